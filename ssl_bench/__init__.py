@@ -1,0 +1,49 @@
+"""ssl_bench: compare pretext tasks by what one common backbone learns from them.
+
+The public names are imported when they are first used, so that ``ssl-bench --help`` answers at once.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_PUBLIC = {
+    "Backbone": "ssl_bench.backbones", "load_backbone": "ssl_bench.backbones", "save_backbone": "ssl_bench.backbones",
+    "Batch": "ssl_bench.data.batches",
+    "EvaluatorOptions": "ssl_bench.evaluators.base", "Evaluation": "ssl_bench.evaluators.base", "Evaluator": "ssl_bench.evaluators.base",
+    "Measurement": "ssl_bench.evaluators.base", "Subject": "ssl_bench.evaluators.base",
+    "SSLBenchError": "ssl_bench.errors",
+    "BackboneSpec": "ssl_bench.spec", "Matrix": "ssl_bench.spec", "Recipe": "ssl_bench.spec",
+    "PretextTask": "ssl_bench.tasks.base", "Setup": "ssl_bench.tasks.base", "TaskOptions": "ssl_bench.tasks.base",
+    "Results": "ssl_bench.report", "load": "ssl_bench.report",
+    "evaluate": "ssl_bench.api", "pretrain": "ssl_bench.api", "run": "ssl_bench.api",
+}  # fmt: skip
+
+if TYPE_CHECKING:
+    from ssl_bench.api import evaluate, pretrain, run
+    from ssl_bench.backbones import Backbone, load_backbone, save_backbone
+    from ssl_bench.data.batches import Batch
+    from ssl_bench.errors import SSLBenchError
+    from ssl_bench.evaluators.base import Evaluation, Evaluator, EvaluatorOptions, Measurement, Subject
+    from ssl_bench.report import Results, load
+    from ssl_bench.spec import BackboneSpec, Matrix, Recipe
+    from ssl_bench.tasks.base import PretextTask, Setup, TaskOptions
+
+__all__ = [
+    "Backbone", "BackboneSpec", "Batch", "Evaluation", "Evaluator", "EvaluatorOptions", "Matrix", "Measurement", "PretextTask", "Recipe",
+    "Results", "SSLBenchError", "Setup", "Subject", "TaskOptions", "__version__", "evaluate", "load", "load_backbone", "pretrain", "run",
+    "save_backbone",
+]  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'ssl_bench' has no attribute {name!r}")
+    return getattr(importlib.import_module(_PUBLIC[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,212 @@
+"""What the battery of ``ssl_bench.testing`` stands on: a task built small, embedded images, and calls whose errors name the place."""
+
+from __future__ import annotations
+
+import random
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache
+from typing import Any, NoReturn
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
+
+from ssl_bench.backbones import Backbone, InputSpec
+from ssl_bench.data.batches import Batch, Batches
+from ssl_bench.data.images import ImageSet
+from ssl_bench.data.shapes import render
+from ssl_bench.errors import DataError, SSLBenchError
+from ssl_bench.fit import seed_everything
+from ssl_bench.spec import BackboneSpec, parse
+from ssl_bench.tasks.base import PretextTask, Setup
+
+BATCH = 32
+IMAGES = 512
+STEPS = 80  #: of the short run that has to lower the loss
+WIDTH = 0.125
+BACKBONE = "resnet10t"  #: half the layers of ResNet-18; on so few images a step costs what its calls cost
+
+
+class CheckFailed(SSLBenchError, AssertionError):
+    """A check that a task does not pass; the message says what to do."""
+
+
+class CheckWarning(UserWarning):
+    """Something worth a look that is not wrong."""
+
+
+class NotApplicable(Exception):
+    """A check that says nothing about this task."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """A check: its name, what it holds a task to, and the function that returns what it saw or raises."""
+
+    name: str
+    about: str
+    run: Callable[[Bench], str]
+
+
+class Bench:
+    """One task with its options, built on a narrow ResNet-10 and fed with embedded shapes.
+
+    Parameters
+    ----------
+    task : the class under check.
+    options : options that differ from the defaults.
+    image_size : side of the images; the smallest the task allows, at least 32, when None.
+    """
+
+    def __init__(self, task: type[PretextTask], options: Mapping[str, Any] | None, image_size: int | None) -> None:
+        self.task, self._options = task, dict(options or {})
+        self.name = str(getattr(task, "name", task.__name__))
+        self.size = image_size or max(32, task.min_image_size)
+
+    @cached_property
+    def options(self) -> Any:
+        """The validated options."""
+        return parse(self.task.Options, self._options, f"task {self.name!r}")
+
+    @cached_property
+    def images(self) -> ImageSet:
+        """Embedded shapes, with labels and columns; what of them reaches the task is decided by ``batches``."""
+        return _shapes(self.size)
+
+    def batches(self, count: int = BATCH) -> Batches:
+        """Training batches that hold what the task declares and no more."""
+        try:
+            return Batches(self.images, count, seed=0, labels=self.task.uses_labels, columns=self.task.columns)
+        except DataError as error:
+            raise NotApplicable(f"the embedded shapes cannot feed this task: {error}") from None
+
+    def batch(self, count: int = BATCH) -> Batch:
+        """The first training batch; a copy of its own at every call."""
+        return self.batches(count).batch(0)
+
+    def images_only(self, count: int) -> Tensor:
+        """The first images, float [count, 3, S, S] in [0, 1]."""
+        return self.batch(count).images
+
+    def build(self, seed: int = 0, backbone: str = BACKBONE, width: float = WIDTH, batch_size: int = BATCH) -> PretextTask:
+        """The task as a run would build it, in training mode."""
+
+        def make(input: Any = "rgb", **changes: Any) -> nn.Module:
+            spec = BackboneSpec(name=backbone, width=width * changes.pop("width", 1.0), stem_stride=2 if self.size <= 96 else None, **changes)
+            return Backbone(spec, self.size, InputSpec(kind=input))
+
+        def sample(count: int) -> Tensor:
+            return self.batches(1).store.gather(torch.arange(min(count, len(self.images))))
+
+        classes = len(self.images.classes) if self.task.uses_labels else None
+        setup = Setup(self.size, STEPS, batch_size, len(self.images), classes, sample)
+        with seeded(seed), self.calling("building it"):
+            built = self.task(self.task.build_backbone(make, self.options), self.options, setup)
+        return built.train()
+
+    def views(self, task: PretextTask, batch: Batch, seed: int, phase: int = 0) -> Any:
+        """``task.views(batch)``, drawn from a seed."""
+        with seeded(seed, phase), torch.no_grad(), self.calling("views"):
+            return task.views(batch)
+
+    def losses(self, task: PretextTask, batch: Batch, seed: int) -> list[dict[str, Tensor]]:
+        """What ``forward`` returns in every phase, all draws decided by a seed."""
+        found = []
+        for number, phase in enumerate(task.phases):
+            views = self.views(task, batch, seed, number)
+            with seeded(seed, number, 1), self.calling("forward"):
+                found.append(task(views) if len(task.phases) == 1 else task(views, phase))
+        return found
+
+    def total(self, task: PretextTask, batch: Batch, seed: int) -> Tensor:
+        """The losses of all phases, added up."""
+        return torch.stack([found["loss"] for found in self.losses(task, batch, seed)]).sum()
+
+    @contextmanager
+    def calling(self, what: str) -> Iterator[None]:
+        """An error of the task's own code becomes a failed check that names the line."""
+        try:
+            yield
+        except (CheckFailed, NotApplicable):
+            raise
+        except Exception as error:
+            frames = traceback.extract_tb(error.__traceback__)
+            own = [f for f in frames if f.filename not in _OUR_FILES and "torch" not in f.filename.split("/")] or list(frames)
+            raise CheckFailed(f"{what} raised {type(error).__name__}: {error} ({own[-1].filename}, line {own[-1].lineno})") from error
+
+
+@lru_cache(maxsize=4)
+def _shapes(size: int) -> ImageSet:
+    found = render("train", size, IMAGES)
+    return ImageSet(found.images, np.arange(IMAGES), found.labels, found.classes, "shapes", f"shapes-{size}-{IMAGES}", found.columns)
+
+
+@contextmanager
+def seeded(*parts: int) -> Iterator[None]:
+    """Draws decided by some integers; the random state of whoever calls is left as it was."""
+    python, numpy = random.getstate(), np.random.get_state()
+    with torch.random.fork_rng(devices=[]):
+        seed_everything(*parts)
+        try:
+            yield
+        finally:
+            random.setstate(python)
+            np.random.set_state(numpy)
+
+
+def tensors(views: Any) -> list[Tensor]:
+    """The tensors of a tree of views, in order."""
+    return [leaf for leaf in tree_leaves(views) if isinstance(leaf, Tensor)]
+
+
+def repeated(batch: Batch) -> Batch:
+    """A batch whose images are all the same one, and whose extras are too."""
+    extra = {name: column[:1].expand_as(column).clone() for name, column in batch.extra.items()}
+    return replace(batch, images=batch.images[:1].expand_as(batch.images).contiguous(memory_format=torch.channels_last), extra=extra)
+
+
+class Forbidden:
+    """Stands where labels would be, and refuses to be used."""
+
+    def __init__(self, message: str) -> None:
+        object.__setattr__(self, "_message", message)
+
+    def _refuse(self, *args: Any, **kwargs: Any) -> NoReturn:
+        raise CheckFailed(object.__getattribute__(self, "_message"))
+
+    __getattr__ = __getitem__ = __len__ = __iter__ = __eq__ = __ne__ = __bool__ = __index__ = __float__ = __int__ = _refuse
+    __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __array__ = _refuse
+    __hash__ = object.__hash__
+
+    @classmethod
+    def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> NoReturn:
+        next(arg for arg in (*tree_leaves(args), *tree_leaves(kwargs)) if isinstance(arg, cls))._refuse()
+
+
+class DeclaredOnly(dict[str, Tensor]):
+    """Extra columns of a batch; one that was not declared is refused in words."""
+
+    def __missing__(self, name: str) -> NoReturn:
+        raise CheckFailed(f"batch.extra[{name!r}] is read but not declared; set columns = frozenset({{{name!r}}}) on the class")
+
+
+class NoiseBatches:
+    """Fresh noise for every step, uniform in [0, 1] and independent of everything, in place of images.
+
+    Declared labels and columns are drawn from the real set, apart from the images, so they say nothing either.
+    """
+
+    def __init__(self, bench: Bench, batch_size: int, seed: int) -> None:
+        self.batch_size, self._real, self._size, self._seed = batch_size, bench.batches(batch_size), bench.size, seed
+
+    def batch(self, step: int) -> Batch:
+        draw = torch.Generator().manual_seed(self._seed * 1_000_003 + step)
+        images = torch.rand(self.batch_size, 3, self._size, self._size, generator=draw).contiguous(memory_format=torch.channels_last)
+        return replace(self._real.batch(step), images=images, index=torch.arange(self.batch_size) + step * self.batch_size)
+
+
+_OUR_FILES = frozenset({__file__})

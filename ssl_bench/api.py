@@ -1,0 +1,120 @@
+"""The Python face of the suite: ``run`` a matrix, ``pretrain`` one backbone, ``evaluate`` one backbone."""
+
+from __future__ import annotations
+
+import copy
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ssl_bench.backbones import Backbone, load_backbone
+from ssl_bench.errors import SpecError
+from ssl_bench.run import run
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from ssl_bench.records import Pretraining
+
+__all__ = ["Pretrained", "evaluate", "pretrain", "run"]
+
+
+@dataclass(frozen=True)
+class Pretrained:
+    """A pretrained backbone with the record of how it came to be."""
+
+    backbone: Backbone
+    record: Pretraining
+
+
+def pretrain(
+    task: str, data: Any = "shapes", *, epochs: float | None = None, images: int | None = None, backbone: Any = "resnet18", seed: int = 0,
+    options: dict[str, Any] | None = None, out: str | Path | None = None, device: str | None = None, **settings: Any,
+) -> Pretrained:
+    """Pretrain one backbone on one task.
+
+    Parameters
+    ----------
+    task : a task's name.
+    data : a source's name or anything a matrix's ``data`` may be.
+    epochs, images : the budget; exactly one of them.
+    backbone : a timm ResNet's name or anything a matrix's ``backbone`` may be.
+    options : task options and recipe settings.
+    out : folder for record and weights; nothing is kept on disk without it.
+    settings : data_root, plugins, as for ``run``.
+
+    Examples
+    --------
+    >>> from ssl_bench import pretrain                                                    # doctest: +SKIP
+    >>> backbone = pretrain("rotation", "shapes", epochs=4, backbone={"name": "resnet18", "width": 0.25}).backbone
+    """
+    from ssl_bench.cells import Workshop, pretrain_cell
+    from ssl_bench.run import prepare, read_pretraining
+
+    matrix = {
+        "name": "pretrain", "data": data, "backbone": backbone, "seeds": [seed], "pretrain": {"epochs": epochs, "images": images},
+        "tasks": [{"task": task, "options": options or {}}], "baselines": [], "evaluate": ["knn"],
+    }
+    with tempfile.TemporaryDirectory() as scratch:
+        work = prepare(matrix, out or scratch, device=device, **settings)
+        cells = work.cells()
+        if not cells:
+            raise SpecError("pretrain trains one setting; a choice of options needs a matrix")
+        cell = cells[0]
+        record = read_pretraining(cell)
+        if record is None or not (cell.folder / "backbone.safetensors").is_file():
+            shop = Workshop(data=work.data, backbone=work.matrix.backbone, device=work.device, precision=work.matrix.precision)
+            record = pretrain_cell(cell, shop)
+        if not (cell.folder / "backbone.safetensors").is_file():
+            raise SpecError(f"task {task!r} trains no network that could be returned")
+        return Pretrained(load_backbone(cell.folder / "backbone.safetensors"), record)
+
+
+def evaluate(
+    backbone: Backbone | str | Path, data: Any = "shapes", evaluators: Sequence[Any] = ("linear", "knn"), *, seed: int = 0, test: bool = False,
+    device: str | None = None, data_root: str | Path | None = None,
+) -> pd.DataFrame:
+    """Judge one backbone, a Backbone or the path of its safetensors file.
+
+    Test stays closed unless ``test`` is set. Returns one line per measurement: evaluator, data, stage, labels, draw, split, metric, value, n.
+
+    Examples
+    --------
+    >>> from ssl_bench import evaluate                                                    # doctest: +SKIP
+    >>> evaluate("runs/quick/cells/simclr/0-1a2b3c4d/backbone.safetensors", "shapes", ["linear"])
+    """
+    import pandas as pd
+
+    from ssl_bench.data import load
+    from ssl_bench.evaluators.base import Subject
+    from ssl_bench.evaluators.features import FrozenFeatures
+    from ssl_bench.fit import choose_device, seed_everything
+    from ssl_bench.registry import EVALUATORS
+    from ssl_bench.spec import DataSpec, EvaluatorSpec, parse
+
+    network = backbone if isinstance(backbone, Backbone) else load_backbone(backbone)
+    chosen = choose_device(device)
+    network = network.to(chosen).eval()
+    spec = parse(DataSpec, data, "data")
+    if spec.size is None:
+        spec = spec.model_copy(update={"size": network.image_size})
+    loaded = load(spec, data_root=Path(data_root) if data_root else None)
+    rows = []
+    for labelled in loaded.evaluate:
+        splits = {"train": labelled.train, "validation": labelled.validation} | ({"test": labelled.test} if test else {})
+        features = FrozenFeatures(network, lambda images: {}, splits, chosen)
+        for asked in evaluators:
+            wanted = parse(EvaluatorSpec, asked, "evaluator")
+            evaluator = EVALUATORS.get(wanted.evaluator)
+            options = parse(evaluator.Options, wanted.options, f"evaluator {wanted.evaluator!r}")
+            evaluator.check(options, labelled.train, labelled.validation)
+            subject = Subject(
+                backbone=network, fresh_backbone=lambda: copy.deepcopy(network), features=features, train=labelled.train,
+                validation=labelled.validation, test=labelled.test if test else None, seed=seed, device=chosen, precision="auto",
+            )
+            seed_everything(seed, 0xE7)
+            found = evaluator(options).evaluate(subject)
+            rows += [{"evaluator": wanted.evaluator, "data": labelled.name, **vars(m)} for m in found.measurements]
+    return pd.DataFrame(rows)

@@ -1,0 +1,222 @@
+"""The network that every task trains and every evaluator sees: a timm ResNet that knows how to read pixels."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import timm
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from timm.models.resnet import BasicBlock, Bottleneck, ResNet, downsample_conv
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ssl_bench.errors import SpecError, WeightsError, did_you_mean
+from ssl_bench.spec import BackboneSpec, Model, parse
+
+STAGES = ("s1", "s2", "s3", "s4")
+FORMAT = 1
+
+
+class InputSpec(Model):
+    """How RGB in [0, 1] becomes network input; saved with the weights, so that nobody downstream can get it wrong."""
+
+    kind: Literal["rgb", "lightness", "standardised"] = "rgb"  #: lightness: CIE L / 100, repeated three times; standardised: each image to mean 0, deviation 1
+    mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    std: tuple[float, float, float] = (0.25, 0.25, 0.25)
+
+
+class Backbone(nn.Module):
+    """A ResNet from timm with a stem that suits the image size.
+
+    Parameters
+    ----------
+    spec : name, width and stem.
+    image_size : side of the images it is meant for, in pixels; decides an "auto" stem.
+    input : how pixels become input.
+
+    Raises
+    ------
+    SpecError : not a ResNet of timm's, or a width that leaves a layer without channels.
+    """
+
+    def __init__(self, spec: BackboneSpec, image_size: int, input: InputSpec = InputSpec()) -> None:
+        super().__init__()
+        self.spec, self.image_size, self.input = spec, image_size, input
+        self.network = build_resnet(spec, image_size)
+        self.num_features = int(self.network.num_features)
+        self.register_buffer("mean", torch.tensor(input.mean).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(input.std).view(1, 3, 1, 1), persistent=False)
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def prepare(self, images: Tensor) -> Tensor:
+        """RGB [B, 3, H, W] in [0, 1] to network input of the same shape."""
+        if self.input.kind == "lightness":
+            from ssl_bench.transforms.lab import lightness
+
+            images = lightness(images).expand(-1, 3, -1, -1) / 100
+        if self.input.kind == "standardised":
+            from ssl_bench.transforms.tiles import standardise
+
+            return standardise(images).contiguous(memory_format=torch.channels_last)
+        return ((images - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """RGB [B, 3, H, W] in [0, 1] to pooled features [B, num_features]."""
+        return self.trunk(self.prepare(images))
+
+    def trunk(self, x: Tensor) -> Tensor:
+        """Input that is ready (normalised by the task) to pooled features [B, num_features]."""
+        return self.network.forward_features(x).mean((2, 3))
+
+    def feature_map(self, images: Tensor) -> Tensor:
+        """RGB in [0, 1] to the last feature map [B, C, h, w]."""
+        return self.network.forward_features(self.prepare(images))
+
+    def stages(self, images: Tensor) -> dict[str, Tensor]:
+        """RGB in [0, 1] to the output of every stage, first to last: name -> [B, C, h, w]."""
+        net = self.network
+        x = net.maxpool(net.act1(net.bn1(net.conv1(self.prepare(images)))))
+        found = {}
+        for name, layer in zip(STAGES, (net.layer1, net.layer2, net.layer3, net.layer4), strict=True):
+            x = found[name] = layer(x)
+        return found
+
+
+def build_resnet(spec: BackboneSpec, image_size: int) -> ResNet:
+    """timm's network with the stem and widths of ``spec``; layer names stay timm's."""
+    if not timm.is_model(spec.name):
+        raise SpecError(f"backbone: unknown network {spec.name!r}; {did_you_mean(spec.name, timm.list_models('resnet*'))}")
+    entry = timm.model_entrypoint(spec.name)
+    if entry.__module__ != "timm.models.resnet":
+        raise SpecError(f"backbone: {spec.name!r} is not one of timm's ResNets; {did_you_mean(spec.name, timm.list_models('resnet*'))}")
+    small = spec.stem == "3x3" or (spec.stem == "auto" and image_size <= 96)
+    if not small and spec.stem_stride is not None:
+        raise SpecError(f"backbone: stem_stride is a setting of the 3x3 stem, and {image_size}-px images get timm's own; set stem: 3x3")
+    plain = cast(ResNet, entry(num_classes=0))
+    channels = tuple(_scaled(c, spec.width) for c in (64, 128, 256, 512))
+    deep = isinstance(plain.conv1, nn.Sequential)
+    options: dict[str, Any] = {"num_classes": 0, "channels": channels}
+    if deep and spec.width != 1:
+        options["stem_width"] = _scaled(plain.conv1[3].out_channels, spec.width)
+    network = cast(ResNet, entry(**options)) if spec.width != 1 else plain
+    old_stem = network.bn1.num_features
+    stem = old_stem if spec.width == 1 or deep else _scaled(64, spec.width)
+    if small:
+        stride = spec.stem_stride or (1 if image_size <= 32 else 2)
+        network.conv1 = nn.Conv2d(3, stem, 3, stride=stride, padding=1, bias=False)
+        network.maxpool = nn.Identity()
+    elif stem != old_stem:
+        network.conv1 = nn.Conv2d(3, stem, 7, stride=2, padding=3, bias=False)
+    if stem != old_stem:
+        network.bn1 = type(network.bn1)(stem)
+        _change_input(network.layer1[0], stem)
+    for module in (network.conv1, network.layer1[0].conv1, network.layer1[0].downsample):
+        for conv in [m for m in (module.modules() if module is not None else ()) if isinstance(m, nn.Conv2d)]:
+            nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")  # as timm does
+    return network
+
+
+def _scaled(channels: int, width: float) -> int:
+    scaled = channels * width
+    if scaled < 4 or scaled != int(scaled):
+        raise SpecError(f"backbone: width {width} makes {scaled:g} of {channels} channels; choose one that gives whole numbers of at least 4, such as 0.25, 0.5 or 2")
+    return int(scaled)
+
+
+def _change_input(block: BasicBlock | Bottleneck, stem: int) -> None:
+    old = block.conv1
+    block.conv1 = nn.Conv2d(stem, old.out_channels, old.kernel_size, old.stride, old.padding, bias=False)  # type: ignore[arg-type]
+    last = block.conv3 if isinstance(block, Bottleneck) else block.conv2
+    if stem == last.out_channels:
+        block.downsample = None
+    else:
+        block.downsample = downsample_conv(stem, last.out_channels, kernel_size=1, stride=1, norm_layer=nn.BatchNorm2d)
+
+
+@torch.no_grad()
+def reestimate_batchnorm(backbone: nn.Module, images: Any) -> None:
+    """Set BatchNorm statistics to the plain average over ``images`` (an iterable of [B, 3, H, W] in [0, 1]), without labels.
+
+    Done alike for every row, so that it is no hidden choice of a method. Networks without BatchNorm stay as they are.
+    """
+    norms = [m for m in backbone.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.track_running_stats]
+    if not norms:
+        return
+    momenta = [norm.momentum for norm in norms]
+    was_training = backbone.training
+    backbone.train()
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # cumulative average
+    for chunk in images:
+        if len(chunk) > 1:
+            backbone(chunk)
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+    backbone.train(was_training)
+
+
+def save_backbone(backbone: Backbone, path: str | Path) -> None:
+    """Weights, network and input handling in one safetensors file (written beside and renamed)."""
+    file = Path(path)
+    meta = {
+        "format": str(FORMAT), "kind": "ssl_bench.backbone", "spec": backbone.spec.model_dump_json(),
+        "input": backbone.input.model_dump_json(), "image_size": str(backbone.image_size),
+    }
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in backbone.network.state_dict().items()}
+    part = file.with_name(file.name + ".part")
+    save_file(tensors, part, metadata=meta)
+    part.replace(file)
+
+
+def load_backbone(path: str | Path) -> Backbone:
+    """The backbone of a file written by ``save_backbone``, strictly.
+
+    Raises
+    ------
+    WeightsError : no such file, not safetensors (a pickle is never opened), another layout (matched, missing and unexpected are counted).
+    """
+    file = Path(path)
+    if not file.is_file():
+        raise WeightsError(f"weights file {str(path)!r} does not exist")
+    try:
+        with safe_open(file, framework="pt") as opened:
+            meta = opened.metadata() or {}
+            tensors = {name: opened.get_tensor(name) for name in opened.keys()}
+    except (SafetensorError, OSError, ValueError) as error:
+        raise WeightsError(f"{path} is not a safetensors file ({error}); pickled checkpoints are not opened, because opening one can run any code in it") from None
+    if meta.get("kind") != "ssl_bench.backbone":
+        raise WeightsError(f"{path} holds tensors but no ssl_bench backbone; it has to be written by ssl_bench.save_backbone")
+    if int(meta["format"]) > FORMAT:
+        raise WeightsError(f"{path} is of format {meta['format']}, newer than this version's {FORMAT}; update ssl_bench")
+    spec = parse(BackboneSpec, json.loads(meta["spec"]), str(path))
+    backbone = Backbone(spec, int(meta["image_size"]), parse(InputSpec, json.loads(meta["input"]), str(path)))
+    load_strictly(backbone.network, tensors, str(path))
+    return backbone
+
+
+def load_strictly(module: nn.Module, tensors: dict[str, Tensor], where: str) -> None:
+    """Load every tensor or none: a prefix gone wrong must not leave a random network with a plausible score."""
+    own = module.state_dict()
+    matched = [n for n in own if n in tensors and own[n].shape == tensors[n].shape]
+    missing = [n for n in own if n not in tensors]
+    unexpected = [n for n in tensors if n not in own]
+    reshaped = [f"{n} {tuple(tensors[n].shape)}, not {tuple(own[n].shape)}" for n in own if n in tensors and own[n].shape != tensors[n].shape]
+    if missing or unexpected or reshaped:
+        raise WeightsError(
+            f"{where}: {len(matched)} of {len(own)} tensors match; {len(missing)} missing {missing[:3]}, "
+            f"{len(unexpected)} unexpected {unexpected[:3]}, {len(reshaped)} of another shape {reshaped[:3]}"
+        )
+    module.load_state_dict(tensors)
+
+
+def pool_stage(x: Tensor, limit: int) -> Tensor:
+    """A feature map [B, C, h, w] averaged to the largest s x s with s*s*C <= ``limit`` (at least 1 x 1), flattened to [B, s*s*C]; vectors pass."""
+    if x.ndim == 2:
+        return x
+    side = max(1, min(int((limit / x.shape[1]) ** 0.5), *x.shape[2:]))
+    return F.adaptive_avg_pool2d(x, side).flatten(1)

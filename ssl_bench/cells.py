@@ -1,0 +1,263 @@
+"""Computing one cell: pretrain a backbone, then ask it. Each part ends in a record on disk."""
+
+from __future__ import annotations
+
+import copy
+import io
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from ssl_bench.backbones import Backbone, InputSpec, load_strictly, reestimate_batchnorm, save_backbone
+from ssl_bench.checkpoints import remove
+from ssl_bench.data import Data
+from ssl_bench.data.batches import Batches, ImageStore
+from ssl_bench.data.images import ImageSet
+from ssl_bench.environment import environment, now
+from ssl_bench.errors import WeightsError
+from ssl_bench.evaluators.base import Evaluation, Subject
+from ssl_bench.evaluators.features import FrozenFeatures
+from ssl_bench.evaluators.knn import knn_monitor
+from ssl_bench.fit import FitResult, Progress, choose_precision, fit, seed_everything
+from ssl_bench.matrix import Cell, PlannedEvaluation
+from ssl_bench.records import EvaluationRecord, MeasurementRecord, Pretraining, write_bytes, write_record
+from ssl_bench.spec import BackboneSpec
+from ssl_bench.tasks.base import Setup
+
+STATISTICS_IMAGES = 10_000  # BatchNorm statistics are averaged over at most this many clean training images
+MONITOR_IMAGES = 512
+TASK_FILE, BACKBONE_FILE, CHECKPOINT_FILE = "task.safetensors", "backbone.safetensors", "checkpoint.safetensors"
+
+
+@dataclass
+class Workshop:
+    """What all cells of a run share: data on the device, backbone, device, and whom to tell.
+
+    ``stop`` is asked between steps; ``on_progress`` hears of training steps, ``on_note`` of everything else in words.
+    """
+
+    data: Data
+    backbone: BackboneSpec
+    device: torch.device
+    precision: str
+    stage_limit: int | None = None
+    checkpoint_seconds: float = 120.0
+    looks: int = 10
+    stop: Callable[[], bool] = lambda: False
+    on_progress: Callable[[Progress], None] = lambda progress: None
+    on_note: Callable[[str], None] = lambda text: None
+
+    @cached_property
+    def lightness_statistics(self) -> tuple[float, float]:
+        """Mean and standard deviation of CIE L / 100 over at most 5,000 pretraining images."""
+        from ssl_bench.transforms.lab import lightness
+
+        found = lightness(self.sample(5_000)).double() / 100
+        return float(found.mean()), max(float(found.std()), 1e-3)
+
+    @cached_property
+    def used_precision(self) -> str:
+        return choose_precision(self.precision, self.device)
+
+    def sample(self, count: int) -> Tensor:
+        """The same pretraining images every time, float [n, 3, S, S] on the CPU, without labels."""
+        images = self.data.pretrain
+        order = np.random.Generator(np.random.PCG64(0)).permutation(len(images))[:count]
+        return ImageStore(images.without_labels().take(np.sort(order))).gather(torch.arange(min(count, len(images))))
+
+    def make_backbone(self, input: str = "rgb", width: float = 1.0) -> Backbone:
+        """The matrix's backbone, seeing colour or lightness only, or a narrower one."""
+        if input == "lightness":
+            mean, std = self.lightness_statistics
+            pixels = InputSpec(kind="lightness", mean=(mean,) * 3, std=(std,) * 3)
+        elif input == "standardised":
+            pixels = InputSpec(kind="standardised")
+        else:
+            pixels = InputSpec(kind="rgb", mean=self.data.mean, std=self.data.std)
+        spec = self.backbone if width == 1.0 else self.backbone.model_copy(update={"width": self.backbone.width * width})
+        return Backbone(spec, self.data.size, pixels)
+
+
+def build_task(cell: Cell, shop: Workshop) -> Any:
+    """The task of a cell as its seed initialises it; rows of one seed start from the same backbone weights."""
+    task_class, images = cell.row.task, shop.data.pretrain
+    setup = Setup(
+        image_size=shop.data.size, steps=cell.candidate.steps, batch_size=cell.candidate.recipe.batch_size, num_images=len(images),
+        num_classes=len(images.classes) if task_class.uses_labels else None, sample=shop.sample,
+    )
+    seed_everything(cell.seed, 0xB0)
+    backbone = task_class.build_backbone(shop.make_backbone, cell.candidate.options)
+    seed_everything(cell.seed, 0x7A)
+    return task_class(backbone, cell.candidate.options, setup)
+
+
+def pretraining_batches(cell: Cell, shop: Workshop) -> Batches:
+    """The batches of a cell: labels and columns reach it only as far as the task declares them."""
+    task, images = cell.row.task, shop.data.pretrain
+    if not task.uses_labels:
+        images = images.without_labels()
+    return Batches(images, cell.candidate.recipe.batch_size, cell.seed, shop.device, labels=task.uses_labels, columns=task.columns)
+
+
+def pretrain_cell(cell: Cell, shop: Workshop) -> Pretraining:
+    """Train one backbone, write its weights and its record. A checkpoint left by an earlier attempt is continued."""
+    cell.folder.mkdir(parents=True, exist_ok=True)
+    checkpoint = cell.folder / CHECKPOINT_FILE
+    started = time.perf_counter()
+    task = build_task(cell, shop)
+    describe = dict(task.describe())
+    for name, value in describe.items():
+        shop.on_note(f"{cell.row.name}: {name} {value}")
+    result = FitResult()
+    if task.trains:
+        result = fit(
+            task, pretraining_batches(cell, shop), cell.candidate.recipe, cell.candidate.steps, seed=cell.seed, device=shop.device,
+            precision=shop.precision, checkpoint=checkpoint, checkpoint_seconds=shop.checkpoint_seconds, monitor=_monitor(shop),
+            looks=shop.looks, on_progress=shop.on_progress, stop=shop.stop,
+        )
+    task.to(shop.device).eval()
+    judged = task.evaluated()
+    reestimate_batchnorm(judged, _clean_images(shop.data.pretrain, shop.device))
+    validation = shop.data.evaluate[0].validation
+    diagnosed = {name: float(value) for name, value in task.diagnose(_some_images(validation, shop.device, 1_000)).items()}
+    tensors = {name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for name, tensor in task.state_dict().items()}
+    write_bytes(cell.folder / TASK_FILE, save(tensors, metadata={"kind": "ssl_bench.task", "pretraining": cell.id}))
+    if isinstance(judged, Backbone):
+        save_backbone(judged, cell.folder / BACKBONE_FILE)
+    record = Pretraining(
+        id=cell.id, row=cell.row.name, task=cell.row.task.name, seed=cell.seed, block=cell.row.block, uses_labels=cell.row.task.uses_labels,
+        spec=dict(cell.spec), describe=describe, diagnose=diagnosed, metrics=result.metrics, curves=result.curves, trend=_trend(result),
+        steps=result.steps, images_seen=result.images_seen, passes=result.passes, flops=result.flops,
+        parameters=sum(p.numel() for p in judged.parameters()), seconds=result.seconds or {"total": time.perf_counter() - started},
+        images_per_second=result.images_per_second, peak_memory=result.peak_memory,
+        environment=environment(shop.device, shop.used_precision), created=now(),
+    )
+    write_record(cell.folder / "pretrain.json", record)
+    remove(checkpoint)
+    return record
+
+
+def load_task(cell: Cell, shop: Workshop) -> Any:
+    """The trained task of a cell, from its file.
+
+    Raises
+    ------
+    WeightsError : the file is damaged or belongs to another cell.
+    """
+    path = cell.folder / TASK_FILE
+    try:
+        with safe_open(path, framework="pt") as opened:
+            header = opened.metadata() or {}
+            tensors = {name: opened.get_tensor(name) for name in opened.keys()}
+    except Exception as error:
+        raise WeightsError(f"{path} cannot be read ({error}); remove the folder to pretrain this cell again") from None
+    if header.get("pretraining") != cell.id:
+        raise WeightsError(f"{path} holds the weights of another cell ({header.get('pretraining')}, not {cell.id}); remove the folder to pretrain again")
+    task = build_task(cell, shop)
+    load_strictly(task, tensors, str(path))
+    return task.to(shop.device).eval()
+
+
+def has_weights(cell: Cell) -> bool:
+    return (cell.folder / TASK_FILE).is_file()
+
+
+class Examination:
+    """One pretrained cell before its evaluators: weights loaded once, features extracted once per labelled set."""
+
+    def __init__(self, cell: Cell, shop: Workshop) -> None:
+        self.cell, self.shop = cell, shop
+        self._features: dict[str, FrozenFeatures] = {}
+
+    @cached_property
+    def task(self) -> Any:
+        return load_task(self.cell, self.shop)
+
+    def features(self, planned: PlannedEvaluation, final: bool) -> FrozenFeatures:
+        labelled = planned.labelled
+        if labelled.name not in self._features:
+            splits: dict[str, ImageSet] = {"train": labelled.train, "validation": labelled.validation}
+            if final:
+                splits["test"] = labelled.test
+            self._features[labelled.name] = FrozenFeatures(self.task.evaluated(), self.task.codes, splits, self.shop.device, self.shop.stage_limit)
+        return self._features[labelled.name]
+
+    def ask(self, planned: PlannedEvaluation, final: bool, opened_before: int = 0) -> EvaluationRecord:
+        """Run one evaluator and write its record."""
+        judged, trainable = self.task.evaluated(), self.cell.row.task.trainable
+        labelled, shop = planned.labelled, self.shop
+        subject = Subject(
+            backbone=judged, fresh_backbone=lambda: copy.deepcopy(judged), features=self.features(planned, final), train=labelled.train,
+            validation=labelled.validation, test=labelled.test if final else None, seed=self.cell.seed, device=shop.device,
+            precision=shop.precision, trainable=trainable, is_random=trainable and not self.cell.row.task.trains, diagnose=self.task.diagnose,
+            progress=shop.on_note, stop=shop.stop,
+        )
+        started = time.perf_counter()
+        seed_everything(self.cell.seed, 0xE7)
+        evaluation = planned.evaluator(planned.options).evaluate(subject)
+        return _write_evaluation(self.cell, planned, evaluation, final, opened_before, time.perf_counter() - started, shop)
+
+
+def _write_evaluation(
+    cell: Cell, planned: PlannedEvaluation, evaluation: Evaluation, final: bool, opened_before: int, seconds: float, shop: Workshop
+) -> EvaluationRecord:
+    if evaluation.predictions:
+        buffer = io.BytesIO()
+        np.savez_compressed(buffer, allow_pickle=False, **{name: np.asarray(array) for name, array in evaluation.predictions.items()})
+        write_bytes(cell.folder / f"{planned.file_name}.npz", buffer.getvalue())
+    record = EvaluationRecord(
+        id=planned.id, pretraining=cell.id, row=cell.row.name, task=cell.row.task.name, seed=cell.seed, evaluator=planned.name,
+        protocol=f"{planned.evaluator.protocol} v{planned.evaluator.version}", data=planned.labelled.name, spec=dict(planned.spec), final=final,
+        test_opened=opened_before + int(final), measurements=[MeasurementRecord(**vars(m)) for m in evaluation.measurements],
+        details=dict(evaluation.details), seconds=seconds, environment=environment(shop.device, shop.used_precision), created=now(),
+    )
+    write_record(cell.folder / f"{planned.file_name}.json", record)
+    return record
+
+
+def _clean_images(images: ImageSet, device: torch.device) -> Any:
+    count = min(len(images), STATISTICS_IMAGES)
+    order = np.sort(np.random.Generator(np.random.PCG64(1)).permutation(len(images))[:count])
+    return ImageStore(images.without_labels().take(order), device).in_order(512)
+
+
+def _some_images(images: ImageSet, device: torch.device, count: int) -> Tensor:
+    return ImageStore(images.take(np.arange(min(count, len(images)))), device).gather(torch.arange(min(count, len(images))))
+
+
+def _monitor(shop: Workshop) -> Callable[[nn.Module], float]:
+    """Validation kNN on a copy whose BatchNorm statistics are re-estimated, as they will be in the end."""
+    labelled = shop.data.evaluate[0]
+    bank = labelled.train.take(_spread(len(labelled.train)))
+    queries = labelled.validation.take(_spread(len(labelled.validation)))
+
+    def look(backbone: nn.Module) -> float:
+        copied = copy.deepcopy(backbone)
+        reestimate_batchnorm(copied, ImageStore(bank.without_labels(), shop.device).in_order(256))
+        return knn_monitor(copied.eval(), bank, queries, shop.device, k=20)
+
+    return look
+
+
+def _spread(count: int) -> np.ndarray:
+    return np.unique(np.linspace(0, count - 1, min(count, MONITOR_IMAGES)).astype(np.int64))
+
+
+def _trend(result: FitResult) -> str:
+    """Whether the validation monitor was still rising in its last third, beyond the noise of its few images."""
+    curve = result.curves.get("knn")
+    if curve is None or len(curve.value) < 6:
+        return ""
+    third = len(curve.value) // 3
+    before, after = np.mean(curve.value[-2 * third : -third]), np.mean(curve.value[-third:])
+    noise = np.sqrt(max(after * (1 - after), 1e-4) / MONITOR_IMAGES)
+    return "still rising" if after - before > noise else "flat"
+

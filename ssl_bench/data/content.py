@@ -1,0 +1,81 @@
+"""What a set of files holds, as one short hash: read once, then remembered as long as no file has changed."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from ssl_bench.errors import DataError
+
+Progress = Callable[[str, int, int], None]  # (what is being done, done, total)
+
+_SETTLED_NS = 2_000_000_000  # a file that changed just now may change again within the clock's resolution
+
+
+def silent(what: str, done: int, total: int) -> None:
+    """Progress that nobody watches."""
+
+
+def workers() -> int:
+    """Threads worth starting: the cores this process may use, at most 16."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(16, cores)
+
+
+def content_of(files: Sequence[Path], cache: Path, progress: Progress = silent, what: str = "files") -> str:
+    """Hash over the bytes of ``files`` in their order; names do not enter.
+
+    The bytes are read when any file is new or has another size, modification or change time, or inode than when it was read last. A change
+    time cannot be set by a user, so an edit that restores size and modification time is seen too.
+
+    Raises DataError when a file is missing or cannot be read.
+    """
+    facts = hashlib.sha256()
+    newest = 0
+    for file in files:
+        try:
+            stat = file.stat()
+        except OSError as error:
+            raise DataError(f"{file} cannot be read: {error.strerror or error}") from None
+        newest = max(newest, stat.st_mtime_ns, stat.st_ctime_ns)
+        facts.update(f"{file.absolute()}\0{stat.st_size}\0{stat.st_mtime_ns}\0{stat.st_ctime_ns}\0{stat.st_ino}\n".encode("utf-8", "surrogateescape"))
+    remembered = cache / "content" / facts.hexdigest()[:32]
+    if remembered.is_file() and len(known := remembered.read_text().strip()) == 64:
+        return known
+    started = time.time_ns()
+    whole = hashlib.sha256()
+    with ThreadPoolExecutor(workers()) as pool:
+        for done, digest in enumerate(pool.map(_hash_file, files)):
+            whole.update(digest)
+            if done % 256 == 0:
+                progress(f"reading {what}", done, len(files))
+    progress(f"reading {what}", len(files), len(files))
+    if newest < started - _SETTLED_NS:
+        write_atomically(remembered, whole.hexdigest().encode())
+    return whole.hexdigest()
+
+
+def _hash_file(file: Path) -> bytes:
+    found = hashlib.sha256()
+    try:
+        with open(file, "rb") as stream:
+            while block := stream.read(1 << 20):
+                found.update(block)
+    except OSError as error:
+        raise DataError(f"{file} cannot be read: {error.strerror or error}") from None
+    return found.digest()
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    with open(temporary, "wb") as stream:
+        stream.write(content)
+        stream.flush()
+        os.fsync(stream.fileno())
+    os.replace(temporary, path)

@@ -1,0 +1,130 @@
+"""One stored image to one square RGB image, whatever it was stored as."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal, Union
+
+import numpy as np
+from PIL import Image, ImageOps
+
+Fit = Literal["crop", "pad", "squash"]
+Stored = Union[bytes, Path, np.ndarray, Image.Image, Callable[[], "Stored"]]  # what a source hands over per image
+
+VERSION = 1  # raise it when the same file would give other pixels; packed images of another version are not used
+_RESAMPLE = Image.Resampling.BICUBIC
+_WHITE = (255, 255, 255)
+
+
+class UnreadableImage(Exception):
+    """An image that cannot become pixels, and why. Packing collects these; users see a DataError with all of them."""
+
+
+def decode(stored: Stored, size: int, fit: Fit = "crop") -> tuple[np.ndarray, tuple[int, int]]:
+    """Pixels of one stored image, upright, in RGB and square.
+
+    Transparency is laid over white. Sixteen-bit grey levels are divided by 257, never clipped. An image that has
+    the asked size already is not resampled. Shrinking is antialiased (bicubic); a JPEG more than four times too large is
+    first shrunk inside its decoder, to at least twice the asked side.
+
+    Parameters
+    ----------
+    stored : file content, path, array uint8 [H, W] or [H, W, 3], PIL image, or a function that returns one of these.
+    size : side of the result, in pixels.
+    fit : "crop" scales the short side to ``size`` and keeps the centre, "pad" scales the long side and fills with black,
+        "squash" ignores the aspect ratio.
+
+    Returns
+    -------
+    uint8 [size, size, 3] and the upright (width, height) before scaling.
+
+    Raises
+    ------
+    UnreadableImage : damaged, truncated or empty content, or pixels without a known range (32-bit, float).
+    """
+    try:
+        image = open_image(stored)
+        width, height = image.size
+        if (turn := _orientation(image)) >= 5:
+            width, height = height, width
+        if image.format == "JPEG" and min(width, height) >= 4 * size:
+            image.draft(None, (2 * size, 2 * size))
+        upright = ImageOps.exif_transpose(image) if turn > 1 else image
+        return np.asarray(_square(_rgb(upright), size, fit)), (width, height)
+    except UnreadableImage:
+        raise
+    except OSError as error:
+        if error.errno is not None and not isinstance(stored, bytes):
+            raise  # the disk or a permission, not the image
+        raise UnreadableImage(_reason(error)) from error
+    except Exception as error:  # decoders of damaged files raise nearly anything: SyntaxError, ValueError, struct.error ...
+        raise UnreadableImage(_reason(error)) from error
+
+
+def open_image(stored: Stored) -> Image.Image:
+    """The stored image with its header read; pixels are decoded later. Raises what PIL raises."""
+    if isinstance(stored, Image.Image):
+        return stored
+    if isinstance(stored, np.ndarray):
+        return Image.fromarray(stored)
+    if isinstance(stored, Path):
+        stored = stored.read_bytes()
+    if isinstance(stored, bytes):
+        if not stored:
+            raise UnreadableImage("empty file")
+        return Image.open(io.BytesIO(stored))
+    return open_image(stored())
+
+
+def upright_size(image: Image.Image) -> tuple[int, int]:
+    """(width, height) once the camera's orientation is applied."""
+    width, height = image.size
+    return (height, width) if _orientation(image) >= 5 else (width, height)
+
+
+def _orientation(image: Image.Image) -> int:
+    """EXIF orientation, 1 (upright) to 8; 5 and above exchange width and height."""
+    if image.format == "JPEG" and "exif" not in image.info:
+        return 1  # spares the many small images of a set the parsing of nothing
+    with contextlib.suppress(Exception):  # damaged metadata says nothing about the pixels
+        turn = int(image.getexif().get(0x0112, 1))
+        return turn if 1 <= turn <= 8 else 1
+    return 1
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    if image.mode == "RGB" and "transparency" not in image.info:
+        image.load()
+        return image
+    if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG"):
+        levels = np.asarray(image).astype(np.uint32)  # a plain convert() would clip everything above 255 to white
+        image = Image.fromarray(((levels + 128) // 257).astype(np.uint8))
+    elif image.mode in ("I", "F"):
+        raise UnreadableImage(f"pixels of mode {image.mode!r} (32 bits) have no known range; store them with 8 or 16 bits")
+    if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
+        # La cannot become RGBA directly
+        layer = image.convert("LA").convert("RGBA") if image.mode == "La" else image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", layer.size, _WHITE), layer)
+    return image.convert("RGB")
+
+
+def _square(image: Image.Image, size: int, fit: Fit) -> Image.Image:
+    width, height = image.size
+    if (width, height) == (size, size):
+        return image
+    if fit == "squash":
+        return image.resize((size, size), _RESAMPLE)
+    if fit == "pad":
+        return ImageOps.pad(image, (size, size), _RESAMPLE, color=(0, 0, 0))
+    side = min(width, height)
+    left, top = (width - side) // 2, (height - side) // 2
+    return image.resize((size, size), _RESAMPLE, box=(left, top, left + side, top + side))
+
+
+def _reason(error: Exception) -> str:
+    if "cannot identify image file" in str(error):
+        return "not an image, or of an unknown format"
+    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__

@@ -1,0 +1,166 @@
+"""Images in folders: train and test, class folders, any tree, or files listed in a csv."""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ssl_bench.data.content import Progress, content_of
+from ssl_bench.data.decode import Stored
+from ssl_bench.errors import DataError, did_you_mean
+
+EXTENSIONS = frozenset((".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".jp2", ".avif"))
+_TRAIN = ("train", "training")
+_TEST = ("test", "testing")
+_VALIDATION = ("val", "valid", "validation")
+_SHOWN = 20
+
+
+class FileReader:
+    """Image files in a fixed order."""
+
+    def __init__(self, files: Sequence[Path]) -> None:
+        self.files = list(files)
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def content(self, cache: Path, progress: Progress) -> str:
+        return content_of(self.files, cache, progress, "image files")
+
+    def items(self, stretches: Sequence[tuple[int, int]]) -> Iterator[list[Stored]]:
+        for start, stop in stretches:
+            yield list(self.files[start:stop])
+
+    def where(self, position: int) -> str:
+        return str(self.files[position])
+
+
+@dataclass(frozen=True)
+class FolderSplit:
+    """Files of one split, their class names (None without labels) and group names (None without groups)."""
+
+    files: list[Path]
+    labels: list[str] | None
+    groups: list[str] | None = None
+
+
+def read_folder(folder: Path) -> tuple[dict[str, FolderSplit], list[str]]:
+    """Splits of a folder, and what a user should know about how it was read.
+
+    ``train/`` beside ``test/`` or ``val/`` (each with class folders, or without labels); else at least two class folders and no
+    image beside them; else any tree, without labels.
+
+    Raises DataError when there is no image.
+    """
+    children = {child.name.lower(): child for child in sorted(folder.iterdir()) if child.is_dir()}
+    notes: list[str] = []
+    splits: dict[str, FolderSplit] = {}
+    if any(name in children for name in _TRAIN):
+        for split, names in (("train", _TRAIN), ("test", _TEST), ("validation", _VALIDATION)):
+            for name in names:
+                if name in children and split not in splits:
+                    splits[split] = _read_classes(children[name], least=1)
+        for split, found in splits.items():
+            if not found.files:
+                raise DataError(f"{folder}: the {split} folder holds no image ({_allowed()})")
+    else:
+        splits["train"] = _read_classes(folder, least=2)
+        if splits["train"].labels is not None:
+            notes.append(f"{folder}: {len(set(splits['train'].labels)):,} folders were read as classes")
+    if not splits["train"].files:
+        raise DataError(f"{folder} holds no image ({_allowed()})")
+    return splits, notes
+
+
+def _read_classes(folder: Path, least: int) -> FolderSplit:
+    files = find_images(folder)
+    first = [file.relative_to(folder).parts for file in files]
+    labels = [parts[0] for parts in first if len(parts) > 1]
+    labelled = len(labels) == len(files) and len(set(labels)) >= least
+    return FolderSplit(files, labels if labelled else None)
+
+
+def find_images(folder: Path) -> list[Path]:
+    """Every image file below ``folder``, sorted by path; hidden files and folders are left out, links are followed once."""
+    found: list[Path] = []
+    seen: set[str] = set()
+    for here, folders, names in os.walk(folder, followlinks=True):
+        real = os.path.realpath(here)
+        if real in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        folders[:] = sorted(name for name in folders if not name.startswith(".") and name != "__MACOSX")
+        found.extend(Path(here, name) for name in names if not name.startswith(".") and os.path.splitext(name)[1].lower() in EXTENSIONS)
+    return sorted(found, key=lambda file: file.relative_to(folder).parts)
+
+
+def read_csv(folder: Path, table: str, group: str | None) -> tuple[FolderSplit, list[str]]:
+    """Files listed in a csv with the columns ``file`` (below ``folder``), ``label`` and, where asked for, the group's.
+
+    Raises
+    ------
+    DataError : no such csv or column, empty fields, files listed twice or missing.
+    """
+    tried = [Path(table)] if Path(table).is_absolute() else [folder / table, Path(table)]
+    path = next((candidate for candidate in tried if candidate.is_file()), None)
+    if path is None:
+        raise DataError(f"labels {table!r} does not exist; looked for {' and '.join(map(str, tried))}")
+    try:
+        with open(path, newline="", encoding="utf-8-sig") as stream:
+            reader = csv.DictReader(stream)
+            columns = list(reader.fieldnames or [])
+            for column in ("file", "label", *([group] if group else [])):
+                if column not in columns:
+                    raise DataError(f"{path} has no column {column!r}; {did_you_mean(column, columns)}")
+            rows = [(reader.line_num, row["file"], row["label"], row[group] if group else "") for row in reader]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{path} is not a csv in UTF-8: {error}") from None
+    if not rows:
+        raise DataError(f"{path} lists no file")
+    blank = [str(line) for line, *fields in rows if not all((field or "").strip() for field in (fields if group else fields[:2]))]
+    if blank:
+        raise DataError(f"{path}: empty fields in {len(blank):,} lines: {_some(blank)}")
+    names = [os.path.normpath(name.strip()) for _, name, _, _ in rows]
+    twice = sorted({name for name, count in _count(names).items() if count > 1})
+    if twice:
+        raise DataError(f"{path} lists {len(twice):,} files more than once: {_some(twice)}")
+    missing = [name for name in names if not (folder / name).is_file()]
+    if missing:
+        raise DataError(f"{path} names {len(missing):,} files that do not exist below {folder}: {_some(missing)}")
+    rows = [row for _, row in sorted(zip(names, rows, strict=True))]
+    names.sort()
+    unlisted = len({os.path.realpath(file) for file in find_images(folder)} - {os.path.realpath(folder / name) for name in names})
+    notes = [f"{folder}: {unlisted:,} images that {path.name} does not list are not used"] if unlisted else []
+    groups = [row[3].strip() for row in rows] if group else None
+    return FolderSplit([folder / name for name in names], [row[2].strip() for row in rows], groups), notes
+
+
+def class_numbers(splits: dict[str, FolderSplit]) -> tuple[dict[str, np.ndarray | None], tuple[str, ...]]:
+    """Labels as int64 [N] per split (None where it has none), and the sorted class names of all splits together."""
+    names = {label for split in splits.values() for label in split.labels or ()}
+    whole = all(name.lstrip("-").isdecimal() and name.isascii() for name in names)
+    classes = tuple(sorted(names, key=lambda name: (int(name), name) if whole else (0, name)))
+    number = {name: at for at, name in enumerate(classes)}
+    return {split: None if found.labels is None else np.array([number[label] for label in found.labels], np.int64) for split, found in splits.items()}, classes
+
+
+def _count(names: list[str]) -> dict[str, int]:
+    counts: dict[str, int] = {}
+    for name in names:
+        counts[name] = counts.get(name, 0) + 1
+    return counts
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:_SHOWN]) + (f" and {len(names) - _SHOWN:,} more" if len(names) > _SHOWN else "")
+
+
+def _allowed() -> str:
+    return "looked for " + " ".join(sorted(EXTENSIONS)) + " in it and below"

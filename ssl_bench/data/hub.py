@@ -1,0 +1,182 @@
+"""Images in Parquet files as on the Hugging Face hub: ``image: {bytes, path}``, ``label``, class names in the metadata."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ssl_bench.data.content import Progress, content_of
+from ssl_bench.data.decode import Stored
+from ssl_bench.errors import DataError
+
+_SPLITS = {"train": "train", "training": "train", "test": "test", "testing": "test", "validation": "validation", "valid": "validation", "val": "validation", "dev": "validation"}
+_FILE = re.compile(r"^(?P<split>[A-Za-z]+)(?:[-_.].*)?\.parquet$")
+_IMAGE_COLUMNS = ("image", "img")
+_LABEL_COLUMNS = ("label", "labels", "fine_label", "target", "class")
+
+
+def find_files(path: Path) -> dict[str, list[Path]]:
+    """Split ("train", "test", "validation") to its Parquet files in order; empty when ``path`` holds none.
+
+    A single file, or files whose names begin with no split, are the train split.
+    """
+    if path.is_file():
+        return {"train": [path]} if path.suffix == ".parquet" else {}
+    found: dict[str, list[Path]] = {}
+    others: list[Path] = []
+    for folder in (path, path / "data"):
+        for file in sorted(folder.glob("*.parquet")):
+            match = _FILE.match(file.name)
+            split = _SPLITS.get(match["split"].lower()) if match else None
+            (found.setdefault(split, []) if split else others).append(file)
+        for child in sorted(folder.iterdir()) if folder.is_dir() else []:
+            if child.is_dir() and (split := _SPLITS.get(child.name.lower())) and (files := sorted(child.glob("*.parquet"))):
+                found.setdefault(split, []).extend(files)
+        if found or others:
+            break
+    return found or ({"train": others} if others else {})
+
+
+class ParquetReader:
+    """Images of one split, streamed row group by row group."""
+
+    def __init__(self, files: Sequence[Path]) -> None:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        self.files = list(files)
+        self._parts = []
+        for file in self.files:
+            try:
+                self._parts.append(pq.ParquetFile(file, memory_map=True))
+            except (pa.ArrowInvalid, OSError) as error:
+                raise DataError(f"{file} cannot be read as Parquet: {error}") from None
+        _check_complete(self.files)
+        schemas = [part.schema_arrow for part in self._parts]
+        for file, schema in zip(self.files, schemas, strict=True):
+            if schema.names != schemas[0].names:
+                raise DataError(f"{file} has the columns {', '.join(schema.names)}, {self.files[0].name} has {', '.join(schemas[0].names)}")
+        self.schema = schemas[0]
+        self._groups: list[tuple[int, int, int]] = []  # first row, part, row group
+        rows = 0
+        for number, part in enumerate(self._parts):
+            for group in range(part.num_row_groups):
+                self._groups.append((rows, number, group))
+                rows += part.metadata.row_group(group).num_rows
+        self._rows = rows
+
+    def __len__(self) -> int:
+        return self._rows
+
+    @cached_property
+    def image_column(self) -> str:
+        """Name of the column that holds the images. Raises DataError when there is none."""
+        import pyarrow as pa
+
+        named = [name for name, feature in self._features.items() if isinstance(feature, dict) and feature.get("_type") == "Image"]
+        for name in (*named, *_IMAGE_COLUMNS):
+            if name in self.schema.names:
+                kind = self.schema.field(name).type
+                if pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0 or pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
+                    return str(name)
+        raise DataError(f"{self.files[0]} has no image column (`image`: bytes, or a struct with `bytes`); its columns: {', '.join(self.schema.names)}")
+
+    @cached_property
+    def _features(self) -> dict[str, Any]:
+        try:
+            features = json.loads((self.schema.metadata or {})[b"huggingface"])["info"]["features"]
+            return dict(features)
+        except (KeyError, ValueError, TypeError):
+            return {}
+
+    def labels(self) -> tuple[np.ndarray, tuple[str, ...]] | None:
+        """int64 [N] (-1 where a row has none) and the class names; None without a label column."""
+        named = [name for name, feature in self._features.items() if isinstance(feature, dict) and feature.get("_type") == "ClassLabel"]
+        column = next((name for name in (*_LABEL_COLUMNS, *named) if name in self.schema.names), None)
+        if column is None:
+            return None
+        import pyarrow as pa
+
+        values = self.column(column)
+        names = self._features.get(column, {}).get("names") if isinstance(self._features.get(column), dict) else None
+        if pa.types.is_integer(values.type) or pa.types.is_boolean(values.type):
+            numbers = values.cast(pa.int64()).fill_null(-1).to_numpy().astype(np.int64)
+            numbers = np.where(numbers < 0, -1, numbers)
+            highest = int(numbers.max(initial=-1))
+            if names is not None and highest >= len(names):
+                raise DataError(f"{self.files[0]}: label {highest} has no class name; the metadata names {len(names)} classes")
+            return numbers, tuple(map(str, names)) if names is not None else tuple(str(n) for n in range(highest + 1))
+        if pa.types.is_string(values.type) or pa.types.is_large_string(values.type) or pa.types.is_dictionary(values.type):
+            words = [None if value is None else str(value) for value in values.to_pylist()]
+            known = tuple(sorted({word for word in words if word is not None}))
+            number = {word: at for at, word in enumerate(known)}
+            return np.array([-1 if word is None else number[word] for word in words], np.int64), known
+        raise DataError(f"{self.files[0]}: column {column!r} holds {values.type}, not labels (integers or text)")
+
+    def column(self, name: str) -> Any:
+        """One whole column as a pyarrow array. Raises DataError when the files have none of that name."""
+        import pyarrow as pa
+
+        if name not in self.schema.names:
+            raise DataError(f"{self.files[0]} has no column {name!r}; its columns: {', '.join(self.schema.names)}")
+        return pa.chunked_array([chunk for part in self._parts for chunk in part.read([name]).column(0).chunks], self.schema.field(name).type).combine_chunks()
+
+    def content(self, cache: Path, progress: Progress) -> str:
+        return content_of(self.files, cache, progress, self.files[0].parent.name)
+
+    def items(self, stretches: Sequence[tuple[int, int]]) -> Iterator[list[Stored]]:
+        waiting = iter(stretches)
+        current = next(waiting, None)
+        found: list[Stored] = []
+        ends = [first for first, _, _ in self._groups[1:]] + [self._rows]
+        for (first, part, group), end in zip(self._groups, ends, strict=True):
+            at = first
+            if current is None:
+                return
+            if current[0] >= end:
+                continue
+            for batch in self._parts[part].iter_batches(256, row_groups=[group], columns=[self.image_column]):
+                stop = at + len(batch)
+                while current is not None and current[0] < stop:
+                    low, high = max(current[0], at), min(current[1], stop)
+                    found.extend(_stored(batch.column(0).slice(low - at, high - low), self.files[part].parent))
+                    if current[1] > stop:
+                        break
+                    yield found
+                    found, current = [], next(waiting, None)
+                at = stop
+                if current is None or current[0] >= end:
+                    break
+
+    def where(self, position: int) -> str:
+        first, part, group = self._groups[int(np.searchsorted([first for first, _, _ in self._groups], position, "right")) - 1]
+        table = self._parts[part].read_row_group(group, columns=[self.image_column])
+        value = table.column(0)[position - first].as_py()
+        path = value.get("path") if isinstance(value, dict) else None
+        row = position - next(f for f, p, _ in self._groups if p == part)
+        return f"{self.files[part]} row {row}" + (f" ({path})" if path else "")
+
+
+def _stored(values: Any, folder: Path) -> list[Stored]:
+    found: list[Stored] = []
+    for value in values.to_pylist():
+        if isinstance(value, dict):
+            path = value.get("path")
+            value = value.get("bytes") or (folder / path if path and (folder / path).is_file() else None)
+        found.append(value if value is not None else b"")
+    return found
+
+
+def _check_complete(files: Sequence[Path]) -> None:
+    """The hub numbers a split's files "-00001-of-00004"; one that is missing would silently make the set smaller."""
+    numbered = [match for file in files if (match := re.search(r"-(\d{5})-of-(\d{5})\.parquet$", file.name))]
+    for total in {int(match[2]) for match in numbered}:
+        have = {int(match[1]) for match in numbered if int(match[2]) == total}
+        if len(missing := sorted(set(range(total)) - have)):
+            raise DataError(f"{files[0].parent}: {len(missing)} of {total} Parquet files are missing, the first is number {missing[0]:05d}-of-{total:05d}")

@@ -1,0 +1,62 @@
+"""A set of decoded images with what is known about them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """Decoded square images, usually memory-mapped, seen through a selection of rows.
+
+    Attributes
+    ----------
+    pixels : uint8 [M, S, S, 3], RGB; not copied by ``take``.
+    rows : int64 [N], which of the M rows this set shows, in order.
+    labels : int64 [N] in 0..len(classes)-1, or None.
+    classes : class names, empty without labels.
+    columns : further facts per image, name -> array [N, ...] (groups, factors of the embedded set).
+    name : how a table calls the set.
+    fingerprint : hash over pixels and labels of the rows shown, not over paths or times.
+    skipped : unreadable images left out on request.
+    """
+
+    pixels: np.ndarray
+    rows: np.ndarray
+    labels: np.ndarray | None
+    classes: tuple[str, ...]
+    name: str
+    fingerprint: str
+    columns: Mapping[str, np.ndarray] = field(default_factory=dict)
+    skipped: int = 0
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @property
+    def size(self) -> int:
+        """Side of the square images, in pixels."""
+        return int(self.pixels.shape[1])
+
+    def take(self, positions: np.ndarray, fingerprint: str | None = None) -> ImageSet:
+        """The images at ``positions`` (int64, into this set) as a set of their own; pixels are shared."""
+        positions = np.asarray(positions, dtype=np.int64)
+        return replace(
+            self,
+            rows=self.rows[positions],
+            labels=None if self.labels is None else self.labels[positions],
+            columns={name: column[positions] for name, column in self.columns.items()},
+            fingerprint=fingerprint or self._fingerprint_of(positions),
+        )
+
+    def without_labels(self) -> ImageSet:
+        """The same images for pretraining: nothing that could give a label away but the columns a task declares."""
+        return replace(self, labels=None, classes=())
+
+    def _fingerprint_of(self, positions: np.ndarray) -> str:
+        import hashlib
+
+        return hashlib.sha256(self.fingerprint.encode() + np.ascontiguousarray(positions).tobytes()).hexdigest()[:32]

@@ -1,0 +1,343 @@
+"""From a data spec to image sets: one to pretrain on, and for each labelled source train, validation and test."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from ssl_bench.data import splits
+from ssl_bench.data.content import Progress, silent
+from ssl_bench.data.images import ImageSet
+from ssl_bench.data.packing import Pack, Subset, is_packed, pack
+from ssl_bench.data.sources import Places, RawSplit, Source, cache_folder, data_root, list_sources, open_source
+from ssl_bench.errors import DataError
+from ssl_bench.spec import DataSpec, SourceSpec
+
+__all__ = ["Data", "Labelled", "is_grey", "list_sources", "load"]
+
+_STATISTICS_IMAGES = 5_000
+_STATISTICS_BYTES = 150_000_000
+_SHOWN = 20
+_UNREADABLE_LIST = "unreadable.txt"
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """A labelled source, split. No image of ``validation`` or ``test`` is pretrained on."""
+
+    name: str
+    train: ImageSet
+    validation: ImageSet
+    test: ImageSet
+
+
+@dataclass(frozen=True)
+class Data:
+    """What a matrix runs on.
+
+    Attributes
+    ----------
+    pretrain : images to pretrain on; with labels where the source has them (the loop takes them away from tasks that declare none).
+    evaluate : labelled sets to judge on.
+    size : side of every image, in pixels.
+    mean, std : per channel of pretraining pixels in [0, 1], over at most 5,000 images.
+    notes : what a user should know: images left out, splits not used, how a folder was read.
+    """
+
+    pretrain: ImageSet
+    evaluate: tuple[Labelled, ...]
+    size: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    notes: list[str]
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """Which positions of a source's raw splits play which role; ``labels`` are renumbered to ``classes``."""
+
+    source: Source
+    classes: tuple[str, ...]
+    roles: dict[str, tuple[str, np.ndarray]]  # role -> (raw split, sorted positions)
+    labels: dict[str, np.ndarray | None]  # raw split -> labels
+
+
+def load(
+    spec: DataSpec, *, data_root: Path | str | None = None, cache: Path | str | None = None, progress: Progress | None = None,
+) -> Data:
+    """Find, check, decode and split the images of a matrix. Everything that can be refused without decoding is refused first.
+
+    Parameters
+    ----------
+    spec : what to load.
+    data_root : folder searched before anything is downloaded; None takes SSL_BENCH_DATA.
+    cache : folder for packed images and downloads; None takes XDG_CACHE_HOME/ssl_bench or ~/.cache/ssl_bench.
+    progress : called with (what is being done, done, total); total is 0 where it is not known.
+
+    Raises
+    ------
+    DataError : sources that are missing or cannot be used, unreadable images (all of them listed) unless they are skipped, a full disk.
+    """
+    places = Places(cache_folder(cache), _root(data_root), spec.size, progress or silent)
+    sources = {source: open_source(source, places) for source in dict.fromkeys((*spec.evaluate, spec.pretrain))}
+    size = spec.size or _common_size(list(sources.values()))
+    notes = [note for source in sources.values() for note in source.notes]
+    plans = {one: _plan_evaluation(one, sources[one], spec, notes) for one in spec.evaluate}
+    shared = spec.pretrain in plans
+    if not shared:
+        plans[spec.pretrain] = _plan_pretraining(spec.pretrain, sources[spec.pretrain], spec, notes)
+    packed = _pack_all(plans, size, spec, places, notes)
+
+    labelled = []
+    for one in spec.evaluate:
+        sets = {role: packed[one, role][0] for role in ("train", "validation", "test")}
+        name = sources[one].name
+        if sum(sources[other].name == name for other in spec.evaluate) > 1:
+            name = f"{name} ({one.source})"
+        labelled.append(Labelled(name, **{role: replace(found, name=name) for role, found in sets.items()}))
+    pretrain, hashes = packed[spec.pretrain, "train"]
+    judged = [packed[one, role][1] for one in spec.evaluate if one != spec.pretrain for role in ("validation", "test")]
+    pretrain = _without(pretrain, hashes, judged, notes)
+    mean, std = _statistics(pretrain)
+    return Data(pretrain, tuple(labelled), size, mean, std, notes)
+
+
+def is_grey(images: ImageSet, sample: int = 256) -> bool:
+    """Whether the images show no colour, judged on an evenly spaced sample.
+
+    A few levels between the channels are compression, not colour: an image counts as coloured when over 1 % of its pixels differ by
+    more than 8 levels between channels, a set as grey when under 1 % of the sample is coloured.
+    """
+    pixels = images.pixels[images.rows[_spread(len(images), sample)]].astype(np.int16)
+    coloured = ((pixels.max(-1) - pixels.min(-1)) > 8).mean((1, 2)) > 0.01
+    return bool(coloured.mean() < 0.01)
+
+
+def _root(given: Path | str | None) -> Path | None:
+    return data_root(given)
+
+
+def _common_size(sources: Sequence[Source]) -> int:
+    sizes: dict[int, str] = {}
+    for source in sources:
+        if source.native is None:
+            most = f"; the most common is {source.common[0]}x{source.common[1]}" if source.common else ""
+            raise DataError(f"the images of {source.name} differ in size{most}; give `size` (the side in pixels that all are scaled to)")
+        if source.native[0] != source.native[1]:
+            raise DataError(f"the images of {source.name} are {source.native[0]}x{source.native[1]}, not square; give `size`")
+        sizes[source.native[0]] = source.name
+    if len(sizes) > 1:
+        raise DataError("sources differ in image size (" + ", ".join(f"{name}: {size} px" for size, name in sizes.items()) + "); give `size`")
+    size = next(iter(sizes))
+    if not 8 <= size <= 1024:
+        raise DataError(f"the images of {sizes[size]} are {size} px; give `size`, from 8 to 1024")
+    return size
+
+
+def _plan_evaluation(one: SourceSpec, source: Source, spec: DataSpec, notes: list[str]) -> _Plan:
+    """Splits of a labelled source, from labels and groups alone."""
+    train, name = source.splits["train"], source.name
+    testing = next((split for split in ("test", "validation") if split in source.splits), None)
+    for split in {"train", testing} - {None}:
+        raw = source.splits[str(split)]
+        if raw.labels is None:
+            raise DataError(f"{name}: the {split} images have no labels, and an evaluate source needs them (class folders, a csv, or a label column)")
+        if (bare := int((raw.labels < 0).sum())):
+            raise DataError(f"{name}: {bare:,} of {len(raw):,} {split} images have no label, and an evaluate source needs all of them")
+    assert train.labels is not None
+    if testing is None and one.test is None:
+        raise DataError(f"{name} has no test split; give the share of its images to hold out, such as `test: 0.2`")
+    if testing is not None and one.test is not None:
+        raise DataError(f"{name} has a {testing} split of its own; leave `test: {one.test}` out")
+    if testing == "test" and "validation" in source.splits:
+        notes.append(f"{name}: its validation split ({len(source.splits['validation']):,} images) is not used; validation images are taken from train")
+    if testing == "validation":
+        notes.append(f"{name}: has no test split; its validation split is the test split here")
+    labels: dict[str, np.ndarray | None] = {"train": train.labels}
+    if testing is not None:
+        test = source.splits[testing]
+        assert test.labels is not None
+        labels[testing] = test.labels
+        _check_groups(name, train.groups, test.groups)
+    classes, labels = _used_classes(name, source.classes, labels, notes)
+    own = labels["train"]
+    assert own is not None
+    if testing is None:
+        kept, tested = splits.holdout(own, one.test or 0.0, groups=train.groups, classes=classes)
+        testing, test_labels = "train", own
+        if not len(tested):
+            raise DataError(f"{name}: test: {one.test} of {len(own)} images holds out none; give a larger share")
+    else:
+        test_labels = labels[testing]
+        assert test_labels is not None
+        kept, tested = np.arange(len(own)), np.arange(len(test_labels))
+    if spec.limit.train is not None:
+        kept = kept[splits.subsample(own[kept], len(kept), spec.limit.train, classes=classes)]
+    if spec.limit.test is not None:
+        tested = tested[splits.subsample(test_labels[tested], len(tested), spec.limit.test, classes=classes, every_class=False)]
+    train_at, validation_at = splits.validation_split(own[kept], None if train.groups is None else train.groups[kept], classes=classes)
+    if not len(validation_at):
+        raise DataError(f"{name}: {len(kept)} training images are too few to hold any back for validation; every class needs two or more")
+    roles = {"train": ("train", kept[train_at]), "validation": ("train", kept[validation_at]), "test": (testing, tested)}
+    return _Plan(source, classes, roles, labels)
+
+
+def _plan_pretraining(one: SourceSpec, source: Source, spec: DataSpec, notes: list[str]) -> _Plan:
+    """A source that is only pretrained on: its whole train split, with labels if all of it is labelled."""
+    if one.test is not None:
+        raise DataError(f"{source.name}: `test: {one.test}` has no meaning for a source that is only pretrained on; leave it out")
+    train = source.splits["train"]
+    labels, classes = train.labels, source.classes
+    if labels is not None and (labels < 0).any():
+        notes.append(f"{source.name}: {int((labels < 0).sum()):,} training images have no label, so none is used in pretraining")
+        labels = None
+    if labels is None or len(np.unique(labels)) < 2:
+        labels, classes = None, ()
+    else:
+        classes, found = _used_classes(source.name, classes, {"train": labels}, notes)
+        labels = found["train"]
+    positions = np.arange(len(train))
+    if spec.limit.train is not None:
+        positions = splits.subsample(labels, len(train), spec.limit.train, classes=classes)
+    return _Plan(source, classes, {"train": ("train", positions)}, {"train": labels})
+
+
+def _used_classes(
+    name: str, classes: tuple[str, ...], labels: dict[str, np.ndarray | None], notes: list[str],
+) -> tuple[tuple[str, ...], dict[str, np.ndarray | None]]:
+    """Classes that have training images, and labels renumbered to them; refuses what cannot be learned or judged."""
+    counts = {split: np.bincount(own, minlength=len(classes)) for split, own in labels.items() if own is not None}
+    train = counts["train"]
+    if (train > 0).sum() < 2:
+        raise DataError(f"{name} has only one class, {classes[int(np.argmax(train))]!r}; two or more are needed to judge anything")
+    for split, found in counts.items():
+        if len(strange := np.flatnonzero((found > 0) & (train == 0))):
+            shown = ", ".join(repr(classes[at]) for at in strange[:_SHOWN])
+            raise DataError(f"{name}: {len(strange):,} classes of its {split} split are absent from train: {shown}")
+        if len(untested := np.flatnonzero((found == 0) & (train > 0))):
+            notes.append(f"{name}: {len(untested):,} of {int((train > 0).sum()):,} classes have no {split} images, the first is {classes[untested[0]]!r}")
+    used = np.flatnonzero(train > 0)
+    if len(used) == len(classes):
+        return classes, labels
+    notes.append(f"{name}: {len(classes) - len(used):,} of {len(classes):,} class names have no image and are left out")
+    number = np.full(len(classes), -1, np.int64)
+    number[used] = np.arange(len(used))
+    return tuple(classes[at] for at in used), {split: None if own is None else number[own] for split, own in labels.items()}
+
+
+def _check_groups(name: str, train: np.ndarray | None, test: np.ndarray | None) -> None:
+    if train is not None and test is not None and len(both := np.intersect1d(train, test)):
+        raise DataError(f"{name}: {len(both):,} groups have images both in train and in test, so test would be seen in training; split by group")
+
+
+def _pack_all(
+    plans: dict[SourceSpec, _Plan], size: int, spec: DataSpec, places: Places, notes: list[str],
+) -> dict[tuple[SourceSpec, str], tuple[ImageSet, np.ndarray]]:
+    """Every role of every source as an image set with its hashes uint8 [N, 16]; unreadable images are listed for all of them at once."""
+    found: dict[tuple[SourceSpec, str], tuple[ImageSet, np.ndarray]] = {}
+    unreadable: list[str] = []
+    total = 0
+    for one, plan in plans.items():
+        for split in dict.fromkeys(raw for raw, _ in plan.roles.values()):
+            raw = plan.source.splits[split]
+            needed = np.unique(np.concatenate([positions for used, positions in plan.roles.values() if used == split]))
+            packed, row_of = _pack_needed(plan.source, split, raw, needed, size, spec, places)
+            bad = {int(position): packed.unreadable[int(row_of[position])] for position in needed if int(row_of[position]) in packed.unreadable} if packed.unreadable else {}
+            unreadable += [f"{raw.reader.where(position)}: {reason}" for position, reason in bad.items()]
+            total += len(needed)
+            if bad and spec.skip_unreadable:
+                notes.append(f"{plan.source.name}: {len(bad):,} unreadable {split} images are left out")
+            for role, (used, positions) in plan.roles.items():
+                if used == split:
+                    found[one, role] = _image_set(plan, split, positions, packed, row_of, set(bad))
+    if unreadable and not spec.skip_unreadable:
+        shown = "\n  ".join(unreadable[:_SHOWN])
+        more = ""
+        if len(unreadable) > _SHOWN:
+            listing = places.cache / _UNREADABLE_LIST
+            listing.write_text("\n".join(unreadable) + "\n", encoding="utf-8", errors="surrogateescape")
+            more = f"\n  and {len(unreadable) - _SHOWN:,} more, all listed in {listing}"
+        raise DataError(f"{len(unreadable):,} of {total:,} images cannot be read; mend them, or leave them out with `skip_unreadable: true`:\n  {shown}{more}")
+    if unreadable:
+        for (one, role), (images, _) in found.items():
+            if len(images) == 0 or images.labels is not None and role == "train" and len(np.unique(images.labels)) < len(images.classes):
+                raise DataError(f"{images.name}: with the unreadable images left out, a class or a whole split ({role}) is empty")
+    return found
+
+
+def _pack_needed(
+    source: Source, split: str, raw: RawSplit, needed: np.ndarray, size: int, spec: DataSpec, places: Places,
+) -> tuple[Pack, np.ndarray]:
+    """A pack that holds the needed positions, and the pack row of every position. Under a small `limit` only these are decoded."""
+    what = f"{source.name} {split}"
+    row_of = np.arange(len(raw))
+    reader = raw.reader
+    if len(needed) * 2 < len(raw) and not is_packed(reader, size, spec.fit, places.cache, places.progress):
+        reader = Subset(reader, needed)
+        row_of = np.full(len(raw), -1, np.int64)
+        row_of[needed] = np.arange(len(needed))
+    uniform = spec.size is None
+    return pack(reader, size, spec.fit, places.cache, what=what, uniform=uniform, progress=places.progress), row_of
+
+
+def _image_set(
+    plan: _Plan, split: str, positions: np.ndarray, packed: Pack, row_of: np.ndarray, bad: set[int],
+) -> tuple[ImageSet, np.ndarray]:
+    raw, labels = plan.source.splits[split], plan.labels.get(split)
+    good = positions[[int(position) not in bad for position in positions]] if bad else positions
+    rows = row_of[good]
+    own = None if labels is None else labels[good]
+    columns = {name: column[good] for name, column in raw.columns.items()}
+    if raw.groups is not None:
+        columns["group"] = raw.groups[good]
+    hashes = packed.hashes[rows]
+    images = ImageSet(
+        packed.pixels, rows, own, plan.classes if own is not None else (), plan.source.name, _fingerprint(packed.pixels.shape[1], hashes, own),
+        columns, skipped=len(positions) - len(good),
+    )
+    return images, hashes
+
+
+def _fingerprint(size: int, hashes: np.ndarray, labels: np.ndarray | None) -> str:
+    """Over pixels and labels, in order; not over paths, times or what else the source holds."""
+    found = hashlib.sha256(f"{size} {len(hashes)} ".encode() + hashes.tobytes())
+    if labels is not None:
+        found.update(labels.astype("<i8").tobytes())
+    return found.hexdigest()[:32]
+
+
+def _without(images: ImageSet, hashes: np.ndarray, judged: Sequence[np.ndarray], notes: list[str]) -> ImageSet:
+    """The pretraining images without those that another source validates or tests on, found by equal pixels."""
+    if not judged:
+        return images
+    seen = {bytes(row) for found in judged for row in found}
+    keep = np.array([bytes(row) not in seen for row in hashes], bool)
+    if keep.all():
+        return images
+    notes.append(f"{images.name}: {int((~keep).sum()):,} images are also validation or test images of an evaluate source and are not pretrained on")
+    if not keep.any():
+        raise DataError(f"{images.name}: every image to pretrain on is a validation or test image of an evaluate source")
+    kept = np.flatnonzero(keep)
+    labels = None if images.labels is None else images.labels[kept]
+    return images.take(kept, _fingerprint(images.size, hashes[kept], labels))
+
+
+def _statistics(images: ImageSet) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
+    """Mean and standard deviation of each channel, exactly, over an evenly spaced sample."""
+    most = max(1, min(_STATISTICS_IMAGES, _STATISTICS_BYTES // (images.size**2 * 3)))
+    counts = np.zeros((3, 256), np.int64)
+    for rows in np.array_split(images.rows[_spread(len(images), most)], max(1, most // 100)):
+        pixels = images.pixels[rows]
+        counts += np.stack([np.bincount(pixels[..., channel].ravel(), minlength=256) for channel in range(3)])
+    levels = np.arange(256) / 255
+    mean = counts @ levels / counts.sum(1)
+    std = np.sqrt(np.maximum(counts @ levels**2 / counts.sum(1) - mean**2, 0))
+    return (float(mean[0]), float(mean[1]), float(mean[2])), (float(std[0]), float(std[1]), float(std[2]))
+
+
+def _spread(count: int, most: int) -> np.ndarray:
+    return np.unique(np.linspace(0, count - 1, min(count, most)).astype(np.int64))

@@ -1,0 +1,331 @@
+"""Images decoded once, in parallel, into one memory-mapped array that every later run opens.
+
+    CACHE/packs/KEY/pixels.npy     uint8 [N, S, S, 3]
+    CACHE/packs/KEY/hashes.npy     uint8 [N, 16], one per image, over its pixels
+    CACHE/packs/KEY/meta.json      written last: without it the pack is unfinished
+    CACHE/packs/KEY/pixels.part    an unfinished pack, with journal.part saying which stretches are done
+
+KEY is a hash over the images' content, size and fit, so a moved or copied set is found again and an edited one is not.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO, Protocol
+
+import filelock
+import numpy as np
+import PIL
+from PIL import ImageFile
+
+from ssl_bench.data import decode as decoding
+from ssl_bench.data.content import Progress, silent, workers, write_atomically
+from ssl_bench.data.decode import Fit, Stored, UnreadableImage, decode
+from ssl_bench.errors import DataError
+
+VERSION = 1
+_CHUNK_BYTES = 8 << 20
+_SPARE_DISK = 64 << 20
+_HASH_BYTES = 16
+_SPOT_CHECKS = 16
+
+
+class Reader(Protocol):
+    """Stored images of one split, in a fixed order."""
+
+    def __len__(self) -> int: ...
+
+    def content(self, cache: Path, progress: Progress) -> str:
+        """A hash that changes whenever a stored image does."""
+
+    def items(self, stretches: Sequence[tuple[int, int]]) -> Iterator[list[Stored]]:
+        """The stored images of each stretch (start, stop), stretches being in order."""
+
+    def where(self, position: int) -> str:
+        """How a person finds the image: a path, or a file and row."""
+
+
+@dataclass(frozen=True)
+class Pack:
+    """Decoded images of one split.
+
+    Attributes
+    ----------
+    pixels : uint8 [N, S, S, 3], memory-mapped; a row of zeros where an image is unreadable.
+    hashes : uint8 [N, 16], of each image's pixels.
+    unreadable : position to reason.
+    resampled : images whose stored size was not S x S.
+    """
+
+    pixels: np.ndarray
+    hashes: np.ndarray
+    unreadable: dict[int, str]
+    resampled: int
+
+
+@dataclass
+class _Chunk:
+    start: int
+    pixels: np.ndarray
+    hashes: np.ndarray
+    unreadable: dict[int, str] = field(default_factory=dict)
+    resampled: int = 0
+
+
+class Subset:
+    """A reader of some positions (sorted, int64 [N]) of another reader."""
+
+    def __init__(self, reader: Reader, positions: np.ndarray) -> None:
+        self.reader, self.positions = reader, positions
+
+    def __len__(self) -> int:
+        return len(self.positions)
+
+    def content(self, cache: Path, progress: Progress) -> str:
+        return hashlib.sha256(self.reader.content(cache, progress).encode() + self.positions.astype("<i8").tobytes()).hexdigest()
+
+    def items(self, stretches: Sequence[tuple[int, int]]) -> Iterator[list[Stored]]:
+        wanted = [int(position) for start, stop in stretches for position in self.positions[start:stop]]
+        singles = self.reader.items([(position, position + 1) for position in wanted])
+        for start, stop in stretches:
+            yield [next(singles)[0] for _ in range(start, stop)]
+
+    def where(self, position: int) -> str:
+        return self.reader.where(int(self.positions[position]))
+
+
+def is_packed(reader: Reader, size: int, fit: Fit, cache: Path, progress: Progress = silent) -> bool:
+    """Whether ``pack`` would only have to open its result."""
+    return _open(_folder(reader, size, fit, cache, progress), (len(reader), size, size, 3)) is not None
+
+
+def _folder(reader: Reader, size: int, fit: Fit, cache: Path, progress: Progress) -> Path:
+    key = json.dumps([VERSION, decoding.VERSION, reader.content(cache, progress), len(reader), size, fit])
+    return cache / "packs" / hashlib.sha256(key.encode()).hexdigest()[:32]
+
+
+def pack(
+    reader: Reader, size: int, fit: Fit, cache: Path, *, what: str = "images", uniform: bool = False, progress: Progress = silent,
+) -> Pack:
+    """The decoded images of ``reader``, from the cache or decoded now; a killed packing goes on where it was.
+
+    Parameters
+    ----------
+    what : how messages call the images.
+    uniform : stop at the first image whose stored size is not ``size`` x ``size``.
+
+    Raises
+    ------
+    DataError : not enough disk, a cache that cannot be written, an image of another size when ``uniform``.
+    """
+    folder = _folder(reader, size, fit, cache, progress)
+    shape = (len(reader), size, size, 3)
+    found = _open(folder, shape)
+    if found is None:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with _lock(folder / "lock", what, progress):
+                found = _open(folder, shape)
+                if found is None:
+                    _write(reader, folder, shape, fit, what, uniform, progress)
+                    found = _open(folder, shape)
+        except PermissionError as error:
+            raise DataError(f"the cache {cache} cannot be written ({error.strerror}); set `cache` or XDG_CACHE_HOME to a folder that can") from None
+    if found is None:
+        raise DataError(f"the packed images in {folder} changed while they were opened; remove that folder and run again")
+    if uniform and found.resampled:
+        raise DataError(f"{found.resampled:,} of the {len(reader):,} images of {what} are not {size}x{size}; give `size`")
+    return found
+
+
+def _lock(path: Path, what: str, progress: Progress) -> filelock.BaseFileLock:
+    lock = filelock.FileLock(path)
+    while True:
+        try:
+            return lock.acquire(timeout=1.0).lock
+        except filelock.Timeout:
+            progress(f"waiting for another process that packs {what}", 0, 0)
+
+
+def _open(folder: Path, shape: tuple[int, ...]) -> Pack | None:
+    """The finished pack in ``folder``; None where there is none or its files are not what they were when it was finished."""
+    try:
+        meta = json.loads((folder / "meta.json").read_text())
+        pixels = np.load(folder / "pixels.npy", mmap_mode="r", allow_pickle=False)
+        hashes = np.load(folder / "hashes.npy", allow_pickle=False)
+        unreadable = {int(position): str(reason) for position, reason in meta["unreadable"].items()}
+        resampled, pillow = int(meta["resampled"]), meta["pillow"]
+    except (OSError, ValueError, KeyError, AttributeError, TypeError):
+        return None
+    if pixels.shape != shape or pixels.dtype != np.uint8 or hashes.shape != (shape[0], _HASH_BYTES):
+        return None
+    if unreadable and pillow != PIL.__version__:
+        return None  # another version may read them
+    spots = np.unique(np.linspace(0, shape[0] - 1, _SPOT_CHECKS).astype(int))
+    if not np.array_equal(_hashes(pixels[spots], [int(spot) in unreadable for spot in spots]), hashes[spots]):
+        return None
+    return Pack(pixels, hashes, unreadable, resampled)
+
+
+def _write(reader: Reader, folder: Path, shape: tuple[int, ...], fit: Fit, what: str, uniform: bool, progress: Progress) -> None:
+    (folder / "meta.json").unlink(missing_ok=True)
+    count, size = shape[0], shape[1]
+    per_chunk = max(16, min(512, _CHUNK_BYTES // (size * size * 3)))
+    stretches = [(start, min(start + per_chunk, count)) for start in range(0, count, per_chunk)]
+    label = f"packing {what}: {count:,} images at {size} px, {_bytes(count * size * size * 3)} in {folder}"
+    hashes = np.zeros((count, _HASH_BYTES), np.uint8)
+    notes: dict[int, dict[str, Any]] = {}
+    with open(_part_file(folder, shape), "r+b") as part, open(folder / "journal.part", "a+b") as journal:
+        offset = part.seek(0, os.SEEK_END) - count * size * size * 3
+        for done in _journalled(journal):
+            chunk = _reread(part, offset, shape, done, stretches)
+            if chunk is not None:
+                hashes[chunk.start : chunk.start + len(chunk.hashes)] = chunk.hashes
+                notes[chunk.start] = done
+        missing = [stretch for stretch in stretches if stretch[0] not in notes]
+        finished = count - sum(stop - start for start, stop in missing)
+        progress(label, finished, count)
+        for chunk in _decoded(reader, missing, size, fit):
+            if uniform and chunk.resampled:
+                raise DataError(f"images of {what} differ in size (one between {chunk.start} and {chunk.start + len(chunk.pixels)} is not {size}x{size}); give `size`")
+            part.seek(offset + chunk.start * size * size * 3)
+            part.write(chunk.pixels.tobytes())
+            part.flush()  # before its journal line, so that a line never speaks of bytes that a kill took away
+            hashes[chunk.start : chunk.start + len(chunk.hashes)] = chunk.hashes
+            notes[chunk.start] = {"start": chunk.start, "digest": _digest(chunk.hashes), "unreadable": chunk.unreadable, "resampled": chunk.resampled}
+            journal.write(json.dumps(notes[chunk.start]).encode() + b"\n")
+            journal.flush()
+            finished += len(chunk.pixels)
+            progress(label, finished, count)
+        os.fsync(part.fileno())
+    os.replace(folder / "pixels.part", folder / "pixels.npy")
+    with open(folder / "hashes.npy", "wb") as stream:
+        np.save(stream, hashes)
+        stream.flush()
+        os.fsync(stream.fileno())
+    unreadable = {position: reason for note in notes.values() for position, reason in note["unreadable"].items()}
+    meta = {"what": what, "unreadable": unreadable, "resampled": sum(note["resampled"] for note in notes.values()), "pillow": PIL.__version__}
+    write_atomically(folder / "meta.json", json.dumps(meta).encode())
+    (folder / "journal.part").unlink()
+
+
+def _part_file(folder: Path, shape: tuple[int, ...]) -> Path:
+    """The unfinished array, with its disk space reserved: a disk that fills up later must not end in SIGBUS or half a pack."""
+    part, needed = folder / "pixels.part", int(np.prod(shape, dtype=np.int64))
+    header = _header(shape)
+    if part.is_file() and part.stat().st_size == len(header) + needed:
+        return part
+    (folder / "journal.part").unlink(missing_ok=True)
+    part.unlink(missing_ok=True)
+    free = shutil.disk_usage(folder).free
+    if free < needed + _SPARE_DISK:
+        raise DataError(
+            f"packing {shape[0]:,} images at {shape[1]} px takes {_bytes(needed)} in {folder}, where {_bytes(free)} are free; "
+            "make room, set `cache` or XDG_CACHE_HOME to a larger disk, or give a smaller `size` or `limit`"
+        )
+    try:
+        with open(part, "w+b") as stream:
+            stream.write(header)
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(stream.fileno(), 0, len(header) + needed)
+            stream.truncate(len(header) + needed)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        if isinstance(error, PermissionError):
+            raise
+        raise DataError(f"{_bytes(needed)} for packed images cannot be reserved in {folder}: {error.strerror or error}") from None
+    return part
+
+
+def _header(shape: tuple[int, ...]) -> bytes:
+    import io
+
+    stream = io.BytesIO()
+    np.lib.format.write_array_header_1_0(stream, {"descr": "|u1", "fortran_order": False, "shape": tuple(map(int, shape))})
+    return stream.getvalue()
+
+
+def _journalled(journal: BinaryIO) -> Iterator[dict[str, Any]]:
+    journal.seek(0)
+    content = journal.read()
+    if not content.endswith(b"\n"):
+        journal.write(b"\n")  # a kill cut the last line short; what follows starts on a line of its own
+    for line in content.splitlines():
+        try:
+            note = json.loads(line)
+            note["unreadable"] = {int(position): str(reason) for position, reason in note["unreadable"].items()}
+            yield {"start": int(note["start"]), "digest": str(note["digest"]), "unreadable": note["unreadable"], "resampled": int(note["resampled"])}
+        except (ValueError, KeyError, TypeError, AttributeError):
+            continue
+
+
+def _reread(part: BinaryIO, offset: int, shape: tuple[int, ...], note: dict[str, Any], stretches: Sequence[tuple[int, int]]) -> _Chunk | None:
+    """The finished chunk that a journal line speaks of, if the file holds it still (after a power cut it may not)."""
+    stop = dict(stretches).get(note["start"])
+    if stop is None:
+        return None
+    per_image = int(np.prod(shape[1:]))
+    part.seek(offset + note["start"] * per_image)
+    content = part.read((stop - note["start"]) * per_image)
+    pixels = np.frombuffer(content, np.uint8).reshape(-1, *shape[1:])
+    found = _hashes(pixels, [position in note["unreadable"] for position in range(note["start"], stop)])
+    return _Chunk(note["start"], pixels, found) if _digest(found) == note["digest"] else None
+
+
+def _decoded(reader: Reader, stretches: Sequence[tuple[int, int]], size: int, fit: Fit) -> Iterator[_Chunk]:
+    """Chunks in order. Threads, because PIL decodes without the interpreter lock and nobody's main module needs a guard."""
+    truncated, ImageFile.LOAD_TRUNCATED_IMAGES = ImageFile.LOAD_TRUNCATED_IMAGES, False  # some libraries switch it on for everybody
+    pool = ThreadPoolExecutor(workers(), thread_name_prefix="decode")
+    waiting: deque[Future[_Chunk]] = deque()
+    try:
+        for (start, _), items in zip(stretches, reader.items(stretches), strict=True):
+            waiting.append(pool.submit(_decode_chunk, start, items, size, fit))
+            while len(waiting) > 2 * workers():
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+        ImageFile.LOAD_TRUNCATED_IMAGES = truncated
+
+
+def _decode_chunk(start: int, items: list[Stored], size: int, fit: Fit) -> _Chunk:
+    chunk = _Chunk(start, np.zeros((len(items), size, size, 3), np.uint8), np.zeros((0, _HASH_BYTES), np.uint8))
+    for at, item in enumerate(items):
+        try:
+            chunk.pixels[at], stored = decode(item, size, fit)
+            chunk.resampled += stored != (size, size)
+        except UnreadableImage as error:
+            chunk.unreadable[start + at] = str(error)
+        except OSError as error:
+            raise DataError(f"{error.filename or 'an image'} cannot be read: {error.strerror or error}") from None
+    chunk.hashes = _hashes(chunk.pixels, [position in chunk.unreadable for position in range(start, start + len(items))])
+    return chunk
+
+
+def _hashes(pixels: np.ndarray, unreadable: Sequence[bool]) -> np.ndarray:
+    """uint8 [N, 16] over each image's pixels; zeros for an unreadable one."""
+    none = bytes(_HASH_BYTES)
+    found = [none if bad else hashlib.blake2b(np.ascontiguousarray(image), digest_size=_HASH_BYTES).digest() for image, bad in zip(pixels, unreadable, strict=True)]
+    return np.frombuffer(b"".join(found), np.uint8).reshape(-1, _HASH_BYTES)
+
+
+def _digest(hashes: np.ndarray) -> str:
+    return hashlib.sha256(hashes.tobytes()).hexdigest()[:32]
+
+
+def _bytes(count: int) -> str:
+    amount, unit = float(count), "B"
+    for unit in ("B", "KB", "MB", "GB", "TB"):
+        if amount < 1000 or unit == "TB":
+            break
+        amount /= 1000
+    return f"{amount:.0f} {unit}" if amount >= 10 or unit == "B" else f"{amount:.1f} {unit}"

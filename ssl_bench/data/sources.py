@@ -1,0 +1,334 @@
+"""From a source's name to images that are not decoded yet: where they are, their labels, their splits."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from ssl_bench.data import folders, torchvision_sets
+from ssl_bench.data.content import Progress, silent, write_atomically
+from ssl_bench.data.decode import Stored, open_image, upright_size
+from ssl_bench.data.hub import ParquetReader, find_files
+from ssl_bench.data.packing import Reader
+from ssl_bench.errors import DataError, did_you_mean
+from ssl_bench.spec import SourceSpec
+
+_LOSSLESS = frozenset(("cifar10", "cifar100", "mnist", "fashionmnist", "kmnist", "qmnist", "svhn", "stl10", "usps", "semeion", "pcam", "dtd"))
+_CLASSES = {"cifar10": 10, "cifar100": 100, "imagenet": 1000, "imagenette": 10, "mnist": 10, "svhn": 10, "stl10": 10, "fashionmnist": 10}
+_PROBES = 256
+
+
+@dataclass(frozen=True)
+class RawSplit:
+    """One split, not decoded. ``labels`` int64 [N], -1 where an image has none; ``groups`` int64 [N], comparable between splits."""
+
+    reader: Reader
+    labels: np.ndarray | None = None
+    groups: np.ndarray | None = None
+    columns: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.reader)
+
+
+@dataclass(frozen=True)
+class Source:
+    """A source that was found.
+
+    Attributes
+    ----------
+    name : how tables call it.
+    classes : class names, empty without labels.
+    splits : "train" always, "test" and "validation" where the source has them.
+    native : (width, height) when a sample of the images all has it, else None.
+    common : the most common (width, height) of that sample.
+    notes : what a user should know about how the source was read.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    splits: Mapping[str, RawSplit]
+    native: tuple[int, int] | None = None
+    common: tuple[int, int] | None = None
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where sources are looked for and what may be written."""
+
+    cache: Path
+    root: Path | None = None
+    size: int | None = None
+    progress: Progress = silent
+
+
+def list_sources() -> list[tuple[str, str]]:
+    """Every source name with one line about it."""
+    return [
+        ("shapes", "10,000 + 4,000 rendered images of 20 or so kinds of objects, any size from 32 px, nothing to download"),
+        ("folder:PATH", "train/ and test/ with class folders, plain class folders, any tree without labels, or files listed in a csv"),
+        ("parquet:PATH", "Parquet files as on the Hugging Face hub: image, label, class names in the metadata"),
+        *((name, f"{title}: {line}") for name, (_, title, line) in torchvision_sets.SETS.items()),
+    ]
+
+
+def open_source(spec: SourceSpec, places: Places) -> Source:
+    """Find a source; nothing is decoded but a few headers when no size is given.
+
+    Raises
+    ------
+    DataError : an unknown name (with the nearest ones), nothing there (with where it was looked for), labels that cannot be used.
+    """
+    kind, _, rest = spec.source.partition(":")
+    if spec.labels is not None and kind != "folder":
+        raise DataError(f"labels: {spec.labels!r} is a csv for folder:PATH, and the source is {spec.source!r}")
+    if spec.group is not None and not (kind == "parquet" or kind == "folder" and spec.labels is not None):
+        raise DataError(f"group: {spec.group!r} names a column of a csv (folder:PATH with labels:) or of parquet:PATH; {spec.source!r} has none")
+    if kind == "folder" and rest:
+        source = _folder(rest, spec, places)
+    elif kind == "parquet" and rest:
+        source = _parquet(resolve(rest, places, "parquet"), spec.group, Path(rest).name)
+    elif kind == "shapes" and not rest:
+        return _shapes(places)
+    elif kind in torchvision_sets.SETS:
+        source = _named(kind, rest, places)
+    else:
+        known = ["shapes", "folder:PATH", "parquet:PATH", *torchvision_sets.SETS]
+        hint = f"write {kind}:PATH" if kind in ("folder", "parquet") else did_you_mean(kind, known)
+        raise DataError(f"unknown source {spec.source!r}; {hint}")
+    return source if places.size is not None else _probed(source)
+
+
+def resolve(path: str, places: Places, kind: str) -> Path:
+    """An existing path: as written (against the working folder), else below the data root."""
+    given = Path(path).expanduser()
+    tried = [given.absolute()] + ([places.root / given] if places.root is not None and not given.is_absolute() else [])
+    for candidate in tried:
+        if candidate.exists():
+            return candidate
+    hint = "" if places.root is not None or given.is_absolute() else "; no data root is set (--data-root or SSL_BENCH_DATA)"
+    raise DataError(f"{kind}:{path} does not exist; looked for {' and '.join(map(str, tried))}{hint}")
+
+
+def _folder(path: str, spec: SourceSpec, places: Places, title: str | None = None) -> Source:
+    folder = resolve(path, places, "folder")
+    if not folder.is_dir():
+        raise DataError(f"folder:{path} is a file, not a folder")
+    if spec.labels is not None:
+        found, notes = folders.read_csv(folder, spec.labels, spec.group)
+        splits = {"train": found}
+    else:
+        splits, notes = folders.read_folder(folder)
+    labels, classes = folders.class_numbers(splits)
+    groups = {name: None if split.groups is None else np.unique(split.groups, return_inverse=True)[1].astype(np.int64) for name, split in splits.items()}
+    raw = {name: RawSplit(folders.FileReader(split.files), labels[name], groups[name]) for name, split in splits.items()}
+    return Source(title or folder.resolve().name, classes, raw, notes=tuple(notes))
+
+
+def _parquet(path: Path, group: str | None, title: str) -> Source:
+    files = find_files(path)
+    if not files:
+        raise DataError(f"{path} holds no Parquet files; looked for train-*.parquet, test-*.parquet, validation-*.parquet, also in {path / 'data'}")
+    if "train" not in files:
+        raise DataError(f"{path} has no train split; its Parquet files: {', '.join(sorted(file.name for found in files.values() for file in found)[:20])}")
+    readers = {split: ParquetReader(found) for split, found in files.items()}
+    for reader in readers.values():
+        reader.image_column  # noqa: B018  (raises where there is none)
+    empty = [split for split, reader in readers.items() if not len(reader)]
+    if empty:
+        raise DataError(f"{path}: the {empty[0]} split has no rows")
+    labelled = {split: reader.labels() for split, reader in readers.items()}
+    names = {split: found[1] for split, found in labelled.items() if found is not None}
+    classes = names.get("train", ())
+    for split, own in names.items():
+        if own != classes and not (set(own) <= set(classes) and names["train"][: len(own)] == own):
+            raise DataError(f"{path}: the class lists of train ({len(classes)}) and {split} ({len(own)}) differ, e.g. {_difference(classes, own)}")
+    groups: dict[str, np.ndarray | None] = dict.fromkeys(readers)
+    if group is not None:
+        values = {split: [str(value) for value in reader.column(group).to_pylist()] for split, reader in readers.items()}
+        known = {value: at for at, value in enumerate(sorted({value for found in values.values() for value in found}))}
+        groups = {split: np.array([known[value] for value in found], np.int64) for split, found in values.items()}
+    splits = {}
+    for split, reader in readers.items():
+        found = labelled[split]
+        splits[split] = RawSplit(reader, None if found is None else found[0], groups[split])
+    return Source(title, classes, splits)
+
+
+def _difference(one: Sequence[str], other: Sequence[str]) -> str:
+    apart = sorted(set(one) ^ set(other))
+    return repr(apart[0]) if apart else "their order"
+
+
+def _named(name: str, extra_split: str, places: Places) -> Source:
+    """A torchvision set: its own layout or a copy below the data root, an earlier download, a new download; in this order."""
+    title = torchvision_sets.SETS[name][1]
+    downloads = places.cache / "downloads"
+    reasons: list[str] = []
+    if places.root is not None:
+        found, reasons = torchvision_sets.open_sets(name, [places.root, places.root / name], None, extra_split)
+        if found:
+            return _torchvision(title, found)
+        if not extra_split and (copy := _copy(name, title, places)) is not None:
+            return copy
+    if places.root is None:
+        reasons.append("no data root is set (--data-root or SSL_BENCH_DATA)")
+    places.progress(f"looking for {title}, downloading it to {downloads} if it is not there", 0, 0)
+    found, more = torchvision_sets.open_sets(name, [downloads], downloads, extra_split)
+    if not found:
+        listed = "\n  ".join([*reasons, *more])
+        raise DataError(
+            f"{title} was not found and could not be downloaded; put torchvision's or the hub's files (a folder {name!r} with train-*.parquet) "
+            f"below a data root:\n  {listed}"
+        )
+    return _torchvision(title, found)
+
+
+def _torchvision(title: str, readers: Mapping[str, torchvision_sets.TorchvisionReader]) -> Source:
+    labelled = {split: reader.labels() for split, reader in readers.items()}
+    classes = max((names for _, names in labelled.values()), key=len)
+    splits = {split: RawSplit(reader, labelled[split][0] if (labelled[split][0] >= 0).any() else None) for split, reader in readers.items()}
+    return Source(title, classes if any(split.labels is not None for split in splits.values()) else (), splits)
+
+
+def _copy(name: str, title: str, places: Places) -> Source | None:
+    """A hub or class-folder copy below the data root, in a folder whose name begins with the set's: "cifar10-jpeg", not "cifar100"."""
+    assert places.root is not None
+    pattern = re.compile("[-_ ]?".join(map(re.escape, name)) + r"(?![0-9a-z])", re.IGNORECASE)
+    found: list[tuple[Path, Source]] = []
+    for folder in sorted(child for child in (places.root.iterdir() if places.root.is_dir() else ()) if child.is_dir() and pattern.match(child.name)):
+        if find_files(folder):
+            source = _parquet(folder, None, title)
+        elif (folder / "train").is_dir():
+            source = _folder(str(folder), SourceSpec(source=f"folder:{folder}"), places, title)
+        else:
+            continue
+        if len(source.classes) == _CLASSES.get(name, len(source.classes)):
+            found.append((folder, source))
+    exact = [pair for pair in found if pair[0].name.lower() == name]
+    if len(found) > 1 and not exact:
+        raise DataError(f"{name!r} could be {' or '.join(str(folder) for folder, _ in found)}; name one as parquet:PATH or folder:PATH")
+    if not found:
+        return None
+    folder, source = (exact or found)[0]
+    jpeg = name in _LOSSLESS and _format(source) == "JPEG"
+    shown = f"{title} (JPEG copy)" if jpeg else title if folder.name.lower() == name else f"{title} (copy {folder.name})"
+    return Source(shown, source.classes, source.splits, notes=(*source.notes, f"{shown} is read from {folder}"))
+
+
+def _format(source: Source) -> str | None:
+    reader = source.splits["train"].reader
+    for item in next(reader.items([(0, min(8, len(reader)))])):
+        try:
+            return open_image(item).format
+        except Exception:  # an unreadable image is packing's business
+            continue
+    return None
+
+
+def _probed(source: Source) -> Source:
+    """The source with the size its images have, from a sample of headers."""
+    seen: Counter[tuple[int, int]] = Counter()
+    for split in source.splits.values():
+        count = len(split)
+        starts = sorted({int(at) for at in np.linspace(0, count - 1, min(8, count))})
+        each = max(1, _PROBES // len(starts))
+        stretches = [(start, min(start + each, stop)) for start, stop in zip(starts, [*starts[1:], count], strict=True)]
+        for items in split.reader.items(stretches):
+            for item in items:
+                try:
+                    seen[upright_size(open_image(item))] += 1
+                except Exception:  # listed with its path when it is packed
+                    continue
+    common = seen.most_common(1)[0][0] if seen else None
+    return Source(source.name, source.classes, source.splits, common if len(seen) == 1 else None, common, source.notes)
+
+
+class _ShapesReader:
+    """Rendered when it is packed, and only then."""
+
+    def __init__(self, split: str, size: int, key: str, count: int, drawn: np.ndarray | None) -> None:
+        self.split, self.size, self.key, self.count, self._drawn = split, size, key, count, drawn
+
+    def __len__(self) -> int:
+        return self.count
+
+    def content(self, cache: Path, progress: Progress) -> str:
+        return self.key
+
+    def items(self, stretches: Sequence[tuple[int, int]]) -> Iterator[list[Stored]]:
+        from ssl_bench.data.shapes import render
+
+        images, self._drawn = render(self.split, self.size).images if self._drawn is None else self._drawn, None
+        for start, stop in stretches:
+            yield list(images[start:stop])
+
+    def where(self, position: int) -> str:
+        return f"shapes {self.split} image {position}"
+
+
+def _shapes(places: Places) -> Source:
+    from ssl_bench.data import shapes
+
+    size = places.size or shapes.NATIVE_SIZE
+    if size < shapes.MIN_SIZE:
+        raise DataError(f"shapes cannot be drawn at {size} px; the smallest `size` is {shapes.MIN_SIZE}")
+    code = b"".join(path.read_bytes() for path in sorted(Path(shapes.__file__).parent.glob("*shapes*.py")))
+    splits, classes = {}, ()
+    for split in ("train", "test"):
+        key = hashlib.sha256(json.dumps(["shapes", shapes.VERSION, split, size]).encode() + code).hexdigest()
+        facts = places.cache / "shapes" / f"{key[:32]}.npz"
+        known, images = _load_facts(facts), None
+        if known is None:
+            places.progress(f"drawing shapes ({split})", 0, 0)
+            drawn = shapes.render(split, size)
+            images = drawn.images
+            stream = io.BytesIO()
+            np.savez(stream, labels=drawn.labels, classes=np.array(drawn.classes), **{f"column.{name}": column for name, column in drawn.columns.items()})
+            write_atomically(facts, stream.getvalue())
+            known = _load_facts(facts)
+            assert known is not None
+        classes = tuple(map(str, known["classes"]))
+        columns = {name.removeprefix("column."): values for name, values in known.items() if name.startswith("column.")}
+        splits[split] = RawSplit(_ShapesReader(split, size, key, len(known["labels"]), images), known["labels"], columns=columns)
+    return Source("shapes", classes, splits, (size, size), (size, size))
+
+
+def _load_facts(path: Path) -> dict[str, np.ndarray] | None:
+    try:
+        with np.load(path, allow_pickle=False) as found:
+            return {name: found[name] for name in found.files}
+    except (OSError, ValueError, EOFError, KeyError):
+        return None
+    except Exception as error:  # zipfile.BadZipFile: a damaged file is drawn again
+        if type(error).__name__ == "BadZipFile":
+            return None
+        raise
+
+
+def data_root(given: Path | str | None) -> Path | None:
+    """The folder searched before anything is downloaded: the argument, else SSL_BENCH_DATA. Raises DataError when it does not exist."""
+    text = given if given is not None else os.environ.get("SSL_BENCH_DATA") or None
+    if text is None:
+        return None
+    root = Path(text).expanduser()
+    if not root.is_dir():
+        raise DataError(f"the data root {str(text)!r} is not a folder; set --data-root or SSL_BENCH_DATA to one that exists")
+    return root.absolute()
+
+
+def cache_folder(given: Path | str | None) -> Path:
+    """Where packed images and downloads go: the argument, else XDG_CACHE_HOME or ~/.cache, there "ssl_bench"."""
+    if given is not None:
+        return Path(given).expanduser().absolute()
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache").expanduser() / "ssl_bench"

@@ -1,0 +1,121 @@
+"""What an evaluator is: it sees a frozen or fine-tunable backbone and labelled splits, and returns measurements."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Protocol
+
+import numpy as np
+import torch
+from pydantic import ConfigDict
+from torch import Tensor, nn
+
+from ssl_bench.data.images import ImageSet
+from ssl_bench.spec import Model
+
+
+class EvaluatorOptions(Model):
+    """Base of an evaluator's options: typed, documented, validated, part of the evaluation's id."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One number: what was measured, on which split, and over how many images."""
+
+    metric: str  #: "top1", "top5", "rankme", ...; accuracies are fractions in [0, 1]
+    split: str  #: "validation" or "test"
+    value: float
+    n: int  #: images behind the value (for binomial intervals)
+    stage: str = ""  #: "s1".."s4", "pooled", a code's name; "" where it does not apply
+    labels: float = 1.0  #: share of training labels used
+    draw: int = 0  #: which draw of that share
+    row: str = ""  #: "" or a variant of the row that an evaluator adds, such as "longer" for random fine-tuned 3x longer
+    best: bool = False  #: this stage was chosen on validation as the best of the ResNet's stages
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What an evaluator found. ``predictions``: name -> integer array [N_test], kept for paired tests; ``details`` must be JSON."""
+
+    measurements: list[Measurement]
+    predictions: Mapping[str, np.ndarray] = field(default_factory=dict)
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Features(Protocol):
+    """Frozen features of one backbone, extracted once and shared by all frozen evaluators."""
+
+    def names(self) -> list[str]:
+        """Stages in order ("s1".."s4"), then "pooled", then codes."""
+
+    def get(self, split: str, name: str) -> Tensor:
+        """Float32 [N, D] of split "train", "validation" or "test", on the evaluation device."""
+
+
+@dataclass
+class Subject:
+    """What an evaluator is given.
+
+    ``test`` is None until the matrix is final: an evaluator returns validation numbers always and touches test only then.
+    ``trainable`` is False for representations that cannot be fine-tuned (pixels, PCA). ``is_random`` marks the untrained
+    backbone, whose fine-tuning gets a second, longer run. ``fresh_backbone()`` returns a new copy of the pretrained backbone to train on.
+    """
+
+    backbone: nn.Module
+    fresh_backbone: Callable[[], nn.Module]
+    features: Features
+    train: ImageSet
+    validation: ImageSet
+    test: ImageSet | None
+    seed: int
+    device: torch.device
+    precision: str
+    trainable: bool = True
+    is_random: bool = False
+    diagnose: Callable[[Tensor], Mapping[str, float]] = lambda images: {}
+    progress: Callable[[str], None] = lambda text: None
+    stop: Callable[[], bool] = lambda: False
+
+    @property
+    def num_classes(self) -> int:
+        """From the data set, not from labels seen."""
+        return len(self.train.classes)
+
+    def labels(self, split: str) -> np.ndarray:
+        """int64 [N] labels of split "train", "validation" or "test"."""
+        found = {"train": self.train, "validation": self.validation, "test": self.test}[split]
+        assert found is not None and found.labels is not None
+        return found.labels
+
+
+class Evaluator:
+    """Base class of every evaluator. A subclass sets ``name`` and ``protocol`` and writes ``evaluate``."""
+
+    name: ClassVar[str]
+    protocol: ClassVar[str]  #: printed under the table, such as "linear-lbfgs"
+    version: ClassVar[int] = 1
+    Options: ClassVar[type[EvaluatorOptions]] = EvaluatorOptions
+    needs_training: ClassVar[bool] = False  #: True: asks the backbone to train; representations that cannot are left out ("-")
+
+    def __init__(self, options: Any) -> None:
+        self.options = options
+
+    def evaluate(self, subject: Subject) -> Evaluation:
+        raise NotImplementedError(f"{type(self).__name__} must define evaluate(self, subject)")
+
+    @classmethod
+    def smoke(cls, options: Any) -> Any:
+        """The same options cut down to what `--smoke` can afford (two steps, no tiny label fractions)."""
+        return options
+
+    @classmethod
+    def training_images(cls, options: Any, num_train: int) -> int:
+        """How many images it trains a network on, counted with repetition, for the estimate of a plan; 0 for frozen features."""
+        return 0
+
+    @classmethod
+    def check(cls, options: Any, train: ImageSet, validation: ImageSet) -> None:
+        """Refuse labels that cannot work (DataError, such as a fraction that leaves a class empty), before any training."""

@@ -1,0 +1,372 @@
+"""The one loop: pretraining, supervised training and fine-tuning all run through ``fit``."""
+
+from __future__ import annotations
+
+import copy
+import math
+import random
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lightly.utils.lars import LARS
+from lightly.utils.scheduler import cosine_warmup_schedule
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from ssl_bench.checkpoints import load_checkpoint, save_checkpoint
+from ssl_bench.data.batches import Batch, Batches
+from ssl_bench.errors import Interrupted, SpecError, TrainingError
+from ssl_bench.records import Curve
+from ssl_bench.spec import Recipe
+
+CURVE_POINTS = 300
+PARTS = ("data", "views", "forward", "backward", "step", "monitor")
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a run is, for whoever watches."""
+
+    step: int
+    steps: int
+    metrics: dict[str, float]
+    images_per_second: float
+    seconds_left: float
+
+
+@dataclass
+class FitResult:
+    """What a run gave; fields as in records.Pretraining."""
+
+    steps: int = 0
+    images_seen: int = 0
+    curves: dict[str, Curve] = field(default_factory=dict)
+    metrics: dict[str, float] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+    images_per_second: float = 0.0
+    flops: float = 0.0
+    passes: float = 0.0
+    peak_memory: int = 0
+
+
+def choose_precision(requested: str, device: torch.device) -> str:
+    """ "auto" to "bf16" where the hardware multiplies bf16 natively, else "fp32" (without it bf16 is several times slower)."""
+    if requested != "auto":
+        return requested
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+    if device.type == "cpu":
+        return "bf16" if torch.cpu._is_amx_tile_supported() else "fp32"
+    return "fp32"
+
+
+def choose_device(requested: str | None = None) -> torch.device:
+    """The device asked for, or the best there is. Raises SpecError when it is not there."""
+    present = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if requested is None or requested == "auto":
+        return torch.device(next(name for name in ("cuda", "mps", "cpu") if present[name]))
+    try:
+        device = torch.device(requested)
+    except RuntimeError:
+        raise SpecError(f"unknown device {requested!r}; allowed are auto, cpu, cuda, cuda:N, mps") from None
+    if not present.get(device.type, False):
+        raise SpecError(f"device {requested!r} is not available here; available: {', '.join(n for n, there in present.items() if there)}")
+    return device
+
+
+def seed_everything(*parts: int) -> None:
+    """Seed Python, NumPy and torch from any number of integers."""
+    state = np.random.SeedSequence(parts).generate_state(3, np.uint64)
+    random.seed(int(state[0]))
+    np.random.seed(int(state[1]) % 2**32)
+    torch.manual_seed(int(state[2]) % 2**63)
+
+
+def learning_rate_at(recipe: Recipe, step: int, steps: int) -> float:
+    """The learning rate of one step, from warm-up and schedule."""
+    warmup = min(math.ceil(recipe.warmup * steps), steps - 1) if recipe.warmup > 0 else 0
+    if recipe.schedule == "cosine":
+        return cosine_warmup_schedule(step, steps + 1, recipe.learning_rate, 0.0, warmup, 0.0)
+    scale = min(1.0, (step + 1) / warmup) if warmup else 1.0
+    if recipe.schedule == "steps":
+        scale *= recipe.gamma ** sum(step >= share * steps for share in recipe.milestones)
+    return recipe.learning_rate * scale
+
+
+def build_optimizer(parameters: list[tuple[str, nn.Parameter]], recipe: Recipe) -> torch.optim.Optimizer:
+    """The recipe's optimiser; biases and norm parameters get no decay (and, with LARS, no trust ratio)."""
+    if not parameters:
+        raise SpecError("nothing to train: this phase has no parameters that require a gradient")
+    groups: list[dict[str, Any]] = [
+        {"params": [p for _, p in parameters if p.ndim > 1], "weight_decay": recipe.weight_decay},
+        {"params": [p for _, p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    groups = [group for group in groups if group["params"]]
+    if recipe.optimizer == "adamw":
+        return torch.optim.AdamW(groups, lr=recipe.learning_rate, betas=recipe.betas)
+    if recipe.optimizer == "sgd":
+        return torch.optim.SGD(groups, lr=recipe.learning_rate, momentum=recipe.momentum, nesterov=recipe.nesterov)
+    return LARS(groups, lr=recipe.learning_rate, momentum=recipe.momentum, nesterov=recipe.nesterov, trust_coefficient=recipe.trust_coefficient)
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Cost of training on one image: FLOPs (forward + backward) and trunk passes in whole-image equivalents."""
+
+    flops: float
+    passes: float
+
+
+def measure_cost(task: Any, batch: Batch, images: int = 16) -> Cost:
+    """Cost of one image, counted on a copy so that the task stays as it was (2 FLOPs per multiply-add)."""
+    task = copy.deepcopy(task)
+    first = next((m for m in task.backbone.modules() if isinstance(m, (nn.Conv2d, nn.Linear))), None)
+    pixels = [0]
+    if first is not None:
+        first.register_forward_pre_hook(lambda module, inputs: pixels.__setitem__(0, pixels[0] + inputs[0].numel() // inputs[0].shape[1]))
+    count = min(images, len(batch))
+    part = Batch(
+        batch.images[:count], batch.index[:count], None if batch.labels is None else batch.labels[:count],
+        {name: column[:count] for name, column in batch.extra.items()},
+    )
+    flops = 0
+    seed_everything(0)
+    for phase in task.phases:
+        with torch.no_grad():
+            views = task.views(part)
+        with FlopCounterMode(display=False) as counter:
+            _loss(task(views) if len(task.phases) == 1 else task(views, phase), task, 0, {}).backward()
+        flops += counter.get_total_flops()
+    return Cost(flops / count, pixels[0] / (count * part.images.shape[2] * part.images.shape[3]))
+
+
+def fit(
+    task: Any, batches: Batches, recipe: Recipe, steps: int, *, seed: int, device: torch.device | str = "cpu", precision: str = "auto",
+    checkpoint: Path | None = None, checkpoint_seconds: float = 120.0, monitor: Callable[[nn.Module], float] | None = None, looks: int = 10,
+    on_progress: Callable[[Progress], None] | None = None, stop: Callable[[], bool] | None = None, cost: bool = True,
+) -> FitResult:
+    """Train a task in place for a number of steps.
+
+    Parameters
+    ----------
+    task : the PretextTask; moved to the device, left in eval mode.
+    batches : gives the batch of any step; ``recipe.batch_size`` is not looked at here.
+    seed : decides, with step, rank and phase, every random draw. On a CPU the same torch, processor and threads give the same bits,
+        whether the run was interrupted or not.
+    checkpoint : file to resume from when it exists, written every ``checkpoint_seconds`` and removed by the caller when its result is safe.
+    monitor : called with ``task.evaluated()`` some ``looks`` times; its value is recorded as the curve "knn" and decides nothing.
+    stop : asked after every step; when true, a checkpoint is written and Interrupted raised.
+    cost : count FLOPs and trunk passes (one small extra step on a copy).
+
+    Raises
+    ------
+    TrainingError : a loss that is not finite (task, step and last finite values are named).
+    Interrupted : ``stop()`` was true.
+    """
+    device = torch.device(device)
+    precision = choose_precision(precision, device)
+    if steps < 1:
+        raise SpecError(f"{task.name}: {steps} training steps; at least 1 is needed (is the budget smaller than one batch?)")
+    fabric = Fabric(
+        accelerator=device.type, devices=[device.index] if device.index is not None else 1,
+        precision="bf16-mixed" if precision == "bf16" else "32-true",
+    )
+    task.to(device=device, memory_format=torch.channels_last)
+    task.train()
+    optimizers = [build_optimizer(task.phase_parameters(phase), recipe) for phase in task.phases]
+    loop = _Loop(task, batches, recipe, steps, seed, fabric, optimizers)
+    if cost:
+        found = measure_cost(task, batches.batch(0))
+        loop.result.flops, loop.result.passes = found.flops * batches.batch_size * steps, found.passes
+    done = loop.resume(checkpoint) if checkpoint is not None and checkpoint.exists() else 0
+    looks_at = {max(1, round((look + 1) * steps / looks)) for look in range(looks)} if monitor is not None and looks else set()
+    reset_peak_memory(device)
+    saved = time.monotonic()
+    try:
+        for step in range(done, steps):
+            loop.step(step)
+            if step + 1 in looks_at and monitor is not None:
+                with loop.timed("monitor"):
+                    loop.note("knn", step + 1, monitor(task.evaluated()))
+            if on_progress is not None:
+                on_progress(loop.progress(step + 1))
+            stopping = stop is not None and step + 1 < steps and stop()
+            if checkpoint is not None and (stopping or time.monotonic() - saved > checkpoint_seconds):
+                loop.flush()
+                loop.save(checkpoint, step + 1)
+                saved = time.monotonic()
+            if stopping:
+                raise Interrupted(f"{task.name}: stopped at step {step + 1:,} of {steps:,}")
+        loop.flush()
+    finally:
+        task.eval()
+    return loop.finish(peak_memory(device))
+
+
+class _Loop:
+    """State of one run: everything but the order of things, which is ``fit``'s."""
+
+    def __init__(
+        self, task: Any, batches: Batches, recipe: Recipe, steps: int, seed: int, fabric: Fabric, optimizers: list[torch.optim.Optimizer]
+    ) -> None:
+        self.task, self.batches, self.recipe, self.steps, self.seed, self.fabric = task, batches, recipe, steps, seed, fabric
+        wrapped = fabric.setup(task, *optimizers)
+        self.module, self.optimizers = wrapped[0], wrapped[1:]
+        self.result = FitResult(steps=steps, seconds=dict.fromkeys(PARTS, 0.0))
+        self.started, self.before, self.first = time.perf_counter(), 0.0, 0
+        self.pending: list[tuple[int, dict[str, Tensor]]] = []  # values still on the device
+        self.window: list[dict[str, float]] = []
+        self.last: dict[str, float] = {}
+        self.asynchronous = fabric.device.type != "cpu"
+        self.every = max(1, steps // CURVE_POINTS)
+
+    def timed(self, part: str) -> AbstractContextManager[None]:
+        return _Timer(self.result.seconds, part)
+
+    def step(self, step: int) -> None:
+        task = self.task
+        task.progress = step / self.steps
+        with self.timed("data"):
+            batch = self.batches.batch(step)
+        rate = learning_rate_at(self.recipe, step, self.steps)
+        for number, (phase, optimizer) in enumerate(zip(task.phases, self.optimizers, strict=True)):
+            seed_everything(self.seed, step, self.fabric.global_rank, number)
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            with self.timed("views"), torch.no_grad():
+                views = task.views(batch)
+            with self.timed("forward"):
+                found = self.module(views) if len(task.phases) == 1 else self.module(views, phase)
+            with self.timed("backward"):
+                optimizer.zero_grad(set_to_none=True)
+                self.fabric.backward(_loss(found, task, step, self.last, check=not self.asynchronous))
+            with self.timed("step"):
+                if self.recipe.clip_norm is not None:
+                    self.fabric.clip_gradients(self.module, optimizer, max_norm=self.recipe.clip_norm, error_if_nonfinite=False)
+                optimizer.step()
+            prefix = "" if len(task.phases) == 1 else f"{phase}/"
+            self.pending.append((step, {prefix + name: value.detach() for name, value in found.items()}))
+        task.after_step()
+        self.result.images_seen += len(batch)
+        if not self.asynchronous or len(self.pending) >= 20 * len(self.optimizers):
+            self.flush()
+
+    def flush(self) -> None:
+        """Bring values from the device, check them, and thin them into the curves."""
+        for step, values in self.pending:
+            numbers = {name: float(value) for name, value in values.items()}
+            for name, number in numbers.items():
+                if name.split("/")[-1] == "loss" and not math.isfinite(number):
+                    raise _not_finite(self.task, step, self.last)
+            self.last |= numbers
+            self.window.append(numbers)
+            if (step + 1) % self.every == 0 or step + 1 == self.steps:
+                for name in sorted({name for numbers in self.window for name in numbers}):
+                    self.note(name, step + 1, float(np.mean([numbers[name] for numbers in self.window if name in numbers])))
+                self.window.clear()
+        self.pending.clear()
+
+    def note(self, name: str, step: int, value: float) -> None:
+        curve = self.result.curves.setdefault(name, Curve())
+        if curve.step and curve.step[-1] == step:
+            curve.value[-1] = value
+        else:
+            curve.step.append(step)
+            curve.value.append(value)
+
+    def elapsed(self) -> float:
+        return self.before + time.perf_counter() - self.started
+
+    def progress(self, done: int) -> Progress:
+        seconds = max(time.perf_counter() - self.started, 1e-9)
+        rate = (done - self.first) / seconds
+        return Progress(done, self.steps, dict(self.last), rate * self.batches.batch_size, (self.steps - done) / max(rate, 1e-9))
+
+    def save(self, path: Path, done: int) -> None:
+        if self.fabric.is_global_zero:
+            meta = {
+                "done": done, "steps": self.steps, "seed": self.seed, "task": self.task.name, "elapsed": self.elapsed(), "last": self.last,
+                "window": self.window, "images_seen": self.result.images_seen, "seconds": self.result.seconds,
+                "curves": {name: curve.model_dump() for name, curve in self.result.curves.items()},
+            }
+            save_checkpoint(path, self.task, list(self.optimizers), meta)
+        self.fabric.barrier()
+
+    def resume(self, path: Path) -> int:
+        meta = load_checkpoint(path, self.task, list(self.optimizers), {"steps": self.steps, "seed": self.seed, "task": self.task.name})
+        self.last, self.window, self.before = meta["last"], meta["window"], meta["elapsed"]
+        self.result.images_seen, self.result.seconds = meta["images_seen"], meta["seconds"]
+        self.result.curves = {name: Curve.model_validate(curve) for name, curve in meta["curves"].items()}
+        self.first = int(meta["done"])
+        return self.first
+
+    def finish(self, memory: int) -> FitResult:
+        total = self.elapsed()
+        result = self.result
+        result.seconds["total"] = total
+        training = max(total - result.seconds["monitor"], 1e-9)
+        result.images_per_second, result.peak_memory = result.images_seen / training, memory
+        tail = {name: curve.value[-max(1, len(curve.value) // 20) :] for name, curve in result.curves.items()}
+        result.metrics = {name: float(np.mean(values)) for name, values in tail.items()}
+        return result
+
+
+class _Timer(AbstractContextManager[None]):
+    """Adds the wall time of a block; on an accelerator, where work runs on after the call, it is the time to queue it."""
+
+    def __init__(self, seconds: dict[str, float], part: str) -> None:
+        self.seconds, self.part = seconds, part
+
+    def __enter__(self) -> None:
+        self.start = time.perf_counter()
+
+    def __exit__(self, *_: object) -> None:
+        self.seconds[self.part] += time.perf_counter() - self.start
+
+
+def _loss(found: Any, task: Any, step: int, last: dict[str, float], check: bool = True) -> Tensor:
+    if not isinstance(found, dict) or "loss" not in found:
+        raise TrainingError(f"{task.name}: forward must return a dict with a key 'loss', not {type(found).__name__}")
+    loss = found["loss"]
+    if not isinstance(loss, Tensor) or loss.ndim != 0:
+        raise TrainingError(f"{task.name}: 'loss' must be a scalar tensor, not {getattr(loss, 'shape', type(loss).__name__)}")
+    if check and not math.isfinite(float(loss.detach())):
+        raise _not_finite(task, step, last)
+    return loss
+
+
+def _not_finite(task: Any, step: int, last: dict[str, float]) -> TrainingError:
+    known = ", ".join(f"{name} {value:.4g}" for name, value in last.items()) or "none"
+    return TrainingError(f"{task.name}: loss not finite at step {step + 1:,}; last finite values: {known}; try a lower learning_rate or clip_norm: 1.0")
+
+
+def reset_peak_memory(device: torch.device) -> None:
+    """Start counting peak memory anew, where the platform can."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    else:
+        try:
+            Path("/proc/self/clear_refs").write_text("5")
+        except OSError:
+            pass  # elsewhere than on Linux the peak is that of the process so far
+
+
+def peak_memory(device: torch.device) -> int:
+    """Bytes: of the device since the last reset, or of this process."""
+    if device.type == "cuda":
+        return int(torch.cuda.max_memory_allocated(device))
+    try:
+        line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
+        return int(line.split()[1]) * 1024
+    except (OSError, StopIteration):
+        import resource
+        import sys
+
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

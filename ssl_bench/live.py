@@ -1,0 +1,240 @@
+"""What a run shows while it works: one live view in a terminal, plain lines in a log; and the small printed reports."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, TaskID, TextColumn
+from rich.table import Table
+
+from ssl_bench.errors import SpecError, did_you_mean
+from ssl_bench.planning import Plan
+from ssl_bench.records import EvaluationRecord, Failure, Pretraining, Run, read_record
+from ssl_bench.run import Observer, Work
+
+HEARTBEAT_SECONDS = 60.0  # between lines of progress in a log
+
+
+def duration(seconds: float) -> str:
+    """ "42 s", "7 min", "3 h 05 min"."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def _size(count: float) -> str:
+    return f"{count / 2**30:.1f} GB" if count >= 2**30 else f"{count / 2**20:.0f} MB"
+
+
+class Live(Observer):
+    """The observer of the command line. A context manager; ``close`` ends the moving part early."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self.bar = Progress(
+            TextColumn("{task.description}"), BarColumn(bar_width=24), TextColumn("{task.percentage:>3.0f} %"), TextColumn("{task.fields[note]}"),
+            console=console, transient=True, disable=not console.is_terminal,
+        )
+        self.task: TaskID | None = None
+        self.spoken = time.monotonic()
+        self.label, self.open = "", False
+
+    def __enter__(self) -> Live:
+        self.bar.start()
+        self.open = True
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        if self.open:
+            self.bar.stop()
+            self.open = False
+
+    def _say(self, text: str, style: str = "") -> None:
+        self.console.print(escape(text), style=style or None, soft_wrap=True)
+
+    def _bar(self, description: str, done: float, total: float, note: str) -> None:
+        if self.task is None:
+            self.task = self.bar.add_task(escape(description), total=total, note=escape(note))
+        self.bar.update(self.task, description=escape(description), completed=done, total=total, note=escape(note))
+        if not self.console.is_terminal and time.monotonic() - self.spoken > HEARTBEAT_SECONDS:
+            self.spoken = time.monotonic()
+            self._say(f"  {description} {100 * done / max(total, 1):.0f} %  {note}")
+
+    def packing(self, text: str, done: int, total: int) -> None:
+        self._bar(text, done, max(total, 1), f"{done:,}/{total:,}")
+
+    def nothing_to_do(self, work: Work) -> None:
+        records = [read_record(work.out / "run.json", Run)] if (work.out / "run.json").is_file() else []
+        found = [read_record(cell.folder / "pretrain.json", Pretraining) for cell in work.cells() if (cell.folder / "pretrain.json").is_file()]
+        made = sorted({record.environment.code for record in found})
+        since = f", since {records[0].created[:10]}" if records else ""
+        self._say(f"nothing to do: all {len(found)} cells are in {work.out}{since}, made by ssl_bench {', '.join(made)}")
+
+    def cell_started(self, cell: Any, number: int, total: int) -> None:
+        self.label = f"[{number}/{total}] {cell.row.name} seed {cell.seed}"
+        self.started = time.monotonic()
+        self._bar(self.label, 0, 1, "starting")
+
+    def progressed(self, progress: Any) -> None:
+        loss = progress.metrics.get("loss", float("nan"))
+        accuracy = f"  accuracy {100 * progress.metrics['accuracy']:.1f} %" if "accuracy" in progress.metrics else ""
+        note = f"loss {loss:.4g}{accuracy}  {progress.images_per_second:,.0f} images/s  {duration(progress.seconds_left)} left"
+        self._bar(self.label, progress.step, progress.steps, note)
+
+    def noted(self, text: str) -> None:
+        self._bar(self.label, 1, 1, text)
+
+    def cell_finished(self, cell: Any, pretraining: Pretraining, evaluations: list[EvaluationRecord]) -> None:
+        parts = []
+        for record in evaluations:
+            value = headline(record)
+            if value is not None:
+                parts.append(f"{record.evaluator} {100 * value:.1f}")
+        trend = f"  kNN {pretraining.trend}" if pretraining.trend else ""
+        took = duration(time.monotonic() - self.started)
+        self._say(f"{self.label}: {took}  validation: {'  '.join(parts) or 'none'}{trend}")
+
+    def cell_failed(self, cell: Any, failure: Failure) -> None:
+        self._say(f"{self.label} failed in {failure.where}: {failure.message}", "red")
+        if failure.traceback:
+            self._say(failure.traceback, "dim")
+
+    def chose(self, row: Any, winner: Any, scores: Mapping[str, float]) -> None:
+        tried = ", ".join(f"{name}: {100 * score:.1f}" for name, score in scores.items())
+        self._say(f"{row.name}: chose {dict(winner.chosen)} on validation ({tried})")
+
+
+def headline(record: EvaluationRecord) -> float | None:
+    """A record's first validation accuracy, of the best stage where there is one."""
+    validation = [m for m in record.measurements if m.split == "validation" and m.metric.startswith("top1") and "shuffled" not in m.metric]
+    best = [m for m in validation if m.best]
+    found = best or validation
+    return found[0].value if found else None
+
+
+def print_plan(console: Console, work: Work, plan: Plan) -> None:
+    """The plan as a small table."""
+    data = work.data
+    console.print(
+        escape(
+            f"{work.matrix.name}: {data.pretrain.name}, {len(data.pretrain):,} images of {data.size} px to pretrain on; "
+            f"seeds {', '.join(map(str, work.matrix.seeds))}; {work.device.type}"
+        )
+    )
+    for note in data.notes:
+        console.print(escape(note), style="yellow")
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for name, right in (("row", False), ("done", True), ("missing", True), ("recipe", False), ("steps", True), ("passes", True), ("time", True), ("memory", True)):
+        table.add_column(name, justify="right" if right else "left", no_wrap=True)
+    for row in plan.rows:
+        table.add_row(
+            escape(row.row), str(row.done), str(row.missing), row.recipe, f"{row.steps:,}" if row.steps else "", f"{row.passes:.1f}" if row.passes else "",
+            duration(row.seconds) if row.seconds else "", _size(row.memory) if row.memory else "",
+        )
+    console.print(table)
+    if plan.missing:
+        console.print(
+            f"{plan.done} cells done, {plan.missing} to compute: about {duration(plan.seconds)} "
+            f"({duration(plan.evaluation_seconds)} of it evaluation); records go to {escape(str(work.out))}"
+        )
+    else:
+        console.print(f"nothing to do: {plan.done} cells done in {escape(str(work.out))}")
+
+
+def print_status(console: Console, folder: Path) -> None:
+    """Done, under way, failed and missing cells of a run."""
+    record = read_record(folder / "run.json", Run)
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for name in ("row", "seed", "pretraining", "evaluations", "state"):
+        table.add_column(name)
+    for cell in record.cells:
+        where = folder / cell.folder
+        trained = (where / "pretrain.json").is_file()
+        found = sum((where / f"{e.evaluator}-{e.id}.json").is_file() for e in cell.evaluations)
+        if (where / "failed.json").is_file():
+            state = "failed: " + read_record(where / "failed.json", Failure).message
+        elif trained and found == len(cell.evaluations):
+            state = "done"
+        else:
+            state = "under way" if (where / "checkpoint.safetensors").is_file() or trained else "missing"
+        table.add_row(escape(cell.row), str(cell.seed), "done" if trained else "-", f"{found}/{len(cell.evaluations)}", escape(state))
+    console.print(f"{escape(record.name)}: {len(record.cells)} cells, {'final' if record.final else 'validation only'}, {duration(record.seconds)} so far")
+    console.print(table)
+
+
+def print_cell(console: Console, folder: Path, row: str, seed: int) -> None:
+    """Everything known of one cell."""
+    record = read_record(folder / "run.json", Run)
+    cells = [cell for cell in record.cells if cell.row == row and cell.seed == seed]
+    if not cells:
+        known = [f"{cell.row}/{cell.seed}" for cell in record.cells]
+        raise SpecError(f"{record.name} has no cell {row}/{seed}; {did_you_mean(f'{row}/{seed}', known)}")
+    where = folder / cells[0].folder
+    if (where / "failed.json").is_file():
+        failure = read_record(where / "failed.json", Failure)
+        console.print(escape(f"failed in {failure.where}: {failure.error}: {failure.message}"), style="red")
+        if failure.traceback:
+            console.print(escape(failure.traceback), style="dim")
+    if not (where / "pretrain.json").is_file():
+        console.print("not pretrained yet")
+        return
+    trained = read_record(where / "pretrain.json", Pretraining)
+    console.print(escape(f"{record.name}/{row}/{seed}  {trained.task}  {where}"))
+    for name, values in (("settings", trained.spec), ("says", trained.describe), ("after training", trained.diagnose), ("last values", trained.metrics)):
+        for key, value in values.items():
+            text = ", ".join(f"{k} {v}" for k, v in value.items() if v is not None) if isinstance(value, dict) else value
+            console.print(escape(f"  {name}: {key}: {text:.4g}" if isinstance(text, float) else f"  {name}: {key}: {text}"), soft_wrap=True)
+    split = ", ".join(f"{part} {seconds:.1f} s" for part, seconds in trained.seconds.items())
+    console.print(
+        f"  cost: {trained.images_seen:,} images, {trained.passes:.2f} passes an image, {trained.flops / 1e12:.1f} TFLOP, "
+        f"{trained.images_per_second:,.0f} images/s, {_size(trained.peak_memory)} ({split})"
+    )
+    console.print(escape(f"  made: {trained.created} on {trained.environment.device}, {trained.environment.precision}, ssl_bench {trained.environment.code}"))
+    for expected in cells[0].evaluations:
+        path = where / f"{expected.evaluator}-{expected.id}.json"
+        if not path.is_file():
+            console.print(escape(f"  {expected.evaluator} on {expected.data}: missing"))
+            continue
+        found = read_record(path, EvaluationRecord)
+        console.print(escape(f"  {found.protocol} on {found.data}: test opened {found.test_opened} times"))
+        for m in found.measurements:
+            label = f"{m.row + ' ' if m.row else ''}{m.stage} {m.metric}".strip() + (f" at {100 * m.labels:g} % labels, draw {m.draw}" if m.labels < 1 else "")
+            console.print(escape(f"    {m.split:10} {label}: {m.value:.4f}{' (best stage)' if m.best else ''}"))
+
+
+def print_list(console: Console, what: str) -> None:
+    """Names with one line each."""
+    for name, text in _entries(what):
+        console.print(escape(f"{name:24} {text}"), soft_wrap=True)
+
+
+def _entries(what: str) -> list[tuple[str, str]]:
+    if what == "sources":
+        from ssl_bench.data import list_sources
+
+        return list(list_sources())
+    if what == "matrices":
+        from ssl_bench.matrices import headline_comment, shipped
+
+        return [(name, headline_comment(path)) for name, path in shipped().items()]
+    from ssl_bench.registry import EVALUATORS, TASKS
+
+    registry = TASKS if what == "tasks" else EVALUATORS
+    return [(name, (registry.get(name).__doc__ or "").strip().partition("\n")[0]) for name in registry.names()]
+
+
+def print_checks(console: Console, results: Any) -> bool:
+    """The battery's findings; True when nothing failed."""
+    marks = {"passed": "ok  ", "failed": "FAIL", "warning": "warn", "skipped": "skip"}
+    for result in results:
+        console.print(escape(f"{marks[result.status]}  {result.name}: {result.message}"), style="red" if result.status == "failed" else None, soft_wrap=True)
+    return not any(result.status == "failed" for result in results)

@@ -1,0 +1,40 @@
+"""The shipped matrices: `run quick` needs no path. In a checkout they are benchmarks/*.yaml; in a wheel, a folder of the package."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ssl_bench.errors import SpecError, did_you_mean
+
+_FOLDERS = (Path(__file__).parent / "shipped_matrices", Path(__file__).parent.parent / "benchmarks")
+
+
+def shipped() -> dict[str, Path]:
+    """Name to file of every shipped matrix."""
+    found: dict[str, Path] = {}
+    for folder in _FOLDERS:
+        if folder.is_dir():
+            for file in sorted(folder.glob("*.yaml")):
+                found.setdefault(file.stem, file)
+    return found
+
+
+def find(name: str) -> Path:
+    """The file of a shipped name or a path. Raises SpecError with the nearest shipped names."""
+    matrices = shipped()
+    if name in matrices:
+        return matrices[name]
+    path = Path(name).expanduser()
+    if path.is_file():
+        return path
+    if path.suffix in (".yaml", ".yml") or "/" in name:
+        raise SpecError(f"matrix file {name!r} does not exist")
+    raise SpecError(f"no shipped matrix and no file is called {name!r}; {did_you_mean(name, matrices)}")
+
+
+def headline_comment(path: Path) -> str:
+    """The first comment line of a matrix file, which says what it is for."""
+    for line in path.read_text(encoding="utf-8").splitlines():
+        if line.startswith("#"):
+            return line.lstrip("# ").strip()
+    return ""

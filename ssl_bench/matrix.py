@@ -1,0 +1,225 @@
+"""From what a user wrote to the cells that have to be computed: rows, candidates, seeds, evaluations, and their ids."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+
+from ssl_bench.data import Data, Labelled
+from ssl_bench.errors import DataError, SpecError, did_you_mean
+from ssl_bench.records import digest, safe_name
+from ssl_bench.registry import EVALUATORS, TASKS, identity
+from ssl_bench.spec import EvaluatorSpec, Matrix, Recipe, TaskSpec, parse
+
+HEADLINE = "linear"  # choices between candidates are made by its best stage on validation
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One full setting of a row."""
+
+    options: Any
+    recipe: Recipe
+    steps: int
+    chosen: Mapping[str, Any]  #: the value of every option that was written as a choice
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of the table with the candidates to choose from (one, unless an option is a choice)."""
+
+    spec: TaskSpec
+    task: type[Any]
+    block: str
+    candidates: tuple[Candidate, ...]
+
+    @property
+    def name(self) -> str:
+        return self.spec.row
+
+
+@dataclass(frozen=True)
+class PlannedEvaluation:
+    """One evaluator on one labelled set, for one cell."""
+
+    evaluator: type[Any]
+    options: Any
+    labelled: Labelled
+    spec: Mapping[str, Any]
+    id: str
+
+    @property
+    def name(self) -> str:
+        return self.evaluator.name
+
+    @property
+    def file_name(self) -> str:
+        return f"{safe_name(self.name)}-{self.id}"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One backbone to pretrain and what to ask it."""
+
+    row: Row
+    candidate: Candidate
+    seed: int
+    spec: Mapping[str, Any]
+    id: str
+    folder: Path
+    evaluations: tuple[PlannedEvaluation, ...] = field(default=())
+
+    @property
+    def address(self) -> str:
+        return f"{self.row.name}/{self.seed}"
+
+
+def split_options(task: type[Any], written: Mapping[str, Any], where: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """A row's settings as (task options, recipe settings). Raises SpecError with the nearest known key."""
+    options, recipe = {}, {}
+    for key, value in written.items():
+        if key in task.Options.model_fields:
+            options[key] = value
+        elif key in Recipe.model_fields:
+            recipe[key] = value
+        else:
+            known = [*task.Options.model_fields, *Recipe.model_fields, "row"]
+            raise SpecError(f"{where}: unknown option {key!r}; {did_you_mean(key, known)}")
+    return options, recipe
+
+
+def candidates_of(matrix: Matrix, task: type[Any], spec: TaskSpec, image_size: int, num_images: int) -> tuple[Candidate, ...]:
+    """Every full setting of a row, in the order written."""
+    where = f"task {spec.row!r}"
+    choices = {key: value["choose"] for key, value in spec.options.items() if isinstance(value, Mapping) and set(value) == {"choose"}}
+    for key, values in choices.items():
+        if not isinstance(values, (list, tuple)) or len(values) < 2:
+            raise SpecError(f"{where}: {key}: choose needs a list of at least two values, not {values!r}")
+    found = []
+    for values in itertools.product(*choices.values()):
+        chosen = dict(zip(choices, values, strict=True))
+        written, recipe_settings = split_options(task, {**spec.options, **chosen}, where)
+        options = parse(task.Options, written, where)
+        images = budget_images(matrix, num_images)
+        preset = matrix.pretrain.preset
+        if preset == "auto":
+            base = task.recipe(options, image_size, images // 256)
+        else:
+            base = (task.short_recipe if preset == "short" else task.paper_recipe)(options, image_size)
+        if matrix.pretrain.batch_size is not None:
+            recipe_settings.setdefault("batch_size", matrix.pretrain.batch_size)
+        recipe = parse(Recipe, {**base.model_dump(), **recipe_settings}, where)
+        found.append(Candidate(options, recipe, max(1, round(images / recipe.batch_size)), chosen))
+    return tuple(found)
+
+
+def budget_images(matrix: Matrix, num_images: int) -> int:
+    """Images every row sees."""
+    return matrix.pretrain.images or max(1, round((matrix.pretrain.epochs or 0) * num_images))
+
+
+def rows_of(matrix: Matrix, data: Data) -> list[Row]:
+    """The rows of a matrix, checked against the data. Every problem of every row is told at once."""
+    rows, problems = [], []
+    defaults = () if "baselines" in matrix.model_fields_set else matrix.baselines
+    for spec in (*matrix.tasks, *matrix.baselines):
+        try:
+            task = TASKS.get(spec.task)
+            if spec in defaults and task.uses_labels and data.pretrain.labels is None:
+                continue  # a default that cannot be had: unlabelled photos must not be refused for it
+            found = candidates_of(matrix, task, spec, data.size, len(data.pretrain))
+            for candidate in found:
+                _check_row(task, spec, candidate, data)
+            block = "labels" if task.uses_labels else "pretext" if spec in matrix.tasks and task.trains else "baseline"
+            rows.append(Row(spec, task, block, found))
+        except (SpecError, DataError) as error:
+            problems.append(str(error))
+    if problems:
+        raise SpecError("\n".join(problems))
+    return rows
+
+
+def _check_row(task: type[Any], spec: TaskSpec, candidate: Candidate, data: Data) -> None:
+    where = f"task {spec.row!r}"
+    if data.size < task.min_image_size:
+        raise DataError(f"{where} needs images of at least {task.min_image_size} px, and these have {data.size}; set data.size")
+    if task.trains and candidate.recipe.batch_size > len(data.pretrain):
+        raise DataError(f"{where}: batch_size {candidate.recipe.batch_size} is larger than the {len(data.pretrain):,} pretraining images; allowed is 1 to {len(data.pretrain):,}")
+    if task.trains and task.uses_labels and data.pretrain.labels is None:
+        raise DataError(f"{where} needs labels, and the pretraining images ({data.pretrain.name}) have none; remove it from the matrix or give it labelled images")
+    missing = sorted(task.columns - set(data.pretrain.columns))
+    if missing:
+        raise DataError(f"{where} needs the column {missing[0]!r}, which {data.pretrain.name} lacks; it has: {', '.join(sorted(data.pretrain.columns)) or 'none'}")
+    try:
+        task.check(candidate.options, data.pretrain)
+    except DataError as error:
+        raise DataError(f"{where}: {error}") from None
+
+
+def evaluators_of(matrix: Matrix, data: Data, smoke: bool = False) -> list[tuple[EvaluatorSpec, type[Any], Any]]:
+    """The evaluators of a matrix with validated options, checked against every labelled set."""
+    found = []
+    for spec in matrix.evaluate:
+        evaluator = EVALUATORS.get(spec.evaluator)
+        options = parse(evaluator.Options, spec.options, f"evaluator {spec.evaluator!r}")
+        if smoke:
+            options = evaluator.smoke(options)
+        for labelled in data.evaluate:
+            try:
+                evaluator.check(options, labelled.train, labelled.validation)
+            except DataError as error:
+                raise DataError(f"evaluator {spec.evaluator!r} on {labelled.name}: {error}") from None
+        found.append((spec, evaluator, options))
+    return found
+
+
+def pretraining_spec(matrix: Matrix, data: Data, row: Row, candidate: Candidate, seed: int) -> dict[str, Any]:
+    """Everything that can change a pretrained backbone and is known before the run."""
+    spec: dict[str, Any] = {
+        "task": identity(TASKS, row.spec.task),
+        "options": candidate.options.model_dump(mode="json"),
+        "backbone": matrix.backbone.model_dump(mode="json"),
+        "images": data.pretrain.fingerprint,
+        "image_size": data.size,
+        "seed": seed,
+    }
+    if row.task.trains:
+        spec |= {"recipe": candidate.recipe.model_dump(mode="json"), "steps": candidate.steps, "precision": matrix.precision}
+    return spec
+
+
+def cell_of(
+    matrix: Matrix, data: Data, row: Row, candidate: Candidate, seed: int, out: Path, evaluators: list[tuple[EvaluatorSpec, type[Any], Any]]
+) -> Cell:
+    """One cell with its id, its folder and the evaluations it needs."""
+    spec = pretraining_spec(matrix, data, row, candidate, seed)
+    cell_id = digest(spec)
+    planned = []
+    for _, evaluator, options in evaluators:
+        for labelled in data.evaluate:
+            asked = {
+                "evaluator": identity(EVALUATORS, evaluator.name), "options": options.model_dump(mode="json"), "pretraining": cell_id,
+                "data": {"train": labelled.train.fingerprint, "validation": labelled.validation.fingerprint, "test": labelled.test.fingerprint},
+            }
+            planned.append(PlannedEvaluation(evaluator, options, labelled, asked, digest(asked)))
+    folder = out / "cells" / safe_name(row.name) / f"{seed}-{cell_id[:8]}"
+    return Cell(row, candidate, seed, spec, cell_id, folder, tuple(planned))
+
+
+def as_matrix(value: Matrix | Mapping[str, Any] | str | Path, sets: tuple[str, ...] = ()) -> Matrix:
+    """A Matrix from itself, plain data, a shipped name ("quick") or a YAML file."""
+    from ssl_bench.matrices import find
+    from ssl_bench.spec import load_matrix
+
+    if isinstance(value, Matrix):
+        return value
+    if isinstance(value, Mapping):
+        return parse(Matrix, value, "matrix")
+    return load_matrix(find(str(value)), sets)
+
+
+__all__ = ["Candidate", "Cell", "PlannedEvaluation", "Row", "as_matrix", "cell_of", "evaluators_of", "rows_of"]

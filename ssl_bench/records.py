@@ -1,0 +1,228 @@
+"""The results folder: one JSON record per finished thing, written whole or not at all.
+
+    runs/NAME/
+      run.json                                 which rows, seeds and evaluators make up the table (a Run)
+      cells/ROW/SEED-ID/pretrain.json          a Pretraining record
+      cells/ROW/SEED-ID/backbone.safetensors
+      cells/ROW/SEED-ID/EVALUATOR-ID.json      an EvaluationRecord; beside it EVALUATOR-ID.npz with test predictions
+      cells/ROW/SEED-ID/failed.json            a Failure, gone when the cell succeeds
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import unicodedata
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from ssl_bench.errors import RecordError
+
+SCHEMA = 1
+
+
+class Record(BaseModel):
+    """Base of every file in a results folder."""
+
+    model_config = ConfigDict(extra="forbid")
+    schema_version: int = SCHEMA
+
+
+class Environment(Record):
+    """Where a number was made. Recorded, not part of any id; a table that mixes environments says so."""
+
+    device: str  #: "cpu: AMD EPYC ..., 2 threads" or "cuda: NVIDIA H200"
+    precision: str  #: as used: "fp32" or "bf16"
+    versions: dict[str, str]  #: python, torch, torchvision, timm, lightly, ssl_bench
+    code: str  #: version of the code, with the commit where it is known: "0.1.0 (a1b2c3d)"
+
+
+class Curve(Record):
+    """Values over training steps, thinned to a few hundred points."""
+
+    step: list[int] = []
+    value: list[float] = []
+
+
+class Pretraining(Record):
+    """One pretrained backbone."""
+
+    kind: Literal["pretraining"] = "pretraining"
+    id: str
+    row: str
+    task: str
+    seed: int
+    block: Literal["pretext", "baseline", "labels"]  #: block of the table: pretext tasks, without pretraining, with all labels
+    uses_labels: bool = False
+    spec: dict[str, Any]  #: everything that enters the id: task options, recipe, backbone, data fingerprint, budget ...
+    describe: dict[str, Any] = {}  #: what the task says of itself (code size, number of colour bins)
+    diagnose: dict[str, float] = {}  #: label-free facts after training (active units, kl)
+    metrics: dict[str, float] = {}  #: last smoothed training values: loss, accuracy ...
+    curves: dict[str, Curve] = {}  #: loss, accuracy ..., and "knn" (validation, a monitor)
+    trend: str = ""  #: "still rising" or "flat", from the kNN monitor; "" without one
+    steps: int = 0
+    images_seen: int = 0
+    passes: float = 0.0  #: trunk passes per image seen, in whole-image equivalents
+    flops: float = 0.0  #: forward + backward of the whole run, 2 per multiply-add, heads and decoders included
+    parameters: int = 0
+    seconds: dict[str, float] = {}  #: total, and its split: data, views, forward, backward, step, monitor
+    images_per_second: float = 0.0
+    peak_memory: int = 0  #: bytes: of the device, or of the process on a CPU
+    environment: Environment
+    created: str  #: UTC, ISO 8601
+
+
+class MeasurementRecord(Record):
+    """One number of an evaluation; fields as in ssl_bench.evaluators.base.Measurement."""
+
+    metric: str
+    split: Literal["validation", "test"]
+    value: float
+    n: int
+    stage: str = ""
+    labels: float = 1.0
+    draw: int = 0
+    row: str = ""
+    best: bool = False
+
+
+class EvaluationRecord(Record):
+    """One evaluator's findings on one pretrained backbone and one labelled set."""
+
+    kind: Literal["evaluation"] = "evaluation"
+    id: str
+    pretraining: str  #: id of the pretraining
+    row: str
+    task: str
+    seed: int
+    evaluator: str
+    protocol: str  #: "linear-lbfgs v1"
+    data: str  #: name of the labelled set
+    spec: dict[str, Any]
+    final: bool  #: test was opened
+    test_opened: int = 0  #: how often, over the life of this record
+    measurements: list[MeasurementRecord]
+    details: dict[str, Any] = {}
+    seconds: float = 0.0
+    environment: Environment
+    created: str
+
+
+class Failure(Record):
+    """Why a cell has no numbers."""
+
+    kind: Literal["failure"] = "failure"
+    row: str
+    task: str
+    seed: int
+    where: str  #: "pretraining" or an evaluator's name
+    error: str  #: type of the error
+    message: str
+    traceback: str = ""
+    created: str
+
+
+class RunEvaluation(Record):
+    """An evaluation the table expects."""
+
+    evaluator: str
+    data: str
+    id: str
+
+
+class RunCell(Record):
+    """A (row, seed) of the table: the folder that holds its records, relative to the results folder, and what it expects there."""
+
+    row: str
+    seed: int
+    folder: str
+    pretraining: str
+    evaluations: list[RunEvaluation]
+
+
+class RunRow(Record):
+    """A row of the table."""
+
+    row: str
+    task: str
+    block: Literal["pretext", "baseline", "labels"]
+    uses_labels: bool = False
+    choices: int = 1  #: candidates tried for this row
+    chosen: dict[str, Any] = {}  #: option -> value chosen on validation
+
+
+class Run(Record):
+    """What a table is made of. Written before the first cell, and again when a choice is made or the run ends."""
+
+    kind: Literal["run"] = "run"
+    name: str
+    matrix: dict[str, Any]  #: the matrix as resolved
+    data: dict[str, Any]  #: {"pretrain": {"name", "images", "size"}, "evaluate": [{"name", "train", "validation", "test", "classes": [...]}]}
+    backbone: str  #: "resnet18, width 0.25, 3x3 stem, stride 2"
+    budget: str  #: "4 epochs x 4,500 images"
+    final: bool  #: False: a validation table
+    seeds: list[int]
+    rows: list[RunRow]
+    cells: list[RunCell]
+    losers: list[RunCell] = []  #: candidates of choices that were not chosen; never tested
+    seconds: float = 0.0  #: wall time of all commands that worked on it
+    created: str
+
+
+R = TypeVar("R", bound=Record)
+
+
+def digest(value: Any) -> str:
+    """A 16-digit id of plain data: equal data, equal id, whatever the order of keys."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def safe_name(name: str) -> str:
+    """``name`` as one harmless path component: letters, digits, dot, dash and underscore; a hash keeps different names apart."""
+    plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode()
+    plain = re.sub(r"[^A-Za-z0-9._-]+", "_", plain).strip("._")[:60]
+    return plain if plain == name else f"{plain or 'row'}-{hashlib.sha256(name.encode()).hexdigest()[:6]}"
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write a file whole: to a temporary name in the same folder, flushed to disk, renamed, the folder flushed too."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    with open(part, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(part, path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def write_record(path: Path, record: Record) -> None:
+    """Write one record, whole or not at all."""
+    write_bytes(path, (record.model_dump_json(indent=1) + "\n").encode())
+
+
+def read_record(path: Path, kind: type[R]) -> R:
+    """Read one record. Raises RecordError naming the file, for a newer schema, damage, or another kind of record."""
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise RecordError(f"{path} does not exist") from None
+    except (OSError, ValueError) as error:
+        raise RecordError(f"{path} cannot be read: {error}") from None
+    version = data.get("schema_version") if isinstance(data, dict) else None
+    if isinstance(version, int) and version > SCHEMA:
+        raise RecordError(f"{path} was written by a newer ssl_bench (schema {version}; this version reads up to {SCHEMA}); update ssl_bench")
+    try:
+        return kind.model_validate(data)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        raise RecordError(f"{path} is not a {kind.__name__} record: {'.'.join(map(str, problem['loc']))}: {problem['msg']}") from None

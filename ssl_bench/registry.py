@@ -1,0 +1,179 @@
+"""One small typed registry for tasks, evaluators and sources: built-ins, plugin files, entry points."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import importlib
+import importlib.util
+import inspect
+import sys
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from ssl_bench.errors import SpecError, did_you_mean
+
+T = TypeVar("T")
+
+
+class Registry(Generic[T]):
+    """Names to classes of one kind.
+
+    Parameters
+    ----------
+    kind : what is registered, as an error message says it ("task").
+    base : "module:Class" that every member must derive from; imported on first use.
+    group : entry-point group that installed packages use.
+    builtin : name to "module:Class"; imported on first use, so that listing names costs nothing.
+    """
+
+    def __init__(self, kind: str, base: str, group: str, builtin: dict[str, str]) -> None:
+        self.kind, self._base, self.group = kind, base, group
+        self._builtin = dict(builtin)
+        self._added: dict[str, type[T]] = {}
+        self._entry_points: dict[str, Any] | None = None
+
+    def _installed(self) -> dict[str, Any]:
+        if self._entry_points is None:
+            self._entry_points = {}
+            for point in entry_points(group=self.group):
+                if point.name in self._builtin or point.name in self._entry_points:
+                    other = self._entry_points.get(point.name)
+                    holder = other.value if other else "ssl_bench itself"
+                    raise SpecError(f"two {self.kind}s are named {point.name!r}: {point.value} and {holder}; uninstall or rename one")
+                self._entry_points[point.name] = point
+        return self._entry_points
+
+    def names(self) -> list[str]:
+        """Every known name, built-ins first."""
+        return [*self._builtin, *sorted(set(self._installed()) | set(self._added))]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._builtin or name in self._added or name in self._installed()
+
+    def is_builtin(self, name: str) -> bool:
+        return name in self._builtin
+
+    def get(self, name: str) -> type[T]:
+        """The class called ``name``. Raises SpecError naming the nearest names."""
+        if name in self._added:
+            return self._added[name]
+        if name in self._builtin:
+            return self._checked(_load(self._builtin[name]), name)
+        if name in self._installed():
+            point = self._installed()[name]
+            try:
+                found = point.load()
+            except Exception as error:
+                raise SpecError(f"the installed {self.kind} {name!r} ({point.value}) cannot be imported: {error!r}") from error
+            return self._checked(found, name)
+        raise SpecError(f"unknown {self.kind} {name!r}: {did_you_mean(name, self.names())}")
+
+    def add(self, member: type[T]) -> type[T]:
+        """Register a class under its ``name``; the same class may be added again, another one may not."""
+        name = getattr(member, "name", None)
+        if not isinstance(name, str) or not name:
+            raise SpecError(f"{member.__name__} has no class attribute `name`; give it one, such as name = {member.__name__.lower()!r}")
+        self._checked(member, name)
+        held = self._added.get(name)
+        if name in self._builtin or name in self._installed() or (held is not None and held is not member):
+            raise SpecError(f"a {self.kind} named {name!r} exists already; choose another `name` for {member.__module__}.{member.__qualname__}")
+        self._added[name] = member
+        return member
+
+    def _checked(self, member: Any, name: str) -> type[T]:
+        base = _load(self._base)
+        if not (isinstance(member, type) and issubclass(member, base)):
+            raise SpecError(f"{self.kind} {name!r} must be a class derived from {self._base.replace(':', '.')}, not {member!r}")
+        if not member.__dict__.get("name", name) == name:
+            raise SpecError(f"{self.kind} {name!r} is registered under another name than its own, {member.name!r}")
+        return member
+
+
+def _load(target: str) -> Any:
+    module, _, attribute = target.partition(":")
+    return getattr(importlib.import_module(module), attribute)
+
+
+TASKS: Registry[Any] = Registry(
+    "task", "ssl_bench.tasks.base:PretextTask", "ssl_bench.tasks",
+    {
+        "autoencoder": "ssl_bench.tasks.autoencoder:Autoencoder",
+        "denoising_autoencoder": "ssl_bench.tasks.denoising_autoencoder:DenoisingAutoencoder",
+        "vae": "ssl_bench.tasks.vae:VAE",
+        "rotation": "ssl_bench.tasks.rotation:Rotation",
+        "relative_position": "ssl_bench.tasks.relative_position:RelativePosition",
+        "colorization": "ssl_bench.tasks.colorization:Colorization",
+        "simclr": "ssl_bench.tasks.simclr:SimCLR",
+        "random": "ssl_bench.tasks.baselines:RandomInit",
+        "pixels": "ssl_bench.tasks.baselines:Pixels",
+        "pca": "ssl_bench.tasks.baselines:PCA",
+        "supervised": "ssl_bench.tasks.supervised:Supervised",
+    },
+)
+
+EVALUATORS: Registry[Any] = Registry(
+    "evaluator", "ssl_bench.evaluators.base:Evaluator", "ssl_bench.evaluators",
+    {
+        "linear": "ssl_bench.evaluators.linear:Linear",
+        "knn": "ssl_bench.evaluators.knn:KNN",
+        "finetune": "ssl_bench.evaluators.finetune:Finetune",
+        "diagnostics": "ssl_bench.evaluators.diagnostics:Diagnostics",
+    },
+)
+
+
+def load_plugin(path: str | Path) -> list[str]:
+    """Import one Python file and register every task and evaluator that it defines.
+
+    Returns the registered names. Raises SpecError when the file is missing, does not import, or defines none.
+    """
+    file = Path(path).expanduser().resolve()
+    if not file.is_file():
+        raise SpecError(f"plugin file {str(path)!r} does not exist")
+    module_name = f"ssl_bench_plugin_{file.stem}_{hashlib.sha256(str(file).encode()).hexdigest()[:8]}"
+    if module_name not in sys.modules:
+        spec = importlib.util.spec_from_file_location(module_name, file)
+        if spec is None or spec.loader is None:
+            raise SpecError(f"plugin {str(path)!r} is not a Python file; it must end in .py")
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[module_name] = module
+        try:
+            spec.loader.exec_module(module)
+        except Exception as error:
+            del sys.modules[module_name]
+            raise SpecError(f"plugin {str(path)!r} cannot be imported: {type(error).__name__}: {error}") from error
+    module = sys.modules[module_name]
+    registered = []
+    for registry in (TASKS, EVALUATORS):
+        base = _load(registry._base)
+        for member in vars(module).values():
+            own = isinstance(member, type) and issubclass(member, base) and member.__module__ == module_name
+            if own and not inspect.isabstract(member) and "name" in vars(member):
+                registry.add(member)
+                registered.append(member.name)
+    if not registered:
+        raise SpecError(f"plugin {str(path)!r} defines no task and no evaluator: derive a class from ssl_bench.PretextTask and give it a `name`")
+    return registered
+
+
+def identity(registry: Registry[Any], name: str) -> dict[str, Any]:
+    """What of a member's code belongs to a cell's id.
+
+    Built-ins carry a version that is raised when a change can change a number. A plugin's author cannot be asked to do
+    that, so its file counts by its syntax tree: comments and layout are free, anything else makes a new cell.
+    """
+    member = registry.get(name)
+    found: dict[str, Any] = {"name": name, "version": int(getattr(member, "version", 1))}
+    if not registry.is_builtin(name):
+        found["code"] = _syntax_hash(member)
+    return found
+
+
+def _syntax_hash(member: type) -> str:
+    source_file = inspect.getsourcefile(member)
+    if source_file is None:
+        raise SpecError(f"the source of {member.__qualname__} cannot be found, so its results could not be told from those of another version; define it in a file")
+    tree = ast.parse(Path(source_file).read_text(encoding="utf-8"))
+    return hashlib.sha256(ast.dump(tree, include_attributes=False).encode()).hexdigest()[:16]

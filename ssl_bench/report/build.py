@@ -1,0 +1,249 @@
+"""From records to the table: entries with their intervals, marks and comparisons, and the order of the rows."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import shlex
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from ssl_bench.errors import RecordError
+from ssl_bench.records import MeasurementRecord, RunRow
+from ssl_bench.report.columns import base_name, columns_of, is_stage
+from ssl_bench.report.frame import Found, Results
+from ssl_bench.report.legend import legend_of, title_of, warnings_of
+from ssl_bench.report.published import agreement, load_published
+from ssl_bench.report.statistics import Comparison, compare_crossed, compare_seeds, holm, t_interval, wilson_interval
+from ssl_bench.report.table import Column, Entry, Line, PairwiseResult, Section, Table
+
+SIGNIFICANT = 0.05
+FEWEST_SEEDS = 3  # for an interval over seeds, a best row and comparisons
+TRUTH = "target"  # name of the array of true labels among the predictions
+
+
+def build(results: Results, wide: bool) -> Table:
+    """The table of a run."""
+    sections = []
+    for entry in results.data_sets():
+        data = str(entry["name"])
+        columns = columns_of(results, data, len(entry.get("classes", [])), wide)
+        lines = _lines(results, data, columns)
+        section = Section(data, columns, lines)
+        for column in columns:
+            if column.unit == "%" and column.split == results.split:
+                section.comparisons += _compare(results, data, column, lines)
+                _mark_below(column, lines)
+        _sort(section)
+        sections.append(section)
+    published = load_published()
+    headline = {line.task: line.cells[sections[0].columns[0].key].value for line in sections[0].lines if not line.variant} if sections else {}
+    return Table(
+        results.run.name, title_of(results), not results.run.final, sections, legend_of(results, sections), warnings_of(results),
+        published, agreement({task: value for task, value in headline.items() if not math.isnan(value)}, published),
+    )
+
+
+def _lines(results: Results, data: str, columns: list[Column]) -> list[Line]:
+    frame = results.frame
+    frame = frame[frame["data"] == data]
+    lines = []
+    for row in results.run.rows:
+        own = frame[frame["row"] == row.row]
+        name = row.row + (" †" if row.uses_labels and row.block != "labels" else "")
+        base = Line(row.row, name, row.task, row.block, row.uses_labels, failures=_failures(results, row, data))
+        base.cells = {column.key: _entry(results, row, data, own[own["variant"] == ""], column) for column in columns}
+        lines.append(base)
+        for variant in dict.fromkeys(own["variant"]):
+            if variant:
+                shown = f"{name}, {'3x longer' if variant == 'longer' else variant}"
+                cells = {c.key: _measured(own[own["variant"] == variant], c) if c.evaluator else Entry() for c in columns}
+                lines.append(Line(row.row, shown, row.task, row.block, row.uses_labels, variant, cells))
+    return lines
+
+
+def _entry(results: Results, row: RunRow, data: str, own: pd.DataFrame, column: Column) -> Entry:
+    if not column.evaluator:
+        return _cost(results, row, column)
+    entry = _measured(own, column)
+    if entry.status == "none":
+        absent = [m for m in results.missing if m.row == row.row and m.what == column.evaluator and m.data == data]
+        if absent:
+            entry.status = "failed" if any(m.failure for m in absent) else "missing"
+    return entry
+
+
+def _select(own: pd.DataFrame, column: Column) -> pd.DataFrame:
+    own = own[(own["evaluator"] == column.evaluator) & (own["split"] == column.split) & (own["metric"] == column.metric)]
+    if column.labels is not None:
+        own = own[np.isclose(own["labels"].astype(float), column.labels)]
+    if column.stage == "best":
+        return own[own["best"].astype(bool)]
+    if column.stage == "code":
+        return own[[not is_stage(stage) for stage in own["stage"]]]
+    return own[own["stage"] == column.stage] if column.stage else own
+
+
+def _measured(own: pd.DataFrame, column: Column) -> Entry:
+    """Draws are averaged within a seed first: they are no replications of the pretraining."""
+    own = _select(own, column)
+    if column.stage == "code" and len(own):  # a task may offer several codes; the first named one stands for it
+        own = own[own["stage"] == own["stage"].iloc[0]]
+    if own.empty:
+        return Entry()
+    values = {int(seed): float(value) for seed, value in own.groupby("seed")["value"].mean().items()}
+    entry = Entry("value", values, images=int(own["n"].min()), draws=int(own["draw"].nunique()))
+    if column.stage in ("best", "code"):
+        stages = sorted(set(own["stage"]))
+        entry.stage = stages[0] + "".join(f"/{stage.removeprefix('s')}" for stage in stages[1:])
+    numbers = list(values.values())
+    if column.unit != "%":
+        if len(numbers) >= FEWEST_SEEDS and len(set(numbers)) > 1:
+            (entry.low, entry.high), entry.interval = t_interval(numbers), "t"
+    elif len(numbers) == 1 and entry.images > 0:
+        (entry.low, entry.high), entry.interval = wilson_interval(min(1.0, max(0.0, numbers[0])) * entry.images, entry.images), "binomial"
+    elif len(numbers) >= FEWEST_SEEDS and len(set(numbers)) > 1:
+        (entry.low, entry.high), entry.interval = t_interval(numbers), "t"
+    return entry
+
+
+_COST = {
+    "passes": ("passes", 1.0), "minutes": ("seconds", 60.0), "images_per_second": ("images_per_second", 1.0),
+    "memory_gb": ("peak_memory", 1e9), "tflops": ("flops", 1e12), "parameters_m": ("parameters", 1e6),
+}
+
+
+def _cost(results: Results, row: RunRow, column: Column) -> Entry:
+    source, unit = _COST[column.metric]
+    own = results.pretraining
+    own = own[own["row"] == row.row]
+    if own.empty:
+        absent = [m for m in results.missing if m.row == row.row and m.what == "pretraining"]
+        return Entry("failed" if any(m.failure for m in absent) else "missing") if absent else Entry()
+    if (own["parameters"] == 0).all():  # pixels and PCA: there is no network whose training could cost something
+        return Entry()
+    values = {int(seed): float(value) / unit for seed, value in zip(own["seed"], own[source], strict=True) if not math.isnan(value)}
+    if (own["steps"] == 0).all() and column.metric in ("passes", "minutes", "tflops"):
+        values = dict.fromkeys(values, 0.0)  # building an untrained network takes time that is not training
+    return Entry("value", values) if values else Entry()
+
+
+def _failures(results: Results, row: RunRow, data: str) -> list[str]:
+    """One sentence for each thing that failed in a row, with the command that shows the whole of it."""
+    seeds = len({cell.seed for cell in results.run.cells if cell.row == row.row})
+    found: dict[str, tuple[set[int], str]] = {}
+    for missing in results.missing:
+        if missing.row == row.row and missing.failure is not None and missing.data in ("", data):
+            where = missing.failure.where
+            message = missing.failure.message.strip().splitlines()
+            found.setdefault(where, (set(), message[0] if message else missing.failure.error))[0].add(missing.seed)
+    sentences = []
+    for where, (failed, message) in found.items():
+        command = f"ssl-bench show {shlex.quote(f'{results.run.name}/{row.row}/{min(failed)}')}"
+        sentences.append(f"{'' if where == 'pretraining' else where + ' '}failed {len(failed)}/{seeds}: {message}; {command}")
+    return sentences
+
+
+def _sort(section: Section) -> None:
+    """By the first column that has a number in a row, the best first; a variant stays below its row."""
+    order = [column.key for column in section.columns if column.evaluator]
+    base = {line.row: line for line in section.lines if not line.variant}
+    place = {line.row: at for at, line in enumerate(section.lines)}
+
+    def key(line: Line) -> tuple[float, ...]:
+        values = [base[line.row].cells[name].value for name in order]
+        first = next((at for at, value in enumerate(values) if not math.isnan(value)), len(values))
+        return (float(first), -values[first] if first < len(values) else 0.0, float(place[line.row]), float(bool(line.variant)))
+
+    section.lines.sort(key=key)
+
+
+def _mark_below(column: Column, lines: list[Line]) -> None:
+    """Against the better of random and its longer variant: a gain over an undertrained baseline is none."""
+    random = [line.cells[column.key].value for line in lines if line.task == "random" and line.block == "baseline"]
+    random = [value for value in random if not math.isnan(value)]
+    for line in lines:
+        if random and line.block != "baseline" and line.cells[column.key].value < max(random):
+            line.cells[column.key].below = True
+
+
+def _compare(results: Results, data: str, column: Column, lines: list[Line]) -> list[PairwiseResult]:
+    """All pairs of pretrained rows with three shared seeds or more; marks the best row and those that cannot be told from it.
+
+    The best row is itself found on these numbers, so Holm's correction runs over all pairs, not over those with the best alone.
+    """
+    rows = [line for line in lines if line.block == "pretext" and not line.variant and not line.uses_labels]
+    rows = [line for line in rows if len(line.cells[column.key].values) >= FEWEST_SEEDS]
+    if not rows:
+        return []
+    best = max(rows, key=lambda line: line.cells[column.key].value)
+    best.cells[column.key].best = True
+    pairs = list(itertools.combinations(rows, 2))
+    correct = {line.row: _correct(results, data, column, line) for line in rows} if pairs else {}
+    compared: list[tuple[Line, Line, Comparison]] = []
+    for first, second in pairs:
+        a, b = first.cells[column.key].values, second.cells[column.key].values
+        seeds = sorted(set(a) & set(b))
+        if len(seeds) < FEWEST_SEEDS:
+            continue
+        x, y = _stack(correct[first.row], seeds), _stack(correct[second.row], seeds)
+        if x is not None and y is not None and x.shape == y.shape and x.shape[1] > 1:
+            compared.append((first, second, compare_crossed(x, y)))
+        else:
+            compared.append((first, second, compare_seeds([a[s] for s in seeds], [b[s] for s in seeds])))
+    adjusted = holm([c.p for _, _, c in compared])
+    found = []
+    for (first, second, c), p in zip(compared, adjusted, strict=True):
+        found.append(PairwiseResult(column.key, first.row, second.row, c.difference, c.low, c.high, c.p, p, c.seeds, c.images))
+        if best in (first, second) and p > SIGNIFICANT:
+            first.cells[column.key].equal = second.cells[column.key].equal = True
+    return found
+
+
+def _stack(correct: dict[int, np.ndarray], seeds: Sequence[int]) -> np.ndarray | None:
+    arrays = [correct[seed] for seed in seeds if seed in correct]
+    return np.stack(arrays) if len(arrays) == len(seeds) and len({len(array) for array in arrays}) == 1 else None
+
+
+def _correct(results: Results, data: str, column: Column, line: Line) -> dict[int, np.ndarray]:
+    """Seed to correctness per test image, [N] in [0, 1], averaged over draws; only seeds whose predictions are all there."""
+    if column.split != "test" or not column.metric.startswith("top1"):
+        return {}
+    found: dict[int, np.ndarray] = {}
+    for evaluation in results.evaluations:
+        if evaluation.row.row != line.row or evaluation.evaluator != column.evaluator or evaluation.data != data:
+            continue
+        wanted = [m for m in evaluation.measurements("test") if _belongs(m, column)]
+        draws = [array for m in wanted if (array := _correct_of(results, evaluation, m)) is not None]
+        if wanted and len(draws) == len(wanted):
+            found[evaluation.seed] = np.mean(draws, axis=0)
+    return found
+
+
+def _belongs(m: MeasurementRecord, column: Column) -> bool:
+    if m.row or m.metric != column.metric or (column.labels is not None and not math.isclose(m.labels, column.labels)):
+        return False
+    return m.best if column.stage == "best" else not column.stage or m.stage == column.stage
+
+
+def _correct_of(results: Results, found: Found, m: MeasurementRecord) -> np.ndarray | None:
+    arrays = results.predictions(found)
+    name = prediction_name(base_name(found.evaluator), m)
+    if TRUTH not in arrays or name not in arrays:
+        return None
+    correct = (arrays[name] == arrays[TRUTH]).astype(np.float64)
+    if len(correct) != m.n or abs(correct.mean() - m.value) > 0.5 / max(1, m.n) + 1e-6:
+        path = found.path.with_suffix(".npz")
+        raise RecordError(f"{path}: predictions {name!r} give {correct.mean():.4f} over {len(correct):,} images, the record says {m.value:.4f} over {m.n:,}; delete both and run again")
+    return correct
+
+
+def prediction_name(evaluator: str, m: MeasurementRecord) -> str:
+    """The name under which an evaluator stores the predictions behind a top-1 measurement."""
+    if evaluator == "knn":
+        return m.metric.removeprefix("top1@")
+    if evaluator == "finetune":
+        return "-".join([*([m.row] if m.row else []), f"{m.labels:g}", str(m.draw)])
+    return m.stage or m.metric

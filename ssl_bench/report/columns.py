@@ -1,0 +1,114 @@
+"""Which columns a table has: read from the numbers that are there and, before they are, from what the run asks."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pandas as pd
+
+from ssl_bench.report.frame import Results
+from ssl_bench.report.table import Column
+
+TOP5_ABOVE = 20  # classes; below, a top-5 accuracy says little
+_FRACTION = re.compile(r"(top\d|acc|accuracy|balanced_accuracy|m?ap\d*|miou|iou|f1|auc|auroc|precision|recall)(@|_|$)", re.IGNORECASE)
+_STAGE = re.compile(r"s\d+")
+
+
+def is_stage(stage: str) -> bool:
+    """Whether a representation is a stage of the network or its pooled output, rather than a task's code."""
+    return stage == "pooled" or _STAGE.fullmatch(stage) is not None
+
+
+def base_name(evaluator: str) -> str:
+    """The evaluator behind a name that may carry a count: "linear (2)" is linear."""
+    return evaluator.split(" (")[0]
+
+
+def columns_of(results: Results, data: str, num_classes: int, wide: bool) -> list[Column]:
+    """The columns for one labelled set: cheap and frozen first, then neighbours, few labels, cost."""
+    frame = results.frame
+    frame = frame[frame["data"] == data]
+    asked = {found.evaluator for found in results.evaluations if found.data == data}
+    asked |= {missing.what for missing in results.missing if missing.data == data}
+    order = {"linear": 0, "knn": 1, "finetune": 3, "diagnostics": 4}
+    columns: list[Column] = []
+    for evaluator in sorted(asked, key=lambda name: (order.get(base_name(name), 2), name)):
+        own = frame[(frame["evaluator"] == evaluator) & (frame["split"] == results.split)]
+        count = evaluator.removeprefix(base_name(evaluator))
+        if base_name(evaluator) == "linear":
+            columns += _linear(own, evaluator, count, results.split, num_classes > TOP5_ABOVE, wide)
+        elif base_name(evaluator) == "knn":
+            columns += _knn(own, evaluator, count, results.split, wide)
+        elif base_name(evaluator) == "finetune":
+            columns += _finetune(own, evaluator, count, results, num_classes > TOP5_ABOVE and wide)
+        elif base_name(evaluator) == "diagnostics":
+            if wide:
+                columns += _diagnostics(frame[frame["evaluator"] == evaluator], evaluator)
+        else:
+            columns += _other(own, evaluator, results.split)
+    return columns + _cost(wide)
+
+
+def _linear(own: pd.DataFrame, evaluator: str, count: str, split: str, top5: bool, wide: bool) -> list[Column]:
+    def column(stage: str, title: str, metric: str = "top1") -> Column:
+        return Column(f"{evaluator} {metric} {stage}", f"linear probe{count}", title, evaluator, metric, stage, split=split)
+
+    found = [column("best", "best stage"), column("pooled", "last stage")]
+    if top5:
+        found += [column("best", "best, top-5", "top5"), column("pooled", "last, top-5", "top5")]
+    if wide and any(not is_stage(stage) for stage in own["stage"]):
+        found.append(column("code", "code"))
+    return found
+
+
+def _knn(own: pd.DataFrame, evaluator: str, count: str, split: str, wide: bool) -> list[Column]:
+    numbers = sorted({int(m.group(1)) for metric in own["metric"] if (m := re.fullmatch(r"top1@(\d+)", metric))})
+    if not wide and numbers:
+        numbers = [20 if 20 in numbers else numbers[0]]
+    return [
+        Column(f"{evaluator} top1@{k}", f"kNN{count}", f"k={k}", evaluator, f"top1@{k}", "pooled", split=split) for k in numbers or [20]
+    ]
+
+
+def _finetune(own: pd.DataFrame, evaluator: str, count: str, results: Results, top5: bool) -> list[Column]:
+    shares = sorted(set(own["labels"])) or _asked_shares(results) or [1.0]
+    return [
+        Column(f"{evaluator} {metric} {share:g}", f"fine-tune{count}, share of labels", f"{100 * share:g} %" + (", top-5" if metric == "top5" else ""),
+               evaluator, metric, "", share, results.split, folds=True)
+        for metric in (("top1", "top5") if top5 else ("top1",)) for share in shares
+    ]
+
+
+def _asked_shares(results: Results) -> list[float]:
+    for asked in results.run.matrix.get("evaluate", []):
+        options: Any = asked.get("options", {}) if isinstance(asked, dict) and asked.get("evaluator") == "finetune" else {}
+        if options.get("labels"):
+            return sorted(float(share) for share in options["labels"])
+    return []
+
+
+def _diagnostics(own: pd.DataFrame, evaluator: str) -> list[Column]:
+    # Facts of a single task (active units of a VAE) stay in the csv and the frame; a column is for what rows share.
+    shared = [metric for metric, part in own.groupby("metric", sort=False) if part["row"].nunique() > 0.5 * own["row"].nunique()]
+    return [
+        Column(f"{evaluator} {metric}", "diagnostics", str(metric), evaluator, str(metric), "", split=str(own["split"].iloc[0]),
+               unit="%" if _FRACTION.match(str(metric)) else "")
+        for metric in shared
+    ]
+
+
+def _other(own: pd.DataFrame, evaluator: str, split: str) -> list[Column]:
+    found = []
+    for metric, stage, labels in own[["metric", "stage", "labels"]].drop_duplicates().itertuples(index=False):
+        title = " ".join([str(metric), *([stage] if stage and stage != "pooled" else []), *([f"{100 * labels:g} %"] if labels != 1 else [])])
+        unit = "%" if _FRACTION.match(str(metric)) else ""
+        found.append(Column(f"{evaluator} {title}", evaluator, title, evaluator, str(metric), str(stage), float(labels), split, unit))
+    return found or [Column(evaluator, evaluator, "result", evaluator, "", split=split)]
+
+
+def _cost(wide: bool) -> list[Column]:
+    found = [("passes", "passes", 1), ("minutes", "min", 1)]
+    if wide:
+        found += [("images_per_second", "images/s", 0), ("memory_gb", "GB", 1), ("tflops", "TFLOP", 1), ("parameters_m", "M par.", 2)]
+    return [Column(metric, "pretraining", title, "", metric, unit=title, digits=digits) for metric, title, digits in found]

@@ -1,0 +1,190 @@
+"""The table as Markdown, CSV, LaTeX and HTML. Every name passes through ``escape``."""
+
+from __future__ import annotations
+
+import csv as _csv
+import io
+import math
+from collections.abc import Callable
+from itertools import groupby
+
+from ssl_bench.report import escape
+from ssl_bench.report.table import Column, Line, Section, Table
+from ssl_bench.report.terminal import published_blocks
+
+CSV_COLUMNS = [
+    "data", "block", "row", "variant", "task", "uses_labels", "column", "evaluator", "metric", "stage", "labels", "split", "unit",
+    "status", "value", "low", "high", "interval", "n", "images", "draws", "marks",
+]
+NOT_COMPARABLE = "not ours, and not comparable with the table above"
+
+
+def _header(column: Column) -> str:
+    return f"{column.group}: {column.title}" if column.group != column.title else column.title
+
+
+def _note(table: Table) -> list[str]:
+    return [f"{sign}: {text}" if sign not in ("±", "=", "▾", "†") else f"{sign} {text}" for sign, text in table.legend]
+
+
+def _is_best(line: Line, column: Column) -> bool:
+    return line.cells[column.key].best or line.cells[column.key].equal
+
+
+def markdown(table: Table) -> str:
+    """GitHub-flavoured Markdown; the best pretrained row and those that cannot be told apart from it in bold."""
+    e = escape.markdown
+    out = ["# " + ("VALIDATION: " if table.validation else "") + e(table.name), "", " · ".join(e(part) for part in table.title[1:]), ""]
+    out += [f"> **{e(warning)}**\n" for warning in table.warnings]
+    for section in table.sections:
+        if len(table.sections) > 1:
+            out += [f"## Judged on {e(section.data)}", ""]
+        out += ["| | " + " | ".join(e(_header(column)) for column in section.columns) + " |", "|---|" + "---:|" * len(section.columns)]
+        for heading, lines in section.blocks():
+            if heading:
+                out.append(f"| *{heading}* |" + " |" * len(section.columns))
+            for line in lines:
+                cells = [e(line.cells[c.key].text(c)) for c in section.columns]
+                cells = [f"**{text}**" if _is_best(line, c) else text for text, c in zip(cells, section.columns, strict=True)]
+                out.append(f"| {e(line.name)} | " + " | ".join(cells) + " |")
+        out += ["", *[f"- {e(line.name)}: {e(failure)}" for line in section.lines for failure in line.failures], ""]
+    out += [f"- {e(note)}" for note in _note(table)]
+    for (setting, source), rows, metrics in published_blocks(table.published):
+        out += ["", "## Published numbers", "", f"*{e(setting)} ({e(source)}), in %; {NOT_COMPARABLE}.*", ""]
+        out += ["| | " + " | ".join(f"*{e(metric)}*" for metric in metrics) + " |", "|---|" + "---:|" * len(metrics)]
+        for row, values in rows.items():
+            cells = [f"*{values[m].value:.2f}*" if m in values else "-" for m in metrics]
+            out.append(f"| *{e(row)}* | " + " | ".join(cells) + " |")
+    out += ["", *[f"{e(sentence)}." for sentence in table.agreement]] if table.agreement else []
+    return "\n".join(out) + "\n"
+
+
+def _plain_number(value: float) -> str:
+    return "" if math.isnan(value) else repr(float(value))
+
+
+def csv(table: Table) -> str:
+    """One line a row and column. ``n`` counts seeds, ``images`` the images behind each of them; accuracies are fractions."""
+    buffer = io.StringIO()
+    writer = _csv.writer(buffer, lineterminator="\n")
+    writer.writerow(CSV_COLUMNS)
+    for section in table.sections:
+        for line in section.lines:
+            for column in section.columns:
+                cell = line.cells[column.key]
+                marks = [name for name, on in (("best", cell.best), ("equal", cell.equal), ("below_random", cell.below)) if on]
+                writer.writerow([
+                    section.data, line.block, line.row, line.variant, line.task, int(line.uses_labels), column.key, column.evaluator, column.metric,
+                    cell.stage or column.stage, "" if column.labels is None else column.labels, column.split if column.evaluator else "",
+                    "fraction" if column.unit == "%" else column.unit, cell.status, _plain_number(cell.value), _plain_number(cell.low),
+                    _plain_number(cell.high), cell.interval, len(cell.values), cell.images or "", cell.draws or "", " ".join(marks),
+                ])
+    return buffer.getvalue()
+
+
+def comparisons_csv(table: Table) -> str:
+    """Every paired comparison behind the marks: difference (first minus second, fractions), interval, p, Holm's p."""
+    buffer = io.StringIO()
+    writer = _csv.writer(buffer, lineterminator="\n")
+    writer.writerow(["data", "column", "first", "second", "difference", "low", "high", "p", "p_holm", "seeds", "images"])
+    for section in table.sections:
+        for c in section.comparisons:
+            numbers = [_plain_number(value) for value in (c.difference, c.low, c.high, c.p, c.p_holm)]
+            writer.writerow([section.data, c.column, c.first, c.second, *numbers, c.seeds, c.images])
+    return buffer.getvalue()
+
+
+def latex(table: Table) -> str:
+    """A table for ``\\usepackage{booktabs,textcomp,amssymb}`` with T1 fonts."""
+    e = escape.latex
+    out = [r"% needs \usepackage[T1]{fontenc} \usepackage{booktabs,textcomp,amssymb}"]
+    for section in table.sections:
+        judged = [f"judged on {section.data}"] if len(table.sections) > 1 else []
+        caption = ". ".join(e(part) for part in [*(["VALIDATION"] if table.validation else []), *table.title, *judged])
+        out += [r"\begin{table}", r"\centering\footnotesize", f"\\caption{{{caption}.}}", rf"\begin{{tabular}}{{l{'r' * len(section.columns)}}}", r"\toprule"]
+        out += _latex_head(section)
+        for at, (heading, lines) in enumerate(section.blocks()):
+            out += [r"\midrule"] if at == 0 or not heading else [r"\midrule", rf"\multicolumn{{{len(section.columns) + 1}}}{{l}}{{\textit{{{heading}}}}} \\"]
+            for line in lines:
+                cells = [e(line.cells[c.key].text(c)) for c in section.columns]
+                cells = [rf"\textbf{{{text}}}" if _is_best(line, c) else text for text, c in zip(cells, section.columns, strict=True)]
+                out.append(" & ".join([e(line.name), *cells]) + r" \\")
+        out += [r"\bottomrule", r"\end{tabular}"]
+        notes = [f"{line.name}: {failure}" for line in section.lines for failure in line.failures] + table.warnings + _note(table)
+        out += [rf"\par\raggedright\scriptsize {e(note)}" for note in notes]
+        out += [r"\end{table}", ""]
+    for (setting, source), rows, metrics in published_blocks(table.published):
+        out += [r"\begin{table}", r"\centering\footnotesize\itshape", rf"\caption{{Published numbers, {NOT_COMPARABLE}: {e(setting)} ({e(source)}), in \%.}}"]
+        out += [rf"\begin{{tabular}}{{l{'r' * len(metrics)}}}", r"\toprule", " & ".join(["", *map(e, metrics)]) + r" \\", r"\midrule"]
+        out += [" & ".join([e(row), *[f"{values[m].value:.2f}" if m in values else "-" for m in metrics]]) + r" \\" for row, values in rows.items()]
+        out += [r"\bottomrule", r"\end{tabular}", *[rf"\par {e(sentence)}." for sentence in table.agreement], r"\end{table}"]
+    return "\n".join(out) + "\n"
+
+
+def _latex_head(section: Section) -> list[str]:
+    groups = [(group, len(list(columns))) for group, columns in groupby(section.columns, key=lambda column: column.group)]
+    upper = " & ".join(["", *[rf"\multicolumn{{{size}}}{{c}}{{{escape.latex(group)}}}" for group, size in groups]]) + r" \\"
+    rules, at = [], 2
+    for _, size in groups:
+        rules.append(rf"\cmidrule(lr){{{at}-{at + size - 1}}}")
+        at += size
+    return [upper, "".join(rules), " & ".join(["", *[escape.latex(column.title) for column in section.columns]]) + r" \\"]
+
+
+_STYLE = """
+:root{color-scheme:light dark}body{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:76rem;padding:0 1rem}
+h1{font-size:1.4rem}h2{font-size:1.1rem;margin-top:2rem}p.sub,ul.notes{color:color-mix(in srgb,currentColor 70%,transparent)}
+.scroll{overflow-x:auto}table{border-collapse:collapse;font-variant-numeric:tabular-nums;white-space:nowrap}
+th,td{padding:.25rem .7rem;text-align:right}th:first-child,td:first-child{text-align:left}thead tr:first-child th{text-align:center}
+thead tr:last-child th{border-bottom:2px solid}tr.block th{padding-top:.9rem;text-align:left;font-weight:400;font-style:italic;border-bottom:1px solid}
+tbody tr:hover td{background:color-mix(in srgb,currentColor 8%,transparent)}td.best{font-weight:700}td.none{opacity:.5}
+tr.failed td{white-space:normal;color:#b3261e;text-align:left}.warning{border-left:4px solid #e69f00;padding:.3rem .8rem}
+.published{font-style:italic}ul.notes{font-size:.88rem;padding-left:1.2rem}img{max-width:100%;height:auto;background:#fff;margin:.5rem 0}
+"""
+
+
+def html(table: Table, figures: list[str]) -> str:
+    """One page without scripts or outside addresses, except the pictures named in ``figures``."""
+    e = escape.html
+    heading = ("VALIDATION: " if table.validation else "") + table.name
+    out = ["<!DOCTYPE html>", '<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">']
+    out += [f"<title>{e(heading)}</title><style>{_STYLE}</style></head><body>", f"<h1>{e(heading)}</h1>"]
+    out += [f'<p class="sub">{" · ".join(e(part) for part in table.title[1:])}</p>']
+    out += [f'<p class="warning">{e(warning)}</p>' for warning in table.warnings]
+    for section in table.sections:
+        if len(table.sections) > 1:
+            out.append(f"<h2>Judged on {e(section.data)}</h2>")
+        out += ['<div class="scroll"><table>', *_html_head(section), "<tbody>"]
+        for title, lines in section.blocks():
+            if title:
+                out.append(f'<tr class="block"><th colspan="{len(section.columns) + 1}">{e(title)}</th></tr>')
+            for line in lines:
+                out += _html_row(line, section.columns, e)
+        out.append("</tbody></table></div>")
+    out += ['<ul class="notes">', *[f"<li>{e(note)}</li>" for note in _note(table)], "</ul>"]
+    out += [f'<img src="{e(figure)}" alt="{e(figure.rpartition("/")[2].rpartition(".")[0])}">' for figure in figures]
+    for (setting, source), rows, metrics in published_blocks(table.published):
+        out += ['<section class="published"><h2>Published numbers</h2>', f"<p>{e(setting)} ({e(source)}), in %; {NOT_COMPARABLE}.</p>"]
+        out += ["<table><thead><tr><th></th>", *[f"<th>{e(metric)}</th>" for metric in metrics], "</tr></thead><tbody>"]
+        for row, values in rows.items():
+            out += [f"<tr><td>{e(row)}</td>", *[f"<td>{values[m].value:.2f}</td>" if m in values else "<td>-</td>" for m in metrics], "</tr>"]
+        out += ["</tbody></table>", *[f"<p>{e(sentence)}.</p>" for sentence in table.agreement], "</section>"]
+    return "\n".join([*out, "</body></html>"]) + "\n"
+
+
+def _html_head(section: Section) -> list[str]:
+    groups = [(group, len(list(columns))) for group, columns in groupby(section.columns, key=lambda column: column.group)]
+    upper = "".join(f'<th colspan="{size}">{escape.html(group)}</th>' for group, size in groups)
+    lower = "".join(f"<th>{escape.html(column.title)}</th>" for column in section.columns)
+    return [f"<thead><tr><th></th>{upper}</tr><tr><th></th>{lower}</tr></thead>"]
+
+
+def _html_row(line: Line, columns: list[Column], e: Callable[[str], str]) -> list[str]:
+    failures = [f'<tr class="failed"><td></td><td colspan="{len(columns)}">{e(failure)}</td></tr>' for failure in line.failures]
+    if line.empty and line.failures:
+        return [f'<tr class="failed"><td>{e(line.name)}</td><td colspan="{len(columns)}">{e("; ".join(line.failures))}</td></tr>']
+    cells = []
+    for column in columns:
+        kind = "best" if _is_best(line, column) else line.cells[column.key].status
+        cells.append(f'<td class="{kind}">{e(line.cells[column.key].text(column))}</td>')
+    return [f"<tr><td>{e(line.name)}</td>{''.join(cells)}</tr>", *failures]

@@ -1,0 +1,159 @@
+"""What stands above and below the table: what was run, what every sign means, how numbers were chosen, where they were made."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable
+
+import numpy as np
+from scipy import stats
+
+from ssl_bench.records import Environment
+from ssl_bench.report.columns import base_name
+from ssl_bench.report.frame import Results
+from ssl_bench.report.statistics import sampling_error
+from ssl_bench.report.table import Entry, Section
+
+
+def title_of(results: Results) -> list[str]:
+    """Name, backbone, budget, seeds, and what the numbers are."""
+    run, count = results.run, len(results.run.seeds)
+    split = "test split" if run.final else "validation split"
+    return [run.name, run.backbone, run.budget, f"{count} seed{'s' if count != 1 else ''}", f"top-1 accuracy in %, {split}"]
+
+
+def warnings_of(results: Results) -> list[str]:
+    """What a reader must know before the numbers."""
+    found = []
+    waiting = sum(missing.failure is None for missing in results.missing)
+    if waiting:
+        found.append(f"not finished: {waiting:,} of {results.expected:,} records are not there yet (…); intervals are over what is there")
+    environments = Counter(_environment(e) for e in _environments(results))
+    if len(environments) > 1:
+        found.append("made in different environments, see `run`: differences between rows may come from them")
+    opened: dict[str, int] = {}
+    for evaluation in results.evaluations:
+        opened[evaluation.row.row] = max(opened.get(evaluation.row.row, 0), evaluation.record.test_opened)
+    often = {row: times for row, times in opened.items() if times > 1}
+    if results.run.final and often:
+        found.append("test was opened more than once: " + ", ".join(f"{row} {times} times" for row, times in often.items()))
+    return found
+
+
+def legend_of(results: Results, sections: list[Section]) -> list[tuple[str, str]]:
+    """(sign or word, meaning), in the order printed."""
+    run = results.run
+    entries = [cell for section in sections for line in section.lines for cell in line.cells.values() if cell.status == "value"]
+    lines = [("±", text) for text in _intervals(results, sections, entries)]
+    if any(cell.equal for cell in entries):
+        over = [c for section in sections for c in section.comparisons]
+        images = "seeds and test images" if all(c.images for c in over) else "seeds" if not any(c.images for c in over) else "seeds and, where predictions are stored, test images"
+        lines.append(("=", f"cannot be told apart from the best pretrained row (paired over {images}, Holm over all pairs of a column)"))
+    if any(cell.below for cell in entries):
+        longer = any(line.variant for section in sections for line in section.lines if line.task == "random")
+        lines.append(("▾", "mean below random's" + (" (fine-tuning: below the better of random and random, 3x longer)" if longer else "")))
+    if any(line.name.endswith(" †") for section in sections for line in section.lines):
+        lines.append(("†", "was given labels in pretraining; takes no part in comparisons"))
+    lines.append(("s1-s4", "stage of the ResNet, chosen on validation.   -  does not apply.   passes  network passes per image"))
+    lines.append(("chosen", _choices(results)))
+    if (control := _control(results)) is not None:
+        lines.append(("control", control))
+    lines += [("data", text) for text in _data(results)]
+    protocols = list(dict.fromkeys(e.record.protocol for e in sorted(results.evaluations, key=lambda e: base_name(e.evaluator) != "linear")))
+    opened = [e.record.test_opened for e in results.evaluations if e.record.final]
+    test = "not opened" if not run.final else "opened once per row" if all(times <= 1 for times in opened) else f"opened up to {max(opened)} times"
+    lines.append(("test", test + (f".   protocol  {', '.join(protocols)}" if protocols else "")))
+    counted = Counter(_environment(e) for e in _environments(results))
+    for text, times in counted.most_common():
+        lines.append(("run", text + (f", {_duration(run.seconds)}" if len(counted) == 1 else f" ({times:,} records)")))
+    failed = len({(m.row, m.seed) for m in results.missing if m.failure is not None})
+    present = results.expected - len(results.missing)
+    lines.append(("records", f"{run.name} ({present:,} of {results.expected:,}" + (f"; cells failed: {failed}" if failed else "") + ")"))
+    return lines
+
+
+def _intervals(results: Results, sections: list[Section], entries: list[Entry]) -> Iterable[str]:
+    percent = [line.cells[column.key] for section in sections for line in section.lines for column in section.columns if column.unit == "%"]
+    percent = [cell for cell in percent if cell.status == "value"]
+    seeds = sorted({len(cell.values) for cell in percent if cell.interval == "t"})
+    counts = sorted({cell.images for cell in percent if cell.images})
+    images = f"{' / '.join(f'{count:,}' for count in counts)} {'test' if results.run.final else 'validation'} images"
+    if seeds:
+        yield f"95 % interval over {' or '.join(map(str, seeds))} pretraining seeds (Student t)" + _draws(sections)
+    if any(cell.interval == "binomial" for cell in percent):
+        if len(results.run.seeds) == 1:
+            yield f"95 % interval over {images} (Wilson, half its width). One seed: how much another would differ is not known, so no row is marked best"
+        else:
+            yield f"where a row has one seed: 95 % interval over {images} (Wilson, half its width)"
+    if any(len(set(cell.values.values())) == 2 == len(cell.values) for cell in percent):
+        yield "two seeds: both values, no interval"
+    if seeds and counts:
+        yield f"Besides, {images} leave about ±{100 * sampling_error(0.5, counts[0]):.1f} at 50 %, ±{100 * sampling_error(0.9, counts[0]):.1f} at 90 %."
+
+
+def _draws(sections: list[Section]) -> str:
+    drawn: dict[int, dict[str, None]] = {}
+    for section in sections:
+        for column in section.columns:
+            for line in section.lines:
+                if line.cells[column.key].draws > 1:
+                    drawn.setdefault(line.cells[column.key].draws, {})[column.title] = None
+    parts = [f"{' and '.join(titles)}: each seed the mean of {draws} draws of labels" for draws, titles in drawn.items()]
+    return "; " + "; ".join(parts) if parts else ""
+
+
+def _choices(results: Results) -> str:
+    sizes = list(dict.fromkeys(f"{entry['validation']:,}" for entry in results.data_sets() if entry.get("validation")))
+    tried = Counter(row.choices for row in results.run.rows)
+    usual = tried.most_common(1)[0][0] if tried else 1
+    others = [f"{row.row} {row.choices}" for row in results.run.rows if row.choices != usual]
+    text = f"on {' / '.join(sizes) or 'the'} validation images: probe strength, stage, task options"
+    text += f" (settings tried: {', '.join([*others, f'all others {usual}' if others else f'{usual} for every row'])})"
+    taken = [f"{row.row} {', '.join(f'{key}={value}' for key, value in row.chosen.items())}" for row in results.run.rows if row.chosen]
+    return text + (f"; taken: {'; '.join(taken)}" if taken else "")
+
+
+def _control(results: Results) -> str | None:
+    """The probe on shuffled labels must be at chance: within the range that as many values at chance would span."""
+    frame = results.frame
+    own = frame[(frame["metric"] == "top1_shuffled") & (frame["split"] == results.split)]
+    classes = [len(entry.get("classes", [])) for entry in results.data_sets() if entry["name"] in set(own["data"])]
+    if own.empty or not classes or min(classes) < 2:
+        return None
+    text = f"probe on shuffled labels: {100 * own['value'].min():.1f} to {100 * own['value'].max():.1f} %"
+    if len(set(classes)) > 1:
+        return text
+    chance = 1 / classes[0]
+    # The probe's own fit varies as well, hence a bound on all values together that is generous: 1 in 1,000.
+    z = float(stats.norm.isf(0.0005 / len(own)))
+    worst = float((np.abs(own["value"] - chance) / np.sqrt(chance * (1 - chance) / own["n"])).max())
+    return f"{text}, chance {100 * chance:.1f} %" + (" -- AWAY FROM CHANCE: suspect a leak" if worst > z else "")
+
+
+def _data(results: Results) -> Iterable[str]:
+    pretrain = results.run.data.get("pretrain", {})
+    size = f", {pretrain['size']} px" if pretrain.get("size") else ""
+    images = f": {pretrain['images']:,} images{size}" if pretrain.get("images") else ""
+    judged = []
+    for entry in results.data_sets():
+        counts = [f"{entry[split]:,} {split}" for split in ("train", "validation", "test") if entry.get(split)]
+        counts += [f"{len(entry['classes'])} classes"] if entry.get("classes") else []
+        judged.append(f"{entry['name']}{': ' if counts else ''}{', '.join(counts)}")
+    yield f"pretrained on {pretrain.get('name', '?')}{images}; judged on {'; '.join(judged)}"
+
+
+def _environments(results: Results) -> list[Environment]:
+    return [p.environment for p in results.pretrainings.values()] + [e.record.environment for e in results.evaluations]
+
+
+def _environment(environment: Environment) -> str:
+    return f"{environment.device}, {environment.precision}, torch {environment.versions.get('torch', '?')}, ssl_bench {environment.code}"
+
+
+def _duration(seconds: float) -> str:
+    if math.isnan(seconds) or seconds < 0:
+        return "time unknown"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"

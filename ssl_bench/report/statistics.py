@@ -1,0 +1,162 @@
+"""Intervals and paired comparisons behind the tables. Pure functions of arrays.
+
+Which interval stands behind a number depends on how many pretraining seeds there are:
+
+* one: Wilson's binomial interval over the test images; it says nothing of what another seed would give;
+* two: none, both values are shown;
+* three or more: Student's t over the seeds (label draws are averaged within a seed first, they are not replications of it).
+
+Two rows are compared on the same seeds and the same test images. Both are samples: another seed and another test set would
+each give other numbers. That is the fully crossed design of the reader studies in medical imaging (readers: seeds, cases:
+images), and `compare_crossed` is its standard analysis, which keeps its level with as few as three seeds where a t-test over
+seeds ignores the images and McNemar's test ignores the seeds.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy import stats
+
+from ssl_bench.errors import SSLBenchError
+
+LEVEL = 0.95
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A paired difference, first minus second, with its interval and two-sided p."""
+
+    difference: float
+    low: float
+    high: float
+    p: float
+    seeds: int
+    images: int  #: 0: compared over seeds alone, no predictions were at hand
+
+
+def wilson_interval(successes: float, n: int, level: float = LEVEL) -> tuple[float, float]:
+    """Wilson's score interval of a proportion.
+
+    Parameters
+    ----------
+    successes : number of successes; not a whole number where it is a mean over draws of labels.
+    n : number of trials, at least 1.
+    level : coverage.
+
+    Returns
+    -------
+    Lower and upper bound in [0, 1].
+    """
+    if n < 1 or not 0 <= successes <= n:
+        raise SSLBenchError(f"a binomial interval needs 0 <= successes <= n and n >= 1, not successes={successes}, n={n}")
+    z = float(stats.norm.ppf((1 + level) / 2))
+    share, weight = successes / n, z * z / n
+    centre = (share + weight / 2) / (1 + weight)
+    half = z * math.sqrt(share * (1 - share) / n + weight / (4 * n)) / (1 + weight)
+    # At 0 and at n successes the bound is exactly 0 or 1; rounding must not move it.
+    return (0.0 if successes == 0 else max(0.0, centre - half)), (1.0 if successes == n else min(1.0, centre + half))
+
+
+def t_interval(values: Sequence[float], level: float = LEVEL) -> tuple[float, float]:
+    """Student's t interval of the mean of at least two independent values."""
+    if len(values) < 2:
+        raise SSLBenchError(f"a t interval needs two values or more, not {len(values)}")
+    mean = float(np.mean(values))
+    half = float(stats.t.ppf((1 + level) / 2, len(values) - 1)) * float(np.std(values, ddof=1)) / math.sqrt(len(values))
+    return mean - half, mean + half
+
+
+def sampling_error(share: float, n: int, level: float = LEVEL) -> float:
+    """Half the width of the normal interval that n images leave about a true proportion."""
+    return float(stats.norm.ppf((1 + level) / 2)) * math.sqrt(share * (1 - share) / n)
+
+
+def compare_seeds(first: ArrayLike, second: ArrayLike, level: float = LEVEL) -> Comparison:
+    """Paired t-test over seeds; for measurements without predictions. Takes the test images as given.
+
+    Parameters
+    ----------
+    first, second : [S] values of the two rows at the same S >= 2 seeds.
+    """
+    differences = np.asarray(first, dtype=float) - np.asarray(second, dtype=float)
+    if differences.ndim != 1 or len(differences) < 2:
+        raise SSLBenchError(f"a paired comparison needs the same two seeds or more of both rows, not arrays of shape {differences.shape}")
+    variance = float(differences.var(ddof=1)) / len(differences)
+    return _compared(float(differences.mean()), variance, len(differences) - 1, len(differences), 0, level)
+
+
+def compare_crossed(first: ArrayLike, second: ArrayLike, level: float = LEVEL) -> Comparison:
+    """Paired comparison of two rows where seeds and test images are both random (Dorfman-Berbaum-Metz, df of Hillis).
+
+    The differences d[s, i] are split into a mean, a seed effect, an image effect and the rest. The mean's variance is
+    estimated by ``(MS_seed + max(MS_image - MS_rest, 0)) / (S * I)``, its degrees of freedom by Hillis' formula
+    ``numerator**2 / (MS_seed**2 / (S - 1))``: few where seeds dominate, many where images do.
+
+    Parameters
+    ----------
+    first, second : [S, I] correctness in [0, 1] of the two rows: the same S >= 2 seeds, the same I >= 2 test images, in order.
+
+    References
+    ----------
+    Hillis, A comparison of denominator degrees of freedom methods for multiple observer ROC analysis, Statistics in Medicine 26 (2007).
+    """
+    d = np.asarray(first, dtype=float) - np.asarray(second, dtype=float)
+    if d.ndim != 2 or min(d.shape) < 2:
+        raise SSLBenchError(f"a crossed comparison needs [seeds >= 2, images >= 2] values of both rows, not arrays of shape {d.shape}")
+    seeds, images = d.shape
+    mean, by_seed, by_image = d.mean(), d.mean(axis=1), d.mean(axis=0)
+    ms_seed = images * float(((by_seed - mean) ** 2).sum()) / (seeds - 1)
+    ms_image = seeds * float(((by_image - mean) ** 2).sum()) / (images - 1)
+    rest = d - by_seed[:, None] - by_image[None, :] + mean
+    ms_rest = float((rest**2).sum()) / ((seeds - 1) * (images - 1))
+    numerator = ms_seed + max(ms_image - ms_rest, 0.0)
+    df = math.inf if ms_seed <= 1e-12 * numerator else numerator**2 / (ms_seed**2 / (seeds - 1))
+    return _compared(float(mean), numerator / (seeds * images), df, seeds, images, level)
+
+
+def _compared(mean: float, variance: float, df: float, seeds: int, images: int, level: float) -> Comparison:
+    error = math.sqrt(variance)
+    if error <= 1e-12 * max(1.0, abs(mean)):  # every seed gave the same difference
+        return Comparison(mean, mean, mean, 1.0 if abs(mean) < 1e-12 else 0.0, seeds, images)
+    reference = stats.norm if math.isinf(df) else stats.t(df)
+    half = float(reference.ppf((1 + level) / 2)) * error
+    return Comparison(mean, mean - half, mean + half, float(2 * reference.sf(abs(mean) / error)), seeds, images)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Holm's step-down adjusted p-values, in the order given: those at or below 0.05 hold together at 5 %.
+
+    >>> holm([0.01, 0.04, 0.03])
+    [0.03, 0.06, 0.06]
+    """
+    adjusted, reached = [0.0] * len(p_values), 0.0
+    for rank, at in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
+        reached = max(reached, min(1.0, (len(p_values) - rank) * p_values[at]))
+        adjusted[at] = reached
+    return adjusted
+
+
+def rank_correlation(first: Sequence[float], second: Sequence[float]) -> tuple[float, float]:
+    """Kendall's tau-b and its exact two-sided p (all orders alike likely; ties kept as they are).
+
+    Parameters
+    ----------
+    first, second : [N] values of the same rows, N >= 2.
+    """
+    tied = len(set(first)) < len(first) or len(set(second)) < len(second)
+    if not tied:
+        found = stats.kendalltau(first, second, method="exact")
+        return float(found.statistic), float(found.pvalue)
+    if len(set(first)) == 1 or len(set(second)) == 1:
+        return math.nan, math.nan
+    # scipy's exact distribution knows no ties; up to 8 rows every order is tried, above that 9,999 fixed random ones.
+    test = stats.permutation_test(
+        (list(first),), lambda order: stats.kendalltau(order, second).statistic, permutation_type="pairings",
+        n_resamples=40_320 if len(first) <= 8 else 9_999, rng=np.random.default_rng(0),
+    )
+    return float(stats.kendalltau(first, second).statistic), float(test.pvalue)

@@ -1,0 +1,197 @@
+"""The comparison table as data: columns, rows, cells and marks; how it looks is in ``terminal.py`` and ``formats.py``."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+from ssl_bench.report.published import Published
+
+if TYPE_CHECKING:
+    from rich.text import Text
+
+    from ssl_bench.report.frame import Results
+
+BLOCKS = {"pretext": "", "baseline": "without pretraining", "labels": "with all labels"}
+
+
+@dataclass(frozen=True)
+class Column:
+    """What a column shows. ``key`` names it in the csv; ``unit`` "%" means fractions shown in per cent."""
+
+    key: str
+    group: str
+    title: str
+    evaluator: str = ""  #: "" for facts of the pretraining
+    metric: str = ""
+    stage: str = ""  #: a stage, "best" (chosen on validation), "code" (any other representation) or "" (whatever is there)
+    labels: float | None = None
+    split: str = "test"
+    unit: str = "%"
+    digits: int = 1
+    folds: bool = False  #: goes to a second table where the terminal is narrow
+
+
+@dataclass
+class Entry:
+    """One cell of the table.
+
+    ``values`` holds one number a seed (label draws averaged). ``interval`` says what low and high are: "binomial" over test images, "t" over
+    seeds, "" where there is none.
+    """
+
+    status: Literal["value", "none", "missing", "failed"] = "none"
+    values: dict[int, float] = field(default_factory=dict)
+    low: float = math.nan
+    high: float = math.nan
+    interval: Literal["", "binomial", "t"] = ""
+    images: int = 0
+    draws: int = 0
+    stage: str = ""  #: the stage chosen, where the column does not say it
+    equal: bool = False  #: cannot be told apart from the best pretrained row, or is that row with others beside it
+    best: bool = False  #: highest mean among the pretrained rows, where three or more seeds allow saying so
+    below: bool = False  #: mean below random's
+
+    @property
+    def value(self) -> float:
+        return sum(self.values.values()) / len(self.values) if self.values else math.nan
+
+    def text(self, column: Column) -> str:
+        """As printed: "88.4 ±0.6 s4=", both values of two seeds, "-", "…" or "failed"."""
+        if self.status != "value":
+            return {"none": "-", "missing": "…", "failed": "failed"}[self.status]
+        if column.unit == "%" and len(self.values) == 2 and len(set(self.values.values())) == 2:
+            number = ", ".join(_number(self.values[seed], column) for seed in sorted(self.values))
+        else:
+            number = _number(self.value, column)
+        if self.interval:
+            number += f" ±{_number((self.high - self.low) / 2, column)}"
+        return number + (f" {self.stage}" if self.stage else "") + ("=" if self.equal else "") + ("▾" if self.below else "")
+
+
+def _number(value: float, column: Column) -> str:
+    if column.unit == "%":
+        return f"{100 * value:.{column.digits}f}"
+    if value == 0:
+        return "0"
+    return f"{value:.{column.digits}f}" if value < 10 else f"{value:,.0f}"
+
+
+@dataclass
+class Line:
+    """A row of the table. ``failures`` are sentences; a row without any number shows them in place of its cells."""
+
+    row: str
+    name: str  #: as shown: a variant says so, a pretext task that was given labels carries a dagger
+    task: str
+    block: Literal["pretext", "baseline", "labels"]
+    uses_labels: bool = False
+    variant: str = ""
+    cells: dict[str, Entry] = field(default_factory=dict)
+    failures: list[str] = field(default_factory=list)
+
+    @property
+    def empty(self) -> bool:
+        return not any(cell.status == "value" for cell in self.cells.values())
+
+
+@dataclass(frozen=True)
+class PairwiseResult:
+    """One paired comparison of two pretrained rows; p is Holm-adjusted over all pairs of its column."""
+
+    column: str
+    first: str
+    second: str
+    difference: float
+    low: float
+    high: float
+    p: float
+    p_holm: float
+    seeds: int
+    images: int
+
+
+@dataclass
+class Section:
+    """The table of one labelled set."""
+
+    data: str
+    columns: list[Column]
+    lines: list[Line]
+    comparisons: list[PairwiseResult] = field(default_factory=list)
+
+    def blocks(self) -> Iterable[tuple[str, list[Line]]]:
+        """Heading ("" for the first block) and rows, in the order shown; empty blocks are left out."""
+        for block, heading in BLOCKS.items():
+            lines = [line for line in self.lines if line.block == block]
+            if lines:
+                yield heading, lines
+
+
+@dataclass
+class Table:
+    """A finished table. Build it with ``Results.table()``."""
+
+    name: str
+    title: list[str]  #: parts of the first line
+    validation: bool
+    sections: list[Section]
+    legend: list[tuple[str, str]]  #: (sign or word, what it means)
+    warnings: list[str] = field(default_factory=list)
+    published: list[Published] = field(default_factory=list)
+    agreement: list[str] = field(default_factory=list)
+
+    def terminal(self, width: int = 120) -> str:
+        """Plain text of at most ``width`` columns where the names allow it; fine-tuning goes to a second table below 120."""
+        from ssl_bench.report.terminal import terminal
+
+        return "\n".join(text for _, text in terminal(self, width)) + "\n"
+
+    def markdown(self) -> str:
+        """GitHub-flavoured Markdown."""
+        from ssl_bench.report.formats import markdown
+
+        return markdown(self)
+
+    def csv(self) -> str:
+        """Plain numbers, one line a row and column: value, low, high and n. Accuracies are fractions."""
+        from ssl_bench.report.formats import csv
+
+        return csv(self)
+
+    def latex(self) -> str:
+        """A ``tabular`` for booktabs."""
+        from ssl_bench.report.formats import latex
+
+        return latex(self)
+
+    def html(self, figures: Iterable[str] = ()) -> str:
+        """One page without scripts; ``figures`` are addresses of pictures to show below the table."""
+        from ssl_bench.report.formats import html
+
+        return html(self, list(figures))
+
+    def __str__(self) -> str:
+        return self.terminal()
+
+    def __rich__(self) -> Text:
+        """For a rich console: the terminal's text, never read as markup."""
+        from rich.console import Console
+        from rich.text import Text
+
+        from ssl_bench.report.terminal import terminal
+
+        styles = {"title": "bold", "heading": "dim", "legend": "dim", "published": "italic dim", "warning": "bold yellow", "failure": "red"}
+        text = Text(no_wrap=True, overflow="ignore")
+        for style, line in terminal(self, max(60, Console().width)):
+            text.append(line + "\n", style=styles.get(style, ""))
+        return text
+
+
+def build_table(results: Results, wide: bool = False) -> Table:
+    """The table of a run, from its records alone."""
+    from ssl_bench.report.build import build
+
+    return build(results, wide)

@@ -1,0 +1,308 @@
+"""What a user writes: a matrix and its parts. Unknown keys are refused with the nearest known one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from ssl_bench.errors import SpecError, did_you_mean
+
+BASELINES = ("random", "pixels", "pca", "supervised")
+
+
+class Model(BaseModel):
+    """Base of everything a user writes."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+M = TypeVar("M", bound=BaseModel)
+
+
+def parse(model: type[M], value: Any, where: str) -> M:
+    """``model`` from plain data; a SpecError names every wrong key and value, and what would be allowed."""
+    try:
+        return model.model_validate(value)
+    except ValidationError as error:
+        raise SpecError("\n".join(_explain(model, problem, where) for problem in error.errors())) from None
+
+
+def _explain(model: type[BaseModel], problem: Any, where: str) -> str:
+    path = [str(part) for part in problem["loc"]]
+    if problem["type"] == "extra_forbidden":
+        owner: Any = model
+        for part in path[:-1]:
+            field = getattr(owner, "model_fields", {}).get(part)
+            owner = field.annotation if field is not None else owner
+        known = getattr(owner, "model_fields", model.model_fields)
+        return f"{where}: unknown key {'.'.join(path)!r}; {did_you_mean(path[-1], known)}"
+    if problem["type"] == "missing":
+        return f"{where}: {'.'.join(path)!r} is missing"
+    message = problem["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
+    prefix = f"{where}: {'.'.join(path)} = {problem['input']!r}: " if path else f"{where}: "
+    return prefix + (f"should be {message}" if problem["msg"].startswith("Input should be") else message)
+
+
+class Recipe(Model):
+    """How one task is optimised. ``learning_rate`` is the peak value as applied, not scaled by anything later."""
+
+    optimizer: Literal["adamw", "sgd", "lars"] = "adamw"
+    learning_rate: float = Field(default=1e-3, gt=0)
+    weight_decay: float = Field(default=0.01, ge=0)  #: never on biases and norms
+    batch_size: int = Field(default=256, ge=1)  #: images a step (a task may make several views of each)
+    warmup: float = Field(default=0.1, ge=0, lt=1)  #: share of the steps over which the learning rate rises linearly
+    schedule: Literal["cosine", "steps", "constant"] = "cosine"
+    milestones: tuple[float, ...] = ()  #: for "steps": shares of the run after which the rate is multiplied by gamma
+    gamma: float = Field(default=0.1, gt=0, le=1)
+    momentum: float = Field(default=0.9, ge=0, lt=1)  #: sgd and lars
+    nesterov: bool = False  #: sgd and lars
+    betas: tuple[float, float] = (0.9, 0.999)  #: adamw
+    trust_coefficient: float = Field(default=0.001, gt=0)  #: lars
+    clip_norm: float | None = Field(default=None, gt=0)  #: gradient norm
+
+
+class BackboneSpec(Model):
+    """A timm ResNet and how it is changed for small images."""
+
+    name: str = "resnet18"
+    width: float = Field(default=1.0, gt=0, le=4)  #: scales every layer, the stem too
+    stem: Literal["auto", "3x3", "timm"] = "auto"  #: auto: 3x3 without max-pool up to 96 px, timm's own above
+    stem_stride: Literal[1, 2] | None = None  #: of the 3x3 stem; None: 1 up to 32 px, 2 up to 96 px
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_name(cls, value: Any) -> Any:
+        return {"name": value} if isinstance(value, str) else value
+
+
+class SourceSpec(Model):
+    """Where images come from: a source name, and for a folder optional labels and test share."""
+
+    source: str
+    labels: str | None = None  #: csv with columns file, label (and the group column) for a folder
+    group: str | None = None  #: column whose values never straddle two splits
+    test: float | None = Field(default=None, gt=0, lt=1)  #: share held out as test where the source has none
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_name(cls, value: Any) -> Any:
+        return {"source": value} if isinstance(value, str) else value
+
+
+class Limit(Model):
+    """At most this many images of train and of test (class-balanced, the same ones every time)."""
+
+    train: int | None = Field(default=None, ge=1)
+    test: int | None = Field(default=None, ge=1)
+
+
+class DataSpec(Model):
+    """Images to pretrain on and images to judge on; one source plays both roles unless two are given."""
+
+    pretrain: SourceSpec
+    evaluate: tuple[SourceSpec, ...]
+    size: int | None = Field(default=None, ge=8, le=1024)  #: side in pixels; None: the source's own
+    fit: Literal["crop", "pad", "squash"] = "crop"  #: how a non-square image becomes square
+    skip_unreadable: bool = False  #: leave unreadable images out and count them, instead of stopping
+    limit: Limit = Limit()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_source(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            value = {"source": value}
+        if not isinstance(value, Mapping):
+            return value
+        value = dict(value)
+        own = {key: value.pop(key) for key in ("source", "labels", "group", "test") if key in value}
+        if own:
+            if "pretrain" in value or "evaluate" in value:
+                raise ValueError("data has both `source` and `pretrain`/`evaluate`; give one of the two forms")
+            value |= {"pretrain": own, "evaluate": [own]}
+        elif "pretrain" in value and "evaluate" not in value:
+            value["evaluate"] = [value["pretrain"]]
+        elif "evaluate" in value and "pretrain" not in value:
+            raise ValueError("data.evaluate is given without data.pretrain; name the images to pretrain on")
+        if isinstance(value.get("evaluate"), (str, Mapping)):
+            value["evaluate"] = [value["evaluate"]]
+        if isinstance(value.get("limit"), int):
+            value["limit"] = {"train": value["limit"], "test": value["limit"]}
+        return value
+
+
+class PretrainSpec(Model):
+    """The budget every row gets, and settings that hold for all rows unless a task says otherwise."""
+
+    epochs: float | None = Field(default=None, gt=0)
+    images: int | None = Field(default=None, ge=1)  #: images seen, instead of epochs
+    preset: Literal["auto", "short", "paper"] = "auto"
+    batch_size: int | None = Field(default=None, ge=1)  #: for every task that names none itself
+    checkpoint_seconds: float = Field(default=120.0, gt=0)  #: does not enter a cell's id
+    monitor: int = Field(default=10, ge=0)  #: validation kNN looks a run; does not enter a cell's id
+
+    @model_validator(mode="after")
+    def _one_budget(self) -> PretrainSpec:
+        if (self.epochs is None) == (self.images is None):
+            raise ValueError("pretrain needs exactly one of `epochs` and `images`")
+        return self
+
+
+class Choose(Model):
+    """Candidates for one option, tried with one seed and chosen on validation."""
+
+    choose: tuple[Any, ...] = Field(min_length=2)
+
+
+class TaskSpec(Model):
+    """A row: a task, its options and recipe settings as written, and the name the row is shown under."""
+
+    task: str
+    options: dict[str, Any] = {}  #: task options and recipe settings together; validated against the task
+    row: str
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short_forms(cls, value: Any) -> Any:
+        value = _named(value, "task")
+        if "row" not in value and isinstance(value.get("options"), Mapping) and "row" in value["options"]:
+            options = dict(value["options"])
+            value = value | {"row": options.pop("row"), "options": options}
+        return {"row": value.get("task"), **value}
+
+
+class EvaluatorSpec(Model):
+    """An evaluator and its options as written; validated against the evaluator."""
+
+    evaluator: str
+    options: dict[str, Any] = {}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short_forms(cls, value: Any) -> Any:
+        return _named(value, "evaluator")
+
+
+def _named(value: Any, kind: str) -> dict[str, Any]:
+    """`name`, `{name: {option: value}}` or the long form, as the long form."""
+    if isinstance(value, str):
+        return {kind: value}
+    if isinstance(value, Mapping) and kind in value:
+        return dict(value)
+    if isinstance(value, Mapping) and len(value) == 1:
+        name, options = next(iter(value.items()))
+        if options is not None and not isinstance(options, Mapping):
+            raise ValueError(f"{kind} {name!r} is followed by {options!r}; options are written as {{option: value}}")
+        return {kind: name, "options": dict(options or {})}
+    raise ValueError(f"{value!r} names no {kind}; write its name, or {{name: {{option: value}}}}")
+
+
+class Matrix(Model):
+    """A benchmark: (tasks + baselines) x seeds, pretrained alike, each judged by every evaluator."""
+
+    name: str = Field(min_length=1)
+    data: DataSpec
+    backbone: BackboneSpec = BackboneSpec()
+    seeds: tuple[int, ...] = (0,)
+    pretrain: PretrainSpec
+    tasks: tuple[TaskSpec, ...] = ()
+    baselines: tuple[TaskSpec, ...] = tuple(TaskSpec(task=name, row=name) for name in BASELINES)
+    evaluate: tuple[EvaluatorSpec, ...] = Field(min_length=1)
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+
+    @field_validator("name")
+    @classmethod
+    def _plain_name(cls, value: str) -> str:
+        if value in (".", "..") or any(c in value for c in "/\\\0") or not value.isprintable():
+            raise ValueError("a matrix's name becomes a folder's; leave out slashes and control characters")
+        return value
+
+    @field_validator("seeds")
+    @classmethod
+    def _seeds(cls, value: tuple[int, ...]) -> tuple[int, ...]:
+        if not value or len(set(value)) != len(value) or min(value) < 0:
+            raise ValueError("seeds are one or more different numbers from 0 up")
+        return value
+
+    @model_validator(mode="after")
+    def _rows_differ(self) -> Matrix:
+        rows = [spec.row for spec in (*self.tasks, *self.baselines)]
+        for row in rows:
+            if rows.count(row) > 1:
+                raise ValueError(f"two rows are called {row!r}; give one of them another `row:`")
+        names = [repr(spec.model_dump()) for spec in self.evaluate]
+        if len(set(names)) != len(names):
+            raise ValueError("the same evaluator is listed twice with the same options")
+        return self
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML whose numbers are what people expect (1e-3, 20_000) and whose keys are not given twice."""
+
+
+def _unique_mapping(loader: _Loader, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+    keys = [loader.construct_object(key, deep=True) for key, _ in node.value]  # type: ignore[no-untyped-call]
+    for key in keys:
+        if keys.count(key) > 1:
+            raise SpecError(f"line {node.start_mark.line + 1}: key {key!r} is given twice")
+    return {key: loader.construct_object(value, deep=True) for key, (_, value) in zip(keys, node.value, strict=True)}  # type: ignore[no-untyped-call]
+
+
+def _number(loader: _Loader, node: yaml.ScalarNode) -> float:
+    return float(str(node.value).replace("_", ""))
+
+
+_Loader.add_constructor("tag:yaml.org,2002:map", _unique_mapping)
+_Loader.add_constructor("!number", _number)
+import re as _re  # noqa: E402
+
+_Loader.add_implicit_resolver("!number", _re.compile(r"^[-+]?[0-9][0-9_]*(\.[0-9_]*)?[eE][-+]?[0-9]+$"), list("-+0123456789"))
+
+
+def read_yaml(text: str, where: str) -> Any:
+    """YAML text to plain data. Raises SpecError with the line of a syntax error or a doubled key."""
+    try:
+        return yaml.load(text, Loader=_Loader)
+    except SpecError as error:
+        raise SpecError(f"{where}: {error}") from None
+    except yaml.YAMLError as error:
+        raise SpecError(f"{where} is not valid YAML: {error}") from None
+
+
+def load_matrix(path: str | Path, sets: tuple[str, ...] = ()) -> Matrix:
+    """A matrix from a YAML file, with ``key.path=value`` settings applied on top."""
+    file = Path(path)
+    if not file.is_file():
+        raise SpecError(f"matrix file {str(path)!r} does not exist")
+    data = read_yaml(file.read_text(encoding="utf-8"), str(path))
+    if not isinstance(data, dict):
+        raise SpecError(f"{path} holds {type(data).__name__}, not a matrix (keys: {', '.join(Matrix.model_fields)})")
+    for setting in sets:
+        _apply(data, setting)
+    return parse(Matrix, data, str(path))
+
+
+def _apply(data: dict[str, Any], setting: str) -> None:
+    key, equals, text = setting.partition("=")
+    if not equals or not key:
+        raise SpecError(f"--set {setting!r}: write key=value, such as pretrain.epochs=8")
+    parts, value = key.split("."), read_yaml(text, f"--set {setting}")
+    if parts[0] not in Matrix.model_fields:
+        raise SpecError(f"--set {setting!r}: unknown key {parts[0]!r}; {did_you_mean(parts[0], Matrix.model_fields)}")
+    here = data
+    for at, part in enumerate(parts[:-1]):
+        inner = here.get(part)
+        if isinstance(inner, str) and part in ("backbone", "data"):
+            inner = {"name" if part == "backbone" else "source": inner}
+        if inner is None:
+            inner = {}
+        if not isinstance(inner, dict):
+            raise SpecError(f"--set {setting!r}: {'.'.join(parts[: at + 1])} is {inner!r}, which has no key {parts[at + 1]!r}")
+        here[part] = dict(inner)
+        here = here[part]
+    if parts[0] == "pretrain" and parts[-1] in ("epochs", "images"):
+        here.pop("images" if parts[-1] == "epochs" else "epochs", None)
+    here[parts[-1]] = value

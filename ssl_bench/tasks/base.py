@@ -1,0 +1,140 @@
+"""What a pretext task is: options, views, a loss. Everything else has a default."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from pydantic import ConfigDict
+from torch import Tensor, nn
+
+from ssl_bench.data.batches import Batch
+from ssl_bench.errors import SpecError
+from ssl_bench.spec import Model, Recipe
+
+LONG_RUN_STEPS = 20_000  # below this a recipe written for hundreds of epochs ranks optimisers, not tasks
+
+
+class TaskOptions(Model):
+    """Base of a task's options: typed, documented (``#:`` comments or Field descriptions), validated, part of the cell's id."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        taken = (set(Recipe.model_fields) | {"row", "task", "options", "recipe", "init"}) & set(vars(cls).get("__annotations__", {}))
+        if taken:
+            raise SpecError(f"option {sorted(taken)[0]!r} of {cls.__qualname__} has the name of a training setting; choose another")
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What a task may know about its run when it is built.
+
+    ``sample(n)`` gives the same n pretraining images every time, float [n, 3, S, S] in [0, 1], without labels (fewer when
+    the set is smaller). ``num_classes`` is None unless the task declares ``uses_labels``.
+    """
+
+    image_size: int
+    steps: int
+    batch_size: int
+    num_images: int
+    num_classes: int | None
+    sample: Callable[[int], Tensor]
+
+
+class PretextTask(nn.Module):
+    """Base class of every pretext task and baseline.
+
+    A subclass sets ``name``, writes ``views`` and ``forward``, and usually ``__init__`` (heads) and ``Options``.
+    It may use torch's ordinary random functions anywhere: the loop seeds them per step, so a resumed run equals an
+    uninterrupted one.
+    """
+
+    name: ClassVar[str]
+    version: ClassVar[int] = 1  #: raise it when a change can change a number
+    Options: ClassVar[type[TaskOptions]] = TaskOptions
+    uses_labels: ClassVar[bool] = False  #: labels reach a batch only where this is set; the row is then marked everywhere
+    columns: ClassVar[frozenset[str]] = frozenset()  #: extra data columns that ``batch.extra`` must hold
+    phases: ClassVar[tuple[str, ...]] = ("main",)  #: one optimiser each, stepped in order
+    trains: ClassVar[bool] = True  #: False: a baseline that is judged as it is built
+    trainable: ClassVar[bool] = True  #: False: not a network that could be fine-tuned (pixels, PCA)
+    min_image_size: ClassVar[int] = 1
+    short_learning_rate: ClassVar[float] = 1e-3  #: chosen on validation, see benchmarks/short_learning_rates.yaml
+
+    def __init__(self, backbone: nn.Module, options: TaskOptions, setup: Setup) -> None:
+        super().__init__()
+        self.backbone: Any = backbone
+        self.options: Any = options
+        self.setup = setup
+        self.progress = 0.0  # share of the run that is done, set by the loop before every step
+
+    def views(self, batch: Batch) -> Any:
+        """Whole-batch views, without gradient: ``batch.images`` is float [B, 3, H, W] in [0, 1]. Returns any tree of tensors."""
+        raise NotImplementedError(f"{type(self).__name__} must define views(self, batch)")
+
+    def forward(self, views: Any, phase: str = "main") -> dict[str, Tensor]:
+        """Views to ``{"loss": scalar, ...}``; further scalars (``accuracy``) enter the curves. A task of one phase may leave ``phase`` out of its signature."""
+        raise NotImplementedError(f"{type(self).__name__} must define forward(self, views)")
+
+    @classmethod
+    def recipe(cls, options: Any, image_size: int, steps: int) -> Recipe:
+        """How to optimise: ``steps`` is the length of the run at 256 images a step."""
+        return cls.paper_recipe(options, image_size) if steps >= LONG_RUN_STEPS else cls.short_recipe(options, image_size)
+
+    @classmethod
+    def short_recipe(cls, options: Any, image_size: int) -> Recipe:
+        """The same optimiser for every task where runs are short; only the learning rate is the task's own."""
+        return Recipe(optimizer="adamw", learning_rate=cls.short_learning_rate, weight_decay=0.01, batch_size=128, warmup=0.1)
+
+    @classmethod
+    def paper_recipe(cls, options: Any, image_size: int) -> Recipe:
+        """The published setting for long runs; the short one unless a task overrides it."""
+        return cls.short_recipe(options, image_size)
+
+    @classmethod
+    def build_backbone(cls, make: Callable[..., nn.Module], options: Any) -> nn.Module:
+        """``make()`` gives the matrix's backbone; ``make(input="lightness")`` one that sees lightness only."""
+        return make()
+
+    @classmethod
+    def check(cls, options: Any, images: Any) -> None:
+        """Refuse data that cannot work (DataError), before any training: ``images`` is the pretraining ImageSet."""
+
+    def phase_parameters(self, phase: str) -> list[tuple[str, nn.Parameter]]:
+        """The named parameters that a phase's optimiser steps; all of them unless overridden."""
+        return [(name, parameter) for name, parameter in self.named_parameters() if parameter.requires_grad]
+
+    def after_step(self) -> None:
+        """Called after every optimiser step: momentum networks, queues, projections."""
+
+    def chance_loss(self) -> float | None:
+        """The loss of a guess, where it is known; combinations scale by it."""
+        return None
+
+    def chance_accuracy(self) -> float | None:
+        """The accuracy of a guess, where the task reports an accuracy that noise cannot raise."""
+        return None
+
+    def evaluated(self) -> nn.Module:
+        """The backbone to judge."""
+        return self.backbone
+
+    def codes(self, images: Tensor) -> Mapping[str, Tensor]:
+        """Other representations to probe beside the backbone's: name -> [B, D]."""
+        return {}
+
+    def describe(self) -> Mapping[str, Any]:
+        """Facts about the built task worth printing and recording, such as the size of a code."""
+        return {}
+
+    def diagnose(self, images: Tensor) -> Mapping[str, float]:
+        """Label-free facts about the trained task on validation images, such as the active units of a VAE."""
+        return {}
+
+    @torch.no_grad()
+    def preview(self, batch: Batch) -> Mapping[str, Tensor]:
+        """Pictures of what the task sees, is asked and answers: name -> float [N, 3, H, W] in [0, 1]."""
+        return {"images": batch.images}

@@ -1,0 +1,107 @@
+"""SimCLR: which of the other views shows the same image? (Chen, Kornblith, Norouzi, Hinton, 2020, arXiv:2002.05709)"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import torch
+from lightly.loss import NTXentLoss
+from lightly.models.modules import SimCLRProjectionHead
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ssl_bench.data.batches import Batch
+from ssl_bench.errors import SpecError
+from ssl_bench.spec import Recipe
+from ssl_bench.tasks.base import PretextTask, Setup, TaskOptions
+from ssl_bench.transforms import color_jitter, gaussian_blur, random_grayscale, random_resized_crop
+
+SMALL = 32  # px; up to here the paper's CIFAR-10 setting holds: half the colour strength, no blur, temperature 0.5
+
+
+class SimCLROptions(TaskOptions):
+    """Options of ``simclr``; what is None follows the image size."""
+
+    temperature: float | None = Field(default=None, gt=0)  #: of NT-Xent; None: 0.5 up to 32 px, 0.1 above
+    strength: float | None = Field(default=None, ge=0, le=2.5)  #: s of the colour distortion; None: 0.5 up to 32 px, 1 above
+    blur: bool | None = None  #: blur half of the views; None: above 32 px only
+    min_scale: float = Field(default=0.08, gt=0, le=1)  #: smallest crop, as a share of the image's area
+    interpolation: Literal["bilinear", "bicubic"] = "bicubic"  #: of the crop
+    hidden: int | None = Field(default=None, ge=1)  #: width of the projection head; None: as wide as the features
+    projection: int = Field(default=128, ge=2)  #: dimensions in which views are compared
+
+
+class SimCLR(PretextTask):
+    """Tell the two views of an image from the views of all others (Chen et al., 2020).
+
+    Algorithm 1: two independent draws of crop, flip, colour distortion, grey and blur; a projection head of two layers;
+    NT-Xent over the 2 B views of a batch. ``accuracy`` is how often a view's partner is the most similar of all others.
+    """
+
+    name = "simclr"
+    Options = SimCLROptions
+    min_image_size = 8
+
+    def __init__(self, backbone: nn.Module, options: SimCLROptions, setup: Setup) -> None:
+        super().__init__(backbone, options, setup)
+        if setup.batch_size < 2:
+            raise SpecError(f"simclr: batch_size {setup.batch_size} leaves no other image to tell from; allowed is 2 and more")
+        small = setup.image_size <= SMALL
+        self.strength = options.strength if options.strength is not None else (0.5 if small else 1.0)
+        self.blur = options.blur if options.blur is not None else not small
+        self.temperature = options.temperature or (0.5 if small else 0.1)
+        features = self.backbone.num_features
+        self.projection_head = SimCLRProjectionHead(features, options.hidden or features, options.projection)
+        self.criterion = NTXentLoss(self.temperature)
+
+    def views(self, batch: Batch) -> Tensor:
+        """Two views of every image, float [2 B, 3, S, S]: all first views, then all second ones."""
+        return torch.cat([self._view(batch.images), self._view(batch.images)])
+
+    def _view(self, images: Tensor) -> Tensor:
+        s = self.strength
+        view = random_resized_crop(images, scale=(self.options.min_scale, 1.0), flip=0.5, interpolation=self.options.interpolation)
+        view = color_jitter(view, 0.8 * s, 0.8 * s, 0.8 * s, 0.2 * s, p=0.8)
+        view = random_grayscale(view, 0.2)
+        return gaussian_blur(view) if self.blur else view
+
+    def forward(self, views: Tensor, phase: str = "main") -> dict[str, Tensor]:
+        """NT-Xent in single precision, and how often the partner is found."""
+        projected = self.projection_head(self.backbone(views))
+        with torch.autocast(views.device.type, enabled=False):
+            first, second = projected.float().chunk(2)
+            return {"loss": self.criterion(first, second), "accuracy": partner_found(first.detach(), second.detach())}
+
+    @classmethod
+    def paper_recipe(cls, options: Any, image_size: int) -> Recipe:
+        """LARS at batch 512: 1.0 x B / 256 at CIFAR size, 0.075 x sqrt(B) above, with 10 epochs of 200 as warm-up."""
+        batch_size = 512
+        rate = batch_size / 256 if image_size <= SMALL else 0.075 * math.sqrt(batch_size)
+        return Recipe(
+            optimizer="lars", learning_rate=rate, weight_decay=1e-6, batch_size=batch_size, warmup=0.05, schedule="cosine", trust_coefficient=0.001,
+        )
+
+    def chance_loss(self) -> float:
+        return math.log(2 * self.setup.batch_size - 1)
+
+    def describe(self) -> Mapping[str, Any]:
+        """What the image size decided."""
+        return {"temperature": self.temperature, "strength": self.strength, "blur": self.blur}
+
+    @torch.no_grad()
+    def preview(self, batch: Batch) -> Mapping[str, Tensor]:
+        """The images and two views of each."""
+        first, second = self.views(batch).chunk(2)
+        return {"images": batch.images, "first view": first, "second view": second}
+
+
+@torch.no_grad()
+def partner_found(first: Tensor, second: Tensor) -> Tensor:
+    """Share of the 2 B views whose partner is the most similar (cosine) of the 2 B - 1 others; ``first``, ``second`` [B, D]."""
+    z = F.normalize(torch.cat([first, second]))
+    similarity = (z @ z.T).fill_diagonal_(-torch.inf)
+    partner = torch.arange(len(z), device=z.device).roll(len(first))
+    return (similarity.argmax(1) == partner).float().mean()

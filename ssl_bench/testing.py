@@ -1,0 +1,128 @@
+"""The public battery: what every pretext task, ours or a plugin's, has to hold.
+
+In a test of your own::
+
+    import pytest
+    from ssl_bench.testing import task_checks
+
+    @pytest.mark.parametrize("check", task_checks(MyTask))
+    def test_my_task(check):
+        check()
+
+From the command line: ``ssl-bench check-task my_task.py``.
+"""
+
+from __future__ import annotations
+
+import time
+import unittest
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from ssl_bench._bench import Bench, Check, CheckFailed, CheckWarning, NotApplicable
+from ssl_bench._checks import checks_for
+from ssl_bench.registry import TASKS
+from ssl_bench.tasks.base import PretextTask
+
+__all__ = ["CheckFailed", "CheckResult", "CheckWarning", "TaskCheck", "check_task", "task_checks"]
+
+
+@dataclass(frozen=True)
+class CheckResult:
+    """What one check found. ``message`` says what was seen and, unless it passed, what to do about it."""
+
+    name: str
+    status: Literal["passed", "warning", "failed", "skipped"]
+    message: str
+    seconds: float
+
+    def __bool__(self) -> bool:
+        return self.status != "failed"
+
+
+class TaskCheck:
+    """One check of one task, ready to call; pytest shows it under the check's name.
+
+    Raises
+    ------
+    CheckFailed : with what to do; a warning is issued as CheckWarning, and what does not apply to the task counts as skipped.
+    """
+
+    def __init__(self, check: Check, bench: Bench) -> None:
+        self.name = self.__name__ = check.name
+        self.__doc__ = check.about
+        self._check, self._bench = check, bench
+
+    def __call__(self) -> None:
+        result = self.run()
+        if result.status == "failed":
+            raise CheckFailed(f"{self._bench.name}: {self.name}: {result.message}")
+        if result.status == "warning":
+            warnings.warn(f"{self._bench.name}: {self.name}: {result.message}", CheckWarning, stacklevel=2)
+        if result.status == "skipped":
+            raise unittest.SkipTest(result.message)
+
+    def run(self) -> CheckResult:
+        """The check's result, without raising."""
+        started = time.perf_counter()
+        status: Literal["passed", "warning", "failed", "skipped"] = "passed"
+        try:
+            message = self._check.run(self._bench)
+        except NotApplicable as reason:
+            status, message = "skipped", str(reason)
+        except CheckWarning as warning:
+            status, message = "warning", str(warning)
+        except CheckFailed as failure:
+            status, message = "failed", str(failure)
+        return CheckResult(self.name, status, message, time.perf_counter() - started)
+
+    def __repr__(self) -> str:
+        return f"TaskCheck({self._bench.name!r}, {self.name!r})"
+
+
+def task_checks(
+    task: type[PretextTask] | str, options: Mapping[str, Any] | None = None, image_size: int | None = None, *, noise: bool = False
+) -> list[TaskCheck]:
+    """The checks that apply to a task, for ``pytest.mark.parametrize``.
+
+    Parameters
+    ----------
+    task : a class, or the name of a registered task.
+    options : task options that differ from the defaults.
+    image_size : side in pixels of the embedded shapes it is checked on; the smallest that the task allows, at least 32, when None.
+    noise : also train on pure noise and see whether the accuracy is that of a guess (the slowest check: some ten seconds more).
+
+    Raises
+    ------
+    SpecError : no task of this name.
+    """
+    member = TASKS.get(task) if isinstance(task, str) else task
+    bench = Bench(member, options, image_size)
+    return [TaskCheck(check, bench) for check in checks_for(member, noise)]
+
+
+def check_task(
+    task: type[PretextTask] | str, options: Mapping[str, Any] | None = None, image_size: int | None = None, *, noise: bool = False
+) -> list[CheckResult]:
+    """Run the battery and return a result per check; nothing is raised for a check that fails.
+
+    Parameters as in ``task_checks``. A task that cannot be built fails the check "builds", and the checks after it are skipped.
+
+    >>> from ssl_bench.testing import check_task
+    >>> all(check_task("rotation"))  # doctest: +SKIP
+    True
+    """
+    results: list[CheckResult] = []
+    broken = ""
+    for check in task_checks(task, options, image_size, noise=noise):
+        if broken:
+            results.append(CheckResult(check.name, "skipped", f"needs what {broken!r} checks", 0.0))
+            continue
+        results.append(check.run())
+        if results[-1].status == "failed" and check.name in ("options", "builds"):
+            broken = check.name
+    return results
+
+

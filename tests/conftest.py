@@ -1,0 +1,30 @@
+"""What holds for every test: one thread, and caches that are not the user's."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+
+# Before torch or numpy is imported, here or in a subprocess: small networks gain nothing from threads that wait for each other.
+for _name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+    os.environ.setdefault(_name, "1")
+os.environ.setdefault("MPLBACKEND", "Agg")
+_CACHE = tempfile.TemporaryDirectory(prefix="ssl_bench_tests_")
+os.environ["SSL_BENCH_CACHE"] = os.environ["XDG_CACHE_HOME"] = _CACHE.name
+
+import pytest  # noqa: E402
+import torch  # noqa: E402
+
+torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+
+
+@pytest.fixture(autouse=True)
+def _own_random_state() -> Iterator[None]:
+    """A test that seeds torch must not decide what a later one draws."""
+    with torch.random.fork_rng():
+        yield
+
+
+def pytest_unconfigure() -> None:
+    _CACHE.cleanup()

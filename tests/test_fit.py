@@ -1,0 +1,232 @@
+"""The loop: same bits after a kill, honest failures, schedules and groups as declared."""
+
+from __future__ import annotations
+
+import math
+import os
+import pickle
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from toys import Brightness, build, noise_set
+from torch import nn
+from torch.nn import functional as F
+
+from ssl_bench.data.batches import Batches
+from ssl_bench.errors import Interrupted, SpecError, TrainingError, WeightsError
+from ssl_bench.fit import build_optimizer, choose_device, fit, learning_rate_at, measure_cost
+from ssl_bench.spec import Recipe
+
+RECIPE = Recipe(batch_size=16, learning_rate=1e-3)
+
+
+def train(steps: int = 6, seed: int = 0, task: Any = None, **settings: Any) -> tuple[Any, Any]:
+    task = build(seed=seed) if task is None else task
+    return task, fit(task, Batches(noise_set(), 16, seed), RECIPE, steps, seed=seed, **settings)
+
+
+def same(a: nn.Module, b: nn.Module) -> bool:
+    return all(torch.equal(x, y) for x, y in zip(a.state_dict().values(), b.state_dict().values(), strict=True))
+
+
+def test_same_seed_same_bits_and_another_seed_others() -> None:
+    assert same(train()[0], train()[0])
+    assert not same(train()[0], train(seed=1)[0])
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd", "lars"])
+def test_a_stopped_run_resumes_to_the_same_bits(tmp_path: Path, optimizer: str) -> None:
+    recipe = Recipe(batch_size=16, learning_rate=1e-2, optimizer=optimizer, weight_decay=1e-3)
+    whole, stopped = build(), build()
+    expected = fit(whole, Batches(noise_set(), 16, 0), recipe, 6, seed=0)
+    checkpoint, asked = tmp_path / "c.safetensors", iter([False, False, True])
+    with pytest.raises(Interrupted):
+        fit(stopped, Batches(noise_set(), 16, 0), recipe, 6, seed=0, checkpoint=checkpoint, stop=lambda: next(asked))
+    fresh = build(seed=5)  # other weights: everything must come from the checkpoint
+    found = fit(fresh, Batches(noise_set(), 16, 0), recipe, 6, seed=0, checkpoint=checkpoint)
+    assert same(whole, fresh)
+    assert fresh.steps_seen == 6
+    assert found.curves == expected.curves
+    assert found.images_seen == expected.images_seen == 96
+
+
+SCRIPT = """
+import sys, time, pathlib
+sys.path.insert(0, {tests!r})
+from test_fit import *
+task = build()
+fit(task, Batches(noise_set(), 16, 0), RECIPE, 40, seed=0, checkpoint=pathlib.Path({checkpoint!r}), checkpoint_seconds=0.0, looks=0,
+    on_progress=lambda p: (print(p.step, flush=True), time.sleep(0.02)))
+from safetensors.torch import save_file
+save_file({{k: v.contiguous() for k, v in task.state_dict().items()}}, {final!r})
+"""
+
+
+def test_kill_9_in_the_middle_then_resume_gives_the_same_bits(tmp_path: Path) -> None:
+    from safetensors.torch import load_file
+
+    def start(name: str) -> subprocess.Popen[str]:
+        script = SCRIPT.format(tests=str(Path(__file__).parent), checkpoint=str(tmp_path / f"{name}.ck"), final=str(tmp_path / f"{name}.final"))
+        return subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
+
+    whole, killed = start("whole"), start("killed")
+    assert killed.stdout is not None
+    while int(killed.stdout.readline()) < 9:
+        pass
+    os.kill(killed.pid, signal.SIGKILL)
+    killed.wait()
+    assert not (tmp_path / "killed.final").exists()
+    resumed = start("killed")
+    assert resumed.stdout is not None and int(resumed.stdout.readline()) >= 9  # went on, did not start again
+    resumed.communicate()
+    whole.communicate()
+    a, b = load_file(tmp_path / "whole.final"), load_file(tmp_path / "killed.final")
+    assert a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_a_checkpoint_of_another_run_a_pickle_and_damage_are_refused(tmp_path: Path) -> None:
+    checkpoint, asked = tmp_path / "c.safetensors", iter([False, True])
+    with pytest.raises(Interrupted):
+        train(checkpoint=checkpoint, stop=lambda: next(asked))
+    with pytest.raises(WeightsError, match="another run: seed is 0 there and 1 here"):
+        train(seed=1, checkpoint=checkpoint)
+    checkpoint.write_bytes(checkpoint.read_bytes()[:1000])
+    with pytest.raises(WeightsError, match="cannot be read"):
+        train(checkpoint=checkpoint)
+    checkpoint.write_bytes(pickle.dumps({"a": 1}))
+    with pytest.raises(WeightsError, match="pickled checkpoints are never opened"):
+        train(checkpoint=checkpoint)
+
+
+class Diverging(Brightness):
+    """Loses its senses at the fourth step."""
+
+    def forward(self, views: Any) -> dict[str, torch.Tensor]:
+        found = super().forward(views)
+        return {"loss": found["loss"] * float("nan")} if self.steps_seen >= 3 else found
+
+
+def test_a_loss_that_is_not_finite_names_task_step_and_last_values() -> None:
+    with pytest.raises(TrainingError, match=r"brightness: loss not finite at step 4; last finite values: loss 0\.\d+"):
+        train(task=build(Diverging))
+
+
+def test_learning_rate_against_the_formula() -> None:
+    recipe = Recipe(learning_rate=2.0, warmup=0.2)
+    rates = [learning_rate_at(recipe, step, 10) for step in range(10)]
+    assert rates[:2] == pytest.approx([1.0, 2.0])
+    assert rates[2:] == pytest.approx([1 + math.cos(math.pi * step / 8) for step in range(8)])
+    assert min(rates) > 0  # no step is wasted on a rate of zero
+    steps = Recipe(learning_rate=1.0, warmup=0, schedule="steps", milestones=(0.3, 0.6), gamma=0.2)
+    assert [learning_rate_at(steps, step, 10) for step in (0, 2, 3, 5, 6, 9)] == pytest.approx([1, 1, 0.2, 0.2, 0.04, 0.04])
+
+
+def test_biases_and_norms_are_not_decayed() -> None:
+    task = build()
+    for optimizer in ("adamw", "sgd", "lars"):
+        groups = build_optimizer(task.phase_parameters("main"), Recipe(optimizer=optimizer, weight_decay=0.1)).param_groups
+        assert {len(p.shape) > 1 for p in groups[0]["params"]} == {True} and groups[0]["weight_decay"] == 0.1
+        assert {len(p.shape) > 1 for p in groups[1]["params"]} == {False} and groups[1]["weight_decay"] == 0
+        assert sum(len(g["params"]) for g in groups) == len(list(task.parameters()))
+
+
+def test_cost_counts_passes_and_flops() -> None:
+    batch = Batches(noise_set(), 16, 0).batch(0)
+
+    class Twice(Brightness):
+        """Two passes, one of them at half size."""
+
+        def forward(self, views: Any) -> dict[str, torch.Tensor]:
+            images, target = views
+            small = F.avg_pool2d(images, 2)
+            return {"loss": F.mse_loss(self.head(self.backbone(images) + self.backbone(small))[:, 0], target)}
+
+    assert measure_cost(build(), batch).passes == 1.0
+    task = build(Twice)
+    before = {name: tensor.clone() for name, tensor in task.state_dict().items()}
+    assert measure_cost(task, batch).passes == 1.25
+    assert all(torch.equal(before[name], tensor) for name, tensor in task.state_dict().items())
+
+    class Line(Brightness):
+        """A network whose FLOPs are known: 3072 -> 8 -> 1."""
+
+        @classmethod
+        def build_backbone(cls, make: Any, options: Any) -> nn.Module:
+            network = nn.Sequential(nn.Flatten(), nn.Linear(3072, 8))
+            network.num_features = 8
+            return network
+
+    forward_and_weights = 2 * (2 * 3072 * 8 + 2 * 8)  # products with data and for weight gradients
+    assert measure_cost(build(Line), batch).flops == forward_and_weights + 2 * 8  # and the gradient that flows into the 8
+
+
+class Duel(Brightness):
+    """Two phases with parameters of their own."""
+
+    name = "duel"
+    phases = ("first", "second")
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.other = nn.Linear(self.backbone.num_features, 1)
+        self.order: list[str] = []
+
+    def phase_parameters(self, phase: str) -> list[tuple[str, nn.Parameter]]:
+        wanted = ("other.",) if phase == "second" else ("backbone.", "head.")
+        return [(name, p) for name, p in self.named_parameters() if name.startswith(wanted)]
+
+    def forward(self, views: Any, phase: str = "first") -> dict[str, torch.Tensor]:  # type: ignore[override]
+        images, target = views
+        self.order.append(phase)
+        head = self.head if phase == "first" else self.other
+        features = self.backbone(images)
+        return {"loss": F.mse_loss(head(features if phase == "first" else features.detach())[:, 0], target)}
+
+
+def test_phases_are_stepped_in_order_and_recorded_apart() -> None:
+    task = build(Duel)
+    result = fit(task, Batches(noise_set(), 16, 0), RECIPE, 3, seed=0, cost=False)
+    assert task.order == ["first", "second"] * 3
+    assert {"first/loss", "second/loss"} <= set(result.curves)
+
+
+def test_monitor_looks_and_never_changes_the_run() -> None:
+    looked: list[int] = []
+
+    def monitor(backbone: nn.Module) -> float:
+        looked.append(1)
+        torch.rand(100)  # a monitor may draw at random
+        return 0.5
+
+    watched, result = train(steps=10, monitor=monitor, looks=5)
+    assert same(watched, train(steps=10)[0])
+    assert result.curves["knn"].step == [2, 4, 6, 8, 10] and len(looked) == 5
+
+
+def test_progress_and_time_split() -> None:
+    seen: list[Any] = []
+    _, result = train(on_progress=seen.append)
+    assert [p.step for p in seen] == list(range(1, 7)) and seen[-1].seconds_left == 0
+    parts = sum(seconds for name, seconds in result.seconds.items() if name != "total")
+    assert 0.5 * result.seconds["total"] < parts <= result.seconds["total"]
+    assert result.peak_memory > 1e7
+
+
+def test_no_steps_and_unknown_devices_are_refused() -> None:
+    with pytest.raises(SpecError, match="0 training steps"):
+        train(steps=0)
+    with pytest.raises(SpecError, match="unknown device 'gpu'"):
+        choose_device("gpu")
+
+
+def test_bf16_on_request_trains() -> None:
+    task, result = train(precision="bf16", steps=2)
+    assert math.isfinite(result.metrics["loss"])
+    assert {p.dtype for p in task.parameters()} == {torch.float32}
+
+

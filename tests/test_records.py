@@ -1,0 +1,58 @@
+"""Records: whole or not at all, safe names, ids that do not depend on the order of keys."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ssl_bench.errors import RecordError
+from ssl_bench.records import Curve, Environment, digest, read_record, safe_name, write_bytes, write_record
+
+PLAIN = st.recursive(st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(), lambda x: st.lists(x) | st.dictionaries(st.text(), x), max_leaves=8)
+
+
+@given(st.dictionaries(st.text(), PLAIN))
+def test_ids_do_not_depend_on_the_order_of_keys(value: dict[str, object]) -> None:
+    assert digest(value) == digest(dict(reversed(value.items())))
+    assert digest(value) != digest({**value, "one more": 1}) or value.get("one more") == 1
+
+
+@given(st.text(), st.text())
+def test_safe_names_are_one_harmless_component_and_keep_names_apart(a: str, b: str) -> None:
+    name = safe_name(a)
+    assert name and name not in (".", "..") and not set(name) - set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-")
+    assert not name.startswith(".") and len(name) < 100
+    assert (a == b) == (safe_name(a) == safe_name(b))
+
+
+def test_a_record_survives_a_failing_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "r.json"
+    write_record(path, Curve(step=[1], value=[2.0]))
+    import ssl_bench.records as records
+
+    def broken(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(records.os, "replace", broken)
+    with pytest.raises(OSError, match="No space"):
+        write_bytes(path, b"half")
+    assert read_record(path, Curve).value == [2.0]
+
+
+def test_newer_damaged_and_other_records_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "r.json"
+    path.write_text(json.dumps({"schema_version": 99}))
+    with pytest.raises(RecordError, match="newer ssl_bench"):
+        read_record(path, Curve)
+    path.write_text("{")
+    with pytest.raises(RecordError, match="cannot be read"):
+        read_record(path, Curve)
+    write_record(path, Curve())
+    with pytest.raises(RecordError, match="is not a Environment record"):
+        read_record(path, Environment)
+    with pytest.raises(RecordError, match="does not exist"):
+        read_record(tmp_path / "none.json", Curve)

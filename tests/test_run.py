@@ -1,0 +1,280 @@
+"""A matrix end to end on embedded images: resumable, honest about test, one failure never costs the rest."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import ssl_bench
+from ssl_bench.errors import Interrupted, SpecError
+from ssl_bench.matrix import cell_of
+from ssl_bench.records import EvaluationRecord, Pretraining, Run, read_record
+from ssl_bench.run import Observer, carry_out, prepare
+
+TINY: dict[str, Any] = {
+    "name": "tiny", "data": {"source": "shapes", "size": 32, "limit": {"train": 240, "test": 96}},
+    "backbone": {"name": "resnet18", "width": 0.125, "stem_stride": 2}, "pretrain": {"images": 96, "batch_size": 32, "monitor": 1},
+    "tasks": ["rotation"], "baselines": ["random"], "evaluate": [{"knn": {"k": [5]}}],
+}  # fmt: skip
+
+FAILING = '''
+import torch
+from ssl_bench import PretextTask
+
+class Failing(PretextTask):
+    """Fails at its second step."""
+    name = "failing"
+    def views(self, batch):
+        return batch.images
+    def forward(self, views):
+        loss = self.backbone(views).square().mean()
+        return {"loss": loss / 0 if self.progress > 0 else loss}
+'''
+
+
+def matrix(**changes: Any) -> dict[str, Any]:
+    return {**TINY, **changes}
+
+
+def files(folder: Path) -> dict[str, int]:
+    return {str(path.relative_to(folder)): path.stat().st_mtime_ns for path in folder.glob("cells/**/*.json")}
+
+
+class Counting(Observer):
+    def __init__(self) -> None:
+        self.cells: list[str] = []
+        self.steps = 0
+
+    def cell_started(self, cell: Any, number: int, total: int) -> None:
+        self.cells.append(cell.address)
+
+    def progressed(self, progress: Any) -> None:
+        self.steps += 1
+
+
+def compute(spec: dict[str, Any], out: Path, **settings: Any) -> Counting:
+    watcher = Counting()
+    carry_out(prepare(spec, out, **settings), watcher)
+    return watcher
+
+
+def test_a_second_run_finds_nothing_to_do_and_an_addition_computes_only_itself(tmp_path: Path) -> None:
+    assert compute(matrix(), tmp_path).cells == ["rotation/0", "random/0"]
+    before = files(tmp_path)
+    again = compute(matrix(), tmp_path)
+    assert not again.cells and files(tmp_path) == before
+    more = compute(matrix(seeds=[0, 1]), tmp_path)
+    assert more.cells == ["rotation/1", "random/1"]
+    evaluator = compute(matrix(seeds=[0, 1], evaluate=[*TINY["evaluate"], "diagnostics"]), tmp_path)
+    assert len(evaluator.cells) == 4 and evaluator.steps == 0  # asked again, not trained again
+    assert before.items() <= files(tmp_path).items()
+
+
+def test_what_cannot_change_a_number_does_not_enter_the_id(tmp_path: Path) -> None:
+    def ids(spec: dict[str, Any], out: str = "a") -> list[str]:
+        return [cell.id for cell in prepare(spec, tmp_path / out).cells()]
+
+    base = ids(matrix())
+    assert ids(matrix(name="other", tasks=[{"rotation": {"row": "turned"}}]), "b") == base
+    assert ids(matrix(pretrain={**TINY["pretrain"], "checkpoint_seconds": 1, "monitor": 0})) == base
+    assert ids(matrix(evaluate=["diagnostics"])) == base
+    for changed in (
+        matrix(pretrain={"images": 128, "batch_size": 32}), matrix(tasks=[{"rotation": {"learning_rate": 0.5}}]), matrix(precision="fp32"), matrix(seeds=[3]),
+        matrix(backbone={"name": "resnet18", "width": 0.25, "stem_stride": 2}), matrix(data={**TINY["data"], "limit": {"train": 200, "test": 96}}),
+    ):  # fmt: skip
+        assert ids(changed)[0] != base[0]
+    assert ids(matrix(pretrain={"images": 128, "batch_size": 32}))[1] == base[1]  # a longer budget does not touch the untrained row
+
+
+def test_test_is_opened_once_and_only_in_a_final_run(tmp_path: Path) -> None:
+    def records() -> list[EvaluationRecord]:
+        return [read_record(path, EvaluationRecord) for path in tmp_path.glob("cells/*/*/knn-*.json")]
+
+    compute(matrix(), tmp_path, val=True)
+    assert {m.split for record in records() for m in record.measurements} == {"validation"}
+    assert not list(tmp_path.glob("cells/*/*/*.npz")) and not read_record(tmp_path / "run.json", Run).final
+    validation = {r.row: [m.value for m in r.measurements] for r in records()}
+    watcher = compute(matrix(), tmp_path)
+    assert watcher.steps == 0 and all(r.final and r.test_opened == 1 for r in records())
+    assert {r.row: [m.value for m in r.measurements if m.split == "validation"] for r in records()} == validation
+    compute(matrix(), tmp_path)
+    compute(matrix(), tmp_path, val=True)
+    assert all(r.test_opened == 1 for r in records())
+
+
+def test_a_choice_is_made_on_validation_and_losers_never_see_test(tmp_path: Path) -> None:
+    spec = matrix(tasks=[{"rotation": {"learning_rate": {"choose": [1e-3, 1e-5]}, "row": "r"}}], seeds=[0, 1])
+    compute(spec, tmp_path)
+    run = read_record(tmp_path / "run.json", Run)
+    row = next(row for row in run.rows if row.row == "r")
+    assert row.choices == 2 and set(row.chosen) == {"learning_rate"}
+    assert len(run.losers) == 1 and sum(cell.row == "r" for cell in run.cells) == 2
+    winner = next(cell for cell in run.cells if cell.row == "r" and cell.seed == 0)
+
+    def found(folder: str) -> EvaluationRecord:
+        return read_record(next((tmp_path / folder).glob("knn-*.json")), EvaluationRecord)
+
+    lost, won = found(run.losers[0].folder), found(winner.folder)
+    assert {m.split for m in lost.measurements} == {"validation"} and won.final
+    assert lost.measurements[0].value <= next(m.value for m in won.measurements if m.split == "validation")
+    assert not compute(spec, tmp_path).cells
+
+
+def test_a_failing_cell_is_recorded_and_the_rest_goes_on(tmp_path: Path) -> None:
+    plugin = tmp_path / "failing.py"
+    plugin.write_text(FAILING)
+    results = ssl_bench.run(matrix(tasks=["failing", "rotation"]), tmp_path / "out", plugins=(plugin,))
+    assert len(results.failures) == 1
+    table = results.table().terminal(120)
+    assert "failed" in table and "loss not finite at step 2" in table and "rotation" in table
+    assert len(list((tmp_path / "out").glob("cells/*/*/pretrain.json"))) == 2
+
+
+def test_every_mistake_that_needs_no_training_comes_before_it(tmp_path: Path) -> None:
+    for changes, message in (
+        ({"tasks": ["rotaton"]}, "did you mean 'rotation'"), ({"tasks": [{"rotation": {"pads": 3}}]}, "did you mean 'pad'"),
+        ({"evaluate": ["lineer"]}, "did you mean 'linear'"), ({"evaluate": [{"knn": {"ks": [5]}}]}, "ks"),
+        ({"pretrain": {"images": 96, "batch_size": 4096}}, "batch_size 4096 is larger than the 216 pretraining images"),
+        ({"data": "shaeps"}, "did you mean 'shapes'"), ({"tasks": [{"rotation": {"learning_rate": {"choose": [1]}}}]}, "at least two"),
+        ({"evaluate": [{"finetune": {"labels": [0.001]}}]}, "class"),
+    ):  # fmt: skip
+        with pytest.raises(ssl_bench.SSLBenchError, match=message):
+            prepare(matrix(**changes), tmp_path)
+    with pytest.raises(SpecError) as caught:
+        prepare(matrix(tasks=["rotaton", {"vae": {"betta": 1}}]), tmp_path)
+    assert len(str(caught.value).splitlines()) == 2  # both at once
+    with pytest.raises(SpecError, match="no such row"):
+        prepare(matrix(), tmp_path, only=("vae",))
+    assert not list(tmp_path.iterdir())
+
+
+def test_only_computes_some_rows_and_the_table_keeps_all(tmp_path: Path) -> None:
+    assert compute(matrix(), tmp_path, only=("random",)).cells == ["random/0"]
+    assert [row.row for row in read_record(tmp_path / "run.json", Run).rows] == ["rotation", "random"]
+    assert compute(matrix(), tmp_path).cells == ["rotation/0"]
+
+
+def test_labels_stay_away_from_tasks_that_do_not_declare_them(tmp_path: Path) -> None:
+    from ssl_bench.cells import Workshop, pretraining_batches
+
+    work = prepare(matrix(baselines=["supervised"]), tmp_path)
+    shop = Workshop(data=work.data, backbone=work.matrix.backbone, device=work.device, precision="fp32")
+    batches = {cell.row.name: pretraining_batches(cell, shop) for cell in work.cells()}
+    assert batches["rotation"].batch(0).labels is None and batches["rotation"].store.set.labels is None
+    assert batches["supervised"].batch(0).labels is not None
+    pretrained = {tuple(image.tobytes() for image in work.data.pretrain.pixels[work.data.pretrain.rows[:5]])}
+    judged = work.data.evaluate[0]
+    seen = set(work.data.pretrain.rows.tolist())
+    assert not seen & set(judged.validation.rows.tolist()) and pretrained  # no row pretrains on validation
+
+
+def _command(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "ssl_bench.cli", *arguments]
+
+
+def _yaml(tmp_path: Path, **changes: Any) -> str:
+    file = tmp_path / "tiny.yaml"
+    file.write_text(json.dumps(matrix(**changes)))  # JSON is YAML
+    return str(file)
+
+
+def test_command_line_end_to_end(tmp_path: Path) -> None:
+    def call(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(_command(*arguments), cwd=tmp_path, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)})
+
+    file = _yaml(tmp_path)
+    first = call("run", file)
+    assert first.returncode == 0, first.stderr
+    assert "2 to compute" in first.stdout and "rotation" in first.stdout and "records" in first.stdout
+    assert {"table.md", "table.csv", "table.tex", "table.html", "figures", "run.json"} <= {p.name for p in (tmp_path / "runs/tiny").iterdir()}
+    second = call("run", file)
+    assert second.returncode == 0 and "nothing to do: all 2 cells are in runs/tiny" in second.stdout
+    assert "rotation/0" in call("show", "tiny/rotation/0").stdout
+    assert "done" in call("status", "tiny").stdout
+    wrong = call("run", "quik")
+    assert wrong.returncode == 1 and "did you mean 'quick'" in wrong.stderr and "Traceback" not in wrong.stderr
+    assert call("frobnicate").returncode == 2
+
+
+def test_sigterm_saves_a_checkpoint_and_the_same_command_goes_on(tmp_path: Path) -> None:
+    file = _yaml(tmp_path, pretrain={"images": 9600, "batch_size": 32, "monitor": 0}, baselines=[], evaluate=["diagnostics"])
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)}
+    running = subprocess.Popen(_command("run", file), cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+    deadline = time.monotonic() + 60
+    while not list(tmp_path.glob("runs/tiny/cells/*/*/.lock")) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    time.sleep(2)
+    running.send_signal(signal.SIGTERM)
+    _, errors = running.communicate(timeout=60)
+    assert running.returncode == 130 and "stopped at step" in errors, errors
+    assert list(tmp_path.glob("runs/tiny/cells/*/*/checkpoint.safetensors"))
+    spec = json.loads(Path(file).read_text())
+    watcher = compute(spec, tmp_path / "runs/tiny")
+    assert 0 < watcher.steps < 300
+    assert not list(tmp_path.glob("runs/tiny/cells/*/*/checkpoint.safetensors"))
+
+
+def test_two_processes_divide_the_cells(tmp_path: Path) -> None:
+    file = _yaml(tmp_path, seeds=[0, 1], pretrain={"images": 960, "batch_size": 32, "monitor": 0})
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)}
+    both = [subprocess.Popen(_command("run", file), cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment) for _ in range(2)]
+    outputs = [process.communicate(timeout=300) for process in both]
+    assert [process.returncode for process in both] == [0, 0], outputs
+    finished = sum(out.count("validation: knn") for out, _ in outputs)
+    assert finished == 4  # every cell once
+    assert len(list(tmp_path.glob("runs/tiny/cells/*/*/pretrain.json"))) == 4
+
+
+def test_interrupted_between_cells_says_how_far_it_came(tmp_path: Path) -> None:
+    class Stopping(Counting):
+        def cell_finished(self, *_: Any) -> None:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(Interrupted, match="1 of 2 cells are finished"):
+        carry_out(prepare(matrix(), tmp_path), Stopping())
+    assert compute(matrix(), tmp_path).cells == ["random/0"]
+
+
+def test_lost_weights_are_trained_again_for_a_new_evaluator_only(tmp_path: Path) -> None:
+    compute(matrix(), tmp_path)
+    for path in tmp_path.glob("cells/*/*/*.safetensors"):
+        path.unlink()
+    assert not compute(matrix(), tmp_path).cells
+    before = {p.parent.parent.name: read_record(p, Pretraining).metrics for p in tmp_path.glob("cells/*/*/pretrain.json")}
+    assert compute(matrix(evaluate=["diagnostics"]), tmp_path).steps == 3
+    assert before == {p.parent.parent.name: read_record(p, Pretraining).metrics for p in tmp_path.glob("cells/*/*/pretrain.json")}
+
+
+def test_smoke_takes_two_steps_of_every_cell_and_keeps_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from ssl_bench.run import smoke
+
+    monkeypatch.chdir(tmp_path)
+    watcher = Counting()
+    spec = matrix(tasks=[{"rotation": {"learning_rate": {"choose": [1e-3, 1e-2]}}}], seeds=[0], evaluate=["knn", {"finetune": {"labels": [0.1]}}])
+    results = smoke(spec, observer=watcher)
+    assert not len(results.failures) and watcher.steps >= 4
+    assert not list(tmp_path.iterdir())
+
+
+def test_pretrain_and_evaluate_from_python(tmp_path: Path) -> None:
+    data = TINY["data"]
+    trained = ssl_bench.pretrain("rotation", data, images=64, backbone=TINY["backbone"], options={"batch_size": 32})
+    assert trained.record.steps == 2 and trained.backbone.num_features == 64
+    ssl_bench.save_backbone(trained.backbone, tmp_path / "b.safetensors")
+    found = ssl_bench.evaluate(tmp_path / "b.safetensors", data, [{"knn": {"k": [5]}}])
+    assert set(found["split"]) == {"validation"}
+    assert set(ssl_bench.evaluate(trained.backbone, data, ["knn"], test=True)["split"]) == {"validation", "test"}
+
+
+def test_cells_are_addressed_by_row_and_seed(tmp_path: Path) -> None:
+    work = prepare(matrix(tasks=[{"rotation": {"row": "../evil <b>"}}]), tmp_path)
+    cell = cell_of(work.matrix, work.data, work.rows[0], work.rows[0].candidates[0], 0, tmp_path, work.evaluators)
+    assert cell.folder.resolve().is_relative_to(tmp_path.resolve()) and ".." not in cell.folder.parts

@@ -1,0 +1,90 @@
+"""What users write: short forms, numbers, and errors that name the key and the nearest known one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ssl_bench.errors import SpecError
+from ssl_bench.matrices import shipped
+from ssl_bench.spec import Matrix, load_matrix, parse, read_yaml
+
+SMALL: dict[str, Any] = {"name": "m", "data": "shapes", "pretrain": {"epochs": 1}, "evaluate": ["linear"]}
+
+
+def matrix(**changes: Any) -> Matrix:
+    return parse(Matrix, {**SMALL, **changes}, "m.yaml")
+
+
+def test_short_forms() -> None:
+    found = matrix(tasks=["rotation", {"simclr": {"temperature": 0.1, "row": "mine"}}], backbone="resnet50", data={"pretrain": "folder:a", "evaluate": "cifar10"})
+    assert [(t.task, t.row, t.options) for t in found.tasks] == [("rotation", "rotation", {}), ("simclr", "mine", {"temperature": 0.1})]
+    assert found.backbone.name == "resnet50" and found.data.pretrain.source == "folder:a" and found.data.evaluate[0].source == "cifar10"
+    assert [t.task for t in found.baselines] == ["random", "pixels", "pca", "supervised"]
+    same = matrix().data
+    assert same.pretrain.source == same.evaluate[0].source == "shapes"
+
+
+def test_numbers_are_what_people_expect() -> None:
+    assert read_yaml("[1e-3, 20_000, -2E+4, 1.5e1, 3, 0.5, 1e-3x, 2024-01-01]", "")[:6] == [1e-3, 20000, -2e4, 15.0, 3, 0.5]
+    assert read_yaml("1e-3x", "") == "1e-3x"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"epoch": 3}, "unknown key 'epoch'"),
+        ({"pretrain": {"epoch": 3}}, "unknown key 'pretrain.epoch'; did you mean 'epochs'"),
+        ({"pretrain": {"epochs": 3, "images": 5}}, "exactly one of `epochs` and `images`"),
+        ({"pretrain": {}}, "exactly one"),
+        ({"backbone": {"widht": 2}}, "did you mean 'width'"),
+        ({"backbone": {"width": -1}}, "greater than 0"),
+        ({"seeds": [0, 0]}, "different numbers"),
+        ({"tasks": ["vae", "vae"]}, "two rows are called 'vae'"),
+        ({"tasks": [{"vae": 3}]}, "options are written as"),
+        ({"evaluate": ["knn", "knn"]}, "listed twice"),
+        ({"evaluate": []}, "at least 1 item"),
+        ({"name": "../x"}, "becomes a folder"),
+        ({"data": {"source": "a", "pretrain": "b"}}, "one of the two forms"),
+        ({"data": {"evaluate": "b"}}, "without data.pretrain"),
+        ({"data": {"source": "shapes", "fit": "stretch"}}, "'crop', 'pad' or 'squash'"),
+    ],
+)
+def test_mistakes_are_named(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(SpecError, match=message.replace("(", r"\(").replace(".", r"\.")):
+        matrix(**changes)
+
+
+def test_all_mistakes_are_told_at_once() -> None:
+    with pytest.raises(SpecError) as caught:
+        matrix(epoch=1, seed=2)
+    assert len(str(caught.value).splitlines()) == 2
+
+
+def test_files_settings_and_doubled_keys(tmp_path: Path) -> None:
+    file = tmp_path / "m.yaml"
+    file.write_text("name: m\ndata: shapes\nbackbone: resnet18\npretrain: {epochs: 2}\nevaluate: [linear]\n")
+    found = load_matrix(file, ("backbone.width=0.25", "pretrain.images=20_000", "seeds=[0, 1]", "data.size=32"))
+    assert found.backbone.name == "resnet18" and found.backbone.width == 0.25
+    assert found.pretrain.images == 20_000 and found.pretrain.epochs is None
+    assert found.seeds == (0, 1) and found.data.size == 32 and found.data.pretrain.source == "shapes"
+    for setting, message in (("backbone.width", "key=value"), ("sedes=1", "did you mean 'seeds'"), ("name.x=1", "has no key 'x'")):
+        with pytest.raises(SpecError, match=message):
+            load_matrix(file, (setting,))
+    file.write_text("name: m\nname: n\n")
+    with pytest.raises(SpecError, match="'name' is given twice"):
+        load_matrix(file)
+    file.write_text("a: [1\n")
+    with pytest.raises(SpecError, match="not valid YAML"):
+        load_matrix(file)
+    with pytest.raises(SpecError, match="does not exist"):
+        load_matrix(tmp_path / "none.yaml")
+
+
+def test_every_shipped_matrix_loads() -> None:
+    names = shipped()
+    assert {"quick", "cifar10", "short_learning_rates"} <= set(names)
+    for name, path in names.items():
+        assert load_matrix(path).name == name
