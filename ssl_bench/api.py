@@ -51,7 +51,7 @@ def pretrain(
     >>> backbone = pretrain("rotation", "shapes", epochs=4, backbone={"name": "resnet18", "width": 0.25}).backbone
     """
     from ssl_bench.cells import Workshop, pretrain_cell
-    from ssl_bench.run import prepare, read_pretraining
+    from ssl_bench.work import prepare, read_pretraining
 
     matrix = {
         "name": "pretrain", "data": data, "backbone": backbone, "seeds": [seed], "pretrain": {"epochs": epochs, "images": images},

@@ -50,8 +50,9 @@ def run(
     from ssl_bench.live import Live, print_plan
     from ssl_bench.planning import plan as make_plan
     from ssl_bench.report import load, write_report
-    from ssl_bench.run import carry_out, prepare
+    from ssl_bench.run import carry_out
     from ssl_bench.run import smoke as run_smoke
+    from ssl_bench.work import prepare
 
     console = _console()
     common: dict[str, Any] = {"sets": tuple(sets or ()), "device": device, "data_root": data_root, "plugins": tuple(plugin or ())}
@@ -89,7 +90,7 @@ def plan(
     """Say what a matrix would compute here: cells done and missing, time and memory. Trains nothing."""
     from ssl_bench.live import Live, print_plan
     from ssl_bench.planning import plan as make_plan
-    from ssl_bench.run import prepare
+    from ssl_bench.work import prepare
 
     console = _console()
     with Live(console) as live:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import copy
 import math
-import random
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -14,15 +12,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from lightly.utils.lars import LARS
-from lightly.utils.scheduler import cosine_warmup_schedule
 from lightning_fabric import Fabric
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from ssl_bench.checkpoints import load_checkpoint, save_checkpoint
-from ssl_bench.data.batches import Batch, Batches
-from ssl_bench.errors import Interrupted, SpecError, TrainingError
+from ssl_bench.cost import loss_of, measure_cost, not_finite, peak_memory, reset_peak_memory, seed_everything
+from ssl_bench.data.batches import Batches
+from ssl_bench.errors import Interrupted, SpecError
+from ssl_bench.optim import build_optimizer, learning_rate_at
 from ssl_bench.records import Curve
 from ssl_bench.spec import Recipe
 
@@ -79,72 +76,6 @@ def choose_device(requested: str | None = None) -> torch.device:
     if not present.get(device.type, False):
         raise SpecError(f"device {requested!r} is not available here; available: {', '.join(n for n, there in present.items() if there)}")
     return device
-
-
-def seed_everything(*parts: int) -> None:
-    """Seed Python, NumPy and torch from any number of integers."""
-    state = np.random.SeedSequence(parts).generate_state(3, np.uint64)
-    random.seed(int(state[0]))
-    np.random.seed(int(state[1]) % 2**32)
-    torch.manual_seed(int(state[2]) % 2**63)
-
-
-def learning_rate_at(recipe: Recipe, step: int, steps: int) -> float:
-    """The learning rate of one step, from warm-up and schedule."""
-    warmup = min(math.ceil(recipe.warmup * steps), steps - 1) if recipe.warmup > 0 else 0
-    if recipe.schedule == "cosine":
-        return cosine_warmup_schedule(step, steps + 1, recipe.learning_rate, 0.0, warmup, 0.0)
-    scale = min(1.0, (step + 1) / warmup) if warmup else 1.0
-    if recipe.schedule == "steps":
-        scale *= recipe.gamma ** sum(step >= share * steps for share in recipe.milestones)
-    return recipe.learning_rate * scale
-
-
-def build_optimizer(parameters: list[tuple[str, nn.Parameter]], recipe: Recipe) -> torch.optim.Optimizer:
-    """The recipe's optimiser; biases and norm parameters get no decay (and, with LARS, no trust ratio)."""
-    if not parameters:
-        raise SpecError("nothing to train: this phase has no parameters that require a gradient")
-    groups: list[dict[str, Any]] = [
-        {"params": [p for _, p in parameters if p.ndim > 1], "weight_decay": recipe.weight_decay},
-        {"params": [p for _, p in parameters if p.ndim <= 1], "weight_decay": 0.0},
-    ]
-    groups = [group for group in groups if group["params"]]
-    if recipe.optimizer == "adamw":
-        return torch.optim.AdamW(groups, lr=recipe.learning_rate, betas=recipe.betas)
-    if recipe.optimizer == "sgd":
-        return torch.optim.SGD(groups, lr=recipe.learning_rate, momentum=recipe.momentum, nesterov=recipe.nesterov)
-    return LARS(groups, lr=recipe.learning_rate, momentum=recipe.momentum, nesterov=recipe.nesterov, trust_coefficient=recipe.trust_coefficient)
-
-
-@dataclass(frozen=True)
-class Cost:
-    """Cost of training on one image: FLOPs (forward + backward) and trunk passes in whole-image equivalents."""
-
-    flops: float
-    passes: float
-
-
-def measure_cost(task: Any, batch: Batch, images: int = 16) -> Cost:
-    """Cost of one image, counted on a copy so that the task stays as it was (2 FLOPs per multiply-add)."""
-    task = copy.deepcopy(task)
-    first = next((m for m in task.backbone.modules() if isinstance(m, (nn.Conv2d, nn.Linear))), None)
-    pixels = [0]
-    if first is not None:
-        first.register_forward_pre_hook(lambda module, inputs: pixels.__setitem__(0, pixels[0] + inputs[0].numel() // inputs[0].shape[1]))
-    count = min(images, len(batch))
-    part = Batch(
-        batch.images[:count], batch.index[:count], None if batch.labels is None else batch.labels[:count],
-        {name: column[:count] for name, column in batch.extra.items()},
-    )
-    flops = 0
-    seed_everything(0)
-    for phase in task.phases:
-        with torch.no_grad():
-            views = task.views(part)
-        with FlopCounterMode(display=False) as counter:
-            _loss(task(views) if len(task.phases) == 1 else task(views, phase), task, 0, {}).backward()
-        flops += counter.get_total_flops()
-    return Cost(flops / count, pixels[0] / (count * part.images.shape[2] * part.images.shape[3]))
 
 
 def fit(
@@ -246,7 +177,7 @@ class _Loop:
                 found = self.module(views) if len(task.phases) == 1 else self.module(views, phase)
             with self.timed("backward"):
                 optimizer.zero_grad(set_to_none=True)
-                self.fabric.backward(_loss(found, task, step, self.last, check=not self.asynchronous))
+                self.fabric.backward(loss_of(found, task, step, self.last, check=not self.asynchronous))
             with self.timed("step"):
                 if self.recipe.clip_norm is not None:
                     self.fabric.clip_gradients(self.module, optimizer, max_norm=self.recipe.clip_norm, error_if_nonfinite=False)
@@ -264,7 +195,7 @@ class _Loop:
             numbers = {name: float(value) for name, value in values.items()}
             for name, number in numbers.items():
                 if name.split("/")[-1] == "loss" and not math.isfinite(number):
-                    raise _not_finite(self.task, step, self.last)
+                    raise not_finite(self.task, step, self.last)
             self.last |= numbers
             self.window.append(numbers)
             if (step + 1) % self.every == 0 or step + 1 == self.steps:
@@ -329,44 +260,3 @@ class _Timer(AbstractContextManager[None]):
 
     def __exit__(self, *_: object) -> None:
         self.seconds[self.part] += time.perf_counter() - self.start
-
-
-def _loss(found: Any, task: Any, step: int, last: dict[str, float], check: bool = True) -> Tensor:
-    if not isinstance(found, dict) or "loss" not in found:
-        raise TrainingError(f"{task.name}: forward must return a dict with a key 'loss', not {type(found).__name__}")
-    loss = found["loss"]
-    if not isinstance(loss, Tensor) or loss.ndim != 0:
-        raise TrainingError(f"{task.name}: 'loss' must be a scalar tensor, not {getattr(loss, 'shape', type(loss).__name__)}")
-    if check and not math.isfinite(float(loss.detach())):
-        raise _not_finite(task, step, last)
-    return loss
-
-
-def _not_finite(task: Any, step: int, last: dict[str, float]) -> TrainingError:
-    known = ", ".join(f"{name} {value:.4g}" for name, value in last.items()) or "none"
-    return TrainingError(f"{task.name}: loss not finite at step {step + 1:,}; last finite values: {known}; try a lower learning_rate or clip_norm: 1.0")
-
-
-def reset_peak_memory(device: torch.device) -> None:
-    """Start counting peak memory anew, where the platform can."""
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-    else:
-        try:
-            Path("/proc/self/clear_refs").write_text("5")
-        except OSError:
-            pass  # elsewhere than on Linux the peak is that of the process so far
-
-
-def peak_memory(device: torch.device) -> int:
-    """Bytes: of the device since the last reset, or of this process."""
-    if device.type == "cuda":
-        return int(torch.cuda.max_memory_allocated(device))
-    try:
-        line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
-        return int(line.split()[1]) * 1024
-    except (OSError, StopIteration):
-        import resource
-        import sys
-
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

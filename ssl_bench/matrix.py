@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-
 from ssl_bench.data import Data, Labelled
 from ssl_bench.errors import DataError, SpecError, did_you_mean
 from ssl_bench.records import digest, safe_name

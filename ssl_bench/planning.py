@@ -12,7 +12,7 @@ from torch import nn
 from ssl_bench.cells import Workshop, build_task, pretraining_batches
 from ssl_bench.fit import choose_precision, measure_cost
 from ssl_bench.matrix import Cell
-from ssl_bench.run import Work, read_pretraining
+from ssl_bench.work import Work, read_pretraining
 
 _CALIBRATION_IMAGES = 32
 

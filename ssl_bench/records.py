@@ -186,7 +186,7 @@ def safe_name(name: str) -> str:
     """``name`` as one harmless path component: letters, digits, dot, dash and underscore; a hash keeps different names apart."""
     plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode()
     plain = re.sub(r"[^A-Za-z0-9._-]+", "_", plain).strip("._")[:60]
-    return plain if plain == name else f"{plain or 'row'}-{hashlib.sha256(name.encode()).hexdigest()[:6]}"
+    return plain if plain and plain == name else f"{plain or 'row'}-{hashlib.sha256(name.encode()).hexdigest()[:6]}"
 
 
 def write_bytes(path: Path, data: bytes) -> None:

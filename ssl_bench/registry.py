@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import hashlib
 import importlib
 import importlib.util
@@ -78,16 +79,22 @@ class Registry(Generic[T]):
         self._checked(member, name)
         held = self._added.get(name)
         if name in self._builtin or name in self._installed() or (held is not None and held is not member):
-            raise SpecError(f"a {self.kind} named {name!r} exists already; choose another `name` for {member.__module__}.{member.__qualname__}")
+            raise SpecError(
+                f"a {self.kind} named {name!r} exists already; choose another `name` for {member.__module__}.{member.__qualname__}"
+            )
         self._added[name] = member
         return member
+
+    def forget(self, module: str) -> None:
+        """Drop what one module has added."""
+        self._added = {name: member for name, member in self._added.items() if member.__module__ != module}
 
     def _checked(self, member: Any, name: str) -> type[T]:
         base = _load(self._base)
         if not (isinstance(member, type) and issubclass(member, base)):
             raise SpecError(f"{self.kind} {name!r} must be a class derived from {self._base.replace(':', '.')}, not {member!r}")
         if not member.__dict__.get("name", name) == name:
-            raise SpecError(f"{self.kind} {name!r} is registered under another name than its own, {member.name!r}")
+            raise SpecError(f"{self.kind} {name!r} is registered under another name than its own, {member.__dict__['name']!r}")
         return member
 
 
@@ -124,15 +131,24 @@ EVALUATORS: Registry[Any] = Registry(
 )
 
 
+_IMPORTED: dict[str, bytes] = {}  # plugin module -> the source that it was imported from
+
+
 def load_plugin(path: str | Path) -> list[str]:
     """Import one Python file and register every task and evaluator that it defines.
 
-    Returns the registered names. Raises SpecError when the file is missing, does not import, or defines none.
+    A file that was edited since it was last imported is imported anew. Returns the registered names. Raises SpecError when the file is missing, does not import, or defines none.
     """
     file = Path(path).expanduser().resolve()
     if not file.is_file():
         raise SpecError(f"plugin file {str(path)!r} does not exist")
     module_name = f"ssl_bench_plugin_{file.stem}_{hashlib.sha256(str(file).encode()).hexdigest()[:8]}"
+    text = file.read_bytes()
+    if module_name in sys.modules and _IMPORTED.get(module_name) != text:
+        # Edited since: the old class must not run under the id of the new code.
+        del sys.modules[module_name]
+        for registry in (TASKS, EVALUATORS):
+            registry.forget(module_name)
     if module_name not in sys.modules:
         spec = importlib.util.spec_from_file_location(module_name, file)
         if spec is None or spec.loader is None:
@@ -144,6 +160,7 @@ def load_plugin(path: str | Path) -> list[str]:
         except Exception as error:
             del sys.modules[module_name]
             raise SpecError(f"plugin {str(path)!r} cannot be imported: {type(error).__name__}: {error}") from error
+        _IMPORTED[module_name] = text
     module = sys.modules[module_name]
     registered = []
     for registry in (TASKS, EVALUATORS):
@@ -152,9 +169,12 @@ def load_plugin(path: str | Path) -> list[str]:
             own = isinstance(member, type) and issubclass(member, base) and member.__module__ == module_name
             if own and not inspect.isabstract(member) and "name" in vars(member):
                 registry.add(member)
+                _code_of(member)
                 registered.append(member.name)
     if not registered:
-        raise SpecError(f"plugin {str(path)!r} defines no task and no evaluator: derive a class from ssl_bench.PretextTask and give it a `name`")
+        raise SpecError(
+            f"plugin {str(path)!r} defines no task and no evaluator: derive a class from ssl_bench.PretextTask and give it a `name`"
+        )
     return registered
 
 
@@ -162,18 +182,37 @@ def identity(registry: Registry[Any], name: str) -> dict[str, Any]:
     """What of a member's code belongs to a cell's id.
 
     Built-ins carry a version that is raised when a change can change a number. A plugin's author cannot be asked to do
-    that, so its file counts by its syntax tree: comments and layout are free, anything else makes a new cell.
+    that, so its source counts by its syntax tree: comments and layout are free, anything else makes a new cell.
     """
     member = registry.get(name)
     found: dict[str, Any] = {"name": name, "version": int(getattr(member, "version", 1))}
     if not registry.is_builtin(name):
-        found["code"] = _syntax_hash(member)
+        found["code"] = _code_of(member)
     return found
 
 
-def _syntax_hash(member: type) -> str:
-    source_file = inspect.getsourcefile(member)
-    if source_file is None:
-        raise SpecError(f"the source of {member.__qualname__} cannot be found, so its results could not be told from those of another version; define it in a file")
-    tree = ast.parse(Path(source_file).read_text(encoding="utf-8"))
-    return hashlib.sha256(ast.dump(tree, include_attributes=False).encode()).hexdigest()[:16]
+@functools.cache  # as it was when it was imported: a file edited later is not what runs
+def _code_of(member: Any) -> str:
+    """Hash over the source of a class and its bases: their files, and all of an installed package, whose parts import each other."""
+    files: dict[str, Path] = {}
+    for owner in member.__mro__:
+        top = owner.__module__.partition(".")[0]
+        if top in ("ssl_bench", "torch", "typing", "abc", "builtins"):
+            continue
+        try:
+            source = inspect.getsourcefile(owner)
+        except TypeError:
+            source = None
+        if source is None or not Path(source).is_file():
+            raise SpecError(
+                f"the source of {owner.__qualname__} cannot be found, so its results could not be told from those of another version; "
+                "define it in a file"
+            )
+        package = getattr(sys.modules.get(top), "__file__", None)
+        if package is not None and Path(package).name == "__init__.py":
+            folder = Path(package).parent
+            files |= {f"{top}/{file.relative_to(folder).as_posix()}": file for file in folder.rglob("*.py")}
+        else:
+            files[owner.__module__] = Path(source)
+    trees = [ast.dump(ast.parse(file.read_text(encoding="utf-8"))) for file in files.values()]
+    return hashlib.sha256("\0".join(sorted(trees)).encode()).hexdigest()[:16]

@@ -9,7 +9,7 @@ In a test of your own::
     def test_my_task(check):
         check()
 
-From the command line: ``ssl-bench check-task my_task.py``.
+From the command line: ``ssl-bench check-task my_task --plugin my_task.py``.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from ssl_bench._bench import Bench, Check, CheckFailed, CheckWarning, NotApplicable
-from ssl_bench._checks import checks_for
+from ssl_bench._battery import Bench, Check, CheckFailed, CheckWarning, NotApplicable, checks_for
+from ssl_bench._battery.bench import seeded
 from ssl_bench.registry import TASKS
 from ssl_bench.tasks.base import PretextTask
 
@@ -69,7 +69,8 @@ class TaskCheck:
         started = time.perf_counter()
         status: Literal["passed", "warning", "failed", "skipped"] = "passed"
         try:
-            message = self._check.run(self._bench)
+            with seeded(0):  # training draws from the global random state, which belongs to whoever calls
+                message = self._check.run(self._bench)
         except NotApplicable as reason:
             status, message = "skipped", str(reason)
         except CheckWarning as warning:

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import timm
 import torch
-from toys import TINY
 from torch import nn
+from toys import TINY
 
 from ssl_bench.backbones import Backbone, InputSpec, load_backbone, pool_stage, reestimate_batchnorm, save_backbone
 from ssl_bench.errors import SpecError, WeightsError

@@ -17,7 +17,8 @@ import ssl_bench
 from ssl_bench.errors import Interrupted, SpecError
 from ssl_bench.matrix import cell_of
 from ssl_bench.records import EvaluationRecord, Pretraining, Run, read_record
-from ssl_bench.run import Observer, carry_out, prepare
+from ssl_bench.run import Observer, carry_out
+from ssl_bench.work import prepare
 
 TINY: dict[str, Any] = {
     "name": "tiny", "data": {"source": "shapes", "size": 32, "limit": {"train": 240, "test": 96}},

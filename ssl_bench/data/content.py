@@ -29,8 +29,8 @@ def workers() -> int:
 def content_of(files: Sequence[Path], cache: Path, progress: Progress = silent, what: str = "files") -> str:
     """Hash over the bytes of ``files`` in their order; names do not enter.
 
-    The bytes are read when any file is new or has another size, modification or change time, or inode than when it was read last. A change
-    time cannot be set by a user, so an edit that restores size and modification time is seen too.
+    The bytes are read when any file is new or has another size, modification or change time, or inode than when it was read
+    last. A change time cannot be set by a user, so an edit that restores size and modification time is seen too.
 
     Raises DataError when a file is missing or cannot be read.
     """
@@ -42,7 +42,8 @@ def content_of(files: Sequence[Path], cache: Path, progress: Progress = silent, 
         except OSError as error:
             raise DataError(f"{file} cannot be read: {error.strerror or error}") from None
         newest = max(newest, stat.st_mtime_ns, stat.st_ctime_ns)
-        facts.update(f"{file.absolute()}\0{stat.st_size}\0{stat.st_mtime_ns}\0{stat.st_ctime_ns}\0{stat.st_ino}\n".encode("utf-8", "surrogateescape"))
+        fact = f"{file.absolute()}\0{stat.st_size}\0{stat.st_mtime_ns}\0{stat.st_ctime_ns}\0{stat.st_ino}\n"
+        facts.update(fact.encode("utf-8", "surrogateescape"))
     remembered = cache / "content" / facts.hexdigest()[:32]
     if remembered.is_file() and len(known := remembered.read_text().strip()) == 64:
         return known

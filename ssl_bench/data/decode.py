@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 Fit = Literal["crop", "pad", "squash"]
-Stored = Union[bytes, Path, np.ndarray, Image.Image, Callable[[], "Stored"]]  # what a source hands over per image
+Stored = Union[bytes, Path, np.ndarray, Image.Image, Callable[[], "Stored"]]  # noqa: UP007  (| cannot name itself); what a source hands over
 
 VERSION = 1  # raise it when the same file would give other pixels; packed images of another version are not used
 _RESAMPLE = Image.Resampling.BICUBIC

@@ -14,7 +14,9 @@ from ssl_bench.data.content import Progress, content_of
 from ssl_bench.data.decode import Stored
 from ssl_bench.errors import DataError, did_you_mean
 
-EXTENSIONS = frozenset((".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".jp2", ".avif"))
+EXTENSIONS = frozenset((
+    ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".jp2", ".avif",
+))
 _TRAIN = ("train", "training")
 _TEST = ("test", "testing")
 _VALIDATION = ("val", "valid", "validation")
@@ -148,7 +150,10 @@ def class_numbers(splits: dict[str, FolderSplit]) -> tuple[dict[str, np.ndarray 
     whole = all(name.lstrip("-").isdecimal() and name.isascii() for name in names)
     classes = tuple(sorted(names, key=lambda name: (int(name), name) if whole else (0, name)))
     number = {name: at for at, name in enumerate(classes)}
-    return {split: None if found.labels is None else np.array([number[label] for label in found.labels], np.int64) for split, found in splits.items()}, classes
+    labels: dict[str, np.ndarray | None] = {}
+    for split, found in splits.items():
+        labels[split] = None if found.labels is None else np.array([number[label] for label in found.labels], np.int64)
+    return labels, classes
 
 
 def _count(names: list[str]) -> dict[str, int]:

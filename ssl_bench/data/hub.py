@@ -15,7 +15,10 @@ from ssl_bench.data.content import Progress, content_of
 from ssl_bench.data.decode import Stored
 from ssl_bench.errors import DataError
 
-_SPLITS = {"train": "train", "training": "train", "test": "test", "testing": "test", "validation": "validation", "valid": "validation", "val": "validation", "dev": "validation"}
+_SPLITS = {
+    "train": "train", "training": "train", "test": "test", "testing": "test",
+    "validation": "validation", "valid": "validation", "val": "validation", "dev": "validation",
+}
 _FILE = re.compile(r"^(?P<split>[A-Za-z]+)(?:[-_.].*)?\.parquet$")
 _IMAGE_COLUMNS = ("image", "img")
 _LABEL_COLUMNS = ("label", "labels", "fine_label", "target", "class")
@@ -83,9 +86,14 @@ class ParquetReader:
         for name in (*named, *_IMAGE_COLUMNS):
             if name in self.schema.names:
                 kind = self.schema.field(name).type
-                if pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0 or pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
+                if pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0:
+                    kind = kind.field("bytes").type
+                if pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
                     return str(name)
-        raise DataError(f"{self.files[0]} has no image column (`image`: bytes, or a struct with `bytes`); its columns: {', '.join(self.schema.names)}")
+        raise DataError(
+            f"{self.files[0]} has no image column (`image`: bytes, or a struct with `bytes`); its columns: "
+            f"{', '.join(self.schema.names)}"
+        )
 
     @cached_property
     def _features(self) -> dict[str, Any]:
@@ -125,7 +133,8 @@ class ParquetReader:
 
         if name not in self.schema.names:
             raise DataError(f"{self.files[0]} has no column {name!r}; its columns: {', '.join(self.schema.names)}")
-        return pa.chunked_array([chunk for part in self._parts for chunk in part.read([name]).column(0).chunks], self.schema.field(name).type).combine_chunks()
+        chunks = [chunk for part in self._parts for chunk in part.read([name]).column(0).chunks]
+        return pa.chunked_array(chunks, self.schema.field(name).type).combine_chunks()
 
     def content(self, cache: Path, progress: Progress) -> str:
         return content_of(self.files, cache, progress, self.files[0].parent.name)
@@ -179,4 +188,7 @@ def _check_complete(files: Sequence[Path]) -> None:
     for total in {int(match[2]) for match in numbered}:
         have = {int(match[1]) for match in numbered if int(match[2]) == total}
         if len(missing := sorted(set(range(total)) - have)):
-            raise DataError(f"{files[0].parent}: {len(missing)} of {total} Parquet files are missing, the first is number {missing[0]:05d}-of-{total:05d}")
+            raise DataError(
+                f"{files[0].parent}: {len(missing)} of {total} Parquet files are missing, the first is number "
+                f"{missing[0]:05d}-of-{total:05d}"
+            )

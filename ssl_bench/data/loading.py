@@ -9,11 +9,12 @@ from pathlib import Path
 
 import numpy as np
 
-from ssl_bench.data import splits
 from ssl_bench.data.content import Progress, silent
 from ssl_bench.data.images import ImageSet
-from ssl_bench.data.packing import Pack, Subset, is_packed, pack
-from ssl_bench.data.sources import Places, RawSplit, Source, cache_folder, data_root, list_sources, open_source
+from ssl_bench.data.packing import Pack, is_packed, pack
+from ssl_bench.data.planning import Plan, plan_evaluation, plan_pretraining
+from ssl_bench.data.readers import Places, RawSplit, Source, Subset
+from ssl_bench.data.sources import cache_folder, data_root, list_sources, open_source
 from ssl_bench.errors import DataError
 from ssl_bench.spec import DataSpec, SourceSpec
 
@@ -56,16 +57,6 @@ class Data:
     notes: list[str]
 
 
-@dataclass(frozen=True)
-class _Plan:
-    """Which positions of a source's raw splits play which role; ``labels`` are renumbered to ``classes``."""
-
-    source: Source
-    classes: tuple[str, ...]
-    roles: dict[str, tuple[str, np.ndarray]]  # role -> (raw split, sorted positions)
-    labels: dict[str, np.ndarray | None]  # raw split -> labels
-
-
 def load(
     spec: DataSpec, *, data_root: Path | str | None = None, cache: Path | str | None = None, progress: Progress | None = None,
 ) -> Data:
@@ -86,10 +77,10 @@ def load(
     sources = {source: open_source(source, places) for source in dict.fromkeys((*spec.evaluate, spec.pretrain))}
     size = spec.size or _common_size(list(sources.values()))
     notes = [note for source in sources.values() for note in source.notes]
-    plans = {one: _plan_evaluation(one, sources[one], spec, notes) for one in spec.evaluate}
+    plans = {one: plan_evaluation(one, sources[one], spec, notes) for one in spec.evaluate}
     shared = spec.pretrain in plans
     if not shared:
-        plans[spec.pretrain] = _plan_pretraining(spec.pretrain, sources[spec.pretrain], spec, notes)
+        plans[spec.pretrain] = plan_pretraining(spec.pretrain, sources[spec.pretrain], spec, notes)
     packed = _pack_all(plans, size, spec, places, notes)
 
     labelled = []
@@ -131,111 +122,16 @@ def _common_size(sources: Sequence[Source]) -> int:
             raise DataError(f"the images of {source.name} are {source.native[0]}x{source.native[1]}, not square; give `size`")
         sizes[source.native[0]] = source.name
     if len(sizes) > 1:
-        raise DataError("sources differ in image size (" + ", ".join(f"{name}: {size} px" for size, name in sizes.items()) + "); give `size`")
+        listed = ", ".join(f"{name}: {size} px" for size, name in sizes.items())
+        raise DataError(f"sources differ in image size ({listed}); give `size`")
     size = next(iter(sizes))
     if not 8 <= size <= 1024:
         raise DataError(f"the images of {sizes[size]} are {size} px; give `size`, from 8 to 1024")
     return size
 
 
-def _plan_evaluation(one: SourceSpec, source: Source, spec: DataSpec, notes: list[str]) -> _Plan:
-    """Splits of a labelled source, from labels and groups alone."""
-    train, name = source.splits["train"], source.name
-    testing = next((split for split in ("test", "validation") if split in source.splits), None)
-    for split in {"train", testing} - {None}:
-        raw = source.splits[str(split)]
-        if raw.labels is None:
-            raise DataError(f"{name}: the {split} images have no labels, and an evaluate source needs them (class folders, a csv, or a label column)")
-        if (bare := int((raw.labels < 0).sum())):
-            raise DataError(f"{name}: {bare:,} of {len(raw):,} {split} images have no label, and an evaluate source needs all of them")
-    assert train.labels is not None
-    if testing is None and one.test is None:
-        raise DataError(f"{name} has no test split; give the share of its images to hold out, such as `test: 0.2`")
-    if testing is not None and one.test is not None:
-        raise DataError(f"{name} has a {testing} split of its own; leave `test: {one.test}` out")
-    if testing == "test" and "validation" in source.splits:
-        notes.append(f"{name}: its validation split ({len(source.splits['validation']):,} images) is not used; validation images are taken from train")
-    if testing == "validation":
-        notes.append(f"{name}: has no test split; its validation split is the test split here")
-    labels: dict[str, np.ndarray | None] = {"train": train.labels}
-    if testing is not None:
-        test = source.splits[testing]
-        assert test.labels is not None
-        labels[testing] = test.labels
-        _check_groups(name, train.groups, test.groups)
-    classes, labels = _used_classes(name, source.classes, labels, notes)
-    own = labels["train"]
-    assert own is not None
-    if testing is None:
-        kept, tested = splits.holdout(own, one.test or 0.0, groups=train.groups, classes=classes)
-        testing, test_labels = "train", own
-        if not len(tested):
-            raise DataError(f"{name}: test: {one.test} of {len(own)} images holds out none; give a larger share")
-    else:
-        test_labels = labels[testing]
-        assert test_labels is not None
-        kept, tested = np.arange(len(own)), np.arange(len(test_labels))
-    if spec.limit.train is not None:
-        kept = kept[splits.subsample(own[kept], len(kept), spec.limit.train, classes=classes)]
-    if spec.limit.test is not None:
-        tested = tested[splits.subsample(test_labels[tested], len(tested), spec.limit.test, classes=classes, every_class=False)]
-    train_at, validation_at = splits.validation_split(own[kept], None if train.groups is None else train.groups[kept], classes=classes)
-    if not len(validation_at):
-        raise DataError(f"{name}: {len(kept)} training images are too few to hold any back for validation; every class needs two or more")
-    roles = {"train": ("train", kept[train_at]), "validation": ("train", kept[validation_at]), "test": (testing, tested)}
-    return _Plan(source, classes, roles, labels)
-
-
-def _plan_pretraining(one: SourceSpec, source: Source, spec: DataSpec, notes: list[str]) -> _Plan:
-    """A source that is only pretrained on: its whole train split, with labels if all of it is labelled."""
-    if one.test is not None:
-        raise DataError(f"{source.name}: `test: {one.test}` has no meaning for a source that is only pretrained on; leave it out")
-    train = source.splits["train"]
-    labels, classes = train.labels, source.classes
-    if labels is not None and (labels < 0).any():
-        notes.append(f"{source.name}: {int((labels < 0).sum()):,} training images have no label, so none is used in pretraining")
-        labels = None
-    if labels is None or len(np.unique(labels)) < 2:
-        labels, classes = None, ()
-    else:
-        classes, found = _used_classes(source.name, classes, {"train": labels}, notes)
-        labels = found["train"]
-    positions = np.arange(len(train))
-    if spec.limit.train is not None:
-        positions = splits.subsample(labels, len(train), spec.limit.train, classes=classes)
-    return _Plan(source, classes, {"train": ("train", positions)}, {"train": labels})
-
-
-def _used_classes(
-    name: str, classes: tuple[str, ...], labels: dict[str, np.ndarray | None], notes: list[str],
-) -> tuple[tuple[str, ...], dict[str, np.ndarray | None]]:
-    """Classes that have training images, and labels renumbered to them; refuses what cannot be learned or judged."""
-    counts = {split: np.bincount(own, minlength=len(classes)) for split, own in labels.items() if own is not None}
-    train = counts["train"]
-    if (train > 0).sum() < 2:
-        raise DataError(f"{name} has only one class, {classes[int(np.argmax(train))]!r}; two or more are needed to judge anything")
-    for split, found in counts.items():
-        if len(strange := np.flatnonzero((found > 0) & (train == 0))):
-            shown = ", ".join(repr(classes[at]) for at in strange[:_SHOWN])
-            raise DataError(f"{name}: {len(strange):,} classes of its {split} split are absent from train: {shown}")
-        if len(untested := np.flatnonzero((found == 0) & (train > 0))):
-            notes.append(f"{name}: {len(untested):,} of {int((train > 0).sum()):,} classes have no {split} images, the first is {classes[untested[0]]!r}")
-    used = np.flatnonzero(train > 0)
-    if len(used) == len(classes):
-        return classes, labels
-    notes.append(f"{name}: {len(classes) - len(used):,} of {len(classes):,} class names have no image and are left out")
-    number = np.full(len(classes), -1, np.int64)
-    number[used] = np.arange(len(used))
-    return tuple(classes[at] for at in used), {split: None if own is None else number[own] for split, own in labels.items()}
-
-
-def _check_groups(name: str, train: np.ndarray | None, test: np.ndarray | None) -> None:
-    if train is not None and test is not None and len(both := np.intersect1d(train, test)):
-        raise DataError(f"{name}: {len(both):,} groups have images both in train and in test, so test would be seen in training; split by group")
-
-
 def _pack_all(
-    plans: dict[SourceSpec, _Plan], size: int, spec: DataSpec, places: Places, notes: list[str],
+    plans: dict[SourceSpec, Plan], size: int, spec: DataSpec, places: Places, notes: list[str],
 ) -> dict[tuple[SourceSpec, str], tuple[ImageSet, np.ndarray]]:
     """Every role of every source as an image set with its hashes uint8 [N, 16]; unreadable images are listed for all of them at once."""
     found: dict[tuple[SourceSpec, str], tuple[ImageSet, np.ndarray]] = {}
@@ -246,7 +142,8 @@ def _pack_all(
             raw = plan.source.splits[split]
             needed = np.unique(np.concatenate([positions for used, positions in plan.roles.values() if used == split]))
             packed, row_of = _pack_needed(plan.source, split, raw, needed, size, spec, places)
-            bad = {int(position): packed.unreadable[int(row_of[position])] for position in needed if int(row_of[position]) in packed.unreadable} if packed.unreadable else {}
+            reasons = packed.unreadable
+            bad = {int(at): reasons[int(row_of[at])] for at in needed if int(row_of[at]) in reasons} if reasons else {}
             unreadable += [f"{raw.reader.where(position)}: {reason}" for position, reason in bad.items()]
             total += len(needed)
             if bad and spec.skip_unreadable:
@@ -261,9 +158,12 @@ def _pack_all(
             listing = places.cache / _UNREADABLE_LIST
             listing.write_text("\n".join(unreadable) + "\n", encoding="utf-8", errors="surrogateescape")
             more = f"\n  and {len(unreadable) - _SHOWN:,} more, all listed in {listing}"
-        raise DataError(f"{len(unreadable):,} of {total:,} images cannot be read; mend them, or leave them out with `skip_unreadable: true`:\n  {shown}{more}")
+        raise DataError(
+            f"{len(unreadable):,} of {total:,} images cannot be read; mend them, or leave them out with `skip_unreadable: true`:\n  "
+            f"{shown}{more}"
+        )
     if unreadable:
-        for (one, role), (images, _) in found.items():
+        for (_, role), (images, _) in found.items():
             if len(images) == 0 or images.labels is not None and role == "train" and len(np.unique(images.labels)) < len(images.classes):
                 raise DataError(f"{images.name}: with the unreadable images left out, a class or a whole split ({role}) is empty")
     return found
@@ -285,7 +185,7 @@ def _pack_needed(
 
 
 def _image_set(
-    plan: _Plan, split: str, positions: np.ndarray, packed: Pack, row_of: np.ndarray, bad: set[int],
+    plan: Plan, split: str, positions: np.ndarray, packed: Pack, row_of: np.ndarray, bad: set[int],
 ) -> tuple[ImageSet, np.ndarray]:
     raw, labels = plan.source.splits[split], plan.labels.get(split)
     good = positions[[int(position) not in bad for position in positions]] if bad else positions
@@ -295,10 +195,9 @@ def _image_set(
     if raw.groups is not None:
         columns["group"] = raw.groups[good]
     hashes = packed.hashes[rows]
-    images = ImageSet(
-        packed.pixels, rows, own, plan.classes if own is not None else (), plan.source.name, _fingerprint(packed.pixels.shape[1], hashes, own),
-        columns, skipped=len(positions) - len(good),
-    )
+    classes = plan.classes if own is not None else ()
+    fingerprint = _fingerprint(packed.pixels.shape[1], hashes, own)
+    images = ImageSet(packed.pixels, rows, own, classes, plan.source.name, fingerprint, columns, skipped=len(positions) - len(good))
     return images, hashes
 
 
@@ -318,7 +217,10 @@ def _without(images: ImageSet, hashes: np.ndarray, judged: Sequence[np.ndarray],
     keep = np.array([bytes(row) not in seen for row in hashes], bool)
     if keep.all():
         return images
-    notes.append(f"{images.name}: {int((~keep).sum()):,} images are also validation or test images of an evaluate source and are not pretrained on")
+    notes.append(
+        f"{images.name}: {int((~keep).sum()):,} images are also validation or test images of an evaluate source and are not "
+        "pretrained on"
+    )
     if not keep.any():
         raise DataError(f"{images.name}: every image to pretrain on is a validation or test image of an evaluate source")
     kept = np.flatnonzero(keep)

@@ -10,7 +10,10 @@ KEY is a hash over the images' content, size and fit, so a moved or copied set i
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import hashlib
+import io
 import json
 import os
 import shutil
@@ -19,7 +22,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol
+from typing import Any, BinaryIO
 
 import filelock
 import numpy as np
@@ -29,6 +32,7 @@ from PIL import ImageFile
 from ssl_bench.data import decode as decoding
 from ssl_bench.data.content import Progress, silent, workers, write_atomically
 from ssl_bench.data.decode import Fit, Stored, UnreadableImage, decode
+from ssl_bench.data.readers import Reader
 from ssl_bench.errors import DataError
 
 VERSION = 1
@@ -36,21 +40,6 @@ _CHUNK_BYTES = 8 << 20
 _SPARE_DISK = 64 << 20
 _HASH_BYTES = 16
 _SPOT_CHECKS = 16
-
-
-class Reader(Protocol):
-    """Stored images of one split, in a fixed order."""
-
-    def __len__(self) -> int: ...
-
-    def content(self, cache: Path, progress: Progress) -> str:
-        """A hash that changes whenever a stored image does."""
-
-    def items(self, stretches: Sequence[tuple[int, int]]) -> Iterator[list[Stored]]:
-        """The stored images of each stretch (start, stop), stretches being in order."""
-
-    def where(self, position: int) -> str:
-        """How a person finds the image: a path, or a file and row."""
 
 
 @dataclass(frozen=True)
@@ -78,28 +67,6 @@ class _Chunk:
     hashes: np.ndarray
     unreadable: dict[int, str] = field(default_factory=dict)
     resampled: int = 0
-
-
-class Subset:
-    """A reader of some positions (sorted, int64 [N]) of another reader."""
-
-    def __init__(self, reader: Reader, positions: np.ndarray) -> None:
-        self.reader, self.positions = reader, positions
-
-    def __len__(self) -> int:
-        return len(self.positions)
-
-    def content(self, cache: Path, progress: Progress) -> str:
-        return hashlib.sha256(self.reader.content(cache, progress).encode() + self.positions.astype("<i8").tobytes()).hexdigest()
-
-    def items(self, stretches: Sequence[tuple[int, int]]) -> Iterator[list[Stored]]:
-        wanted = [int(position) for start, stop in stretches for position in self.positions[start:stop]]
-        singles = self.reader.items([(position, position + 1) for position in wanted])
-        for start, stop in stretches:
-            yield [next(singles)[0] for _ in range(start, stop)]
-
-    def where(self, position: int) -> str:
-        return self.reader.where(int(self.positions[position]))
 
 
 def is_packed(reader: Reader, size: int, fit: Fit, cache: Path, progress: Progress = silent) -> bool:
@@ -132,13 +99,16 @@ def pack(
     if found is None:
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            with _lock(folder / "lock", what, progress):
+            with _locked(folder / "lock", what, progress):
                 found = _open(folder, shape)
                 if found is None:
                     _write(reader, folder, shape, fit, what, uniform, progress)
                     found = _open(folder, shape)
         except PermissionError as error:
-            raise DataError(f"the cache {cache} cannot be written ({error.strerror}); set `cache` or XDG_CACHE_HOME to a folder that can") from None
+            raise DataError(
+                f"the cache {cache} cannot be written ({error.strerror}); set `cache` or XDG_CACHE_HOME to a folder that "
+                "can"
+            ) from None
     if found is None:
         raise DataError(f"the packed images in {folder} changed while they were opened; remove that folder and run again")
     if uniform and found.resampled:
@@ -146,13 +116,18 @@ def pack(
     return found
 
 
-def _lock(path: Path, what: str, progress: Progress) -> filelock.BaseFileLock:
+@contextlib.contextmanager
+def _locked(path: Path, what: str, progress: Progress) -> Iterator[None]:
     lock = filelock.FileLock(path)
-    while True:
+    while not lock.is_locked:
         try:
-            return lock.acquire(timeout=1.0).lock
+            lock.acquire(timeout=0.5)
         except filelock.Timeout:
             progress(f"waiting for another process that packs {what}", 0, 0)
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _open(folder: Path, shape: tuple[int, ...]) -> Pack | None:
@@ -195,13 +170,17 @@ def _write(reader: Reader, folder: Path, shape: tuple[int, ...], fit: Fit, what:
         progress(label, finished, count)
         for chunk in _decoded(reader, missing, size, fit):
             if uniform and chunk.resampled:
-                raise DataError(f"images of {what} differ in size (one between {chunk.start} and {chunk.start + len(chunk.pixels)} is not {size}x{size}); give `size`")
+                raise DataError(
+                    f"images of {what} differ in size ({chunk.resampled:,} of {len(chunk.pixels):,} are not {size}x{size}); give "
+                    "`size`"
+                )
             part.seek(offset + chunk.start * size * size * 3)
             part.write(chunk.pixels.tobytes())
             part.flush()  # before its journal line, so that a line never speaks of bytes that a kill took away
             hashes[chunk.start : chunk.start + len(chunk.hashes)] = chunk.hashes
-            notes[chunk.start] = {"start": chunk.start, "digest": _digest(chunk.hashes), "unreadable": chunk.unreadable, "resampled": chunk.resampled}
-            journal.write(json.dumps(notes[chunk.start]).encode() + b"\n")
+            note = {"start": chunk.start, "digest": _digest(chunk.hashes), "unreadable": chunk.unreadable, "resampled": chunk.resampled}
+            notes[chunk.start] = note
+            journal.write(json.dumps(note).encode() + b"\n")
             journal.flush()
             finished += len(chunk.pixels)
             progress(label, finished, count)
@@ -212,7 +191,8 @@ def _write(reader: Reader, folder: Path, shape: tuple[int, ...], fit: Fit, what:
         stream.flush()
         os.fsync(stream.fileno())
     unreadable = {position: reason for note in notes.values() for position, reason in note["unreadable"].items()}
-    meta = {"what": what, "unreadable": unreadable, "resampled": sum(note["resampled"] for note in notes.values()), "pillow": PIL.__version__}
+    resampled = sum(note["resampled"] for note in notes.values())
+    meta = {"what": what, "unreadable": unreadable, "resampled": resampled, "pillow": PIL.__version__}
     write_atomically(folder / "meta.json", json.dumps(meta).encode())
     (folder / "journal.part").unlink()
 
@@ -234,8 +214,7 @@ def _part_file(folder: Path, shape: tuple[int, ...]) -> Path:
     try:
         with open(part, "w+b") as stream:
             stream.write(header)
-            if hasattr(os, "posix_fallocate"):
-                os.posix_fallocate(stream.fileno(), 0, len(header) + needed)
+            _reserve(stream, len(header) + needed)
             stream.truncate(len(header) + needed)
     except OSError as error:
         part.unlink(missing_ok=True)
@@ -245,9 +224,16 @@ def _part_file(folder: Path, shape: tuple[int, ...]) -> Path:
     return part
 
 
-def _header(shape: tuple[int, ...]) -> bytes:
-    import io
+def _reserve(stream: BinaryIO, length: int) -> None:
+    if hasattr(os, "posix_fallocate"):
+        try:
+            os.posix_fallocate(stream.fileno(), 0, length)
+        except OSError as error:
+            if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP):  # file systems that cannot reserve
+                raise
 
+
+def _header(shape: tuple[int, ...]) -> bytes:
     stream = io.BytesIO()
     np.lib.format.write_array_header_1_0(stream, {"descr": "|u1", "fortran_order": False, "shape": tuple(map(int, shape))})
     return stream.getvalue()
@@ -261,13 +247,16 @@ def _journalled(journal: BinaryIO) -> Iterator[dict[str, Any]]:
     for line in content.splitlines():
         try:
             note = json.loads(line)
-            note["unreadable"] = {int(position): str(reason) for position, reason in note["unreadable"].items()}
-            yield {"start": int(note["start"]), "digest": str(note["digest"]), "unreadable": note["unreadable"], "resampled": int(note["resampled"])}
+            unreadable = {int(position): str(reason) for position, reason in note["unreadable"].items()}
+            start, digest, resampled = int(note["start"]), str(note["digest"]), int(note["resampled"])
+            yield {"start": start, "digest": digest, "resampled": resampled, "unreadable": unreadable}
         except (ValueError, KeyError, TypeError, AttributeError):
             continue
 
 
-def _reread(part: BinaryIO, offset: int, shape: tuple[int, ...], note: dict[str, Any], stretches: Sequence[tuple[int, int]]) -> _Chunk | None:
+def _reread(
+    part: BinaryIO, offset: int, shape: tuple[int, ...], note: dict[str, Any], stretches: Sequence[tuple[int, int]],
+) -> _Chunk | None:
     """The finished chunk that a journal line speaks of, if the file holds it still (after a power cut it may not)."""
     stop = dict(stretches).get(note["start"])
     if stop is None:
@@ -314,7 +303,10 @@ def _decode_chunk(start: int, items: list[Stored], size: int, fit: Fit) -> _Chun
 def _hashes(pixels: np.ndarray, unreadable: Sequence[bool]) -> np.ndarray:
     """uint8 [N, 16] over each image's pixels; zeros for an unreadable one."""
     none = bytes(_HASH_BYTES)
-    found = [none if bad else hashlib.blake2b(np.ascontiguousarray(image), digest_size=_HASH_BYTES).digest() for image, bad in zip(pixels, unreadable, strict=True)]
+    found = [
+        none if bad else hashlib.blake2b(image.tobytes(), digest_size=_HASH_BYTES).digest()
+        for image, bad in zip(pixels, unreadable, strict=True)
+    ]
     return np.frombuffer(b"".join(found), np.uint8).reshape(-1, _HASH_BYTES)
 
 

@@ -2,80 +2,31 @@
 
 from __future__ import annotations
 
-import hashlib
-import io
-import json
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from ssl_bench.data import folders, torchvision_sets
-from ssl_bench.data.content import Progress, silent, write_atomically
-from ssl_bench.data.decode import Stored, open_image, upright_size
+from ssl_bench.data.decode import open_image, upright_size
 from ssl_bench.data.hub import ParquetReader, find_files
-from ssl_bench.data.packing import Reader
+from ssl_bench.data.readers import Places, RawSplit, Source
+from ssl_bench.data.shapes_source import open_shapes
 from ssl_bench.errors import DataError, did_you_mean
 from ssl_bench.spec import SourceSpec
 
-_LOSSLESS = frozenset(("cifar10", "cifar100", "mnist", "fashionmnist", "kmnist", "qmnist", "svhn", "stl10", "usps", "semeion", "pcam", "dtd"))
+_LOSSLESS = frozenset(["cifar10", "cifar100", "mnist", "fashionmnist", "kmnist", "qmnist", "svhn", "stl10", "usps", "semeion", "pcam"])
 _CLASSES = {"cifar10": 10, "cifar100": 100, "imagenet": 1000, "imagenette": 10, "mnist": 10, "svhn": 10, "stl10": 10, "fashionmnist": 10}
 _PROBES = 256
-
-
-@dataclass(frozen=True)
-class RawSplit:
-    """One split, not decoded. ``labels`` int64 [N], -1 where an image has none; ``groups`` int64 [N], comparable between splits."""
-
-    reader: Reader
-    labels: np.ndarray | None = None
-    groups: np.ndarray | None = None
-    columns: Mapping[str, np.ndarray] = field(default_factory=dict)
-
-    def __len__(self) -> int:
-        return len(self.reader)
-
-
-@dataclass(frozen=True)
-class Source:
-    """A source that was found.
-
-    Attributes
-    ----------
-    name : how tables call it.
-    classes : class names, empty without labels.
-    splits : "train" always, "test" and "validation" where the source has them.
-    native : (width, height) when a sample of the images all has it, else None.
-    common : the most common (width, height) of that sample.
-    notes : what a user should know about how the source was read.
-    """
-
-    name: str
-    classes: tuple[str, ...]
-    splits: Mapping[str, RawSplit]
-    native: tuple[int, int] | None = None
-    common: tuple[int, int] | None = None
-    notes: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Places:
-    """Where sources are looked for and what may be written."""
-
-    cache: Path
-    root: Path | None = None
-    size: int | None = None
-    progress: Progress = silent
 
 
 def list_sources() -> list[tuple[str, str]]:
     """Every source name with one line about it."""
     return [
-        ("shapes", "10,000 + 4,000 rendered images of 20 or so kinds of objects, any size from 32 px, nothing to download"),
+        ("shapes", "10,000 + 4,000 images rendered from a seed, any size from 32 px, nothing to download"),
         ("folder:PATH", "train/ and test/ with class folders, plain class folders, any tree without labels, or files listed in a csv"),
         ("parquet:PATH", "Parquet files as on the Hugging Face hub: image, label, class names in the metadata"),
         *((name, f"{title}: {line}") for name, (_, title, line) in torchvision_sets.SETS.items()),
@@ -93,13 +44,16 @@ def open_source(spec: SourceSpec, places: Places) -> Source:
     if spec.labels is not None and kind != "folder":
         raise DataError(f"labels: {spec.labels!r} is a csv for folder:PATH, and the source is {spec.source!r}")
     if spec.group is not None and not (kind == "parquet" or kind == "folder" and spec.labels is not None):
-        raise DataError(f"group: {spec.group!r} names a column of a csv (folder:PATH with labels:) or of parquet:PATH; {spec.source!r} has none")
+        raise DataError(
+            f"group: {spec.group!r} names a column of a csv (folder:PATH with labels:) or of parquet:PATH; {spec.source!r} has "
+            "none"
+        )
     if kind == "folder" and rest:
         source = _folder(rest, spec, places)
     elif kind == "parquet" and rest:
         source = _parquet(resolve(rest, places, "parquet"), spec.group, Path(rest).name)
     elif kind == "shapes" and not rest:
-        return _shapes(places)
+        return open_shapes(places)
     elif kind in torchvision_sets.SETS:
         source = _named(kind, rest, places)
     else:
@@ -130,17 +84,25 @@ def _folder(path: str, spec: SourceSpec, places: Places, title: str | None = Non
     else:
         splits, notes = folders.read_folder(folder)
     labels, classes = folders.class_numbers(splits)
-    groups = {name: None if split.groups is None else np.unique(split.groups, return_inverse=True)[1].astype(np.int64) for name, split in splits.items()}
-    raw = {name: RawSplit(folders.FileReader(split.files), labels[name], groups[name]) for name, split in splits.items()}
+    raw = {}
+    for name, split in splits.items():  # groups come with a csv, whose files are one split
+        groups = None if split.groups is None else np.unique(split.groups, return_inverse=True)[1].astype(np.int64)
+        raw[name] = RawSplit(folders.FileReader(split.files), labels[name], groups)
     return Source(title or folder.resolve().name, classes, raw, notes=tuple(notes))
 
 
 def _parquet(path: Path, group: str | None, title: str) -> Source:
     files = find_files(path)
     if not files:
-        raise DataError(f"{path} holds no Parquet files; looked for train-*.parquet, test-*.parquet, validation-*.parquet, also in {path / 'data'}")
+        raise DataError(
+            f"{path} holds no Parquet files; looked for train-*.parquet, test-*.parquet, validation-*.parquet, also in "
+            f"{path / 'data'}"
+        )
     if "train" not in files:
-        raise DataError(f"{path} has no train split; its Parquet files: {', '.join(sorted(file.name for found in files.values() for file in found)[:20])}")
+        raise DataError(
+            f"{path} has no train split; its Parquet files: "
+            f"{', '.join(sorted(file.name for found in files.values() for file in found)[:20])}"
+        )
     readers = {split: ParquetReader(found) for split, found in files.items()}
     for reader in readers.values():
         reader.image_column  # noqa: B018  (raises where there is none)
@@ -152,7 +114,10 @@ def _parquet(path: Path, group: str | None, title: str) -> Source:
     classes = names.get("train", ())
     for split, own in names.items():
         if own != classes and not (set(own) <= set(classes) and names["train"][: len(own)] == own):
-            raise DataError(f"{path}: the class lists of train ({len(classes)}) and {split} ({len(own)}) differ, e.g. {_difference(classes, own)}")
+            raise DataError(
+                f"{path}: the class lists of train ({len(classes)}) and {split} ({len(own)}) differ, e.g. "
+                f"{_difference(classes, own)}"
+            )
     groups: dict[str, np.ndarray | None] = dict.fromkeys(readers)
     if group is not None:
         values = {split: [str(value) for value in reader.column(group).to_pylist()] for split, reader in readers.items()}
@@ -188,8 +153,8 @@ def _named(name: str, extra_split: str, places: Places) -> Source:
     if not found:
         listed = "\n  ".join([*reasons, *more])
         raise DataError(
-            f"{title} was not found and could not be downloaded; put torchvision's or the hub's files (a folder {name!r} with train-*.parquet) "
-            f"below a data root:\n  {listed}"
+            f"{title} was not found and could not be downloaded; put torchvision's files or the hub's (a folder {name!r} with "
+            f"train-*.parquet) below a data root:\n  {listed}"
         )
     return _torchvision(title, found)
 
@@ -206,7 +171,7 @@ def _copy(name: str, title: str, places: Places) -> Source | None:
     assert places.root is not None
     pattern = re.compile("[-_ ]?".join(map(re.escape, name)) + r"(?![0-9a-z])", re.IGNORECASE)
     found: list[tuple[Path, Source]] = []
-    for folder in sorted(child for child in (places.root.iterdir() if places.root.is_dir() else ()) if child.is_dir() and pattern.match(child.name)):
+    for folder in sorted(child for child in places.root.iterdir() if child.is_dir() and pattern.match(child.name)):
         if find_files(folder):
             source = _parquet(folder, None, title)
         elif (folder / "train").is_dir():
@@ -252,68 +217,6 @@ def _probed(source: Source) -> Source:
                     continue
     common = seen.most_common(1)[0][0] if seen else None
     return Source(source.name, source.classes, source.splits, common if len(seen) == 1 else None, common, source.notes)
-
-
-class _ShapesReader:
-    """Rendered when it is packed, and only then."""
-
-    def __init__(self, split: str, size: int, key: str, count: int, drawn: np.ndarray | None) -> None:
-        self.split, self.size, self.key, self.count, self._drawn = split, size, key, count, drawn
-
-    def __len__(self) -> int:
-        return self.count
-
-    def content(self, cache: Path, progress: Progress) -> str:
-        return self.key
-
-    def items(self, stretches: Sequence[tuple[int, int]]) -> Iterator[list[Stored]]:
-        from ssl_bench.data.shapes import render
-
-        images, self._drawn = render(self.split, self.size).images if self._drawn is None else self._drawn, None
-        for start, stop in stretches:
-            yield list(images[start:stop])
-
-    def where(self, position: int) -> str:
-        return f"shapes {self.split} image {position}"
-
-
-def _shapes(places: Places) -> Source:
-    from ssl_bench.data import shapes
-
-    size = places.size or shapes.NATIVE_SIZE
-    if size < shapes.MIN_SIZE:
-        raise DataError(f"shapes cannot be drawn at {size} px; the smallest `size` is {shapes.MIN_SIZE}")
-    code = b"".join(path.read_bytes() for path in sorted(Path(shapes.__file__).parent.glob("*shapes*.py")))
-    splits, classes = {}, ()
-    for split in ("train", "test"):
-        key = hashlib.sha256(json.dumps(["shapes", shapes.VERSION, split, size]).encode() + code).hexdigest()
-        facts = places.cache / "shapes" / f"{key[:32]}.npz"
-        known, images = _load_facts(facts), None
-        if known is None:
-            places.progress(f"drawing shapes ({split})", 0, 0)
-            drawn = shapes.render(split, size)
-            images = drawn.images
-            stream = io.BytesIO()
-            np.savez(stream, labels=drawn.labels, classes=np.array(drawn.classes), **{f"column.{name}": column for name, column in drawn.columns.items()})
-            write_atomically(facts, stream.getvalue())
-            known = _load_facts(facts)
-            assert known is not None
-        classes = tuple(map(str, known["classes"]))
-        columns = {name.removeprefix("column."): values for name, values in known.items() if name.startswith("column.")}
-        splits[split] = RawSplit(_ShapesReader(split, size, key, len(known["labels"]), images), known["labels"], columns=columns)
-    return Source("shapes", classes, splits, (size, size), (size, size))
-
-
-def _load_facts(path: Path) -> dict[str, np.ndarray] | None:
-    try:
-        with np.load(path, allow_pickle=False) as found:
-            return {name: found[name] for name in found.files}
-    except (OSError, ValueError, EOFError, KeyError):
-        return None
-    except Exception as error:  # zipfile.BadZipFile: a damaged file is drawn again
-        if type(error).__name__ == "BadZipFile":
-            return None
-        raise
 
 
 def data_root(given: Path | str | None) -> Path | None:

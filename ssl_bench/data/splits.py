@@ -5,6 +5,7 @@ Random orders come from the raw bits of PCG64, whose stream NumPy guarantees, so
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -94,14 +95,18 @@ def draw(labels: np.ndarray, fraction: float, draw: int, seed: int = 0, classes:
     short = np.flatnonzero(counts == 0)
     if len(short) or total < len(counts):
         empty = _class(int(short[0] if len(short) else len(counts) - 1), classes)
+        hint = "that class has no image at all" if len(short) else f"the smallest fraction that works is {_ceil(len(counts) / len(labels))}"
         raise DataError(
-            f"label fraction {fraction:g} of {len(labels):,} images is {total:,} labels for {len(counts):,} classes, which would leave class "
-            f"{empty} empty; " + ("that class has no image at all" if len(short) else f"the smallest fraction that works is {len(counts) / len(labels):.3g}")
+            f"label fraction {fraction:g} of {len(labels):,} images is {total:,} labels for {len(counts):,} classes, "
+            f"which would leave class {empty} empty; {hint}"
         )
-    return _choose(labels, _level(counts, total, _order(len(counts), seed, _DRAW, draw, 1)), _order(len(labels), seed, _DRAW, draw))
+    quota = _level(counts, total, _order(len(counts), seed, _DRAW, draw, 1))
+    return _choose(labels, quota, _order(len(labels), seed, _DRAW, draw))
 
 
-def subsample(labels: np.ndarray | None, length: int, count: int, seed: int = 0, classes: Sequence[str] = (), *, every_class: bool = True) -> np.ndarray:
+def subsample(
+    labels: np.ndarray | None, length: int, count: int, seed: int = 0, classes: Sequence[str] = (), *, every_class: bool = True,
+) -> np.ndarray:
     """``count`` of ``length`` images, the same share of every class where there are labels: sorted positions.
 
     Raises DataError when ``every_class`` is asked for and ``count`` is below the number of classes.
@@ -131,7 +136,10 @@ def _partition(
     kept = np.setdiff1d(np.arange(len(labels)), held)
     emptied = np.flatnonzero((np.bincount(labels[kept], minlength=len(counts)) == 0) & (counts > 0))
     if len(emptied):
-        raise DataError(f"class {_class(int(emptied[0]), classes)} lies in one group, so it cannot be both trained on and held back; give it more groups")
+        raise DataError(
+            f"class {_class(int(emptied[0]), classes)} lies in one group, so it cannot be both trained on and held back; give it more "
+            "groups"
+        )
     return kept, held
 
 
@@ -209,6 +217,11 @@ def _counts(labels: np.ndarray, classes: Sequence[str]) -> np.ndarray:
     if len(labels) and int(labels.min()) < 0:
         raise DataError(f"{int((labels < 0).sum())} images have no label")
     return np.bincount(labels, minlength=len(classes)).astype(np.int64)
+
+
+def _ceil(share: float) -> str:
+    """Three digits, rounded up, so that the share that a message names does work."""
+    return f"{math.ceil(share * 1e6) / 1e6:g}"
 
 
 def _class(number: int, classes: Sequence[str]) -> str:

@@ -51,6 +51,8 @@ SETS: dict[str, tuple[str, str, str]] = {
 _TRAIN = ("trainval", "train", "train-standard")
 _TEST = ("test",)
 _VALIDATION = ("val", "valid")
+# What a set's own folder is called, where that is certain: spares importing torchvision to find that nothing is there.
+_LAYOUTS = {"cifar10": "cifar-10-*", "cifar100": "cifar-100-*", "imagenette": "imagenette2*"}
 _VARIANTS: dict[str, tuple[dict[str, Any], ...]] = {"imagenette": ({"size": "full"}, {"size": "320px"}, {"size": "160px"})}
 _NEEDS_ARGUMENT = "Unknown value"  # how torchvision refuses a split that a set does not have
 
@@ -116,7 +118,9 @@ class TorchvisionReader:
         return [self.dataset[position][1] for position in range(count)]
 
 
-def open_sets(name: str, places: Sequence[Path], download_to: Path | None, extra_split: str = "") -> tuple[dict[str, TorchvisionReader], list[str]]:
+def open_sets(
+    name: str, places: Sequence[Path], download_to: Path | None, extra_split: str = "",
+) -> tuple[dict[str, TorchvisionReader], list[str]]:
     """Readers by split ("train", "test", "validation") of the set ``name``, and why each place that was tried has none.
 
     Parameters
@@ -125,6 +129,9 @@ def open_sets(name: str, places: Sequence[Path], download_to: Path | None, extra
     download_to : where to download to when none does; None leaves that out.
     extra_split : take this split as "train" instead, and nothing else (stl10's "unlabeled").
     """
+    layout = _LAYOUTS.get(name, "*")
+    if download_to is None and not any(place.is_dir() and any(place.glob(layout)) for place in places):
+        return {}, [f"{place}: has no {layout}" for place in places]
     import torchvision.datasets
 
     make = getattr(torchvision.datasets, SETS[name][0], None)
@@ -153,7 +160,9 @@ def open_sets(name: str, places: Sequence[Path], download_to: Path | None, extra
     return {}, reasons
 
 
-def _open_splits(make: Any, name: str, root: Path, download: bool, variant: dict[str, Any], extra_split: str) -> dict[str, TorchvisionReader]:
+def _open_splits(
+    make: Any, name: str, root: Path, download: bool, variant: dict[str, Any], extra_split: str,
+) -> dict[str, TorchvisionReader]:
     parameters = inspect.signature(make.__init__).parameters
     given = {**variant, **({"download": download} if "download" in parameters else {})}
     title = SETS[name][1]

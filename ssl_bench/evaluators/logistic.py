@@ -10,6 +10,7 @@ from torch import Tensor
 
 HISTORY = 10  # pairs of steps and gradient differences that L-BFGS remembers
 REFRESH = 50  # logits are updated along each step; recomputing them now and then keeps rounding from adding up
+LEAST_SPREAD = 1e-4  # variance of the predicted probabilities below which the metric follows no further
 
 
 @dataclass(frozen=True)
@@ -51,16 +52,33 @@ class SoftmaxRegression:
     ----------
     features : float32 [N, D], about standardised.
     labels : int64 [N] in 0..num_classes-1, on the same device.
+    covariance : X'X / N of similar features [D, D], which saves computing it; it steers the steps only, not the optimum.
     """
 
-    def __init__(self, features: Tensor, labels: Tensor, num_classes: int) -> None:
-        self.features, self.labels, self.num_classes = features, labels, num_classes
-        self._covariance: Tensor | None = None
+    def __init__(self, features: Tensor, labels: Tensor, num_classes: int, covariance: Tensor | None = None) -> None:
+        self.labels, self.num_classes = labels, num_classes
+        self._basis: Tensor | None = None
+        if len(features) < features.shape[1]:
+            # The optimal weights lie in the span of the rows; in an orthonormal basis of it the penalty is the same and X is N x N.
+            self._basis = torch.linalg.qr(features.T)[0]
+            features = features @ self._basis
+        usable = covariance is not None and covariance.shape == (features.shape[1],) * 2
+        self.features, self._covariance = features, covariance if usable else None
+
+    @property
+    def covariance(self) -> Tensor:
+        """X'X / N, for a further problem on similar features."""
+        if self._covariance is None:
+            self._covariance = self.features.T @ self.features / len(self.features)
+        return self._covariance
 
     def fit(self, l2: float, start: Solution | None = None, tolerance: float = 1e-4, max_iterations: int = 1000) -> Solution:
         """Minimise for one strength, from ``start`` or from zero. Never raises for slow progress: look at ``converged``."""
         x, classes = self.features, self.num_classes
-        theta = x.new_zeros(classes, x.shape[1] + 1) if start is None else torch.hstack((start.weight, start.bias[:, None]))
+        theta = x.new_zeros(classes, x.shape[1] + 1)
+        if start is not None:
+            theta[:, :-1] = start.weight if self._basis is None else start.weight @ self._basis
+            theta[:, -1] = start.bias
         weight, bias = theta[:, :-1], theta[:, -1:]
         logits = torch.addmm(bias, weight, x.T)
         loss, residual, spread = self._loss(logits)
@@ -99,7 +117,8 @@ class SoftmaxRegression:
             if curvature > 0:
                 history.append((direction.mul_(step), difference, curvature))
         largest = float(gradient.abs().max())
-        return Solution(weight.clone(), bias[:, 0].clone(), l2, loss, largest, iterations, largest <= tolerance)
+        full = weight.clone() if self._basis is None else weight @ self._basis.T
+        return Solution(full, bias[:, 0].clone(), l2, loss, largest, iterations, largest <= tolerance)
 
     def _gradient(self, weight: Tensor, residual: Tensor, l2: float) -> Tensor:
         """Of the objective by weight and bias, [K, D + 1]."""
@@ -141,11 +160,15 @@ class SoftmaxRegression:
 
     def _preconditioner(self, spread: float, l2: float) -> Tensor:
         """Cholesky factor of spread * X'X / N + l2, [D, D]."""
-        if self._covariance is None:
-            self._covariance = self.features.T @ self.features / len(self.features)
-        matrix = self._covariance * max(spread, 1e-4)
-        matrix.diagonal().add_(l2 + 1e-6 * float(matrix.diagonal().mean()))
-        return torch.linalg.cholesky(matrix)
+        matrix = self.covariance * max(spread, LEAST_SPREAD)
+        jitter = 1e-6 * float(matrix.diagonal().mean())
+        matrix.diagonal().add_(l2 + jitter)
+        while True:
+            factor, failed = torch.linalg.cholesky_ex(matrix)
+            if not failed:
+                return factor
+            jitter = 10 * max(jitter, l2)  # float32 cannot tell it from singular; a blunter metric only costs steps
+            matrix.diagonal().add_(jitter)
 
 
 def _dot(a: Tensor, b: Tensor) -> float:
@@ -160,7 +183,7 @@ def _two_loops(gradient: Tensor, history: deque[tuple[Tensor, Tensor, float]], f
         weights.append(_dot(step, q) / curvature)
         q.add_(difference, alpha=-weights[-1])
     q[:, :-1] = torch.cholesky_solve(q[:, :-1].T, factor).T
-    q[:, -1] /= max(spread, 1e-4)
+    q[:, -1] /= max(spread, LEAST_SPREAD)
     for (step, difference, curvature), weight in zip(history, reversed(weights), strict=True):
         q.add_(step, alpha=weight - _dot(difference, q) / curvature)
     return q

@@ -39,11 +39,18 @@ def build(results: Results, wide: bool) -> Table:
         _sort(section)
         sections.append(section)
     published = load_published()
-    headline = {line.task: line.cells[sections[0].columns[0].key].value for line in sections[0].lines if not line.variant} if sections else {}
     return Table(
         results.run.name, title_of(results), not results.run.final, sections, legend_of(results, sections), warnings_of(results),
-        published, agreement({task: value for task, value in headline.items() if not math.isnan(value)}, published),
+        published, agreement(_headline(sections), published),
     )
+
+
+def _headline(sections: list[Section]) -> dict[str, float]:
+    """Task to its value in the first column of the first labelled set."""
+    if not sections:
+        return {}
+    found = {line.task: line.cells[sections[0].columns[0].key].value for line in sections[0].lines if not line.variant}
+    return {task: value for task, value in found.items() if not math.isnan(value)}
 
 
 def _lines(results: Results, data: str, columns: list[Column]) -> list[Line]:
@@ -93,7 +100,7 @@ def _measured(own: pd.DataFrame, column: Column) -> Entry:
         own = own[own["stage"] == own["stage"].iloc[0]]
     if own.empty:
         return Entry()
-    values = {int(seed): float(value) for seed, value in own.groupby("seed")["value"].mean().items()}
+    values = {int(str(seed)): float(value) for seed, value in own.groupby("seed")["value"].mean().items()}
     entry = Entry("value", values, images=int(own["n"].min()), draws=int(own["draw"].nunique()))
     if column.stage in ("best", "code"):
         stages = sorted(set(own["stage"]))
@@ -136,13 +143,12 @@ def _failures(results: Results, row: RunRow, data: str) -> list[str]:
     found: dict[str, tuple[set[int], str]] = {}
     for missing in results.missing:
         if missing.row == row.row and missing.failure is not None and missing.data in ("", data):
-            where = missing.failure.where
             message = missing.failure.message.strip().splitlines()
-            found.setdefault(where, (set(), message[0] if message else missing.failure.error))[0].add(missing.seed)
+            found.setdefault(missing.failure.where, (set(), message[0] if message else missing.failure.error))[0].add(missing.seed)
     sentences = []
-    for where, (failed, message) in found.items():
+    for where, (failed, first_line) in found.items():
         command = f"ssl-bench show {shlex.quote(f'{results.run.name}/{row.row}/{min(failed)}')}"
-        sentences.append(f"{'' if where == 'pretraining' else where + ' '}failed {len(failed)}/{seeds}: {message}; {command}")
+        sentences.append(f"{'' if where == 'pretraining' else where + ' '}failed {len(failed)}/{seeds}: {first_line}; {command}")
     return sentences
 
 
@@ -236,7 +242,10 @@ def _correct_of(results: Results, found: Found, m: MeasurementRecord) -> np.ndar
     correct = (arrays[name] == arrays[TRUTH]).astype(np.float64)
     if len(correct) != m.n or abs(correct.mean() - m.value) > 0.5 / max(1, m.n) + 1e-6:
         path = found.path.with_suffix(".npz")
-        raise RecordError(f"{path}: predictions {name!r} give {correct.mean():.4f} over {len(correct):,} images, the record says {m.value:.4f} over {m.n:,}; delete both and run again")
+        raise RecordError(
+            f"{path}: predictions {name!r} give {correct.mean():.4f} over {len(correct):,} images, "
+            f"the record says {m.value:.4f} over {m.n:,}; delete both and run again"
+        )
     return correct
 
 

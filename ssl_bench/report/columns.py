@@ -73,10 +73,12 @@ def _knn(own: pd.DataFrame, evaluator: str, count: str, split: str, wide: bool) 
 
 def _finetune(own: pd.DataFrame, evaluator: str, count: str, results: Results, top5: bool) -> list[Column]:
     shares = sorted(set(own["labels"])) or _asked_shares(results) or [1.0]
+    group = f"fine-tune{count}, share of labels"
+    split = results.split
     return [
-        Column(f"{evaluator} {metric} {share:g}", f"fine-tune{count}, share of labels", f"{100 * share:g} %" + (", top-5" if metric == "top5" else ""),
-               evaluator, metric, "", share, results.split, folds=True)
-        for metric in (("top1", "top5") if top5 else ("top1",)) for share in shares
+        Column(f"{evaluator} {metric} {share:g}", group, f"{100 * share:g} %{suffix}", evaluator, metric, "", share, split, folds=True)
+        for metric, suffix in (("top1", ""), ("top5", ", top-5"))[: 2 if top5 else 1]
+        for share in shares
     ]
 
 
@@ -90,10 +92,12 @@ def _asked_shares(results: Results) -> list[float]:
 
 def _diagnostics(own: pd.DataFrame, evaluator: str) -> list[Column]:
     # Facts of a single task (active units of a VAE) stay in the csv and the frame; a column is for what rows share.
-    shared = [metric for metric, part in own.groupby("metric", sort=False) if part["row"].nunique() > 0.5 * own["row"].nunique()]
+    shared = [str(metric) for metric, part in own.groupby("metric", sort=False) if part["row"].nunique() > 0.5 * own["row"].nunique()]
     return [
-        Column(f"{evaluator} {metric}", "diagnostics", str(metric), evaluator, str(metric), "", split=str(own["split"].iloc[0]),
-               unit="%" if _FRACTION.match(str(metric)) else "")
+        Column(
+            f"{evaluator} {metric}", "diagnostics", metric, evaluator, metric, split=str(own["split"].iloc[0]),
+            unit="%" if _FRACTION.match(metric) else "",
+        )
         for metric in shared
     ]
 
@@ -101,7 +105,8 @@ def _diagnostics(own: pd.DataFrame, evaluator: str) -> list[Column]:
 def _other(own: pd.DataFrame, evaluator: str, split: str) -> list[Column]:
     found = []
     for metric, stage, labels in own[["metric", "stage", "labels"]].drop_duplicates().itertuples(index=False):
-        title = " ".join([str(metric), *([stage] if stage and stage != "pooled" else []), *([f"{100 * labels:g} %"] if labels != 1 else [])])
+        parts = [str(metric), stage if stage != "pooled" else "", f"{100 * labels:g} %" if labels != 1 else ""]
+        title = " ".join(part for part in parts if part)
         unit = "%" if _FRACTION.match(str(metric)) else ""
         found.append(Column(f"{evaluator} {title}", evaluator, title, evaluator, str(metric), str(stage), float(labels), split, unit))
     return found or [Column(evaluator, evaluator, "result", evaluator, "", split=split)]

@@ -63,7 +63,7 @@ def _style() -> Iterator[None]:
         "axes.axisbelow": True, "axes.titlesize": 9, "axes.titleweight": "bold", "axes.titlelocation": "left", "axes.edgecolor": "#666666",
         "figure.constrained_layout.use": True, "savefig.dpi": 150, "legend.frameon": False, "figure.max_open_warning": 0,
     }
-    with matplotlib.rc_context(settings):
+    with matplotlib.rc_context(settings):  # type: ignore[arg-type,unused-ignore]
         yield
 
 
@@ -95,8 +95,8 @@ def _labels(results: Results) -> dict[str, str]:
 
 def _linear(results: Results, data: str) -> pd.DataFrame:
     frame = results.frame
-    chosen = frame[(frame["data"] == data) & (frame["evaluator"] == "linear") & (frame["metric"] == "top1") & (frame["split"] == results.split)]
-    return chosen[chosen["variant"] == ""]
+    own = frame[(frame["data"] == data) & (frame["evaluator"] == "linear") & (frame["variant"] == "")]
+    return own[(own["metric"] == "top1") & (own["split"] == results.split)]
 
 
 def _split(results: Results) -> str:
@@ -131,10 +131,13 @@ def stages_figure(results: Results, data: str) -> Figure | None:
     for y, row in enumerate(rows):
         for x, stage in enumerate(stages):
             value = grid[y, x]
-            ax.text(x, y, "-" if math.isnan(value) else f"{value:.1f}", ha="center", va="center", color="black" if not value <= middle else "white")
+            text, colour = ("-", "black") if math.isnan(value) else (f"{value:.1f}", "black" if value > middle else "white")
+            ax.text(x, y, text, ha="center", va="center", color=colour)
             share = chosen.loc[row, stage]
             if share == share and share > 0:
-                ax.add_patch(Rectangle((x - 0.47, y - 0.45), 0.94, 0.9, fill=False, edgecolor="#D55E00", linewidth=2.2 if share == 1 else 1.0))
+                # A thin frame: chosen with some of the seeds.
+                width = 2.2 if share == 1 else 1.0
+                ax.add_patch(Rectangle((x - 0.46, y - 0.41), 0.92, 0.82, fill=False, edgecolor="#D55E00", linewidth=width))
     for y in range(1, len(rows)):
         if order[rows[y]] != order[rows[y - 1]]:
             ax.axhline(y - 0.5, color="white", linewidth=4)
@@ -168,6 +171,9 @@ def curves_figure(results: Results) -> Figure | None:
         _curves_of(results, rows[at].row, loss, accuracy)
         loss.set_title(names[rows[at].row])
         loss.tick_params(labelbottom=False)
+        steps = [record.steps for (name, _), record in results.pretrainings.items() if name == rows[at].row]
+        for ax in (loss, accuracy):
+            ax.set_xlim(0, max(1, *steps))
         accuracy.set_ylim(0, max(top, 1.0))
         accuracy.set_xlabel("step")
         if column == 0:
@@ -199,6 +205,8 @@ def _curves_of(results: Results, row: str, loss: Axes, accuracy: Axes) -> None:
 
 def cost_figure(results: Results, data: str) -> Figure | None:
     """Linear probe (best stage) against what pretraining cost: FLOPs and, on one kind of machine, minutes."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
     own = _linear(results, data)
     own = own[own["best"].astype(bool)]
     own = own if not own.empty else _linear(results, data).query("stage == 'pooled'")
@@ -214,7 +222,7 @@ def cost_figure(results: Results, data: str) -> Figure | None:
     devices = {p.environment.device for p in results.pretrainings.values() if p.steps}
     panels: list[tuple[str, str, Callable[[pd.DataFrame], pd.Series]]] = []
     if (trained["flops"] > 0).any():
-        panels.append(("flops", "pretraining FLOP, heads and decoders included", lambda frame: frame["flops"]))
+        panels.append(("flops", "pretraining TFLOP, heads and decoders included", lambda frame: frame["flops"] / 1e12))
     if len(devices) == 1 and (trained["seconds"] > 0).any():
         panels.append(("seconds", f"pretraining minutes on {_short(next(iter(devices)))}", lambda frame: frame["seconds"] / 60))
     if not panels:
@@ -229,17 +237,21 @@ def cost_figure(results: Results, data: str) -> Figure | None:
             x = float(of(trained.loc[[row]]).iloc[0])
             if not x > 0:
                 continue
-            spread = [[point["mean"] - point["min"]], [point["max"] - point["mean"]]]
-            ax.errorbar(
-                x, point["mean"], yerr=spread, color=COLOURS[at % len(COLOURS)], marker=MARKERS[(at + at // len(COLOURS)) % len(MARKERS)], markersize=8,
-                markeredgecolor="white", capsize=2, linestyle="none", label=names[row],
-            )
-        for row, style in zip(points.index[points["steps"].fillna(0) == 0], (":", "--", "-.", (0, (1, 5)))):
+            colour, marker = COLOURS[at % len(COLOURS)], MARKERS[(at + at // len(COLOURS)) % len(MARKERS)]
+            ax.vlines(x, point["min"], point["max"], color=colour, linewidth=1.4, zorder=2)
+            ax.plot(x, point["mean"], marker, color=colour, markersize=8, markeredgecolor="white", label=names[row])
+        for at, row in enumerate(points.index[points["steps"].fillna(0) == 0]):
+            style = (":", "--", "-.")[at % 3]
             ax.axhline(points.loc[row, "mean"], color=GREY, linestyle=style, linewidth=1.2, label=f"{names[row]} (no pretraining)")
         ax.set_xscale("log")
+        ax.margins(x=0.12)
+        ax.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}" if value >= 1 else f"{value:.2g}"))
+        ax.xaxis.set_minor_formatter(NullFormatter())
         ax.set_xlabel(title)
     axes[0][0].set_ylabel(f"linear probe, best stage: top-1 in %, {_split(results)}")
-    axes[0][0].set_title(f"{_short(data)}: accuracy against cost" + (" (bars: lowest and highest seed)" if len(results.run.seeds) > 1 else ""))
+    bars = " (bars: lowest and highest seed)" if len(results.run.seeds) > 1 else ""
+    axes[0][0].set_title(f"{_short(data)}: accuracy against cost{bars}")
     handles, labels = axes[0][0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside right upper")
     return figure

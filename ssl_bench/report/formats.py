@@ -74,8 +74,9 @@ def csv(table: Table) -> str:
                 cell = line.cells[column.key]
                 marks = [name for name, on in (("best", cell.best), ("equal", cell.equal), ("below_random", cell.below)) if on]
                 writer.writerow([
-                    section.data, line.block, line.row, line.variant, line.task, int(line.uses_labels), column.key, column.evaluator, column.metric,
-                    cell.stage or column.stage, "" if column.labels is None else column.labels, column.split if column.evaluator else "",
+                    section.data, line.block, line.row, line.variant, line.task, int(line.uses_labels), column.key, column.evaluator,
+                    column.metric, cell.stage or column.stage, "" if column.labels is None else column.labels,
+                    column.split if column.evaluator else "",
                     "fraction" if column.unit == "%" else column.unit, cell.status, _plain_number(cell.value), _plain_number(cell.low),
                     _plain_number(cell.high), cell.interval, len(cell.values), cell.images or "", cell.draws or "", " ".join(marks),
                 ])
@@ -101,10 +102,12 @@ def latex(table: Table) -> str:
     for section in table.sections:
         judged = [f"judged on {section.data}"] if len(table.sections) > 1 else []
         caption = ". ".join(e(part) for part in [*(["VALIDATION"] if table.validation else []), *table.title, *judged])
-        out += [r"\begin{table}", r"\centering\footnotesize", f"\\caption{{{caption}.}}", rf"\begin{{tabular}}{{l{'r' * len(section.columns)}}}", r"\toprule"]
+        width = len(section.columns)
+        out += [r"\begin{table}", r"\centering\footnotesize", rf"\caption{{{caption}.}}"]
+        out += [rf"\begin{{tabular}}{{l{'r' * width}}}", r"\toprule"]
         out += _latex_head(section)
-        for at, (heading, lines) in enumerate(section.blocks()):
-            out += [r"\midrule"] if at == 0 or not heading else [r"\midrule", rf"\multicolumn{{{len(section.columns) + 1}}}{{l}}{{\textit{{{heading}}}}} \\"]
+        for heading, lines in section.blocks():
+            out += [r"\midrule", *([rf"\multicolumn{{{width + 1}}}{{l}}{{\textit{{{heading}}}}} \\"] if heading else [])]
             for line in lines:
                 cells = [e(line.cells[c.key].text(c)) for c in section.columns]
                 cells = [rf"\textbf{{{text}}}" if _is_best(line, c) else text for text, c in zip(cells, section.columns, strict=True)]
@@ -114,9 +117,11 @@ def latex(table: Table) -> str:
         out += [rf"\par\raggedright\scriptsize {e(note)}" for note in notes]
         out += [r"\end{table}", ""]
     for (setting, source), rows, metrics in published_blocks(table.published):
-        out += [r"\begin{table}", r"\centering\footnotesize\itshape", rf"\caption{{Published numbers, {NOT_COMPARABLE}: {e(setting)} ({e(source)}), in \%.}}"]
+        caption = f"Published numbers, {NOT_COMPARABLE}: {e(setting)} ({e(source)}), in \\%."
+        out += [r"\begin{table}", r"\centering\footnotesize\itshape", rf"\caption{{{caption}}}"]
         out += [rf"\begin{{tabular}}{{l{'r' * len(metrics)}}}", r"\toprule", " & ".join(["", *map(e, metrics)]) + r" \\", r"\midrule"]
-        out += [" & ".join([e(row), *[f"{values[m].value:.2f}" if m in values else "-" for m in metrics]]) + r" \\" for row, values in rows.items()]
+        for row, values in rows.items():
+            out.append(" & ".join([e(row), *[f"{values[m].value:.2f}" if m in values else "-" for m in metrics]]) + r" \\")
         out += [r"\bottomrule", r"\end{tabular}", *[rf"\par {e(sentence)}." for sentence in table.agreement], r"\end{table}"]
     return "\n".join(out) + "\n"
 
@@ -136,7 +141,8 @@ _STYLE = """
 h1{font-size:1.4rem}h2{font-size:1.1rem;margin-top:2rem}p.sub,ul.notes{color:color-mix(in srgb,currentColor 70%,transparent)}
 .scroll{overflow-x:auto}table{border-collapse:collapse;font-variant-numeric:tabular-nums;white-space:nowrap}
 th,td{padding:.25rem .7rem;text-align:right}th:first-child,td:first-child{text-align:left}thead tr:first-child th{text-align:center}
-thead tr:last-child th{border-bottom:2px solid}tr.block th{padding-top:.9rem;text-align:left;font-weight:400;font-style:italic;border-bottom:1px solid}
+thead tr:last-child th{border-bottom:2px solid}
+tr.block th{padding-top:.9rem;text-align:left;font-weight:400;font-style:italic;border-bottom:1px solid}
 tbody tr:hover td{background:color-mix(in srgb,currentColor 8%,transparent)}td.best{font-weight:700}td.none{opacity:.5}
 tr.failed td{white-space:normal;color:#b3261e;text-align:left}.warning{border-left:4px solid #e69f00;padding:.3rem .8rem}
 .published{font-style:italic}ul.notes{font-size:.88rem;padding-left:1.2rem}img{max-width:100%;height:auto;background:#fff;margin:.5rem 0}
@@ -167,7 +173,8 @@ def html(table: Table, figures: list[str]) -> str:
         out += ['<section class="published"><h2>Published numbers</h2>', f"<p>{e(setting)} ({e(source)}), in %; {NOT_COMPARABLE}.</p>"]
         out += ["<table><thead><tr><th></th>", *[f"<th>{e(metric)}</th>" for metric in metrics], "</tr></thead><tbody>"]
         for row, values in rows.items():
-            out += [f"<tr><td>{e(row)}</td>", *[f"<td>{values[m].value:.2f}</td>" if m in values else "<td>-</td>" for m in metrics], "</tr>"]
+            cells = [f"{values[m].value:.2f}" if m in values else "-" for m in metrics]
+            out.append(f"<tr><td>{e(row)}</td>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>")
         out += ["</tbody></table>", *[f"<p>{e(sentence)}.</p>" for sentence in table.agreement], "</section>"]
     return "\n".join([*out, "</body></html>"]) + "\n"
 

@@ -142,7 +142,7 @@ def load(folder: str | Path) -> Results:
     """
     root = Path(folder)
     if not (root / "run.json").is_file():
-        raise RecordError(f"{root} holds no run.json, so it is no results folder; give the folder that `ssl-bench run` wrote, such as runs/quick")
+        raise RecordError(f"{root} holds no run.json, so it is no results folder; give one that `ssl-bench run` wrote, such as runs/quick")
     run = read_record(root / "run.json", Run)
     rows = {row.row: row for row in run.rows}
     results = Results(run, {}, [], [], [], sum(1 + len(cell.evaluations) for cell in run.cells))
@@ -192,4 +192,4 @@ def _read_cell(root: Path, cell: RunCell, row: RunRow, results: Results) -> None
 
 def _check_id(path: Path, found: str, expected: str) -> None:
     if found != expected:
-        raise RecordError(f"{path} is the record {found}, where the run expects {expected}; it was moved or edited: delete it and run again")
+        raise RecordError(f"{path} is the record {found}, where the run expects {expected}; it was moved or edited: delete it, run again")

@@ -10,7 +10,6 @@ import numpy as np
 from scipy import stats
 
 from ssl_bench.records import Environment
-from ssl_bench.report.columns import base_name
 from ssl_bench.report.frame import Results
 from ssl_bench.report.statistics import sampling_error
 from ssl_bench.report.table import Entry, Section
@@ -47,9 +46,10 @@ def legend_of(results: Results, sections: list[Section]) -> list[tuple[str, str]
     entries = [cell for section in sections for line in section.lines for cell in line.cells.values() if cell.status == "value"]
     lines = [("±", text) for text in _intervals(results, sections, entries)]
     if any(cell.equal for cell in entries):
-        over = [c for section in sections for c in section.comparisons]
-        images = "seeds and test images" if all(c.images for c in over) else "seeds" if not any(c.images for c in over) else "seeds and, where predictions are stored, test images"
-        lines.append(("=", f"cannot be told apart from the best pretrained row (paired over {images}, Holm over all pairs of a column)"))
+        with_images = {c.images > 0 for section in sections for c in section.comparisons}
+        over = "seeds" if with_images == {False} else "seeds and test images"
+        over += ", where predictions are stored" if len(with_images) > 1 else ""
+        lines.append(("=", f"cannot be told apart from the best pretrained row (paired over {over}, Holm over all pairs of a column)"))
     if any(cell.below for cell in entries):
         longer = any(line.variant for section in sections for line in section.lines if line.task == "random")
         lines.append(("▾", "mean below random's" + (" (fine-tuning: below the better of random and random, 3x longer)" if longer else "")))
@@ -60,9 +60,9 @@ def legend_of(results: Results, sections: list[Section]) -> list[tuple[str, str]
     if (control := _control(results)) is not None:
         lines.append(("control", control))
     lines += [("data", text) for text in _data(results)]
-    protocols = list(dict.fromkeys(e.record.protocol for e in sorted(results.evaluations, key=lambda e: base_name(e.evaluator) != "linear")))
-    opened = [e.record.test_opened for e in results.evaluations if e.record.final]
-    test = "not opened" if not run.final else "opened once per row" if all(times <= 1 for times in opened) else f"opened up to {max(opened)} times"
+    protocols = list(dict.fromkeys(e.record.protocol for e in results.evaluations))
+    opened = max((e.record.test_opened for e in results.evaluations if e.record.final), default=0)
+    test = "not opened" if not run.final else "opened once per row" if opened <= 1 else f"opened up to {opened} times"
     lines.append(("test", test + (f".   protocol  {', '.join(protocols)}" if protocols else "")))
     counted = Counter(_environment(e) for e in _environments(results))
     for text, times in counted.most_common():
@@ -83,13 +83,15 @@ def _intervals(results: Results, sections: list[Section], entries: list[Entry]) 
         yield f"95 % interval over {' or '.join(map(str, seeds))} pretraining seeds (Student t)" + _draws(sections)
     if any(cell.interval == "binomial" for cell in percent):
         if len(results.run.seeds) == 1:
-            yield f"95 % interval over {images} (Wilson, half its width). One seed: how much another would differ is not known, so no row is marked best"
+            yield f"95 % interval over {images} (Wilson, half its width)"
+            yield "One seed: how much another seed would differ is not known, so no row is marked best."
         else:
             yield f"where a row has one seed: 95 % interval over {images} (Wilson, half its width)"
-    if any(len(set(cell.values.values())) == 2 == len(cell.values) for cell in percent):
+    if any(len(cell.values) == 2 for cell in percent):
         yield "two seeds: both values, no interval"
     if seeds and counts:
-        yield f"Besides, {images} leave about ±{100 * sampling_error(0.5, counts[0]):.1f} at 50 %, ±{100 * sampling_error(0.9, counts[0]):.1f} at 90 %."
+        half, high = (f"±{100 * sampling_error(share, counts[0]):.1f}" for share in (0.5, 0.9))
+        yield f"Besides, {images} leave about {half} at 50 %, {high} at 90 %."
 
 
 def _draws(sections: list[Section]) -> str:

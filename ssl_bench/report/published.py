@@ -32,7 +32,8 @@ def load_published() -> list[Published]:
     found = []
     for at, line in enumerate(csv.DictReader(text.splitlines()), start=2):
         try:
-            found.append(Published(**{**line, "value": float(line["value"])}))
+            texts = {key: line[key] or "" for key in ("setting", "row", "task", "metric", "source", "note")}
+            found.append(Published(value=float(line["value"]), **texts))
         except (TypeError, ValueError, KeyError) as error:
             raise RecordError(f"published.csv line {at} cannot be read: {error}") from None
     return found

@@ -38,8 +38,8 @@ class Column:
 class Entry:
     """One cell of the table.
 
-    ``values`` holds one number a seed (label draws averaged). ``interval`` says what low and high are: "binomial" over test images, "t" over
-    seeds, "" where there is none.
+    ``values`` holds one number a seed (label draws averaged). ``interval`` says what low and high are: "binomial" over test
+    images, "t" over seeds, "" where there is none.
     """
 
     status: Literal["value", "none", "missing", "failed"] = "none"
@@ -62,7 +62,7 @@ class Entry:
         """As printed: "88.4 ±0.6 s4=", both values of two seeds, "-", "…" or "failed"."""
         if self.status != "value":
             return {"none": "-", "missing": "…", "failed": "failed"}[self.status]
-        if column.unit == "%" and len(self.values) == 2 and len(set(self.values.values())) == 2:
+        if column.unit == "%" and len(self.values) == 2:
             number = ", ".join(_number(self.values[seed], column) for seed in sorted(self.values))
         else:
             number = _number(self.value, column)

@@ -14,6 +14,7 @@ from ssl_bench.report.table import Column, Line, Section, Table
 
 LONGEST_NAME = 30
 GAP = "  "
+_NUMBER = re.compile(r"\d+(,\d{3})*(\.\d+)?")
 _COMMAND = re.compile(r"; (ssl-bench show .*)$", re.DOTALL)
 
 
@@ -66,7 +67,7 @@ def _parts(section: Section, width: int) -> list[list[Column]]:
 def _texts(section: Section, column: Column) -> list[str]:
     """Cell texts with numbers right-aligned on each other."""
     found = ["" if line.empty and line.failures else plain(line.cells[column.key].text(column)) for line in section.lines]
-    numbers = [re.match(r"[\d.,]*", text).group() for text in found]  # type: ignore[union-attr]
+    numbers = [match.group() if (match := _NUMBER.match(text)) else "" for text in found]
     widest = max(map(len, numbers), default=0)
     return [
         text.rjust(widest) if len(text) < widest else " " * (widest - len(number)) + text if number else text
@@ -125,7 +126,8 @@ def _failure(name: str, sentence: str, width: int) -> str:
 
 def _wrapped(sign: str, text: str, indent: int, width: int) -> list[str]:
     lead = f" {sign.ljust(indent)}  "
-    return textwrap.wrap(text, max(40, width), initial_indent=lead, subsequent_indent=" " * len(lead), break_on_hyphens=False) or [lead.rstrip()]
+    wrapper = textwrap.TextWrapper(max(40, width), initial_indent=lead, subsequent_indent=" " * len(lead), break_on_hyphens=False)
+    return wrapper.wrap(text) or [lead.rstrip()]
 
 
 def _wrap_parts(parts: list[str], width: int) -> list[str]:

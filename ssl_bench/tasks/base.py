@@ -44,6 +44,9 @@ class Setup:
     num_classes: int | None
     sample: Callable[[int], Tensor]
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> Setup:
+        return self  # a copy of a task must not copy the images behind ``sample``
+
 
 class PretextTask(nn.Module):
     """Base class of every pretext task and baseline.

@@ -78,11 +78,9 @@ class SimCLR(PretextTask):
     @classmethod
     def paper_recipe(cls, options: Any, image_size: int) -> Recipe:
         """LARS at batch 512: 1.0 x B / 256 at CIFAR size, 0.075 x sqrt(B) above, with 10 epochs of 200 as warm-up."""
-        batch_size = 512
-        rate = batch_size / 256 if image_size <= SMALL else 0.075 * math.sqrt(batch_size)
-        return Recipe(
-            optimizer="lars", learning_rate=rate, weight_decay=1e-6, batch_size=batch_size, warmup=0.05, schedule="cosine", trust_coefficient=0.001,
-        )
+        size = 512
+        rate = size / 256 if image_size <= SMALL else 0.075 * math.sqrt(size)
+        return Recipe(optimizer="lars", learning_rate=rate, weight_decay=1e-6, batch_size=size, warmup=0.05, trust_coefficient=0.001)
 
     def chance_loss(self) -> float:
         return math.log(2 * self.setup.batch_size - 1)

@@ -19,7 +19,7 @@ def gaussian_blur(images: Tensor, sigma: tuple[float, float] = (0.1, 2.0), p: fl
 
     Parameters
     ----------
-    images : float [B, C, H, W].
+    images : float [B, C, H, W] in [0, 1].
     sigma : range of the standard deviation, in pixels, uniform.
     p : probability, drawn per image.
     kernel_size : odd number of taps; None: a tenth of the side.
@@ -36,7 +36,7 @@ def gaussian_blur(images: Tensor, sigma: tuple[float, float] = (0.1, 2.0), p: fl
 
 
 def blur(images: Tensor, sigma: Tensor, kernel_size: int) -> Tensor:
-    """Blur every image by the Gaussian of its ``sigma`` [B] in pixels, borders mirrored; as torchvision's gaussian_blur image by image."""
+    """Blur images in [0, 1], each by the Gaussian of its ``sigma`` [B] in pixels, borders mirrored; as torchvision does image by image."""
     sides = images.shape[2:]
     if kernel_size < 1 or kernel_size % 2 == 0 or kernel_size // 2 >= min(sides):
         allowed = f"odd numbers from 1 to {2 * min(sides) - 1}"
@@ -44,7 +44,7 @@ def blur(images: Tensor, sigma: Tensor, kernel_size: int) -> Tensor:
     reach = torch.arange(kernel_size, device=images.device, dtype=images.dtype) - kernel_size // 2
     weights = torch.softmax(-0.5 * (reach / sigma.to(images)[:, None]).square(), 1)  # [B, taps]
     rows, columns = (_mirrored_toeplitz(weights, side) for side in sides)
-    return apply_separable(images, rows, columns)
+    return apply_separable(images, rows, columns).clamp_(0, 1)
 
 
 def _mirrored_toeplitz(weights: Tensor, side: int) -> Tensor:

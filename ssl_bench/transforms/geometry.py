@@ -137,22 +137,21 @@ def resized_crop(
 
     Parameters
     ----------
-    images : float [B, C, H, W].
+    images : float [B, C, H, W] in [0, 1].
     boxes : int64 [B, 4]: top, left, height, width, inside the image.
     size : side of the output in pixels; None: the images' own height and width.
     flip : bool [B], which outputs are mirrored left to right; None: none.
-    interpolation : "bilinear", or "bicubic" (Keys, a = -0.5; leaves [0, 1] a little at edges, so the result is clamped).
+    interpolation : "bilinear", or "bicubic" (Keys, a = -0.5, which overshoots at edges).
 
     Returns
     -------
-    float [B, C, size, size].
+    float [B, C, size, size], clamped to [0, 1].
     """
     height, width = images.shape[2:]
     top, left, h, w = boxes.to(torch.float32).to(images.device).unbind(1)
     rows = _resize_matrix(top, h, height, size or height, interpolation)
     columns = _resize_matrix(left, w, width, size or width, interpolation, None if flip is None else flip.to(images.device))
-    out = apply_separable(images, rows, columns)
-    return out.clamp_(0, 1) if interpolation == "bicubic" else out
+    return apply_separable(images, rows, columns).clamp_(0, 1)
 
 
 def random_resized_crop(

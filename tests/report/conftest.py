@@ -49,10 +49,22 @@ def _predictions(rng: np.random.Generator, truth: np.ndarray, difficulty: np.nda
 
 
 def make_run(
-    folder: Path, rows: dict[str, tuple[str, str, tuple[float, ...]]] | None = None, seeds: tuple[int, ...] = (0, 1, 2), *, n: int = 500,
-    classes: int = 4, data: tuple[str, ...] = ("toy",), final: bool = True, name: str = "toy", predictions: bool = True, draws: int = 2,
-    noise: float = 0.01, skip: Callable[[str, int, str], bool] = lambda row, seed, what: False, fails: dict[tuple[str, int, str], str] | None = None,
-    environment: Callable[[str], Environment] = lambda row: ENVIRONMENT, **run: Any,
+    folder: Path,
+    rows: dict[str, tuple[str, str, tuple[float, ...]]] | None = None,
+    seeds: tuple[int, ...] = (0, 1, 2),
+    *,
+    n: int = 500,
+    classes: int = 4,
+    data: tuple[str, ...] = ("toy",),
+    final: bool = True,
+    name: str = "toy",
+    predictions: bool = True,
+    draws: int = 2,
+    noise: float = 0.01,
+    skip: Callable[[str, int, str], bool] = lambda row, seed, what: False,
+    fails: dict[tuple[str, int, str], str] | None = None,
+    environment: Callable[[str], Environment] = lambda row: ENVIRONMENT,
+    **run: Any,
 ) -> Path:
     """Write a results folder. ``skip(row, seed, what)`` leaves a record out; ``fails`` maps (row, seed, what) to a message."""
     chosen, fails = rows if rows is not None else ROWS, fails or {}
@@ -66,48 +78,110 @@ def make_run(
             home = f"cells/{safe_name(row)}/{seed}-{pretraining[:8]}"
             trains = block != "baseline"
             evaluators = ["linear", "knn", *(["finetune"] if task != "pixels" else [])]
-            cells.append(RunCell(row=row, seed=seed, folder=home, pretraining=pretraining, evaluations=[
-                RunEvaluation(evaluator=e, data=d, id=digest([pretraining, e, d])) for e in evaluators for d in data
-            ]))
+            cells.append(
+                RunCell(
+                    row=row,
+                    seed=seed,
+                    folder=home,
+                    pretraining=pretraining,
+                    evaluations=[RunEvaluation(evaluator=e, data=d, id=digest([pretraining, e, d])) for e in evaluators for d in data],
+                )
+            )
             failed = {what: message for (r, s, what), message in fails.items() if (r, s) == (row, seed)}
             for what, message in failed.items():
-                write_record(folder / home / "failed.json", Failure(row=row, task=task, seed=seed, where=what, error="TrainingError", message=message, created=CREATED))
+                write_record(
+                    folder / home / "failed.json",
+                    Failure(row=row, task=task, seed=seed, where=what, error="TrainingError", message=message, created=CREATED),
+                )
             if "pretraining" in failed or skip(row, seed, "pretraining"):
                 continue
             steps = 400 if trains else 0
-            curves = {"loss": Curve(step=[1, 200, 400], value=[2.0, 1.0, 0.8 + rng.random() / 10]), "knn": Curve(step=[200, 400], value=[0.3, 0.5])}
-            write_record(folder / home / "pretrain.json", Pretraining(
-                id=pretraining, row=row, task=task, seed=seed, block=block, uses_labels=block == "labels", spec={}, curves=curves if trains else {},  # type: ignore[arg-type]
-                steps=steps, images_seen=steps * 10, passes=(2.0 + at) * trains, flops=1e12 * (at + 1) * trains, parameters=0 if task == "pixels" else 10_000,
-                seconds={"total": 60.0 * (at + 1)}, images_per_second=123.0, peak_memory=2_000_000_000, environment=environment(row), created=CREATED,
-            ))
+            curves = {
+                "loss": Curve(step=[1, 200, 400], value=[2.0, 1.0, 0.8 + rng.random() / 10]),
+                "knn": Curve(step=[200, 400], value=[0.3, 0.5]),
+            }
+            write_record(
+                folder / home / "pretrain.json",
+                Pretraining(
+                    id=pretraining,
+                    row=row,
+                    task=task,
+                    seed=seed,
+                    block=block,  # type: ignore[arg-type]
+                    uses_labels=block == "labels",
+                    spec={},
+                    curves=curves if trains else {},  # type: ignore[arg-type]
+                    steps=steps,
+                    images_seen=steps * 10,
+                    passes=(2.0 + at) * trains,
+                    flops=1e12 * (at + 1) * trains,
+                    parameters=0 if task == "pixels" else 10_000,
+                    seconds={"total": 60.0 * (at + 1)},
+                    images_per_second=123.0,
+                    peak_memory=2_000_000_000,
+                    environment=environment(row),
+                    created=CREATED,
+                ),
+            )
             for expected in cells[-1].evaluations:
                 if expected.evaluator in failed or skip(row, seed, expected.evaluator):
                     continue
-                measurements, stored = _measure(rng, expected, stages, task, truth[expected.data], difficulty[expected.data], classes, final, draws, noise)
+                measurements, stored = _measure(
+                    rng, expected, stages, task, truth[expected.data], difficulty[expected.data], classes, final, draws, noise
+                )
                 path = folder / home / f"{expected.evaluator}-{expected.id}.json"
-                write_record(path, EvaluationRecord(
-                    id=expected.id, pretraining=pretraining, row=row, task=task, seed=seed, evaluator=expected.evaluator, protocol=f"{expected.evaluator}-x v1",
-                    data=expected.data, spec={}, final=final, test_opened=int(final), measurements=measurements, environment=environment(row), created=CREATED,
-                ))
+                write_record(
+                    path,
+                    EvaluationRecord(
+                        id=expected.id,
+                        pretraining=pretraining,
+                        row=row,
+                        task=task,
+                        seed=seed,
+                        evaluator=expected.evaluator,
+                        protocol=f"{expected.evaluator}-x v1",
+                        data=expected.data,
+                        spec={},
+                        final=final,
+                        test_opened=int(final),
+                        measurements=measurements,
+                        environment=environment(row),
+                        created=CREATED,
+                    ),
+                )
                 if predictions and final:
                     buffer = io.BytesIO()
-                    np.savez_compressed(buffer, **{**stored, "target": truth[expected.data]})
+                    np.savez_compressed(buffer, allow_pickle=False, **{**stored, "target": truth[expected.data]})
                     write_bytes(path.with_suffix(".npz"), buffer.getvalue())
     described = [{"name": d, "train": 4_000, "validation": 400, "test": n, "classes": [f"class {c}" for c in range(classes)]} for d in data]
     fields: dict[str, Any] = {
-        "name": name, "matrix": {}, "data": {"pretrain": {"name": "toy", "images": 4_000, "size": 32}, "evaluate": described},
-        "backbone": "resnet18, width 0.25", "budget": "4 epochs x 4,000 images", "final": final, "seeds": list(seeds), "seconds": 4_000.0,
+        "name": name,
+        "matrix": {},
+        "data": {"pretrain": {"name": "toy", "images": 4_000, "size": 32}, "evaluate": described},
+        "backbone": "resnet18, width 0.25",
+        "budget": "4 epochs x 4,000 images",
+        "final": final,
+        "seeds": list(seeds),
+        "seconds": 4_000.0,
         "rows": [RunRow(row=row, task=task, block=block, uses_labels=block == "labels") for row, (task, block, _) in chosen.items()],  # type: ignore[arg-type]
-        "cells": cells, "created": CREATED,
+        "cells": cells,
+        "created": CREATED,
     }
     write_record(folder / "run.json", Run(**{**fields, **run}))
     return folder
 
 
 def _measure(
-    rng: np.random.Generator, expected: RunEvaluation, stages: tuple[float, ...], task: str, truth: np.ndarray, difficulty: np.ndarray, classes: int,
-    final: bool, draws: int, noise: float,
+    rng: np.random.Generator,
+    expected: RunEvaluation,
+    stages: tuple[float, ...],
+    task: str,
+    truth: np.ndarray,
+    difficulty: np.ndarray,
+    classes: int,
+    final: bool,
+    draws: int,
+    noise: float,
 ) -> tuple[list[MeasurementRecord], dict[str, np.ndarray]]:
     measurements: list[MeasurementRecord] = []
     stored: dict[str, np.ndarray] = {}
@@ -117,7 +191,9 @@ def _measure(
         measurements.append(MeasurementRecord(metric=metric, split="validation", value=round(accuracy * 400) / 400, n=400, **where))
         if final:
             stored[key] = _predictions(rng, truth, difficulty, accuracy, classes)
-            measurements.append(MeasurementRecord(metric=metric, split="test", value=float((stored[key] == truth).mean()), n=len(truth), **where))
+            measurements.append(
+                MeasurementRecord(metric=metric, split="test", value=float((stored[key] == truth).mean()), n=len(truth), **where)
+            )
 
     last = stages[-1] if stages else 0.39
     if expected.evaluator == "linear":

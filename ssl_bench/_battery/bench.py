@@ -1,4 +1,4 @@
-"""What the battery of ``ssl_bench.testing`` stands on: a task built small, embedded images, and calls whose errors name the place."""
+"""What the battery stands on: a task built small, embedded images, and calls whose errors name the place."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from ssl_bench.data.images import ImageSet
 from ssl_bench.data.shapes import render
 from ssl_bench.errors import DataError, SSLBenchError
 from ssl_bench.fit import seed_everything
-from ssl_bench.spec import BackboneSpec, parse
+from ssl_bench.spec import BackboneSpec, Recipe, parse
 from ssl_bench.tasks.base import PretextTask, Setup
 
 BATCH = 32
@@ -96,7 +96,8 @@ class Bench:
         """The task as a run would build it, in training mode."""
 
         def make(input: Any = "rgb", **changes: Any) -> nn.Module:
-            spec = BackboneSpec(name=backbone, width=width * changes.pop("width", 1.0), stem_stride=2 if self.size <= 96 else None, **changes)
+            stride: Any = 2 if self.size <= 96 else None
+            spec = BackboneSpec(name=backbone, width=width * changes.pop("width", 1.0), stem_stride=stride, **changes)
             return Backbone(spec, self.size, InputSpec(kind=input))
 
         def sample(count: int) -> Tensor:
@@ -126,6 +127,10 @@ class Bench:
         """The losses of all phases, added up."""
         return torch.stack([found["loss"] for found in self.losses(task, batch, seed)]).sum()
 
+    def recipe(self, batch_size: int = BATCH) -> Recipe:
+        """The task's own recipe for a short run."""
+        return self.task.recipe(self.options, self.size, STEPS).model_copy(update={"batch_size": batch_size})
+
     @contextmanager
     def calling(self, what: str) -> Iterator[None]:
         """An error of the task's own code becomes a failed check that names the line."""
@@ -135,7 +140,7 @@ class Bench:
             raise
         except Exception as error:
             frames = traceback.extract_tb(error.__traceback__)
-            own = [f for f in frames if f.filename not in _OUR_FILES and "torch" not in f.filename.split("/")] or list(frames)
+            own = [f for f in frames if f.filename != __file__ and "torch" not in f.filename.split("/")] or list(frames)
             raise CheckFailed(f"{what} raised {type(error).__name__}: {error} ({own[-1].filename}, line {own[-1].lineno})") from error
 
 
@@ -207,6 +212,3 @@ class NoiseBatches:
         draw = torch.Generator().manual_seed(self._seed * 1_000_003 + step)
         images = torch.rand(self.batch_size, 3, self._size, self._size, generator=draw).contiguous(memory_format=torch.channels_last)
         return replace(self._real.batch(step), images=images, index=torch.arange(self.batch_size) + step * self.batch_size)
-
-
-_OUR_FILES = frozenset({__file__})

@@ -1,0 +1,228 @@
+"""Checks of one batch: views, loss, gradients, state."""
+
+from __future__ import annotations
+
+import copy
+import json
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from scipy import stats
+from torch import Tensor
+
+from ssl_bench._battery.bench import Bench, CheckFailed, CheckWarning, DeclaredOnly, Forbidden, NotApplicable, repeated, seeded, tensors
+from ssl_bench.checkpoints import load_checkpoint, save_checkpoint
+from ssl_bench.fit import fit
+
+
+def builds(bench: Bench) -> str:
+    """The task is built, and what it offers for judging gives one finite vector per image."""
+    task = bench.build().eval()
+    images = bench.images_only(8)
+    with torch.no_grad(), bench.calling("evaluated()"):
+        judged = task.evaluated()
+        features = judged(images)
+        width = getattr(judged, "num_features", None)
+    if features.shape != (8, width) or not features.isfinite().all():
+        raise CheckFailed(
+            f"evaluated() must give finite features [B, num_features]; 8 images gave {tuple(features.shape)} and num_features is {width}. "
+            "Return a module with `num_features` whose forward takes RGB in [0, 1]"
+        )
+    with torch.no_grad(), bench.calling("codes(images)"):
+        codes = dict(task.codes(images))
+    for name, code in codes.items():
+        if code.ndim != 2 or len(code) != 8 or not code.isfinite().all():
+            raise CheckFailed(f"code {name!r} must be finite [B, D]; 8 images gave {tuple(code.shape)}; flatten it")
+    json.dumps(dict(task.describe()))
+    parts = [f"{sum(p.numel() for p in task.parameters()):,} parameters", f"features [B, {width}]"]
+    return ", ".join(parts + [f"code {name} [B, {code.shape[1]}]" for name, code in codes.items()])
+
+
+def labels(bench: Bench) -> str:
+    """Labels and extra columns are read only where they are declared."""
+    task, batch = bench.build(), bench.batch()
+    if bench.task.uses_labels:
+        assert batch.labels is not None
+        moved = replace(batch, labels=batch.labels.roll(1))
+        if torch.equal(bench.total(task, batch, 1), bench.total(bench.build(), moved, 1)):
+            raise CheckFailed(
+                "uses_labels is set but other labels give the same loss; remove uses_labels, which marks the row in every table"
+            )
+        return "declared and used"
+    refusal = Forbidden("batch.labels is read, and a pretext task gets none; set uses_labels = True on the class if it is to see labels")
+    bench.losses(task, replace(batch, labels=refusal, extra=DeclaredOnly(batch.extra)), 1)  # type: ignore[arg-type]
+    return "none read"
+
+
+def input_unchanged(bench: Bench) -> str:
+    """``views`` leaves the batch as it was, and its result needs no gradient and is finite."""
+    task, batch = bench.build(), bench.batch()
+    before = copy.deepcopy(batch)
+    views = bench.views(task, batch, 1)
+    extra = [(f"extra[{name!r}]", batch.extra[name], column) for name, column in before.extra.items()]
+    for what, now, then in (("images", batch.images, before.images), ("index", batch.index, before.index), *extra):
+        if not torch.equal(now, then):
+            raise CheckFailed(
+                f"views changed batch.{what} in place; work on a copy, such as batch.images.clone() "
+                "(operations that end in _ change their input)"
+            )
+    found = tensors(views)
+    if not found:
+        raise CheckFailed(f"views returned {type(views).__name__} without a tensor; return a tensor or a tuple or dict of them")
+    if any(view.is_floating_point() and not view.isfinite().all() for view in found):
+        raise CheckFailed("views gave values that are not finite; look for a division by zero or a logarithm of zero")
+    if any(view.requires_grad for view in found):
+        raise CheckFailed("views gave tensors that require a gradient; it runs without one, so move what has to learn into forward")
+    return f"{len(found)} tensors"
+
+
+def draws(bench: Bench) -> str:
+    """Random views differ from sample to sample: a draw that a whole batch shares halves the variety and leaks through BatchNorm."""
+    seeds = 24
+    task, batch = bench.build(), repeated(bench.batch(16))
+    drawn = [tensors(bench.views(task, batch, seed)) for seed in range(seeds)]
+    if len({len(found) for found in drawn}) > 1:
+        raise NotApplicable("the number of views is itself drawn")
+    random_views, shared = 0, 0.0
+    for leaf in zip(*drawn, strict=True):
+        same_shape = [view for view in leaf if view.shape == leaf[0].shape and view.ndim and len(view) % 16 == 0 and len(view)]
+        if len(same_shape) < 12 or all(torch.equal(view, same_shape[0]) for view in same_shape):
+            continue
+        random_views += 1
+        stacked = torch.stack(same_shape).double().unflatten(1, (-1, 16)).transpose(1, 2)  # [seeds, 16, views of an image, ...]
+        if torch.equal(stacked, stacked[:, :1].expand_as(stacked)):
+            raise CheckFailed(
+                "16 copies of one image got the same draw, in every one of 24 batches; draw per sample: "
+                "torch.rand(len(images), ...), not torch.rand(1)"
+            )
+        shared = max(shared, _shared_variance(stacked))
+    if not random_views:
+        raise NotApplicable("the views are not random")
+    if shared > 3:
+        raise CheckWarning(
+            f"part of the draws is shared by a whole batch: the averages of batches vary {shared:.0f} times as much as "
+            "independent samples would make them; draw every parameter per sample, unless this is meant"
+        )
+    return f"{random_views} random tensors"
+
+
+def _shared_variance(drawn: Tensor) -> float:
+    """How much more batch averages vary than independent samples explain: an F value, reported as 1 where chance explains it.
+
+    ``drawn`` is [batches, samples, ...]. Each sample is summed up by its channel means and by eight fixed random projections.
+    """
+    batches, samples = drawn.shape[:2]
+    flat = drawn.flatten(2)
+    generator = torch.Generator(device="cpu").manual_seed(0)
+    numbers = [flat @ torch.randn(flat.shape[2], 8, generator=generator, dtype=flat.dtype).to(flat.device)]
+    if drawn.ndim >= 5:
+        numbers.append(drawn.mean((-2, -1)).flatten(2))
+    values = torch.cat(numbers, 2)
+    within = values.var(1).mean(0)
+    between = samples * values.mean(1).var(0)
+    ratio = float((between / within.clamp_min(1e-12))[within > 1e-9].max()) if bool((within > 1e-9).any()) else 1.0
+    return ratio if stats.f.sf(ratio, batches - 1, batches * (samples - 1)) < 1e-9 else 1.0
+
+
+def loss(bench: Bench) -> str:
+    """``forward`` gives a dict of finite scalars with a "loss" that requires a gradient."""
+    task = bench.build()
+    said = []
+    for phase, found in zip(task.phases, bench.losses(task, bench.batch(), 1), strict=True):
+        if not isinstance(found, dict) or not isinstance(found.get("loss"), Tensor):
+            raise CheckFailed(
+                f"forward must return a dict of tensors with the key 'loss', not {type(found).__name__}; return {{'loss': loss}}"
+            )
+        for name, value in found.items():
+            if not isinstance(value, Tensor) or value.ndim:
+                shape = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+                raise CheckFailed(f"{name!r} must be a scalar tensor, not {shape}; take its mean")
+            if not value.isfinite():
+                raise CheckFailed(
+                    f"{name!r} is {float(value)} on the first batch; look for log(0), division by zero or exp of a large number"
+                )
+        if not found["loss"].requires_grad:
+            raise CheckFailed("the loss does not depend on any parameter; check for .detach() or torch.no_grad() in forward")
+        said.append(f"{phase}: " + ", ".join(f"{name} {float(value.detach()):.4g}" for name, value in found.items()))
+    return "; ".join(said)
+
+
+def gradients(bench: Bench) -> str:
+    """Every trainable parameter gets a finite gradient, and those of the backbone one that is not zero everywhere."""
+    task = bench.build()
+    with seeded(2), torch.no_grad():
+        for parameter in task.parameters():  # residual branches start at zero, and pass no gradient before they leave it
+            parameter.add_(0.05 * torch.randn_like(parameter))
+    bench.total(task, bench.batch(), 1).backward()
+    trained = {id(parameter) for phase in task.phases for _, parameter in task.phase_parameters(phase)}
+    reached = 0
+    for name, parameter in task.named_parameters():
+        if not parameter.requires_grad or id(parameter) not in trained:
+            continue
+        if parameter.grad is None:
+            raise CheckFailed(f"no gradient reaches {name}; use it in forward, or freeze it with requires_grad_(False)")
+        if not parameter.grad.isfinite().all():
+            raise CheckFailed(f"the gradient of {name} is not finite; look for sqrt(0), a norm of zero or log(0)")
+        if name.startswith("backbone."):
+            reached += 1
+            if not parameter.grad.any():
+                raise CheckFailed(
+                    f"the gradient of {name} is zero everywhere; look for .detach() or an operation without slope between it and the loss"
+                )
+    if not reached:
+        raise CheckFailed(
+            "the task trains no parameter of self.backbone; keep the backbone given to __init__ (super().__init__ does) "
+            "and use it in forward"
+        )
+    return f"{reached} backbone tensors"
+
+
+def same_seed(bench: Bench) -> str:
+    """The same seed gives the same loss, bit for bit, and building the task again gives the same task."""
+    first, second = (float(bench.total(bench.build(), bench.batch(), 1).detach()) for _ in range(2))
+    if first != second:
+        raise CheckFailed(
+            f"the same seed gave losses {first!r} and {second!r}; draw with torch's, NumPy's or Python's global random "
+            "functions, which the loop seeds, not with a generator of your own, and do not depend on time, ids or the order of a set"
+        )
+    return f"loss {first:.6g} twice"
+
+
+def state(bench: Bench) -> str:
+    """What the task has learned is in its state_dict: saved as safetensors and loaded strictly, it goes on as it was."""
+    trained = bench.build(0)
+    if bench.task.trains:
+        fit(trained, bench.batches(), bench.recipe(), 2, seed=0, precision="fp32", cost=False)
+    other = bench.build(1)
+    with tempfile.TemporaryDirectory() as folder, bench.calling("saving and loading its state"):
+        file = Path(folder) / "state.safetensors"
+        save_checkpoint(file, trained, [], {})
+        load_checkpoint(file, other, [], {})
+    with torch.no_grad():
+        trained.train(bench.task.trains), other.train(bench.task.trains)
+        trained.progress = other.progress = 0.5
+        if bench.task.trains:
+            before, after = bench.total(trained, bench.batch(), 3), bench.total(other, bench.batch(), 3)
+        else:
+            before, after = (task.evaluated()(bench.images_only(8)) for task in (trained, other))
+    if not torch.equal(before, after):
+        raise CheckFailed(
+            "a task restored from its state_dict goes on differently: something it needs is kept in a plain attribute; make "
+            "tensors buffers with self.register_buffer, and derive what is fixed from setup.sample rather than from a draw in __init__"
+        )
+    return f"{len(trained.state_dict())} tensors"
+
+
+def preview(bench: Bench) -> str:
+    """``preview`` gives pictures."""
+    task = bench.build().eval()
+    with seeded(1), bench.calling("preview"):
+        pictures = dict(task.preview(bench.batch(8)))
+    for name, picture in pictures.items():
+        if picture.ndim != 4 or picture.shape[1] != 3 or picture.min() < 0 or picture.max() > 1:
+            raise CheckFailed(
+                f"preview {name!r} must be [N, 3, H, W] in [0, 1], not {tuple(picture.shape)} in [{picture.min():.2f}, {picture.max():.2f}]"
+            )
+    return ", ".join(pictures)

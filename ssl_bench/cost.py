@@ -1,0 +1,100 @@
+"""What a step is made of and what it costs: seeds, the loss, FLOPs, trunk passes, memory."""
+
+from __future__ import annotations
+
+import copy
+import math
+import random
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from ssl_bench.data.batches import Batch
+from ssl_bench.errors import TrainingError
+
+
+def seed_everything(*parts: int) -> None:
+    """Seed Python, NumPy and torch from any number of integers."""
+    state = np.random.SeedSequence(parts).generate_state(3, np.uint64)
+    random.seed(int(state[0]))
+    np.random.seed(int(state[1]) % 2**32)
+    torch.manual_seed(int(state[2]) % 2**63)
+
+
+def loss_of(found: Any, task: Any, step: int, last: dict[str, float], check: bool = True) -> Tensor:
+    """The scalar loss of what a task's forward returned. Raises TrainingError for anything else, and (``check``) where it is not finite."""
+    if not isinstance(found, dict) or "loss" not in found:
+        raise TrainingError(f"{task.name}: forward must return a dict with a key 'loss', not {type(found).__name__}")
+    loss = found["loss"]
+    if not isinstance(loss, Tensor) or loss.ndim != 0:
+        raise TrainingError(f"{task.name}: 'loss' must be a scalar tensor, not {getattr(loss, 'shape', type(loss).__name__)}")
+    if check and not math.isfinite(float(loss.detach())):
+        raise not_finite(task, step, last)
+    return loss
+
+
+def not_finite(task: Any, step: int, last: dict[str, float]) -> TrainingError:
+    """The error for a loss that is not finite: task, step (from 0) and last finite values."""
+    known = ", ".join(f"{name} {value:.4g}" for name, value in last.items()) or "none"
+    return TrainingError(f"{task.name}: loss not finite at step {step + 1:,}; last finite values: {known}; try a lower learning_rate or clip_norm: 1.0")
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Cost of training on one image: FLOPs (forward + backward) and trunk passes in whole-image equivalents."""
+
+    flops: float
+    passes: float
+
+
+def measure_cost(task: Any, batch: Batch, images: int = 16) -> Cost:
+    """Cost of one image, counted on a copy so that the task stays as it was (2 FLOPs per multiply-add)."""
+    task = copy.deepcopy(task)
+    first = next((m for m in task.backbone.modules() if isinstance(m, (nn.Conv2d, nn.Linear))), None)
+    pixels = [0]
+    if first is not None:
+        first.register_forward_pre_hook(lambda module, inputs: pixels.__setitem__(0, pixels[0] + inputs[0].numel() // inputs[0].shape[1]))
+    count = min(images, len(batch))
+    part = Batch(
+        batch.images[:count], batch.index[:count], None if batch.labels is None else batch.labels[:count],
+        {name: column[:count] for name, column in batch.extra.items()},
+    )
+    flops = 0
+    seed_everything(0)
+    for phase in task.phases:
+        with torch.no_grad():
+            views = task.views(part)
+        with FlopCounterMode(display=False) as counter:
+            loss_of(task(views) if len(task.phases) == 1 else task(views, phase), task, 0, {}).backward()
+        flops += counter.get_total_flops()
+    return Cost(flops / count, pixels[0] / (count * part.images.shape[2] * part.images.shape[3]))
+
+
+def reset_peak_memory(device: torch.device) -> None:
+    """Start counting peak memory anew, where the platform can."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    else:
+        try:
+            Path("/proc/self/clear_refs").write_text("5")
+        except OSError:
+            pass  # elsewhere than on Linux the peak is that of the process so far
+
+
+def peak_memory(device: torch.device) -> int:
+    """Bytes: of the device since the last reset, or of this process."""
+    if device.type == "cuda":
+        return int(torch.cuda.max_memory_allocated(device))
+    try:
+        line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
+        return int(line.split()[1]) * 1024
+    except (OSError, StopIteration):
+        import resource
+        import sys
+
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

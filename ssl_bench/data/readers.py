@@ -1,0 +1,96 @@
+"""What a source is before anything is decoded: readers of stored images, their labels, their splits."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from ssl_bench.data.content import Progress, silent
+from ssl_bench.data.decode import Stored
+
+
+class Reader(Protocol):
+    """Stored images of one split, in a fixed order."""
+
+    def __len__(self) -> int: ...
+
+    def content(self, cache: Path, progress: Progress) -> str:
+        """A hash that changes whenever a stored image does."""
+
+    def items(self, stretches: Sequence[tuple[int, int]]) -> Iterator[list[Stored]]:
+        """The stored images of each stretch (start, stop), stretches being in order."""
+
+    def where(self, position: int) -> str:
+        """How a person finds the image: a path, or a file and row."""
+
+
+class Subset:
+    """A reader of some positions (sorted, int64 [N]) of another reader."""
+
+    def __init__(self, reader: Reader, positions: np.ndarray) -> None:
+        self.reader, self.positions = reader, positions
+
+    def __len__(self) -> int:
+        return len(self.positions)
+
+    def content(self, cache: Path, progress: Progress) -> str:
+        return hashlib.sha256(self.reader.content(cache, progress).encode() + self.positions.astype("<i8").tobytes()).hexdigest()
+
+    def items(self, stretches: Sequence[tuple[int, int]]) -> Iterator[list[Stored]]:
+        wanted = [int(position) for start, stop in stretches for position in self.positions[start:stop]]
+        singles = self.reader.items([(position, position + 1) for position in wanted])
+        for start, stop in stretches:
+            yield [next(singles)[0] for _ in range(start, stop)]
+
+    def where(self, position: int) -> str:
+        return self.reader.where(int(self.positions[position]))
+
+
+@dataclass(frozen=True)
+class RawSplit:
+    """One split, not decoded. ``labels`` int64 [N], -1 where an image has none; ``groups`` int64 [N], comparable between splits."""
+
+    reader: Reader
+    labels: np.ndarray | None = None
+    groups: np.ndarray | None = None
+    columns: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.reader)
+
+
+@dataclass(frozen=True)
+class Source:
+    """A source that was found.
+
+    Attributes
+    ----------
+    name : how tables call it.
+    classes : class names, empty without labels.
+    splits : "train" always, "test" and "validation" where the source has them.
+    native : (width, height) when a sample of the images all has it, else None.
+    common : the most common (width, height) of that sample.
+    notes : what a user should know about how the source was read.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    splits: Mapping[str, RawSplit]
+    native: tuple[int, int] | None = None
+    common: tuple[int, int] | None = None
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where sources are looked for and what may be written."""
+
+    cache: Path
+    root: Path | None = None
+    size: int | None = None
+    progress: Progress = silent

@@ -1,0 +1,104 @@
+"""What evaluators share: label fractions, checks on labels, accuracies."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+from pydantic import AfterValidator, BeforeValidator, Field
+from torch import Tensor
+
+from ssl_bench.data.images import ImageSet
+from ssl_bench.data.splits import draw
+from ssl_bench.errors import DataError, Interrupted
+from ssl_bench.evaluators.base import Measurement, Subject
+
+TOP5_ABOVE = 20  # classes
+
+
+def _as_tuple(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value if isinstance(value, tuple) else (value,)
+
+
+def _different(value: tuple[Any, ...]) -> tuple[Any, ...]:
+    if len(set(value)) != len(value):
+        raise ValueError("the same value is listed twice")
+    return value
+
+
+Fractions = Annotated[
+    tuple[Annotated[float, Field(gt=0, le=1)], ...], BeforeValidator(_as_tuple), AfterValidator(_different), Field(min_length=1)
+]
+Rates = Annotated[tuple[Annotated[float, Field(gt=0)], ...], BeforeValidator(_as_tuple), AfterValidator(_different), Field(min_length=1)]
+Counts = Annotated[tuple[Annotated[int, Field(ge=1)], ...], BeforeValidator(_as_tuple), AfterValidator(_different), Field(min_length=1)]
+
+
+def check_labels(what: str, train: ImageSet, validation: ImageSet) -> None:
+    """Refuse sets that no classifier can be judged on: no labels, one class, a class without training images, nothing to validate on."""
+    for images in (train, validation):
+        if images.labels is None:
+            raise DataError(f"{what}: {images.name} has no labels; give `labels:` or leave this evaluator out")
+    if len(train.classes) < 2:
+        raise DataError(f"{what}: {train.name} has {len(train.classes)} class; at least 2 are needed to tell apart")
+    if len(validation) == 0:
+        raise DataError(f"{what}: {validation.name} has no validation images to choose on")
+    assert train.labels is not None
+    empty = np.flatnonzero(np.bincount(train.labels, minlength=len(train.classes)) == 0)
+    if len(empty):
+        raise DataError(f"{what}: class {train.classes[empty[0]]!r} of {train.name} has no training image")
+
+
+def check_fractions(what: str, fractions: tuple[float, ...], train: ImageSet) -> None:
+    """Refuse a share of labels that would leave a class empty."""
+    assert train.labels is not None
+    for fraction in fractions:
+        try:
+            draw(train.labels, fraction, 0, classes=train.classes)
+        except DataError as error:
+            raise DataError(f"{what}: {train.name}: {error}") from None
+
+
+def draws_of(fractions: tuple[float, ...], draws: int) -> list[tuple[float, int]]:
+    """(fraction, draw) pairs; all labels are drawn once."""
+    return [(fraction, number) for fraction in fractions for number in range(draws if fraction < 1 else 1)]
+
+
+def label_tensor(images: ImageSet, device: torch.device) -> Tensor:
+    """int64 [N] on the device."""
+    assert images.labels is not None
+    return torch.from_numpy(np.asarray(images.labels, dtype=np.int64)).to(device)
+
+
+def accuracies(scores: Tensor, labels: Tensor, num_classes: int, suffix: str = "") -> dict[str, float]:
+    """top1 and, above 20 classes, top5 of scores [N, K]; equal scores count for the lower class id."""
+    found = {f"top1{suffix}": float((scores.argmax(1) == labels).double().mean())}
+    if num_classes > TOP5_ABOVE:
+        # A stable sort keeps the lower class id first among equals; topk promises no order.
+        best = scores.argsort(dim=1, descending=True, stable=True)[:, :5]
+        found[f"top5{suffix}"] = float((best == labels[:, None]).any(1).double().mean())
+    return found
+
+
+def per_class(predicted: Tensor, labels: Tensor, num_classes: int) -> list[float | None]:
+    """Accuracy within each class; None for a class that the split lacks."""
+    total = torch.bincount(labels, minlength=num_classes)
+    right = torch.bincount(labels[predicted == labels], minlength=num_classes)
+    return [int(r) / int(t) if t else None for r, t in zip(right, total, strict=True)]
+
+
+def compact(predicted: Tensor | np.ndarray, num_classes: int) -> np.ndarray:
+    """Class ids as the smallest sensible integers, for storing."""
+    array = predicted.cpu().numpy() if isinstance(predicted, Tensor) else predicted
+    return array.astype(np.int16 if num_classes <= 2**15 else np.int32)
+
+
+def go_on(subject: Subject, what: str) -> None:
+    """Raise Interrupted when the run was asked to stop."""
+    if subject.stop():
+        raise Interrupted(f"{what}: stopped before it was done; nothing of it is kept")
+
+
+def measured(values: dict[str, float], split: str, n: int, **place: Any) -> list[Measurement]:
+    """Measurements of several metrics at one place."""
+    return [Measurement(metric, split, value, n, **place) for metric, value in values.items()]

@@ -1,0 +1,245 @@
+"""Fine-tuning end to end with a new linear head, on shares of the labels (SimCLR, B.5)."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ssl_bench.data.batches import Batch, Batches, ImageStore
+from ssl_bench.data.images import ImageSet
+from ssl_bench.data.splits import draw, holdout
+from ssl_bench.errors import TrainingError
+from ssl_bench.evaluators._scores import (
+    Fractions,
+    Rates,
+    accuracies,
+    check_fractions,
+    check_labels,
+    compact,
+    draws_of,
+    go_on,
+    label_tensor,
+    measured,
+)
+from ssl_bench.evaluators.base import Evaluation, Evaluator, EvaluatorOptions, Measurement, Subject
+from ssl_bench.evaluators.features import frozen
+from ssl_bench.fit import Progress, fit
+from ssl_bench.spec import Recipe
+from ssl_bench.tasks.base import PretextTask, Setup, TaskOptions
+from ssl_bench.transforms.geometry import random_crop, random_flip
+
+HELD_BACK = 0.2  # of a draw, to choose the learning rate on
+SHORTENED = 3  # a trial of a learning rate takes a third of the steps
+LONGER, LONGER_DECAY = 3, 5e-4  # the second run of a network without pretraining
+EPOCHS_FEW, EPOCHS, FEW = 60, 30, 0.01  # SimCLR, B.5: 60 epochs at 1 % of the labels, 30 at 10 %
+LEAST_STEPS, MOST_STEPS = 50, 20_000
+
+
+class FinetuneOptions(EvaluatorOptions):
+    """Options of fine-tuning."""
+
+    labels: Fractions = (1.0,)  #: shares of the training labels
+    draws: int = Field(default=1, ge=1)  #: draws of every share below 1
+    steps: int | None = Field(default=None, ge=1)  #: for every share alike; None: 60 epochs at 1 % of the labels or less, else 30
+    batch_size: int = Field(default=128, ge=2)
+    learning_rates: Rates = (0.01, 0.03, 0.1)  #: the same for every row; chosen per share and draw
+    warmup: float = Field(default=0.05, ge=0, lt=1)  #: share of the steps; SimCLR has none, but also trains at batches of 4,096
+
+
+class Finetune(Evaluator):
+    """Train the whole network with a new zero-initialised head: SGD with Nesterov momentum, no weight decay, cosine, crop + flip.
+
+    All labels: trained on train, the learning rate chosen on validation. A share of labels: a class-balanced draw of train; the
+    rate is chosen on a fifth of the draw held back, then the whole draw is trained on; no label outside the draw is used. Trials
+    take a third of the steps, so that three rates cost as much as the run itself. A backbone without pretraining gets a second
+    run, "longer": three times the steps and weight decay 5e-4, at the rate chosen for the first; a gain counts against the better one.
+    """
+
+    name: ClassVar[str] = "finetune"
+    protocol: ClassVar[str] = "finetune-sgd"
+    version: ClassVar[int] = 1
+    Options: ClassVar[type[EvaluatorOptions]] = FinetuneOptions
+    needs_training: ClassVar[bool] = True
+
+    @classmethod
+    def check(cls, options: Any, train: ImageSet, validation: ImageSet) -> None:
+        check_labels(cls.name, train, validation)
+        check_fractions(cls.name, options.labels, train)
+
+    @classmethod
+    def smoke(cls, options: Any) -> Any:
+        return options.model_copy(update={"labels": (1.0,), "draws": 1, "steps": 2, "learning_rates": options.learning_rates[:1]})
+
+    @classmethod
+    def training_images(cls, options: Any, num_train: int) -> int:
+        total = 0
+        for fraction, _ in draws_of(options.labels, options.draws):
+            steps = options.steps or _auto_steps(fraction, round(fraction * num_train), options.batch_size)
+            trials = len(options.learning_rates) if len(options.learning_rates) > 1 else 0
+            total += (steps + trials * max(1, steps // SHORTENED)) * options.batch_size
+        return total
+
+    def evaluate(self, subject: Subject) -> Evaluation:
+        work = _Work(subject, self.options)
+        for fraction, number in draws_of(self.options.labels, self.options.draws):
+            work.share(fraction, number)
+        return Evaluation(work.measurements, work.predictions, {"runs": work.runs})
+
+
+class _CropOptions(TaskOptions):
+    pad: int = 4
+
+
+class _Classifier(PretextTask):
+    """Cross-entropy of a linear head on cropped and flipped images."""
+
+    name = "finetune"
+    Options = _CropOptions
+    uses_labels = True
+
+    def __init__(self, backbone: nn.Module, options: TaskOptions, setup: Setup) -> None:
+        super().__init__(backbone, options, setup)
+        assert setup.num_classes is not None
+        self.head = nn.Linear(self.backbone.num_features, setup.num_classes)
+        nn.init.zeros_(self.head.weight)
+        nn.init.zeros_(self.head.bias)
+
+    def views(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        assert batch.labels is not None
+        return random_flip(random_crop(batch.images, self.options.pad)), batch.labels
+
+    def logits(self, images: Tensor) -> Tensor:
+        return self.head(self.backbone(images))
+
+    def forward(self, views: tuple[Tensor, Tensor], phase: str = "main") -> dict[str, Tensor]:
+        images, labels = views
+        logits = self.logits(images)
+        return {"loss": F.cross_entropy(logits.float(), labels), "accuracy": (logits.argmax(1) == labels).float().mean()}
+
+
+@dataclass
+class _Work:
+    """Trains and judges, and keeps what was found."""
+
+    subject: Subject
+    options: FinetuneOptions
+    measurements: list[Measurement] = field(default_factory=list)
+    predictions: dict[str, np.ndarray] = field(default_factory=dict)
+    runs: list[dict[str, Any]] = field(default_factory=list)
+
+    def share(self, fraction: float, number: int) -> None:
+        """One draw of one share: choose the rate, train, judge."""
+        subject = self.subject
+        assert subject.train.labels is not None
+        train = subject.train
+        if fraction < 1:
+            train = train.take(draw(subject.train.labels, fraction, number, subject.seed, subject.train.classes))
+        steps = self.options.steps or _auto_steps(fraction, len(train), self.options.batch_size)
+        what = f"fine-tune, {100 * fraction:.3g} % of the labels"
+        if fraction < 1 and self.options.draws > 1:
+            what += f", draw {number + 1} of {self.options.draws}"
+        began = time.monotonic()
+        rate, chosen_on, tried = self._rate(train, fraction, number, max(1, steps // SHORTENED), what)
+        variants = [("", steps, 0.0)] + ([("longer", LONGER * steps, LONGER_DECAY)] if subject.is_random else [])
+        for row, length, decay in variants:
+            seed = _seed(subject.seed, fraction, number, 0)
+            classifier = self._train(train, rate, length, decay, seed, f"{what}, {row}" if row else what)
+            place = {"labels": fraction, "draw": number, "row": row}
+            for split, images in (("validation", subject.validation), ("test", subject.test)):
+                if images is None:
+                    continue
+                scores = self._scores(classifier, images)
+                labels = label_tensor(images, scores.device)
+                self.measurements += measured(accuracies(scores, labels, subject.num_classes), split, len(labels), **place)
+                if split == "test":
+                    key = f"{fraction:g}/{number}" + (f"/{row}" if row else "")
+                    self.predictions[key] = compact(scores.argmax(1), subject.num_classes)
+            self.runs.append(place | {
+                "images": len(train), "steps": length, "batch_size": self.options.batch_size, "learning_rate": rate, "weight_decay": decay,
+                "chosen_on": chosen_on, "tried": tried, "seconds": round(time.monotonic() - began, 3),
+            })
+            began = time.monotonic()
+
+    def _rate(self, train: ImageSet, fraction: float, number: int, steps: int, what: str) -> tuple[float, str, dict[str, float]]:
+        """The learning rate with the best accuracy on images that the trial did not see; the lowest of equals."""
+        rates = sorted(self.options.learning_rates)
+        if len(rates) == 1:
+            return rates[0], "nothing: one rate given", {}
+        judge, chosen_on = self.subject.validation, "validation"
+        if fraction < 1:
+            assert train.labels is not None
+            kept, held = holdout(train.labels, HELD_BACK, self.subject.seed)
+            if len(held) == 0:
+                return rates[len(rates) // 2], "nothing: one image of a class cannot be both trained on and held back", {}
+            train, judge, chosen_on = train.take(kept), train.take(held), "a fifth of the draw"
+        tried: dict[str, float] = {}
+        best, best_accuracy = 0.0, -1.0
+        failure: TrainingError | None = None
+        for at, rate in enumerate(rates):
+            seed = _seed(self.subject.seed, fraction, number, 1)
+            try:
+                classifier = self._train(train, rate, steps, 0.0, seed, f"{what}, rate {at + 1} of {len(rates)}")
+            except TrainingError as error:  # a rate at which the loss leaves the finite numbers is a rate not to choose
+                failure, tried[f"{rate:g}"] = error, 0.0
+                continue
+            scores = self._scores(classifier, judge)
+            accuracy = tried[f"{rate:g}"] = accuracies(scores, label_tensor(judge, scores.device), self.subject.num_classes)["top1"]
+            if accuracy > best_accuracy:
+                best, best_accuracy = rate, accuracy
+        if best_accuracy < 0 and failure is not None:
+            raise failure
+        return best, chosen_on, tried
+
+    def _train(self, train: ImageSet, rate: float, steps: int, decay: float, seed: int, what: str) -> _Classifier:
+        subject, size = self.subject, train.size
+        go_on(subject, what)
+        recipe = Recipe(
+            optimizer="sgd", momentum=0.9, nesterov=True, learning_rate=rate, weight_decay=decay, batch_size=self.options.batch_size,
+            warmup=self.options.warmup, schedule="cosine",
+        )
+        setup = Setup(size, steps, self.options.batch_size, len(train), subject.num_classes, _Sample(train))
+        classifier = _Classifier(subject.fresh_backbone().requires_grad_(True), _CropOptions(pad=size // 8), setup)
+        batches = Batches(train, self.options.batch_size, seed, subject.device, labels=True, endless=True)
+
+        def on_progress(now: Progress) -> None:
+            if now.step % 20 == 0 or now.step == now.steps:
+                subject.progress(f"{what}: step {now.step:,} of {now.steps:,}")
+
+        fit(
+            classifier, batches, recipe, steps, seed=seed, device=subject.device, precision=subject.precision, on_progress=on_progress,
+            stop=subject.stop, cost=False,
+        )
+        return classifier
+
+    def _scores(self, classifier: _Classifier, images: ImageSet) -> Tensor:
+        """Logits [N, K] of whole images in eval mode, float32."""
+        with frozen(classifier, self.subject.device):
+            return torch.cat([classifier.logits(chunk) for chunk in ImageStore(images, self.subject.device).in_order()])
+
+
+@dataclass(frozen=True)
+class _Sample:
+    """The first n training images, float [n, 3, S, S] in [0, 1]."""
+
+    images: ImageSet
+
+    def __call__(self, n: int) -> Tensor:
+        return ImageStore(self.images, memory=0).gather(torch.arange(min(n, len(self.images))))
+
+
+def _auto_steps(fraction: float, images: int, batch_size: int) -> int:
+    epochs = EPOCHS_FEW if fraction <= FEW else EPOCHS
+    return min(MOST_STEPS, max(LEAST_STEPS, math.ceil(epochs * images / batch_size)))
+
+
+def _seed(seed: int, fraction: float, number: int, trial: int) -> int:
+    """A seed of its own for every share, draw and purpose, alike for every row."""
+    return int(np.random.SeedSequence([seed, round(fraction * 1e6), number, trial]).generate_state(1)[0])

@@ -1,0 +1,110 @@
+"""Nearest neighbours in feature space (Wu et al., 2018), and a cheap form of it to watch pretraining."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ssl_bench.data.batches import ImageStore
+from ssl_bench.data.images import ImageSet
+from ssl_bench.evaluators._scores import Counts, accuracies, check_labels, compact, go_on, label_tensor, measured
+from ssl_bench.evaluators.base import Evaluation, Evaluator, EvaluatorOptions, Measurement, Subject
+from ssl_bench.evaluators.features import frozen
+
+TEMPERATURE = 0.07
+
+
+class KNNOptions(EvaluatorOptions):
+    """Options of the nearest-neighbour classifier."""
+
+    k: Counts = (20, 200)  #: neighbours asked; capped at the bank's smallest class
+    temperature: float = Field(default=TEMPERATURE, gt=0)
+
+
+class KNN(Evaluator):
+    """Weighted vote of the k most cosine-similar labelled images: score of a class = sum of exp(cosine / temperature).
+
+    Nothing is trained and nothing chosen. The bank is train for validation images, and train + validation for test images.
+    Measured on the pooled features and on codes, as "top1@20" and "top1@200"; where the smallest class of the bank is smaller
+    than k, that many neighbours vote, and ``details["neighbours"]`` says how many. Equal scores: the lower class id.
+    """
+
+    name: ClassVar[str] = "knn"
+    protocol: ClassVar[str] = "knn-cosine"
+    version: ClassVar[int] = 1
+    Options: ClassVar[type[EvaluatorOptions]] = KNNOptions
+
+    @classmethod
+    def check(cls, options: Any, train: ImageSet, validation: ImageSet) -> None:
+        check_labels(cls.name, train, validation)
+
+    def evaluate(self, subject: Subject) -> Evaluation:
+        names = subject.features.names()
+        measurements: list[Measurement] = []
+        predictions: dict[str, np.ndarray] = {}
+        neighbours: dict[str, dict[str, int]] = {}
+        for name in names[names.index("pooled") :]:
+            for split in ("validation", "test") if subject.test is not None else ("validation",):
+                go_on(subject, "kNN")
+                subject.progress(f"nearest neighbours: {name}, {split}")
+                parts = ("train",) if split == "validation" else ("train", "validation")
+                bank = torch.cat([subject.features.get(part, name) for part in parts])
+                bank_labels = np.concatenate([subject.labels(part) for part in parts])
+                counts = np.bincount(bank_labels, minlength=subject.num_classes)
+                used = {k: min(k, int(counts[counts > 0].min())) for k in self.options.k}
+                neighbours[split] = {str(k): capped for k, capped in used.items()}
+                queries = subject.features.get(split, name)
+                labels = torch.from_numpy(np.asarray(subject.labels(split), dtype=np.int64))
+                similar, found = nearest(queries, bank, max(used.values()))
+                for k, capped in used.items():
+                    votes = torch.from_numpy(bank_labels[found[:, :capped]].astype(np.int64))
+                    scores = vote(torch.from_numpy(similar[:, :capped]), votes, subject.num_classes, self.options.temperature)
+                    measurements += measured(accuracies(scores, labels, subject.num_classes, f"@{k}"), split, len(labels), stage=name)
+                    if split == "test":
+                        predictions[f"{name}@{k}"] = compact(scores.argmax(1), subject.num_classes)
+        return Evaluation(measurements, predictions, {"neighbours": neighbours, "temperature": self.options.temperature})
+
+
+def nearest(queries: Tensor, bank: Tensor, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """Cosine similarities float32 [Q, k] and positions int64 [Q, k] of the most similar rows of the bank, best first (faiss, exact)."""
+    # torch is imported before faiss: both bring an OpenMP runtime, and the one that comes second must not set up the threads.
+    import faiss
+
+    # Two OpenMP runtimes in one process crash on macOS once both run threads.
+    faiss.omp_set_num_threads(1 if sys.platform == "darwin" else torch.get_num_threads())
+    index = faiss.IndexFlatIP(bank.shape[1])
+    index.add(F.normalize(bank.float(), dim=1).cpu().numpy())
+    similar, found = index.search(F.normalize(queries.float(), dim=1).cpu().numpy(), k)
+    return similar, found
+
+
+def vote(similar: Tensor, votes: Tensor, num_classes: int, temperature: float = TEMPERATURE) -> Tensor:
+    """Class scores float64 [Q, num_classes] of neighbours: cosine similarities [Q, k] and their class ids int64 [Q, k]."""
+    scores = torch.zeros(len(similar), num_classes, dtype=torch.float64, device=similar.device)
+    return scores.scatter_add_(1, votes, (similar.double() / temperature).exp())
+
+
+def knn_monitor(
+    backbone: nn.Module, bank: ImageSet, queries: ImageSet, device: torch.device | str, k: int = 20, *, batch_size: int = 512,
+) -> float:
+    """Top-1 of ``queries`` by their nearest neighbours in ``bank``, to watch pretraining; pass sets small enough to be looked at often.
+
+    The backbone is used in eval mode and its modules' modes are restored; no random number is drawn, no BatchNorm statistic moves.
+    """
+    device = torch.device(device)
+    labels, answers = label_tensor(bank, device), label_tensor(queries, device)
+    k = min(k, int(torch.bincount(labels)[labels.unique()].min()))
+    with frozen(backbone, device):
+        known = F.normalize(torch.cat([backbone(images).float() for images in ImageStore(bank, device).in_order(batch_size)]), dim=1)
+        right = 0
+        for number, images in enumerate(ImageStore(queries, device).in_order(batch_size)):
+            similar, found = (F.normalize(backbone(images).float(), dim=1) @ known.T).topk(k, 1)
+            scores = vote(similar, labels[found], len(bank.classes))
+            right += int((scores.argmax(1) == answers[number * batch_size : number * batch_size + len(images)]).sum())
+    return right / len(queries)

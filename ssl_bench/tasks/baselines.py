@@ -1,0 +1,162 @@
+"""What every table needs beside it: an untrained network, the pixels themselves, and their principal components."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ssl_bench.errors import DataError
+from ssl_bench.tasks.base import PretextTask, Setup, TaskOptions
+
+PIXEL_SIDE = 32  # larger images are averaged down to this side, so that a linear classifier on pixels stays one
+SAMPLE_NUMBERS = 1 << 29  # pixel values that the images to fit may take in memory (2 GiB)
+
+
+class RandomInit(PretextTask):
+    """The backbone as it is initialised, without training. Convolutions alone lift it well above chance."""
+
+    name = "random"
+    trains = False
+
+
+class Pixels(PretextTask):
+    """The pixels themselves, at most 32 x 32 of them; larger images are averaged over areas."""
+
+    name = "pixels"
+    trains = False
+    trainable = False
+
+    @classmethod
+    def build_backbone(cls, make: Callable[..., nn.Module], options: Any) -> nn.Module:
+        """No network: pixels, flattened."""
+        return PixelFeatures(int(make().image_size))  # type: ignore[arg-type]
+
+    def describe(self) -> Mapping[str, Any]:
+        """The number of features."""
+        return {"features": self.backbone.num_features}
+
+
+class PCAOptions(TaskOptions):
+    """Options of ``pca``."""
+
+    components: int = Field(default=256, ge=1)  #: principal components kept; fewer where images or pixels are fewer
+    whiten: bool = False  #: divide every score by its deviation
+    fit_images: int = Field(default=10_000, ge=2)  #: pretraining images to fit on, at most (fewer of large ones)
+
+
+class PCA(PretextTask):
+    """Scores on the principal components of the pixels (Pearson, 1901): the best linear code of their number.
+
+    Fitted to pretraining images alone, pixels as in ``pixels``.
+    """
+
+    name = "pca"
+    Options = PCAOptions
+    trains = False
+    trainable = False
+
+    def __init__(self, backbone: nn.Module, options: PCAOptions, setup: Setup) -> None:
+        super().__init__(backbone, options, setup)
+        images = setup.sample(max(2, min(options.fit_images, SAMPLE_NUMBERS // (3 * setup.image_size**2))))
+        pixels = self.backbone(images)
+        count = min(options.components, len(pixels) - 1, pixels.shape[1])
+        self.backbone = PrincipalComponents(self.backbone, pixels, count, options.whiten)
+
+    @classmethod
+    def build_backbone(cls, make: Callable[..., nn.Module], options: Any) -> nn.Module:
+        """The pixels that components are taken of."""
+        return PixelFeatures(int(make().image_size))  # type: ignore[arg-type]
+
+    def describe(self) -> Mapping[str, Any]:
+        """The number of components and the share of the pixels' variance that they hold."""
+        return {"components": self.backbone.num_features, "variance_explained": self.backbone.variance_explained}
+
+
+class PixelFeatures(nn.Module):
+    """RGB [B, 3, S, S] in [0, 1] to pixels [B, 3 s s], s at most 32, by averaging areas. Nothing to train, no stages.
+
+    Where S is no multiple of s, neighbouring areas share pixels.
+    """
+
+    def __init__(self, image_size: int) -> None:
+        super().__init__()
+        self.side = min(image_size, PIXEL_SIDE)
+        self.num_features = 3 * self.side * self.side
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Flattened pixels [B, num_features]."""
+        if images.shape[2:] != (self.side, self.side):
+            images = F.adaptive_avg_pool2d(images, self.side)
+        return images.flatten(1)
+
+    def stages(self, images: Tensor) -> dict[str, Tensor]:
+        """None: all there is are the features."""
+        return {}
+
+
+class PrincipalComponents(nn.Module):
+    """RGB [B, 3, S, S] in [0, 1] to scores [B, K], the largest variance first.
+
+    Parameters
+    ----------
+    pixels : module that flattens images.
+    examples : [N, D], what it gave for the images to fit on.
+    components : K, at most N - 1 and D.
+    whiten : divide scores by their deviation.
+
+    Raises
+    ------
+    DataError : examples that are all the same.
+    """
+
+    mean: Tensor
+    components: Tensor
+    scale: Tensor
+
+    def __init__(self, pixels: nn.Module, examples: Tensor, components: int, whiten: bool) -> None:
+        super().__init__()
+        self.pixels, self.num_features = pixels, components
+        examples = examples.double()
+        mean = examples.mean(0)
+        centred = examples - mean
+        total = float(centred.square().sum()) / (len(centred) - 1)
+        if total == 0:
+            raise DataError("pca: all pretraining images looked at are the same, so they have no principal components")
+        variances, axes = _principal_axes(centred, components)
+        # The sign of a component is arbitrary; its largest entry is made positive, so that every library gives the same.
+        axes = axes * axes.gather(1, axes.abs().argmax(1, keepdim=True)).sign()
+        deviation = variances.clamp_min(0).sqrt()
+        self.variance_explained = round(float(variances.sum()) / total, 6)
+        self.register_buffer("mean", mean.float())
+        self.register_buffer("components", axes.float())
+        # A direction without variance is left alone: dividing by nothing would blow up rounding errors.
+        scale = torch.where(deviation > 1e-6 * deviation.max(), deviation, 1.0) if whiten else torch.ones(components)
+        self.register_buffer("scale", scale.float())
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Scores [B, K]."""
+        return (self.pixels(images) - self.mean) @ self.components.T / self.scale
+
+    def stages(self, images: Tensor) -> dict[str, Tensor]:
+        """None: all there is are the scores."""
+        return {}
+
+
+def _principal_axes(centred: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Variances [count] and axes [count, D] of centred [N, D]: exact, from the smaller of covariance and Gram matrix."""
+    from scipy.linalg import eigh
+
+    number, width = centred.shape
+    gram = number < width
+    matrix = (centred @ centred.T if gram else centred.T @ centred).numpy()
+    side = len(matrix)
+    values, vectors = eigh(matrix, subset_by_index=[side - count, side - 1])
+    axes = torch.from_numpy(vectors.copy()).flip(1).T
+    if gram:
+        axes = F.normalize(axes @ centred, dim=1)
+    return torch.from_numpy(values.copy()).flip(0) / (number - 1), axes

@@ -1,0 +1,205 @@
+"""Colorization: which colours does a grey image have? (Zhang, Isola, Efros, 2016, arXiv:1603.08511)"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ssl_bench.data.batches import Batch
+from ssl_bench.data.images import ImageSet
+from ssl_bench.errors import DataError
+from ssl_bench.spec import Recipe
+from ssl_bench.tasks._reconstruction import feature_map_shape, upsampling
+from ssl_bench.tasks.base import PretextTask, Setup, TaskOptions
+from ssl_bench.transforms.geometry import random_crop, random_flip
+from ssl_bench.transforms.lab import lab_to_rgb, rgb_to_lab
+
+# Cells of the ab plane (nearest multiple of 10) that sRGB reaches: a -> first and last b. From a sweep of the RGB cube's faces in
+# 2,048 steps (1,024 give the same). The 313 bins of the paper are its released list of points, which no rule reproduces.
+_GAMUT = {
+    -90: (80, 80), -80: (40, 80), -70: (20, 90), -60: (0, 90), -50: (-20, 90), -40: (-30, 90), -30: (-40, 90), -20: (-40, 90),
+    -10: (-50, 90), 0: (-60, 90), 10: (-70, 80), 20: (-80, 80), 30: (-80, 80), 40: (-90, 80), 50: (-90, 70), 60: (-100, 70),
+    70: (-110, 70), 80: (-110, 70), 90: (-90, 0), 100: (-70, -50),
+}  # fmt: skip
+BINS = torch.tensor([(a, b) for a, (low, high) in _GAMUT.items() for b in range(low, high + 1, 10)], dtype=torch.float32)  #: [Q, 2]
+NEIGHBOURS = 5  # bins that share a target
+_LOW, _SIDE = -120, 241  # the table of nearest bins covers a and b in -120..120 in steps of 1
+GREY = 5.0  # an image without any |a| or |b| above this counts as grey
+ANNEALING = 0.38  # temperature of the decoded mean
+PRIOR_PIXELS = 1 << 22  # of the pretraining images, from which the colour prior is taken
+CHECKED_IMAGES = 2_048
+
+
+class ColorizationOptions(TaskOptions):
+    """Options of ``colorization``."""
+
+    uniform_part: float = Field(default=0.5, gt=0, le=1)  #: of the prior whose inverse weights colours; 1: all alike
+    sigma: float = Field(default=5.0, gt=0)  #: Gaussian, in ab units, by which targets and prior are spread over bins
+    pad: int | None = Field(default=None, ge=0)  #: mirrored pixels on every side before cropping; None: an eighth of the side
+
+
+class Colorization(PretextTask):
+    """Predict from lightness which of 262 colours every patch of about 4 x 4 pixels has, rare colours weighted up (Zhang et al., 2016).
+
+    The backbone sees CIE lightness only, in pretraining and ever after; colour jitter would be a wrong answer, so images are only
+    cropped and mirrored. Grey images weigh nothing.
+    """
+
+    name = "colorization"
+    Options = ColorizationOptions
+    min_image_size = 16
+    bins: Tensor
+    nearest: Tensor
+    weights: Tensor
+
+    def __init__(self, backbone: nn.Module, options: ColorizationOptions, setup: Setup) -> None:
+        super().__init__(backbone, options, setup)
+        channels, side, _ = feature_map_shape(backbone, setup.image_size)
+        doublings = max(0, round(np.log2(setup.image_size / 4 / side)))
+        self.grid = side * 2**doublings
+        widths = [max(64, channels // 2 >> step) for step in range(doublings + 1)]
+        self.head = nn.Sequential(
+            nn.Conv2d(channels, widths[0], 1, bias=False), nn.BatchNorm2d(widths[0]), nn.ReLU(),
+            *(upsampling(a, b) for a, b in zip(widths[:-1], widths[1:], strict=True)),
+            nn.Conv2d(widths[-1], len(BINS), 1),
+        )  # fmt: skip
+        self.register_buffer("bins", BINS.clone(), persistent=False)
+        self.register_buffer("nearest", nearest_bins(), persistent=False)
+        colours = self._prior_colours()
+        self.register_buffer("weights", rebalancing_weights(smoothed_prior(colours, options.sigma), options.uniform_part))
+        self._chance = self._loss_of_best_constant(colours)
+
+    @classmethod
+    def build_backbone(cls, make: Callable[..., nn.Module], options: Any) -> nn.Module:
+        """One that sees lightness only."""
+        return make(input="lightness")
+
+    @classmethod
+    def check(cls, options: Any, images: ImageSet) -> None:
+        """Refuse images without colour."""
+        shown = np.unique(np.linspace(0, len(images) - 1, min(len(images), CHECKED_IMAGES)).astype(np.int64))
+        for part in np.array_split(shown, -(-len(shown) // 64)):
+            pixels = torch.from_numpy(np.ascontiguousarray(images.pixels[images.rows[part]])).permute(0, 3, 1, 2)
+            if is_coloured(rgb_to_lab(pixels.float() / 255)[:, 1:]).any():
+                return
+        raise DataError(f"colorization needs colour, and all {len(shown):,} images looked at in {images.name} are grey; leave it out")
+
+    @classmethod
+    def paper_recipe(cls, options: Any, image_size: int) -> Recipe:
+        """Adam 1e-3 and decay 1e-4 on small images (suite choice); above 96 px Adam 3e-4, batch 256."""
+        rate, batch_size = (1e-3, 128) if image_size <= 96 else (3e-4, 256)
+        return Recipe(optimizer="adamw", learning_rate=rate, weight_decay=1e-4, batch_size=batch_size, warmup=0.0)
+
+    def views(self, batch: Batch) -> dict[str, Tensor]:
+        """Cropped and mirrored ``images`` [B, 3, S, S]; per target bins ``index`` and shares ``soft`` [B, h, w, 5], and ``weight``."""
+        pad = self.setup.image_size // 8 if self.options.pad is None else self.options.pad
+        images = random_flip(random_crop(batch.images, pad, mode="reflect"))
+        return {"images": images, **self.targets(images)}
+
+    def targets(self, images: Tensor) -> dict[str, Tensor]:
+        """What the images' colours ask for; see ``views``."""
+        ab = rgb_to_lab(images)[:, 1:]
+        index, soft = self.soft_encode(F.adaptive_avg_pool2d(ab, self.grid).permute(0, 2, 3, 1))
+        first = index.gather(-1, soft.argmax(-1, keepdim=True))[..., 0]
+        return {"index": index, "soft": soft, "weight": self.weights[first] * is_coloured(ab)[:, None, None]}
+
+    def soft_encode(self, ab: Tensor) -> tuple[Tensor, Tensor]:
+        """Colours [..., 2] to their nearest bins, int64 [..., 5], and Gaussian shares in them that sum to one.
+
+        Which bins are nearest is looked up for the colour rounded to whole units; distances are those of the colour itself.
+        """
+        cell = (ab.round().long() - _LOW).clamp(0, _SIDE - 1)
+        index = self.nearest[cell[..., 0] * _SIDE + cell[..., 1]]
+        squared = (self.bins[index] - ab[..., None, :]).square().sum(-1)
+        return index, torch.softmax(-squared / (2 * self.options.sigma**2), dim=-1)
+
+    def logits(self, images: Tensor) -> Tensor:
+        """RGB, of which lightness is used, to [B, Q, h, w]."""
+        return self.head(self.backbone.feature_map(images)).float()
+
+    def forward(self, views: dict[str, Tensor], phase: str = "main") -> dict[str, Tensor]:
+        """Weighted cross-entropy with the soft targets, averaged over the places of images that are not grey."""
+        likely = F.log_softmax(self.logits(views["images"]).permute(0, 2, 3, 1), dim=-1)  # channels-last: colours lie side by side
+        entropy = -(views["soft"] * likely.gather(-1, views["index"])).sum(-1)
+        counted = (views["weight"] > 0).sum().clamp_min(1)
+        return {"loss": (views["weight"] * entropy).sum() / counted}
+
+    def chance_loss(self) -> float:
+        """The loss of answering the same, best distribution everywhere."""
+        return self._chance
+
+    def describe(self) -> Mapping[str, Any]:
+        """The number of colour bins and the size of the output grid."""
+        return {"bins": len(BINS), "output": f"{self.grid} x {self.grid} places of {len(BINS)} colours"}
+
+    @torch.no_grad()
+    def colorize(self, images: Tensor) -> Tensor:
+        """RGB to RGB, colours replaced by the annealed mean (temperature 0.38) of what the task expects, lightness kept."""
+        ab = torch.einsum("bqhw,qc->bchw", torch.softmax(self.logits(images) / ANNEALING, dim=1), self.bins)
+        ab = F.interpolate(ab, size=images.shape[2:], mode="bilinear", align_corners=False)
+        return lab_to_rgb(torch.cat([rgb_to_lab(images)[:, :1], ab], dim=1))
+
+    @torch.no_grad()
+    def preview(self, batch: Batch) -> Mapping[str, Tensor]:
+        """Images, what the task sees of them, and the colours that it gives them."""
+        lab = rgb_to_lab(batch.images)
+        grey = lab_to_rgb(torch.cat([lab[:, :1], torch.zeros_like(lab[:, 1:])], dim=1))
+        return {"images": batch.images, "lightness": grey, "colorized": self.colorize(batch.images)}
+
+    def _prior_colours(self) -> Tensor:
+        """Target colours [N, 2] of pretraining images that are not grey."""
+        side = self.setup.image_size
+        found = []
+        for chunk in self.setup.sample(max(64, PRIOR_PIXELS // side**2)).split(128):
+            ab = rgb_to_lab(chunk)[:, 1:]
+            found.append(F.adaptive_avg_pool2d(ab, self.grid)[is_coloured(ab)].permute(0, 2, 3, 1).flatten(0, 2))
+        colours = torch.cat(found)
+        if not len(colours):
+            raise DataError("colorization needs colour, and all pretraining images looked at are grey")
+        return colours
+
+    def _loss_of_best_constant(self, colours: Tensor) -> float:
+        index, soft = self.soft_encode(colours)
+        weight = self.weights[index.gather(-1, soft.argmax(-1, keepdim=True))[..., 0]]
+        asked = (soft * weight[:, None]).double() / len(colours)
+        mass = torch.zeros(len(BINS), dtype=torch.float64).index_add_(0, index.flatten(), asked.flatten())
+        return float(-torch.special.xlogy(mass, mass / mass.sum()).sum())
+
+
+def is_coloured(ab: Tensor) -> Tensor:
+    """bool [B]: does any pixel of ab [B, 2, H, W] lie more than 5 from grey in a or b?"""
+    return ab.abs().amax((1, 2, 3)) > GREY
+
+
+@lru_cache(maxsize=1)
+def _nearest_bins() -> Tensor:
+    axis = torch.arange(_SIDE, dtype=torch.float32) + _LOW
+    rows = [torch.cdist(torch.cartesian_prod(axis[i : i + 1], axis), BINS).topk(NEIGHBOURS, largest=False).indices for i in range(_SIDE)]
+    return torch.cat(rows)
+
+
+def nearest_bins() -> Tensor:
+    """The five nearest bins of every whole-numbered colour with a and b in -120..120, int64 [241 * 241, 5]."""
+    return _nearest_bins().clone()
+
+
+def smoothed_prior(colours: Tensor, sigma: float) -> Tensor:
+    """How often each bin occurs among colours [N, 2], spread over bins by a Gaussian; float64 [Q], sums to one."""
+    nearest = _nearest_bins()[:, 0]
+    cell = (colours.round().long() - _LOW).clamp(0, _SIDE - 1)
+    counts = torch.bincount(nearest[cell[:, 0] * _SIDE + cell[:, 1]], minlength=len(BINS)).double()
+    kernel = torch.softmax(-torch.cdist(BINS.double(), BINS.double()).square() / (2 * sigma**2), dim=1)
+    return (counts / counts.sum()) @ kernel
+
+
+def rebalancing_weights(prior: Tensor, share: float) -> Tensor:
+    """Weights [Q] inverse to the prior mixed with a uniform part of ``share``; their mean under the prior is one. Float32."""
+    weights = 1 / ((1 - share) * prior + share / len(prior))
+    return (weights / (prior * weights).sum()).float()

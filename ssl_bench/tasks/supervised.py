@@ -1,0 +1,62 @@
+"""Supervised training: the class labels, for comparison. Marked in every table, because it is given what the others are not."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ssl_bench.data.batches import Batch
+from ssl_bench.errors import DataError
+from ssl_bench.spec import Recipe
+from ssl_bench.tasks.base import PretextTask, Setup, TaskOptions
+from ssl_bench.transforms.geometry import random_crop, random_flip
+
+
+class SupervisedOptions(TaskOptions):
+    """Options of ``supervised``."""
+
+    pad: int | None = Field(default=None, ge=0)  #: black pixels on every side before cropping; None: an eighth of the side (4 at 32 px)
+    label_smoothing: float = Field(default=0.0, ge=0, lt=1)  #: share of the target spread over all classes
+
+
+class Supervised(PretextTask):
+    """Predict the class label from cropped and mirrored images: same backbone, loop and images as the pretext tasks, with labels."""
+
+    name = "supervised"
+    Options = SupervisedOptions
+    uses_labels = True
+
+    def __init__(self, backbone: nn.Module, options: SupervisedOptions, setup: Setup) -> None:
+        super().__init__(backbone, options, setup)
+        if setup.num_classes is None or setup.num_classes < 2:
+            raise DataError(f"supervised needs labels of at least 2 classes, and the pretraining images have {setup.num_classes or 'none'}")
+        self.head = nn.Linear(self.backbone.num_features, setup.num_classes)
+
+    @classmethod
+    def check(cls, options: Any, images: Any) -> None:
+        """Refuse images of a single class."""
+        if images.labels is not None and len(images.classes) < 2:
+            raise DataError(f"supervised needs at least 2 classes, and {images.name} has {len(images.classes)}")
+
+    @classmethod
+    def paper_recipe(cls, options: Any, image_size: int) -> Recipe:
+        """SGD with Nesterov momentum 0.9 at 0.1 for a batch of 256, cosine; weight decay 5e-4 on small images, 1e-4 above 96 px."""
+        decay = 5e-4 if image_size <= 96 else 1e-4
+        return Recipe(optimizer="sgd", learning_rate=0.1, momentum=0.9, nesterov=True, weight_decay=decay, batch_size=256, warmup=0.0)
+
+    def views(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Cropped and mirrored images float [B, 3, S, S], and labels int64 [B]."""
+        if batch.labels is None:
+            raise DataError("supervised needs labels, and the batch has none")
+        pad = self.setup.image_size // 8 if self.options.pad is None else self.options.pad
+        return random_flip(random_crop(batch.images, pad)), batch.labels
+
+    def forward(self, views: tuple[Tensor, Tensor], phase: str = "main") -> dict[str, Tensor]:
+        """Cross-entropy and top-1 accuracy."""
+        images, labels = views
+        logits = self.head(self.backbone(images)).float()
+        loss = F.cross_entropy(logits, labels, label_smoothing=self.options.label_smoothing)
+        return {"loss": loss, "accuracy": (logits.argmax(1) == labels).float().mean()}

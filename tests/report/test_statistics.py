@@ -1,0 +1,144 @@
+"""Intervals and comparisons against scipy, against hand-worked cases, and by simulation."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+from ssl_bench.errors import SSLBenchError
+from ssl_bench.report.statistics import compare_crossed, compare_seeds, holm, rank_correlation, sampling_error, t_interval, wilson_interval
+
+
+@given(st.integers(1, 5_000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
+def test_wilson_equals_scipy(case: tuple[int, int]) -> None:
+    successes, n = case
+    expected = stats.binomtest(successes, n).proportion_ci(method="wilson")
+    assert wilson_interval(successes, n) == pytest.approx((expected.low, expected.high), abs=1e-12)
+
+
+def test_wilson_covers_a_proportion() -> None:
+    rng = np.random.default_rng(0)
+    for share, n in ((0.1, 50), (0.5, 200), (0.9, 1_000)):
+        inside = [low <= share <= high for low, high in (wilson_interval(k, n) for k in rng.binomial(n, share, 4_000))]
+        assert 0.93 < np.mean(inside) < 0.975
+
+
+@pytest.mark.parametrize(("successes", "n"), [(0, 0), (3, 2), (-1, 5)])
+def test_wilson_refuses_what_is_no_proportion(successes: float, n: int) -> None:
+    with pytest.raises(SSLBenchError, match=f"n={n}"):
+        wilson_interval(successes, n)
+
+
+def test_t_interval_equals_scipy() -> None:
+    values = [0.881, 0.884, 0.893]
+    assert t_interval(values) == pytest.approx(stats.t.interval(0.95, 2, np.mean(values), stats.sem(values)))
+    with pytest.raises(SSLBenchError, match="not 1"):
+        t_interval([0.5])
+
+
+def test_sampling_error_as_in_the_textbook() -> None:
+    assert sampling_error(0.5, 10_000) == pytest.approx(0.0098, abs=1e-5)
+    assert sampling_error(0.9, 10_000) == pytest.approx(0.00588, abs=1e-5)
+
+
+def test_comparison_over_seeds_equals_scipy() -> None:
+    first, second = [0.88, 0.87, 0.90, 0.86], [0.85, 0.86, 0.86, 0.85]
+    found, expected = compare_seeds(first, second), stats.ttest_rel(first, second)
+    assert found.p == pytest.approx(expected.pvalue)
+    assert (found.low, found.high) == pytest.approx(tuple(expected.confidence_interval()))
+    assert (found.seeds, found.images) == (4, 0)
+
+
+def test_crossed_comparison_by_hand() -> None:
+    # Worked on paper: means by seed 0.5, 0, 1 (grand mean 0.5); MS_seed 0.5 and, with one image effect, MS_image and MS_rest as below.
+    first = np.array([[1.0, 0.0], [0.0, 0.0], [1.0, 1.0]])
+    found = compare_crossed(first, np.zeros((3, 2)))
+    ms_seed, ms_image, ms_rest = 2 * 0.5 / 2, 3 * (2 / 36), 2 * (1 / 36 + 4 / 36 + 1 / 36) / 2
+    assert ms_image == pytest.approx(ms_rest)
+    assert found.difference == pytest.approx(0.5)
+    t = 0.5 / np.sqrt(ms_seed / 6)
+    assert found.p == pytest.approx(2 * stats.t.sf(t, 2))
+
+
+def test_crossed_comparison_without_image_effect_is_the_paired_t_test() -> None:
+    rng = np.random.default_rng(3)
+    seeds = rng.normal(0.02, 0.01, (3, 1))
+    noise = rng.normal(scale=0.01, size=(3, 200))
+    noise -= noise.mean(axis=0, keepdims=True)  # no image effect at all, so max(MS_image - MS_rest, 0) is 0
+    d = seeds + noise
+    assert compare_crossed(d, np.zeros_like(d)).p == pytest.approx(stats.ttest_1samp(d.mean(axis=1), 0).pvalue)
+
+
+def _false_alarms(seed_sd: float, image_sd: float, runs: int, rng: np.random.Generator) -> tuple[float, float]:
+    """Share of p <= 0.05 of (crossed, seeds alone) where both rows have the same expected accuracy over seeds and images."""
+    crossed, seeds_only = 0, 0
+    for _ in range(runs):
+        images = rng.normal(scale=image_sd, size=(1, 400))
+        rows = [rng.random((3, 400)) < np.clip(0.6 + rng.normal(scale=seed_sd, size=(3, 1)) + sign * images, 0, 1) for sign in (1, -1)]
+        crossed += compare_crossed(*rows).p <= 0.05
+        seeds_only += compare_seeds(*(row.mean(axis=1) for row in rows)).p <= 0.05
+    return crossed / runs, seeds_only / runs
+
+
+@pytest.mark.parametrize(("seed_sd", "image_sd"), [(0.0, 0.0), (0.03, 0.0), (0.0, 0.3), (0.03, 0.3)])
+def test_crossed_comparison_keeps_its_level_with_three_seeds(seed_sd: float, image_sd: float) -> None:
+    crossed, _ = _false_alarms(seed_sd, image_sd, 800, np.random.default_rng(1))
+    assert crossed < 0.08  # 0.05 and three standard errors of the simulation
+
+
+def test_seeds_alone_would_take_chance_in_the_images_for_a_difference() -> None:
+    """Why predictions are stored: rows that are good at different images differ on one test set by luck."""
+    crossed, seeds_only = _false_alarms(0.0, 0.3, 800, np.random.default_rng(2))
+    assert seeds_only > 0.1 > 0.08 > crossed
+
+
+def test_crossed_comparison_finds_a_difference() -> None:
+    rng = np.random.default_rng(0)
+    first, second = (rng.random((3, 2_000)) < share for share in (0.80, 0.70))
+    found = compare_crossed(first, second)
+    assert found.p < 0.001 and found.low < 0.1 < found.high and (found.seeds, found.images) == (3, 2_000)
+
+
+def test_equal_rows_are_equal_and_constant_differences_are_certain() -> None:
+    same = np.ones((3, 10))
+    assert compare_crossed(same, same).p == 1.0
+    assert compare_crossed(same, 0 * same).p == 0.0
+    assert compare_seeds([0.5, 0.5], [0.5, 0.5]).p == 1.0
+
+
+@pytest.mark.parametrize("shape", [(1, 10), (3, 1), (5,)])
+def test_crossed_comparison_refuses_what_it_cannot_analyse(shape: tuple[int, ...]) -> None:
+    with pytest.raises(SSLBenchError, match="seeds >= 2"):
+        compare_crossed(np.ones(shape), np.zeros(shape))
+    with pytest.raises(SSLBenchError):
+        compare_seeds([0.5], [0.4])
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=12))
+def test_holm_is_the_step_down_procedure(p_values: list[float]) -> None:
+    adjusted = holm(p_values)
+    # Rejecting one by one from the smallest, stopping at the first that is too large, is the definition.
+    rejected: set[int] = set()
+    for step, at in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
+        if p_values[at] * (len(p_values) - step) > 0.05:
+            break
+        rejected.add(at)
+    assert {at for at, p in enumerate(adjusted) if p <= 0.05} == rejected
+    assert all(q >= p for p, q in zip(p_values, adjusted, strict=True)) and max(adjusted) <= 1
+
+
+def test_holm_example() -> None:
+    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+    assert holm([]) == []
+
+
+def test_rank_correlation_is_exact() -> None:
+    tau, p = rank_correlation([1, 2, 3, 4, 5], [10, 20, 30, 40, 50])
+    assert (tau, p) == (1.0, pytest.approx(2 / 120))  # 2 of the 5! orders are as extreme
+    assert rank_correlation([1, 2, 3, 4], [4, 3, 2, 1]) == (-1.0, pytest.approx(2 / 24))
+    tied_tau, tied_p = rank_correlation([1, 2, 2, 4, 5], [1, 2, 3, 4, 5])
+    assert 0.9 < tied_tau < 1 and tied_p == pytest.approx(4 / 120)  # both orders of the tie, in either direction
+    assert np.isnan(rank_correlation([1, 1, 1], [1, 2, 3])).all()
