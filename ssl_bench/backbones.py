@@ -24,7 +24,8 @@ FORMAT = 1
 class InputSpec(Model):
     """How RGB in [0, 1] becomes network input; saved with the weights, so that nobody downstream can get it wrong."""
 
-    kind: Literal["rgb", "lightness", "standardised"] = "rgb"  #: lightness: CIE L / 100, repeated three times; standardised: each image to mean 0, deviation 1
+    #: lightness: CIE L / 100, repeated three times; standardised: each image to mean 0 and deviation 1 over its channels and pixels
+    kind: Literal["rgb", "lightness", "standardised"] = "rgb"
     mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
     std: tuple[float, float, float] = (0.25, 0.25, 0.25)
 

@@ -211,7 +211,9 @@ def _write_evaluation(
 ) -> EvaluationRecord:
     if evaluation.predictions:
         buffer = io.BytesIO()
-        np.savez_compressed(buffer, allow_pickle=False, **{name: np.asarray(array) for name, array in evaluation.predictions.items()})
+        # With the true labels beside them, predictions can be compared between rows from the records alone.
+        arrays = {"target": np.asarray(planned.labelled.test.labels), **evaluation.predictions}
+        np.savez_compressed(buffer, allow_pickle=False, **{name: np.asarray(array) for name, array in arrays.items()})
         write_bytes(cell.folder / f"{planned.file_name}.npz", buffer.getvalue())
     record = EvaluationRecord(
         id=planned.id, pretraining=cell.id, row=cell.row.name, task=cell.row.task.name, seed=cell.seed, evaluator=planned.name,

@@ -137,7 +137,8 @@ _IMPORTED: dict[str, bytes] = {}  # plugin module -> the source that it was impo
 def load_plugin(path: str | Path) -> list[str]:
     """Import one Python file and register every task and evaluator that it defines.
 
-    A file that was edited since it was last imported is imported anew. Returns the registered names. Raises SpecError when the file is missing, does not import, or defines none.
+    A file that was edited since it was last imported is imported anew. Returns the registered names. Raises SpecError when
+    the file is missing, does not import, or defines none.
     """
     file = Path(path).expanduser().resolve()
     if not file.is_file():
@@ -156,7 +157,7 @@ def load_plugin(path: str | Path) -> list[str]:
         module = importlib.util.module_from_spec(spec)
         sys.modules[module_name] = module
         try:
-            spec.loader.exec_module(module)
+            exec(compile(text, str(file), "exec"), vars(module))  # not from __pycache__, which misses an edit within the same second
         except Exception as error:
             del sys.modules[module_name]
             raise SpecError(f"plugin {str(path)!r} cannot be imported: {type(error).__name__}: {error}") from error
@@ -184,7 +185,7 @@ def identity(registry: Registry[Any], name: str) -> dict[str, Any]:
     Built-ins carry a version that is raised when a change can change a number. A plugin's author cannot be asked to do
     that, so its source counts by its syntax tree: comments and layout are free, anything else makes a new cell.
     """
-    member = registry.get(name)
+    member: Any = registry.get(name)
     found: dict[str, Any] = {"name": name, "version": int(getattr(member, "version", 1))}
     if not registry.is_builtin(name):
         found["code"] = _code_of(member)

@@ -36,7 +36,7 @@ def new_task(name: str, folder: str | Path = ".") -> list[Path]:
             f"a task cannot be called {name!r}: the name becomes a Python module; use letters, digits and underscores, such as odd_one_out"
         )
     if name in TASKS or name in EVALUATORS:
-        raise SpecError(f"{name!r} is the name of a {'task' if name in TASKS else 'evaluator'} already; choose another")
+        raise SpecError(f"{name!r} is the name of {'a task' if name in TASKS else 'an evaluator'} already; choose another")
     templates = {template: (files("ssl_bench") / "templates" / template).read_text(encoding="utf-8") for template in _TEMPLATES}
     if re.search(rf"\b{class_name}\b", templates[_TEMPLATES[0]]) and class_name != "NewTask":
         raise SpecError(f"{name!r} would make a class called {class_name}, which the task itself imports or uses; choose another name")

@@ -6,8 +6,8 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 
-SHAPES = ("house", "mushroom")
-TEXTURES = ("banded", "ribbed", "checked", "dotted", "zigzag", "ringed")
+SHAPES = ("house", "mushroom", "heart")
+TEXTURES = ("banded", "ribbed", "checked", "dotted")
 BACKGROUNDS = ("haze", "hills", "dunes", "clouds")
 
 
@@ -122,7 +122,7 @@ def _object(s: Scenes, slot: int, grid: np.ndarray) -> tuple[np.ndarray, np.ndar
     u = _column(np.cos(turn)) * dx + _column(np.sin(turn)) * dy  # upright frame of the object, in radii
     v = _column(np.cos(turn)) * dy - _column(np.sin(turn)) * dx
     distance, texture = np.empty_like(u), np.empty_like(u)
-    for index, outline in enumerate((_house, _mushroom)):
+    for index, outline in enumerate((_house, _mushroom, _heart)):
         rows = np.flatnonzero(s.shape[:, slot] == index)
         distance[rows] = outline(np.abs(u[rows]), v[rows])
     alpha = np.clip(0.5 - distance * _column(radius / pixel), 0, 1)
@@ -132,7 +132,7 @@ def _object(s: Scenes, slot: int, grid: np.ndarray) -> tuple[np.ndarray, np.ndar
     b = _column(pace) * v + _column(2 * np.pi * s.phase[:, slot, 1])
     for index in range(len(TEXTURES)):
         rows = np.flatnonzero(s.texture[:, slot] == index)
-        texture[rows] = _texture(index, a[rows], b[rows], u[rows], v[rows], pace[rows], s.phase[rows,slot,0])
+        texture[rows] = _texture(index, a[rows], b[rows])
     # A period shorter than a few pixels is drawn softer, or its edges would alias.
     sharpness = np.clip(radius / pixel / pace, 0.5, 4.0)
     texture = np.clip((texture - _column(s.duty[:, slot])) * _column(2 * sharpness), -1, 1)
@@ -146,7 +146,7 @@ def _object(s: Scenes, slot: int, grid: np.ndarray) -> tuple[np.ndarray, np.ndar
     return alpha, paint, shadow
 
 
-def _texture(index: int, a: np.ndarray, b: np.ndarray,u,v,pace,ph) -> np.ndarray:
+def _texture(index: int, a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """A pattern in [-1, 1] with zero near its median, from two phases in radians."""
     if TEXTURES[index] == "banded":
         return np.sin(b)
@@ -154,11 +154,7 @@ def _texture(index: int, a: np.ndarray, b: np.ndarray,u,v,pace,ph) -> np.ndarray
         return np.sin(a)
     if TEXTURES[index] == "checked":
         return 1.4 * np.sin(a) * np.sin(b)
-    if TEXTURES[index] == "dotted":
-        return 0.8 * (np.sin(a) + np.sin(b)) - 0.5
-    if TEXTURES[index] == "zigzag":
-        return np.sin(b + 1.2*np.arcsin(np.sin(a)))
-    return np.sin(_column(pace) * np.sqrt(u*u+v*v) + _column(2*np.pi*ph))  # ringed
+    return 0.8 * (np.sin(a) + np.sin(b)) - 0.5  # dotted
 
 
 # Outlines: signed distances (negative inside) in radii, from |u| and v (downwards): all shapes mirror left to right, none top to bottom.

@@ -27,10 +27,10 @@ MAX_TILT = 40.0  #: degrees from upright
 TIED = 0.8  #: share of objects whose hue follows from their texture
 CLASSES = tuple(f"{texture} {shape}" for shape in SHAPES for texture in TEXTURES)
 
-# Two textures to a family: texture tells the hue, but hue leaves four classes of twelve.
-_FAMILIES = np.array([0.05, 0.58, 0.30])
-_FAMILY_OF_TEXTURE = np.array([0, 1, 2, 0, 1, 2])
-_FAMILY_WIDTH = 0.18
+# Two textures to a family: texture tells the hue, but hue leaves six classes of twelve.
+_FAMILIES = np.array([0.07, 0.58])
+_FAMILY_OF_TEXTURE = np.array([0, 1, 1, 0])
+_FAMILY_WIDTH = 0.14
 _CHUNK_PIXELS = 1 << 17  # a working array of 512 KiB stays in the cache
 
 
@@ -109,11 +109,13 @@ def compose(split: str, index: np.ndarray) -> Scenes:
     shape, texture = classes // len(TEXTURES), classes % len(TEXTURES)
     count = 1 + np.floor(draw("count", 0, objects)).astype(np.int64)
 
-    corner = np.argsort(draw("corner", slots=4), axis=1)[:, : objects - 1]  # others stand in corners, each in its own
     x, y = draw("x", -1, 1, objects), draw("y", -1, 1, objects)
-    x = np.concatenate([0.5 + 0.15 * x[:, :1], np.where(corner % 2 == 0, 0.14, 0.86) + 0.04 * x[:, 1:]], 1)
-    y = np.concatenate([0.5 + 0.15 * y[:, :1], np.where(corner < 2, 0.14, 0.86) + 0.04 * y[:, 1:]], 1)
-    radius = np.concatenate([draw("scale", 0.29, 0.42)[:, None], draw("small scale", 0.10, 0.15, objects - 1)], 1)
+    # The others stand in corners, each in its own and none in the one towards which the main object leans.
+    near = (np.arange(4) % 2 == (x[:, :1] > 0)) & (np.arange(4) // 2 == (y[:, :1] > 0))
+    corner = np.argsort(draw("corner", slots=4) + near, axis=1)[:, : objects - 1]
+    x = np.concatenate([0.5 + 0.15 * x[:, :1], np.where(corner % 2 == 0, 0.12, 0.88) + 0.03 * x[:, 1:]], 1)
+    y = np.concatenate([0.5 + 0.15 * y[:, :1], np.where(corner < 2, 0.12, 0.88) + 0.03 * y[:, 1:]], 1)
+    radius = np.concatenate([draw("scale", 0.32, 0.46)[:, None], draw("small scale", 0.10, 0.14, objects - 1)], 1)
 
     family = _FAMILIES[_FAMILY_OF_TEXTURE[texture]] + draw("hue in family", -0.5, 0.5, objects) * _FAMILY_WIDTH
     hue = np.where(draw("tied", slots=objects) < TIED, family, draw("free hue", slots=objects)) % 1.0
@@ -123,14 +125,14 @@ def compose(split: str, index: np.ndarray) -> Scenes:
         count=count, shape=shape, texture=texture, x=x, y=y, radius=radius, orientation=draw("orientation", -MAX_TILT, MAX_TILT, objects),
         hue=hue, saturation=draw("saturation", 0.25, 0.55, objects), lightness=draw("lightness", 0.42, 0.68, objects),
         contrast=draw("contrast", 0.3, 0.5, objects) * np.where(draw("polarity", slots=objects) < 0.5, -1, 1),
-        frequency=draw("frequency", 1.0, 1.4, objects), phase=draw("phase", slots=2 * objects).reshape(n, objects, 2),
+        frequency=draw("frequency", 1.8, 2.4, objects), phase=draw("phase", slots=2 * objects).reshape(n, objects, 2),
         duty=draw("duty", -0.25, 0.25, objects),
         background=np.floor(draw("background", 0, len(BACKGROUNDS))).astype(np.int64), background_hue=horizon_hue,
-        background_saturation=draw("background saturation", 0.05, 0.3, 2), background_lightness=draw("background lightness", 0.4, 0.7),
+        background_saturation=draw("background saturation", 0.0, 0.12, 2), background_lightness=draw("background lightness", 0.4, 0.7),
         drop=draw("drop", -0.05, 0.2), horizon=draw("horizon", 0.35, 0.75), slope=draw("slope", -0.25, 0.25),
-        waves=draw("waves", slots=9).reshape(n, 3, 3), wave_strength=draw("wave strength", 0.02, 0.07),
+        waves=draw("waves", slots=9).reshape(n, 3, 3), wave_strength=draw("wave strength", 0.01, 0.05),
         light=np.deg2rad(draw("light", -35, 35)), shading=draw("shading", 0.0, 0.25), shadow=draw("shadow", 0.0, 0.35),
-        exposure=draw("exposure", 0.8, 1.15), falloff=draw("falloff", 0.0, 0.5), falloff_angle=draw("falloff angle", 0, 2 * np.pi), noise=draw("noise", 0.0, 0.03), noise_key=_hash(split, "noise", index),
+        exposure=draw("exposure", 0.8, 1.15), falloff=draw("falloff", 0.0, 0.35), falloff_angle=draw("falloff angle", 0, 2 * np.pi), noise=draw("noise", 0.0, 0.03), noise_key=_hash(split, "noise", index),
     )
 
 

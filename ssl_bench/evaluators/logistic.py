@@ -10,6 +10,7 @@ from torch import Tensor
 
 HISTORY = 10  # pairs of steps and gradient differences that L-BFGS remembers
 REFRESH = 50  # logits are updated along each step; recomputing them now and then keeps rounding from adding up
+NOISE = 1e-6  # nats by which rounding may move a loss
 LEAST_SPREAD = 1e-4  # variance of the predicted probabilities below which the metric follows no further
 
 
@@ -144,7 +145,7 @@ class SoftmaxRegression:
             cross_entropy, residual, _ = self._loss(logits + step * change)
             loss = cross_entropy + penalty + step * linear + step * step / 2 * square
             here = _dot(residual, change) + linear + step * square
-            too_high = loss > start + 1e-4 * step * slope + 1e-7 * abs(start)
+            too_high = loss > start + 1e-4 * step * slope + NOISE  # near the optimum only slopes can be trusted
             if not too_high and abs(here) <= 0.5 * abs(slope):
                 return step, loss, residual
             if too_high or here > 0:

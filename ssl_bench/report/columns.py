@@ -51,14 +51,21 @@ def columns_of(results: Results, data: str, num_classes: int, wide: bool) -> lis
 
 
 def _linear(own: pd.DataFrame, evaluator: str, count: str, split: str, top5: bool, wide: bool) -> list[Column]:
+    shares = sorted(set(own["labels"])) or [1.0]
+
     def column(stage: str, title: str, metric: str = "top1") -> Column:
-        return Column(f"{evaluator} {metric} {stage}", f"linear probe{count}", title, evaluator, metric, stage, split=split)
+        return Column(f"{evaluator} {metric} {stage}", f"linear probe{count}", title, evaluator, metric, stage, shares[-1], split)
 
     found = [column("best", "best stage"), column("pooled", "last stage")]
     if top5:
         found += [column("best", "best, top-5", "top5"), column("pooled", "last, top-5", "top5")]
     if wide and any(not is_stage(stage) for stage in own["stage"]):
         found.append(column("code", "code"))
+    few = f"linear probe{count}, best stage"
+    found += [
+        Column(f"{evaluator} top1 best {share:g}", few, f"{100 * share:g} %", evaluator, "top1", "best", share, split, folds=True)
+        for share in shares[:-1]
+    ]
     return found
 
 

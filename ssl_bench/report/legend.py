@@ -49,13 +49,14 @@ def legend_of(results: Results, sections: list[Section]) -> list[tuple[str, str]
         with_images = {c.images > 0 for section in sections for c in section.comparisons}
         over = "seeds" if with_images == {False} else "seeds and test images"
         over += ", where predictions are stored" if len(with_images) > 1 else ""
-        lines.append(("=", f"cannot be told apart from the best pretrained row (paired over {over}, Holm over all pairs of a column)"))
+        lines.append(("=", f"cannot be told apart from the best pretrained row (paired over {over}, Holm)"))
     if any(cell.below for cell in entries):
         longer = any(line.variant for section in sections for line in section.lines if line.task == "random")
         lines.append(("▾", "mean below random's" + (" (fine-tuning: below the better of random and random, 3x longer)" if longer else "")))
     if any(line.name.endswith(" †") for section in sections for line in section.lines):
         lines.append(("†", "was given labels in pretraining; takes no part in comparisons"))
-    lines.append(("s1-s4", "stage of the ResNet, chosen on validation.   -  does not apply.   passes  network passes per image"))
+    signs = "-  does not apply.   passes  network passes per image"
+    lines.append(("s1-s4", f"stage of the ResNet, chosen on validation (last: pooled output).   {signs}"))
     lines.append(("chosen", _choices(results)))
     if (control := _control(results)) is not None:
         lines.append(("control", control))
@@ -117,20 +118,18 @@ def _choices(results: Results) -> str:
 
 
 def _control(results: Results) -> str | None:
-    """The probe on shuffled labels must be at chance: within the range that as many values at chance would span."""
-    frame = results.frame
-    own = frame[(frame["metric"] == "top1_shuffled") & (frame["split"] == results.split)]
-    classes = [len(entry.get("classes", [])) for entry in results.data_sets() if entry["name"] in set(own["data"])]
-    if own.empty or not classes or min(classes) < 2:
+    """The probe on shuffled labels must be at chance: what the same answers score on images dealt out at random."""
+    frame = results.frame[results.frame["split"] == results.split]
+    where = ["data", "row", "seed", "evaluator"]
+    values = {metric: frame[frame["metric"] == metric].groupby(where)[["value", "n"]].mean() for metric in ("top1_shuffled", "top1_chance")}
+    both = values["top1_shuffled"].join(values["top1_chance"]["value"].rename("chance"), how="inner")
+    if both.empty:
         return None
-    text = f"probe on shuffled labels: {100 * own['value'].min():.1f} to {100 * own['value'].max():.1f} %"
-    if len(set(classes)) > 1:
-        return text
-    chance = 1 / classes[0]
-    # The probe's own fit varies as well, hence a bound on all values together that is generous: 1 in 1,000.
-    z = float(stats.norm.isf(0.0005 / len(own)))
-    worst = float((np.abs(own["value"] - chance) / np.sqrt(chance * (1 - chance) / own["n"])).max())
-    return f"{text}, chance {100 * chance:.1f} %" + (" -- AWAY FROM CHANCE: suspect a leak" if worst > z else "")
+    # A bound that all values together pass with 999 in 1,000 where the labels say nothing.
+    z = float(stats.norm.isf(0.0005 / len(both)))
+    worst = float((np.abs(both["value"] - both["chance"]) / np.sqrt(both["chance"] * (1 - both["chance"]) / both["n"])).max())
+    span = f"{100 * both['value'].min():.1f} to {100 * both['value'].max():.1f} %, chance {100 * both['chance'].mean():.1f} %"
+    return f"linear probe on shuffled labels: {span}" + (": AWAY FROM CHANCE, suspect a leak" if worst > z else "")
 
 
 def _data(results: Results) -> Iterable[str]:

@@ -8,8 +8,7 @@ Which interval stands behind a number depends on how many pretraining seeds ther
 
 Two rows are compared on the same seeds and the same test images. Both are samples: another seed and another test set would
 each give other numbers. That is the fully crossed design of the reader studies in medical imaging (readers: seeds, cases:
-images), and `compare_crossed` is its standard analysis, which keeps its level with as few as three seeds where a t-test over
-seeds ignores the images and McNemar's test ignores the seeds.
+images). A t-test over seeds ignores the images, McNemar's test ignores the seeds; `compare_crossed` counts both.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy import stats
+from scipy import special, stats
 
 from ssl_bench.errors import SSLBenchError
 
@@ -54,7 +53,7 @@ def wilson_interval(successes: float, n: int, level: float = LEVEL) -> tuple[flo
     """
     if n < 1 or not 0 <= successes <= n:
         raise SSLBenchError(f"a binomial interval needs 0 <= successes <= n and n >= 1, not successes={successes}, n={n}")
-    z = float(stats.norm.ppf((1 + level) / 2))
+    z = float(special.ndtri((1 + level) / 2))
     share, weight = successes / n, z * z / n
     centre = (share + weight / 2) / (1 + weight)
     half = z * math.sqrt(share * (1 - share) / n + weight / (4 * n)) / (1 + weight)
@@ -67,13 +66,13 @@ def t_interval(values: Sequence[float], level: float = LEVEL) -> tuple[float, fl
     if len(values) < 2:
         raise SSLBenchError(f"a t interval needs two values or more, not {len(values)}")
     mean = float(np.mean(values))
-    half = float(stats.t.ppf((1 + level) / 2, len(values) - 1)) * float(np.std(values, ddof=1)) / math.sqrt(len(values))
+    half = float(special.stdtrit(len(values) - 1, (1 + level) / 2)) * float(np.std(values, ddof=1)) / math.sqrt(len(values))
     return mean - half, mean + half
 
 
 def sampling_error(share: float, n: int, level: float = LEVEL) -> float:
     """Half the width of the normal interval that n images leave about a true proportion."""
-    return float(stats.norm.ppf((1 + level) / 2)) * math.sqrt(share * (1 - share) / n)
+    return float(special.ndtri((1 + level) / 2)) * math.sqrt(share * (1 - share) / n)
 
 
 def compare_seeds(first: ArrayLike, second: ArrayLike, level: float = LEVEL) -> Comparison:
@@ -97,6 +96,11 @@ def compare_crossed(first: ArrayLike, second: ArrayLike, level: float = LEVEL) -
     estimated by ``(MS_seed + max(MS_image - MS_rest, 0)) / (S * I)``, its degrees of freedom by Hillis' formula
     ``numerator**2 / (MS_seed**2 / (S - 1))``: few where seeds dominate, many where images do.
 
+    With three seeds MS_seed is close to zero now and then, and the smallest p-values, the very ones that Holm's correction
+    looks at, come several times too often. So a difference must also hold over the seeds alone: p is the larger and the
+    interval the wider of this analysis and the paired t-test over seeds. Simulated with three seeds, p <= 0.002 then comes at most
+    about as often as it says, whichever of seeds and images varies more.
+
     Parameters
     ----------
     first, second : [S, I] correctness in [0, 1] of the two rows: the same S >= 2 seeds, the same I >= 2 test images, in order.
@@ -116,16 +120,19 @@ def compare_crossed(first: ArrayLike, second: ArrayLike, level: float = LEVEL) -
     ms_rest = float((rest**2).sum()) / ((seeds - 1) * (images - 1))
     numerator = ms_seed + max(ms_image - ms_rest, 0.0)
     df = math.inf if ms_seed <= 1e-12 * numerator else numerator**2 / (ms_seed**2 / (seeds - 1))
-    return _compared(float(mean), numerator / (seeds * images), df, seeds, images, level)
+    crossed = _compared(float(mean), numerator / (seeds * images), df, seeds, images, level)
+    alone = _compared(float(mean), ms_seed / (seeds * images), seeds - 1, seeds, images, level)
+    low, high = min(crossed.low, alone.low), max(crossed.high, alone.high)
+    return Comparison(crossed.difference, low, high, max(crossed.p, alone.p), seeds, images)
 
 
 def _compared(mean: float, variance: float, df: float, seeds: int, images: int, level: float) -> Comparison:
     error = math.sqrt(variance)
     if error <= 1e-12 * max(1.0, abs(mean)):  # every seed gave the same difference
         return Comparison(mean, mean, mean, 1.0 if abs(mean) < 1e-12 else 0.0, seeds, images)
-    reference = stats.norm if math.isinf(df) else stats.t(df)
-    half = float(reference.ppf((1 + level) / 2)) * error
-    return Comparison(mean, mean - half, mean + half, float(2 * reference.sf(abs(mean) / error)), seeds, images)
+    # Student's t from scipy.special, a hundred times quicker than scipy.stats' objects; it knows infinite degrees of freedom.
+    half = float(special.stdtrit(df, (1 + level) / 2)) * error
+    return Comparison(mean, mean - half, mean + half, float(2 * special.stdtr(df, -abs(mean) / error)), seeds, images)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

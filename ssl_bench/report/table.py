@@ -99,7 +99,7 @@ class Line:
 
 @dataclass(frozen=True)
 class PairwiseResult:
-    """One paired comparison of two pretrained rows; p is Holm-adjusted over all pairs of its column."""
+    """The best pretrained row of a column (first) against another; ``p_holm`` is adjusted over the column's comparisons."""
 
     column: str
     first: str

@@ -65,16 +65,21 @@ class Colorization(PretextTask):
         doublings = max(0, round(np.log2(setup.image_size / 4 / side)))
         self.grid = side * 2**doublings
         widths = [max(64, channels // 2 >> step) for step in range(doublings + 1)]
+        last = nn.Conv2d(widths[-1], len(BINS), 1)
         self.head = nn.Sequential(
             nn.Conv2d(channels, widths[0], 1, bias=False), nn.BatchNorm2d(widths[0]), nn.ReLU(),
             *(upsampling(a, b) for a, b in zip(widths[:-1], widths[1:], strict=True)),
-            nn.Conv2d(widths[-1], len(BINS), 1),
+            last,
         )  # fmt: skip
         self.register_buffer("bins", BINS.clone(), persistent=False)
         self.register_buffer("nearest", nearest_bins(), persistent=False)
         colours = self._prior_colours()
         self.register_buffer("weights", rebalancing_weights(smoothed_prior(colours, options.sigma), options.uniform_part))
-        self._chance = self._loss_of_best_constant(colours)
+        asked = self._weighted_share(colours)
+        constant = (asked / asked.sum()).clamp_min(1e-6)  # the best answer that looks at nothing
+        self._chance = float(-(asked * constant.log()).sum())
+        with torch.no_grad():
+            last.bias.copy_(constant.log())  # type: ignore[union-attr]  # short runs need not spend their steps on learning the prior
 
     @classmethod
     def build_backbone(cls, make: Callable[..., nn.Module], options: Any) -> nn.Module:
@@ -165,12 +170,12 @@ class Colorization(PretextTask):
             raise DataError("colorization needs colour, and all pretraining images looked at are grey")
         return colours
 
-    def _loss_of_best_constant(self, colours: Tensor) -> float:
+    def _weighted_share(self, colours: Tensor) -> Tensor:
+        """How much of the weighted targets falls on each bin, float64 [Q]."""
         index, soft = self.soft_encode(colours)
         weight = self.weights[index.gather(-1, soft.argmax(-1, keepdim=True))[..., 0]]
         asked = (soft * weight[:, None]).double() / len(colours)
-        mass = torch.zeros(len(BINS), dtype=torch.float64).index_add_(0, index.flatten(), asked.flatten())
-        return float(-torch.special.xlogy(mass, mass / mass.sum()).sum())
+        return torch.zeros(len(BINS), dtype=torch.float64).index_add_(0, index.flatten(), asked.flatten())
 
 
 def is_coloured(ab: Tensor) -> Tensor:

@@ -54,13 +54,13 @@ class VAE(Reconstruction):
         return self.crop_and_flip(batch.images)
 
     def forward(self, views: Tensor, phase: str = "main") -> dict[str, Tensor]:
-        """Negative evidence bound per number of the image; ``kl`` in nats an image; ``mse`` of standardised pixels, from a sample."""
+        """Negative evidence bound per number of the image; ``kl`` in nats an image; squared error of standardised pixels."""
         mean, log_variance = self.posterior(views)
         z = mean + (log_variance / 2).exp() * torch.randn_like(mean)
         squared = (self.decoder(z).float() - self.backbone.prepare(views)).square().sum((1, 2, 3)).mean()
         kl = kl_divergence(mean, log_variance).sum(1).mean()
         bound = squared / (2 * self.options.pixel_variance) + self.beta() * kl
-        return {"loss": bound / self.image_numbers, "kl": kl, "mse": squared / self.image_numbers}
+        return {"loss": bound / self.image_numbers, "kl": kl, "reconstruction": squared / self.image_numbers}
 
     def beta(self) -> float:
         """The weight of the KL term at this point of the run."""

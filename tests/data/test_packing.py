@@ -64,7 +64,8 @@ def test_pixels_are_those_of_the_files_in_order(files: list[Path], cache: Path) 
     assert np.array_equal(found.pixels, expected(files, 12))
     assert len(np.unique(found.hashes, axis=0)) == 90 and not found.unreadable and found.resampled == 0
     packed = [entry for entry in told if entry[0].startswith("packing toys: 90 images at 12 px, 39 KB in ")]
-    assert [done for _, done, _ in packed] == sorted(done for _, done, _ in packed) and packed[0][1:] == (0, 90) and packed[-1][1:] == (90, 90)
+    steps = [done for _, done, _ in packed]
+    assert steps == sorted(steps) and packed[0][1:] == (0, 90) and packed[-1][1:] == (90, 90)
 
 
 def test_a_second_time_nothing_is_decoded(files: list[Path], cache: Path, decoded: list[int]) -> None:

@@ -199,8 +199,10 @@ def _measure(
     if expected.evaluator == "linear":
         for at, accuracy in enumerate(stages, start=1):
             add(accuracy, f"s{at}", stage=f"s{at}", best=accuracy == max(stages))
-        add(last, "pooled", stage="pooled")
+        add(last, "pooled", stage="pooled", best=not stages)
         add(1 / classes, "shuffled", "top1_shuffled", stage="pooled")
+        for m in [m for m in measurements if m.metric == "top1_shuffled"]:
+            measurements.append(m.model_copy(update={"metric": "top1_chance", "value": 1 / classes}))
         if task == "autoencoder":
             add(last - 0.05, "code", stage="code")
         if classes > 20:
@@ -208,12 +210,12 @@ def _measure(
                 measurements.append(m.model_copy(update={"metric": "top5", "value": (1 + m.value) / 2}))
     elif expected.evaluator == "knn":
         for k in (20, 200):
-            add(last - 0.03, str(k), f"top1@{k}", stage="pooled")
+            add(last - 0.03, f"pooled@{k}", f"top1@{k}", stage="pooled")
     else:
         for variant in ("", "longer") if task == "random" else ("",):
             for share, count in ((0.1, draws), (1.0, 1)):
                 for draw in range(count):
-                    key = "-".join([*([variant] if variant else []), f"{share:g}", str(draw)])
+                    key = f"{share:g}/{draw}" + (f"/{variant}" if variant else "")
                     add(last - 0.1 + 0.1 * share + (0.05 if variant else 0), key, labels=share, draw=draw, row=variant)
     return measurements, stored
 

@@ -10,8 +10,13 @@ TOP5, MAP = "ImageNet, frozen, top-5", "VOC07 mAP"
 def test_numbers_are_those_of_the_paper() -> None:
     found = {(p.row, p.metric): p.value for p in load_published()}
     rows = {
-        "Rel. Pos": (59.21, 66.75), "Colour": (62.48, 65.47), "Exemplar": (53.08, 60.94), "Rel. Pos + colour": (66.64, 68.75),
-        "Rel. Pos + Exemplar": (65.24, 69.44), "Rel. Pos + colour + Exemplar": (68.65, 69.48), "ImageNet labels": (85.10, 74.17),
+        "Rel. Pos": (59.21, 66.75),
+        "Colour": (62.48, 65.47),
+        "Exemplar": (53.08, 60.94),
+        "Rel. Pos + colour": (66.64, 68.75),
+        "Rel. Pos + Exemplar": (65.24, 69.44),
+        "Rel. Pos + colour + Exemplar": (68.65, 69.48),
+        "ImageNet labels": (85.10, 74.17),
     }
     assert found == {(row, metric): value for row, values in rows.items() for metric, value in zip((TOP5, MAP), values, strict=True)}
     assert all(p.source == "Doersch & Zisserman 2017" and "ResNet-101" in p.setting for p in load_published())

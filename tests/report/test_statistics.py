@@ -22,7 +22,7 @@ def test_wilson_equals_scipy(case: tuple[int, int]) -> None:
 def test_wilson_covers_a_proportion() -> None:
     rng = np.random.default_rng(0)
     for share, n in ((0.1, 50), (0.5, 200), (0.9, 1_000)):
-        inside = [low <= share <= high for low, high in (wilson_interval(k, n) for k in rng.binomial(n, share, 4_000))]
+        inside = [low <= share <= high for low, high in (wilson_interval(k, n) for k in rng.binomial(n, share, 2_000))]
         assert 0.93 < np.mean(inside) < 0.975
 
 
@@ -56,6 +56,7 @@ def test_crossed_comparison_by_hand() -> None:
     # Worked on paper: means by seed 0.5, 0, 1 (grand mean 0.5); MS_seed 0.5 and, with one image effect, MS_image and MS_rest as below.
     first = np.array([[1.0, 0.0], [0.0, 0.0], [1.0, 1.0]])
     found = compare_crossed(first, np.zeros((3, 2)))
+    # Without an image effect the t-test over seeds is all that is left.
     ms_seed, ms_image, ms_rest = 2 * 0.5 / 2, 3 * (2 / 36), 2 * (1 / 36 + 4 / 36 + 1 / 36) / 2
     assert ms_image == pytest.approx(ms_rest)
     assert found.difference == pytest.approx(0.5)
@@ -72,34 +73,38 @@ def test_crossed_comparison_without_image_effect_is_the_paired_t_test() -> None:
     assert compare_crossed(d, np.zeros_like(d)).p == pytest.approx(stats.ttest_1samp(d.mean(axis=1), 0).pvalue)
 
 
-def _false_alarms(seed_sd: float, image_sd: float, runs: int, rng: np.random.Generator) -> tuple[float, float]:
-    """Share of p <= 0.05 of (crossed, seeds alone) where both rows have the same expected accuracy over seeds and images."""
-    crossed, seeds_only = 0, 0
+def _false_alarms(seed_sd: float, image_sd: float, runs: int, rng: np.random.Generator) -> tuple[float, float, float]:
+    """Shares of p <= 0.05 and p <= 0.007 crossed, and of p <= 0.05 over seeds alone, where both rows are equally good.
+
+    0.007 is what Holm asks of the first of seven comparisons.
+    """
+    crossed, rare, seeds_only = 0, 0, 0
     for _ in range(runs):
-        images = rng.normal(scale=image_sd, size=(1, 400))
-        rows = [rng.random((3, 400)) < np.clip(0.6 + rng.normal(scale=seed_sd, size=(3, 1)) + sign * images, 0, 1) for sign in (1, -1)]
-        crossed += compare_crossed(*rows).p <= 0.05
+        images = rng.normal(scale=image_sd, size=(1, 200))
+        rows = [rng.random((3, 200)) < np.clip(0.6 + rng.normal(scale=seed_sd, size=(3, 1)) + sign * images, 0, 1) for sign in (1, -1)]
+        p = compare_crossed(rows[0], rows[1]).p
+        crossed, rare = crossed + (p <= 0.05), rare + (p <= 0.007)
         seeds_only += compare_seeds(*(row.mean(axis=1) for row in rows)).p <= 0.05
-    return crossed / runs, seeds_only / runs
+    return crossed / runs, rare / runs, seeds_only / runs
 
 
-@pytest.mark.parametrize(("seed_sd", "image_sd"), [(0.0, 0.0), (0.03, 0.0), (0.0, 0.3), (0.03, 0.3)])
+@pytest.mark.parametrize(("seed_sd", "image_sd"), [(0.03, 0.0), (0.1, 0.3)])
 def test_crossed_comparison_keeps_its_level_with_three_seeds(seed_sd: float, image_sd: float) -> None:
-    crossed, _ = _false_alarms(seed_sd, image_sd, 800, np.random.default_rng(1))
-    assert crossed < 0.08  # 0.05 and three standard errors of the simulation
+    crossed, rare, _ = _false_alarms(seed_sd, image_sd, 1_000, np.random.default_rng(1))
+    assert crossed < 0.07 and rare < 0.016  # 0.05 and 0.007, and three standard errors of the simulation
 
 
 def test_seeds_alone_would_take_chance_in_the_images_for_a_difference() -> None:
     """Why predictions are stored: rows that are good at different images differ on one test set by luck."""
-    crossed, seeds_only = _false_alarms(0.0, 0.3, 800, np.random.default_rng(2))
-    assert seeds_only > 0.1 > 0.08 > crossed
+    crossed, rare, seeds_only = _false_alarms(0.0, 0.3, 1_000, np.random.default_rng(2))
+    assert seeds_only > 0.08 and crossed < 0.07 and rare < 0.016
 
 
 def test_crossed_comparison_finds_a_difference() -> None:
     rng = np.random.default_rng(0)
     first, second = (rng.random((3, 2_000)) < share for share in (0.80, 0.70))
     found = compare_crossed(first, second)
-    assert found.p < 0.001 and found.low < 0.1 < found.high and (found.seeds, found.images) == (3, 2_000)
+    assert found.p < 0.01 and found.low < 0.1 < found.high and (found.seeds, found.images) == (3, 2_000)
 
 
 def test_equal_rows_are_equal_and_constant_differences_are_certain() -> None:
@@ -137,8 +142,8 @@ def test_holm_example() -> None:
 
 def test_rank_correlation_is_exact() -> None:
     tau, p = rank_correlation([1, 2, 3, 4, 5], [10, 20, 30, 40, 50])
-    assert (tau, p) == (1.0, pytest.approx(2 / 120))  # 2 of the 5! orders are as extreme
-    assert rank_correlation([1, 2, 3, 4], [4, 3, 2, 1]) == (-1.0, pytest.approx(2 / 24))
+    assert (tau, p) == pytest.approx((1.0, 2 / 120))  # 2 of the 5! orders are as extreme
+    assert rank_correlation([1, 2, 3, 4], [4, 3, 2, 1]) == pytest.approx((-1.0, 2 / 24))
     tied_tau, tied_p = rank_correlation([1, 2, 2, 4, 5], [1, 2, 3, 4, 5])
     assert 0.9 < tied_tau < 1 and tied_p == pytest.approx(4 / 120)  # both orders of the tie, in either direction
     assert np.isnan(rank_correlation([1, 1, 1], [1, 2, 3])).all()

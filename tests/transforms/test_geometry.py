@@ -96,7 +96,9 @@ def test_boxes_are_distributed_as_torchvisions() -> None:
         assert stats.ks_2samp(of(ours).numpy(), of(theirs).numpy()).pvalue > 1e-3, name
 
 
-@pytest.mark.parametrize(("height", "width", "ratio"), [(20, 20, (5.0, 6.0)), (40, 20, (3 / 4, 4 / 3)), (20, 40, (3 / 4, 4 / 3)), (20, 20, (0.5, 2.0))])
+@pytest.mark.parametrize(
+    ("height", "width", "ratio"), [(20, 20, (5.0, 6.0)), (40, 20, (3 / 4, 4 / 3)), (20, 40, (3 / 4, 4 / 3)), (20, 20, (0.5, 2.0))]
+)
 def test_central_crop_when_ten_tries_fail(height, width, ratio) -> None:
     scale = (4.0, 4.0)  # no box of four times the area fits
     theirs = v2.RandomResizedCrop(8, scale=scale, ratio=ratio).make_params([torch.empty(3, height, width)])

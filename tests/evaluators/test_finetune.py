@@ -1,0 +1,180 @@
+"""Fine-tuning: what it learns from, what it leaves alone, and who gets how many steps."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from ssl_bench.backbones import Backbone
+from ssl_bench.data.images import ImageSet
+from ssl_bench.data.splits import draw
+from ssl_bench.errors import DataError, Interrupted, SpecError, TrainingError
+from ssl_bench.evaluators import finetune
+from ssl_bench.evaluators.base import Evaluation, Subject
+from ssl_bench.evaluators.finetune import Finetune
+from ssl_bench.spec import parse
+from toys import TINY
+
+
+def tinted(count: int, seed: int, classes: int = 3) -> ImageSet:
+    """Noise with one channel brighter: the class."""
+    generator = np.random.default_rng(seed)
+    labels = generator.permutation(np.arange(count) % classes)
+    pixels = generator.integers(0, 160, (count, 16, 16, 3), dtype=np.uint8)
+    pixels[np.arange(count), :, :, labels] += 60
+    return ImageSet(pixels, np.arange(count), labels, tuple(f"class {k}" for k in range(classes)), "tinted", f"tinted-{seed}")
+
+
+def subject_of(final: bool = True, **settings: Any) -> Subject:
+    torch.manual_seed(0)
+    backbone = Backbone(TINY, 16)
+    features: Any = None  # never asked: nothing here is frozen
+    return Subject(
+        backbone=backbone, fresh_backbone=lambda: copy.deepcopy(backbone), features=features, train=tinted(120, 0),
+        validation=tinted(60, 1), test=tinted(60, 2) if final else None, seed=0, device=torch.device("cpu"), precision="fp32", **settings,
+    )
+
+
+def tune(subject: Subject, **options: Any) -> Evaluation:
+    defaults: dict[str, Any] = {"steps": 12, "batch_size": 16, "learning_rates": 0.05}
+    return Finetune(parse(Finetune.Options, defaults | options, "finetune")).evaluate(subject)
+
+
+def by_place(found: Evaluation, split: str = "test") -> dict[tuple[float, int, str], float]:
+    return {(m.labels, m.draw, m.row): m.value for m in found.measurements if m.metric == "top1" and m.split == split}
+
+
+def test_it_learns_and_leaves_the_pretrained_backbone_alone() -> None:
+    subject = subject_of()
+    before = {name: tensor.clone() for name, tensor in subject.backbone.state_dict().items()}
+    found = tune(subject, steps=30)
+    assert by_place(found)[1.0, 0, ""] > 0.9
+    assert all(torch.equal(before[name], tensor) for name, tensor in subject.backbone.state_dict().items())
+    assert found.predictions["1/0"].dtype == np.int16
+    assert by_place(found)[1.0, 0, ""] == (found.predictions["1/0"] == subject.labels("test")).mean()
+    run = found.details["runs"][0]
+    assert (run["learning_rate"], run["steps"], run["tried"], run["weight_decay"]) == (0.05, 30, {}, 0.0)
+
+
+def test_the_same_seed_gives_the_same_answers() -> None:
+    first, second, other = (tune(replace(subject_of(), seed=seed), labels=0.5) for seed in (0, 0, 1))
+    np.testing.assert_array_equal(first.predictions["0.5/0"], second.predictions["0.5/0"])
+    assert (first.predictions["0.5/0"] != other.predictions["0.5/0"]).any()
+
+
+def test_no_label_outside_the_draw_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pixels and labels outside the draw, and validation labels, may be anything: rate and answers stay as they are."""
+    subject = subject_of()
+    drawn = draw(subject.labels("train"), 0.25, 0, 0)
+    monkeypatch.setattr(finetune, "draw", lambda *_: drawn)
+    honest = tune(subject, labels=0.25, learning_rates=[0.01, 0.05])
+    lies, pixels = subject.labels("train").copy(), subject.train.pixels.copy()
+    outside = np.setdiff1d(np.arange(120), drawn)
+    lies[outside] = (lies[outside] + 1) % 3
+    pixels[outside] = 0
+    wrong = (subject.labels("validation") + 1) % 3
+    lied_to = tune(
+        replace(subject, train=replace(subject.train, labels=lies, pixels=pixels), validation=replace(subject.validation, labels=wrong)),
+        labels=0.25, learning_rates=[0.01, 0.05],
+    )
+    np.testing.assert_array_equal(honest.predictions["0.25/0"], lied_to.predictions["0.25/0"])
+    assert honest.details["runs"][0]["tried"] == lied_to.details["runs"][0]["tried"] and len(honest.details["runs"][0]["tried"]) == 2
+    assert honest.details["runs"][0]["images"] == 30 and honest.details["runs"][0]["chosen_on"] == "a fifth of the draw"
+
+
+def test_the_rate_is_chosen_on_validation_with_all_labels_and_a_hopeless_one_is_not() -> None:
+    run = tune(subject_of(), steps=24, learning_rates=[1e-7, 0.05]).details["runs"][0]
+    assert run["chosen_on"] == "validation" and run["learning_rate"] == 0.05 and set(run["tried"]) == {"1e-07", "0.05"}
+    assert run["tried"]["0.05"] > run["tried"]["1e-07"]
+
+
+def test_trials_take_a_third_of_the_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    taken: list[tuple[int, float]] = []
+    real = finetune.fit
+
+    def counting(task: Any, batches: Any, recipe: Any, steps: int, **settings: Any) -> Any:
+        taken.append((steps, recipe.weight_decay))
+        assert recipe.optimizer == "sgd" and recipe.nesterov and recipe.momentum == 0.9 and recipe.schedule == "cosine"
+        return real(task, batches, recipe, steps, **settings)
+
+    monkeypatch.setattr(finetune, "fit", counting)
+    tune(subject_of(is_random=True), learning_rates=[0.01, 0.03, 0.1])
+    assert taken == [(4, 0.0)] * 3 + [(12, 0.0), (36, 5e-4)]
+
+
+def test_a_rate_that_diverges_is_not_chosen_and_only_divergence_everywhere_fails() -> None:
+    run = tune(subject_of(), learning_rates=[0.03, 1e30]).details["runs"][0]
+    assert run["learning_rate"] == 0.03 and run["tried"]["1e+30"] == 0.0
+    with pytest.raises(TrainingError, match="not finite"):
+        tune(subject_of(), learning_rates=[1e30, 1e31])
+
+
+def test_only_a_random_backbone_gets_a_longer_run() -> None:
+    usual, longer = tune(subject_of()), tune(subject_of(is_random=True))
+    assert set(by_place(usual)) == {(1.0, 0, "")} and set(by_place(longer)) == {(1.0, 0, ""), (1.0, 0, "longer")}
+    assert set(longer.predictions) == {"1/0", "1/0/longer"}
+    assert by_place(usual)[1.0, 0, ""] == by_place(longer)[1.0, 0, ""]
+
+
+def test_shares_and_draws() -> None:
+    found = tune(subject_of(), labels=[0.1, 1.0], draws=2, steps=2)
+    assert set(by_place(found)) == {(0.1, 0, ""), (0.1, 1, ""), (1.0, 0, "")}
+    assert [run["images"] for run in found.details["runs"]] == [12, 12, 120]
+    assert (found.predictions["0.1/0"] != found.predictions["0.1/1"]).any()
+
+
+def test_one_image_a_class_takes_the_middle_rate() -> None:
+    run = tune(subject_of(), labels=0.025, steps=2, learning_rates=[0.1, 0.01, 0.03]).details["runs"][0]
+    assert run["images"] == 3 and run["learning_rate"] == 0.03 and run["tried"] == {} and "nothing" in run["chosen_on"]
+
+
+def test_test_stays_closed_and_changes_nothing_on_validation() -> None:
+    closed, opened = tune(subject_of(final=False)), tune(subject_of())
+    assert not closed.predictions and {m.split for m in closed.measurements} == {"validation"}
+    assert by_place(closed, "validation") == by_place(opened, "validation")
+
+
+def test_a_frozen_copy_is_thawed() -> None:
+    """A plugin may hand out its backbone without gradients; fine-tuning means all of it."""
+    subject = subject_of()
+    given = copy.deepcopy(subject.backbone).requires_grad_(False)
+    thawed = tune(replace(subject, fresh_backbone=lambda: copy.deepcopy(given)))
+    np.testing.assert_array_equal(thawed.predictions["1/0"], tune(subject).predictions["1/0"])
+
+
+def test_the_new_head_starts_at_zero() -> None:
+    setup = finetune.Setup(16, 1, 4, 4, 3, lambda n: torch.zeros(n, 3, 16, 16))
+    classifier = finetune._Classifier(Backbone(TINY, 16), finetune._CropOptions(), setup)
+    assert torch.equal(classifier.logits(torch.rand(2, 3, 16, 16)), torch.zeros(2, 3))
+
+
+def test_length_of_a_run_and_the_plans_estimate() -> None:
+    assert finetune._auto_steps(0.01, 450, 128) == 211 and finetune._auto_steps(0.1, 4_500, 128) == 1_055
+    assert finetune._auto_steps(0.01, 10, 128) == 50 and finetune._auto_steps(1.0, 10**7, 128) == 20_000
+    one = parse(Finetune.Options, {"labels": 0.1, "steps": 60, "learning_rates": 0.03}, "finetune")
+    three = parse(Finetune.Options, {"labels": 0.1, "steps": 60, "draws": 5}, "finetune")
+    assert Finetune.training_images(one, 45_000) == 60 * 128 and Finetune.training_images(three, 45_000) == 5 * 120 * 128
+    assert Finetune.smoke(three).steps == 2 and Finetune.smoke(three).labels == (1.0,)
+
+
+def test_what_cannot_work_is_refused_before_training() -> None:
+    subject = subject_of()
+    with pytest.raises(DataError, match="would leave class"):
+        Finetune.check(parse(Finetune.Options, {"labels": [0.01, 1.0]}, "finetune"), subject.train, subject.validation)
+    Finetune.check(parse(Finetune.Options, {"labels": [0.1]}, "finetune"), subject.train, subject.validation)
+    for bad in ({"learning_rates": []}, {"learning_rates": [0.0]}, {"batch_size": 1}, {"steps": 0}, {"learning_rate": 0.1}):
+        with pytest.raises(SpecError):
+            parse(Finetune.Options, bad, "finetune")
+
+
+def test_stop_is_heard_between_steps() -> None:
+    calls = iter(range(100))
+    stop: Callable[[], bool] = lambda: next(calls) > 4  # noqa: E731
+    with pytest.raises(Interrupted, match="stopped"):
+        tune(subject_of(stop=stop))

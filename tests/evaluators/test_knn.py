@@ -1,0 +1,165 @@
+"""Neighbours against brute force and scikit-learn; the monitor leaves no trace."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.neighbors import KNeighborsClassifier
+from torch import Tensor, nn
+
+from ssl_bench.backbones import Backbone
+from ssl_bench.errors import Interrupted, SpecError
+from ssl_bench.evaluators.base import Evaluation, Subject
+from ssl_bench.evaluators.knn import KNN, knn_monitor, nearest, vote
+from ssl_bench.spec import parse
+from toys import TINY, noise_set
+
+Make = Callable[..., Subject]
+
+
+def ask(subject: Subject, **options: Any) -> Evaluation:
+    return KNN(parse(KNN.Options, options, "knn")).evaluate(subject)
+
+
+def brute_force(queries: np.ndarray, bank: np.ndarray, labels: np.ndarray, k: int, classes: int, temperature: float) -> np.ndarray:
+    """The definition, one query at a time, in float64."""
+    bank = bank / np.linalg.norm(bank, axis=1, keepdims=True)
+    found = []
+    for query in queries / np.linalg.norm(queries, axis=1, keepdims=True):
+        cosines = bank @ query
+        scores = np.zeros(classes)
+        for at in np.argsort(-cosines, kind="stable")[:k]:
+            scores[labels[at]] += np.exp(cosines[at] / temperature)
+        found.append(scores)
+    return np.stack(found)
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    k=st.integers(1, 20), classes=st.integers(2, 7), dimensions=st.integers(2, 40), seed=st.integers(0, 999), temperature=st.floats(0.05, 1.0),
+)
+def test_scores_are_those_of_the_definition(k: int, classes: int, dimensions: int, seed: int, temperature: float) -> None:
+    generator = np.random.default_rng(seed)
+    bank, queries = (10 * generator.standard_normal((n, dimensions)).astype(np.float32) for n in (60, 15))
+    labels = generator.integers(0, classes, 60)
+    similar, found = nearest(torch.from_numpy(queries), torch.from_numpy(bank), k)
+    scores = vote(torch.from_numpy(similar), torch.from_numpy(labels[found]), classes, temperature)
+    expected = brute_force(queries.astype(float), bank.astype(float), labels, k, classes, temperature)
+    np.testing.assert_allclose(scores.numpy(), expected, rtol=2e-4, atol=1e-6 * expected.max())
+
+
+def test_answers_are_scikit_learns(make_subject: Make) -> None:
+    subject = make_subject({"pooled": 0.6}, sizes=(400, 100, 300))
+    found = ask(subject, k=20)
+    bank = torch.cat([subject.features.get(split, "pooled") for split in ("train", "validation")]).double().numpy()
+    labels = np.concatenate([subject.labels(split) for split in ("train", "validation")])
+
+    def theirs() -> KNeighborsClassifier:
+        return KNeighborsClassifier(20, metric="cosine", algorithm="brute", weights=lambda distance: np.exp((1 - distance) / 0.07))
+
+    expected = theirs().fit(bank, labels).predict(subject.features.get("test", "pooled").double().numpy())
+    np.testing.assert_array_equal(found.predictions["pooled@20"], expected)
+    score = theirs().fit(bank[:400], labels[:400]).score(bank[400:], labels[400:])
+    assert [m.value for m in found.measurements if m.split == "validation"] == [pytest.approx(score)]  # an image is not its own neighbour
+
+
+def test_equal_scores_go_to_the_lower_class() -> None:
+    scores = vote(torch.tensor([[0.5, 0.5, 0.1]]), torch.tensor([[3, 1, 0]]), 5)
+    assert scores.argmax(1).tolist() == [1] and scores.shape == (1, 5)
+
+
+def test_length_says_nothing(make_subject: Make) -> None:
+    subject = make_subject({"pooled": 0.5})
+    features: Any = subject.features
+    plain = ask(subject)
+    for split in ("train", "validation", "test"):
+        features.values[split]["pooled"] *= torch.logspace(-3, 3, len(features.values[split]["pooled"]))[:, None]
+    assert [m.value for m in ask(subject).measurements] == pytest.approx([m.value for m in plain.measurements], abs=0.011)
+
+
+def test_k_is_capped_at_the_smallest_class_of_the_bank(make_subject: Make) -> None:
+    labels = {"train": np.array([0] * 50 + [1] * 30 + [2] * 7), "validation": np.arange(30) % 3, "test": np.arange(30) % 3}
+    found = ask(make_subject({"pooled": 1.0}, sizes=(87, 30, 30), classes=3, labels=labels))
+    assert found.details["neighbours"] == {"validation": {"20": 7, "200": 7}, "test": {"20": 17, "200": 17}}
+    values = {(m.metric, m.split): m.value for m in found.measurements}
+    assert values["top1@20", "test"] == values["top1@200", "test"]
+
+
+def test_codes_are_asked_too_but_stages_are_not(make_subject: Make) -> None:
+    found = ask(make_subject({"s1": 0.1, "pooled": 0.5, "code": 0.5}))
+    assert {m.stage for m in found.measurements} == {"pooled", "code"}
+    assert set(found.predictions) == {"pooled@20", "pooled@200", "code@20", "code@200"}
+
+
+def test_test_stays_closed(make_subject: Make) -> None:
+    subject = make_subject({"pooled": 0.5}, final=False)
+    features: Any = subject.features
+    assert not ask(subject).predictions and ("test", "pooled") not in features.asked
+
+
+def test_zero_features_are_no_reason_to_fail(make_subject: Make) -> None:
+    subject = make_subject({"pooled": 0.5})
+    features: Any = subject.features
+    for split in ("train", "validation", "test"):
+        features.values[split]["pooled"].zero_()
+    assert all(np.isfinite(m.value) for m in ask(subject).measurements)
+
+
+def test_stop_and_bad_options(make_subject: Make) -> None:
+    with pytest.raises(Interrupted):
+        ask(make_subject({"pooled": 0.5}, stop=lambda: True))
+    with pytest.raises(SpecError, match="k"):
+        parse(KNN.Options, {"k": [0]}, "knn")
+    with pytest.raises(SpecError, match="temperature"):
+        parse(KNN.Options, {"temprature": 0.1}, "knn")
+
+
+class Mean(nn.Module):
+    """Pooled colour; one part is kept in another mode than the rest."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm, self.drop = nn.BatchNorm2d(3), nn.Dropout(0.5)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.drop(self.norm(images)).mean((2, 3))
+
+
+def test_the_monitor_leaves_no_trace() -> None:
+    backbone = Mean().train()
+    backbone.drop.eval()
+    before = {name: tensor.clone() for name, tensor in backbone.state_dict().items()}
+    torch.manual_seed(3)
+    state = torch.get_rng_state()
+    value = knn_monitor(backbone, noise_set(64), noise_set(32, seed=1), "cpu")
+    assert 0 <= value <= 1
+    assert torch.equal(torch.get_rng_state(), state)
+    assert backbone.training and backbone.norm.training and not backbone.drop.training
+    assert all(torch.equal(before[name], tensor) for name, tensor in backbone.state_dict().items())
+    assert all(parameter.grad is None for parameter in backbone.parameters())
+
+
+def test_the_monitor_agrees_with_the_evaluator() -> None:
+    torch.manual_seed(0)
+    backbone = Backbone(TINY, 32).eval()
+    bank, queries = noise_set(90, classes=3), noise_set(70, classes=3, seed=2)
+    images = [torch.from_numpy(s.pixels).permute(0, 3, 1, 2).float() / 255 for s in (bank, queries)]
+    with torch.no_grad():
+        x, q = (backbone(part).double().numpy() for part in images)
+    assert bank.labels is not None and queries.labels is not None
+    expected = (brute_force(q, x, bank.labels, 20, 3, 0.07).argmax(1) == queries.labels).mean()
+    assert knn_monitor(backbone, bank, queries, "cpu", k=20, batch_size=32) == pytest.approx(expected, abs=1.1 / 70)
+
+
+def test_the_monitor_finds_what_is_there() -> None:
+    images = noise_set(60, classes=2)
+    pixels = images.pixels.copy()
+    pixels[images.labels == 1, :, :, 0] //= 4
+    assert knn_monitor(Mean(), replace(images, pixels=pixels), replace(images, pixels=pixels), "cpu") == 1.0

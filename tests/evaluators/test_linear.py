@@ -1,0 +1,214 @@
+"""The probe: what is chosen where, what may be looked at, and that it agrees with scikit-learn step by step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from sklearn.linear_model import LogisticRegression
+
+from ssl_bench.data.splits import draw
+from ssl_bench.errors import DataError, Interrupted, SpecError
+from ssl_bench.evaluators import linear
+from ssl_bench.evaluators.base import Evaluation, Subject
+from ssl_bench.evaluators.linear import Linear
+from ssl_bench.spec import parse
+
+Make = Callable[..., Subject]
+WEAK = {"s1": 0.3, "s2": 0.7, "pooled": 0.2}
+
+
+def probe(subject: Subject, **options: Any) -> Evaluation:
+    return Linear(parse(Linear.Options, options, "linear")).evaluate(subject)
+
+
+def value(found: Evaluation, metric: str, split: str, stage: str, **place: Any) -> float:
+    rows = [m for m in found.measurements if (m.metric, m.split, m.stage) == (metric, split, stage)]
+    rows = [m for m in rows if all(getattr(m, key) == wanted for key, wanted in place.items())]
+    assert len(rows) == 1
+    return rows[0].value
+
+
+def standardised(subject: Subject, split: str, stage: str) -> np.ndarray:
+    train = subject.features.get("train", stage).double().numpy()
+    return (subject.features.get(split, stage).double().numpy() - train.mean(0)) / train.std(0, ddof=1)
+
+
+def test_every_number_is_scikit_learns(make_subject: Make) -> None:
+    """Strengths scored on validation by fits on train, the chosen one refitted on train + validation, tested once."""
+    subject = make_subject({"pooled": 0.45}, sizes=(300, 200, 250))
+    found = probe(subject)
+    facts = found.details["fits"][0]
+    x, v, t = (standardised(subject, split, "pooled") for split in ("train", "validation", "test"))
+    y, w = subject.labels("train"), subject.labels("validation")
+    for penalty, accuracy in facts["tried"].items():
+        expected = LogisticRegression(C=1 / float(penalty), max_iter=3_000, tol=1e-8).fit(x, y).score(v, w)
+        assert accuracy == pytest.approx(expected, abs=2.1 / 200)  # an image on the fence may fall either way
+    best = max(facts["tried"].values())
+    assert facts["tried"][f"{facts['penalty']:.6g}"] == best
+    equals = [float(penalty) for penalty, accuracy in facts["tried"].items() if accuracy == best]
+    assert facts["penalty"] == pytest.approx(max(equals), rel=1e-5)  # the strongest of equals
+    final = LogisticRegression(C=1 / facts["penalty"], max_iter=3_000, tol=1e-8).fit(np.concatenate((x, v)), np.concatenate((y, w)))
+    assert value(found, "top1", "test", "pooled") == pytest.approx(final.score(t, subject.labels("test")), abs=2.1 / 250)
+    assert (found.predictions["pooled"] == final.predict(t)).mean() > 0.99
+    assert value(found, "top1", "test", "pooled") == (found.predictions["pooled"] == subject.labels("test")).mean()
+    assert facts["final_fit"]["images"] == 500 and facts["final_fit"]["converged"] and facts["fit"]["images"] == 300
+    assert facts["final_fit"]["l2"] == pytest.approx(facts["penalty"] / 500)
+
+
+def test_the_best_stage_is_the_best_by_validation_and_never_a_code(make_subject: Make) -> None:
+    found = probe(make_subject(WEAK | {"code": 3.0}))
+    best = {(m.stage, m.split) for m in found.measurements if m.best}
+    assert best == {("s2", "validation"), ("s2", "test")}
+    assert value(found, "top1", "validation", "code") > value(found, "top1", "validation", "s2")
+    assert set(found.predictions) == {"s1", "s2", "pooled", "code"} and found.predictions["s2"].dtype == np.int16
+    assert found.details["best"] == {"": "s2"} and set(found.details["per_class"]) == {"s2", "pooled"}
+
+
+def test_nothing_of_test_is_touched_before_the_matrix_is_final(make_subject: Make) -> None:
+    subject = make_subject(WEAK, final=False)
+    features: Any = subject.features
+    found = probe(subject, labels=[0.1, 1.0])
+    assert {split for split, _ in features.asked} == {"train", "validation"}
+    assert {m.split for m in found.measurements} == {"validation"} and not found.predictions
+
+
+def test_validation_numbers_do_not_depend_on_whether_test_is_open(make_subject: Make) -> None:
+    closed, opened = probe(make_subject(WEAK, final=False)), probe(make_subject(WEAK))
+    assert closed.measurements == [m for m in opened.measurements if m.split == "validation"]
+
+
+def test_a_share_of_labels_uses_no_label_outside_the_draw(make_subject: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All other labels, of train and validation, may be anything: strength, stage and test answers stay as they are."""
+    subject = make_subject(WEAK, sizes=(400, 100, 200))
+    drawn = draw(subject.labels("train"), 0.1, 0, subject.seed)
+    monkeypatch.setattr(linear, "draw", lambda *_: drawn)
+    honest = probe(subject, labels=0.1)
+    lies = subject.labels("train").copy()
+    outside = np.setdiff1d(np.arange(400), drawn)
+    lies[outside] = (lies[outside] + 1) % 4
+    wrong = replace(subject.validation, labels=(subject.labels("validation") + 1) % 4)
+    lied_to = probe(replace(subject, train=replace(subject.train, labels=lies), validation=wrong), labels=0.1)
+    assert honest.details["best"] == lied_to.details["best"] == {"@0.1/0": "s2"}
+    for mine, theirs in zip(honest.details["fits"], lied_to.details["fits"], strict=True):
+        assert mine["fit"] == theirs["fit"] and mine["tried"] == theirs["tried"]
+    for name in ("s2@0.1/0", "pooled@0.1/0"):
+        np.testing.assert_array_equal(honest.predictions[name], lied_to.predictions[name])
+    assert honest.details["fits"][0]["fit"]["images"] == 40 and "5-fold" in honest.details["fits"][0]["chosen_on"]
+
+
+def test_draws_differ_and_more_labels_help(make_subject: Make) -> None:
+    found = probe(make_subject({"pooled": 0.4}, sizes=(1_000, 100, 1_000)), labels=[0.02, 1.0], draws=3)
+    few = [m.value for m in found.measurements if m.split == "test" and m.metric == "top1" and m.labels == 0.02]
+    assert len(few) == 3 and len(set(few)) > 1 and max(few) < value(found, "top1", "test", "pooled", labels=1.0)
+    assert set(found.predictions) == {"pooled", "pooled@0.02/0", "pooled@0.02/1", "pooled@0.02/2"}
+
+
+def test_one_image_a_class_falls_back_on_a_declared_strength(make_subject: Make) -> None:
+    found = probe(make_subject(WEAK), labels=0.01)
+    assert all(fit["penalty"] == 100 and "nothing" in fit["chosen_on"] for fit in found.details["fits"])
+    assert found.details["best"] == {"@0.01/0": "pooled"}
+
+
+def test_an_optimum_at_the_weak_end_extends_the_grid(make_subject: Make) -> None:
+    """The class hangs on a tiny difference of two nearly equal dimensions: only large weights see it."""
+    subject = make_subject({"pooled": 0.0}, sizes=(400, 200, 200), classes=2, dimensions=2)
+    features: Any = subject.features
+    for split in ("train", "validation", "test"):
+        x = features.values[split]["pooled"]
+        x[:, 1] = x[:, 0] + 0.004 * (2 * torch.from_numpy(subject.labels(split)) - 1) + 0.002 * x[:, 1]
+    found = probe(subject, strengths=3).details["fits"][0]
+    assert len(found["tried"]) > 3 and found["penalty"] < 1
+
+
+def test_an_optimum_at_the_strong_end_extends_the_grid_but_not_for_ever(make_subject: Make) -> None:
+    """All strengths answer alike on features that say nothing at all; the strongest of equals is always at the edge."""
+    subject = make_subject({"pooled": 0.0})
+    features: Any = subject.features
+    for split in ("train", "validation", "test"):
+        features.values[split]["pooled"].fill_(1.0)
+    found = probe(subject).details["fits"][0]
+    assert len(found["tried"]) == 9 + 4 and found["at_the_edge"] and found["penalty"] > 1e4
+    assert found["tried"].keys() >= {"10000", "1"}
+
+
+def test_searching_on_a_subset_carries_the_penalty_over(make_subject: Make) -> None:
+    subject = make_subject({"pooled": 0.5}, sizes=(2_000, 300, 1_000))
+    some, whole = probe(subject, search_images=500), probe(subject, search_images=None)
+    facts = some.details["fits"][0]
+    assert facts["searched_on"] == 500 and facts["fit"]["images"] == 2_000 and facts["fit"]["l2"] == pytest.approx(facts["penalty"] / 2_000)
+    assert whole.details["fits"][0]["searched_on"] == 2_000
+    assert value(some, "top1", "test", "pooled") == pytest.approx(value(whole, "top1", "test", "pooled"), abs=0.015)
+
+
+def test_shuffled_labels_end_at_chance_and_true_ones_do_not(make_subject: Make) -> None:
+    found = probe(make_subject({"pooled": 1.0}, sizes=(1_500, 1_000, 1_000)))
+    for split in ("validation", "test"):
+        assert abs(value(found, "top1_shuffled", split, "pooled") - 0.25) < 4 * (0.25 * 0.75 / 1_000) ** 0.5
+        assert value(found, "top1_chance", split, "pooled") == pytest.approx(0.25)
+        assert value(found, "top1", split, "pooled") > 0.8
+
+
+def test_chance_of_the_control_knows_unequal_classes(make_subject: Make) -> None:
+    """Seven in ten images of one class: guessing scores 0.7, and must not look like a leak."""
+    labels = {split: np.arange(count) % 10 // 7 for split, count in (("train", 500), ("validation", 500), ("test", 500))}
+    found = probe(make_subject({"pooled": 1.0}, classes=2, sizes=(500, 500, 500), labels=labels))
+    chance = value(found, "top1_chance", "test", "pooled")
+    assert chance > 0.6 and abs(value(found, "top1_shuffled", "test", "pooled") - chance) < 0.07
+
+
+@pytest.mark.parametrize("classes", [20, 21])
+def test_top5_above_twenty_classes_only(make_subject: Make, classes: int) -> None:
+    found = probe(make_subject({"pooled": 0.3}, sizes=(420, 210, 210), classes=classes), strengths=3)
+    assert ("top5" in {m.metric for m in found.measurements}) == (classes == 21)
+    if classes == 21:
+        assert value(found, "top5", "test", "pooled") > value(found, "top1", "test", "pooled")
+
+
+def test_accuracy_per_class(make_subject: Make) -> None:
+    subject = make_subject({"pooled": 0.6})
+    found = probe(subject)
+    right = found.predictions["pooled"] == subject.labels("test")
+    expected = [right[subject.labels("test") == k].mean() for k in range(4)]
+    assert found.details["per_class"]["pooled"]["test"] == pytest.approx(expected)
+
+
+def test_dead_and_rare_dimensions_do_no_harm(make_subject: Make) -> None:
+    subject = make_subject({"pooled": 1.0}, sizes=(400, 100, 200))
+    features: Any = subject.features
+    clean = value(probe(subject), "top1", "test", "pooled")
+    for split in ("train", "validation", "test"):
+        dead = torch.full((len(features.values[split]["pooled"]), 2), 3.0)
+        if split == "test":
+            dead *= 1e6  # never moved in training, wild in test
+        features.values[split]["pooled"] = torch.cat((features.values[split]["pooled"], dead), 1)
+    assert value(probe(subject), "top1", "test", "pooled") == pytest.approx(clean, abs=0.01)
+
+
+def test_a_request_to_stop_is_heard(make_subject: Make) -> None:
+    with pytest.raises(Interrupted):
+        probe(make_subject(WEAK, stop=lambda: True))
+
+
+def test_labels_that_cannot_work_are_refused_before_any_training(make_subject: Make) -> None:
+    subject = make_subject(WEAK)
+    options = parse(Linear.Options, {"labels": [0.005]}, "linear")
+    with pytest.raises(DataError, match="would leave class"):
+        Linear.check(options, subject.train, subject.validation)
+    with pytest.raises(DataError, match="no labels"):
+        Linear.check(Linear.Options(), subject.train.without_labels(), subject.validation)
+    with pytest.raises(DataError, match="at least 2"):
+        Linear.check(Linear.Options(), replace(subject.train, classes=("one",), labels=np.zeros(400, np.int64)), subject.validation)
+    with pytest.raises(DataError, match="'class 3'.*no training image"):
+        Linear.check(Linear.Options(), replace(subject.train, labels=subject.labels("train") % 3), subject.validation)
+    Linear.check(Linear.Options(), subject.train, subject.validation)
+
+
+@pytest.mark.parametrize("bad", [{"labels": []}, {"labels": [0.1, 0.1]}, {"labels": 2.0}, {"strengths": 0}, {"label": 0.1}, {"draws": 0}])
+def test_options_that_mean_nothing_are_refused(bad: dict[str, Any]) -> None:
+    with pytest.raises(SpecError):
+        parse(Linear.Options, bad, "linear")

@@ -1,0 +1,141 @@
+"""Logistic regression against scikit-learn, automatic differentiation, and its own definition."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.linear_model import LogisticRegression
+from torch import Tensor
+from torch.nn import functional as F
+
+from ssl_bench.evaluators.logistic import SoftmaxRegression, Solution
+
+
+def problem(n: int, d: int, k: int, seed: int = 0, correlated: bool = True) -> tuple[Tensor, Tensor]:
+    """Correlated standardised features with a weak signal; every class occurs."""
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randn(n, d, generator=generator)
+    if correlated:
+        x = x @ torch.randn(d, d, generator=generator) * torch.logspace(0, -1, d)
+    x = (x - x.mean(0)) / x.std(0).clamp_min(1e-6)
+    y = (x[:, : min(d, k)] @ torch.randn(min(d, k), k, generator=generator) + 2 * torch.randn(n, k, generator=generator)).argmax(1)
+    y[:k] = torch.arange(k)
+    return x, y
+
+
+def objective(x: Tensor, y: Tensor, weight: Tensor, bias: Tensor, l2: float) -> Tensor:
+    return F.cross_entropy(x.double() @ weight.double().T + bias.double(), y) + l2 / 2 * weight.double().square().sum()
+
+
+def by_sklearn(x: Tensor, y: Tensor, l2: float) -> LogisticRegression:
+    return LogisticRegression(C=1 / (len(x) * l2), tol=1e-9, max_iter=5_000).fit(x.double().numpy(), y.numpy())
+
+
+@pytest.mark.parametrize(("n", "d"), [(400, 20), (300, 60), (60, 150)])  # the last has more dimensions than images
+@pytest.mark.parametrize("l2", [1.0, 1e-2])
+def test_same_coefficients_as_scikit_learn(n: int, d: int, l2: float) -> None:
+    x, y = problem(n, d, 5)
+    found, expected = SoftmaxRegression(x, y, 5).fit(l2, tolerance=1e-6), by_sklearn(x, y, l2)
+    assert found.converged
+    np.testing.assert_allclose(found.weight.numpy(), expected.coef_, atol=2e-3 * np.abs(expected.coef_).max())
+    bias = found.bias - found.bias.mean()  # a constant added to every bias changes nothing
+    np.testing.assert_allclose(bias.numpy(), expected.intercept_ - expected.intercept_.mean(), atol=5e-3)
+    theirs = objective(x, y, torch.from_numpy(expected.coef_), torch.from_numpy(expected.intercept_), l2)
+    assert found.loss == pytest.approx(float(theirs), rel=1e-5)
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    n=st.integers(8, 80), d=st.integers(1, 40), k=st.integers(2, 6), log_l2=st.floats(-3, 1), seed=st.integers(0, 99), copies=st.booleans(),
+    dead=st.booleans(),
+)
+def test_ends_at_a_stationary_point_of_the_stated_objective(
+    n: int, d: int, k: int, log_l2: float, seed: int, copies: bool, dead: bool
+) -> None:
+    x, y = problem(n, d, k, seed)
+    if copies:
+        x[:, -1] = x[:, 0]
+    if dead:
+        x[:, 0] = 0
+    l2 = 10**log_l2
+    found = SoftmaxRegression(x, y, k).fit(l2, tolerance=1e-5)
+    assert found.converged
+    weight, bias = found.weight.double().requires_grad_(), found.bias.double().requires_grad_()
+    value = objective(x, y, weight, bias, l2)
+    value.backward()
+    assert weight.grad is not None and bias.grad is not None
+    # The tolerance is on entries in the basis that was solved in; 2-norms agree whatever the basis.
+    assert float(torch.cat((weight.grad.flatten(), bias.grad)).norm()) <= 2e-5 * (k * (d + 1)) ** 0.5
+    assert found.loss == pytest.approx(float(value.detach()), rel=1e-5, abs=1e-6)
+    assert found.loss <= float(objective(x, y, torch.zeros(k, d), torch.zeros(k), l2)) + 1e-6
+    if dead:
+        assert found.weight[:, 0].abs().max() <= 1e-5  # what never moved in training has no say on other images
+
+
+def test_the_bias_is_not_penalised() -> None:
+    """Under a crushing penalty the probabilities are the class frequencies, not uniform."""
+    x, _ = problem(200, 5, 2)
+    y = torch.tensor([0] * 150 + [1] * 40 + [2] * 10)
+    found = SoftmaxRegression(x, y, 3).fit(1e4, tolerance=1e-6)
+    np.testing.assert_allclose(torch.softmax(found.logits(x), 1).mean(0).numpy(), [0.75, 0.2, 0.05], atol=1e-3)
+    assert found.weight.abs().max() < 1e-3
+
+
+def test_a_class_without_images_is_never_predicted() -> None:
+    x, y = problem(100, 6, 3)
+    found = SoftmaxRegression(x, y, 5).fit(1e-2)
+    assert found.logits(x).shape == (100, 5) and int(found.logits(x).argmax(1).max()) <= 2
+
+
+def test_a_warm_start_saves_steps_and_ends_at_the_same_place() -> None:
+    x, y = problem(500, 40, 6)
+    regression = SoftmaxRegression(x, y, 6)
+    near = regression.fit(1.5e-2, tolerance=1e-6)
+    cold, warm = regression.fit(1e-2, tolerance=1e-6), regression.fit(1e-2, near, tolerance=1e-6)
+    assert warm.iterations < cold.iterations
+    torch.testing.assert_close(warm.weight, cold.weight, atol=1e-3, rtol=0)
+
+
+def test_a_warm_start_survives_the_change_of_basis() -> None:
+    x, y = problem(30, 80, 3)
+    regression = SoftmaxRegression(x, y, 3)
+    first = regression.fit(0.1, tolerance=1e-6)
+    again = regression.fit(0.1, first, tolerance=1e-5)
+    assert again.iterations <= 1
+    torch.testing.assert_close(again.weight, first.weight, atol=1e-4, rtol=0)
+
+
+def test_a_borrowed_covariance_steers_but_does_not_move_the_optimum() -> None:
+    x, y = problem(500, 30, 4)
+    own = SoftmaxRegression(x, y, 4).fit(1e-3, tolerance=1e-6)
+    borrowed = SoftmaxRegression(x, y, 4, SoftmaxRegression(x[:100], y[:100], 4).covariance).fit(1e-3, tolerance=1e-6)
+    wrong_size = SoftmaxRegression(x, y, 4, torch.eye(7)).fit(1e-3, tolerance=1e-6)
+    for other in (borrowed, wrong_size):
+        assert other.converged
+        torch.testing.assert_close(other.weight, own.weight, atol=3e-3, rtol=0)
+
+
+def test_correlated_features_cost_few_steps() -> None:
+    """Without the metric, this problem takes many hundreds."""
+    x = torch.randn(600, 100, generator=torch.Generator().manual_seed(1))
+    x[:, 1:] = x[:, :1] + 0.03 * x[:, 1:]
+    x = (x - x.mean(0)) / x.std(0)
+    y = (x[:, 1] - x[:, 2] > 0).long()
+    found = SoftmaxRegression(x, y, 2).fit(1e-4)
+    assert found.converged and found.iterations < 100
+
+
+def test_what_did_not_converge_says_so() -> None:
+    x, y = problem(300, 30, 5)
+    found = SoftmaxRegression(x, y, 5).fit(1e-3, max_iterations=2)
+    assert not found.converged and found.iterations == 2 and found.gradient > 1e-4
+    assert isinstance(found, Solution)
+
+
+def test_a_hopeless_tolerance_ends_and_says_so() -> None:
+    x, y = problem(100, 10, 3)
+    found = SoftmaxRegression(x, y, 3).fit(1e-2, tolerance=0.0, max_iterations=300)
+    assert not found.converged and found.gradient < 1e-5

@@ -1,0 +1,38 @@
+"""The README shows what the records and files hold, and what it tells people to type exists."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_tables_and_code_are_those_of_the_files() -> None:
+    spec = importlib.util.spec_from_file_location("fill_readme", ROOT / "benchmarks" / "fill_readme.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    assert module.filled(README) == README, "run: python benchmarks/fill_readme.py"
+    assert README.count("<!-- end -->") == len(re.findall(r"<!-- (?:table|plugin|speed): ", README)) >= 3
+
+
+def test_commands_named_in_the_readme_exist() -> None:
+    from typer.main import get_command
+
+    from ssl_bench.cli import app
+
+    known = set(get_command(app).commands)  # type: ignore[attr-defined]
+    used = set(re.findall(r"ssl-bench ([a-z][a-z-]+)", README))
+    assert used and used <= known
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    assert set(re.findall(r"^make ([a-z]+)", README, re.MULTILINE)) <= targets
+
+
+@pytest.mark.parametrize("link", sorted(set(re.findall(r"\]\(([^)#]+)\)", README))))
+def test_links_lead_somewhere(link: str) -> None:
+    assert link.startswith("http") or (ROOT / link).exists()
