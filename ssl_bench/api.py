@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ssl_bench.backbones import Backbone, load_backbone
 from ssl_bench.errors import SpecError
-from ssl_bench.run import run
+from ssl_bench.runner import run
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -50,8 +50,8 @@ def run(
     from ssl_bench.live import Live, print_plan
     from ssl_bench.planning import plan as make_plan
     from ssl_bench.report import load, write_report
-    from ssl_bench.run import carry_out
-    from ssl_bench.run import smoke as run_smoke
+    from ssl_bench.runner import carry_out
+    from ssl_bench.runner import smoke as run_smoke
     from ssl_bench.work import prepare
 
     console = _console()
@@ -232,12 +232,11 @@ def main() -> NoReturn:
         print("interrupted", file=sys.stderr)
         code = 130
     except Exception as error:
-        import click
-
-        if not isinstance(error, click.ClickException):
+        show, exit_code = getattr(error, "show", None), getattr(error, "exit_code", None)
+        if show is None or exit_code is None:  # not a usage error of the command line's own library, which may be a vendored one
             raise
-        error.show()
-        code = error.exit_code
+        show()
+        code = exit_code
     sys.exit(code)
 
 

@@ -15,7 +15,7 @@ from rich.table import Table
 from ssl_bench.errors import SpecError, did_you_mean
 from ssl_bench.planning import Plan
 from ssl_bench.records import EvaluationRecord, Failure, Pretraining, Run, read_record
-from ssl_bench.run import Observer
+from ssl_bench.runner import Observer
 from ssl_bench.work import Work
 
 HEARTBEAT_SECONDS = 60.0  # between lines of progress in a log

@@ -65,9 +65,11 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (source / "ssl_bench_intruder").mkdir()
     (source / "pyproject.toml").write_text(PYPROJECT)
     (source / "ssl_bench_intruder/__init__.py").write_text('"""A pretext task for ssl_bench."""\n')
-    (source / "ssl_bench_intruder/task.py").write_text(INTRUDER.read_text().replace("from ssl_bench import", "from .odds import NOTHING\nfrom ssl_bench import"))
+    task = INTRUDER.read_text().replace("from ssl_bench import", "from .odds import NOTHING\nfrom ssl_bench import")
+    (source / "ssl_bench_intruder/task.py").write_text(task)
     (source / "ssl_bench_intruder/odds.py").write_text("NOTHING = 4\n")
-    command = [sys.executable, "-m", "pip", "install", "--no-index", "--no-deps", "--no-build-isolation", "--target", str(target), str(source)]
+    offline = ["--no-index", "--no-deps", "--no-build-isolation"]
+    command = [sys.executable, "-m", "pip", "install", *offline, "--target", str(target), str(source)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
     return target

@@ -17,7 +17,7 @@ import ssl_bench
 from ssl_bench.errors import Interrupted, SpecError
 from ssl_bench.matrix import cell_of
 from ssl_bench.records import EvaluationRecord, Pretraining, Run, read_record
-from ssl_bench.run import Observer, carry_out
+from ssl_bench.runner import Observer, carry_out
 from ssl_bench.work import prepare
 
 TINY: dict[str, Any] = {
@@ -255,7 +255,7 @@ def test_lost_weights_are_trained_again_for_a_new_evaluator_only(tmp_path: Path)
 
 
 def test_smoke_takes_two_steps_of_every_cell_and_keeps_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from ssl_bench.run import smoke
+    from ssl_bench.runner import smoke
 
     monkeypatch.chdir(tmp_path)
     watcher = Counting()

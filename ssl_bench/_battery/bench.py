@@ -183,8 +183,10 @@ class Forbidden:
     def _refuse(self, *args: Any, **kwargs: Any) -> NoReturn:
         raise CheckFailed(object.__getattribute__(self, "_message"))
 
-    __getattr__ = __getitem__ = __len__ = __iter__ = __eq__ = __ne__ = __bool__ = __index__ = __float__ = __int__ = _refuse
-    __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __array__ = _refuse
+    __getattr__ = __getitem__ = __len__ = __iter__ = __bool__ = __index__ = __float__ = __int__ = __array__ = _refuse
+    __eq__ = __ne__ = __lt__ = __le__ = __gt__ = __ge__ = __neg__ = __invert__ = __and__ = __or__ = __xor__ = _refuse
+    __add__ = __sub__ = __mul__ = __truediv__ = __floordiv__ = __mod__ = __pow__ = __matmul__ = _refuse
+    __radd__ = __rsub__ = __rmul__ = __rtruediv__ = __rfloordiv__ = __rmod__ = __rpow__ = __rmatmul__ = _refuse
     __hash__ = object.__hash__
 
     @classmethod

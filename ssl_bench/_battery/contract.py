@@ -141,7 +141,7 @@ def loss(bench: Bench) -> str:
                 raise CheckFailed(f"{name!r} must be a scalar tensor, not {shape}; take its mean")
             if not value.isfinite():
                 raise CheckFailed(
-                    f"{name!r} is {float(value)} on the first batch; look for log(0), division by zero or exp of a large number"
+                    f"{name!r} is {float(value.detach())} on the first batch; look for log(0), division by zero or exp of a large number"
                 )
         if not found["loss"].requires_grad:
             raise CheckFailed("the loss does not depend on any parameter; check for .detach() or torch.no_grad() in forward")

@@ -92,8 +92,9 @@ def _finetune(own: pd.DataFrame, evaluator: str, count: str, results: Results, t
 def _asked_shares(results: Results) -> list[float]:
     for asked in results.run.matrix.get("evaluate", []):
         options: Any = asked.get("options", {}) if isinstance(asked, dict) and asked.get("evaluator") == "finetune" else {}
-        if options.get("labels"):
-            return sorted(float(share) for share in options["labels"])
+        shares = options.get("labels") or []
+        if shares:
+            return sorted(float(share) for share in (shares if isinstance(shares, (list, tuple)) else [shares]))
     return []
 
 

@@ -24,7 +24,8 @@ def plain(text: str) -> str:
 
 def markdown(text: str) -> str:
     """``text`` as Markdown that shows it as it is, also inside a table."""
-    return re.sub(r"([\\`*_\[\]<>|~$#!])", r"\\\1", plain(text).replace("&", "&amp;"))
+    text = re.sub(r"([\\`*_\[\]|~$#!])", r"\\\1", plain(text).replace("&", "&amp;"))
+    return text.replace("<", "&lt;").replace(">", "&gt;")
 
 
 def latex(text: str) -> str:

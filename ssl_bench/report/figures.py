@@ -46,6 +46,8 @@ def draw_figures(results: Results, folder: str | Path) -> list[Path]:
         drawn.append(("curves", curves_figure(results)))
         for stem, figure in drawn:
             if figure is not None:
+                figure.draw_without_rendering()
+                figure.set_layout_engine("none")  # the layout, most of the time, is found once for both formats
                 for kind in ("png", "svg"):
                     write_bytes(home / f"{stem}.{kind}", _bytes(figure, kind))
                     written.append(home / f"{stem}.{kind}")

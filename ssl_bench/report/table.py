@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 from ssl_bench.report.published import Published
 
 if TYPE_CHECKING:
+    from rich.console import Console, ConsoleOptions
     from rich.text import Text
 
     from ssl_bench.report.frame import Results
@@ -176,18 +177,15 @@ class Table:
     def __str__(self) -> str:
         return self.terminal()
 
-    def __rich__(self) -> Text:
-        """For a rich console: the terminal's text, never read as markup."""
-        from rich.console import Console
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Text]:
+        """For a rich console: the terminal's text at its width, never read as markup."""
         from rich.text import Text
 
         from ssl_bench.report.terminal import terminal
 
         styles = {"title": "bold", "heading": "dim", "legend": "dim", "published": "italic dim", "warning": "bold yellow", "failure": "red"}
-        text = Text(no_wrap=True, overflow="ignore")
-        for style, line in terminal(self, max(60, Console().width)):
-            text.append(line + "\n", style=styles.get(style, ""))
-        return text
+        for style, line in terminal(self, options.max_width):
+            yield Text(line, style=styles.get(style, ""), no_wrap=True, overflow="ignore")
 
 
 def build_table(results: Results, wide: bool = False) -> Table:

@@ -28,10 +28,10 @@ def terminal(table: Table, width: int) -> list[tuple[str, str]]:
         for part, columns in enumerate(_parts(section, width)):
             lines += [("row", ""), *_grid(section, columns, width, failures=part == 0)]
     lines.append(("legend", ""))
-    indent = max((len(sign) for sign, _ in table.legend), default=0)
+    indent = max((len(plain(sign)) for sign, _ in table.legend), default=0)
     shown = ""
     for sign, text in table.legend:
-        lines += [("legend", line) for line in _wrapped("" if sign == shown else sign, plain(text), indent, width)]
+        lines += [("legend", line) for line in _wrapped("" if sign == shown else plain(sign), plain(text), indent, width)]
         shown = sign
     lines += _published(table, width)
     return lines
@@ -84,7 +84,7 @@ def _widths(section: Section, columns: list[Column]) -> list[int]:
 
 
 def _grid(section: Section, columns: list[Column], width: int, failures: bool) -> Iterator[tuple[str, str]]:
-    names = max(cell_len(_name(line)) for line in section.lines) + 1
+    names = max((cell_len(_name(line)) for line in section.lines), default=0) + 1
     texts = {column.key: dict(zip(map(id, section.lines), _texts(section, column), strict=True)) for column in columns}
     groups: dict[str, list[Column]] = {}
     for column in columns:

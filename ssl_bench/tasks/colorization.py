@@ -78,8 +78,9 @@ class Colorization(PretextTask):
         asked = self._weighted_share(colours)
         constant = (asked / asked.sum()).clamp_min(1e-6)  # the best answer that looks at nothing
         self._chance = float(-(asked * constant.log()).sum())
-        with torch.no_grad():
-            last.bias.copy_(constant.log())  # type: ignore[union-attr]  # short runs need not spend their steps on learning the prior
+        with torch.no_grad():  # start at the answer that looks at nothing: short runs need not spend their steps on learning it
+            last.weight.mul_(0.1)
+            last.bias.copy_(constant.log())  # type: ignore[union-attr]
 
     @classmethod
     def build_backbone(cls, make: Callable[..., nn.Module], options: Any) -> nn.Module:

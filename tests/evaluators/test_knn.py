@@ -43,7 +43,8 @@ def brute_force(queries: np.ndarray, bank: np.ndarray, labels: np.ndarray, k: in
 
 @settings(max_examples=25, deadline=None)
 @given(
-    k=st.integers(1, 20), classes=st.integers(2, 7), dimensions=st.integers(2, 40), seed=st.integers(0, 999), temperature=st.floats(0.05, 1.0),
+    k=st.integers(1, 20), classes=st.integers(2, 7), dimensions=st.integers(2, 40), seed=st.integers(0, 999),
+    temperature=st.floats(0.05, 1.0),
 )
 def test_scores_are_those_of_the_definition(k: int, classes: int, dimensions: int, seed: int, temperature: float) -> None:
     generator = np.random.default_rng(seed)

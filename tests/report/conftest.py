@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,14 +16,13 @@ from ssl_bench.records import (
     Failure,
     MeasurementRecord,
     Pretraining,
+    Record,
     Run,
     RunCell,
     RunEvaluation,
     RunRow,
     digest,
     safe_name,
-    write_bytes,
-    write_record,
 )
 
 CREATED = "2026-01-01T00:00:00+00:00"
@@ -46,6 +44,12 @@ def _predictions(rng: np.random.Generator, truth: np.ndarray, difficulty: np.nda
     correct = score <= np.quantile(score, accuracy)
     wrong = (truth + rng.integers(1, classes, len(truth))) % classes
     return np.where(correct, truth, wrong)
+
+
+def write_record(path: Path, record: Record) -> None:
+    """As ssl_bench.records.write_record, without waiting for the disk."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(record.model_dump_json(indent=1))
 
 
 def make_run(
@@ -150,9 +154,7 @@ def make_run(
                     ),
                 )
                 if predictions and final:
-                    buffer = io.BytesIO()
-                    np.savez_compressed(buffer, allow_pickle=False, **{**stored, "target": truth[expected.data]})
-                    write_bytes(path.with_suffix(".npz"), buffer.getvalue())
+                    np.savez(path.with_suffix(".npz"), allow_pickle=False, **{**stored, "target": truth[expected.data]})
     described = [{"name": d, "train": 4_000, "validation": 400, "test": n, "classes": [f"class {c}" for c in range(classes)]} for d in data]
     fields: dict[str, Any] = {
         "name": name,

@@ -50,7 +50,8 @@ def test_a_renamed_row_keeps_its_records(run_folder: MakeRun) -> None:
 def test_what_is_not_there_is_listed_with_its_reason(run_folder: MakeRun) -> None:
     results = load(
         run_folder(
-            skip=lambda row, seed, what: (row, seed, what) == ("simclr", 1, "knn"), fails={("rotation", 2, "pretraining"): "loss not finite"}
+            skip=lambda row, seed, what: (row, seed, what) == ("simclr", 1, "knn"),
+            fails={("rotation", 2, "pretraining"): "loss not finite"},
         )
     )
     found = {(m.row, m.seed, m.what): m.failure.message if m.failure else None for m in results.missing}
@@ -141,7 +142,7 @@ def test_records_of_schema_1_stay_readable() -> None:
     results = load(FIXTURE)
     frame = results.frame
     test = frame[(frame["split"] == "test") & (frame["row"] == "simclr") & (frame["evaluator"] == "linear")]
-    assert len(frame) == 39 and len(results.pretraining) == 2
+    assert len(frame) == 40 and len(results.pretraining) == 2
     assert test[test["best"].astype(bool)]["stage"].tolist() == ["s4"]
     assert results.failures[0].message == "an old failure"
     assert set(results.predictions(results.evaluations[0])) >= {"target", "s1", "s4", "pooled"}

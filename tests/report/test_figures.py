@@ -1,0 +1,99 @@
+"""Figures show what the records hold, or are left out where the records hold nothing to show."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ssl_bench.report import load
+from ssl_bench.report.figures import _style, cost_figure, curves_figure, draw_figures, stages_figure
+
+MakeRun = Callable[..., Path]
+
+
+def _texts(figure: Any) -> list[str]:
+    from matplotlib.text import Text
+
+    return [str(text.get_text()) for text in figure.findobj(Text) if text.get_text()]
+
+
+def test_heat_map_shows_the_mean_of_every_row_and_stage(run_folder: MakeRun) -> None:
+    results = load(run_folder())
+    figure = stages_figure(results, "toy")
+    assert figure is not None
+    (image, *_) = figure.axes[0].images
+    shown = np.asarray(image.get_array())
+    rows = [label.get_text() for label in figure.axes[0].get_yticklabels()]
+    assert rows == ["simclr", "rotation", "autoencoder", "random", "pixels", "supervised"]
+    frame = results.frame
+    own = frame[(frame["evaluator"] == "linear") & (frame["metric"] == "top1") & (frame["split"] == "test")]
+    expected = 100 * own[(own["row"] == "rotation") & (own["stage"] == "s3")]["value"].mean()
+    assert shown[1, 2] == pytest.approx(expected) and np.isnan(shown[4, 0]) and "code" not in _texts(figure)
+
+
+def test_validation_figures_say_so(run_folder: MakeRun) -> None:
+    figure = stages_figure(load(run_folder(final=False, seeds=(0,))), "toy")
+    assert figure is not None and any("VALIDATION" in text for text in _texts(figure))
+
+
+def test_curves_have_a_pair_of_panels_for_every_trained_row(run_folder: MakeRun) -> None:
+    figure = curves_figure(load(run_folder()))
+    assert figure is not None
+    panels = [ax for ax in figure.axes if ax.get_visible() and ax.get_title(loc="left") or ax.lines]
+    assert len([ax for ax in panels if len(ax.lines) == 3]) == 8  # three seeds; four trained rows, loss and monitor
+
+
+def test_cost_has_a_point_for_every_trained_row_and_a_line_for_random(run_folder: MakeRun) -> None:
+    results = load(run_folder())
+    figure = cost_figure(results, "toy")
+    assert figure is not None and len(figure.axes) == 2
+    points = {line.get_label(): line.get_xdata() for line in figure.axes[0].lines}
+    assert (
+        float(np.asarray(points["rotation"]).item()) == pytest.approx(2.0)
+        and "random (no pretraining)" in points
+        and "pixels" not in points
+    )
+
+
+def test_minutes_of_different_machines_are_not_compared(run_folder: MakeRun) -> None:
+    from ssl_bench.records import Environment
+
+    def where(row: str) -> Environment:
+        return Environment(device=f"machine of {row}", precision="fp32", versions={}, code="0")
+
+    figure = cost_figure(load(run_folder(seeds=(0,), environment=where)), "toy")
+    assert figure is not None and len(figure.axes) == 1
+
+
+def test_nothing_to_show_draws_nothing(run_folder: MakeRun, tmp_path: Path) -> None:
+    assert draw_figures(load(run_folder(skip=lambda row, seed, what: True)), tmp_path) == []
+    rows = {"random": ("random", "baseline", (0.5, 0.4))}
+    drawn = draw_figures(load(run_folder(rows, seeds=(0,), skip=lambda row, seed, what: what == "linear")), tmp_path)
+    assert drawn == []
+
+
+def test_names_are_drawn_as_they_are(run_folder: MakeRun, tmp_path: Path) -> None:
+    """A lone or paired dollar sign would be mathematics to matplotlib, and a wrong formula an exception."""
+    rows = {
+        "$\\frac{1}$ & <b>": ("simclr", "pretext", (0.5, 0.6)),
+        "_nolegend_": ("vae", "pretext", (0.4, 0.6)),
+        "x" * 200: ("vae", "pretext", (0.4, 0.5)),
+    }
+    results = load(run_folder(rows, seeds=(0,), data=("a$b$", "../other")))
+    files = draw_figures(results, tmp_path)
+    assert len(files) == 10 and all(path.parent == tmp_path for path in files)
+    with _style():
+        figure = stages_figure(results, "a$b$")
+    assert figure is not None and "$\\frac{1}$ & <b>" in _texts(figure)
+    for path in files:
+        if path.suffix == ".svg":
+            ElementTree.parse(path)
+        else:
+            with Image.open(path) as image:
+                assert image.width > 300 and max(image.size) < 4_000
