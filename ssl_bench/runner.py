@@ -119,32 +119,46 @@ def _compute(cells: list[Cell], work: Work, shop: Workshop, observer: Observer, 
 
 
 def _attempt(cell: Cell, work: Work, shop: Workshop, observer: Observer, final: bool) -> None:
-    """One cell, its failure contained: the rest of the matrix goes on."""
-    where = "pretraining"
-    try:
+    """One cell, its failures contained: the rest of the matrix goes on, and an evaluator that fails does not cost the others."""
+    failures: list[Failure] = []
+    with _contained(cell, "pretraining", failures):
         missing = work.missing(cell, final)
         pretraining = read_pretraining(cell)
         if pretraining is None or (missing and not has_weights(cell)):
             pretraining = pretrain_cell(cell, shop)
         examination = Examination(cell, shop)
         for planned in missing:
-            where = planned.name
             shop.on_note(f"{cell.address}: {planned.name}")
-            before = read_evaluation(cell, planned)
-            examination.ask(planned, final, before.test_opened if before else 0)
-        (cell.folder / "failed.json").unlink(missing_ok=True)
-        evaluations = [record for planned in cell.evaluations if (record := read_evaluation(cell, planned)) is not None]
+            with _contained(cell, planned.name, failures):
+                before = read_evaluation(cell, planned)
+                examination.ask(planned, final, before.test_opened if before else 0)
+    if failures:
+        write_record(cell.folder / "failed.json", failures[0])
+        for failure in failures:
+            observer.cell_failed(cell, failure)
+        return
+    (cell.folder / "failed.json").unlink(missing_ok=True)
+    evaluations = [record for planned in cell.evaluations if (record := read_evaluation(cell, planned)) is not None]
+    if pretraining is not None:
         observer.cell_finished(cell, pretraining, evaluations)
+
+
+@contextmanager
+def _contained(cell: Cell, where: str, failures: list[Failure]) -> Iterator[None]:
+    """Turn an error of one part into a Failure; a request to stop goes through."""
+    try:
+        yield
     except (Interrupted, KeyboardInterrupt):
         raise
     except Exception as error:
-        known = isinstance(error, SSLBenchError)
-        failure = Failure(
-            row=cell.row.name, task=cell.row.task.name, seed=cell.seed, where=where, error=type(error).__name__,
-            message=str(error) or type(error).__name__, traceback="" if known else traceback.format_exc(), created=now(),
+        trace = "" if isinstance(error, SSLBenchError) else traceback.format_exc()
+        message = str(error) or type(error).__name__
+        failures.append(
+            Failure(
+                row=cell.row.name, task=cell.row.task.name, seed=cell.seed, where=where, error=type(error).__name__, message=message,
+                traceback=trace, created=now(),
+            )
         )
-        write_record(cell.folder / "failed.json", failure)
-        observer.cell_failed(cell, failure)
 
 
 @contextmanager

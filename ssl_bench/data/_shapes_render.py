@@ -52,8 +52,8 @@ class Scenes:
         return Scenes(**{f.name: getattr(self, f.name)[rows] for f in fields(self)})
 
 
-def mix(x: np.ndarray | np.uint64) -> np.ndarray:
-    """64 bits to 64 well-mixed bits: a step and the finaliser of SplitMix64 (Steele, Lea & Flood, 2014)."""
+def mix(x: np.ndarray | int) -> np.ndarray:
+    """64 bits each to 64 well-mixed bits, uint64 [...] (a number counts as [1]): one step of SplitMix64 (Steele, Lea & Flood, 2014)."""
     z = np.atleast_1d(np.asarray(x, np.uint64)) + np.uint64(0x9E3779B97F4A7C15)
     z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
@@ -66,7 +66,7 @@ def draw(scenes: Scenes, size: int) -> tuple[np.ndarray, np.ndarray]:
     grid = ((np.arange(size) + 0.5) / size).astype(np.float32)
     colour = _background(scenes, grid)
     cover = np.zeros((n, slots, size, size), np.float32)
-    for slot in reversed(range(slots)):  # the main object last, in front
+    for slot in range(slots):  # back to front: the small ones are never hidden
         rows = np.flatnonzero(scenes.count > slot)
         if len(rows) == 0:
             continue
@@ -76,7 +76,7 @@ def draw(scenes: Scenes, size: int) -> tuple[np.ndarray, np.ndarray]:
         below += alpha[:, None] * (paint - below)
         colour[rows] = below
         cover[rows, slot] = alpha
-        cover[rows, slot + 1 :] *= (1 - alpha)[:, None]
+        cover[rows, :slot] *= (1 - alpha)[:, None]
     return _develop(scenes, colour, grid), _boxes(cover)
 
 
@@ -95,37 +95,37 @@ def _tint(hue: np.ndarray, saturation: np.ndarray) -> np.ndarray:
 def _background(s: Scenes, grid: np.ndarray) -> np.ndarray:
     """Sky above, ground below, and a pattern that runs through the whole image: float32 [N, 3, S, S]."""
     x, y = grid[None, None, :], grid[None, :, None]
-    kind = _column(s.background)
+    hills, dunes, clouds = (s.background == BACKGROUNDS.index(name) for name in ("hills", "dunes", "clouds"))
     pattern = np.zeros((len(s.count), len(grid), len(grid)), np.float32)
     for wave in range(s.waves.shape[1]):
         direction, length, phase = (s.waves[:, wave, i] for i in range(3))
-        angle = np.where(s.background == 2, np.pi / 2 + (direction - 0.5), 2 * np.pi * direction)  # dunes lie down
+        angle = np.where(dunes, np.pi / 2 + (direction - 0.5), 2 * np.pi * direction)  # dunes lie level
         pace = 2 * np.pi / (0.22 + 0.5 * length)
         pattern += np.sin(_column(np.cos(angle) * pace) * x + _column(np.sin(angle) * pace) * y + _column(2 * np.pi * phase))
     height = y + _column(s.slope) * (x - 0.5) - _column(s.horizon)
-    height = height + np.where(kind == 1, 0.05 * pattern, 0)
-    t = np.clip(height / np.where(kind == 1, 0.08, 0.7).astype(np.float32) + 0.5, 0, 1)
+    height += _column(0.05 * hills) * pattern
+    t = np.clip(height / _column(np.where(hills, 0.08, 0.7)) + 0.5, 0, 1)  # 0 in the sky, 1 on the ground
     t = t * t * (3 - 2 * t)
     lightness = _column(s.background_lightness + s.drop / 2) - _column(s.drop) * t
-    lightness += pattern * (_column(s.wave_strength * (s.background > 0)) * np.where(kind == 3, 1 - 0.7 * t, 0.3 + 0.7 * t))
+    strength = s.wave_strength * (hills | dunes | clouds)
+    lightness += pattern * (_column(np.where(clouds, strength, 0.3 * strength)) + _column(np.where(clouds, -0.7, 0.7) * strength) * t)
     sky, ground = (_tint(s.background_hue[:, i], s.background_saturation[:, i]) for i in range(2))
     return (sky + (ground - sky) * t[:, None]) * lightness[:, None]
 
 
 def _object(s: Scenes, slot: int, grid: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Coverage [N, S, S], colour [N, 3, S, S] and the shadow's darkness [N, S, S] of the objects in one slot."""
-    pixel = 1 / len(grid)
-    radius = s.radius[:, slot]
+    radius, pixels = s.radius[:, slot], s.radius[:, slot] * len(grid)
     dx = (grid[None, None, :] - _column(s.x[:, slot])) / _column(radius)
     dy = (grid[None, :, None] - _column(s.y[:, slot])) / _column(radius)
     turn = np.deg2rad(s.orientation[:, slot])
     u = _column(np.cos(turn)) * dx + _column(np.sin(turn)) * dy  # upright frame of the object, in radii
     v = _column(np.cos(turn)) * dy - _column(np.sin(turn)) * dx
     distance, texture = np.empty_like(u), np.empty_like(u)
-    for index, outline in enumerate((_house, _mushroom, _heart)):
+    for index, outline in enumerate(_OUTLINES):
         rows = np.flatnonzero(s.shape[:, slot] == index)
         distance[rows] = outline(np.abs(u[rows]), v[rows])
-    alpha = np.clip(0.5 - distance * _column(radius / pixel), 0, 1)
+    alpha = np.clip(0.5 - distance * _column(pixels), 0, 1)
 
     pace = 2 * np.pi * s.frequency[:, slot]
     a = _column(pace) * u + _column(2 * np.pi * s.phase[:, slot, 0])
@@ -133,9 +133,9 @@ def _object(s: Scenes, slot: int, grid: np.ndarray) -> tuple[np.ndarray, np.ndar
     for index in range(len(TEXTURES)):
         rows = np.flatnonzero(s.texture[:, slot] == index)
         texture[rows] = _texture(index, a[rows], b[rows])
-    # A period shorter than a few pixels is drawn softer, or its edges would alias.
-    sharpness = np.clip(radius / pixel / pace, 0.5, 4.0)
-    texture = np.clip((texture - _column(s.duty[:, slot])) * _column(2 * sharpness), -1, 1)
+    # Edges about one pixel wide; patterns of only a few pixels a period stay soft, or they would alias.
+    sharpness = np.clip(2 * pixels / pace, 1.0, 8.0)
+    texture = np.clip((texture - _column(s.duty[:, slot])) * _column(sharpness), -1, 1)
 
     light = _column(np.sin(s.light)) * dx - _column(np.cos(s.light)) * dy
     value = _column(s.lightness[:, slot]) * (1 + _column(s.contrast[:, slot]) * texture) * (1 + _column(s.shading) * light)
@@ -157,7 +157,8 @@ def _texture(index: int, a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return 0.8 * (np.sin(a) + np.sin(b)) - 0.5  # dotted
 
 
-# Outlines: signed distances (negative inside) in radii, from |u| and v (downwards): all shapes mirror left to right, none top to bottom.
+# Outlines: signed distances (negative inside) in radii, from |u| and v (downwards). Every shape mirrors left to right and none top to
+# bottom, so upright can be told. Parts overlap by more than a pixel of the smallest object, so that no seam shows.
 
 
 def _house(u: np.ndarray, v: np.ndarray) -> np.ndarray:
@@ -172,30 +173,18 @@ def _mushroom(u: np.ndarray, v: np.ndarray) -> np.ndarray:
     return np.minimum(cap, stem)
 
 
-_LOBE = (0.45, -0.35, 0.5)  # centre and radius of a heart's lobe
-_TIP = 0.95
-
-
-def _heart_tangent() -> tuple[float, float]:
-    """Outward normal of the line from the tip that touches the right lobe."""
-    du, dv = _LOBE[0], _LOBE[1] - _TIP
-    length = float(np.hypot(du, dv))
-    angle = float(np.arctan2(dv, du) + np.arccos(-_LOBE[2] / length))
-    return float(np.cos(angle)), float(np.sin(angle))
-
-
-_NORMAL = _heart_tangent()
-
-
 def _heart(u: np.ndarray, v: np.ndarray) -> np.ndarray:
-    lobe = np.sqrt((u - _LOBE[0]) ** 2 + (v - _LOBE[1]) ** 2) - _LOBE[2]
-    point = np.maximum(_NORMAL[0] * u + _NORMAL[1] * (v - _TIP), _LOBE[1] + _LOBE[2] * _NORMAL[1] - v)
+    lobe = np.sqrt((u - 0.45) ** 2 + (v + 0.35) ** 2) - 0.5
+    point = np.maximum(0.7614 * u + 0.6483 * (v - 0.95), -0.026 - v)  # below the line from the tip that touches the lobe
     middle = np.maximum(u - 0.45, np.abs(v + 0.05) - 0.35)
     return np.minimum(np.minimum(lobe, point), middle)
 
 
+_OUTLINES = (_house, _mushroom, _heart)  # as in SHAPES
+
+
 def _develop(s: Scenes, colour: np.ndarray, grid: np.ndarray) -> np.ndarray:
-    """Exposure and sensor noise: linear colours [N, 3, S, S] to uint8 [N, S, S, 3]."""
+    """Uneven exposure and sensor noise: colours [N, 3, S, S] to uint8 [N, S, S, 3]."""
     n, channels, size, _ = colour.shape
     bits = mix(s.noise_key[:, None] + np.arange(size * size, dtype=np.uint64)).reshape(n, size, size)
     strength = _column(s.noise * 3**0.5 / 2**20)  # of 21 uniform bits around zero: standard deviation s.noise
@@ -212,8 +201,7 @@ def _develop(s: Scenes, colour: np.ndarray, grid: np.ndarray) -> np.ndarray:
 
 def _boxes(cover: np.ndarray) -> np.ndarray:
     """Tightest whole-pixel boxes around all pixels with any coverage [N, K, S, S]: float32 [N, K, 4]."""
-    seen = cover > 1e-3
     size = cover.shape[-1]
-    across, down = seen.any(2), seen.any(3)
+    across, down = cover.max(2) > 1e-3, cover.max(3) > 1e-3
     boxes = np.stack([across.argmax(2), down.argmax(2), size - across[..., ::-1].argmax(2), size - down[..., ::-1].argmax(2)], -1)
-    return np.where(across.any(2)[..., None], boxes, np.nan).astype(np.float32)
+    return np.where(across.max(2, keepdims=True), boxes, np.nan).astype(np.float32)

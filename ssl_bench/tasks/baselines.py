@@ -14,6 +14,7 @@ from ssl_bench.errors import DataError
 from ssl_bench.tasks.base import PretextTask, Setup, TaskOptions
 
 PIXEL_SIDE = 32  # larger images are averaged down to this side, so that a linear classifier on pixels stays one
+NO_VARIANCE = 1e-3  # a deviation below this share of the largest is what float32 leaves of zero
 SAMPLE_NUMBERS = 1 << 29  # pixel values that the images to fit may take in memory (2 GiB)
 
 
@@ -133,8 +134,10 @@ class PrincipalComponents(nn.Module):
         self.variance_explained = round(float(variances.sum()) / total, 6)
         self.register_buffer("mean", mean)
         self.register_buffer("components", axes)
-        # A direction without variance is left alone: dividing by nothing would blow up rounding errors.
-        scale = torch.where(deviation > 1e-6 * deviation.max(), deviation, 1.0) if whiten else torch.ones(components)
+        # Where no variance is left, an axis is made of rounding errors, and whitening would divide by them: its scores are zero.
+        real = deviation > NO_VARIANCE * deviation.max()
+        axes = axes * real[:, None]
+        scale = torch.where(real, deviation, 1.0) if whiten else torch.ones(components)
         self.register_buffer("scale", scale)
 
     def forward(self, images: Tensor) -> Tensor:

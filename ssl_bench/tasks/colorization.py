@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -18,20 +17,10 @@ from ssl_bench.errors import DataError
 from ssl_bench.spec import Recipe
 from ssl_bench.tasks._reconstruction import feature_map_shape, upsampling
 from ssl_bench.tasks.base import PretextTask, Setup, TaskOptions
+from ssl_bench.transforms.ab import BINS, SoftEncoder, is_coloured, rebalancing_weights, smoothed_prior
 from ssl_bench.transforms.geometry import random_crop, random_flip
 from ssl_bench.transforms.lab import lab_to_rgb, rgb_to_lab
 
-# Cells of the ab plane (nearest multiple of 10) that sRGB reaches: a -> first and last b. From a sweep of the RGB cube's faces in
-# 2,048 steps (1,024 give the same). The 313 bins of the paper are its released list of points, which no rule reproduces.
-_GAMUT = {
-    -90: (80, 80), -80: (40, 80), -70: (20, 90), -60: (0, 90), -50: (-20, 90), -40: (-30, 90), -30: (-40, 90), -20: (-40, 90),
-    -10: (-50, 90), 0: (-60, 90), 10: (-70, 80), 20: (-80, 80), 30: (-80, 80), 40: (-90, 80), 50: (-90, 70), 60: (-100, 70),
-    70: (-110, 70), 80: (-110, 70), 90: (-90, 0), 100: (-70, -50),
-}  # fmt: skip
-BINS = torch.tensor([(a, b) for a, (low, high) in _GAMUT.items() for b in range(low, high + 1, 10)], dtype=torch.float32)  #: [Q, 2]
-NEIGHBOURS = 5  # bins that share a target
-_LOW, _SIDE = -120, 241  # the table of nearest bins covers a and b in -120..120 in steps of 1
-GREY = 5.0  # an image without any |a| or |b| above this counts as grey
 ANNEALING = 0.38  # temperature of the decoded mean
 PRIOR_PIXELS = 1 << 22  # of the pretraining images, from which the colour prior is taken
 CHECKED_IMAGES = 2_048
@@ -55,8 +44,6 @@ class Colorization(PretextTask):
     name = "colorization"
     Options = ColorizationOptions
     min_image_size = 16
-    bins: Tensor
-    nearest: Tensor
     weights: Tensor
 
     def __init__(self, backbone: nn.Module, options: ColorizationOptions, setup: Setup) -> None:
@@ -71,8 +58,7 @@ class Colorization(PretextTask):
             *(upsampling(a, b) for a, b in zip(widths[:-1], widths[1:], strict=True)),
             last,
         )  # fmt: skip
-        self.register_buffer("bins", BINS.clone(), persistent=False)
-        self.register_buffer("nearest", nearest_bins(), persistent=False)
+        self.soft_encode = SoftEncoder(options.sigma)
         colours = self._prior_colours()
         self.register_buffer("weights", rebalancing_weights(smoothed_prior(colours, options.sigma), options.uniform_part))
         asked = self._weighted_share(colours)
@@ -116,16 +102,6 @@ class Colorization(PretextTask):
         first = index.gather(-1, soft.argmax(-1, keepdim=True))[..., 0]
         return {"index": index, "soft": soft, "weight": self.weights[first] * is_coloured(ab)[:, None, None]}
 
-    def soft_encode(self, ab: Tensor) -> tuple[Tensor, Tensor]:
-        """Colours [..., 2] to their nearest bins, int64 [..., 5], and Gaussian shares in them that sum to one.
-
-        Which bins are nearest is looked up for the colour rounded to whole units; distances are those of the colour itself.
-        """
-        cell = (ab.round().long() - _LOW).clamp(0, _SIDE - 1)
-        index = self.nearest[cell[..., 0] * _SIDE + cell[..., 1]]
-        squared = (self.bins[index] - ab[..., None, :]).square().sum(-1)
-        return index, torch.softmax(-squared / (2 * self.options.sigma**2), dim=-1)
-
     def logits(self, images: Tensor) -> Tensor:
         """RGB, of which lightness is used, to [B, Q, h, w]."""
         return self.head(self.backbone.feature_map(images)).float()
@@ -148,7 +124,7 @@ class Colorization(PretextTask):
     @torch.no_grad()
     def colorize(self, images: Tensor) -> Tensor:
         """RGB to RGB, colours replaced by the annealed mean (temperature 0.38) of what the task expects, lightness kept."""
-        ab = torch.einsum("bqhw,qc->bchw", torch.softmax(self.logits(images) / ANNEALING, dim=1), self.bins)
+        ab = torch.einsum("bqhw,qc->bchw", torch.softmax(self.logits(images) / ANNEALING, dim=1), self.soft_encode.bins)
         ab = F.interpolate(ab, size=images.shape[2:], mode="bilinear", align_corners=False)
         return lab_to_rgb(torch.cat([rgb_to_lab(images)[:, :1], ab], dim=1))
 
@@ -177,35 +153,3 @@ class Colorization(PretextTask):
         weight = self.weights[index.gather(-1, soft.argmax(-1, keepdim=True))[..., 0]]
         asked = (soft * weight[:, None]).double() / len(colours)
         return torch.zeros(len(BINS), dtype=torch.float64).index_add_(0, index.flatten(), asked.flatten())
-
-
-def is_coloured(ab: Tensor) -> Tensor:
-    """bool [B]: does any pixel of ab [B, 2, H, W] lie more than 5 from grey in a or b?"""
-    return ab.abs().amax((1, 2, 3)) > GREY
-
-
-@lru_cache(maxsize=1)
-def _nearest_bins() -> Tensor:
-    axis = torch.arange(_SIDE, dtype=torch.float32) + _LOW
-    rows = [torch.cdist(torch.cartesian_prod(axis[i : i + 1], axis), BINS).topk(NEIGHBOURS, largest=False).indices for i in range(_SIDE)]
-    return torch.cat(rows)
-
-
-def nearest_bins() -> Tensor:
-    """The five nearest bins of every whole-numbered colour with a and b in -120..120, int64 [241 * 241, 5]."""
-    return _nearest_bins().clone()
-
-
-def smoothed_prior(colours: Tensor, sigma: float) -> Tensor:
-    """How often each bin occurs among colours [N, 2], spread over bins by a Gaussian; float64 [Q], sums to one."""
-    nearest = _nearest_bins()[:, 0]
-    cell = (colours.round().long() - _LOW).clamp(0, _SIDE - 1)
-    counts = torch.bincount(nearest[cell[:, 0] * _SIDE + cell[:, 1]], minlength=len(BINS)).double()
-    kernel = torch.softmax(-torch.cdist(BINS.double(), BINS.double()).square() / (2 * sigma**2), dim=1)
-    return (counts / counts.sum()) @ kernel
-
-
-def rebalancing_weights(prior: Tensor, share: float) -> Tensor:
-    """Weights [Q] inverse to the prior mixed with a uniform part of ``share``; their mean under the prior is one. Float32."""
-    weights = 1 / ((1 - share) * prior + share / len(prior))
-    return (weights / (prior * weights).sum()).float()

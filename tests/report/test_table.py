@@ -216,14 +216,15 @@ def test_wide_adds_k_codes_and_cost(run_folder: MakeRun) -> None:
     assert _cell(results.table(wide=True), "autoencoder", "linear top1 code").stage == "code"
 
 
-def test_stages_that_differ_between_seeds_are_all_named(run_folder: MakeRun) -> None:
+@pytest.mark.parametrize(("other", "shown"), [("s3", "s3/4"), ("pooled", "s4/last")])
+def test_stages_that_differ_between_seeds_are_all_named(run_folder: MakeRun, other: str, shown: str) -> None:
     folder = run_folder()
     (path,) = folder.glob("cells/simclr/1-*/linear-*.json")
     record = json.loads(path.read_text())
     for m in record["measurements"]:
-        m["best"] = m["stage"] == "s3"
+        m["best"] = m["stage"] == other
     path.write_text(json.dumps(record))
-    assert _cell(load(folder).table(), "simclr", BEST).stage == "s3/4"
+    assert _cell(load(folder).table(), "simclr", BEST).stage == shown
 
 
 def test_mixed_environments_are_said(run_folder: MakeRun) -> None:

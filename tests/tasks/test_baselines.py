@@ -100,9 +100,8 @@ def test_pca_is_fitted_to_the_pretraining_sample_alone_and_always_alike() -> Non
         asked.append(count)
         return pictures(min(count, 300))
 
-    first, second = (
-        PCA(PCA.build_backbone(lambda **_: Backbone(TINY, 8), PCAOptions()), PCAOptions(), Setup(8, 1, 8, 300, None, sample)) for _ in range(2)
-    )
+    setup = Setup(8, 1, 8, 300, None, sample)
+    first, second = (PCA(PCA.build_backbone(lambda **_: Backbone(TINY, 8), PCAOptions()), PCAOptions(), setup) for _ in range(2))
     assert asked == [10_000, 10_000]
     for (name, one), other in zip(first.state_dict().items(), second.state_dict().values(), strict=True):
         assert torch.equal(one, other), name

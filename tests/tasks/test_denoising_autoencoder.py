@@ -83,7 +83,8 @@ def test_both_errors_are_reported_and_the_random_state_is_left_alone() -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "words"), [({"noise": "salt"}, "noise"), ({"sigma": 0}, "sigma"), ({"masked": 1.0}, "masked"), ({"sigmas": 0.1}, "did you mean 'sigma'")]
+    ("options", "words"),
+    [({"noise": "salt"}, "noise"), ({"sigma": 0}, "sigma"), ({"masked": 1.0}, "masked"), ({"sigmas": 0.1}, "did you mean 'sigma'")],
 )
 def test_options_that_cannot_mean_anything(options: dict[str, object], words: str) -> None:
     with pytest.raises(SpecError, match=words):

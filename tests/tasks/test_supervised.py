@@ -19,7 +19,8 @@ TINY = BackboneSpec(name="resnet10t", width=0.125, stem="3x3", stem_stride=2)
 
 
 def make_task(size: int = 16, classes: int | None = 3, **options: object) -> Supervised:
-    return Supervised(Backbone(TINY, size), SupervisedOptions(**options), Setup(size, 100, 8, 100, classes, lambda n: torch.rand(n, 3, size, size)))
+    setup = Setup(size, 100, 8, 100, classes, lambda n: torch.rand(n, 3, size, size))
+    return Supervised(Backbone(TINY, size), SupervisedOptions(**options), setup)
 
 
 def stripes(count: int, size: int = 16) -> ImageSet:

@@ -61,7 +61,7 @@ def test_the_loss_is_the_negative_evidence_bound_over_the_numbers_of_an_image(be
     constant = x[0].numel() / 2 * math.log(2 * math.pi * variance)  # of the Gaussian density, which does not depend on anything learned
     kl = oracle(posterior, Normal(torch.zeros_like(mean), torch.ones_like(mean))).sum(1)
     bound = (-decoded.log_prob(x) - constant + beta * kl).mean()  # sums over pixels and latents, a mean over images only
-    assert float(found["loss"]) * x[0].numel() == pytest.approx(float(bound), rel=1e-4)
+    assert float(found["loss"].detach()) * x[0].numel() == pytest.approx(float(bound.detach()), rel=1e-4)
     assert float(found["kl"]) == pytest.approx(float(kl.mean()), rel=1e-4)
 
 
@@ -71,7 +71,7 @@ def test_both_terms_are_scaled_alike() -> None:
     torch.manual_seed(0)
     found = task(images)
     numbers = 3 * 16 * 16
-    assert float(found["loss"]) == pytest.approx(float(found["reconstruction"]) / 2 + float(found["kl"]) / numbers, rel=1e-5)
+    assert float(found["loss"].detach()) == pytest.approx(float(found["reconstruction"]) / 2 + float(found["kl"]) / numbers, rel=1e-5)
 
 
 def test_the_kl_term_warms_up_with_the_run() -> None:
@@ -129,14 +129,14 @@ def test_active_units_counts_latents_whose_mean_varies() -> None:
     assert found["kl"] == pytest.approx(float(mean.detach().square().sum(1).mean()) / 2, rel=1e-3)
 
 
-def _train(steps: int = 100, **options: object) -> dict[str, float]:
+def _train(steps: int = 50, **options: object) -> dict[str, float]:
     drawn = render("train", 32, 256)
     shapes = ImageSet(drawn.images, np.arange(256), None, (), "shapes", "shapes")
     images: Tensor = torch.from_numpy(drawn.images).permute(0, 3, 1, 2) / 255
     seed_everything(0)
     pixels = InputSpec(mean=tuple(images.mean((0, 2, 3)).tolist()), std=tuple(images.std((0, 2, 3)).tolist()))
     task = VAE(Backbone(TINY, 32, pixels), VAEOptions(**options), Setup(32, steps, 32, 256, None, lambda n: images[:n]))
-    fit(task, Batches(shapes, 32, 0), Recipe(learning_rate=1e-3), steps, seed=0, precision="fp32", cost=False)
+    fit(task, Batches(shapes, 32, 0), Recipe(learning_rate=4e-3), steps, seed=0, precision="fp32", cost=False)
     return dict(task.diagnose(images))
 
 
