@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from ssl_bench.cells import Workshop, build_task, pretraining_batches
+from ssl_bench.errors import SSLBenchError
 from ssl_bench.fit import choose_precision, measure_cost
 from ssl_bench.matrix import Cell
 from ssl_bench.work import Work, read_pretraining
@@ -64,8 +65,8 @@ def plan(work: Work) -> Plan:
         undecided = len(work.matrix.seeds) if len(row.candidates) > 1 and row.name not in work.winners else 0
         candidate = row.candidates[0]
         passes = seconds = memory = None
-        if training:
-            flops, passes, memory = _cost(training[0], shop)
+        if training and (found := _cost_or_none(training[0], shop)) is not None:
+            flops, passes, memory = found
             seconds = sum(flops * cell.candidate.recipe.batch_size * cell.candidate.steps for cell in training) / rate
         evaluation += sum(_evaluation_flops(cell, work, shop) for cell in cells) / rate
         recipe = f"{candidate.recipe.optimizer} {candidate.recipe.learning_rate:g}, batch {candidate.recipe.batch_size}" if row.task.trains else "not trained"
@@ -97,6 +98,16 @@ def _forward_flops(backbone: nn.Module, size: int) -> float:
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         backbone(torch.rand(2, 3, size, size, device=device))
     return counter.get_total_flops() / 2
+
+
+def _cost_or_none(cell: Cell, shop: Workshop) -> tuple[float, float, int] | None:
+    """As ``_cost``; None for a task whose own code fails, which its cell will report. What the user can mend is raised at once."""
+    try:
+        return _cost(cell, shop)
+    except SSLBenchError:
+        raise
+    except Exception:
+        return None
 
 
 def _cost(cell: Cell, shop: Workshop) -> tuple[float, float, int]:

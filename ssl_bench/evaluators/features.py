@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ssl_bench.backbones import pool_stage
 from ssl_bench.data.batches import ImageStore
 from ssl_bench.data.images import ImageSet
-from ssl_bench.errors import Interrupted, SpecError
+from ssl_bench.errors import Interrupted, SpecError, TrainingError
 
 STAGE_LIMIT_CPU, STAGE_LIMIT = 2_048, 9_000  # values a stage is pooled to at most (Goyal et al., 2019, use about 9,000)
 
@@ -36,6 +36,10 @@ class FrozenFeatures:
     limit : values a stage may give; None: 2,048 on a CPU, 9,000 elsewhere.
     memory : bytes of features of one split that may stay on the device; a larger split waits in host memory.
     stop : asked between batches; when true, Interrupted is raised.
+
+    Raises
+    ------
+    TrainingError : features that are not finite, when they are first asked for.
     """
 
     def __init__(
@@ -89,13 +93,18 @@ class FrozenFeatures:
                 for name, values in part.items():
                     found[name][start : start + len(chunk)] = values
                 start += len(chunk)
+        for name, values in found.items():
+            if not bool(torch.isfinite(values).all()):
+                count = int((~torch.isfinite(values)).any(1).sum())
+                where = f"{count:,} of {len(images):,} images of {images.name}"
+                raise TrainingError(f"feature {name!r} is not finite for {where}; the weights have diverged")
         return found
 
     def _extract(self, images: Tensor) -> dict[str, Tensor]:
         found: dict[str, Tensor] = {}
         stages: Any = getattr(self.backbone, "stages", None)
-        if stages is not None:
-            maps = stages(images)
+        maps = stages(images) if stages is not None else {}
+        if maps:
             found = {name: pool_stage(x, self.limit) for name, x in maps.items()}
             last = next(reversed(maps.values()))
             found["pooled"] = last.mean((2, 3)) if last.ndim == 4 else last

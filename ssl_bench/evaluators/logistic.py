@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ssl_bench.errors import TrainingError
+
 HISTORY = 10  # pairs of steps and gradient differences that L-BFGS remembers
 REFRESH = 50  # logits are updated along each step; recomputing them now and then keeps rounding from adding up
 NOISE = 1e-6  # nats by which rounding may move a loss
@@ -46,17 +48,23 @@ class SoftmaxRegression:
 
     This is scikit-learn's ``LogisticRegression`` at C = 1 / (N * l2). Solved by L-BFGS (Liu & Nocedal, 1989) whose initial
     inverse Hessian is (c X'X / N + l2)^-1, c being the mean variance of the predicted class probabilities: a bound of this
-    form (Boehning, 1992) holds everywhere. Features of a network are so correlated that this saves four fifths of the steps. Logits are linear along a
-    step, so the strong-Wolfe search works on [N, K] numbers.
+    form (Boehning, 1992) holds everywhere, and a network's features are so correlated that it saves four fifths of the steps.
+    Logits are linear along a step, so the strong-Wolfe search works on [K, N] numbers.
 
     Parameters
     ----------
     features : float32 [N, D], about standardised.
     labels : int64 [N] in 0..num_classes-1, on the same device.
     covariance : X'X / N of similar features [D, D], which saves computing it; it steers the steps only, not the optimum.
+
+    Raises
+    ------
+    TrainingError : features that are not finite.
     """
 
     def __init__(self, features: Tensor, labels: Tensor, num_classes: int, covariance: Tensor | None = None) -> None:
+        if not bool(torch.isfinite(features.sum())):
+            raise TrainingError("a classifier cannot be fitted: the features hold values that are not finite, or too large for float32")
         self.labels, self.num_classes = labels, num_classes
         self._basis: Tensor | None = None
         if len(features) < features.shape[1]:

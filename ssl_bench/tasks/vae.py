@@ -56,8 +56,7 @@ class VAE(Reconstruction):
     def forward(self, views: Tensor, phase: str = "main") -> dict[str, Tensor]:
         """Negative evidence bound per number of the image; ``kl`` in nats an image; squared error of standardised pixels."""
         mean, log_variance = self.posterior(views)
-        z = mean + (log_variance / 2).exp() * torch.randn_like(mean)
-        squared = (self.decoder(z).float() - self.backbone.prepare(views)).square().sum((1, 2, 3)).mean()
+        squared = (self.decoder(sample(mean, log_variance)).float() - self.backbone.prepare(views)).square().sum((1, 2, 3)).mean()
         kl = kl_divergence(mean, log_variance).sum(1).mean()
         bound = squared / (2 * self.options.pixel_variance) + self.beta() * kl
         return {"loss": bound / self.image_numbers, "kl": kl, "reconstruction": squared / self.image_numbers}
@@ -87,6 +86,11 @@ class VAE(Reconstruction):
         mean = self.posterior(batch.images)[0]
         pictures = {"reconstruction": mean, "prior samples": torch.randn_like(mean), "halfway to the next": (mean + mean.roll(-1, 0)) / 2}
         return {"images": batch.images, **{name: to_pixels(self.backbone, self.decoder(z).float()) for name, z in pictures.items()}}
+
+
+def sample(mean: Tensor, log_variance: Tensor) -> Tensor:
+    """A draw from every Gaussian, through which gradients reach both parameters."""
+    return mean + (log_variance / 2).exp() * torch.randn_like(mean)
 
 
 def kl_divergence(mean: Tensor, log_variance: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ssl_bench.backbones import Backbone, pool_stage
-from ssl_bench.errors import Interrupted, SpecError
+from ssl_bench.errors import Interrupted, SpecError, TrainingError
 from ssl_bench.evaluators.features import FrozenFeatures, stage_limit
 from toys import TINY, noise_set
 
@@ -104,6 +104,12 @@ def test_what_is_not_there_is_named(backbone: Backbone) -> None:
         FrozenFeatures(backbone, lambda images: {"pooled": images.mean((2, 3))}, SPLITS).names()
     with pytest.raises(Interrupted):
         FrozenFeatures(backbone, lambda images: {}, SPLITS, stop=lambda: True).get("train", "s1")
+
+
+def test_a_backbone_that_diverged_is_named(backbone: Backbone) -> None:
+    backbone.network.layer3[0].conv1.weight.data[0] = float("nan")
+    with pytest.raises(TrainingError, match="'s3' is not finite for 50 of 50 images of noise"):
+        FrozenFeatures(backbone, lambda images: {}, SPLITS).get("train", "pooled")
 
 
 def test_limits_by_device() -> None:

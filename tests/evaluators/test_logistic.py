@@ -11,6 +11,7 @@ from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 from torch.nn import functional as F
 
+from ssl_bench.errors import TrainingError
 from ssl_bench.evaluators.logistic import SoftmaxRegression, Solution
 
 
@@ -128,6 +129,14 @@ def test_the_metric_saves_most_of_the_steps_on_features_of_a_network() -> None:
     own, plain = SoftmaxRegression(x, y, 4).fit(1e-3), SoftmaxRegression(x, y, 4, torch.eye(150)).fit(1e-3)
     assert own.converged and plain.converged
     assert own.iterations < 0.4 * plain.iterations
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_features_that_are_not_finite_are_refused_instead_of_searched_for_ever(bad: float) -> None:
+    x, y = problem(50, 5, 3)
+    x[7, 2] = bad
+    with pytest.raises(TrainingError, match="not finite"):
+        SoftmaxRegression(x, y, 3)
 
 
 def test_what_did_not_converge_says_so() -> None:

@@ -21,7 +21,7 @@ from ssl_bench.errors import SpecError
 from ssl_bench.fit import fit, seed_everything
 from ssl_bench.spec import BackboneSpec, Recipe
 from ssl_bench.tasks.base import Setup
-from ssl_bench.tasks.vae import VAE, VAEOptions, kl_divergence
+from ssl_bench.tasks.vae import VAE, VAEOptions, kl_divergence, sample
 
 TINY = BackboneSpec(name="resnet10t", width=0.125, stem="3x3", stem_stride=2)
 
@@ -98,6 +98,16 @@ def test_what_the_network_calls_log_variance_is_used_as_one() -> None:
         mean, log_variance = task.posterior(images)
         assert float((log_variance / 2).exp().mean()) == pytest.approx(spread)
         assert float(task(images)["kl"]) == pytest.approx(float(kl_divergence(mean, log_variance).sum(1).mean()), rel=1e-4)
+
+
+def test_samples_have_the_mean_and_the_variance_named() -> None:
+    torch.manual_seed(0)
+    mean, log_variance = torch.tensor([0.0, 5.0, -5.0], requires_grad=True), torch.tensor([-4.0, 0.0, 3.0], requires_grad=True)
+    drawn = sample(mean.expand(20_000, 3), log_variance.expand(20_000, 3))
+    assert drawn.mean(0).tolist() == pytest.approx(mean.tolist(), abs=0.1)
+    assert drawn.var(0).log().tolist() == pytest.approx(log_variance.tolist(), abs=0.1)
+    drawn.square().mean().backward()
+    assert mean.grad is not None and log_variance.grad is not None and bool((log_variance.grad > 0).all())
 
 
 def test_the_mean_is_probed_never_a_sample() -> None:
