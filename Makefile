@@ -4,7 +4,6 @@
 #   make test     linters, types, tests
 #
 # Both make the environment in .venv first; a second call finds it ready. Another interpreter: make quick PYTHON=python3.12
-# Smaller downloads without a GPU: make quick PIP_ARGS="--extra-index-url https://download.pytorch.org/whl/cpu"
 # More words for the command: make quick ARGS="--out /tmp/quick"
 
 PYTHON ?= python3
@@ -17,7 +16,7 @@ BIN := $(VENV)/bin
 .DEFAULT_GOAL := help
 
 help:
-	@sed -n '1,8s/^# \{0,1\}//p' Makefile
+	@sed -n '1,7s/^# \{0,1\}//p' Makefile
 
 quick: $(VENV)/.installed
 	$(BIN)/ssl-bench run quick $(ARGS)

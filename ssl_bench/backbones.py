@@ -124,7 +124,9 @@ def build_resnet(spec: BackboneSpec, image_size: int) -> ResNet:
 def _scaled(channels: int, width: float) -> int:
     scaled = channels * width
     if scaled < 4 or scaled != int(scaled):
-        raise SpecError(f"backbone: width {width} makes {scaled:g} of {channels} channels; choose one that gives whole numbers of at least 4, such as 0.25, 0.5 or 2")
+        raise SpecError(
+            f"backbone: width {width} makes {scaled:g} of {channels} channels; choose one that gives whole numbers of at least 4, such as 0.25, 0.5 or 2"
+        )
     return int(scaled)
 
 
@@ -187,9 +189,10 @@ def load_backbone(path: str | Path) -> Backbone:
     try:
         with safe_open(file, framework="pt") as opened:
             meta = opened.metadata() or {}
-            tensors = {name: opened.get_tensor(name) for name in opened.keys()}
+            tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 - not a dict, only its keys iterate
     except (SafetensorError, OSError, ValueError) as error:
-        raise WeightsError(f"{path} is not a safetensors file ({error}); pickled checkpoints are not opened, because opening one can run any code in it") from None
+        why = "pickled checkpoints are not opened, because opening one can run any code in it"
+        raise WeightsError(f"{path} is not a safetensors file ({error}); {why}") from None
     if meta.get("kind") != "ssl_bench.backbone":
         raise WeightsError(f"{path} holds tensors but no ssl_bench backbone; it has to be written by ssl_bench.save_backbone")
     if int(meta["format"]) > FORMAT:

@@ -156,7 +156,7 @@ def load_task(cell: Cell, shop: Workshop) -> Any:
     try:
         with safe_open(path, framework="pt") as opened:
             header = opened.metadata() or {}
-            tensors = {name: opened.get_tensor(name) for name in opened.keys()}
+            tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 - not a dict, only its keys iterate
     except Exception as error:
         raise WeightsError(f"{path} cannot be read ({error}); remove the folder to pretrain this cell again") from None
     if header.get("pretraining") != cell.id:
@@ -187,7 +187,9 @@ class Examination:
             splits: dict[str, ImageSet] = {"train": labelled.train, "validation": labelled.validation}
             if final:
                 splits["test"] = labelled.test
-            self._features[labelled.name] = FrozenFeatures(self.task.evaluated(), self.task.codes, splits, self.shop.device, self.shop.stage_limit)
+            self._features[labelled.name] = FrozenFeatures(
+                self.task.evaluated(), self.task.codes, splits, self.shop.device, self.shop.stage_limit, stop=self.shop.stop
+            )
         return self._features[labelled.name]
 
     def ask(self, planned: PlannedEvaluation, final: bool, opened_before: int = 0) -> EvaluationRecord:

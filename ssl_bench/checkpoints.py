@@ -44,7 +44,7 @@ def load_checkpoint(path: Path, module: nn.Module, optimizers: list[Any], expect
     try:
         with safe_open(path, framework="pt") as opened:
             header = opened.metadata() or {}
-            tensors = {name: opened.get_tensor(name) for name in opened.keys()}
+            tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 - not a dict, only its keys iterate
     except (SafetensorError, OSError, ValueError) as error:
         raise WeightsError(f"checkpoint {path} cannot be read ({error}); remove it to start this cell anew (pickled checkpoints are never opened)") from None
     if header.get("kind") != "ssl_bench.checkpoint":

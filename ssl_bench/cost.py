@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import math
 import random
@@ -80,10 +81,8 @@ def reset_peak_memory(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     else:
-        try:
+        with contextlib.suppress(OSError):  # elsewhere than on Linux the peak is that of the process so far
             Path("/proc/self/clear_refs").write_text("5")
-        except OSError:
-            pass  # elsewhere than on Linux the peak is that of the process so far
 
 
 def peak_memory(device: torch.device) -> int:

@@ -134,8 +134,8 @@ def print_plan(console: Console, work: Work, plan: Plan) -> None:
     for note in data.notes:
         console.print(escape(note), style="yellow")
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for name, right in (("row", False), ("done", True), ("missing", True), ("recipe", False), ("steps", True), ("passes", True), ("time", True), ("memory", True)):
-        table.add_column(name, justify="right" if right else "left", no_wrap=True)
+    for name in ("row", "done", "missing", "recipe", "steps", "passes", "time", "memory"):
+        table.add_column(name, justify="left" if name in ("row", "recipe") else "right", no_wrap=True)
     for row in plan.rows:
         table.add_row(
             escape(row.row), str(row.done), str(row.missing), row.recipe, f"{row.steps:,}" if row.steps else "", f"{row.passes:.1f}" if row.passes else "",

@@ -147,12 +147,15 @@ def _check_row(task: type[Any], spec: TaskSpec, candidate: Candidate, data: Data
     if data.size < task.min_image_size:
         raise DataError(f"{where} needs images of at least {task.min_image_size} px, and these have {data.size}; set data.size")
     if task.trains and candidate.recipe.batch_size > len(data.pretrain):
-        raise DataError(f"{where}: batch_size {candidate.recipe.batch_size} is larger than the {len(data.pretrain):,} pretraining images; allowed is 1 to {len(data.pretrain):,}")
+        count = len(data.pretrain)
+        raise DataError(f"{where}: batch_size {candidate.recipe.batch_size} is larger than the {count:,} pretraining images; allowed is 1 to {count:,}")
     if task.trains and task.uses_labels and data.pretrain.labels is None:
-        raise DataError(f"{where} needs labels, and the pretraining images ({data.pretrain.name}) have none; remove it from the matrix or give it labelled images")
+        have = f"the pretraining images ({data.pretrain.name}) have none"
+        raise DataError(f"{where} needs labels, and {have}; remove it from the matrix or give it labelled images")
     missing = sorted(task.columns - set(data.pretrain.columns))
     if missing:
-        raise DataError(f"{where} needs the column {missing[0]!r}, which {data.pretrain.name} lacks; it has: {', '.join(sorted(data.pretrain.columns)) or 'none'}")
+        known = ", ".join(sorted(data.pretrain.columns)) or "none"
+        raise DataError(f"{where} needs the column {missing[0]!r}, which {data.pretrain.name} lacks; it has: {known}")
     try:
         task.check(candidate.options, data.pretrain)
     except DataError as error:

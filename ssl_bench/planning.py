@@ -69,8 +69,10 @@ def plan(work: Work) -> Plan:
             flops, passes, memory = found
             seconds = sum(flops * cell.candidate.recipe.batch_size * cell.candidate.steps for cell in training) / rate
         evaluation += sum(_evaluation_flops(cell, work, shop) for cell in cells) / rate
-        recipe = f"{candidate.recipe.optimizer} {candidate.recipe.learning_rate:g}, batch {candidate.recipe.batch_size}" if row.task.trains else "not trained"
-        rows.append(RowPlan(row.name, done[row.name], missing[row.name] + undecided, recipe, candidate.steps if row.task.trains else 0, passes, seconds, memory))
+        settings = candidate.recipe
+        recipe = f"{settings.optimizer} {settings.learning_rate:g}, batch {settings.batch_size}" if row.task.trains else "not trained"
+        steps = candidate.steps if row.task.trains else 0
+        rows.append(RowPlan(row.name, done[row.name], missing[row.name] + undecided, recipe, steps, passes, seconds, memory))
     return Plan(rows, evaluation)
 
 

@@ -100,7 +100,8 @@ def _compute(cells: list[Cell], work: Work, shop: Workshop, observer: Observer, 
         held = []
         for cell in waiting:
             if shop.stop():
-                raise Interrupted(f"stopped; {sum(work.done(c, final) for c in cells) - (len(cells) - total)} of {total} cells are finished, and the same command goes on from here")
+                finished = total - sum(not work.done(cell, final) for cell in cells)
+                raise Interrupted(f"stopped; {finished} of {total} cells are finished, and the same command goes on from here")
             if cell.id in tried or work.done(cell, final):
                 continue
             cell.folder.mkdir(parents=True, exist_ok=True)

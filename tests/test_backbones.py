@@ -9,11 +9,11 @@ import pytest
 import timm
 import torch
 from torch import nn
-from toys import TINY
 
 from ssl_bench.backbones import Backbone, InputSpec, load_backbone, pool_stage, reestimate_batchnorm, save_backbone
 from ssl_bench.errors import SpecError, WeightsError
 from ssl_bench.spec import BackboneSpec
+from toys import TINY
 
 INPUT = InputSpec(mean=(0.4, 0.5, 0.6), std=(0.2, 0.25, 0.3))
 

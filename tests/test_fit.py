@@ -15,12 +15,12 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
-from toys import Brightness, build, noise_set
 
 from ssl_bench.data.batches import Batches
 from ssl_bench.errors import Interrupted, SpecError, TrainingError, WeightsError
 from ssl_bench.fit import build_optimizer, choose_device, fit, learning_rate_at, measure_cost
 from ssl_bench.spec import Recipe
+from toys import Brightness, build, noise_set
 
 RECIPE = Recipe(batch_size=16, learning_rate=1e-3)
 

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from ssl_bench.errors import RecordError
 from ssl_bench.records import Curve, Environment, digest, read_record, safe_name, write_bytes, write_record
 
-PLAIN = st.recursive(st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(), lambda x: st.lists(x) | st.dictionaries(st.text(), x), max_leaves=8)
+SCALAR = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text()
+PLAIN = st.recursive(SCALAR, lambda x: st.lists(x) | st.dictionaries(st.text(), x), max_leaves=8)
 
 
 @given(st.dictionaries(st.text(), PLAIN, max_size=4))

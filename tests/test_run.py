@@ -26,6 +26,8 @@ TINY: dict[str, Any] = {
     "tasks": ["rotation"], "baselines": ["random"], "evaluate": [{"knn": {"k": [5]}}],
 }  # fmt: skip
 
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)}
+
 FAILING = '''
 import torch
 from ssl_bench import PretextTask
@@ -189,7 +191,7 @@ def _yaml(tmp_path: Path, **changes: Any) -> str:
 
 def test_command_line_end_to_end(tmp_path: Path) -> None:
     def call(*arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(_command(*arguments), cwd=tmp_path, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)})
+        return subprocess.run(_command(*arguments), cwd=tmp_path, capture_output=True, text=True, env=ENVIRONMENT)
 
     file = _yaml(tmp_path)
     first = call("run", file)
@@ -207,8 +209,7 @@ def test_command_line_end_to_end(tmp_path: Path) -> None:
 
 def test_sigterm_saves_a_checkpoint_and_the_same_command_goes_on(tmp_path: Path) -> None:
     file = _yaml(tmp_path, pretrain={"images": 9600, "batch_size": 32, "monitor": 0}, baselines=[], evaluate=["diagnostics"])
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)}
-    running = subprocess.Popen(_command("run", file), cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+    running = subprocess.Popen(_command("run", file), cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT)
     deadline = time.monotonic() + 60
     while not list(tmp_path.glob("runs/tiny/cells/*/*/.lock")) and time.monotonic() < deadline:
         time.sleep(0.1)
@@ -225,8 +226,7 @@ def test_sigterm_saves_a_checkpoint_and_the_same_command_goes_on(tmp_path: Path)
 
 def test_two_processes_divide_the_cells(tmp_path: Path) -> None:
     file = _yaml(tmp_path, seeds=[0, 1], pretrain={"images": 960, "batch_size": 32, "monitor": 0})
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)}
-    both = [subprocess.Popen(_command("run", file), cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment) for _ in range(2)]
+    both = [subprocess.Popen(_command("run", file), cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT) for _ in range(2)]
     outputs = [process.communicate(timeout=300) for process in both]
     assert [process.returncode for process in both] == [0, 0], outputs
     finished = sum(out.count("validation: knn") for out, _ in outputs)

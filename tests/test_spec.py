@@ -19,7 +19,8 @@ def matrix(**changes: Any) -> Matrix:
 
 
 def test_short_forms() -> None:
-    found = matrix(tasks=["rotation", {"simclr": {"temperature": 0.1, "row": "mine"}}], backbone="resnet50", data={"pretrain": "folder:a", "evaluate": "cifar10"})
+    tasks = ["rotation", {"simclr": {"temperature": 0.1, "row": "mine"}}]
+    found = matrix(tasks=tasks, backbone="resnet50", data={"pretrain": "folder:a", "evaluate": "cifar10"})
     assert [(t.task, t.row, t.options) for t in found.tasks] == [("rotation", "rotation", {}), ("simclr", "mine", {"temperature": 0.1})]
     assert found.backbone.name == "resnet50" and found.data.pretrain.source == "folder:a" and found.data.evaluate[0].source == "cifar10"
     assert [t.task for t in found.baselines] == ["random", "pixels", "pca", "supervised"]

@@ -188,7 +188,8 @@ def beside_lightly(rounds: int) -> dict[str, Any]:
         "peak_memory": memory,
         "memory_ratio": memory["ours"] / memory["lightly"],
     }
-    print(f"SimCLR: {result['simclr_ratio']:.2f} x lightly's images/s; views: {result['views_ratio']:.1f} x; memory: {result['memory_ratio']:.2f} x", flush=True)
+    ratios = (f"{result[key]:.2f} x" for key in ("simclr_ratio", "views_ratio", "memory_ratio"))
+    print("beside lightly: SimCLR images/s {}, views {}, memory {}".format(*ratios), flush=True)
     return result
 
 
@@ -226,7 +227,8 @@ def write(found: dict[str, Any]) -> None:
     lines += [f"| {name} | {100 * row['share_of_bare_speed']:.0f} % | {row['images_per_second']:.0f} |" for name, row in found["steps"].items()]
     beside = found["beside_lightly"]
     lines += ["", "| beside lightly's recipe | ours | lightly | ratio |", "|---|---|---|---|"]
-    for label, key, ratio in (("SimCLR, images/s", "simclr_images_per_second", "simclr_ratio"), ("two views, images/s", "views_images_per_second", "views_ratio")):
+    for label, kind in (("SimCLR, images/s", "simclr"), ("two views, images/s", "views")):
+        key, ratio = f"{kind}_images_per_second", f"{kind}_ratio"
         lines.append(f"| {label} | {beside[key]['ours']:.0f} | {beside[key]['lightly']:.0f} | {beside[ratio]:.2f} |")
     memory = beside["peak_memory"]
     lines.append(f"| peak memory of the process tree, MB | {memory['ours'] / 2**20:.0f} | {memory['lightly'] / 2**20:.0f} | {beside['memory_ratio']:.2f} |")

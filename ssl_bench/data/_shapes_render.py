@@ -76,7 +76,6 @@ def draw(scenes: Scenes, size: int) -> tuple[np.ndarray, np.ndarray]:
         below += alpha[:, None] * (paint - below)
         colour[rows] = below
         cover[rows, slot] = alpha
-        cover[rows, :slot] *= (1 - alpha)[:, None]
     return _develop(scenes, colour, grid), _boxes(cover)
 
 

@@ -49,7 +49,7 @@ class RenderedShapes:
     columns : of the main object ``shape``, ``texture`` (int64, into SHAPES and TEXTURES), ``hue`` (HSV, in [0, 1)), ``scale`` (radius as
         a share of the image side), ``x``, ``y`` (centre, same unit), ``orientation`` (degrees clockwise from upright); of the image
         ``background`` (int64, into BACKGROUNDS), ``count`` (objects, 1 to 3), ``boxes`` (float32 [N, 3, 4], x1 y1 x2 y2 in pixels around
-        what is in the picture, main object first, NaN where there is none), ``box_labels`` (int64 [N, 3], -1 where there is none).
+        the part inside the image, main object first, NaN where there is none), ``box_labels`` (int64 [N, 3], -1 where there is none).
     """
 
     images: np.ndarray

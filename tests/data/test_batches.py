@@ -7,10 +7,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from toys import noise_set
 
 from ssl_bench.data.batches import Batches, ImageStore
 from ssl_bench.errors import DataError
+from toys import noise_set
 
 
 def test_images_are_the_pixels_in_channels_last() -> None:
