@@ -49,6 +49,8 @@ class Backbone(nn.Module):
         self.spec, self.image_size, self.input = spec, image_size, input
         self.network = build_resnet(spec, image_size)
         self.num_features = int(self.network.num_features)
+        self.mean: Tensor
+        self.std: Tensor
         self.register_buffer("mean", torch.tensor(input.mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(input.std).view(1, 3, 1, 1), persistent=False)
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -79,7 +81,7 @@ class Backbone(nn.Module):
 
     def stages(self, images: Tensor) -> dict[str, Tensor]:
         """RGB in [0, 1] to the output of every stage, first to last: name -> [B, C, h, w]."""
-        net = self.network
+        net: Any = self.network
         x = net.maxpool(net.act1(net.bn1(net.conv1(self.prepare(images)))))
         found = {}
         for name, layer in zip(STAGES, (net.layer1, net.layer2, net.layer3, net.layer4), strict=True):
@@ -97,13 +99,13 @@ def build_resnet(spec: BackboneSpec, image_size: int) -> ResNet:
     small = spec.stem == "3x3" or (spec.stem == "auto" and image_size <= 96)
     if not small and spec.stem_stride is not None:
         raise SpecError(f"backbone: stem_stride is a setting of the 3x3 stem, and {image_size}-px images get timm's own; set stem: 3x3")
-    plain = cast(ResNet, entry(num_classes=0))
+    plain: Any = entry(num_classes=0)
     channels = tuple(_scaled(c, spec.width) for c in (64, 128, 256, 512))
     deep = isinstance(plain.conv1, nn.Sequential)
     options: dict[str, Any] = {"num_classes": 0, "channels": channels}
     if deep and spec.width != 1:
         options["stem_width"] = _scaled(plain.conv1[3].out_channels, spec.width)
-    network = cast(ResNet, entry(**options)) if spec.width != 1 else plain
+    network: Any = entry(**options) if spec.width != 1 else plain
     old_stem = network.bn1.num_features
     stem = old_stem if spec.width == 1 or deep else _scaled(64, spec.width)
     if small:
@@ -118,7 +120,7 @@ def build_resnet(spec: BackboneSpec, image_size: int) -> ResNet:
     for module in (network.conv1, network.layer1[0].conv1, network.layer1[0].downsample):
         for conv in [m for m in (module.modules() if module is not None else ()) if isinstance(m, nn.Conv2d)]:
             nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")  # as timm does
-    return network
+    return cast(ResNet, network)
 
 
 def _scaled(channels: int, width: float) -> int:

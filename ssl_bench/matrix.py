@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from ssl_bench.data import Data, Labelled
 from ssl_bench.errors import DataError, SpecError, did_you_mean
@@ -33,7 +33,7 @@ class Row:
 
     spec: TaskSpec
     task: type[Any]
-    block: str
+    block: Literal["pretext", "baseline", "labels"]
     candidates: tuple[Candidate, ...]
 
     @property
@@ -133,8 +133,8 @@ def rows_of(matrix: Matrix, data: Data) -> list[Row]:
             found = candidates_of(matrix, task, spec, data.size, len(data.pretrain))
             for candidate in found:
                 _check_row(task, spec, candidate, data)
-            block = "labels" if task.uses_labels else "pretext" if spec in matrix.tasks and task.trains else "baseline"
-            rows.append(Row(spec, task, block, found))
+            block: Literal["pretext", "baseline", "labels"] = "pretext" if spec in matrix.tasks and task.trains else "baseline"
+            rows.append(Row(spec, task, "labels" if task.uses_labels else block, found))
         except (SpecError, DataError) as error:
             problems.append(str(error))
     if problems:

@@ -108,10 +108,12 @@ class Batches:
         if not self.endless:
             epoch, at = divmod(step, self.steps_per_epoch)
             return self._epoch(epoch)[at * self.batch_size : (at + 1) * self.batch_size]
-        found, start, count = [], step * self.batch_size, len(self.store)
-        while sum(map(len, found)) < self.batch_size:
-            epoch, at = divmod(start + sum(map(len, found)), count)
-            found.append(self._epoch(epoch)[at : at + self.batch_size - sum(map(len, found))])
+        found: list[Tensor] = []
+        at, end = step * self.batch_size, (step + 1) * self.batch_size
+        while at < end:
+            epoch, offset = divmod(at, len(self.store))
+            found.append(self._epoch(epoch)[offset : offset + end - at])
+            at += len(found[-1])
         return torch.cat(found)
 
     def batch(self, step: int) -> Batch:
