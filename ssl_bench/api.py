@@ -66,7 +66,7 @@ def pretrain(
         record = read_pretraining(cell)
         if record is None or not (cell.folder / "backbone.safetensors").is_file():
             shop = Workshop(data=work.data, backbone=work.matrix.backbone, device=work.device, precision=work.matrix.precision)
-            record = pretrain_cell(cell, shop)
+            record, _ = pretrain_cell(cell, shop)
         if not (cell.folder / "backbone.safetensors").is_file():
             raise SpecError(f"task {task!r} trains no network that could be returned")
         return Pretrained(load_backbone(cell.folder / "backbone.safetensors"), record)

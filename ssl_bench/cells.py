@@ -107,8 +107,11 @@ def pretraining_batches(cell: Cell, shop: Workshop) -> Batches:
     return Batches(images, cell.candidate.recipe.batch_size, cell.seed, shop.device, labels=task.uses_labels, columns=task.columns)
 
 
-def pretrain_cell(cell: Cell, shop: Workshop) -> Pretraining:
-    """Train one backbone, write its weights and its record. A checkpoint left by an earlier attempt is continued."""
+def pretrain_cell(cell: Cell, shop: Workshop) -> tuple[Pretraining, Any]:
+    """Train one backbone, write its weights and its record; returns the record and the trained task.
+
+    A checkpoint left by an earlier attempt is continued.
+    """
     cell.folder.mkdir(parents=True, exist_ok=True)
     checkpoint = cell.folder / CHECKPOINT_FILE
     started = time.perf_counter()
@@ -142,7 +145,7 @@ def pretrain_cell(cell: Cell, shop: Workshop) -> Pretraining:
     )
     write_record(cell.folder / "pretrain.json", record)
     remove(checkpoint)
-    return record
+    return record, task
 
 
 def load_task(cell: Cell, shop: Workshop) -> Any:
@@ -171,11 +174,13 @@ def has_weights(cell: Cell) -> bool:
 
 
 class Examination:
-    """One pretrained cell before its evaluators: weights loaded once, features extracted once per labelled set."""
+    """One pretrained cell before its evaluators: weights loaded once (or ``task`` as it was just trained), features extracted once per labelled set."""
 
-    def __init__(self, cell: Cell, shop: Workshop) -> None:
+    def __init__(self, cell: Cell, shop: Workshop, task: Any = None) -> None:
         self.cell, self.shop = cell, shop
         self._features: dict[str, FrozenFeatures] = {}
+        if task is not None:
+            self.task = task
 
     @cached_property
     def task(self) -> Any:

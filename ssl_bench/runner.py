@@ -124,10 +124,10 @@ def _attempt(cell: Cell, work: Work, shop: Workshop, observer: Observer, final: 
     failures: list[Failure] = []
     with _contained(cell, "pretraining", failures):
         missing = work.missing(cell, final)
-        pretraining = read_pretraining(cell)
+        pretraining, task = read_pretraining(cell), None
         if pretraining is None or (missing and not has_weights(cell)):
-            pretraining = pretrain_cell(cell, shop)
-        examination = Examination(cell, shop)
+            pretraining, task = pretrain_cell(cell, shop)
+        examination = Examination(cell, shop, task)
         for planned in missing:
             shop.on_note(f"{cell.address}: {planned.name}")
             with _contained(cell, planned.name, failures):
