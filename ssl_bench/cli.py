@@ -114,7 +114,7 @@ def report(folder: FolderArg, wide: Annotated[bool, typer.Option("--wide", help=
 @app.command()
 def status(folder: FolderArg) -> None:
     """How far a run is, whoever computes it."""
-    from ssl_bench.live import print_status
+    from ssl_bench.printing import print_status
 
     print_status(_console(), _folder(folder))
 
@@ -122,7 +122,7 @@ def status(folder: FolderArg) -> None:
 @app.command()
 def show(address: Annotated[str, typer.Argument(help="RUN/TASK/SEED, such as quick/simclr/0.", show_default=False)]) -> None:
     """Everything known of one cell: settings, curves' ends, measurements, or why it failed."""
-    from ssl_bench.live import print_cell
+    from ssl_bench.printing import print_cell
 
     parts = address.rsplit("/", 2)
     if len(parts) != 3 or not parts[2].isdigit():
@@ -135,7 +135,7 @@ def list_(
     what: Annotated[str, typer.Argument(help="tasks, evaluators, sources or matrices.", show_default=False)], plugin: Plugins = None,
 ) -> None:
     """What there is to choose from, a line each."""
-    from ssl_bench.live import print_list
+    from ssl_bench.printing import print_list
     from ssl_bench.registry import load_plugin
 
     for path in plugin or ():
@@ -165,7 +165,7 @@ def check_task(
     noise: Annotated[bool, typer.Option("--noise/--no-noise", help="Also train on pure noise, which must stay at chance.")] = True,
 ) -> None:
     """Hold a task against the public battery; each failure says what to do."""
-    from ssl_bench.live import print_checks
+    from ssl_bench.printing import print_checks
     from ssl_bench.registry import load_plugin
     from ssl_bench.testing import check_task as check
 

@@ -1,0 +1,116 @@
+"""The small printed reports: how far a run is, what is known of a cell, what there is to choose from. Nothing heavy is imported."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from ssl_bench.errors import SpecError, did_you_mean
+from ssl_bench.records import EvaluationRecord, Failure, Pretraining, Run, read_record
+
+
+def duration(seconds: float) -> str:
+    """ "42 s", "7 min", "3 h 05 min"."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def size_of(count: float) -> str:
+    """ "38 MB", "1.2 GB"."""
+    return f"{count / 2**30:.1f} GB" if count >= 2**30 else f"{count / 2**20:.0f} MB"
+
+
+def print_status(console: Console, folder: Path) -> None:
+    """Done, under way, failed and missing cells of a run."""
+    record = read_record(folder / "run.json", Run)
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for name in ("row", "seed", "pretraining", "evaluations", "state"):
+        table.add_column(name)
+    for cell in record.cells:
+        where = folder / cell.folder
+        trained = (where / "pretrain.json").is_file()
+        found = sum((where / f"{e.evaluator}-{e.id}.json").is_file() for e in cell.evaluations)
+        if (where / "failed.json").is_file():
+            state = "failed: " + read_record(where / "failed.json", Failure).message
+        elif trained and found == len(cell.evaluations):
+            state = "done"
+        else:
+            state = "under way" if (where / "checkpoint.safetensors").is_file() or trained else "missing"
+        table.add_row(escape(cell.row), str(cell.seed), "done" if trained else "-", f"{found}/{len(cell.evaluations)}", escape(state))
+    console.print(f"{escape(record.name)}: {len(record.cells)} cells, {'final' if record.final else 'validation only'}, {duration(record.seconds)} so far")
+    console.print(table)
+
+
+def print_cell(console: Console, folder: Path, row: str, seed: int) -> None:
+    """Everything known of one cell."""
+    record = read_record(folder / "run.json", Run)
+    cells = [cell for cell in record.cells if cell.row == row and cell.seed == seed]
+    if not cells:
+        known = [f"{cell.row}/{cell.seed}" for cell in record.cells]
+        raise SpecError(f"{record.name} has no cell {row}/{seed}; {did_you_mean(f'{row}/{seed}', known)}")
+    where = folder / cells[0].folder
+    if (where / "failed.json").is_file():
+        failure = read_record(where / "failed.json", Failure)
+        console.print(escape(f"failed in {failure.where}: {failure.error}: {failure.message}"), style="red")
+        if failure.traceback:
+            console.print(escape(failure.traceback), style="dim")
+    if not (where / "pretrain.json").is_file():
+        console.print("not pretrained yet")
+        return
+    trained = read_record(where / "pretrain.json", Pretraining)
+    console.print(escape(f"{record.name}/{row}/{seed}  {trained.task}  {where}"))
+    for name, values in (("settings", trained.spec), ("says", trained.describe), ("after training", trained.diagnose), ("last values", trained.metrics)):
+        for key, value in values.items():
+            text = ", ".join(f"{k} {v}" for k, v in value.items() if v is not None) if isinstance(value, dict) else value
+            console.print(escape(f"  {name}: {key}: {text:.4g}" if isinstance(text, float) else f"  {name}: {key}: {text}"), soft_wrap=True)
+    split = ", ".join(f"{part} {seconds:.1f} s" for part, seconds in trained.seconds.items())
+    console.print(
+        f"  cost: {trained.images_seen:,} images, {trained.passes:.2f} passes an image, {trained.flops / 1e12:.1f} TFLOP, "
+        f"{trained.images_per_second:,.0f} images/s, {size_of(trained.peak_memory)} ({split})"
+    )
+    console.print(escape(f"  made: {trained.created} on {trained.environment.device}, {trained.environment.precision}, ssl_bench {trained.environment.code}"))
+    for expected in cells[0].evaluations:
+        path = where / f"{expected.evaluator}-{expected.id}.json"
+        if not path.is_file():
+            console.print(escape(f"  {expected.evaluator} on {expected.data}: missing"))
+            continue
+        found = read_record(path, EvaluationRecord)
+        console.print(escape(f"  {found.protocol} on {found.data}: test opened {found.test_opened} times"))
+        for m in found.measurements:
+            label = f"{m.row + ' ' if m.row else ''}{m.stage} {m.metric}".strip() + (f" at {100 * m.labels:g} % labels, draw {m.draw}" if m.labels < 1 else "")
+            console.print(escape(f"    {m.split:10} {label}: {m.value:.4f}{' (best stage)' if m.best else ''}"))
+
+
+def print_list(console: Console, what: str) -> None:
+    """Names with one line each."""
+    for name, text in _entries(what):
+        console.print(escape(f"{name:24} {text}"), soft_wrap=True)
+
+
+def _entries(what: str) -> list[tuple[str, str]]:
+    if what == "sources":
+        from ssl_bench.data import list_sources
+
+        return list(list_sources())
+    if what == "matrices":
+        from ssl_bench.matrices import headline_comment, shipped
+
+        return [(name, headline_comment(path)) for name, path in shipped().items()]
+    from ssl_bench.registry import EVALUATORS, TASKS
+
+    registry = TASKS if what == "tasks" else EVALUATORS
+    return [(name, (registry.get(name).__doc__ or "").strip().partition("\n")[0]) for name in registry.names()]
+
+
+def print_checks(console: Console, results: Any) -> bool:
+    """The battery's findings; True when nothing failed."""
+    marks = {"passed": "ok  ", "failed": "FAIL", "warning": "warn", "skipped": "skip"}
+    for result in results:
+        console.print(escape(f"{marks[result.status]}  {result.name}: {result.message}"), style="red" if result.status == "failed" else None, soft_wrap=True)
+    return not any(result.status == "failed" for result in results)
