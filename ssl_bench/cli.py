@@ -18,6 +18,8 @@ app = typer.Typer(
     help="Compare pretext tasks by what one common ResNet learns from them. Start with: ssl-bench run quick",
 )
 
+LOG_WIDTH = 120  # columns where the output is no terminal
+
 MatrixArg = Annotated[str, typer.Argument(help="A shipped matrix (quick, cifar10, ...) or a YAML file.", show_default=False)]
 FolderArg = Annotated[Path, typer.Argument(help="A results folder, or a run's name under runs/ or results/.", show_default=False)]
 Out = Annotated[Path | None, typer.Option("--out", help="Results folder; runs/NAME unless given.", show_default=False)]
@@ -192,7 +194,7 @@ def versions() -> None:
 def _console() -> Console:
     from rich.console import Console
 
-    return Console(highlight=False, soft_wrap=False)
+    return Console(highlight=False, width=None if sys.stdout.isatty() else LOG_WIDTH)
 
 
 def _folder(path: Path) -> Path:
@@ -206,8 +208,7 @@ def _folder(path: Path) -> Path:
 
 
 def _print_table(console: Console, results: Any, wide: bool) -> None:
-    width = console.width if console.is_terminal else max(console.width, 120)
-    print(results.table(wide=wide).terminal(width))
+    print(results.table(wide=wide).terminal(console.width))
 
 
 def _failures(results: Any) -> None:
