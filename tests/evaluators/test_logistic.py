@@ -73,7 +73,8 @@ def test_ends_at_a_stationary_point_of_the_stated_objective(
     assert found.loss == pytest.approx(float(value.detach()), rel=1e-5, abs=1e-6)
     assert found.loss <= float(objective(x, y, torch.zeros(k, d), torch.zeros(k), l2)) + 1e-6
     if dead:
-        assert found.weight[:, 0].abs().max() <= 1e-5  # what never moved in training has no say on other images
+        # What never moved in training has no say on other images, as far as the tolerance tells: there the gradient is l2 * weight.
+        assert found.weight[:, 0].abs().max() <= 1e-5 / l2 + 1e-5
 
 
 def test_the_bias_is_not_penalised() -> None:
