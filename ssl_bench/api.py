@@ -38,7 +38,8 @@ def pretrain(
     Parameters
     ----------
     task : a task's name.
-    data : a source's name or anything a matrix's ``data`` may be.
+    data : a source's name or anything a matrix's ``data`` may be. Images without labels need labelled ones beside them, on which the
+        progress is watched: ``{"pretrain": "folder:PHOTOS", "evaluate": "cifar10"}``.
     epochs, images : the budget; exactly one of them.
     backbone : a timm ResNet's name or anything a matrix's ``backbone`` may be.
     options : task options and recipe settings.

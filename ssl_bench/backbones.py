@@ -179,7 +179,7 @@ def save_backbone(backbone: Backbone, path: str | Path) -> None:
 
 
 def load_backbone(path: str | Path) -> Backbone:
-    """The backbone of a file written by ``save_backbone``, strictly.
+    """The backbone of a file written by ``save_backbone``, strictly, in eval mode.
 
     Raises
     ------
@@ -202,7 +202,7 @@ def load_backbone(path: str | Path) -> Backbone:
     spec = parse(BackboneSpec, json.loads(meta["spec"]), str(path))
     backbone = Backbone(spec, int(meta["image_size"]), parse(InputSpec, json.loads(meta["input"]), str(path)))
     load_strictly(backbone.network, tensors, str(path))
-    return backbone
+    return backbone.eval()
 
 
 def load_strictly(module: nn.Module, tensors: dict[str, Tensor], where: str) -> None:

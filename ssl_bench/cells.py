@@ -128,6 +128,8 @@ def pretrain_cell(cell: Cell, shop: Workshop) -> tuple[Pretraining, Any]:
         )
     task.to(shop.device).eval()
     judged = task.evaluated()
+    if isinstance(judged, Backbone) and judged.input.kind != "rgb":
+        describe["input"] = judged.input.kind
     reestimate_batchnorm(judged, _clean_images(shop.data.pretrain, shop.device))
     validation = shop.data.evaluate[0].validation
     diagnosed = {name: float(value) for name, value in task.diagnose(_some_images(validation, shop.device, 1_000)).items()}
@@ -235,7 +237,8 @@ def _write_evaluation(
 def _clean_images(images: ImageSet, device: torch.device) -> Any:
     count = min(len(images), STATISTICS_IMAGES)
     order = np.sort(np.random.Generator(np.random.PCG64(1)).permutation(len(images))[:count])
-    return ImageStore(images.without_labels().take(order), device).in_order(512)
+    store = ImageStore(images.without_labels().take(order), device)
+    return (store.gather(torch.from_numpy(part)) for part in np.array_split(np.arange(count), -(-count // 512)))  # equal chunks: equal weights
 
 
 def _some_images(images: ImageSet, device: torch.device, count: int) -> Tensor:

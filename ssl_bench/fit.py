@@ -75,6 +75,8 @@ def choose_device(requested: str | None = None) -> torch.device:
         raise SpecError(f"unknown device {requested!r}; allowed are auto, cpu, cuda, cuda:N, mps") from None
     if not present.get(device.type, False):
         raise SpecError(f"device {requested!r} is not available here; available: {', '.join(n for n, there in present.items() if there)}")
+    if device.type == "cuda" and device.index is not None and device.index >= torch.cuda.device_count():
+        raise SpecError(f"device {requested!r} is not available here; there are cuda:0 to cuda:{torch.cuda.device_count() - 1}")
     return device
 
 
@@ -106,7 +108,7 @@ def fit(
     if steps < 1:
         raise SpecError(f"{task.name}: {steps} training steps; at least 1 is needed (is the budget smaller than one batch?)")
     fabric = Fabric(
-        accelerator=device.type, devices=[device.index] if device.index is not None else 1,
+        accelerator=device.type, devices=[device.index] if device.type == "cuda" and device.index is not None else 1,
         precision="bf16-mixed" if precision == "bf16" else "32-true",
     )
     task.to(device=device, memory_format=torch.channels_last)
@@ -119,7 +121,7 @@ def fit(
     done = loop.resume(checkpoint) if checkpoint is not None and checkpoint.exists() else 0
     looks_at = {max(1, round((look + 1) * steps / looks)) for look in range(looks)} if monitor is not None and looks else set()
     reset_peak_memory(device)
-    saved = time.monotonic()
+    saved, loop.started = time.monotonic(), time.perf_counter()
     try:
         for step in range(done, steps):
             loop.step(step)

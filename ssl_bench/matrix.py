@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
+
+import numpy as np
 
 from ssl_bench.data import Data, Labelled
 from ssl_bench.errors import DataError, SpecError, did_you_mean
@@ -132,7 +135,7 @@ def rows_of(matrix: Matrix, data: Data) -> list[Row]:
                 continue  # a default that cannot be had: unlabelled photos must not be refused for it
             found = candidates_of(matrix, task, spec, data.size, len(data.pretrain))
             for candidate in found:
-                _check_row(task, spec, candidate, data)
+                _check_row(task, spec, candidate, data, matrix.data.fit)
             block: Literal["pretext", "baseline", "labels"] = "pretext" if spec in matrix.tasks and task.trains else "baseline"
             rows.append(Row(spec, task, "labels" if task.uses_labels else block, found))
         except (SpecError, DataError) as error:
@@ -142,8 +145,10 @@ def rows_of(matrix: Matrix, data: Data) -> list[Row]:
     return rows
 
 
-def _check_row(task: type[Any], spec: TaskSpec, candidate: Candidate, data: Data) -> None:
+def _check_row(task: type[Any], spec: TaskSpec, candidate: Candidate, data: Data, fit: str) -> None:
     where = f"task {spec.row!r}"
+    if fit == "pad" and task.reads_borders:
+        raise DataError(f"{where}: the black bars of data.fit = 'pad' would give its answer away; allowed with it are 'crop' and 'squash'")
     if data.size < task.min_image_size:
         raise DataError(f"{where} needs images of at least {task.min_image_size} px, and these have {data.size}; set data.size")
     if task.trains and candidate.recipe.batch_size > len(data.pretrain):
@@ -191,6 +196,9 @@ def pretraining_spec(matrix: Matrix, data: Data, row: Row, candidate: Candidate,
     }
     if row.task.trains:
         spec |= {"recipe": candidate.recipe.model_dump(mode="json"), "steps": candidate.steps, "precision": matrix.precision}
+    if row.task.columns:
+        columns = {name: np.ascontiguousarray(data.pretrain.columns[name]) for name in sorted(row.task.columns)}
+        spec["columns"] = {name: hashlib.sha256(column.tobytes()).hexdigest()[:16] for name, column in columns.items()}
     return spec
 
 
@@ -200,14 +208,17 @@ def cell_of(
     """One cell with its id, its folder and the evaluations it needs."""
     spec = pretraining_spec(matrix, data, row, candidate, seed)
     cell_id = digest(spec)
-    planned = []
+    planned: list[PlannedEvaluation] = []
     for _, evaluator, options in evaluators:
         for labelled in data.evaluate:
-            asked = {
+            asked: dict[str, Any] = {
                 "evaluator": identity(EVALUATORS, evaluator.name), "options": options.model_dump(mode="json"), "pretraining": cell_id,
                 "data": {"train": labelled.train.fingerprint, "validation": labelled.validation.fingerprint, "test": labelled.test.fingerprint},
             }
-            planned.append(PlannedEvaluation(evaluator, options, labelled, asked, digest(asked)))
+            if evaluator.needs_training and matrix.precision != "auto":
+                asked["precision"] = matrix.precision  # a row that is not pretrained has it nowhere else
+            if digest(asked) not in {known.id for known in planned}:
+                planned.append(PlannedEvaluation(evaluator, options, labelled, asked, digest(asked)))
     folder = out / "cells" / safe_name(row.name) / f"{seed}-{cell_id[:8]}"
     return Cell(row, candidate, seed, spec, cell_id, folder, tuple(planned))
 
@@ -215,12 +226,11 @@ def cell_of(
 def as_matrix(value: Matrix | Mapping[str, Any] | str | Path, sets: tuple[str, ...] = ()) -> Matrix:
     """A Matrix from itself, plain data, a shipped name ("quick") or a YAML file."""
     from ssl_bench.matrices import find
-    from ssl_bench.spec import load_matrix
+    from ssl_bench.spec import load_matrix, with_settings
 
-    if isinstance(value, Matrix):
-        return value
-    if isinstance(value, Mapping):
-        return parse(Matrix, value, "matrix")
+    if isinstance(value, (Matrix, Mapping)):
+        data = value.model_dump(exclude_unset=True) if isinstance(value, Matrix) else dict(value)
+        return parse(Matrix, with_settings(data, sets), "matrix") if sets or not isinstance(value, Matrix) else value
     return load_matrix(find(str(value)), sets)
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from ssl_bench.cells import Workshop, build_task, pretraining_batches
-from ssl_bench.errors import SSLBenchError
+from ssl_bench.errors import DataError, SpecError
 from ssl_bench.fit import choose_precision, measure_cost
 from ssl_bench.matrix import Cell
 from ssl_bench.work import Work, read_pretraining
@@ -62,7 +62,7 @@ def plan(work: Work) -> Plan:
     for row in work.rows:
         cells = [cell for cell in todo if cell.row is row]
         training = [cell for cell in cells if row.task.trains and read_pretraining(cell) is None]
-        undecided = len(work.matrix.seeds) if len(row.candidates) > 1 and row.name not in work.winners else 0
+        undecided = len(work.matrix.seeds) if row in work.undecided() else 0
         candidate = row.candidates[0]
         passes = seconds = memory = None
         if training and (found := _cost_or_none(training[0], shop)) is not None:
@@ -106,7 +106,7 @@ def _cost_or_none(cell: Cell, shop: Workshop) -> tuple[float, float, int] | None
     """As ``_cost``; None for a task whose own code fails, which its cell will report. What the user can mend is raised at once."""
     try:
         return _cost(cell, shop)
-    except SSLBenchError:
+    except (SpecError, DataError):
         raise
     except Exception:
         return None

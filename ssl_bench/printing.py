@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from ssl_bench.errors import SpecError, did_you_mean
-from ssl_bench.records import EvaluationRecord, Failure, Pretraining, Run, read_record
+from ssl_bench.records import EvaluationRecord, Failure, Pretraining, Run, read_record, safe_name
 
 
 def duration(seconds: float) -> str:
@@ -35,8 +35,8 @@ def print_status(console: Console, folder: Path) -> None:
     for cell in record.cells:
         where = folder / cell.folder
         trained = (where / "pretrain.json").is_file()
-        found = sum((where / f"{e.evaluator}-{e.id}.json").is_file() for e in cell.evaluations)
-        if (where / "failed.json").is_file():
+        found = sum((where / f"{safe_name(e.evaluator)}-{e.id}.json").is_file() for e in cell.evaluations)
+        if (where / "failed.json").is_file() and not (trained and found == len(cell.evaluations)):
             state = "failed: " + read_record(where / "failed.json", Failure).message
         elif trained and found == len(cell.evaluations):
             state = "done"
@@ -76,7 +76,7 @@ def print_cell(console: Console, folder: Path, row: str, seed: int) -> None:
     )
     console.print(escape(f"  made: {trained.created} on {trained.environment.device}, {trained.environment.precision}, ssl_bench {trained.environment.code}"))
     for expected in cells[0].evaluations:
-        path = where / f"{expected.evaluator}-{expected.id}.json"
+        path = where / f"{safe_name(expected.evaluator)}-{expected.id}.json"
         if not path.is_file():
             console.print(escape(f"  {expected.evaluator} on {expected.data}: missing"))
             continue

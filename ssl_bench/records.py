@@ -28,7 +28,7 @@ SCHEMA = 1
 class Record(BaseModel):
     """Base of every file in a results folder."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", ser_json_inf_nan="constants")  # a value that is not finite must not make its record unreadable
     schema_version: int = SCHEMA
 
 

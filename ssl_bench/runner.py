@@ -18,10 +18,11 @@ from ssl_bench.cells import Examination, Workshop, has_weights, pretrain_cell
 from ssl_bench.environment import now
 from ssl_bench.errors import Interrupted, SSLBenchError
 from ssl_bench.fit import Progress
-from ssl_bench.matrix import Candidate, Cell, Row, as_matrix
+from ssl_bench.matrix import Candidate, Cell, Row, as_matrix, budget_images
 from ssl_bench.records import EvaluationRecord, Failure, Pretraining, write_record
 from ssl_bench.registry import load_plugin
 from ssl_bench.spec import Matrix
+from ssl_bench.tasks.base import LONG_RUN_STEPS
 from ssl_bench.work import Work, choose, prepare, read_evaluation, read_pretraining, seconds_before, write_run
 
 LOCK_POLL_SECONDS = 2.0
@@ -95,19 +96,19 @@ def _compute(cells: list[Cell], work: Work, shop: Workshop, observer: Observer, 
     """Divide the missing cells with whoever else works on the folder; come back to those others hold until they are done."""
     waiting = [cell for cell in cells if not work.done(cell, final)]
     total = len(waiting)
-    tried: set[str] = set()
+    tried: set[Path] = set()
     while waiting:
         held = []
         for cell in waiting:
             if shop.stop():
                 finished = total - sum(not work.done(cell, final) for cell in cells)
                 raise Interrupted(f"stopped; {finished} of {total} cells are finished, and the same command goes on from here")
-            if cell.id in tried or work.done(cell, final):
+            if cell.folder in tried or work.done(cell, final):
                 continue
             cell.folder.mkdir(parents=True, exist_ok=True)
             try:
                 with FileLock(cell.folder / ".lock", blocking=False):
-                    tried.add(cell.id)
+                    tried.add(cell.folder)
                     if not work.done(cell, final):
                         observer.cell_started(cell, len(tried), total)
                         _attempt(cell, work, shop, observer, final)
@@ -194,13 +195,17 @@ def smoke(matrix: Matrix | Mapping[str, Any] | str | Path, *, observer: Observer
     settings.pop("limit", None)
     settings.pop("val", None)
     whole = prepare(spec, **settings)
+    long = budget_images(spec, len(whole.data.pretrain)) // 256 >= LONG_RUN_STEPS
+    preset = spec.pretrain.preset if spec.pretrain.preset != "auto" else "paper" if long else "short"
     classes = max((len(e.train.classes) for e in whole.data.evaluate), default=10)
     batch = 32
     few = spec.data.limit.model_copy(update={"train": max(20 * classes, 4 * batch), "test": max(4 * classes, 64)})
     cut = spec.model_copy(
         update={
             "data": spec.data.model_copy(update={"limit": few}),
-            "pretrain": spec.pretrain.model_copy(update={"epochs": None, "images": 2 * batch, "monitor": 1, "batch_size": None}),
+            "pretrain": spec.pretrain.model_copy(
+                update={"epochs": None, "images": 2 * batch, "monitor": 1, "batch_size": None, "preset": preset}  # the recipe of the whole run
+            ),
             "tasks": tuple(_small_batch(row, batch) for row in spec.tasks), "baselines": tuple(_small_batch(row, batch) for row in spec.baselines),
         }
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -17,7 +18,7 @@ BASELINES = ("random", "pixels", "pca", "supervised")
 class Model(BaseModel):
     """Base of everything a user writes."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 M = TypeVar("M", bound=BaseModel)
@@ -63,6 +64,12 @@ class Recipe(Model):
     betas: tuple[float, float] = (0.9, 0.999)  #: adamw
     trust_coefficient: float = Field(default=0.001, gt=0)  #: lars
     clip_norm: float | None = Field(default=None, gt=0)  #: gradient norm
+
+    @model_validator(mode="after")
+    def _lars_decays(self) -> Recipe:
+        if self.optimizer == "lars" and self.weight_decay == 0:
+            raise ValueError("lars adapts only weights that decay, so weight_decay = 0 would make it plain SGD; give it a small value such as 1e-6")
+        return self
 
 
 class BackboneSpec(Model):
@@ -173,6 +180,13 @@ class TaskSpec(Model):
             value = value | {"row": options.pop("row"), "options": options}
         return {"row": value.get("task"), **value}
 
+    @field_validator("row")
+    @classmethod
+    def _printable(cls, value: str) -> str:
+        if not value or not value.isprintable() or "/" in value:
+            raise ValueError("a row's name is printable text without slashes (they separate RUN/ROW/SEED)")
+        return value
+
 
 class EvaluatorSpec(Model):
     """An evaluator and its options as written; validated against the evaluator."""
@@ -280,9 +294,15 @@ def load_matrix(path: str | Path, sets: tuple[str, ...] = ()) -> Matrix:
     data = read_yaml(file.read_text(encoding="utf-8"), str(path))
     if not isinstance(data, dict):
         raise SpecError(f"{path} holds {type(data).__name__}, not a matrix (keys: {', '.join(Matrix.model_fields)})")
+    return parse(Matrix, with_settings(data, sets), str(path))
+
+
+def with_settings(data: dict[str, Any], sets: tuple[str, ...]) -> dict[str, Any]:
+    """A matrix as written with ``key.path=value`` settings on top; the original stays as it was."""
+    data = copy.deepcopy(data)
     for setting in sets:
         _apply(data, setting)
-    return parse(Matrix, data, str(path))
+    return data
 
 
 def _apply(data: dict[str, Any], setting: str) -> None:

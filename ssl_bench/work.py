@@ -35,8 +35,11 @@ class Work:
     winners: dict[str, Candidate] = field(default_factory=dict)
 
     def candidate_cells(self, row: Row) -> list[Cell]:
-        """The cells that decide a choice: every candidate, first seed, headline evaluator only."""
-        headline = [e for e in self.evaluators if e[1].name == HEADLINE] or self.evaluators[:1]
+        """The cells that decide a choice: every candidate, first seed, and the one evaluator that decides (the linear probe where there is one)."""
+        able = [e for e in self.evaluators if e[1].accuracy and (row.task.trainable or not e[1].needs_training)]
+        headline = [e for e in able if e[1].name == HEADLINE] or able[:1]
+        if not headline:
+            raise SpecError(f"task {row.name!r} has options to choose between, and no evaluator that could choose; add `linear` to `evaluate`")
         return [cell_of(self.matrix, self.data, row, candidate, self.matrix.seeds[0], self.out, headline) for candidate in row.candidates]
 
     def cells(self) -> list[Cell]:
@@ -116,7 +119,7 @@ def prepare(
     if not smoke:
         for row in rows:
             if len(row.candidates) > 1:
-                choose(work, row)
+                choose(work, row, give_up=False)
     return work
 
 
@@ -134,14 +137,17 @@ def _refuse_newer(folder: Path) -> None:
         raise RecordError(f"{folder} is a file; --out needs a folder")
 
 
-def choose(work: Work, row: Row) -> dict[str, float]:
-    """Pick a row's candidate by the headline evaluator on validation, once all its candidates are judged; returns their scores."""
+def choose(work: Work, row: Row, give_up: bool = True) -> dict[str, float]:
+    """Pick a row's candidate by the headline evaluator on validation, once all its candidates are judged; returns their scores.
+
+    ``give_up``: leave candidates that failed out of the choice; otherwise they are left to be tried again.
+    """
     scores: dict[int, float] = {}
     for number, cell in enumerate(work.candidate_cells(row)):
         records = [read_evaluation(cell, planned) for planned in cell.evaluations[:1]]
         if records and records[0] is not None:
             scores[number] = validation_score(records[0])
-        elif not (cell.folder / "failed.json").is_file():
+        elif not give_up or not (cell.folder / "failed.json").is_file():
             return {}
     if not scores:
         return {}
@@ -151,16 +157,21 @@ def choose(work: Work, row: Row) -> dict[str, float]:
 
 
 def validation_score(record: EvaluationRecord) -> float:
-    """The number a choice is made by: best stage's top-1 on validation, else the evaluator's first validation number."""
-    validation = [m for m in record.measurements if m.split == "validation"]
-    best = [m.value for m in validation if m.best and m.metric == "top1" and m.labels == 1.0]
-    return best[0] if best else validation[0].value
+    """The number a choice is made by: best stage's top-1 on validation (largest share of labels, mean of its draws), else the first accuracy."""
+    validation = [m for m in record.measurements if m.split == "validation" and m.metric.startswith("top1")]
+    validation = [m for m in validation if m.metric not in ("top1_shuffled", "top1_chance")]
+    best = [m for m in validation if m.best and m.metric == "top1"] or validation[:1]
+    share = max(m.labels for m in best)
+    values = [m.value for m in best if m.labels == share]
+    return sum(values) / len(values)
 
 
 def write_run(work: Work, seconds: float) -> None:
     """Write run.json: what the table is made of, as far as it is decided."""
     matrix, data = work.matrix, work.data
     cells = work.cells()
+    for row in work.undecided():  # nothing to choose from: one of the failures stands for the row
+        cells += [cell for cell in work.candidate_cells(row) if (cell.folder / "failed.json").is_file()][:1]
     table = {cell.id for cell in cells}
     losers = [cell for row in work.rows if len(row.candidates) > 1 for cell in work.candidate_cells(row) if cell.id not in table]
     rows = [

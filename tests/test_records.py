@@ -46,6 +46,12 @@ def test_a_record_survives_a_failing_write(tmp_path: Path, monkeypatch: pytest.M
     assert read_record(path, Curve).value == [2.0]
 
 
+def test_a_value_that_is_not_finite_does_not_make_a_record_unreadable(tmp_path: Path) -> None:
+    write_record(tmp_path / "r.json", Curve(step=[1, 2], value=[float("nan"), float("inf")]))
+    found = read_record(tmp_path / "r.json", Curve).value
+    assert found[0] != found[0] and found[1] == float("inf")
+
+
 def test_newer_damaged_and_other_records_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "r.json"
     path.write_text(json.dumps({"schema_version": 99}))

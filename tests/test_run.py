@@ -146,6 +146,8 @@ def test_every_mistake_that_needs_no_training_comes_before_it(tmp_path: Path) ->
         ({"tasks": ["rotaton"]}, "did you mean 'rotation'"), ({"tasks": [{"rotation": {"pads": 3}}]}, "did you mean 'pad'"),
         ({"evaluate": ["lineer"]}, "did you mean 'linear'"), ({"evaluate": [{"knn": {"ks": [5]}}]}, "ks"),
         ({"pretrain": {"images": 96, "batch_size": 4096}}, "batch_size 4096 is larger than the 216 pretraining images"),
+        ({"data": {**TINY["data"], "fit": "pad"}}, "black bars of data.fit = 'pad'"), ({"precision": "fp8"}, "fp32"),
+        ({"tasks": [{"rotation": {"row": "a/b"}}]}, "without slashes"), ({"tasks": [{"rotation": {"learning_rate": float("inf")}}]}, "finite"),
         ({"data": "shaeps"}, "did you mean 'shapes'"), ({"tasks": [{"rotation": {"learning_rate": {"choose": [1]}}}]}, "at least two"),
         ({"evaluate": [{"finetune": {"labels": [0.001]}}]}, "class"),
     ):  # fmt: skip
@@ -276,6 +278,26 @@ def test_pretrain_and_evaluate_from_python(tmp_path: Path) -> None:
 
 
 def test_cells_are_addressed_by_row_and_seed(tmp_path: Path) -> None:
-    work = prepare(matrix(tasks=[{"rotation": {"row": "../evil <b>"}}]), tmp_path)
+    work = prepare(matrix(tasks=[{"rotation": {"row": ".. evil <b>"}}]), tmp_path)
     cell = cell_of(work.matrix, work.data, work.rows[0], work.rows[0].candidates[0], 0, tmp_path, work.evaluators)
     assert cell.folder.resolve().is_relative_to(tmp_path.resolve()) and ".." not in cell.folder.parts
+
+
+def test_a_choice_whose_candidates_all_fail_shows_as_failed(tmp_path: Path) -> None:
+    plugin = tmp_path / "failing.py"
+    plugin.write_text(FAILING.replace('"failing"', '"failing_too"'))
+    spec = matrix(tasks=[{"failing_too": {"learning_rate": {"choose": [1e-3, 1e-2]}}}], baselines=["random"])
+    results = ssl_bench.run(spec, tmp_path / "out", plugins=(plugin,))
+    assert len(results.failures) == 1 and "failed" in results.table().terminal(120)
+    with pytest.raises(SpecError, match="no evaluator that could choose"):
+        prepare(matrix(tasks=[{"rotation": {"learning_rate": {"choose": [1e-3, 1e-2]}}}], evaluate=["diagnostics"]), tmp_path / "other")
+
+
+def test_two_rows_of_equal_settings_are_both_there_after_one_run(tmp_path: Path) -> None:
+    spec = matrix(tasks=["rotation", {"rotation": {"row": "again"}}], baselines=[])
+    assert compute(spec, tmp_path).cells == ["rotation/0", "again/0"]
+    assert not compute(spec, tmp_path).cells
+
+
+def test_settings_apply_to_matrices_from_python_too(tmp_path: Path) -> None:
+    assert prepare(matrix(), tmp_path, sets=("seeds=[0, 1]",)).matrix.seeds == (0, 1)

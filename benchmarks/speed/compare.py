@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ssl_bench.backbones import Backbone
+from ssl_bench.backbones import Backbone, InputSpec
 from ssl_bench.data.batches import Batches
 from ssl_bench.data.images import ImageSet
 from ssl_bench.environment import device_name, versions
@@ -53,7 +53,7 @@ class Side:
         seed_everything(0)
         sample = Batches(images, 512, 0).batch(0).images
         setup = Setup(SIZE, 100, BATCH, IMAGES, 10 if task_class.uses_labels else None, lambda n: sample[:n])
-        backbone = task_class.build_backbone(lambda input="rgb", **_: Backbone(SPEC, SIZE), options)
+        backbone = task_class.build_backbone(lambda input="rgb", **_: Backbone(SPEC, SIZE, InputSpec(kind=input)), options)
         self.task = task_class(backbone, options, setup).train().to(memory_format=torch.channels_last)
         self.optimizer = build_optimizer(self.task.phase_parameters("main"), task_class.short_recipe(options, SIZE))
         self.batches = Batches(images, BATCH, 0, labels=task_class.uses_labels)
@@ -134,7 +134,7 @@ def lightlys(rounds: int) -> None:
         first, second = next(loader)
         side.learn(_as_views(side, torch.cat([first, second]).contiguous(memory_format=torch.channels_last)))
 
-    _serve(rounds, lambda: timed(step), lambda: timed(lambda: next(loader)))
+    _serve(rounds, lambda: timed(step), lambda: timed(lambda: next(loader)), drain=5)
 
 
 def _as_views(side: Side, both: torch.Tensor) -> Any:
@@ -142,28 +142,31 @@ def _as_views(side: Side, both: torch.Tensor) -> Any:
     return both if isinstance(side.ready, torch.Tensor) else type(side.ready)(both.chunk(len(side.ready)))
 
 
-def _serve(rounds: int, step: Any, views: Any) -> None:
+def _serve(rounds: int, step: Any, views: Any, drain: int = 0) -> None:
+    """Answer "step", "views" and "memory" lines; ``drain`` calls go untimed first, until what was prefetched while idle is used up."""
     for line in sys.stdin:
         kind = line.strip()
         if kind == "memory":
             print(_tree_memory(), flush=True)
         elif kind in ("step", "views"):
             call = step if kind == "step" else views
+            for _ in range(drain):
+                call()
             print(sum(call() for _ in range(rounds)) / rounds, flush=True)
 
 
 def _tree_memory() -> int:
-    """Peak bytes of this process and its children (proportional set size would hide what the copies cost at their peak)."""
+    """Bytes of this process and its children; pages that they share count once (proportional set size)."""
     import os
 
-    def peak(pid: int) -> int:
-        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-            if line.startswith("VmHWM"):
+    def share(pid: int) -> int:
+        for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+            if line.startswith("Pss:"):
                 return int(line.split()[1]) * 1024
         return 0
 
     children = Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children").read_text().split()
-    return peak(os.getpid()) + sum(peak(int(child)) for child in children)
+    return share(os.getpid()) + sum(share(int(child)) for child in children)
 
 
 def beside_lightly(rounds: int) -> dict[str, Any]:
@@ -172,12 +175,13 @@ def beside_lightly(rounds: int) -> dict[str, Any]:
     for name in workers:
         _ask(workers[name], "step"), _ask(workers[name], "views")
     found: dict[str, list[float]] = {}
+    memory = dict.fromkeys(workers, 0.0)
     for _ in range(rounds):
         for kind in ("step", "views"):
             for name, worker in workers.items():
                 found.setdefault(f"{kind} {name}", []).append(_ask(worker, kind))
+                memory[name] = max(memory[name], _ask(worker, "memory"))
                 time.sleep(1.0 if name == "lightly" else 0.0)  # let its workers refill their queue and fall idle before the other side runs
-    memory = {name: _ask(worker, "memory") for name, worker in workers.items()}
     for worker in workers.values():
         worker.terminate()
     result = {

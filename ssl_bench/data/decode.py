@@ -54,7 +54,7 @@ def decode(stored: Stored, size: int, fit: Fit = "crop") -> tuple[np.ndarray, tu
             image.draft(None, (2 * size, 2 * size))
         upright = ImageOps.exif_transpose(image) if turn > 1 else image
         return np.asarray(_square(_rgb(upright), size, fit)), (width, height)
-    except UnreadableImage:
+    except (UnreadableImage, MemoryError):  # memory says nothing about the image
         raise
     except OSError as error:
         if error.errno is not None and not isinstance(stored, bytes):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -58,7 +58,7 @@ def read_folder(folder: Path) -> tuple[dict[str, FolderSplit], list[str]]:
     ``train/`` beside ``test/`` or ``val/`` (each with class folders, or without labels); else at least two class folders and no
     image beside them; else any tree, without labels.
 
-    Raises DataError when there is no image.
+    Raises DataError when there is no image, or when all folders are named like a test or validation split.
     """
     children = {child.name.lower(): child for child in sorted(folder.iterdir()) if child.is_dir()}
     notes: list[str] = []
@@ -71,6 +71,11 @@ def read_folder(folder: Path) -> tuple[dict[str, FolderSplit], list[str]]:
         for split, found in splits.items():
             if not found.files:
                 raise DataError(f"{folder}: the {split} folder holds no image ({_allowed()})")
+    elif lone := _only_held_out(children):
+        raise DataError(
+            f"{folder} holds {', '.join(lone)} but no train folder; add train/ beside it, or if these are classes, list the files and "
+            "their labels in a csv (labels:)"
+        )
     else:
         splits["train"] = _read_classes(folder, least=2)
         if splits["train"].labels is not None:
@@ -78,6 +83,12 @@ def read_folder(folder: Path) -> tuple[dict[str, FolderSplit], list[str]]:
     if not splits["train"].files:
         raise DataError(f"{folder} holds no image ({_allowed()})")
     return splits, notes
+
+
+def _only_held_out(children: Mapping[str, Path]) -> list[str]:
+    """The names of the folders when every one is a test or validation split, else nothing."""
+    visible = {name: child for name, child in children.items() if not name.startswith(".") and name != "__macosx"}
+    return [f"{child.name}/" for child in visible.values()] if set(visible) <= {*_TEST, *_VALIDATION} else []
 
 
 def _read_classes(folder: Path, least: int) -> FolderSplit:

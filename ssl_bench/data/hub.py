@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,9 @@ _SPLITS = {
     "train": "train", "training": "train", "test": "test", "testing": "test",
     "validation": "validation", "valid": "validation", "val": "validation", "dev": "validation",
 }
-_FILE = re.compile(r"^(?P<split>[A-Za-z]+)(?:[-_.].*)?\.parquet$")
+# train.parquet, train_0.parquet, train.0.parquet, train-00000-of-00002.parquet, train-00000-of-00002-0123456789abcdef.parquet
+_FILE = re.compile(r"^(?P<split>[A-Za-z]+)(?:[-_.]\d+(?:-of-\d+)?(?:-[0-9a-f]{8,})?)?\.parquet$")
+_LIKE_A_SPLIT = re.compile(rf"^(?:{'|'.join(_SPLITS)})(?![A-Za-z])", re.IGNORECASE)
 _IMAGE_COLUMNS = ("image", "img")
 _LABEL_COLUMNS = ("label", "labels", "fine_label", "target", "class")
 
@@ -27,7 +30,8 @@ _LABEL_COLUMNS = ("label", "labels", "fine_label", "target", "class")
 def find_files(path: Path) -> dict[str, list[Path]]:
     """Split ("train", "test", "validation") to its Parquet files in order; empty when ``path`` holds none.
 
-    A single file, or files whose names begin with no split, are the train split.
+    A single file, or files whose names begin with no split, are the train split. A file whose name only begins like a split
+    ("train_small-00000-of-00001.parquet") belongs to none; see ``unused_files``.
     """
     if path.is_file():
         return {"train": [path]} if path.suffix == ".parquet" else {}
@@ -43,7 +47,17 @@ def find_files(path: Path) -> dict[str, list[Path]]:
                 found.setdefault(split, []).extend(files)
         if found or others:
             break
-    return found or ({"train": others} if others else {})
+    if not found and others and not any(_LIKE_A_SPLIT.match(file.name) for file in others):
+        return {"train": others}
+    return found
+
+
+def unused_files(path: Path, files: Mapping[str, Sequence[Path]]) -> list[Path]:
+    """Parquet files where ``find_files`` looks that are in none of the splits it found."""
+    if path.is_file():
+        return []
+    used = {file for split in files.values() for file in split}
+    return [file for folder in (path, path / "data") for file in sorted(folder.glob("*.parquet")) if file not in used]
 
 
 class ParquetReader:
@@ -103,10 +117,22 @@ class ParquetReader:
         except (KeyError, ValueError, TypeError):
             return {}
 
+    @cached_property
+    def _label_column(self) -> str | None:
+        named = [name for name, feature in self._features.items() if isinstance(feature, dict) and feature.get("_type") == "ClassLabel"]
+        return next((name for name in (*_LABEL_COLUMNS, *named) if name in self.schema.names), None)
+
+    @property
+    def text_labels(self) -> bool:
+        """Whether labels are names, numbered by those that this split happens to have, and not numbers of a fixed list."""
+        import pyarrow as pa
+
+        kind = None if self._label_column is None else self.schema.field(self._label_column).type
+        return kind is not None and (pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_dictionary(kind))
+
     def labels(self) -> tuple[np.ndarray, tuple[str, ...]] | None:
         """int64 [N] (-1 where a row has none) and the class names; None without a label column."""
-        named = [name for name, feature in self._features.items() if isinstance(feature, dict) and feature.get("_type") == "ClassLabel"]
-        column = next((name for name in (*_LABEL_COLUMNS, *named) if name in self.schema.names), None)
+        column = self._label_column
         if column is None:
             return None
         import pyarrow as pa
@@ -120,7 +146,7 @@ class ParquetReader:
             if names is not None and highest >= len(names):
                 raise DataError(f"{self.files[0]}: label {highest} has no class name; the metadata names {len(names)} classes")
             return numbers, tuple(map(str, names)) if names is not None else tuple(str(n) for n in range(highest + 1))
-        if pa.types.is_string(values.type) or pa.types.is_large_string(values.type) or pa.types.is_dictionary(values.type):
+        if self.text_labels:
             words = [None if value is None else str(value) for value in values.to_pylist()]
             known = tuple(sorted({word for word in words if word is not None}))
             number = {word: at for at, word in enumerate(known)}
@@ -137,7 +163,31 @@ class ParquetReader:
         return pa.chunked_array(chunks, self.schema.field(name).type).combine_chunks()
 
     def content(self, cache: Path, progress: Progress) -> str:
-        return content_of(self.files, cache, progress, self.files[0].parent.name)
+        """Over the Parquet files and the image files that rows without bytes name, and over which of those are missing."""
+        own = content_of(self.files, cache, progress, self.files[0].parent.name)
+        if not self._links:
+            return own
+        there = [link.is_file() for link in self._links]
+        linked = content_of([link for link, found in zip(self._links, there, strict=True) if found], cache, progress, "linked image files")
+        return hashlib.sha256(f"{own} {linked} ".encode() + bytes(there)).hexdigest()
+
+    @cached_property
+    def _links(self) -> list[Path]:
+        """The image files that are named instead of stored, in the order of their rows."""
+        import pyarrow as pa
+
+        kind = self.schema.field(self.image_column).type
+        if not pa.types.is_struct(kind) or kind.get_field_index("path") < 0:
+            return []
+        found: list[Path] = []
+        for _, part, group in self._groups:
+            if _all_stored(self._parts[part].metadata.row_group(group), f"{self.image_column}.bytes"):
+                continue  # spares reading every image once more
+            for batch in self._parts[part].iter_batches(256, row_groups=[group], columns=[self.image_column]):
+                values = batch.column(0)
+                bare = values.filter(values.field("bytes").is_null())
+                found.extend(self.files[part].parent / path for path in bare.field("path").to_pylist() if path)
+        return found
 
     def items(self, stretches: Sequence[tuple[int, int]]) -> Iterator[list[Stored]]:
         waiting = iter(stretches)
@@ -177,14 +227,26 @@ def _stored(values: Any, folder: Path) -> list[Stored]:
     for value in values.to_pylist():
         if isinstance(value, dict):
             path = value.get("path")
-            value = value.get("bytes") or (folder / path if path and (folder / path).is_file() else None)
+            value = value.get("bytes")
+            if value is None and path and (folder / path).is_file():
+                value = folder / path
         found.append(value if value is not None else b"")
     return found
 
 
+def _all_stored(group: Any, column: str) -> bool:
+    """Whether the file's own statistics say that no row of a row group lacks ``column``."""
+    for at in range(group.num_columns):
+        chunk = group.column(at)
+        if chunk.path_in_schema == column:
+            statistics = chunk.statistics
+            return statistics is not None and statistics.has_null_count and statistics.null_count == 0
+    return False
+
+
 def _check_complete(files: Sequence[Path]) -> None:
     """The hub numbers a split's files "-00001-of-00004"; one that is missing would silently make the set smaller."""
-    numbered = [match for file in files if (match := re.search(r"-(\d{5})-of-(\d{5})\.parquet$", file.name))]
+    numbered = [match for file in files if (match := re.search(r"-(\d{5})-of-(\d{5})(?:-[0-9a-f]+)?\.parquet$", file.name))]
     for total in {int(match[2]) for match in numbered}:
         have = {int(match[1]) for match in numbered if int(match[2]) == total}
         if len(missing := sorted(set(range(total)) - have)):

@@ -60,3 +60,22 @@ class ImageSet:
         import hashlib
 
         return hashlib.sha256(self.fingerprint.encode() + np.ascontiguousarray(positions).tobytes()).hexdigest()[:32]
+
+
+def is_grey(images: ImageSet, sample: int = 256) -> bool:
+    """Whether the images show no colour, judged on an evenly spaced sample.
+
+    A few levels between the channels are compression, not colour: an image counts as coloured when over 1 % of its pixels differ by
+    more than 8 levels between channels, a set as grey when under 1 % of the sample is coloured.
+    """
+    shown = evenly_spaced(len(images), sample)
+    coloured = 0
+    for part in np.array_split(shown, -(-len(shown) // 64) or 1):  # large images would not all fit into memory
+        pixels = images.pixels[images.rows[part]]
+        coloured += int((((pixels.max(-1) - pixels.min(-1)) > 8).mean((1, 2)) > 0.01).sum())
+    return coloured < 0.01 * len(shown)
+
+
+def evenly_spaced(count: int, most: int) -> np.ndarray:
+    """Positions int64 [at most ``most``] from first to last of ``count``."""
+    return np.unique(np.linspace(0, count - 1, min(count, most)).astype(np.int64))

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from ssl_bench.data.content import Progress, silent
-from ssl_bench.data.images import ImageSet
+from ssl_bench.data.images import ImageSet, evenly_spaced
 from ssl_bench.data.packing import Pack, is_packed, pack
 from ssl_bench.data.planning import Plan, plan_evaluation, plan_pretraining
 from ssl_bench.data.readers import Places, RawSplit, Source, Subset
@@ -18,7 +18,7 @@ from ssl_bench.data.sources import cache_folder, data_root, list_sources, open_s
 from ssl_bench.errors import DataError
 from ssl_bench.spec import DataSpec, SourceSpec
 
-__all__ = ["Data", "Labelled", "is_grey", "list_sources", "load"]
+__all__ = ["Data", "Labelled", "list_sources", "load"]
 
 _STATISTICS_IMAGES = 5_000
 _STATISTICS_BYTES = 150_000_000
@@ -89,23 +89,13 @@ def load(
         name = sources[one].name
         if sum(sources[other].name == name for other in spec.evaluate) > 1:
             name = f"{name} ({one.source})"
+        _note_repeated(name, *(packed[one, role][1] for role in ("train", "validation", "test")), notes=notes)
         labelled.append(Labelled(name, **{role: replace(found, name=name) for role, found in sets.items()}))
     pretrain, hashes = packed[spec.pretrain, "train"]
     judged = [packed[one, role][1] for one in spec.evaluate if one != spec.pretrain for role in ("validation", "test")]
     pretrain = _without(pretrain, hashes, judged, notes)
     mean, std = _statistics(pretrain)
     return Data(pretrain, tuple(labelled), size, mean, std, notes)
-
-
-def is_grey(images: ImageSet, sample: int = 256) -> bool:
-    """Whether the images show no colour, judged on an evenly spaced sample.
-
-    A few levels between the channels are compression, not colour: an image counts as coloured when over 1 % of its pixels differ by
-    more than 8 levels between channels, a set as grey when under 1 % of the sample is coloured.
-    """
-    pixels = images.pixels[images.rows[_spread(len(images), sample)]].astype(np.int16)
-    coloured = ((pixels.max(-1) - pixels.min(-1)) > 8).mean((1, 2)) > 0.01
-    return bool(coloured.mean() < 0.01)
 
 
 def _root(given: Path | str | None) -> Path | None:
@@ -209,6 +199,13 @@ def _fingerprint(size: int, hashes: np.ndarray, labels: np.ndarray | None) -> st
     return found.hexdigest()[:32]
 
 
+def _note_repeated(name: str, train: np.ndarray, *judged: np.ndarray, notes: list[str]) -> None:
+    """Say how many training images are validated or tested on too, found by equal pixels."""
+    seen = {bytes(row) for found in judged for row in found}
+    if repeated := sum(bytes(row) in seen for row in train):
+        notes.append(f"{name}: {repeated:,} training images are also validation or test images, pixel for pixel")
+
+
 def _without(images: ImageSet, hashes: np.ndarray, judged: Sequence[np.ndarray], notes: list[str]) -> ImageSet:
     """The pretraining images without those that another source validates or tests on, found by equal pixels."""
     if not judged:
@@ -232,14 +229,10 @@ def _statistics(images: ImageSet) -> tuple[tuple[float, float, float], tuple[flo
     """Mean and standard deviation of each channel, exactly, over an evenly spaced sample."""
     most = max(1, min(_STATISTICS_IMAGES, _STATISTICS_BYTES // (images.size**2 * 3)))
     counts = np.zeros((3, 256), np.int64)
-    for rows in np.array_split(images.rows[_spread(len(images), most)], max(1, most // 100)):
+    for rows in np.array_split(images.rows[evenly_spaced(len(images), most)], max(1, most // 100)):
         pixels = images.pixels[rows]
         counts += np.stack([np.bincount(pixels[..., channel].ravel(), minlength=256) for channel in range(3)])
     levels = np.arange(256) / 255
     mean = counts @ levels / counts.sum(1)
     std = np.sqrt(np.maximum(counts @ levels**2 / counts.sum(1) - mean**2, 0))
     return (float(mean[0]), float(mean[1]), float(mean[2])), (float(std[0]), float(std[1]), float(std[2]))
-
-
-def _spread(count: int, most: int) -> np.ndarray:
-    return np.unique(np.linspace(0, count - 1, min(count, most)).astype(np.int64))

@@ -27,7 +27,7 @@ from typing import Any, BinaryIO
 import filelock
 import numpy as np
 import PIL
-from PIL import ImageFile
+from PIL import Image, ImageFile
 
 from ssl_bench.data import decode as decoding
 from ssl_bench.data.content import Progress, silent, workers, write_atomically
@@ -137,17 +137,23 @@ def _open(folder: Path, shape: tuple[int, ...]) -> Pack | None:
         pixels = np.load(folder / "pixels.npy", mmap_mode="r", allow_pickle=False)
         hashes = np.load(folder / "hashes.npy", allow_pickle=False)
         unreadable = {int(position): str(reason) for position, reason in meta["unreadable"].items()}
-        resampled, pillow = int(meta["resampled"]), meta["pillow"]
+        resampled, decoders = int(meta["resampled"]), meta.get("decoders")
     except (OSError, ValueError, KeyError, AttributeError, TypeError):
         return None
     if pixels.shape != shape or pixels.dtype != np.uint8 or hashes.shape != (shape[0], _HASH_BYTES):
         return None
-    if unreadable and pillow != PIL.__version__:
-        return None  # another version may read them
+    if unreadable and decoders != _decoders():
+        return None  # another version or a plugin may read them
     spots = np.unique(np.linspace(0, shape[0] - 1, _SPOT_CHECKS).astype(int))
     if not np.array_equal(_hashes(pixels[spots], [int(spot) in unreadable for spot in spots]), hashes[spots]):
         return None
     return Pack(pixels, hashes, unreadable, resampled)
+
+
+def _decoders() -> str:
+    """What decides which images are readable: PIL's version and the formats that it and its plugins open."""
+    extensions = sorted(Image.registered_extensions())  # this also loads PIL's own plugins, which fill OPEN
+    return hashlib.sha256(json.dumps([PIL.__version__, extensions, sorted(Image.OPEN)]).encode()).hexdigest()[:32]
 
 
 def _write(reader: Reader, folder: Path, shape: tuple[int, ...], fit: Fit, what: str, uniform: bool, progress: Progress) -> None:
@@ -179,6 +185,7 @@ def _write(reader: Reader, folder: Path, shape: tuple[int, ...], fit: Fit, what:
             part.flush()  # before its journal line, so that a line never speaks of bytes that a kill took away
             hashes[chunk.start : chunk.start + len(chunk.hashes)] = chunk.hashes
             note = {"start": chunk.start, "digest": _digest(chunk.hashes), "unreadable": chunk.unreadable, "resampled": chunk.resampled}
+            note["decoders"] = _decoders()
             notes[chunk.start] = note
             journal.write(json.dumps(note).encode() + b"\n")
             journal.flush()
@@ -192,7 +199,7 @@ def _write(reader: Reader, folder: Path, shape: tuple[int, ...], fit: Fit, what:
         os.fsync(stream.fileno())
     unreadable = {position: reason for note in notes.values() for position, reason in note["unreadable"].items()}
     resampled = sum(note["resampled"] for note in notes.values())
-    meta = {"what": what, "unreadable": unreadable, "resampled": resampled, "pillow": PIL.__version__}
+    meta = {"what": what, "unreadable": unreadable, "resampled": resampled, "decoders": _decoders()}
     write_atomically(folder / "meta.json", json.dumps(meta).encode())
     (folder / "journal.part").unlink()
 
@@ -249,6 +256,8 @@ def _journalled(journal: BinaryIO) -> Iterator[dict[str, Any]]:
             note = json.loads(line)
             unreadable = {int(position): str(reason) for position, reason in note["unreadable"].items()}
             start, digest, resampled = int(note["start"]), str(note["digest"]), int(note["resampled"])
+            if unreadable and note.get("decoders") != _decoders():
+                continue
             yield {"start": start, "digest": digest, "resampled": resampled, "unreadable": unreadable}
         except (ValueError, KeyError, TypeError, AttributeError):
             continue

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ssl_bench.data import splits
-from ssl_bench.data.readers import Source
+from ssl_bench.data.readers import RawSplit, Source
 from ssl_bench.errors import DataError
 from ssl_bench.spec import DataSpec, SourceSpec
 
@@ -27,7 +27,8 @@ class Plan:
 def plan_evaluation(one: SourceSpec, source: Source, spec: DataSpec, notes: list[str]) -> Plan:
     """Splits of a labelled source, from labels and groups alone."""
     train, name = source.splits["train"], source.name
-    testing = next((split for split in ("test", "validation") if split in source.splits), None)
+    own_splits = [split for split in ("test", "validation") if split in source.splits]
+    testing = next((split for split in own_splits if _any_label(source.splits[split])), own_splits[0] if own_splits else None)
     for split in ["train"] if testing is None else ["train", testing]:
         raw = source.splits[split]
         if raw.labels is None:
@@ -48,7 +49,8 @@ def plan_evaluation(one: SourceSpec, source: Source, spec: DataSpec, notes: list
             "from train"
         )
     if testing == "validation":
-        notes.append(f"{name}: has no test split; its validation split is the test split here")
+        lack = "the images of its test split have no labels" if "test" in source.splits else "has no test split"
+        notes.append(f"{name}: {lack}; its validation split is the test split here")
     labels: dict[str, np.ndarray | None] = {"train": train.labels}
     if testing is not None:
         test = source.splits[testing]
@@ -77,6 +79,10 @@ def plan_evaluation(one: SourceSpec, source: Source, spec: DataSpec, notes: list
         raise DataError(f"{name}: {len(kept)} training images are too few to hold any back for validation; every class needs two or more")
     roles = {"train": ("train", kept[train_at]), "validation": ("train", kept[validation_at]), "test": (testing, tested)}
     return Plan(source, classes, roles, labels)
+
+
+def _any_label(split: RawSplit) -> bool:
+    return split.labels is not None and bool((split.labels >= 0).any())
 
 
 def plan_pretraining(one: SourceSpec, source: Source, spec: DataSpec, notes: list[str]) -> Plan:

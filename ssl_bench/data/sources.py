@@ -12,7 +12,7 @@ import numpy as np
 
 from ssl_bench.data import folders, torchvision_sets
 from ssl_bench.data.decode import open_image, upright_size
-from ssl_bench.data.hub import ParquetReader, find_files
+from ssl_bench.data.hub import ParquetReader, find_files, unused_files
 from ssl_bench.data.readers import Places, RawSplit, Source
 from ssl_bench.data.shapes_source import open_shapes
 from ssl_bench.errors import DataError, did_you_mean
@@ -21,6 +21,7 @@ from ssl_bench.spec import SourceSpec
 _LOSSLESS = frozenset(["cifar10", "cifar100", "mnist", "fashionmnist", "kmnist", "qmnist", "svhn", "stl10", "usps", "semeion", "pcam"])
 _CLASSES = {"cifar10": 10, "cifar100": 100, "imagenet": 1000, "imagenette": 10, "mnist": 10, "svhn": 10, "stl10": 10, "fashionmnist": 10}
 _PROBES = 256
+_SHOWN = 20
 
 
 def list_sources() -> list[tuple[str, str]]:
@@ -93,6 +94,12 @@ def _folder(path: str, spec: SourceSpec, places: Places, title: str | None = Non
 
 def _parquet(path: Path, group: str | None, title: str) -> Source:
     files = find_files(path)
+    unused = [str(file.relative_to(path)) for file in unused_files(path, files)]
+    if not files and unused:
+        raise DataError(
+            f"{path}: it is not clear which split its Parquet files are; the names must be like train.parquet, train_0.parquet or "
+            f"train-00000-of-00001.parquet, and they are {', '.join(unused[:_SHOWN])}; rename one, or name one file as parquet:FILE"
+        )
     if not files:
         raise DataError(
             f"{path} holds no Parquet files; looked for train-*.parquet, test-*.parquet, validation-*.parquet, also in "
@@ -101,7 +108,7 @@ def _parquet(path: Path, group: str | None, title: str) -> Source:
     if "train" not in files:
         raise DataError(
             f"{path} has no train split; its Parquet files: "
-            f"{', '.join(sorted(file.name for found in files.values() for file in found)[:20])}"
+            f"{', '.join(sorted(file.name for found in files.values() for file in found)[:_SHOWN])}"
         )
     readers = {split: ParquetReader(found) for split, found in files.items()}
     for reader in readers.values():
@@ -110,6 +117,8 @@ def _parquet(path: Path, group: str | None, title: str) -> Source:
     if empty:
         raise DataError(f"{path}: the {empty[0]} split has no rows")
     labelled = {split: reader.labels() for split, reader in readers.items()}
+    if all(reader.text_labels for split, reader in readers.items() if labelled[split] is not None):
+        labelled = _numbered_together(labelled)
     names = {split: found[1] for split, found in labelled.items() if found is not None}
     classes = names.get("train", ())
     for split, own in names.items():
@@ -127,7 +136,20 @@ def _parquet(path: Path, group: str | None, title: str) -> Source:
     for split, reader in readers.items():
         found = labelled[split]
         splits[split] = RawSplit(reader, None if found is None else found[0], groups[split])
-    return Source(title, classes, splits)
+    notes = (f"{path}: {len(unused):,} Parquet files of no known split are not used: {', '.join(unused[:_SHOWN])}",) if unused else ()
+    return Source(title, classes, splits, notes=notes)
+
+
+def _numbered_together(
+    labelled: Mapping[str, tuple[np.ndarray, tuple[str, ...]] | None],
+) -> dict[str, tuple[np.ndarray, tuple[str, ...]] | None]:
+    """Labels that each split numbered by its own names, numbered by the names of all splits; -1 stays."""
+    classes = tuple(sorted({name for found in labelled.values() if found is not None for name in found[1]}))
+    number = {name: at for at, name in enumerate(classes)}
+    together: dict[str, tuple[np.ndarray, tuple[str, ...]] | None] = {}
+    for split, found in labelled.items():  # the last entry of the table is what -1 looks up
+        together[split] = None if found is None else (np.array([*(number[name] for name in found[1]), -1], np.int64)[found[0]], classes)
+    return together
 
 
 def _difference(one: Sequence[str], other: Sequence[str]) -> str:

@@ -164,7 +164,7 @@ def _open_splits(
     make: Any, name: str, root: Path, download: bool, variant: dict[str, Any], extra_split: str,
 ) -> dict[str, TorchvisionReader]:
     parameters = inspect.signature(make.__init__).parameters
-    given = {**variant, **({"download": download} if "download" in parameters else {})}
+    given = {**variant, **({"download": download} if _takes(make, "download") else {})}
     title = SETS[name][1]
     if "train" in parameters and "split" not in parameters:
         if extra_split:
@@ -185,6 +185,18 @@ def _open_splits(
                 if extra_split:
                     raise DataError(f"{name} has no split {extra_split!r}: {_first_line(error)}") from None
     return found
+
+
+def _takes(make: Any, name: str) -> bool:
+    """Whether a class takes the argument ``name``, itself or through ``**kwargs`` from a base class (as QMNIST from MNIST)."""
+    for base in make.__mro__:
+        if "__init__" in vars(base):
+            parameters = inspect.signature(base.__init__).parameters
+            if name in parameters:
+                return True
+            if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
+                return False
+    return False
 
 
 def _pixels(value: Any, count: int) -> np.ndarray | None:

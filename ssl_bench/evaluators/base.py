@@ -98,6 +98,7 @@ class Evaluator:
     protocol: ClassVar[str]  #: printed under the table, such as "linear-lbfgs"
     version: ClassVar[int] = 1
     Options: ClassVar[type[EvaluatorOptions]] = EvaluatorOptions
+    accuracy: ClassVar[bool] = True  #: False: gives no accuracy on validation, so that nothing can be chosen by it
     needs_training: ClassVar[bool] = False  #: True: asks the backbone to train; representations that cannot are left out ("-")
 
     def __init__(self, options: Any) -> None:

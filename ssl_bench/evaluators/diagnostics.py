@@ -33,6 +33,7 @@ class Diagnostics(Evaluator):
     """
 
     name: ClassVar[str] = "diagnostics"
+    accuracy: ClassVar[bool] = False
     protocol: ClassVar[str] = "diagnostics"
     version: ClassVar[int] = 1
     Options: ClassVar[type[EvaluatorOptions]] = DiagnosticsOptions

@@ -124,7 +124,7 @@ class _Stage:
         self.both = torch.cat((train, validation)).sub_(self.mean).mul_(self.scale)
         self.train, self.validation = self.both[: self.count], self.both[self.count :]
         self.labels = torch.cat((label_tensor(subject.train, train.device), label_tensor(subject.validation, train.device)))
-        self.penalty = STRONGEST
+        self.penalty = (STRONGEST * WEAKEST) ** 0.5  # of the control on shuffled labels, until a strength is chosen
 
     def all_labels(self) -> _Found:
         """Chosen on validation; the test number is of a fit on train + validation."""

@@ -201,7 +201,8 @@ def _compare(results: Results, data: str, column: Column, lines: list[Line]) -> 
         if x is not None and y is not None and x.shape == y.shape and x.shape[1] > 1:
             compared.append((other, compare_crossed(x, y)))
         else:
-            compared.append((other, compare_seeds([a[s] for s in seeds], [b[s] for s in seeds])))
+            n = min(best.cells[column.key].images, other.cells[column.key].images)
+            compared.append((other, compare_seeds([a[s] for s in seeds], [b[s] for s in seeds], n)))
     found = []
     for (other, c), p in zip(compared, holm([c.p for _, c in compared]), strict=True):
         found.append(PairwiseResult(column.key, best.row, other.row, c.difference, c.low, c.high, c.p, p, c.seeds, c.images))

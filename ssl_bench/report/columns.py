@@ -52,9 +52,10 @@ def columns_of(results: Results, data: str, num_classes: int, wide: bool) -> lis
 
 def _linear(own: pd.DataFrame, evaluator: str, count: str, split: str, top5: bool, wide: bool) -> list[Column]:
     shares = sorted(set(own["labels"])) or [1.0]
+    group = f"linear probe{count}" + (f", {100 * shares[-1]:g} % of the labels" if shares[-1] != 1 else "")
 
     def column(stage: str, title: str, metric: str = "top1") -> Column:
-        return Column(f"{evaluator} {metric} {stage}", f"linear probe{count}", title, evaluator, metric, stage, shares[-1], split)
+        return Column(f"{evaluator} {metric} {stage}", group, title, evaluator, metric, stage, shares[-1], split)
 
     found = [column("best", "best stage"), column("pooled", "last stage")]
     if top5:

@@ -96,9 +96,16 @@ def _labels(results: Results) -> dict[str, str]:
 
 
 def _linear(results: Results, data: str) -> pd.DataFrame:
+    """Top-1 of the linear probe with the largest share of the labels: accuracies with few labels are not averaged into it."""
     frame = results.frame
     own = frame[(frame["data"] == data) & (frame["evaluator"] == "linear") & (frame["variant"] == "")]
-    return own[(own["metric"] == "top1") & (own["split"] == results.split)]
+    own = own[(own["metric"] == "top1") & (own["split"] == results.split)]
+    return own[own["labels"] == own["labels"].max()]
+
+
+def _share(own: pd.DataFrame) -> str:
+    share = float(own["labels"].max())
+    return f", {100 * share:g} % of the labels" if share != 1 else ""
 
 
 def _split(results: Results) -> str:
@@ -114,7 +121,8 @@ def stages_figure(results: Results, data: str) -> Figure | None:
     if own.empty:
         return None
     own = own.assign(pooled=own["stage"] == "pooled")
-    mean = own.groupby(["row", "stage"])["value"].mean().unstack()
+    # Draws are averaged within a seed first.
+    mean = own.groupby(["row", "stage", "seed"])["value"].mean().groupby(["row", "stage"]).mean().unstack()
     chosen = own.groupby(["row", "stage"])["best"].mean().unstack()
     stages = sorted(mean.columns, key=lambda stage: (stage == "pooled", int(re.sub(r"\D", "", stage) or 0)))
     order = {row.row: ("pretext", "baseline", "labels").index(row.block) for row in results.run.rows}
@@ -144,7 +152,7 @@ def stages_figure(results: Results, data: str) -> Figure | None:
         if order[rows[y]] != order[rows[y - 1]]:
             ax.axhline(y - 0.5, color="white", linewidth=4)
     figure.colorbar(image, ax=ax, pad=0.02).outline.set_visible(False)  # type: ignore[operator]
-    ax.set_title(f"Linear probe by stage: {_short(data)}, top-1 in %, {_split(results)}")
+    ax.set_title(f"Linear probe by stage: {_short(data)}{_share(own)}, top-1 in %, {_split(results)}")
     ax.set_xlabel("stage of the network; framed: chosen on validation")
     return figure
 
@@ -215,7 +223,7 @@ def cost_figure(results: Results, data: str) -> Figure | None:
     cost = results.pretraining
     if own.empty or cost.empty:
         return None
-    points = own.groupby("row")["value"].agg(["mean", "min", "max"]) * 100
+    points = own.groupby(["row", "seed"])["value"].mean().groupby("row").agg(["mean", "min", "max"]) * 100
     means = cost.groupby("row")[["flops", "seconds", "steps"]].mean()
     points = points.join(means, how="left")
     trained = points[points["steps"].fillna(0) > 0]
@@ -251,7 +259,7 @@ def cost_figure(results: Results, data: str) -> Figure | None:
         ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}" if value >= 1 else f"{value:.2g}"))
         ax.xaxis.set_minor_formatter(NullFormatter())
         ax.set_xlabel(title)
-    axes[0][0].set_ylabel(f"linear probe, best stage: top-1 in %, {_split(results)}")
+    axes[0][0].set_ylabel(f"linear probe, best stage{_share(own)}: top-1 in %, {_split(results)}")
     bars = " (bars: lowest and highest seed)" if len(results.run.seeds) > 1 else ""
     axes[0][0].set_title(f"{_short(data)}: accuracy against cost{bars}")
     handles, labels = axes[0][0].get_legend_handles_labels()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 from scipy import stats
@@ -13,6 +14,9 @@ from ssl_bench.records import Environment
 from ssl_bench.report.frame import Results
 from ssl_bench.report.statistics import sampling_error
 from ssl_bench.report.table import Entry, Section
+
+INPUTS = {"lightness": "lightness only", "standardised": "images standardised one by one"}
+PATCHES_FAIR_FROM = 64  # px; below, the tiles of an image hold too few pixels
 
 
 def title_of(results: Results) -> list[str]:
@@ -57,6 +61,9 @@ def legend_of(results: Results, sections: list[Section]) -> list[tuple[str, str]
         lines.append(("†", "was given labels in pretraining; takes no part in comparisons"))
     signs = "-  does not apply.   passes  network passes per image"
     lines.append(("s1-s4", f"stage of the ResNet, chosen on validation (last: pooled output).   {signs}"))
+    if capped := _capped(results):
+        lines.append(("k", f"capped by the smallest class: {capped}"))
+    lines += [("input", text) for text in _inputs(results)]
     lines.append(("chosen", _choices(results)))
     if (control := _control(results)) is not None:
         lines.append(("control", control))
@@ -80,19 +87,23 @@ def _intervals(results: Results, sections: list[Section], entries: list[Entry]) 
     seeds = sorted({len(cell.values) for cell in percent if cell.interval == "t"})
     counts = sorted({cell.images for cell in percent if cell.images})
     images = f"{' / '.join(f'{count:,}' for count in counts)} {'test' if results.run.final else 'validation'} images"
+    lines = []
     if seeds:
-        yield f"95 % interval over {' or '.join(map(str, seeds))} pretraining seeds (Student t)" + _draws(sections)
+        lines.append(f"95 % interval over {' or '.join(map(str, seeds))} pretraining seeds (Student t)")
+    if any(len(cell.values) == 2 for cell in percent):
+        lines.append("two seeds: both values, no interval")
     if any(cell.interval == "binomial" for cell in percent):
         if len(results.run.seeds) == 1:
-            yield f"95 % interval over {images} (Wilson, half its width)"
-            yield "One seed: how much another seed would differ is not known, so no row is marked best."
+            lines.append(f"95 % interval over {images} (Wilson, half its width)")
+            lines.append("One seed: how much another seed would differ is not known, so no row is marked best.")
         else:
-            yield f"where a row has one seed: 95 % interval over {images} (Wilson, half its width)"
-    if any(len(cell.values) == 2 for cell in percent):
-        yield "two seeds: both values, no interval"
+            lines.append(f"where a row has one seed: 95 % interval over {images} (Wilson, half its width)")
     if seeds and counts:
         half, high = (f"±{100 * sampling_error(share, counts[0]):.1f}" for share in (0.5, 0.9))
-        yield f"Besides, {images} leave about {half} at 50 %, {high} at 90 %."
+        lines.append(f"Besides, {images} leave about {half} at 50 %, {high} at 90 %.")
+    if draws := _draws(sections):
+        lines[:1] = ["; ".join([*lines[:1], draws])]
+    return lines
 
 
 def _draws(sections: list[Section]) -> str:
@@ -103,7 +114,35 @@ def _draws(sections: list[Section]) -> str:
                 if line.cells[column.key].draws > 1:
                     drawn.setdefault(line.cells[column.key].draws, {})[column.title] = None
     parts = [f"{' and '.join(titles)}: each seed the mean of {draws} draws of labels" for draws, titles in drawn.items()]
-    return "; " + "; ".join(parts) if parts else ""
+    return "; ".join(parts)
+
+
+def _capped(results: Results) -> str:
+    """Which k asks fewer neighbours than it says, on which labelled set where there are several."""
+    several = len(results.data_sets()) > 1
+    found: dict[str, None] = {}
+    for evaluation in results.evaluations:
+        used = evaluation.record.details.get("neighbours", {}).get(results.split, {}) if evaluation.record.evaluator == "knn" else {}
+        for k, asked in used.items():
+            if int(k) != asked:
+                found[f"k={k} asks {asked}" + (f" on {evaluation.data}" if several else "")] = None
+    return ", ".join(found)
+
+
+def _inputs(results: Results) -> Iterable[str]:
+    """Rows whose network sees anything but colour images, and patch tasks on images that are too small for them."""
+    parts: list[str] = []
+    for kind, words in INPUTS.items():
+        seen = {name for (name, _), p in results.pretrainings.items() if p.describe.get("input") == kind}
+        rows = [row.row for row in results.run.rows if row.row in seen]
+        if rows:
+            verb = "" if parts else "sees " if len(rows) == 1 else "see "
+            parts.append(f"{' and '.join(rows)} {verb}{words}")
+    if parts:
+        yield ", ".join(parts) + ", also when judged"
+    size = results.run.data.get("pretrain", {}).get("size")
+    if size and size < PATCHES_FAIR_FROM and any(row.task == "relative_position" for row in results.run.rows):
+        yield f"patch tasks are ranked fairly from {PATCHES_FAIR_FROM} px up"
 
 
 def _choices(results: Results) -> str:
@@ -114,7 +153,28 @@ def _choices(results: Results) -> str:
     text = f"on {' / '.join(sizes) or 'the'} validation images: probe strength, stage, task options"
     text += f" (settings tried: {', '.join([*others, f'all others {usual}' if others else f'{usual} for every row'])})"
     taken = [f"{row.row} {', '.join(f'{key}={value}' for key, value in row.chosen.items())}" for row in results.run.rows if row.chosen]
-    return text + (f"; taken: {'; '.join(taken)}" if taken else "")
+    text += f"; taken: {'; '.join(taken)}" if taken else ""
+    inside = _chosen_inside(results)
+    if inside:
+        text += f"; with a share of the labels, {inside} chosen inside the draw"
+    return text
+
+
+def _chosen_inside(results: Results) -> str:
+    """What is chosen without validation, because labels outside of a draw count as unknown; with its verb, "" where nothing is."""
+    names: dict[str, None] = {}
+    few = [e.record for e in results.evaluations if any(m.labels < 1 for m in e.record.measurements)]
+    if any(record.evaluator == "linear" for record in few):
+        names |= {"strength": None, "stage": None}
+    if any(record.evaluator == "finetune" and len(_rates(record.spec)) > 1 for record in few):
+        names["learning rate"] = None
+    *first, last = names or [""]
+    return f"{', '.join(first)} and {last} are" if first else f"the {last} is" if last else ""
+
+
+def _rates(spec: dict[str, Any]) -> list[float]:
+    rates = spec.get("options", {}).get("learning_rates", [])
+    return list(rates) if isinstance(rates, (list, tuple)) else [rates]
 
 
 def _control(results: Results) -> str | None:

@@ -75,17 +75,23 @@ def sampling_error(share: float, n: int, level: float = LEVEL) -> float:
     return float(special.ndtri((1 + level) / 2)) * math.sqrt(share * (1 - share) / n)
 
 
-def compare_seeds(first: ArrayLike, second: ArrayLike, level: float = LEVEL) -> Comparison:
+def compare_seeds(first: ArrayLike, second: ArrayLike, n: int = 0, level: float = LEVEL) -> Comparison:
     """Paired t-test over seeds; for measurements without predictions. Takes the test images as given.
+
+    Accuracies over n images move in steps of 1 / n. Differences that are alike at every seed are alike up to that step only,
+    so a seed's standard deviation counts as half a step or more.
 
     Parameters
     ----------
     first, second : [S] values of the two rows at the same S >= 2 seeds.
+    n : images behind each value; 0: the values are exact.
     """
     differences = np.asarray(first, dtype=float) - np.asarray(second, dtype=float)
     if differences.ndim != 1 or len(differences) < 2:
         raise SSLBenchError(f"a paired comparison needs the same two seeds or more of both rows, not arrays of shape {differences.shape}")
     variance = float(differences.var(ddof=1)) / len(differences)
+    if n > 0:
+        variance = max(variance, (0.5 / n) ** 2 / len(differences))
     return _compared(float(differences.mean()), variance, len(differences) - 1, len(differences), 0, level)
 
 

@@ -64,6 +64,7 @@ class PretextTask(nn.Module):
     phases: ClassVar[tuple[str, ...]] = ("main",)  #: one optimiser each, stepped in order
     trains: ClassVar[bool] = True  #: False: a baseline that is judged as it is built
     trainable: ClassVar[bool] = True  #: False: not a network that could be fine-tuned (pixels, PCA)
+    reads_borders: ClassVar[bool] = False  #: True: the black bars that `fit: pad` adds would give the answer away
     min_image_size: ClassVar[int] = 1
     short_learning_rate: ClassVar[float] = 1e-3  #: chosen on validation, see benchmarks/short_learning_rates.yaml
 
@@ -79,7 +80,10 @@ class PretextTask(nn.Module):
         raise NotImplementedError(f"{type(self).__name__} must define views(self, batch)")
 
     def forward(self, views: Any, phase: str = "main") -> dict[str, Tensor]:
-        """Views to ``{"loss": scalar, ...}``; further scalars (``accuracy``) enter the curves. A task of one phase may leave ``phase`` out of its signature."""
+        """Views to ``{"loss": scalar, ...}``; further scalars (``accuracy``) enter the curves.
+
+        A task of one phase may leave ``phase`` out of its signature.
+        """
         raise NotImplementedError(f"{type(self).__name__} must define forward(self, views)")
 
     @classmethod

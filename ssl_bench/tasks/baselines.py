@@ -132,11 +132,10 @@ class PrincipalComponents(nn.Module):
         axes = axes * axes.gather(1, axes.abs().argmax(1, keepdim=True)).sign()
         deviation = variances.clamp_min(0).sqrt()
         self.variance_explained = round(float(variances.sum()) / total, 6)
-        self.register_buffer("mean", mean)
-        self.register_buffer("components", axes)
         # Where no variance is left, an axis is made of rounding errors, and whitening would divide by them: its scores are zero.
         real = deviation > NO_VARIANCE * deviation.max()
-        axes = axes * real[:, None]
+        self.register_buffer("mean", mean)
+        self.register_buffer("components", axes * real[:, None])
         scale = torch.where(real, deviation, 1.0) if whiten else torch.ones(components)
         self.register_buffer("scale", scale)
 

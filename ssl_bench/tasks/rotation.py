@@ -35,6 +35,7 @@ class Rotation(PretextTask):
     """
 
     name = "rotation"
+    reads_borders = True
     Options = RotationOptions
     min_image_size = 8
 

@@ -169,6 +169,32 @@ def test_validation_and_test_splits_of_the_source(get: Any, root: Path, hub: Any
     assert any("its validation split is the test split here" in note for note in data.notes)
 
 
+@pytest.mark.parametrize("labels", [[-1] * 8, None])
+def test_a_test_split_without_labels_gives_way_to_validation(get: Any, root: Path, hub: Any, images_of: Any, labels: Any) -> None:
+    hub(root / "net", "train", images_of(20), [0, 1] * 10, ["a", "b"])
+    hub(root / "net", "validation", images_of(6, seed=1), [0, 1] * 3, ["a", "b"])
+    hub(root / "net", "test", images_of(8, seed=2), labels, ["a", "b"] if labels else None)
+    data = get("parquet:net")
+    assert shown(data.evaluate[0].test) == {image.tobytes() for image in images_of(6, seed=1)}
+    assert [note for note in data.notes if "split" in note] == [
+        "net: the images of its test split have no labels; its validation split is the test split here"
+    ]
+
+
+def test_training_images_that_are_judged_too_are_told(get: Any, toys: Path) -> None:
+    import shutil
+
+    assert not any("pixel for pixel" in note for note in get("folder:toys").notes)
+    for number in range(3):
+        shutil.copy(toys / "test" / "a" / f"{number:03d}.png", toys / "train" / "a" / f"again{number}.png")
+    data = get("folder:toys")
+    (labelled,) = data.evaluate
+    judged = shown(labelled.test) | shown(labelled.validation)
+    repeated = sum(image.tobytes() in judged for image in labelled.train.pixels[labelled.train.rows])
+    assert repeated
+    assert f"toys: {repeated} training images are also validation or test images, pixel for pixel" in data.notes
+
+
 def test_what_cannot_be_judged_is_refused_before_decoding(
     get: Any, root: Path, class_folders: Any, hub: Any, images_of: Any, tmp_path: Path,
 ) -> None:

@@ -257,6 +257,41 @@ def test_images_that_pillow_could_not_read_are_tried_again_by_another_version(
     assert len(decoded) == 6
 
 
+def test_images_that_no_decoder_could_read_are_tried_again_with_another_decoder(
+    files: list[Path], cache: Path, decoded: list[int], monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from PIL import Image
+
+    def stop(what: str, done: int, total: int) -> None:
+        if done >= 32 and what.startswith("packing"):
+            raise RuntimeError("stop")
+
+    files[7].write_bytes(b"an image of a kind to come")
+    with pytest.raises(RuntimeError, match="stop"):
+        pack(FileReader(files), 12, "crop", cache, progress=stop)
+    decoded.clear()
+    monkeypatch.setitem(Image.EXTENSION, ".new", "PNG")
+    assert sorted(pack(FileReader(files), 12, "crop", cache).unreadable) == [7]
+    assert 0 in decoded and 16 not in decoded, "of what was done, only what has an unreadable image is done again"
+    decoded.clear()
+    pack(FileReader(files), 12, "crop", cache)
+    assert not decoded
+    monkeypatch.setitem(Image.EXTENSION, ".newer", "PNG")
+    pack(FileReader(files), 12, "crop", cache)
+    assert len(decoded) == 6
+
+
+def test_a_lack_of_memory_is_not_an_unreadable_image(files: list[Path], cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*arguments: object) -> None:
+        raise MemoryError
+
+    with monkeypatch.context() as patch:
+        patch.setattr("ssl_bench.data.decode._square", full)
+        with pytest.raises(MemoryError):
+            pack(FileReader(files), 12, "crop", cache)
+    assert not pack(FileReader(files), 12, "crop", cache).unreadable
+
+
 @pytest.mark.skipif(hasattr(os, "geteuid") and os.geteuid() == 0, reason="root may read everything")
 def test_a_permission_is_not_an_unreadable_image(files: list[Path], cache: Path) -> None:
     content_of(files, cache)

@@ -133,6 +133,16 @@ def test_what_a_folder_lacks_is_said(places: Places, tmp_path: Path, class_folde
         find(f"folder:{tmp_path / 'half/train/a/000.png'}", places)
 
 
+@pytest.mark.parametrize("names", [["test", "val"], ["Test"], ["validation", ".git"]])
+def test_held_out_folders_without_train_are_not_classes(tmp_path: Path, places: Places, class_folders: Any, names: list[str]) -> None:
+    for name in names:
+        class_folders(tmp_path / "a" / name, {"cat": 2, "dog": 2})
+    with pytest.raises(DataError, match=f"a holds {names[0]}/.* but no train folder"):
+        find(f"folder:{tmp_path / 'a'}", places)
+    class_folders(tmp_path / "b", {"test": 2, "tree": 2})
+    assert find(f"folder:{tmp_path / 'b'}", places).classes == ("test", "tree")
+
+
 def test_sizes_that_differ_have_no_native_size(tmp_path: Path, places: Places, class_folders: Any, images_of: Any, encode: Any) -> None:
     root = class_folders(tmp_path / "a", {"x": 40, "y": 2})
     (root / "y" / "000.png").write_bytes(encode(images_of(1, 20)[0]))
@@ -257,6 +267,61 @@ def test_what_a_hub_folder_lacks_is_said(tmp_path: Path, places: Places, hub: An
         find(f"parquet:{tmp_path / 'text.parquet'}", places)
 
 
+def test_images_stored_as_links_are_part_of_the_content(tmp_path: Path, images_of: Any, encode: Any) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    images = images_of(6)
+    rows = [{"bytes": encode(image) if at % 2 else None, "path": f"{at}.png"} for at, image in enumerate(images)]
+    pq.write_table(pa.table({"image": rows}), tmp_path / "train.parquet", row_group_size=4)
+    for at in (0, 2):
+        (tmp_path / f"{at}.png").write_bytes(encode(images[at]))
+
+    def content() -> str:
+        return ParquetReader([tmp_path / "train.parquet"]).content(tmp_path / "cache", lambda *_: None)
+
+    first = content()
+    assert content() == first
+    (tmp_path / "4.png").write_bytes(encode(images[4]))
+    restored = content()
+    assert restored != first
+    (tmp_path / "2.png").write_bytes(encode(images[5]))
+    edited = content()
+    assert edited not in (first, restored)
+    (tmp_path / "1.png").write_bytes(b"its row has bytes")
+    assert content() == edited
+    (tmp_path / "0.png").rename(tmp_path / "away.png")
+    one_lost = content()
+    (tmp_path / "2.png").rename(tmp_path / "0.png")
+    assert len({first, restored, edited, one_lost, content()}) == 5, "which of the files are there matters"
+
+
+@pytest.mark.parametrize("name", [
+    "train.parquet", "train_0.parquet", "train.0.parquet", "train-00000-of-00001.parquet", "train-00000-of-00001-a09b74b3ef9c3b56.parquet",
+])
+def test_hub_files_are_of_a_split_by_its_exact_name(tmp_path: Path, places: Places, hub: Any, images_of: Any, name: str) -> None:
+    folder = hub(tmp_path / "set", "train", images_of(6), [0, 1] * 3)
+    (folder / "train-00000-of-00001.parquet").rename(folder / name)
+    for other in ("train_small", "test_corrupted", "train_2x"):
+        hub(folder, other, images_of(4), [0, 1] * 2)
+    hub(folder, "test", images_of(2), [0, 1])
+    found = find(f"parquet:{folder}", places)
+    assert {split: len(raw) for split, raw in found.splits.items()} == {"train": 6, "test": 2}
+    assert "3 Parquet files of no known split are not used: test_corrupted-00000-of-00001.parquet, " in found.notes[0]
+    (folder / name).unlink()
+    (folder / "test-00000-of-00001.parquet").unlink()
+    with pytest.raises(DataError, match=r"not clear which split .*test_corrupted-00000-of-00001\.parquet, train_2x"):
+        find(f"parquet:{folder}", places)
+
+
+def test_text_labels_are_numbered_over_all_splits(tmp_path: Path, places: Places, hub: Any, images_of: Any) -> None:
+    folder = hub(tmp_path / "text", "train", images_of(4), ["b", "a", "c", None])
+    hub(folder, "test", images_of(3), ["c", "b", "c"])
+    found = find(f"parquet:{folder}", places)
+    assert found.classes == ("a", "b", "c")
+    assert summary(found) == {"train": (4, [1, 0, 2, -1]), "test": (3, [2, 1, 2])}
+
+
 # ---- torchvision sets --------------------------------------------------------------------------------------------------------------
 
 
@@ -287,6 +352,19 @@ def test_a_torchvision_set_with_train_true_and_false(mnist: Path, tmp_path: Path
     content[-1] ^= 1
     file.write_bytes(bytes(content))
     assert find("mnist", Places(tmp_path / "cache", mnist)).splits["train"].reader.content(tmp_path, lambda *_: None) != first
+
+
+def test_a_set_that_takes_download_through_its_base_class_is_downloaded(
+    tmp_path: Path, places: Places, monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    import urllib.request
+
+    def offline(*arguments: Any, **options: Any) -> Any:
+        raise urllib.request.URLError("no network")
+
+    monkeypatch.setattr(urllib.request, "urlopen", offline)
+    with pytest.raises(DataError, match=r"(?s)QMNIST was not found.*download to .*no network"):
+        find("qmnist", places)
 
 
 @pytest.fixture

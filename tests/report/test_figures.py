@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,26 @@ def test_heat_map_shows_the_mean_of_every_row_and_stage(run_folder: MakeRun) -> 
     own = frame[(frame["evaluator"] == "linear") & (frame["metric"] == "top1") & (frame["split"] == "test")]
     expected = 100 * own[(own["row"] == "rotation") & (own["stage"] == "s3")]["value"].mean()
     assert shown[1, 2] == pytest.approx(expected) and np.isnan(shown[4, 0]) and "code" not in _texts(figure)
+
+
+@pytest.mark.parametrize(("shares", "title"), [([1.0, 0.1], "toy, top-1"), ([0.1, 0.01], "toy, 10 % of the labels, top-1")])
+def test_figures_show_the_largest_share_of_the_labels(run_folder: MakeRun, shares: list[float], title: str) -> None:
+    """The probe with fewer labels, 0 % right here, must not be averaged into the other; nor may draws widen the range over seeds."""
+    folder = run_folder(predictions=False)
+    for path in folder.glob("cells/*/*/linear-*.json"):
+        record = json.loads(path.read_text())
+        measured = [{**m, "labels": shares[0]} for m in record["measurements"]]
+        record["measurements"] = [{**m, "draw": draw, "value": m["value"] + (draw - 0.5) / 100} for m in measured for draw in (0, 1)]
+        record["measurements"] += [{**m, "labels": shares[1], "value": 0.0} for m in measured]
+        path.write_text(json.dumps(record))
+    results = load(folder)
+    figure, cost = stages_figure(results, "toy"), cost_figure(results, "toy")
+    assert figure is not None and cost is not None and any(title in text for text in _texts(figure))
+    own = results.frame.query("evaluator == 'linear' and metric == 'top1' and split == 'test' and labels == @shares[0]")
+    expected = 100 * own[(own["row"] == "simclr") & (own["stage"] == "s4")].groupby("seed")["value"].mean()
+    assert np.asarray(figure.axes[0].images[0].get_array())[0, 3] == pytest.approx(expected.mean())
+    bars = [bar.get_segments()[0][:, 1] for bar in cost.axes[0].collections]  # type: ignore[attr-defined]
+    assert any(bar == pytest.approx([expected.min(), expected.max()]) for bar in bars)
 
 
 def test_validation_figures_say_so(run_folder: MakeRun) -> None:

@@ -114,6 +114,17 @@ def test_equal_rows_are_equal_and_constant_differences_are_certain() -> None:
     assert compare_seeds([0.5, 0.5], [0.5, 0.5]).p == 1.0
 
 
+def test_differences_alike_at_every_seed_are_known_to_half_a_step_only() -> None:
+    first, second = np.array([0.31, 0.33, 0.35]), np.array([0.30, 0.32, 0.34])  # one image of 100, three times
+    found = compare_seeds(first, second, 100)
+    t = 0.01 / (0.005 / np.sqrt(3))
+    assert found.p == pytest.approx(2 * stats.t.sf(t, 2)) and found.low < found.difference < found.high
+    assert compare_seeds(first, first, 100).p == 1.0
+    # Where the seeds differ by more than half an image, nothing changes.
+    apart = [0.34, 0.32, 0.39]
+    assert compare_seeds(apart, second, 100) == compare_seeds(apart, second)
+
+
 @pytest.mark.parametrize("shape", [(1, 10), (3, 1), (5,)])
 def test_crossed_comparison_refuses_what_it_cannot_analyse(shape: tuple[int, ...]) -> None:
     with pytest.raises(SSLBenchError, match="seeds >= 2"):

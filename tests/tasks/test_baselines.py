@@ -12,7 +12,7 @@ from ssl_bench.backbones import Backbone, reestimate_batchnorm
 from ssl_bench.errors import DataError
 from ssl_bench.spec import BackboneSpec
 from ssl_bench.tasks.base import Setup
-from ssl_bench.tasks.baselines import PCA, PCAOptions, Pixels, RandomInit
+from ssl_bench.tasks.baselines import PCA, PCAOptions, Pixels, PrincipalComponents, RandomInit
 
 TINY = BackboneSpec(name="resnet10t", width=0.125, stem="3x3", stem_stride=2)
 
@@ -143,3 +143,13 @@ def test_representations_without_a_network(task: type) -> None:
 def test_images_that_are_all_the_same_are_refused() -> None:
     with pytest.raises(DataError, match="all the same|are the same"):
         make(PCA, 8, torch.full((10, 3, 8, 8), 0.5))
+
+
+def test_axes_without_variance_give_zeros_for_new_images() -> None:
+    """Forty examples of rank four leave sixteen of twenty components to rounding; they must not answer to new images."""
+    generator = torch.Generator().manual_seed(0)
+    examples = torch.rand(40, 4, generator=generator) @ torch.rand(4, 3 * 8 * 8, generator=generator)
+    fitted = PrincipalComponents(torch.nn.Flatten(), examples, 20, whiten=False)
+    scores = fitted(torch.rand(50, 3, 8, 8, generator=generator))
+    assert scores[:, :4].std(0).min() > 1e-2
+    assert scores[:, 4:].abs().max() == 0

@@ -1,0 +1,109 @@
+"""The lines below a table say what a reader of the numbers must know, and only where it holds."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ssl_bench import pretrain
+from ssl_bench.report import Table, load
+
+MakeRun = Callable[..., Path]
+ROWS = {
+    "colorization": ("colorization", "pretext", (0.5, 0.6)), "relative_position": ("relative_position", "pretext", (0.5, 0.6)),
+    "simclr": ("simclr", "pretext", (0.5, 0.8)), "random": ("random", "baseline", (0.3, 0.3)),
+}  # fmt: skip
+
+
+def _change(folder: Path, pattern: str, change: Callable[[dict[str, Any]], Any]) -> None:
+    paths = list(folder.glob(f"cells/{pattern}"))
+    assert paths
+    for path in paths:
+        record = json.loads(path.read_text())
+        change(record)
+        path.write_text(json.dumps(record))
+
+
+def _legend(table: Table, sign: str) -> list[str]:
+    return [text for word, text in table.legend if word == sign]
+
+
+def _few_labels(record: dict[str, Any]) -> None:
+    """The probe's numbers as those of two draws of a tenth of the labels."""
+    record["measurements"] = [{**m, "labels": 0.1, "draw": draw} for m in record["measurements"] for draw in (0, 1)]
+
+
+def test_rows_that_see_other_input_are_named(run_folder: MakeRun) -> None:
+    folder = run_folder(ROWS, seeds=(0,))
+    assert _legend(load(folder).table(), "input") == ["patch tasks are ranked fairly from 64 px up"]  # older records do not tell
+    _change(folder, "colorization/*/pretrain.json", lambda record: record["describe"].update(input="lightness"))
+    _change(folder, "relative_position/*/pretrain.json", lambda record: record["describe"].update(input="standardised"))
+    _change(folder, "simclr/*/pretrain.json", lambda record: record["describe"].update(input=["what a task of one's own may say"]))
+    seen, _ = _legend(load(folder).table(), "input")
+    assert seen == "colorization sees lightness only, relative_position images standardised one by one, also when judged"
+
+
+def test_patch_tasks_are_warned_of_on_small_images_only(run_folder: MakeRun) -> None:
+    for size, said in ((63, True), (64, False)):
+        results = load(run_folder(ROWS, seeds=(0,)))
+        results.run.data["pretrain"]["size"] = size
+        assert bool(_legend(results.table(), "input")) is said
+    without = {name: row for name, row in ROWS.items() if name != "relative_position"}
+    assert not _legend(load(run_folder(without, seeds=(0,))).table(), "input")
+
+
+@pytest.mark.parametrize(("task", "kind"), [("colorization", "lightness"), ("relative_position", "standardised"), ("rotation", None)])
+def test_records_tell_the_input(task: str, kind: str | None) -> None:
+    data = {"source": "shapes", "size": 32, "limit": {"train": 96, "test": 32}}
+    backbone = {"name": "resnet18", "width": 0.125, "stem_stride": 2}
+    trained = pretrain(task, data, images=32, backbone=backbone, options={"batch_size": 32})
+    assert trained.record.describe.get("input") == kind
+
+
+def test_choices_inside_a_draw_are_told_from_those_on_validation(run_folder: MakeRun) -> None:
+    def chosen(few: bool, rates: list[float]) -> str:
+        folder = run_folder(ROWS, seeds=(0,), predictions=False)
+        _change(folder, "*/*/finetune-*.json", lambda record: record.update(spec={"options": {"learning_rates": rates}}))
+        if few:
+            _change(folder, "*/*/linear-*.json", _few_labels)
+        (text,) = _legend(load(folder).table(), "chosen")
+        return text.partition("; with a share of the labels, ")[2]
+
+    assert chosen(True, [0.01, 0.1]) == "strength, stage and learning rate are chosen inside the draw"
+    assert chosen(True, [0.1]) == "strength and stage are chosen inside the draw"
+    assert chosen(False, [0.01, 0.1]) == "the learning rate is chosen inside the draw"
+    assert chosen(False, [0.1]) == ""
+
+
+@pytest.mark.parametrize("seeds", [(0,), (0, 1), (0, 1, 2)])
+def test_draws_are_told_whatever_the_number_of_seeds(run_folder: MakeRun, seeds: tuple[int, ...]) -> None:
+    lines = _legend(load(run_folder(ROWS, seeds=seeds, draws=4)).table(), "±")
+    assert [line.endswith("; 10 %: each seed the mean of 4 draws of labels") for line in lines] == [True] + [False] * (len(lines) - 1)
+    assert not any("draws" in line for line in _legend(load(run_folder(ROWS, seeds=seeds, draws=1)).table(), "±"))
+
+
+def test_fewer_neighbours_than_asked_are_told(run_folder: MakeRun) -> None:
+    folder = run_folder(ROWS, seeds=(0, 1))
+    neighbours = {"validation": {"20": 8, "200": 8}, "test": {"20": 20, "200": 20}}
+    assert not _legend(load(folder).table(), "k")
+    _change(folder, "*/*/knn-*.json", lambda record: record.update(details={"neighbours": neighbours}))
+    assert _legend(load(folder).table(), "k") == ["capped by the smallest class: k=200 asks 20"]  # as on the split that is shown
+
+
+def test_headings_say_the_share_of_the_labels_and_all_fits_120_columns(run_folder: MakeRun) -> None:
+    folder = run_folder(ROWS, predictions=False)
+    assert "% of the labels" not in {column.group for column in load(folder).table().sections[0].columns}
+    _change(folder, "*/*/linear-*.json", _few_labels)
+    _change(folder, "*/*/finetune-*.json", lambda record: record.update(spec={"options": {"learning_rates": [0.01, 0.1]}}))
+    _change(folder, "*/*/knn-*.json", lambda record: record.update(details={"neighbours": {"test": {"20": 9, "200": 9}}}))
+    _change(folder, "*/*/pretrain.json", lambda record: record["describe"].update(input="lightness"))
+    table = load(folder).table()
+    first, last = table.sections[0].columns[:2]
+    assert first.group == last.group == "linear probe, 10 % of the labels" and first.labels == 0.1
+    text = table.terminal(120)
+    assert max(map(len, text.splitlines())) <= 120 and "linear probe, 10 % of the labels  " in text
+    assert {"k", "input", "chosen"} <= {sign for sign, _ in table.legend}
