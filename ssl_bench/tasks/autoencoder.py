@@ -23,6 +23,7 @@ class Autoencoder(Reconstruction):
     """
 
     name = "autoencoder"
+    short_learning_rate = 3e-4
     Options = AutoencoderOptions
 
     def views(self, batch: Batch) -> Tensor:

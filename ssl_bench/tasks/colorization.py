@@ -42,6 +42,7 @@ class Colorization(PretextTask):
     """
 
     name = "colorization"
+    short_learning_rate = 3e-3
     Options = ColorizationOptions
     min_image_size = 16
     weights: Tensor

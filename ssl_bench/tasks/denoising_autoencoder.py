@@ -31,6 +31,7 @@ class DenoisingAutoencoder(Reconstruction):
     """
 
     name = "denoising_autoencoder"
+    short_learning_rate = 3e-4
     Options = DenoisingAutoencoderOptions
 
     def corrupt(self, images: Tensor) -> Tensor:

@@ -42,6 +42,7 @@ class RelativePosition(PretextTask):
     """
 
     name = "relative_position"
+    short_learning_rate = 3e-3
     reads_borders = True
     Options = RelativePositionOptions
     min_image_size = MIN_GRID_SIZE

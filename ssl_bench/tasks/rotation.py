@@ -35,6 +35,7 @@ class Rotation(PretextTask):
     """
 
     name = "rotation"
+    short_learning_rate = 3e-3
     reads_borders = True
     Options = RotationOptions
     min_image_size = 8

@@ -32,6 +32,7 @@ class VAE(Reconstruction):
     """
 
     name = "vae"
+    short_learning_rate = 3e-4
     Options = VAEOptions
     outputs_per_code = 2
 
