@@ -89,7 +89,7 @@ class NeedyOption(Sound):
 
 
 class EndlessOption(Sound):
-    """An option cannot be written as JSON."""
+    """An option has no finite default, so it could not be written down."""
 
     class Options(TaskOptions):
         shade: float = float("inf")  #: factor of the darkened half
@@ -330,7 +330,7 @@ class Slow(Sound):
         (NoDocstring, "documented", "has no docstring; say in one line"),
         (SilentOption, "documented", "option 'depth' says nowhere what it does; write `depth: "),
         (NeedyOption, "options", "'shade' is missing; give every option a default"),
-        (EndlessOption, "options", "do not survive JSON"),
+        (EndlessOption, "options", "shade = inf: should be a finite number"),
         (Unbuildable, "builds", r"building it raised TypeError: .*test_testing.py, line \d+"),
         (MapAsFeatures, "builds", r"must give finite features \[B, num_features\]; 8 images gave \(8, 64, \d, \d\)"),
         (MapAsCode, "builds", "code 'map' must be finite .* flatten it"),

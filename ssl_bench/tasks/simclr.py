@@ -42,6 +42,7 @@ class SimCLR(PretextTask):
     """
 
     name = "simclr"
+    short_learning_rate = 3e-3
     Options = SimCLROptions
     min_image_size = 8
 

@@ -26,6 +26,7 @@ class Supervised(PretextTask):
     """Predict the class label from cropped and mirrored images: same backbone, loop and images as the pretext tasks, with labels."""
 
     name = "supervised"
+    short_learning_rate = 3e-3
     Options = SupervisedOptions
     uses_labels = True
 
