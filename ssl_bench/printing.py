@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from ssl_bench.errors import SpecError, did_you_mean
-from ssl_bench.records import EvaluationRecord, Failure, Pretraining, Run, read_record, safe_name
+from ssl_bench.records import EvaluationRecord, Failure, Pretraining, Run, failure_files, read_record, safe_name
 
 
 def duration(seconds: float) -> str:
@@ -36,10 +36,11 @@ def print_status(console: Console, folder: Path) -> None:
         where = folder / cell.folder
         trained = (where / "pretrain.json").is_file()
         found = sum((where / f"{safe_name(e.evaluator)}-{e.id}.json").is_file() for e in cell.evaluations)
-        if (where / "failed.json").is_file() and not (trained and found == len(cell.evaluations)):
-            state = "failed: " + read_record(where / "failed.json", Failure).message
-        elif trained and found == len(cell.evaluations):
+        failures = [read_record(path, Failure) for path in failure_files(where)]
+        if trained and found == len(cell.evaluations):
             state = "done"
+        elif failures:
+            state = "failed: " + "; ".join(failure.message for failure in failures)
         else:
             state = "under way" if (where / "checkpoint.safetensors").is_file() or trained else "missing"
         table.add_row(escape(cell.row), str(cell.seed), "done" if trained else "-", f"{found}/{len(cell.evaluations)}", escape(state))
@@ -55,8 +56,8 @@ def print_cell(console: Console, folder: Path, row: str, seed: int) -> None:
         known = [f"{cell.row}/{cell.seed}" for cell in record.cells]
         raise SpecError(f"{record.name} has no cell {row}/{seed}; {did_you_mean(f'{row}/{seed}', known)}")
     where = folder / cells[0].folder
-    if (where / "failed.json").is_file():
-        failure = read_record(where / "failed.json", Failure)
+    for path in failure_files(where):
+        failure = read_record(path, Failure)
         console.print(escape(f"failed in {failure.where}: {failure.error}: {failure.message}"), style="red")
         if failure.traceback:
             console.print(escape(failure.traceback), style="dim")

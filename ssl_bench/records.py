@@ -5,7 +5,7 @@
       cells/ROW/SEED-ID/pretrain.json          a Pretraining record
       cells/ROW/SEED-ID/backbone.safetensors
       cells/ROW/SEED-ID/EVALUATOR-ID.json      an EvaluationRecord; beside it EVALUATOR-ID.npz with test predictions
-      cells/ROW/SEED-ID/failed.json            a Failure, gone when the cell succeeds
+      cells/ROW/SEED-ID/failed-PART.json       a Failure for each part that failed, gone when it succeeds
 """
 
 from __future__ import annotations
@@ -120,6 +120,7 @@ class Failure(Record):
     task: str
     seed: int
     where: str  #: "pretraining" or an evaluator's name
+    id: str = ""  #: of the evaluation that failed; "" for pretraining
     error: str  #: type of the error
     message: str
     traceback: str = ""
@@ -208,6 +209,11 @@ def write_bytes(path: Path, data: bytes) -> None:
 def write_record(path: Path, record: Record) -> None:
     """Write one record, whole or not at all."""
     write_bytes(path, (record.model_dump_json(indent=1) + "\n").encode())
+
+
+def failure_files(folder: Path) -> list[Path]:
+    """The Failure records of a cell."""
+    return sorted(folder.glob("failed*.json"))
 
 
 def read_record(path: Path, kind: type[R]) -> R:

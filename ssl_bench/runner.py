@@ -18,8 +18,8 @@ from ssl_bench.cells import Examination, Workshop, has_weights, pretrain_cell
 from ssl_bench.environment import now
 from ssl_bench.errors import Interrupted, SSLBenchError
 from ssl_bench.fit import Progress
-from ssl_bench.matrix import Candidate, Cell, Row, as_matrix, budget_images
-from ssl_bench.records import EvaluationRecord, Failure, Pretraining, write_record
+from ssl_bench.matrix import Candidate, Cell, PlannedEvaluation, Row, as_matrix, budget_images
+from ssl_bench.records import EvaluationRecord, Failure, Pretraining, failure_files, write_record
 from ssl_bench.registry import load_plugin
 from ssl_bench.spec import Matrix
 from ssl_bench.tasks.base import LONG_RUN_STEPS
@@ -122,7 +122,7 @@ def _compute(cells: list[Cell], work: Work, shop: Workshop, observer: Observer, 
 
 def _attempt(cell: Cell, work: Work, shop: Workshop, observer: Observer, final: bool) -> None:
     """One cell, its failures contained: the rest of the matrix goes on, and an evaluator that fails does not cost the others."""
-    failures: list[Failure] = []
+    failures: dict[str, Failure] = {}  # by the name of their files
     with _contained(cell, "pretraining", failures):
         missing = work.missing(cell, final)
         pretraining, task = read_pretraining(cell), None
@@ -131,22 +131,24 @@ def _attempt(cell: Cell, work: Work, shop: Workshop, observer: Observer, final: 
         examination = Examination(cell, shop, task)
         for planned in missing:
             shop.on_note(f"{cell.address}: {planned.name}")
-            with _contained(cell, planned.name, failures):
+            with _contained(cell, planned.name, failures, planned):
                 before = read_evaluation(cell, planned)
                 examination.ask(planned, final, before.test_opened if before else 0)
+    for name, failure in failures.items():
+        write_record(cell.folder / name, failure)
+        observer.cell_failed(cell, failure)
+    for path in failure_files(cell.folder):  # of an earlier attempt
+        if path.name not in failures:
+            path.unlink(missing_ok=True)
     if failures:
-        write_record(cell.folder / "failed.json", failures[0])
-        for failure in failures:
-            observer.cell_failed(cell, failure)
         return
-    (cell.folder / "failed.json").unlink(missing_ok=True)
     evaluations = [record for planned in cell.evaluations if (record := read_evaluation(cell, planned)) is not None]
     if pretraining is not None:
         observer.cell_finished(cell, pretraining, evaluations)
 
 
 @contextmanager
-def _contained(cell: Cell, where: str, failures: list[Failure]) -> Iterator[None]:
+def _contained(cell: Cell, where: str, failures: dict[str, Failure], planned: PlannedEvaluation | None = None) -> Iterator[None]:
     """Turn an error of one part into a Failure; a request to stop goes through."""
     try:
         yield
@@ -155,11 +157,9 @@ def _contained(cell: Cell, where: str, failures: list[Failure]) -> Iterator[None
     except Exception as error:
         trace = "" if isinstance(error, SSLBenchError) else traceback.format_exc()
         message = str(error) or type(error).__name__
-        failures.append(
-            Failure(
-                row=cell.row.name, task=cell.row.task.name, seed=cell.seed, where=where, error=type(error).__name__, message=message,
-                traceback=trace, created=now(),
-            )
+        failures[f"failed-{planned.file_name if planned else 'pretraining'}.json"] = Failure(
+            row=cell.row.name, task=cell.row.task.name, seed=cell.seed, where=where, id=planned.id if planned else "",
+            error=type(error).__name__, message=message, traceback=trace, created=now(),
         )
 
 

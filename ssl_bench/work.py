@@ -15,7 +15,7 @@ from ssl_bench.environment import now
 from ssl_bench.errors import RecordError, SpecError, did_you_mean
 from ssl_bench.fit import choose_device
 from ssl_bench.matrix import HEADLINE, Candidate, Cell, PlannedEvaluation, Row, as_matrix, cell_of, evaluators_of, rows_of
-from ssl_bench.records import EvaluationRecord, Pretraining, Run, RunCell, RunEvaluation, RunRow, read_record, write_record
+from ssl_bench.records import EvaluationRecord, Pretraining, Run, RunCell, RunEvaluation, RunRow, failure_files, read_record, write_record
 from ssl_bench.registry import load_plugin
 from ssl_bench.spec import Matrix
 
@@ -147,7 +147,7 @@ def choose(work: Work, row: Row, give_up: bool = True) -> dict[str, float]:
         records = [read_evaluation(cell, planned) for planned in cell.evaluations[:1]]
         if records and records[0] is not None:
             scores[number] = validation_score(records[0])
-        elif not give_up or not (cell.folder / "failed.json").is_file():
+        elif not give_up or not failure_files(cell.folder):
             return {}
     if not scores:
         return {}
@@ -171,7 +171,7 @@ def write_run(work: Work, seconds: float) -> None:
     matrix, data = work.matrix, work.data
     cells = work.cells()
     for row in work.undecided():  # nothing to choose from: one of the failures stands for the row
-        cells += [cell for cell in work.candidate_cells(row) if (cell.folder / "failed.json").is_file()][:1]
+        cells += [cell for cell in work.candidate_cells(row) if failure_files(cell.folder)][:1]
     table = {cell.id for cell in cells}
     losers = [cell for row in work.rows if len(row.candidates) > 1 for cell in work.candidate_cells(row) if cell.id not in table]
     rows = [

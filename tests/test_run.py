@@ -17,6 +17,7 @@ import ssl_bench
 from ssl_bench.errors import Interrupted, SpecError
 from ssl_bench.matrix import cell_of
 from ssl_bench.records import EvaluationRecord, Pretraining, Run, read_record
+from ssl_bench.registry import EVALUATORS
 from ssl_bench.runner import Observer, carry_out
 from ssl_bench.work import prepare
 
@@ -139,6 +140,23 @@ def test_a_failing_cell_is_recorded_and_the_rest_goes_on(tmp_path: Path) -> None
     table = results.table().terminal(120)
     assert "failed" in table and "loss not finite at step 2" in table and "rotation" in table
     assert len(list((tmp_path / "out").glob("cells/*/*/pretrain.json"))) == 2
+
+
+def test_every_evaluator_that_fails_says_why_and_a_later_run_makes_it_good(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = matrix(tasks=["rotation"], baselines=["random"], evaluate=["linear", {"knn": {"k": [5]}}, "diagnostics"])
+    for name in ("linear", "knn"):
+
+        def fail(self: Any, subject: Any, name: str = name) -> None:
+            raise MemoryError(f"no room for {name}")
+
+        monkeypatch.setattr(EVALUATORS.get(name), "evaluate", fail)
+    results = ssl_bench.run(spec, tmp_path)
+    assert {(f.row, f.where) for f in results.failures} == {(row, where) for row in ("rotation", "random") for where in ("linear", "knn")}
+    assert all(m.failure is not None and m.failure.where == m.what for m in results.missing) and len(results.missing) == 4
+    table = results.table().terminal(160)
+    assert "no room for linear" in table and "no room for knn" in table
+    monkeypatch.undo()
+    assert ssl_bench.run(spec, tmp_path).failures == [] and not list(tmp_path.glob("cells/*/*/failed*"))
 
 
 def test_every_mistake_that_needs_no_training_comes_before_it(tmp_path: Path) -> None:

@@ -1,19 +1,22 @@
 """Throughput beside lightly's own recipe, and what the loop adds to the bare network: ratios measured in one run, sides interleaved.
 
-    python benchmarks/speed/compare.py            # about ten minutes on two cores; writes results.json and RESULTS.md beside this file
+    python benchmarks/speed/compare.py            # about ten minutes on two idle cores; writes results.json and RESULTS.md beside this file
 
-Both sides hold decoded images of 32 px in memory and train the same ResNet-18 (width 0.25, scaled stem of stride 1) at batch 256 on
-random pixels: what an image shows does not change the time it takes.
+Both sides hold the decoded images in memory and train the same ResNet-18 (width 0.25, scaled stem of stride 1) at batch 256. The bare
+network is trunk, heads, loss and optimiser on views that lie ready.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
+import os
 import platform
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -22,230 +25,302 @@ import numpy as np
 import torch
 
 from ssl_bench.backbones import Backbone, InputSpec
+from ssl_bench.data import load
 from ssl_bench.data.batches import Batches
 from ssl_bench.data.images import ImageSet
 from ssl_bench.environment import device_name, versions
-from ssl_bench.fit import build_optimizer, seed_everything
+from ssl_bench.errors import Interrupted
+from ssl_bench.evaluators.linear import SEARCH_TOLERANCE, STRONGEST, TOLERANCE, WEAKEST
+from ssl_bench.evaluators.logistic import SoftmaxRegression, Solution
+from ssl_bench.fit import build_optimizer, fit, seed_everything
 from ssl_bench.registry import TASKS
-from ssl_bench.spec import BackboneSpec
+from ssl_bench.spec import BackboneSpec, DataSpec
 from ssl_bench.tasks.base import Setup
 
-BATCH, SIZE, IMAGES = 256, 32, 4096
-SPEC = BackboneSpec(name="resnet18", width=0.25)
+BATCH = 256
+BACKBONE = BackboneSpec(name="resnet18", width=0.25)
 TASK_NAMES = ("autoencoder", "denoising_autoencoder", "vae", "rotation", "relative_position", "colorization", "simclr", "supervised")
+ROUNDS = 11  # a measurement is the median of so many
+STEPS = 3  # steps a round beside lightly
+WARM_UP = 2
 HERE = Path(__file__).parent
 
 
-def image_set() -> ImageSet:
-    """Smooth random colour images (pure noise would make colour operations unrealistically uniform)."""
-    generator = np.random.default_rng(0)
-    coarse = torch.from_numpy(generator.random((IMAGES, 3, 8, 8), dtype=np.float32))
-    pixels = (torch.nn.functional.interpolate(coarse, SIZE, mode="bilinear") * 255).to(torch.uint8).permute(0, 2, 3, 1).contiguous().numpy()
-    return ImageSet(pixels, np.arange(IMAGES), np.arange(IMAGES) % 10, tuple("abcdefghij"), "speed", "speed")
-
-
 class Side:
-    """One task with its optimiser, stepped by hand so that each part can be timed."""
+    """One task on one set of images, as the library builds it."""
 
     def __init__(self, name: str, images: ImageSet) -> None:
         task_class = TASKS.get(name)
-        options = task_class.Options()
+        self.images, self.options = images, task_class.Options()
+        self.recipe = task_class.short_recipe(self.options, images.size)
+        self.batches = Batches(images if task_class.uses_labels else images.without_labels(), BATCH, 0, labels=task_class.uses_labels)
+        sample = self.batches.store.gather(torch.arange(512))
+        setup = Setup(
+            image_size=images.size, steps=1_000, batch_size=BATCH, num_images=len(images),
+            num_classes=len(images.classes) if task_class.uses_labels else None, sample=lambda n: sample[:n],
+        )
         seed_everything(0)
-        sample = Batches(images, 512, 0).batch(0).images
-        setup = Setup(SIZE, 100, BATCH, IMAGES, 10 if task_class.uses_labels else None, lambda n: sample[:n])
-        backbone = task_class.build_backbone(lambda input="rgb", **_: Backbone(SPEC, SIZE, InputSpec(kind=input)), options)
-        self.task = task_class(backbone, options, setup).train().to(memory_format=torch.channels_last)
-        self.optimizer = build_optimizer(self.task.phase_parameters("main"), task_class.short_recipe(options, SIZE))
-        self.batches = Batches(images, BATCH, 0, labels=task_class.uses_labels)
+        backbone = task_class.build_backbone(lambda input="rgb", **_: Backbone(BACKBONE, images.size, InputSpec(kind=input)), self.options)
+        self.task = task_class(backbone, self.options, setup).train().to(memory_format=torch.channels_last)
         self.at = 0
-        self.ready = self.views()
 
     def views(self) -> Any:
+        """Of a new batch, gathering included."""
         self.at += 1
+        seed_everything(0, self.at)
         with torch.no_grad():
             return self.task.views(self.batches.batch(self.at))
 
-    def learn(self, views: Any) -> None:
-        loss = self.task(views)["loss"]
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        self.optimizer.step()
-        float(loss)
+    def loop(self, between: Callable[[], bool]) -> None:
+        """The library's own loop over this task; ``between`` runs after every step and says whether to go on."""
+        stopped = [False]
 
-    def bare(self) -> float:
-        return timed(lambda: self.learn(self.ready))
+        def after(_: Any) -> None:
+            stopped[0] = not between()
 
-    def whole(self) -> float:
+        with contextlib.suppress(Interrupted):
+            fit(self.task, self.batches, self.recipe, 1_000, seed=0, precision="fp32", on_progress=after, stop=lambda: stopped[0], cost=False)
+
+    def bare(self) -> Callable[[], None]:
+        """A step of trunk, heads, loss and optimiser on views that lie ready."""
+        optimizer, views = build_optimizer(self.task.phase_parameters("main"), self.recipe), self.views()
+
         def step() -> None:
-            seed_everything(0, self.at)
-            self.learn(self.views())
-            self.task.after_step()
+            loss = self.task(views)["loss"]
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            optimizer.step()
+            float(loss.detach())
 
-        return timed(step)
+        return step
 
 
-def timed(call: Any) -> float:
+def timed(call: Callable[[], Any]) -> float:
+    """Seconds that a call takes."""
     start = time.perf_counter()
     call()
     return time.perf_counter() - start
 
 
-def steps(rounds: int) -> dict[str, Any]:
-    """Each task's whole step against the same step on views that are ready."""
-    images, found = image_set(), {}
+def images_of(data: str) -> ImageSet:
+    """At most 10,000 labelled images, decoded and in memory."""
+    spec = DataSpec.model_validate({"source": data, "limit": {"train": 10_000, "test": 1_000}})
+    return load(spec).pretrain
+
+
+def steps_of(images: ImageSet, rounds: int) -> dict[str, Any]:
+    """Each task's step in the loop against the same step on ready views: one of this, one of that, in turn."""
+    found: dict[str, Any] = {}
     for name in TASK_NAMES:
-        side = Side(name, images)
-        side.bare(), side.whole()
-        pairs = [(side.bare(), side.whole()) for _ in range(rounds)]
+        twin = Side(name, images).bare()
+        loop: list[float] = []
+        bare: list[float] = []
+        resumed = [time.perf_counter()]
+
+        def between(loop: list[float] = loop, bare: list[float] = bare, resumed: list[float] = resumed, twin: Any = twin) -> bool:
+            loop.append(time.perf_counter() - resumed[0])
+            bare.append(timed(twin))
+            resumed[0] = time.perf_counter()
+            return len(loop) < WARM_UP + rounds
+
+        Side(name, images).loop(between)
+        pairs = list(zip(bare[WARM_UP:], loop[WARM_UP:], strict=True))
         found[name] = {
-            "share_of_bare_speed": median(bare / whole for bare, whole in pairs),
-            "images_per_second": BATCH / median(whole for _, whole in pairs),
+            "share_of_bare_speed": median(bare for bare, _ in pairs) / median(loop for _, loop in pairs),
+            "images_per_second": BATCH / median(loop for _, loop in pairs),
         }
         print(f"{name:24} {100 * found[name]['share_of_bare_speed']:.0f} % of the bare network's speed", flush=True)
     return found
 
 
-def ours(rounds: int) -> None:
-    """Worker: SimCLR through this library; prints seconds a step for each line it is sent."""
-    side = Side("simclr", image_set())
-    _serve(rounds, side.whole, lambda: timed(side.views))
+class Answers:
+    """A worker's side of the conversation: "step", "views" or "memory" a line in, a number a line out."""
+
+    def __init__(self, views: Callable[[], Any], settle: Callable[[], None] = lambda: None) -> None:
+        self.views, self.settle = views, settle
+
+    def until_step(self) -> bool:
+        """Answer until a step is asked for; False when nothing more is asked."""
+        for line in sys.stdin:
+            kind = line.strip()
+            if kind == "step":
+                self.settle()
+                return True
+            if kind == "views":
+                self.settle()
+                self.say(sum(timed(self.views) for _ in range(STEPS)) / STEPS)
+            elif kind == "memory":
+                self.say(tree_memory())
+        return False
+
+    @staticmethod
+    def say(value: float) -> None:
+        print(value, flush=True)
 
 
-def lightlys(rounds: int) -> None:
-    """Worker: lightly's recipe, its SimCLRTransform in a DataLoader of two workers, its loss and head, the same network and optimiser."""
+def ours(images: ImageSet) -> None:
+    """Worker: SimCLR by this library's loop."""
+    side = Side("simclr", images)
+    answers = Answers(side.views)
+    taken: list[float] = []
+    if not answers.until_step():
+        return
+    resumed = [time.perf_counter()]
+
+    def between() -> bool:
+        taken.append(time.perf_counter() - resumed[0])
+        go_on = True
+        if len(taken) == STEPS:
+            answers.say(sum(taken) / STEPS)
+            taken.clear()
+            go_on = answers.until_step()
+        resumed[0] = time.perf_counter()
+        return go_on
+
+    side.loop(between)
+
+
+def lightlys(images: ImageSet) -> None:
+    """Worker: lightly's recipe for SimCLR: its SimCLRTransform in a DataLoader of two workers, one forward a view, its loss and head."""
+    from lightly.loss import NTXentLoss
+    from lightly.models.modules import SimCLRProjectionHead
     from lightly.transforms import SimCLRTransform
     from PIL import Image
     from torch.utils.data import DataLoader, Dataset
 
-    images = image_set()
-    transform = SimCLRTransform(input_size=SIZE, gaussian_blur=0.0, cj_strength=0.5)
+    pixels = np.array(images.pixels)
+    transform = SimCLRTransform(input_size=images.size, gaussian_blur=0.0, cj_strength=0.5)
 
     class Decoded(Dataset[Any]):
         def __len__(self) -> int:
             return 1_000_000
 
         def __getitem__(self, index: int) -> Any:
-            return transform(Image.fromarray(images.pixels[index % IMAGES]))
+            return transform(Image.fromarray(pixels[index % len(pixels)]))
 
-    loader = iter(DataLoader(Decoded(), batch_size=BATCH, num_workers=2, drop_last=True, prefetch_factor=2))
-    side = Side("simclr", images)
+    batches: Iterator[Any] = iter(DataLoader(Decoded(), batch_size=BATCH, shuffle=True, num_workers=2, drop_last=True))
+    backbone = Backbone(BACKBONE, images.size).train().to(memory_format=torch.channels_last)
+    head = SimCLRProjectionHead(backbone.num_features, backbone.num_features, 128)
+    criterion = NTXentLoss(0.5)
+    optimizer = torch.optim.AdamW([*backbone.parameters(), *head.parameters()], 1e-3)
 
     def step() -> None:
-        first, second = next(loader)
-        side.learn(_as_views(side, torch.cat([first, second]).contiguous(memory_format=torch.channels_last)))
+        first, second = next(batches)
+        loss = criterion(*(head(backbone(view.contiguous(memory_format=torch.channels_last))) for view in (first, second)))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        float(loss.detach())
 
-    _serve(rounds, lambda: timed(step), lambda: timed(lambda: next(loader)), drain=5)
+    def settle() -> None:
+        for _ in range(5):  # two batches a worker were made while nobody waited for them, and one more is under way
+            next(batches)
 
-
-def _as_views(side: Side, both: torch.Tensor) -> Any:
-    """lightly's two views in the shape this library's task takes."""
-    return both if isinstance(side.ready, torch.Tensor) else type(side.ready)(both.chunk(len(side.ready)))
-
-
-def _serve(rounds: int, step: Any, views: Any, drain: int = 0) -> None:
-    """Answer "step", "views" and "memory" lines; ``drain`` calls go untimed first, until what was prefetched while idle is used up."""
-    for line in sys.stdin:
-        kind = line.strip()
-        if kind == "memory":
-            print(_tree_memory(), flush=True)
-        elif kind in ("step", "views"):
-            call = step if kind == "step" else views
-            for _ in range(drain):
-                call()
-            print(sum(call() for _ in range(rounds)) / rounds, flush=True)
+    answers = Answers(lambda: next(batches), settle)
+    while answers.until_step():
+        answers.say(sum(timed(step) for _ in range(STEPS)) / STEPS)
 
 
-def _tree_memory() -> int:
+def tree_memory() -> int:
     """Bytes of this process and its children; pages that they share count once (proportional set size)."""
-    import os
 
     def share(pid: int) -> int:
-        for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
-            if line.startswith("Pss:"):
-                return int(line.split()[1]) * 1024
-        return 0
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+        return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss:")), 0)
 
     children = Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children").read_text().split()
     return share(os.getpid()) + sum(share(int(child)) for child in children)
 
 
-def beside_lightly(rounds: int) -> dict[str, Any]:
-    """Interleaved: a few steps of ours, a few of theirs, and again."""
-    workers = {name: _start(name) for name in ("ours", "lightly")}
-    for name in workers:
-        _ask(workers[name], "step"), _ask(workers[name], "views")
-    found: dict[str, list[float]] = {}
+def beside_lightly(data: str, rounds: int) -> dict[str, Any]:
+    """A few steps of ours, a few of theirs, and again; the side that waits is stopped."""
+    workers = {name: _Worker(name, data) for name in ("ours", "lightly")}
+    for worker in workers.values():
+        worker.ask("step")
+    found: dict[tuple[str, str], list[float]] = {}
     memory = dict.fromkeys(workers, 0.0)
     for _ in range(rounds):
         for kind in ("step", "views"):
             for name, worker in workers.items():
-                found.setdefault(f"{kind} {name}", []).append(_ask(worker, kind))
-                memory[name] = max(memory[name], _ask(worker, "memory"))
-                time.sleep(1.0 if name == "lightly" else 0.0)  # let its workers refill their queue and fall idle before the other side runs
+                found.setdefault((kind, name), []).append(worker.ask(kind))
+                memory[name] = max(memory[name], worker.ask("memory"))
+                time.sleep(4.0 if name == "lightly" else 0.0)  # its workers fill their queues and fall idle before the other side runs
     for worker in workers.values():
-        worker.terminate()
-    result = {
-        "simclr_images_per_second": {name: BATCH / median(found[f"step {name}"]) for name in workers},
-        "views_images_per_second": {name: BATCH / median(found[f"views {name}"]) for name in workers},
-        "simclr_ratio": median(b / a for a, b in zip(found["step ours"], found["step lightly"], strict=True)),
-        "views_ratio": median(b / a for a, b in zip(found["views ours"], found["views lightly"], strict=True)),
-        "peak_memory": memory,
-        "memory_ratio": memory["ours"] / memory["lightly"],
-    }
+        worker.process.terminate()
+    result: dict[str, Any] = {"peak_memory": memory, "memory_ratio": memory["ours"] / memory["lightly"]}
+    for kind, label in (("step", "simclr"), ("views", "views")):
+        seconds = {name: median(found[kind, name]) for name in workers}
+        result[f"{label}_images_per_second"] = {name: BATCH / seconds[name] for name in workers}
+        result[f"{label}_ratio"] = seconds["lightly"] / seconds["ours"]
     ratios = (f"{result[key]:.2f} x" for key in ("simclr_ratio", "views_ratio", "memory_ratio"))
     print("beside lightly: SimCLR images/s {}, views {}, memory {}".format(*ratios), flush=True)
     return result
 
 
-def _start(name: str) -> subprocess.Popen[str]:
-    return subprocess.Popen([sys.executable, __file__, "--worker", name], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+class _Worker:
+    def __init__(self, name: str, data: str) -> None:
+        command = [sys.executable, __file__, "--worker", name, "--data", data]
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
-
-def _ask(worker: subprocess.Popen[str], kind: str) -> float:
-    assert worker.stdin is not None and worker.stdout is not None
-    print(kind, file=worker.stdin, flush=True)
-    return float(worker.stdout.readline())
+    def ask(self, kind: str) -> float:
+        assert self.process.stdin is not None and self.process.stdout is not None
+        print(kind, file=self.process.stdin, flush=True)
+        return float(self.process.stdout.readline())
 
 
 def probe() -> dict[str, float]:
-    """The L-BFGS path of nine strengths on 50,000 x 512 features of 10 classes."""
-    from ssl_bench.evaluators.linear import Linear
-    from ssl_bench.evaluators.logistic import fit_path
-
+    """Nine strengths and the last fit on 50,000 x 512 correlated, standardised features of 10 classes, half of which can be told."""
     generator = torch.Generator().manual_seed(0)
     labels = torch.randint(10, (50_000,), generator=generator)
-    centres = torch.randn(10, 512, generator=generator)
-    features = (centres[labels] * 0.1 + torch.randn(50_000, 512, generator=generator)).relu()
-    seconds = timed(lambda: fit_path(features, labels, 10, Linear.Options().strengths_list()))
+    hidden = torch.randn(10, 64, generator=generator)[labels] * 0.35 + torch.randn(50_000, 64, generator=generator)
+    mixing = torch.randn(64, 512, generator=generator) * torch.linspace(1, 0.05, 64)[:, None]
+    features = (hidden @ mixing + 0.5 * torch.randn(50_000, 512, generator=generator)).relu_()
+    features = (features - features.mean(0)) / features.std(0)
+
+    def path() -> None:
+        problem = SoftmaxRegression(features, labels, 10)
+        solution: Solution | None = None
+        for penalty in np.geomspace(STRONGEST, WEAKEST, 9):
+            solution = problem.fit(float(penalty) / len(features), solution, SEARCH_TOLERANCE)
+        problem.fit(WEAKEST / len(features), solution, TOLERANCE)
+
+    seconds = timed(path)
     print(f"probe: {seconds:.1f} s", flush=True)
     return {"seconds": seconds}
 
 
 def write(found: dict[str, Any]) -> None:
+    """Write results.json and the tables made of it."""
     environment = {"device": device_name(torch.device("cpu")), "versions": versions(), "platform": platform.platform(terse=True)}
     (HERE / "results.json").write_text(json.dumps({"environment": environment, **found}, indent=1) + "\n")
     lines = [
-        "# Speed", "", f"Written by `compare.py` on {environment['device']}, torch {versions()['torch']}. Ratios of one run, sides interleaved.", "",
+        "# Speed", "",
+        f"Written by `compare.py` on {environment['device']}, torch {versions()['torch']}: ratios of one run, sides interleaved; "
+        f"{found['data']}, ResNet-18 of width 0.25 with a stem of stride 1, batch {BATCH}.", "",
         "| step | share of the bare network's speed | images/s |", "|---|---|---|",
     ]  # fmt: skip
     lines += [f"| {name} | {100 * row['share_of_bare_speed']:.0f} % | {row['images_per_second']:.0f} |" for name, row in found["steps"].items()]
     beside = found["beside_lightly"]
     lines += ["", "| beside lightly's recipe | ours | lightly | ratio |", "|---|---|---|---|"]
     for label, kind in (("SimCLR, images/s", "simclr"), ("two views, images/s", "views")):
-        key, ratio = f"{kind}_images_per_second", f"{kind}_ratio"
-        lines.append(f"| {label} | {beside[key]['ours']:.0f} | {beside[key]['lightly']:.0f} | {beside[ratio]:.2f} |")
+        each = beside[f"{kind}_images_per_second"]
+        lines.append(f"| {label} | {each['ours']:,.0f} | {each['lightly']:,.0f} | {beside[f'{kind}_ratio']:.2f} |")
     memory = beside["peak_memory"]
     lines.append(f"| peak memory of the process tree, MB | {memory['ours'] / 2**20:.0f} | {memory['lightly'] / 2**20:.0f} | {beside['memory_ratio']:.2f} |")
-    lines += ["", f"Probe, nine strengths on 50,000 x 512 features, 10 classes: {found['probe']['seconds']:.1f} s.", ""]
+    lines += ["", f"Linear probe, nine strengths and the last fit on 50,000 x 512 features of 10 classes: {found['probe']['seconds']:.1f} s.", ""]
     (HERE / "RESULTS.md").write_text("\n".join(lines))
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--worker", choices=("ours", "lightly"))
+    parser.add_argument("--rounds", type=int, default=ROUNDS)
+    parser.add_argument("--data", default="cifar10", help="any labelled source; SSL_BENCH_DATA is searched first")
+    parser.add_argument("--worker", choices=("ours", "lightly"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.worker:
-        {"ours": ours, "lightly": lightlys}[arguments.worker](3)
+        {"ours": ours, "lightly": lightlys}[arguments.worker](images_of(arguments.data))
     else:
-        write({"steps": steps(arguments.rounds), "beside_lightly": beside_lightly(arguments.rounds), "probe": probe()})
+        images = images_of(arguments.data)
+        name = images.name
+        steps, beside = steps_of(images, arguments.rounds), beside_lightly(arguments.data, arguments.rounds)
+        write({"data": f"{name}, {images.size} px", "steps": steps, "beside_lightly": beside, "probe": probe()})

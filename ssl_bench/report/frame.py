@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from ssl_bench.errors import RecordError
-from ssl_bench.records import EvaluationRecord, Failure, MeasurementRecord, Pretraining, Run, RunCell, RunRow, read_record, safe_name
+from ssl_bench.records import EvaluationRecord, Failure, MeasurementRecord, Pretraining, Run, RunCell, RunRow, failure_files, read_record, safe_name
 
 if TYPE_CHECKING:
     from ssl_bench.report.table import Table
@@ -157,14 +157,14 @@ def _read_cell(root: Path, cell: RunCell, row: RunRow, results: Results) -> None
     folder = root / cell.folder
     if not folder.resolve().is_relative_to(root.resolve()):
         raise RecordError(f"{root / 'run.json'} names {cell.folder!r} as the folder of {cell.row!r}, which lies outside of {root}")
-    failure = read_record(folder / "failed.json", Failure) if (folder / "failed.json").is_file() else None
-    absent: list[tuple[str, str]] = []
+    failures = [read_record(path, Failure) for path in failure_files(folder)]
+    absent: list[tuple[str, str, str]] = []  # what it is called here, data, id
     if (folder / "pretrain.json").is_file():
         pretraining = read_record(folder / "pretrain.json", Pretraining)
         _check_id(folder / "pretrain.json", pretraining.id, cell.pretraining)
         results.pretrainings[cell.row, cell.seed] = pretraining
     else:
-        absent.append(("pretraining", ""))
+        absent.append(("pretraining", "", ""))
     seen: dict[tuple[str, str], int] = {}
     for expected in cell.evaluations:
         # The same evaluator may be asked twice with other options: the run's order tells which is which.
@@ -172,22 +172,21 @@ def _read_cell(root: Path, cell: RunCell, row: RunRow, results: Results) -> None
         name = expected.evaluator if count == 1 else f"{expected.evaluator} ({count})"
         path = folder / f"{safe_name(expected.evaluator)}-{expected.id}.json"
         if not path.is_file():
-            absent.append((name, expected.data))
+            absent.append((name, expected.data, expected.id))
             continue
         record = read_record(path, EvaluationRecord)
         _check_id(path, record.id, expected.id)
         if results.run.final and not record.final:
-            absent.append((name, expected.data))
+            absent.append((name, expected.data, expected.id))
         results.evaluations.append(Found(row, cell.seed, name, expected.data, path, record))
-    # A failure is over once what failed has its record.
-    if failure is not None and not any(what.split(" (")[0] == failure.where for what, _ in absent):
-        failure = None
-    if failure is not None:
-        results.failures.append(failure)
-    blocked = failure is not None and failure.where == "pretraining"
-    for what, data in absent:
-        why = failure if failure is not None and (blocked or what.split(" (")[0] == failure.where) else None
+    # A failure is over once what failed has its record; without a backbone nothing else could be done.
+    blocked = next((failure for failure in failures if failure.where == "pretraining"), None)
+    for what, data, identity in absent:
+        own = (failure for failure in failures if failure.where == what.split(" (")[0] and failure.id in ("", identity))
+        why = blocked or next(own, None)
         results.missing.append(Missing(cell.row, cell.seed, what, data, why))
+        if why is not None and why not in results.failures:
+            results.failures.append(why)
 
 
 def _check_id(path: Path, found: str, expected: str) -> None:
