@@ -11,6 +11,7 @@ from scipy import stats
 from torch import Tensor, nn
 
 import ssl_bench.tasks.relative_position as module
+from guessing import train_on
 from ssl_bench.backbones import Backbone, InputSpec
 from ssl_bench.data.batches import Batch
 from ssl_bench.data.images import ImageSet
@@ -132,24 +133,6 @@ def test_small_images_are_refused_with_the_size_needed() -> None:
         RelativePosition.check(RelativePositionOptions(), small)
 
 
-def train_on(images_of_step, steps: int, batch_size: int, **options: object) -> tuple[int, int]:
-    """Train on fresh images; of the last two thirds of the predictions (each made before its step): how many are right, of how many."""
-    torch.manual_seed(1)
-    task = make_task(30, **options).train()
-    optimizer = torch.optim.AdamW(task.parameters(), lr=3e-3)
-    right, asked = 0, 0
-    for step in range(steps):
-        with torch.no_grad():
-            views = task.views(batch_of(images_of_step(batch_size)))
-        out = task(views)
-        optimizer.zero_grad()
-        out["loss"].backward()
-        optimizer.step()
-        if step >= steps // 3:
-            right, asked = right + round(out["accuracy"].item() * 16 * batch_size), asked + 16 * batch_size
-    return right, asked
-
-
 def noise(count: int) -> Tensor:
     return torch.rand(count, 3, 30, 30)
 
@@ -163,16 +146,13 @@ def through_a_lens(count: int) -> Tensor:
     return images
 
 
-def interval(right: int, asked: int) -> tuple[float, float]:
-    """99.9 % binomial interval. Pairs share tiles and may be right together: two an image count as independent."""
-    found = stats.binomtest(right // 8, asked // 8).proportion_ci(0.999, "exact")
-    return found.low, found.high
-
-
 def test_noise_scores_at_chance_and_a_planted_leak_is_found() -> None:
-    right, asked = train_on(noise, 300, 8)
-    assert asked >= 4_000
-    low, high = interval(right, asked)
-    assert low < 0.125 < high, f"{right / asked:.3f} on pure noise"
-    right, asked = train_on(through_a_lens, 90, 8, gray=0)
-    assert interval(right, asked)[0] > 0.3, f"only {right / asked:.3f} with colour fringes in sight"
+    torch.manual_seed(1)
+    # Pairs share tiles and may be right together: two of an image's sixteen count as independent.
+    guesses = train_on(make_task(30), noise, 300, 8, per_image=16, independent=2)
+    assert guesses.asked >= 4_000
+    low, high = guesses.interval()
+    assert low < 0.125 < high, f"{guesses.accuracy:.3f} on pure noise"
+    torch.manual_seed(1)
+    leaking = train_on(make_task(30, gray=0), through_a_lens, 90, 8, per_image=16, independent=2)
+    assert leaking.interval()[0] > 0.3, f"only {leaking.accuracy:.3f} with colour fringes in sight"

@@ -6,10 +6,10 @@ import math
 
 import pytest
 import torch
-from scipy import stats
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from guessing import train_on
 from ssl_bench.backbones import Backbone
 from ssl_bench.data.batches import Batch
 from ssl_bench.errors import SSLBenchError
@@ -124,25 +124,6 @@ def test_options_are_checked_by_name() -> None:
         parse(RotationOptions, {"pad": -1}, "rotation")
 
 
-def train_on(images_of_step, steps: int, batch_size: int) -> tuple[int, int, float]:
-    """Train on fresh images; how many of the last two thirds of the predictions are right (each made before its step), of how many."""
-    torch.manual_seed(1)
-    task = make_task(16, batch_size).train()
-    assert (task.chance_accuracy(), task.chance_loss()) == (0.25, math.log(4))
-    optimizer = torch.optim.AdamW(task.parameters(), lr=3e-3)
-    right, asked = 0, 0
-    for step in range(steps):
-        with torch.no_grad():
-            views = task.views(batch_of(images_of_step(batch_size)))
-        out = task(views)
-        optimizer.zero_grad()
-        out["loss"].backward()
-        optimizer.step()
-        if step >= steps // 3:
-            right, asked = right + round(out["accuracy"].item() * 4 * batch_size), asked + 4 * batch_size
-    return right, asked, right / asked
-
-
 def noise(count: int) -> Tensor:
     return torch.rand(count, 3, 16, 16)
 
@@ -154,10 +135,13 @@ def lit_from_above(count: int) -> Tensor:
 
 
 def test_noise_scores_at_chance_and_a_planted_leak_is_found() -> None:
-    right, asked, accuracy = train_on(noise, 300, 16)
-    assert asked >= 4_000
-    # The four copies of an image may be right together, so images are what counts as independent.
-    low, high = stats.binomtest(right // 4, asked // 4).proportion_ci(0.999, "exact")
-    assert low < 0.25 < high, f"{accuracy:.3f} on pure noise"
-    right, asked, accuracy = train_on(lit_from_above, 90, 32)
-    assert stats.binomtest(right // 4, asked // 4).proportion_ci(0.999, "exact").low > 0.3, f"only {accuracy:.3f} with a leak"
+    torch.manual_seed(1)
+    task = make_task(16, 16)
+    assert (task.chance_accuracy(), task.chance_loss()) == (0.25, math.log(4))
+    guesses = train_on(task, noise, 300, 16, per_image=4, independent=1)  # the four copies of an image may be right together
+    assert guesses.asked >= 4_000
+    low, high = guesses.interval()
+    assert low < 0.25 < high, f"{guesses.accuracy:.3f} on pure noise"
+    torch.manual_seed(1)
+    leaking = train_on(make_task(16, 32), lit_from_above, 90, 32, per_image=4, independent=1)
+    assert leaking.interval()[0] > 0.3, f"only {leaking.accuracy:.3f} with a leak"
