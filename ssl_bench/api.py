@@ -38,8 +38,8 @@ def pretrain(
     Parameters
     ----------
     task : a task's name.
-    data : a source's name or anything a matrix's ``data`` may be. Images without labels need labelled ones beside them, on which the
-        progress is watched: ``{"pretrain": "folder:PHOTOS", "evaluate": "cifar10"}``.
+    data : a source's name or anything a matrix's ``data`` may be. Images without labels: ``{"pretrain": "folder:PHOTOS", "evaluate": []}``,
+        or with labelled ones beside them, on which the progress is watched: ``{"pretrain": "folder:PHOTOS", "evaluate": "cifar10"}``.
     epochs, images : the budget; exactly one of them.
     backbone : a timm ResNet's name or anything a matrix's ``backbone`` may be.
     options : task options and recipe settings.
@@ -59,7 +59,7 @@ def pretrain(
         "tasks": [{"task": task, "options": options or {}}], "baselines": [], "evaluate": ["knn"],
     }
     with tempfile.TemporaryDirectory() as scratch:
-        work = prepare(matrix, out or scratch, device=device, **settings)
+        work = prepare(matrix, out or scratch, device=device, judged=False, **settings)
         cells = work.cells()
         if not cells:
             raise SpecError("pretrain trains one setting; a choice of options needs a matrix")

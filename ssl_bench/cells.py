@@ -131,8 +131,8 @@ def pretrain_cell(cell: Cell, shop: Workshop) -> tuple[Pretraining, Any]:
     if isinstance(judged, Backbone) and judged.input.kind != "rgb":
         describe["input"] = judged.input.kind
     reestimate_batchnorm(judged, _clean_images(shop.data.pretrain, shop.device))
-    validation = shop.data.evaluate[0].validation
-    diagnosed = {name: float(value) for name, value in task.diagnose(_some_images(validation, shop.device, 1_000)).items()}
+    unseen = shop.data.evaluate[0].validation if shop.data.evaluate else shop.data.pretrain
+    diagnosed = {name: float(value) for name, value in task.diagnose(_some_images(unseen, shop.device, 1_000)).items()}
     tensors = {name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for name, tensor in task.state_dict().items()}
     write_bytes(cell.folder / TASK_FILE, save(tensors, metadata={"kind": "ssl_bench.task", "pretraining": cell.id}))
     if isinstance(judged, Backbone):
@@ -245,8 +245,10 @@ def _some_images(images: ImageSet, device: torch.device, count: int) -> Tensor:
     return ImageStore(images.take(np.arange(min(count, len(images)))), device).gather(torch.arange(min(count, len(images))))
 
 
-def _monitor(shop: Workshop) -> Callable[[nn.Module], float]:
-    """Validation kNN on a copy whose BatchNorm statistics are re-estimated, as they will be in the end."""
+def _monitor(shop: Workshop) -> Callable[[nn.Module], float] | None:
+    """Validation kNN on a copy whose BatchNorm statistics are re-estimated, as they will be in the end; None without labelled images."""
+    if not shop.data.evaluate:
+        return None
     labelled = shop.data.evaluate[0]
     bank = labelled.train.take(_spread(len(labelled.train)))
     queries = labelled.validation.take(_spread(len(labelled.validation)))

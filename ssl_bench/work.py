@@ -97,9 +97,12 @@ def read_evaluation(cell: Cell, planned: PlannedEvaluation) -> EvaluationRecord 
 def prepare(
     matrix: Matrix | Mapping[str, Any] | str | Path, out: str | Path | None = None, *, sets: tuple[str, ...] = (), only: tuple[str, ...] = (),
     val: bool = False, limit: int | None = None, device: str | None = None, data_root: str | Path | None = None,
-    plugins: tuple[str | Path, ...] = (), smoke: bool = False, progress: Callable[[str, int, int], None] | None = None,
+    plugins: tuple[str | Path, ...] = (), smoke: bool = False, judged: bool = True, progress: Callable[[str, int, int], None] | None = None,
 ) -> Work:
-    """Everything before training: plugins, matrix, data, checks. Every mistake that can be found without training is found here."""
+    """Everything before training: plugins, matrix, data, checks. Every mistake that can be found without training is found here.
+
+    ``judged``: whether there must be labelled images to judge on.
+    """
     for plugin in plugins:
         load_plugin(plugin)
     spec = as_matrix(matrix, sets)
@@ -108,6 +111,8 @@ def prepare(
             raise SpecError(f"--limit {limit}: at least 1 image")
         spec = spec.model_copy(update={"data": spec.data.model_copy(update={"limit": spec.data.limit.model_copy(update={"train": limit, "test": limit})})})
     _check_only(spec, only)
+    if judged and not spec.data.evaluate:
+        raise SpecError(f"matrix {spec.name!r}: data.evaluate is empty, and rows are compared on labelled images; name a labelled source")
     chosen_device = choose_device(device)
     folder = Path(out) if out is not None else Path("runs") / spec.name
     _refuse_newer(folder)

@@ -11,7 +11,9 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 
 import ssl_bench
 from ssl_bench.errors import Interrupted, SpecError
@@ -293,6 +295,17 @@ def test_pretrain_and_evaluate_from_python(tmp_path: Path) -> None:
     found = ssl_bench.evaluate(tmp_path / "b.safetensors", data, [{"knn": {"k": [5]}}])
     assert set(found["split"]) == {"validation"}
     assert set(ssl_bench.evaluate(trained.backbone, data, ["knn"], test=True)["split"]) == {"validation", "test"}
+
+
+def test_images_without_labels_are_pretrained_on_alone(tmp_path: Path) -> None:
+    for number in range(40):
+        Image.fromarray(np.random.default_rng(number).integers(0, 255, (32, 32, 3), np.uint8)).save(tmp_path / f"{number}.png")
+    data = {"pretrain": f"folder:{tmp_path}", "evaluate": []}
+    trained = ssl_bench.pretrain("rotation", data, images=32, backbone=TINY["backbone"], options={"batch_size": 16})
+    assert trained.record.steps == 2 and "knn" not in trained.record.curves and trained.record.diagnose == {}
+    assert "mse" in ssl_bench.pretrain("autoencoder", data, images=32, backbone=TINY["backbone"], options={"batch_size": 16}).record.diagnose
+    with pytest.raises(SpecError, match="data.evaluate is empty"):
+        prepare(matrix(data=data), tmp_path / "out")
 
 
 def test_cells_are_addressed_by_row_and_seed(tmp_path: Path) -> None:

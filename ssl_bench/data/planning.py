@@ -34,7 +34,7 @@ def plan_evaluation(one: SourceSpec, source: Source, spec: DataSpec, notes: list
         if raw.labels is None:
             raise DataError(
                 f"{name}: the {split} images have no labels, and an evaluate source needs them (class folders, a csv, or a label "
-                "column)"
+                "column); to pretrain on them alone, give ssl_bench.pretrain `evaluate: []`"
             )
         if (bare := int((raw.labels < 0).sum())):
             raise DataError(f"{name}: {bare:,} of {len(raw):,} {split} images have no label, and an evaluate source needs all of them")
