@@ -19,13 +19,14 @@ from ssl_bench.spec import BackboneSpec, Model, parse
 
 STAGES = ("s1", "s2", "s3", "s4")
 FORMAT = 1
+InputKind = Literal["rgb", "standardised", "lightness"]  # from what keeps most of an image to what keeps least
 
 
 class InputSpec(Model):
     """How RGB in [0, 1] becomes network input; saved with the weights, so that nobody downstream can get it wrong."""
 
     #: lightness: CIE L / 100, repeated three times; standardised: each image to mean 0 and deviation 1 over its channels and pixels
-    kind: Literal["rgb", "lightness", "standardised"] = "rgb"
+    kind: InputKind = "rgb"
     mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
     std: tuple[float, float, float] = (0.25, 0.25, 0.25)
 
@@ -79,6 +80,10 @@ class Backbone(nn.Module):
         """RGB in [0, 1] to the last feature map [B, C, h, w]."""
         return self.network.forward_features(self.prepare(images))
 
+    def face(self, input: InputSpec) -> Backbone:
+        """This very network, its weights shared, for images that are handled in another way."""
+        return _Face(self, input)
+
     def stages(self, images: Tensor) -> dict[str, Tensor]:
         """RGB in [0, 1] to the output of every stage, first to last: name -> [B, C, h, w]."""
         net: Any = self.network
@@ -87,6 +92,17 @@ class Backbone(nn.Module):
         for name, layer in zip(STAGES, (net.layer1, net.layer2, net.layer3, net.layer4), strict=True):
             x = found[name] = layer(x)
         return found
+
+
+class _Face(Backbone):
+    """Another input handling for a network that another Backbone has already."""
+
+    def __init__(self, owner: Backbone, input: InputSpec) -> None:
+        nn.Module.__init__(self)
+        self.spec, self.image_size, self.input, self.num_features = owner.spec, owner.image_size, input, owner.num_features
+        self.network = owner.network
+        self.register_buffer("mean", torch.tensor(input.mean).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(input.std).view(1, 3, 1, 1), persistent=False)
 
 
 def build_resnet(spec: BackboneSpec, image_size: int) -> ResNet:

@@ -27,10 +27,11 @@ class Registry(Generic[T]):
     base : "module:Class" that every member must derive from; imported on first use.
     group : entry-point group that installed packages use.
     builtin : name to "module:Class"; imported on first use, so that listing names costs nothing.
+    combine : "module:function" that makes the member ``a+b`` out of others (they are its ``members``); None where there is no such thing.
     """
 
-    def __init__(self, kind: str, base: str, group: str, builtin: dict[str, str]) -> None:
-        self.kind, self._base, self.group = kind, base, group
+    def __init__(self, kind: str, base: str, group: str, builtin: dict[str, str], combine: str | None = None) -> None:
+        self.kind, self._base, self.group, self._combine = kind, base, group, combine
         self._builtin = dict(builtin)
         self._added: dict[str, type[T]] = {}
         self._entry_points: dict[str, Any] | None = None
@@ -51,6 +52,8 @@ class Registry(Generic[T]):
         return [*self._builtin, *sorted(set(self._installed()) | set(self._added))]
 
     def __contains__(self, name: object) -> bool:
+        if self._combine is not None and isinstance(name, str) and "+" in name:
+            return all(part.strip() in self for part in name.split("+"))
         return name in self._builtin or name in self._added or name in self._installed()
 
     def is_builtin(self, name: str) -> bool:
@@ -69,6 +72,9 @@ class Registry(Generic[T]):
             except Exception as error:
                 raise SpecError(f"the installed {self.kind} {name!r} ({point.value}) cannot be imported: {error!r}") from error
             return self._checked(found, name)
+        if self._combine is not None and "+" in name:
+            found: type[T] = _load(self._combine)(name)
+            return found
         raise SpecError(f"unknown {self.kind} {name!r}: {did_you_mean(name, self.names())}")
 
     def add(self, member: type[T]) -> type[T]:
@@ -76,6 +82,8 @@ class Registry(Generic[T]):
         name = getattr(member, "name", None)
         if not isinstance(name, str) or not name:
             raise SpecError(f"{member.__name__} has no class attribute `name`; give it one, such as name = {member.__name__.lower()!r}")
+        if self._combine is not None and "+" in name:
+            raise SpecError(f"{member.__name__} is named {name!r}; the plus sign combines {self.kind}s, choose another name")
         self._checked(member, name)
         held = self._added.get(name)
         if name in self._builtin or name in self._installed() or (held is not None and held is not member):
@@ -113,11 +121,13 @@ TASKS: Registry[Any] = Registry(
         "relative_position": "ssl_bench.tasks.relative_position:RelativePosition",
         "colorization": "ssl_bench.tasks.colorization:Colorization",
         "simclr": "ssl_bench.tasks.simclr:SimCLR",
+        "exemplar": "ssl_bench.tasks.exemplar:Exemplar",
         "random": "ssl_bench.tasks.baselines:RandomInit",
         "pixels": "ssl_bench.tasks.baselines:Pixels",
         "pca": "ssl_bench.tasks.baselines:PCA",
         "supervised": "ssl_bench.tasks.supervised:Supervised",
     },
+    combine="ssl_bench.tasks.combine:combine",
 )
 
 EVALUATORS: Registry[Any] = Registry(
@@ -187,7 +197,9 @@ def identity(registry: Registry[Any], name: str) -> dict[str, Any]:
     """
     member: Any = registry.get(name)
     found: dict[str, Any] = {"name": name, "version": int(getattr(member, "version", 1))}
-    if not registry.is_builtin(name):
+    if members := getattr(member, "members", ()):
+        found["members"] = [identity(registry, one.name) for one in members]
+    elif not registry.is_builtin(name):
         found["code"] = _code_of(member)
     return found
 

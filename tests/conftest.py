@@ -18,8 +18,8 @@ import torch  # noqa: E402
 from hypothesis import settings  # noqa: E402
 
 # The same examples every time: a change is judged by what it changed. HYPOTHESIS_PROFILE=explore looks for new ones.
-settings.register_profile("steady", derandomize=True)
-settings.register_profile("explore", derandomize=False)
+settings.register_profile("steady", derandomize=True, deadline=None)
+settings.register_profile("explore", derandomize=False, deadline=None)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "steady"))
 
 torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))

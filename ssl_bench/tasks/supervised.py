@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from pydantic import Field
@@ -61,3 +62,6 @@ class Supervised(PretextTask):
         logits = self.head(self.backbone(images)).float()
         loss = F.cross_entropy(logits, labels, label_smoothing=self.options.label_smoothing)
         return {"loss": loss, "accuracy": (logits.argmax(1) == labels).float().mean()}
+
+    def chance_loss(self) -> float:
+        return math.log(self.head.out_features)

@@ -95,7 +95,7 @@ def test_a_palette_gives_its_colours_and_its_transparency_is_white() -> None:
 
 
 @given(colour=st.tuples(*[st.integers(0, 255)] * 4))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_alpha_is_laid_over_white(colour: tuple[int, int, int, int]) -> None:
     alpha = colour[3] / 255
     found, _ = decode(stored(Image.new("RGBA", (4, 4), colour)), 4)
@@ -177,7 +177,7 @@ def test_truncated_and_empty_files_are_unreadable(kind: str) -> None:
 
 
 @given(st.binary(max_size=200))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_garbage_is_unreadable_and_nothing_else(content: bytes) -> None:
     with pytest.raises(UnreadableImage):
         decode(content, 8)

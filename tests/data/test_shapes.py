@@ -63,7 +63,7 @@ def test_layout(whole: RenderedShapes) -> None:
         assert CLASSES[image] == f"{TEXTURES[texture]} {SHAPES[shape]}"
 
 
-@settings(max_examples=6, deadline=None)
+@settings(max_examples=6)
 @given(count=st.integers(1, WHOLE))
 def test_an_image_depends_on_split_index_and_size_alone(whole: RenderedShapes, count: int) -> None:
     cut = RenderedShapes(whole.images[:count], whole.labels[:count], whole.classes, {k: v[:count] for k, v in whole.columns.items()})
@@ -110,7 +110,7 @@ def test_nuisance_says_nothing_about_the_class(train: RenderedShapes) -> None:
         assert np.abs(means - column.mean()).max() < 4.5 * column.std() / np.sqrt(len(column) / len(CLASSES)), name
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(start=st.integers(0, 10_000), count=st.integers(1, 500))
 def test_classes_are_balanced_in_every_prefix(start: int, count: int) -> None:
     labels = shapes._balanced("train", np.arange(count))

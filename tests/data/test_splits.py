@@ -18,7 +18,7 @@ labellings = st.lists(st.integers(2, 60), min_size=2, max_size=8).flatmap(
 
 
 @given(labellings)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_validation_is_a_tenth_of_every_class_and_the_rest_is_kept(labels: np.ndarray) -> None:
     kept, held = validation_split(labels)
     assert np.array_equal(np.sort(np.concatenate([kept, held])), np.arange(len(labels)))
@@ -45,7 +45,7 @@ def test_the_split_follows_from_the_seed() -> None:
 
 
 @given(st.integers(0, 50), st.integers(8, 60), st.integers(1, 12))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_no_group_is_divided_and_no_class_lost(seed: int, groups: int, largest: int) -> None:
     random = np.random.default_rng(seed)
     member = np.repeat(np.arange(groups), random.integers(1, largest + 1, groups))
@@ -75,7 +75,7 @@ def test_one_group_cannot_be_held_back() -> None:
 
 
 @given(labellings, st.floats(0.05, 1), st.integers(0, 3))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_a_draw_is_level_over_classes(labels: np.ndarray, fraction: float, number: int) -> None:
     counts = np.bincount(labels)
     total = round(fraction * len(labels))
@@ -119,7 +119,7 @@ def test_a_holdout_of_a_small_draw_leaves_every_class_one() -> None:
 
 
 @given(labellings, st.integers(2, 5))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_folds_hold_every_image_back_once_and_balance_classes(labels: np.ndarray, count: int) -> None:
     assume(count <= len(labels))
     pairs = folds(labels, count)
@@ -133,7 +133,7 @@ def test_folds_hold_every_image_back_once_and_balance_classes(labels: np.ndarray
 
 
 @given(labellings, st.integers(1, 200))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_a_subsample_keeps_class_shares(labels: np.ndarray, count: int) -> None:
     classes = len(np.unique(labels))
     if count < min(classes, len(labels)):

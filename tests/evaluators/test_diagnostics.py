@@ -33,7 +33,7 @@ def test_equally_used_orthonormal_directions_have_full_rank(dimensions: int) -> 
     assert rankme(basis.repeat(3, 1)) == pytest.approx(dimensions, rel=1e-3)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(n=st.integers(2, 60), d=st.integers(1, 40), scale=st.floats(1e-3, 1e3), seed=st.integers(0, 99))
 def test_rankme_is_its_formula(n: int, d: int, scale: float, seed: int) -> None:
     z = scale * np.random.default_rng(seed).standard_normal((n, d))

@@ -41,7 +41,7 @@ def brute_force(queries: np.ndarray, bank: np.ndarray, labels: np.ndarray, k: in
     return np.stack(found)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     k=st.integers(1, 20), classes=st.integers(2, 7), dimensions=st.integers(2, 40), seed=st.integers(0, 999),
     temperature=st.floats(0.05, 1.0),

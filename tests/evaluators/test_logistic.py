@@ -48,7 +48,7 @@ def test_same_coefficients_as_scikit_learn(n: int, d: int, l2: float) -> None:
     assert found.loss == pytest.approx(float(theirs), rel=1e-5)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     n=st.integers(8, 80), d=st.integers(1, 40), k=st.integers(2, 6), log_l2=st.floats(-3, 1), seed=st.integers(0, 99), copies=st.booleans(),
     dead=st.booleans(),

@@ -77,7 +77,7 @@ def _table(name: str) -> Table:
 names = st.one_of(st.sampled_from(NASTY), st.text(min_size=1, max_size=30)).filter(lambda name: name.strip() != "")
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(names)
 @example("a\ud800b")
 def test_terminal_shows_no_control_characters(name: str) -> None:
@@ -86,7 +86,7 @@ def test_terminal_shows_no_control_characters(name: str) -> None:
     text.encode()
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(names)
 def test_rich_reads_no_markup_in_names(name: str) -> None:
     console = Console(file=io.StringIO(), width=100, color_system=None, force_terminal=False)
@@ -98,7 +98,7 @@ def test_rich_reads_no_markup_in_names(name: str) -> None:
     assert all(cell_len(b) > 100 or a.rstrip() == b.rstrip() for a, b in zip(shown, expected, strict=True))
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(names)
 def test_html_keeps_names_as_text(name: str) -> None:
     found = _parse(_table(name).html(["figures/a.png"]))
@@ -107,7 +107,7 @@ def test_html_keeps_names_as_text(name: str) -> None:
     assert found.title == escape.plain(name) and escape.plain(name) in found.cells
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(names)
 def test_markdown_tables_keep_their_columns(name: str) -> None:
     rows = [line for line in _table(name).markdown().splitlines() if line.startswith("| ")]
@@ -133,7 +133,7 @@ def test_latex_leaves_no_special_character(text: str) -> None:
     assert not re.search(r"[\\{}#%&_~^\[\]]", found)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(names)
 def test_latex_rows_keep_their_cells(name: str) -> None:
     text = _table(name).latex()

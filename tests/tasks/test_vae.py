@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 from torch.distributions import Independent, Normal
@@ -32,7 +32,7 @@ def make_task(size: int = 16, **options: object) -> VAE:
 
 
 @given(st.floats(-30, 30), st.floats(-10, 10))
-@settings(deadline=None)
+
 def test_kl_equals_torch_distributions(mean: float, log_variance: float) -> None:
     mu, log = torch.tensor(mean, dtype=torch.float64), torch.tensor(log_variance, dtype=torch.float64)
     expected = oracle(Normal(mu, (log / 2).exp()), Normal(torch.zeros_like(mu), torch.ones_like(mu)))

@@ -69,7 +69,7 @@ def test_without_strength_or_probability_nothing_changes() -> None:
 
 
 @given(st.tuples(st.floats(0, 1), st.floats(0, 1), st.floats(0, 1)), st.floats(-0.5, 0.5))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_hue_equals_the_standard_library(pixel, shift) -> None:
     hue, saturation, value = colorsys.rgb_to_hsv(*pixel)
     expected = torch.tensor(colorsys.hsv_to_rgb((hue + shift) % 1.0, saturation, value), dtype=torch.float32)

@@ -71,7 +71,7 @@ def test_resizing_keeps_full_precision_under_autocast() -> None:
     height=st.integers(4, 60), width=st.integers(4, 60), low=st.floats(0.01, 1), high=st.floats(0.01, 1), aspect=st.floats(1, 3),
     seed=st.integers(0, 99),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_boxes_lie_inside_the_image(height, width, low, high, aspect, seed) -> None:
     torch.manual_seed(seed)
     top, left, h, w = crop_boxes(32, height, width, (min(low, high), max(low, high)), (1 / aspect, aspect)).unbind(1)
@@ -161,7 +161,7 @@ def test_one_seed_gives_one_result_and_images_differ() -> None:
 
 
 @given(turns=st.lists(st.integers(-5, 9), min_size=1, max_size=6), side=st.integers(1, 6))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_rotate90_equals_rot90(turns, side) -> None:
     images = torch.rand(len(turns), 2, side, side)
     found = rotate90(images, torch.tensor(turns))

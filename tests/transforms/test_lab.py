@@ -29,7 +29,7 @@ def test_lab_equals_scikit_image_over_the_cube(cube: torch.Tensor) -> None:
 
 
 @given(arrays(np.uint8, (1, 3, 4, 4), elements=st.integers(0, 255)))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_lab_equals_scikit_image_on_8_bit_pixels(pixels: np.ndarray) -> None:
     images = torch.from_numpy(pixels).float() / 255  # the dark colours among them meet both linear feet
     assert np.abs(rgb_to_lab(images).numpy() - _oracle(images)).max() < 1e-3

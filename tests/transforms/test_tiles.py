@@ -29,7 +29,7 @@ def coordinates(count: int, size: int) -> Tensor:
 
 
 @given(size=st.integers(30, 120), share=st.floats(0.5, 0.9), seed=st.integers(0, 99))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_tiles_stay_in_their_cells_and_never_overlap(size, share, seed) -> None:
     torch.manual_seed(seed)
     grid = grid_of(size, share)

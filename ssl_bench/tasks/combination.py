@@ -1,0 +1,221 @@
+"""Several tasks on one network (Doersch & Zisserman, 2017, arXiv:1708.07860): written ``a+b``, and a task like any other."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+from ssl_bench.backbones import Backbone, InputKind, InputSpec
+from ssl_bench.data.batches import Batch
+from ssl_bench.errors import SpecError
+from ssl_bench.spec import Recipe
+from ssl_bench.tasks.base import PretextTask, Setup, TaskOptions
+from ssl_bench.transforms.lab import lightness
+
+FIRST_BATCHES = 20  # over which a loss is measured that does not know what a guess costs
+
+
+class CombinationOptions(TaskOptions):
+    """Options of a combination; each member's own stand under its name."""
+
+    images: Literal["each", "split"] = "each"  #: each: every member sees every image; split: the images of a batch are divided among the members
+    harmonise: bool = False  #: all members see lightness, repeated three times, so that the input does not tell the task
+
+
+class Combination(PretextTask):
+    """Train one network on several tasks at once: the sum of their losses, each divided by what a guess costs (Doersch & Zisserman, 2017).
+
+    Every member has its own views, head, input handling and forward pass (so its own batch statistics); weights are shared. It is
+    judged with the members' input handling that keeps most of an image: colour, else each image standardised, else lightness.
+    """
+
+    Options = CombinationOptions
+    members: ClassVar[tuple[type[PretextTask], ...]] = ()
+    scales: Tensor
+
+    def __init__(self, backbone: nn.Module, options: Any, setup: Setup) -> None:
+        super().__init__(backbone, options, setup)
+        share = setup.batch_size // len(self.members) if options.images == "split" else setup.batch_size
+        if share < 2:
+            raise SpecError(f"{self.name}: batch_size {setup.batch_size} leaves {share} images a member; allowed is {2 * len(self.members)} and more")
+        self.tasks = nn.ModuleList()
+        for number, member in enumerate(self.members):
+            own = Setup(
+                setup.image_size, setup.steps, share, setup.num_images, setup.num_classes if member.uses_labels else None, setup.sample
+            )
+            self.tasks.append(member(self.backbone.faces[number], getattr(options, member.name), own))
+        self.register_buffer("scales", torch.tensor([self._scale(task) for task in self.tasks]))
+        self.register_state_dict_post_hook(_store_once)
+        self.register_load_state_dict_pre_hook(_load_everywhere)
+
+    @classmethod
+    def build_backbone(cls, make: Callable[..., nn.Module], options: Any) -> nn.Module:
+        """The matrix's network, and a face of it for every member."""
+        kinds = [input_of(member, getattr(options, member.name)) for member in cls.members]
+        best = "lightness" if options.harmonise else min(kinds, key=get_args(InputKind).index)
+        judged = make(input=best)
+        assert isinstance(judged, Backbone)
+        found: list[Backbone] = []
+        for kind in kinds:
+            if options.harmonise and kind != "lightness":  # it is given lightness in place of colours
+                found.append(judged.face(InputSpec(kind="rgb", mean=judged.input.mean, std=judged.input.std)))
+            else:
+                found.append(judged.face(make(input=kind).input))  # type: ignore[arg-type]
+        return _Trunk(judged, found)
+
+    @classmethod
+    def check(cls, options: Any, images: Any) -> None:
+        """Everything that one of the members refuses."""
+        for member in cls.members:
+            own = getattr(options, member.name)
+            input_of(member, own)
+            member.check(own, images)
+
+    @classmethod
+    def short_recipe(cls, options: Any, image_size: int) -> Recipe:
+        """AdamW as for every task, at the geometric mean of the members' learning rates."""
+        rate = math.exp(sum(math.log(member.short_learning_rate) for member in cls.members) / len(cls.members))
+        return super().short_recipe(options, image_size).model_copy(update={"learning_rate": float(f"{rate:.2g}")})
+
+    @classmethod
+    def paper_recipe(cls, options: Any, image_size: int) -> Recipe:
+        """SGD with momentum 0.9, 0.1 at batch 256, decay 1e-4, cosine (suite choice; the paper's RMSProp served 64 asynchronous workers)."""
+        return Recipe(optimizer="sgd", learning_rate=0.1, momentum=0.9, weight_decay=1e-4, batch_size=256, warmup=0.05, schedule="cosine")
+
+    def phase_parameters(self, phase: str) -> list[tuple[str, nn.Parameter]]:
+        """Whatever one of the members would train, once."""
+        found: dict[int, tuple[str, nn.Parameter]] = {}
+        for number, task in enumerate(self.tasks):
+            for name, parameter in task.phase_parameters(phase):  # type: ignore[operator]
+                found.setdefault(id(parameter), (f"tasks.{number}.{name}", parameter))
+        return list(found.values())
+
+    def views(self, batch: Batch) -> tuple[Any, ...]:
+        """The views of every member."""
+        count = len(batch) // len(self.tasks)
+        found = []
+        for number, (task, member) in enumerate(zip(self.tasks, self.members, strict=True)):
+            part = slice(number * count, (number + 1) * count) if self.options.images == "split" else slice(None)
+            task.progress = self.progress
+            found.append(task.views(self._batch_of(member, number, batch, part)))  # type: ignore[operator]
+        return tuple(found)
+
+    def forward(self, views: tuple[Any, ...], phase: str = "main") -> dict[str, Tensor]:
+        """One forward a member; ``loss`` and whatever each member reports, as NAME/loss."""
+        found: dict[str, Tensor] = {}
+        total = self.scales.new_zeros(())
+        for number, (task, own) in enumerate(zip(self.tasks, views, strict=True)):
+            reported = task(own)
+            total = total + reported["loss"] / self.scales[number]
+            found |= {f"{self.members[number].name}/{name}": value for name, value in reported.items()}
+        return {"loss": total, **found}
+
+    def after_step(self) -> None:
+        for task in self.tasks:
+            task.after_step()  # type: ignore[operator]
+
+    def chance_loss(self) -> float:
+        return float(len(self.tasks))
+
+    def evaluated(self) -> nn.Module:
+        """The shared network."""
+        return self.backbone.judged  # type: ignore[no-any-return]
+
+    def codes(self, images: Tensor) -> Mapping[str, Tensor]:
+        return self._of_members(lambda task: task.codes(images))
+
+    def describe(self) -> Mapping[str, Any]:
+        """Each member's facts, and by what its loss is divided."""
+        scales = {f"{member.name}/loss_divided_by": round(float(scale), 4) for member, scale in zip(self.members, self.scales, strict=True)}
+        return scales | self._of_members(lambda task: task.describe())
+
+    def diagnose(self, images: Tensor) -> Mapping[str, float]:
+        return self._of_members(lambda task: task.diagnose(images))
+
+    @torch.no_grad()
+    def preview(self, batch: Batch) -> Mapping[str, Tensor]:
+        """What every member shows."""
+        found = {}
+        for number, member in enumerate(self.members):
+            pictures = self.tasks[number].preview(self._batch_of(member, number, batch, slice(None)))  # type: ignore[operator]
+            found |= {f"{member.name}: {name}": picture for name, picture in pictures.items()}
+        return found
+
+    def _of_members(self, ask: Callable[[Any], Mapping[str, Any]]) -> dict[str, Any]:
+        return {f"{task.name}/{name}": value for task in self.tasks for name, value in ask(task).items()}
+
+    def _batch_of(self, member: type[PretextTask], number: int, batch: Batch, part: slice) -> Batch:
+        """What a member may see of a batch: labels and columns as far as it declares them, lightness where that is all there is."""
+        images = batch.images[part]
+        if self.options.harmonise and self.backbone.faces[number].input.kind != "lightness":
+            images = (lightness(images) / 100).expand(-1, 3, -1, -1).contiguous(memory_format=torch.channels_last)
+        labels = batch.labels[part] if member.uses_labels and batch.labels is not None else None
+        return Batch(images, batch.index[part], labels, {name: batch.extra[name][part] for name in member.columns})
+
+    def _scale(self, task: Any) -> float:
+        """The loss of a guess; where a member does not know it, its mean loss over some batches before training."""
+        known = task.chance_loss()
+        if known is not None and known > 0:
+            return float(known)
+        if task.uses_labels or task.columns:
+            raise SpecError(f"{self.name}: {task.name} needs a chance_loss(), because without labels and columns its loss cannot be measured beforehand")
+        copied = copy.deepcopy(task).train()  # its statistics and queues stay as they are
+        size, found = task.setup.batch_size, []
+        number = [*self.members].index(type(task))
+        for images in self.setup.sample(FIRST_BATCHES * size).split(size):
+            batch = Batch(images.contiguous(memory_format=torch.channels_last), torch.arange(len(images)))
+            if len(images) == size or not found:
+                with torch.no_grad():
+                    found.append(float(copied(copied.views(self._batch_of(type(task), number, batch, slice(None))))["loss"]))
+        mean = sum(found) / len(found)
+        if not (math.isfinite(mean) and mean > 0):
+            raise SpecError(f"{self.name}: the loss of {task.name} is {mean:g} before training; a positive one is needed to scale it, or a chance_loss()")
+        return mean
+
+
+class _Trunk(nn.Module):
+    """The network that is judged, and the same network as each member sees images."""
+
+    def __init__(self, judged: Backbone, faces: list[Backbone]) -> None:
+        super().__init__()
+        self.judged, self.faces = judged, nn.ModuleList(faces)
+
+
+def _aliases(task: Any, prefix: str) -> tuple[str, ...]:
+    """Where else the network appears that is stored as that of ``backbone.judged``."""
+    return tuple(f"{prefix}{place.format(number)}network." for number in range(len(task.tasks)) for place in ("backbone.faces.{}.", "tasks.{}.backbone."))
+
+
+def _store_once(task: nn.Module, state: dict[str, Any], prefix: str, metadata: Any) -> None:
+    aliases = _aliases(task, prefix)
+    for key in [key for key in state if key.startswith(aliases)]:
+        del state[key]
+
+
+def _load_everywhere(task: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
+    own = f"{prefix}backbone.judged.network."
+    for key in [key for key in state if key.startswith(own)]:
+        state.update({alias + key.removeprefix(own): state[key] for alias in _aliases(task, prefix)})
+
+
+def input_of(member: type[PretextTask], options: Any) -> str:
+    """The input handling that a task asks of the matrix's backbone. Raises SpecError where it builds a backbone of its own."""
+    asked: list[dict[str, Any]] = []
+    marker = nn.Identity()
+
+    def make(input: str = "rgb", **other: Any) -> nn.Module:
+        asked.append({"input": input, **other})
+        return marker
+
+    try:
+        plain = member.build_backbone(make, options) is marker and len(asked) == 1 and set(asked[0]) == {"input"}
+    except Exception:  # whatever it does with a backbone beside passing it on
+        plain = False
+    if not plain:
+        raise SpecError(f"{member.name} builds a backbone of its own, so it cannot share one; leave it out of the combination")
+    return str(asked[0]["input"])

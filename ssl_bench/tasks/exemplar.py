@@ -1,0 +1,154 @@
+"""Exemplar: which views come from the same image? (Dosovitskiy et al., 2014, arXiv:1406.6909; triplets: Doersch & Zisserman, 2017)"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ssl_bench.data.batches import Batch
+from ssl_bench.errors import DataError, SpecError
+from ssl_bench.spec import Recipe
+from ssl_bench.tasks.base import PretextTask, Setup, TaskOptions
+from ssl_bench.transforms import color_jitter, random_grayscale, random_resized_crop, standardise
+from ssl_bench.transforms.exemplar import principal_colours, random_affine, random_contrast_of_components, random_hsv_power
+
+MOST_CLASSES = 50_000  # the softmax of surrogate classes has one output an image, and does not scale beyond
+
+
+class ExemplarOptions(TaskOptions):
+    """Options of ``exemplar``."""
+
+    form: Literal["triplet", "surrogate"] = "triplet"  #: triplet: nearer than views of others; surrogate: every image is a class
+    crops: int = Field(default=2, ge=1)  #: views of every image in a batch; triplets need two or more
+    margin: float = Field(default=0.5, gt=0, le=2)  #: by which a view of another image should be further away (cosine distance)
+    mining: Literal["semi-hard", "all"] = "semi-hard"  #: the nearest of the others that is further than the partner, or the mean over all others
+    dimensions: int = Field(default=128, ge=2)  #: in which views are compared (triplet)
+    gray: float = Field(default=0.66, ge=0, le=1)  #: share of views made grey (triplet)
+    strength: float = Field(default=0.5, ge=0, le=2.5)  #: s of the colour distortion, as in SimCLR (triplet)
+
+
+class Exemplar(PretextTask):
+    """Bring views of one image closer together than views of different images (triplet), or tell every image from all others (surrogate).
+
+    The triplet form follows Doersch & Zisserman (2017) and Kolesnikov et al. (2019): crops with colour distortion, most of them grey,
+    each standardised over its pixels; a cosine distance between embeddings normalised per view; semi-hard negatives, because the
+    hardest ones make everything collapse into a point. The surrogate form is that of Dosovitskiy et al. (2014): strongly distorted
+    images, and a softmax over as many classes as there are images.
+    """
+
+    name = "exemplar"
+    Options = ExemplarOptions
+    min_image_size = 8
+    colour_mean: Tensor
+    colour_axes: Tensor
+
+    def __init__(self, backbone: nn.Module, options: ExemplarOptions, setup: Setup) -> None:
+        super().__init__(backbone, options, setup)
+        if setup.batch_size < 2:
+            raise SpecError(f"exemplar: batch_size {setup.batch_size} leaves no other image to tell from; allowed is 2 and more")
+        if options.form == "triplet" and options.crops < 2:
+            raise SpecError(f"exemplar: crops {options.crops} leaves a view without a partner; triplets need 2 or more")
+        outputs = options.dimensions if options.form == "triplet" else setup.num_images
+        self.head = nn.Linear(self.backbone.num_features, outputs)
+        mean, axes = principal_colours(setup.sample(2_000)) if options.form == "surrogate" else (torch.zeros(3), torch.eye(3))
+        self.register_buffer("colour_mean", mean)
+        self.register_buffer("colour_axes", axes)
+
+    @classmethod
+    def check(cls, options: Any, images: Any) -> None:
+        """Refuse more surrogate classes than a softmax can hold."""
+        if options.form == "surrogate" and len(images) > MOST_CLASSES:
+            raise DataError(
+                f"exemplar: the surrogate form has one class an image, and {images.name} has {len(images):,}; allowed is {MOST_CLASSES:,}. "
+                "Set data.limit, or form: triplet"
+            )
+
+    def views(self, batch: Batch) -> dict[str, Tensor]:
+        """``images`` float [crops B, 3, S, S], all first views before all second ones, and ``index`` int64 [crops B], whose views they are."""
+        view = self._crop if self.options.form == "triplet" else self._distort
+        images = torch.cat([view(batch.images) for _ in range(self.options.crops)])
+        index = batch.index if self.options.form == "surrogate" else torch.arange(len(batch), device=images.device)
+        return {"images": images, "index": index.repeat(self.options.crops)}
+
+    def _crop(self, images: Tensor) -> Tensor:
+        s = self.options.strength
+        view = random_resized_crop(images, flip=0.5)
+        view = color_jitter(view, 0.8 * s, 0.8 * s, 0.8 * s, 0.2 * s, p=0.8)
+        return standardise(random_grayscale(view, self.options.gray))
+
+    def _distort(self, images: Tensor) -> Tensor:
+        return random_hsv_power(random_contrast_of_components(random_affine(images), self.colour_mean, self.colour_axes))
+
+    def forward(self, views: dict[str, Tensor], phase: str = "main") -> dict[str, Tensor]:
+        """The triplet loss and how often a view's nearest neighbour shows the same image; or cross-entropy and accuracy over images."""
+        images, index = views["images"], views["index"]
+        if self.options.form == "surrogate":
+            logits = self.head(self.backbone(images)).float()
+            return {"loss": F.cross_entropy(logits, index), "accuracy": (logits.argmax(1) == index).float().mean()}
+        features = self.backbone.trunk(images.contiguous(memory_format=torch.channels_last))
+        with torch.autocast(images.device.type, enabled=False):
+            z = F.normalize(self.head.float()(features.float()), dim=1)  # per view: over the batch axis it would be another loss
+            distance = 1 - z @ z.T
+            loss = triplet_loss(distance, index, self.options.margin, self.options.mining)
+        nearest = (distance.detach() + 4 * torch.eye(len(z), device=z.device)).argmin(1)
+        return {"loss": loss, "accuracy": (index[nearest] == index).float().mean()}
+
+    @classmethod
+    def build_backbone(cls, make: Any, options: Any) -> nn.Module:
+        """Triplets: a backbone that standardises every image it is given, as the views are that it learns from."""
+        return make(input="standardised" if options.form == "triplet" else "rgb")  # type: ignore[no-any-return]
+
+    @classmethod
+    def paper_recipe(cls, options: Any, image_size: int) -> Recipe:
+        """SGD with momentum 0.9, 0.1 at batch 256, cosine up to 96 px; above, Kolesnikov et al.'s steps (35 epochs, 5 of warm-up)."""
+        sgd: dict[str, Any] = {"optimizer": "sgd", "learning_rate": 0.1, "momentum": 0.9, "weight_decay": 1e-4, "batch_size": 256}
+        if image_size <= 96:
+            return Recipe(**sgd, warmup=0.05, schedule="cosine")
+        return Recipe(**sgd, warmup=5 / 35, schedule="steps", milestones=(15 / 35, 25 / 35), gamma=0.1)
+
+    def chance_loss(self) -> float:
+        """Of points that lie all alike: the margin; of the surrogate form: that of a uniform guess."""
+        return float(self.options.margin) if self.options.form == "triplet" else math.log(self.setup.num_images)
+
+    def describe(self) -> Mapping[str, Any]:
+        """The form, and what it compares."""
+        own = {"surrogate_classes": self.setup.num_images} if self.options.form == "surrogate" else {"margin": self.options.margin}
+        return {"form": self.options.form, "crops": self.options.crops, **own}
+
+    @torch.no_grad()
+    def preview(self, batch: Batch) -> Mapping[str, Tensor]:
+        """The images, and their views (standardised ones brought back to mid grey)."""
+        images = self.views(batch)["images"]
+        shown = images if self.options.form == "surrogate" else images.mul(0.25).add(0.5).clamp(0, 1)
+        return {"images": batch.images, "views": shown}
+
+
+def triplet_loss(distance: Tensor, index: Tensor, margin: float, mining: str) -> Tensor:
+    """Mean over pairs of views of one image of max(0, D(a, p) - D(a, n) + margin).
+
+    Parameters
+    ----------
+    distance : float [N, N], symmetric.
+    index : int64 [N], the image that each view shows; every image has two views or more.
+    margin : the distance asked for.
+    mining : "semi-hard": n is the nearest view of another image that is further than p, else the furthest (Schroff et al., 2015);
+        "all": the mean over all views of other images.
+    """
+    same = index[:, None] == index[None]
+    partner = same & ~torch.eye(len(index), dtype=torch.bool, device=index.device)
+    anchor, positive = partner.nonzero(as_tuple=True)
+    near = distance[anchor, positive][:, None]  # [P, 1]
+    far, other = distance[anchor], ~same[anchor]  # [P, N]
+    if mining == "all":
+        return (F.relu(near - far + margin) * other).sum() / other.sum()
+    with torch.no_grad():
+        beyond = far.masked_fill(~(other & (far > near)), torch.inf)
+        furthest = far.masked_fill(~other, -torch.inf)
+        chosen = torch.where(beyond.isfinite().any(1), beyond.argmin(1), furthest.argmax(1))
+    return F.relu(near[:, 0] - far.gather(1, chosen[:, None])[:, 0] + margin).mean()
