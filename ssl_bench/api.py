@@ -88,7 +88,7 @@ def evaluate(
     """
     import pandas as pd
 
-    from ssl_bench.data import load
+    from ssl_bench.data import load, places_of
     from ssl_bench.evaluators.base import Subject
     from ssl_bench.evaluators.features import FrozenFeatures
     from ssl_bench.fit import choose_device, seed_everything
@@ -102,20 +102,22 @@ def evaluate(
     if spec.size is None:
         spec = spec.model_copy(update={"size": network.image_size})
     loaded = load(spec, data_root=Path(data_root) if data_root else None)
+    features: dict[str, FrozenFeatures] = {}
     rows = []
-    for labelled in loaded.evaluate:
-        splits = {"train": labelled.train, "validation": labelled.validation} | ({"test": labelled.test} if test else {})
-        features = FrozenFeatures(network, lambda images: {}, splits, chosen)
-        for asked in evaluators:
-            wanted = parse(EvaluatorSpec, asked, "evaluator")
-            evaluator = EVALUATORS.get(wanted.evaluator)
-            options = parse(evaluator.Options, wanted.options, f"evaluator {wanted.evaluator!r}")
-            evaluator.check(options, labelled.train, labelled.validation)
+    for asked in evaluators:
+        wanted = parse(EvaluatorSpec, asked, "evaluator")
+        evaluator = EVALUATORS.get(wanted.evaluator)
+        options = parse(evaluator.Options, wanted.options, f"evaluator {wanted.evaluator!r}")
+        own = evaluator.own_sets(options, places_of(data_root))
+        for judged in loaded.evaluate if own is None else own:
+            evaluator.check(options, judged.train, judged.validation)
+            splits = {"train": judged.train, "validation": judged.validation} | ({"test": judged.test} if test else {})
             subject = Subject(
-                backbone=network, fresh_backbone=lambda: copy.deepcopy(network), features=features, train=labelled.train,
-                validation=labelled.validation, test=labelled.test if test else None, seed=seed, device=chosen, precision="auto",
+                backbone=network, fresh_backbone=lambda: copy.deepcopy(network),
+                features=features.setdefault(judged.name, FrozenFeatures(network, lambda images: {}, splits, chosen)), train=judged.train,
+                validation=judged.validation, test=judged.test if test else None, seed=seed, device=chosen, precision="auto",
             )
             seed_everything(seed, 0xE7)
             found = evaluator(options).evaluate(subject)
-            rows += [{"evaluator": wanted.evaluator, "data": labelled.name, **vars(m)} for m in found.measurements]
+            rows += [{"evaluator": wanted.evaluator, "data": judged.name, **vars(m)} for m in found.measurements]
     return pd.DataFrame(rows)

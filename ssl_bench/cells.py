@@ -221,7 +221,8 @@ def _write_evaluation(
     if evaluation.predictions:
         buffer = io.BytesIO()
         # With the true labels beside them, predictions can be compared between rows from the records alone.
-        arrays = {"target": np.asarray(planned.labelled.test.labels), **evaluation.predictions}
+        test = planned.labelled.test
+        arrays = ({"target": np.asarray(test.labels)} if isinstance(test, ImageSet) else {}) | dict(evaluation.predictions)
         np.savez_compressed(buffer, allow_pickle=False, **{name: np.asarray(array) for name, array in arrays.items()})
         write_bytes(cell.folder / f"{planned.file_name}.npz", buffer.getvalue())
     record = EvaluationRecord(

@@ -11,11 +11,11 @@ from typing import Any, Literal
 
 import numpy as np
 
-from ssl_bench.data import Data, Labelled
+from ssl_bench.data import Data, Places
 from ssl_bench.errors import DataError, SpecError, did_you_mean
 from ssl_bench.records import digest, safe_name
 from ssl_bench.registry import EVALUATORS, TASKS, identity
-from ssl_bench.spec import EvaluatorSpec, Matrix, Recipe, TaskSpec, parse
+from ssl_bench.spec import Matrix, Recipe, TaskSpec, parse
 
 HEADLINE = "linear"  # choices between candidates are made by its best stage on validation
 
@@ -46,11 +46,11 @@ class Row:
 
 @dataclass(frozen=True)
 class PlannedEvaluation:
-    """One evaluator on one labelled set, for one cell."""
+    """One evaluator on one labelled set (or a set of its own), for one cell."""
 
     evaluator: type[Any]
     options: Any
-    labelled: Labelled
+    labelled: Any
     spec: Mapping[str, Any]
     id: str
 
@@ -167,20 +167,32 @@ def _check_row(task: type[Any], spec: TaskSpec, candidate: Candidate, data: Data
         raise DataError(f"{where}: {error}") from None
 
 
-def evaluators_of(matrix: Matrix, data: Data, smoke: bool = False) -> list[tuple[EvaluatorSpec, type[Any], Any]]:
-    """The evaluators of a matrix with validated options, checked against every labelled set."""
+@dataclass(frozen=True)
+class Asked:
+    """An evaluator of a matrix: its options, and the sets that it judges on."""
+
+    evaluator: type[Any]
+    options: Any
+    sets: tuple[Any, ...]
+    own: bool  #: the sets are the evaluator's, not the matrix's
+
+
+def evaluators_of(matrix: Matrix, data: Data, places: Places, smoke: bool = False) -> list[Asked]:
+    """The evaluators of a matrix with validated options, checked against every set that they judge on."""
     found = []
     for spec in matrix.evaluate:
         evaluator = EVALUATORS.get(spec.evaluator)
         options = parse(evaluator.Options, spec.options, f"evaluator {spec.evaluator!r}")
         if smoke:
             options = evaluator.smoke(options)
-        for labelled in data.evaluate:
+        own = evaluator.own_sets(options, places)
+        sets = data.evaluate if own is None else tuple(own)
+        for labelled in sets:
             try:
                 evaluator.check(options, labelled.train, labelled.validation)
             except DataError as error:
                 raise DataError(f"evaluator {spec.evaluator!r} on {labelled.name}: {error}") from None
-        found.append((spec, evaluator, options))
+        found.append(Asked(evaluator, options, sets, own is not None))
     return found
 
 
@@ -203,22 +215,22 @@ def pretraining_spec(matrix: Matrix, data: Data, row: Row, candidate: Candidate,
 
 
 def cell_of(
-    matrix: Matrix, data: Data, row: Row, candidate: Candidate, seed: int, out: Path, evaluators: list[tuple[EvaluatorSpec, type[Any], Any]]
+    matrix: Matrix, data: Data, row: Row, candidate: Candidate, seed: int, out: Path, evaluators: list[Asked]
 ) -> Cell:
     """One cell with its id, its folder and the evaluations it needs."""
     spec = pretraining_spec(matrix, data, row, candidate, seed)
     cell_id = digest(spec)
     planned: list[PlannedEvaluation] = []
-    for _, evaluator, options in evaluators:
-        for labelled in data.evaluate:
+    for one in evaluators:
+        for labelled in one.sets:
             asked: dict[str, Any] = {
-                "evaluator": identity(EVALUATORS, evaluator.name), "options": options.model_dump(mode="json"), "pretraining": cell_id,
+                "evaluator": identity(EVALUATORS, one.evaluator.name), "options": one.options.model_dump(mode="json"), "pretraining": cell_id,
                 "data": {"train": labelled.train.fingerprint, "validation": labelled.validation.fingerprint, "test": labelled.test.fingerprint},
             }
-            if evaluator.needs_training and matrix.precision != "auto":
+            if one.evaluator.needs_training and matrix.precision != "auto":
                 asked["precision"] = matrix.precision  # a row that is not pretrained has it nowhere else
             if digest(asked) not in {known.id for known in planned}:
-                planned.append(PlannedEvaluation(evaluator, options, labelled, asked, digest(asked)))
+                planned.append(PlannedEvaluation(one.evaluator, one.options, labelled, asked, digest(asked)))
     folder = out / "cells" / safe_name(row.name) / f"{seed}-{cell_id[:8]}"
     return Cell(row, candidate, seed, spec, cell_id, folder, tuple(planned))
 
@@ -234,4 +246,4 @@ def as_matrix(value: Matrix | Mapping[str, Any] | str | Path, sets: tuple[str, .
     return load_matrix(find(str(value)), sets)
 
 
-__all__ = ["Candidate", "Cell", "PlannedEvaluation", "Row", "as_matrix", "cell_of", "evaluators_of", "rows_of"]
+__all__ = ["Asked", "Candidate", "Cell", "PlannedEvaluation", "Row", "as_matrix", "cell_of", "evaluators_of", "rows_of"]

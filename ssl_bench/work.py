@@ -10,11 +10,11 @@ from typing import Any
 
 import torch
 
-from ssl_bench.data import Data, load
+from ssl_bench.data import Data, load, places_of
 from ssl_bench.environment import now
 from ssl_bench.errors import RecordError, SpecError, did_you_mean
 from ssl_bench.fit import choose_device
-from ssl_bench.matrix import HEADLINE, Candidate, Cell, PlannedEvaluation, Row, as_matrix, cell_of, evaluators_of, rows_of
+from ssl_bench.matrix import HEADLINE, Asked, Candidate, Cell, PlannedEvaluation, Row, as_matrix, cell_of, evaluators_of, rows_of
 from ssl_bench.records import EvaluationRecord, Pretraining, Run, RunCell, RunEvaluation, RunRow, failure_files, read_record, write_record
 from ssl_bench.registry import load_plugin
 from ssl_bench.spec import Matrix
@@ -28,7 +28,7 @@ class Work:
     out: Path
     data: Data
     rows: list[Row]
-    evaluators: list[tuple[Any, type[Any], Any]]
+    evaluators: list[Asked]
     device: torch.device
     final: bool
     only: tuple[str, ...] = ()
@@ -36,8 +36,8 @@ class Work:
 
     def candidate_cells(self, row: Row) -> list[Cell]:
         """The cells that decide a choice: every candidate, first seed, and the one evaluator that decides (the linear probe where there is one)."""
-        able = [e for e in self.evaluators if e[1].accuracy and (row.task.trainable or not e[1].needs_training)]
-        headline = [e for e in able if e[1].name == HEADLINE] or able[:1]
+        able = [e for e in self.evaluators if e.evaluator.accuracy and (row.task.trainable or not e.evaluator.needs_training)]
+        headline = [e for e in able if e.evaluator.name == HEADLINE] or able[:1]
         if not headline:
             raise SpecError(f"task {row.name!r} has options to choose between, and no evaluator that could choose; add `linear` to `evaluate`")
         return [cell_of(self.matrix, self.data, row, candidate, self.matrix.seeds[0], self.out, headline) for candidate in row.candidates]
@@ -120,7 +120,8 @@ def prepare(
     rows = rows_of(spec, data)
     if not rows:
         raise SpecError(f"matrix {spec.name!r} has no rows: give it `tasks` or `baselines`")
-    work = Work(spec, folder, data, rows, evaluators_of(spec, data, smoke), chosen_device, final=not val, only=only)
+    asked = evaluators_of(spec, data, places_of(data_root, progress=progress), smoke)
+    work = Work(spec, folder, data, rows, asked, chosen_device, final=not val, only=only)
     if not smoke:
         for row in rows:
             if len(row.candidates) > 1:
@@ -192,15 +193,18 @@ def write_run(work: Work, seconds: float) -> None:
         name=matrix.name, matrix=matrix.model_dump(mode="json"),
         data={
             "pretrain": {"name": data.pretrain.name, "images": len(data.pretrain), "size": data.size, "skipped": data.pretrain.skipped},
-            "evaluate": [
-                {"name": e.name, "train": len(e.train), "validation": len(e.validation), "test": len(e.test), "classes": list(e.train.classes)}
-                for e in data.evaluate
-            ],
+            "evaluate": [_describe(e) for e in data.evaluate],
+            "own": [_describe(e) | {"evaluator": asked.evaluator.name} for asked in work.evaluators if asked.own for e in asked.sets],
         },
         backbone=describe_backbone(work), budget=describe_budget(work), final=work.final, seeds=list(matrix.seeds), rows=rows,
         cells=[_run_cell(work, cell) for cell in cells], losers=[_run_cell(work, cell) for cell in losers], seconds=seconds, created=created,
     )
     write_record(path, record)
+
+
+def _describe(judged: Any) -> dict[str, Any]:
+    counts = {split: len(getattr(judged, split)) for split in ("train", "validation", "test")}
+    return {"name": judged.name, **counts, "classes": list(judged.train.classes)}
 
 
 def _run_cell(work: Work, cell: Cell) -> RunCell:

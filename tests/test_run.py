@@ -308,6 +308,56 @@ def test_images_without_labels_are_pretrained_on_alone(tmp_path: Path) -> None:
         prepare(matrix(data=data), tmp_path / "out")
 
 
+OWN_SETS = """
+from types import SimpleNamespace
+from ssl_bench import Evaluation, Evaluator, EvaluatorOptions, Measurement
+from ssl_bench.errors import DataError
+
+class Boxes(list):
+    classes = ("a", "b")
+    @property
+    def fingerprint(self):
+        return str(sum(self))
+
+class BoxOptions(EvaluatorOptions):
+    source: str = "boxes"  #: which set
+
+class Box(Evaluator):
+    name, protocol, Options, accuracy = "box", "boxes", BoxOptions, False
+    @classmethod
+    def own_sets(cls, options, places):
+        if options.source == "nowhere":
+            raise DataError("nowhere: no such set")
+        return [SimpleNamespace(name=options.source, train=Boxes([1, 2]), validation=Boxes([3]), test=Boxes([4, 5, 6]))]
+    def evaluate(self, subject):
+        found = [Measurement("map50", "validation", len(subject.validation) / 8, 1)]
+        if subject.test is not None:
+            found.append(Measurement("map50", "test", sum(subject.test) / 32, 3))
+        return Evaluation(found)
+"""
+
+
+def test_an_evaluator_may_bring_sets_of_its_own(tmp_path: Path) -> None:
+    plugin = tmp_path / "own.py"
+    plugin.write_text(OWN_SETS)
+    spec = matrix(tasks=["rotation"], baselines=["random"], evaluate=[{"knn": {"k": [5]}}, {"box": {"source": "cells"}}])
+    results = ssl_bench.run(spec, tmp_path / "out", plugins=(plugin,))
+    assert not results.failures and not results.missing
+    (section,) = results.table().sections
+    (column,) = [column for column in section.columns if column.data]
+    assert (column.group, column.title, column.unit) == ("box, cells", "map50", "%")
+    assert [line.cells[column.key].value for line in section.lines] == [15 / 32] * 2
+    text = " ".join(results.table().terminal(160).split())
+    assert "box, cells" in text and "46.9" in text and "cells: 2 train, 1 validation, 3 test, 2 classes" in text
+    csv = results.table().csv()
+    assert any(line.startswith("cells,") and ",map50," in line for line in csv.splitlines())
+    assert set(results.frame[results.frame["evaluator"] == "box"]["data"]) == {"cells"}
+    found = ssl_bench.evaluate(next((tmp_path / "out").glob("cells/rotation/*/backbone.safetensors")), TINY["data"], ["box"])
+    assert found["data"].tolist() == ["boxes"] and found["value"].tolist() == [1 / 8]
+    with pytest.raises(ssl_bench.SSLBenchError, match="nowhere: no such set"):
+        prepare(matrix(evaluate=["knn", {"box": {"source": "nowhere"}}]), tmp_path / "other", plugins=(plugin,))
+
+
 def test_cells_are_addressed_by_row_and_seed(tmp_path: Path) -> None:
     work = prepare(matrix(tasks=[{"rotation": {"row": ".. evil <b>"}}]), tmp_path)
     cell = cell_of(work.matrix, work.data, work.rows[0], work.rows[0].candidates[0], 0, tmp_path, work.evaluators)

@@ -73,7 +73,7 @@ def load(
     ------
     DataError : sources that are missing or cannot be used, unreadable images (all of them listed) unless they are skipped, a full disk.
     """
-    places = Places(cache_folder(cache), _root(data_root), spec.size, progress or silent)
+    places = places_of(data_root, cache, progress, spec.size)
     sources = {source: open_source(source, places) for source in dict.fromkeys((*spec.evaluate, spec.pretrain))}
     size = spec.size or _common_size(list(sources.values()))
     notes = [note for source in sources.values() for note in source.notes]
@@ -98,8 +98,11 @@ def load(
     return Data(pretrain, tuple(labelled), size, mean, std, notes)
 
 
-def _root(given: Path | str | None) -> Path | None:
-    return data_root(given)
+def places_of(
+    root: Path | str | None = None, cache: Path | str | None = None, progress: Progress | None = None, size: int | None = None
+) -> Places:
+    """Where images are looked for and packed; defaults as for ``load``."""
+    return Places(cache_folder(cache), data_root(root), size, progress or silent)
 
 
 def _common_size(sources: Sequence[Source]) -> int:

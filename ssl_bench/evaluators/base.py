@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol
 
@@ -12,6 +12,7 @@ from pydantic import ConfigDict
 from torch import Tensor, nn
 
 from ssl_bench.data.images import ImageSet
+from ssl_bench.data.readers import Places
 from ssl_bench.spec import Model
 
 
@@ -91,6 +92,19 @@ class Subject:
         return found.labels
 
 
+class Judged(Protocol):
+    """A set to judge on: three splits, each with ``fingerprint``, ``classes`` and a length. A data.Labelled is one."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def train(self) -> Any: ...
+    @property
+    def validation(self) -> Any: ...
+    @property
+    def test(self) -> Any: ...
+
+
 class Evaluator:
     """Base class of every evaluator. A subclass sets ``name`` and ``protocol`` and writes ``evaluate``."""
 
@@ -106,6 +120,15 @@ class Evaluator:
 
     def evaluate(self, subject: Subject) -> Evaluation:
         raise NotImplementedError(f"{type(self).__name__} must define evaluate(self, subject)")
+
+    @classmethod
+    def own_sets(cls, options: Any, places: Places) -> Sequence[Judged] | None:
+        """Sets of its own to judge on, such as images with boxes: packed, and refused (DataError) before any training.
+
+        None: the labelled sets of the matrix. What ``evaluate`` is given as train, validation and test is then of these sets, and
+        its predictions hold their own "target" where rows are to be compared image by image.
+        """
+        return None
 
     @classmethod
     def smoke(cls, options: Any) -> Any:

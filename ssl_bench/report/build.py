@@ -54,20 +54,24 @@ def _headline(sections: list[Section]) -> dict[str, float]:
 
 def _lines(results: Results, data: str, columns: list[Column]) -> list[Line]:
     frame = results.frame
-    frame = frame[frame["data"] == data]
+    frame = frame[frame["data"].isin({data, *(column.data for column in columns)})]
     lines = []
     for row in results.run.rows:
         own = frame[frame["row"] == row.row]
         name = row.row + (" †" if row.uses_labels and row.block != "labels" else "")
         base = Line(row.row, name, row.task, row.block, row.uses_labels, failures=_failures(results, row, data))
-        base.cells = {column.key: _entry(results, row, data, own[own["variant"] == ""], column) for column in columns}
+        base.cells = {column.key: _entry(results, row, data, _on(own[own["variant"] == ""], data, column), column) for column in columns}
         lines.append(base)
         for variant in dict.fromkeys(own["variant"]):
             if variant:
                 shown = f"{name}, {'3x longer' if variant == 'longer' else variant}"
-                cells = {c.key: _measured(own[own["variant"] == variant], c) if c.evaluator else Entry() for c in columns}
+                cells = {c.key: _measured(_on(own[own["variant"] == variant], data, c), c) if c.evaluator else Entry() for c in columns}
                 lines.append(Line(row.row, shown, row.task, row.block, row.uses_labels, variant, cells))
     return lines
+
+
+def _on(frame: pd.DataFrame, data: str, column: Column) -> pd.DataFrame:
+    return frame[frame["data"] == (column.data or data)]
 
 
 def _entry(results: Results, row: RunRow, data: str, own: pd.DataFrame, column: Column) -> Entry:
@@ -75,7 +79,7 @@ def _entry(results: Results, row: RunRow, data: str, own: pd.DataFrame, column: 
         return _cost(results, row, column)
     entry = _measured(own, column)
     if entry.status == "none":
-        absent = [m for m in results.missing if m.row == row.row and m.what == column.evaluator and m.data == data]
+        absent = [m for m in results.missing if m.row == row.row and m.what == column.evaluator and m.data == (column.data or data)]
         if absent:
             entry.status = "failed" if any(m.failure for m in absent) else "missing"
     return entry
@@ -141,9 +145,10 @@ def _cost(results: Results, row: RunRow, column: Column) -> Entry:
 def _failures(results: Results, row: RunRow, data: str) -> list[str]:
     """One sentence for each thing that failed in a row, with the command that shows the whole of it."""
     seeds = len({cell.seed for cell in results.run.cells if cell.row == row.row})
+    shown = {"", data, *(entry["name"] for entry in results.own_sets())}
     found: dict[str, tuple[set[int], str]] = {}
     for missing in results.missing:
-        if missing.row == row.row and missing.failure is not None and missing.data in ("", data):
+        if missing.row == row.row and missing.failure is not None and missing.data in shown:
             message = missing.failure.message.strip().splitlines()
             found.setdefault(missing.failure.where, (set(), message[0] if message else missing.failure.error))[0].add(missing.seed)
     sentences = []
@@ -222,7 +227,7 @@ def _correct(results: Results, data: str, column: Column, line: Line) -> dict[in
         return {}
     found: dict[int, np.ndarray] = {}
     for evaluation in results.evaluations:
-        if evaluation.row.row != line.row or evaluation.evaluator != column.evaluator or evaluation.data != data:
+        if evaluation.row.row != line.row or evaluation.evaluator != column.evaluator or evaluation.data != (column.data or data):
             continue
         wanted = [m for m in evaluation.measurements("test") if _belongs(m, column)]
         draws = [array for m in wanted if (array := _correct_of(results, evaluation, m)) is not None]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import Any
 
 import pandas as pd
@@ -26,7 +27,7 @@ def base_name(evaluator: str) -> str:
 
 
 def columns_of(results: Results, data: str, num_classes: int, wide: bool) -> list[Column]:
-    """The columns for one labelled set: cheap and frozen first, then neighbours, few labels, cost."""
+    """The columns for one labelled set: cheap and frozen first, then neighbours, few labels, what evaluators bring sets for, cost."""
     frame = results.frame
     frame = frame[frame["data"] == data]
     asked = {found.evaluator for found in results.evaluations if found.data == data}
@@ -47,7 +48,19 @@ def columns_of(results: Results, data: str, num_classes: int, wide: bool) -> lis
                 columns += _diagnostics(frame[frame["evaluator"] == evaluator], evaluator)
         else:
             columns += _other(own, evaluator, results.split)
-    return columns + _cost(wide)
+    return columns + _own(results) + _cost(wide)
+
+
+def _own(results: Results) -> list[Column]:
+    """Columns of evaluators on sets of their own; they stand beside every labelled set's."""
+    found = []
+    for entry in results.own_sets():
+        frame = results.frame
+        here = frame[(frame["data"] == entry["name"]) & (frame["evaluator"].map(base_name) == entry["evaluator"]) & (frame["split"] == results.split)]
+        for evaluator in dict.fromkeys(here["evaluator"]) or [entry["evaluator"]]:
+            for column in _other(here[here["evaluator"] == evaluator], evaluator, results.split):
+                found.append(replace(column, key=f"{entry['name']} {column.key}", group=f"{evaluator}, {entry['name']}", data=entry["name"]))
+    return found
 
 
 def _linear(own: pd.DataFrame, evaluator: str, count: str, split: str, top5: bool, wide: bool) -> list[Column]:

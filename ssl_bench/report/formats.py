@@ -74,7 +74,7 @@ def csv(table: Table) -> str:
                 cell = line.cells[column.key]
                 marks = [name for name, on in (("best", cell.best), ("equal", cell.equal), ("below_random", cell.below)) if on]
                 writer.writerow([
-                    section.data, line.block, line.row, line.variant, line.task, int(line.uses_labels), column.key, column.evaluator,
+                    column.data or section.data, line.block, line.row, line.variant, line.task, int(line.uses_labels), column.key, column.evaluator,
                     column.metric, cell.stage or column.stage, "" if column.labels is None else column.labels,
                     column.split if column.evaluator else "",
                     "fraction" if column.unit == "%" else column.unit, cell.status, _plain_number(cell.value), _plain_number(cell.low),

@@ -105,10 +105,16 @@ class Results:
     def data_sets(self) -> list[dict[str, Any]]:
         """The labelled sets as the run describes them: name, train, validation, test, classes."""
         known = {str(entry["name"]): entry for entry in self.run.data.get("evaluate", [])}
+        own = {entry["name"] for entry in self.own_sets()}
         for cell in self.run.cells:
             for evaluation in cell.evaluations:
-                known.setdefault(evaluation.data, {"name": evaluation.data})
+                if evaluation.data not in own:
+                    known.setdefault(evaluation.data, {"name": evaluation.data})
         return list(known.values())
+
+    def own_sets(self) -> list[dict[str, Any]]:
+        """The sets that evaluators bring themselves, such as images with boxes: as ``data_sets``, and ``evaluator``."""
+        return list(self.run.data.get("own", []))
 
     def predictions(self, found: Found) -> dict[str, np.ndarray]:
         """Arrays [N_test] stored beside a record; empty where there are none. Raises RecordError naming a damaged file."""

@@ -197,7 +197,7 @@ def _data(results: Results) -> Iterable[str]:
     size = f", {pretrain['size']} px" if pretrain.get("size") else ""
     images = f": {pretrain['images']:,} images{size}" if pretrain.get("images") else ""
     judged = []
-    for entry in results.data_sets():
+    for entry in [*results.data_sets(), *results.own_sets()]:
         counts = [f"{entry[split]:,} {split}" for split in ("train", "validation", "test") if entry.get(split)]
         counts += [f"{len(entry['classes'])} classes"] if entry.get("classes") else []
         judged.append(f"{entry['name']}{': ' if counts else ''}{', '.join(counts)}")

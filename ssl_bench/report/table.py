@@ -32,6 +32,7 @@ class Column:
     split: str = "test"
     unit: str = "%"
     digits: int = 1
+    data: str = ""  #: set it was measured on, where an evaluator brings its own; "": the section's
     folds: bool = False  #: goes to a second table where the terminal is narrow
 
 
