@@ -86,8 +86,12 @@ class Backbone(nn.Module):
 
     def stages(self, images: Tensor) -> dict[str, Tensor]:
         """RGB in [0, 1] to the output of every stage, first to last: name -> [B, C, h, w]."""
+        return self.stage_maps(self.prepare(images))
+
+    def stage_maps(self, x: Tensor) -> dict[str, Tensor]:
+        """``stages`` from input that is ready."""
         net: Any = self.network
-        x = net.maxpool(net.act1(net.bn1(net.conv1(self.prepare(images)))))
+        x = net.maxpool(net.act1(net.bn1(net.conv1(x))))
         found = {}
         for name, layer in zip(STAGES, (net.layer1, net.layer2, net.layer3, net.layer4), strict=True):
             x = found[name] = layer(x)

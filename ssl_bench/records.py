@@ -88,6 +88,8 @@ class MeasurementRecord(Record):
     draw: int = 0
     row: str = ""
     best: bool = False
+    low: float | None = None
+    high: float | None = None
 
 
 class EvaluationRecord(Record):

@@ -35,6 +35,8 @@ class Measurement:
     draw: int = 0  #: which draw of that share
     row: str = ""  #: "" or a variant of the row that an evaluator adds, such as "longer" for random fine-tuned 3x longer
     best: bool = False  #: this stage was chosen on validation as the best of the ResNet's stages
+    low: float | None = None  #: 95 % interval over images, of a value that is no share of images (a bootstrap of mAP, say)
+    high: float | None = None
 
 
 @dataclass(frozen=True)

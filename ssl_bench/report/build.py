@@ -114,6 +114,8 @@ def _measured(own: pd.DataFrame, column: Column) -> Entry:
     if column.unit != "%":
         if len(numbers) >= FEWEST_SEEDS and len(set(numbers)) > 1:
             (entry.low, entry.high), entry.interval = t_interval(numbers), "t"
+    elif len(numbers) == 1 and own["low"].notna().all() and len(own) == 1:
+        entry.low, entry.high, entry.interval = float(own["low"].iloc[0]), float(own["high"].iloc[0]), "bootstrap"
     elif len(numbers) == 1 and entry.images > 0:
         (entry.low, entry.high), entry.interval = wilson_interval(min(1.0, max(0.0, numbers[0])) * entry.images, entry.images), "binomial"
     elif len(numbers) >= FEWEST_SEEDS and len(set(numbers)) > 1:

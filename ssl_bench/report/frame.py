@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 FRAME_COLUMNS = [
     "row", "task", "seed", "evaluator", "data", "stage", "labels", "draw", "split", "metric", "value", "n", "best", "variant",
+    "low", "high",
 ]
 
 
@@ -67,9 +68,9 @@ class Results:
 
     @cached_property
     def frame(self) -> pd.DataFrame:
-        """One line per number: row, task, seed, evaluator, data, stage, labels, draw, split, metric, value, n, best, variant."""
+        """One line per number: row, task, seed, evaluator, data, stage, labels, draw, split, metric, value, n, best, variant, low, high."""
         lines = [
-            (f.row.row, f.row.task, f.seed, f.evaluator, f.data, m.stage, m.labels, m.draw, m.split, m.metric, m.value, m.n, m.best, m.row)
+            (f.row.row, f.row.task, f.seed, f.evaluator, f.data, m.stage, m.labels, m.draw, m.split, m.metric, m.value, m.n, m.best, m.row, m.low, m.high)
             for f in self.evaluations for split in ("validation", "test") for m in f.measurements(split)
         ]
         return pd.DataFrame(lines, columns=FRAME_COLUMNS)

@@ -85,7 +85,7 @@ def _intervals(results: Results, sections: list[Section], entries: list[Entry]) 
     percent = [line.cells[column.key] for section in sections for line in section.lines for column in section.columns if column.unit == "%"]
     percent = [cell for cell in percent if cell.status == "value"]
     seeds = sorted({len(cell.values) for cell in percent if cell.interval == "t"})
-    counts = sorted({cell.images for cell in percent if cell.images})
+    counts = sorted({cell.images for cell in percent if cell.images and cell.interval != "bootstrap"})
     images = f"{' / '.join(f'{count:,}' for count in counts)} {'test' if results.run.final else 'validation'} images"
     lines = []
     if seeds:
@@ -98,6 +98,8 @@ def _intervals(results: Results, sections: list[Section], entries: list[Entry]) 
             lines.append("One seed: how much another seed would differ is not known, so no row is marked best.")
         else:
             lines.append(f"where a row has one seed: 95 % interval over {images} (Wilson, half its width)")
+    if any(cell.interval == "bootstrap" for cell in percent):
+        lines.append("detection: 95 % interval by resampling test images (bootstrap, half its width)")
     if seeds and counts:
         half, high = (f"±{100 * sampling_error(share, counts[0]):.1f}" for share in (0.5, 0.9))
         lines.append(f"Besides, {images} leave about {half} at 50 %, {high} at 90 %.")

@@ -40,15 +40,15 @@ class Column:
 class Entry:
     """One cell of the table.
 
-    ``values`` holds one number a seed (label draws averaged). ``interval`` says what low and high are: "binomial" over test
-    images, "t" over seeds, "" where there is none.
+    ``values`` holds one number a seed (label draws averaged). ``interval`` says what low and high are: "binomial" or
+    "bootstrap" over test images, "t" over seeds, "" where there is none.
     """
 
     status: Literal["value", "none", "missing", "failed"] = "none"
     values: dict[int, float] = field(default_factory=dict)
     low: float = math.nan
     high: float = math.nan
-    interval: Literal["", "binomial", "t"] = ""
+    interval: Literal["", "binomial", "bootstrap", "t"] = ""
     images: int = 0
     draws: int = 0
     stage: str = ""  #: the stage chosen, where the column does not say it

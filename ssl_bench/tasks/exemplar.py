@@ -43,6 +43,7 @@ class Exemplar(PretextTask):
     """
 
     name = "exemplar"
+    short_learning_rate = 3e-3
     Options = ExemplarOptions
     min_image_size = 8
     colour_mean: Tensor

@@ -25,6 +25,7 @@ def test_frame_is_tidy(run_folder: MakeRun) -> None:
     frame = results.frame
     assert list(frame.columns) == [
         "row", "task", "seed", "evaluator", "data", "stage", "labels", "draw", "split", "metric", "value", "n", "best", "variant",
+        "low", "high",
     ]  # fmt: skip
     assert set(frame["seed"]) == {0, 1, 2} and set(frame["split"]) == {"validation", "test"}
     assert not frame.duplicated([c for c in frame.columns if c not in ("value", "n", "best")]).any()
