@@ -29,6 +29,7 @@ class InputSpec(Model):
     kind: InputKind = "rgb"
     mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
     std: tuple[float, float, float] = (0.25, 0.25, 0.25)
+    size: int | None = None  #: side that images are resized to first (bicubic, antialiased), in pixels; None: as they are
 
 
 class Backbone(nn.Module):
@@ -57,6 +58,13 @@ class Backbone(nn.Module):
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def prepare(self, images: Tensor) -> Tensor:
+        """RGB [B, 3, H, W] in [0, 1] to network input, resized where the input handling says so."""
+        size = self.input.size
+        if size is not None and images.shape[2:] != (size, size):
+            images = F.interpolate(images, size=(size, size), mode="bicubic", antialias=True).clamp(0, 1)
+        return self.normalise(images)
+
+    def normalise(self, images: Tensor) -> Tensor:
         """RGB [B, 3, H, W] in [0, 1] to network input of the same shape."""
         if self.input.kind == "lightness":
             from ssl_bench.transforms.lab import lightness
@@ -109,13 +117,19 @@ class _Face(Backbone):
         self.register_buffer("std", torch.tensor(input.std).view(1, 3, 1, 1), persistent=False)
 
 
+def check_resnet(name: str) -> Any:
+    """timm's constructor of a ResNet. Raises SpecError for a name that timm lacks, or that is another kind of network."""
+    if not timm.is_model(name):
+        raise SpecError(f"backbone: unknown network {name!r}; {did_you_mean(name, timm.list_models('resnet*'))}")
+    entry = timm.model_entrypoint(name)
+    if entry.__module__ != "timm.models.resnet":
+        raise SpecError(f"backbone: {name!r} is not one of timm's ResNets; {did_you_mean(name, timm.list_models('resnet*'))}")
+    return entry
+
+
 def build_resnet(spec: BackboneSpec, image_size: int) -> ResNet:
     """timm's network with the stem and widths of ``spec``; layer names stay timm's."""
-    if not timm.is_model(spec.name):
-        raise SpecError(f"backbone: unknown network {spec.name!r}; {did_you_mean(spec.name, timm.list_models('resnet*'))}")
-    entry = timm.model_entrypoint(spec.name)
-    if entry.__module__ != "timm.models.resnet":
-        raise SpecError(f"backbone: {spec.name!r} is not one of timm's ResNets; {did_you_mean(spec.name, timm.list_models('resnet*'))}")
+    entry = check_resnet(spec.name)
     small = spec.stem == "3x3" or (spec.stem == "auto" and image_size <= 96)
     if not small and spec.stem_stride is not None:
         raise SpecError(f"backbone: stem_stride is a setting of the 3x3 stem, and {image_size}-px images get timm's own; set stem: 3x3")
@@ -160,6 +174,12 @@ def _change_input(block: BasicBlock | Bottleneck, stem: int) -> None:
         block.downsample = None
     else:
         block.downsample = downsample_conv(stem, last.out_channels, kernel_size=1, stride=1, norm_layer=nn.BatchNorm2d)
+
+
+def network_of(module: nn.Module) -> nn.Module | None:
+    """The one ResNet of a task's backbone, whatever stands around it; None where there is none, or several."""
+    found = {id(part.network): part.network for part in module.modules() if isinstance(part, Backbone)}
+    return next(iter(found.values())) if len(found) == 1 else None
 
 
 @torch.no_grad()

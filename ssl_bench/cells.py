@@ -16,7 +16,7 @@ from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from ssl_bench.backbones import Backbone, InputSpec, load_strictly, reestimate_batchnorm, save_backbone
+from ssl_bench.backbones import Backbone, InputSpec, load_strictly, network_of, reestimate_batchnorm, save_backbone
 from ssl_bench.checkpoints import remove
 from ssl_bench.data import Data
 from ssl_bench.data.batches import Batches, ImageStore
@@ -95,6 +95,8 @@ def build_task(cell: Cell, shop: Workshop) -> Any:
     )
     seed_everything(cell.seed, 0xB0)
     backbone = task_class.build_backbone(shop.make_backbone, cell.candidate.options)
+    if cell.candidate.init is not None:
+        cell.candidate.init.into(network_of(backbone))
     seed_everything(cell.seed, 0x7A)
     return task_class(backbone, cell.candidate.options, setup)
 
@@ -206,7 +208,7 @@ class Examination:
         subject = Subject(
             backbone=judged, fresh_backbone=lambda: copy.deepcopy(judged), features=self.features(planned, final), train=labelled.train,
             validation=labelled.validation, test=labelled.test if final else None, seed=self.cell.seed, device=shop.device,
-            precision=shop.precision, trainable=trainable, is_random=trainable and not self.cell.row.task.trains, diagnose=self.task.diagnose,
+            precision=shop.precision, trainable=trainable, is_random=self.cell.row.task.untrained, diagnose=self.task.diagnose,
             progress=shop.on_note, stop=shop.stop,
         )
         started = time.perf_counter()

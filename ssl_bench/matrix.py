@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
+from ssl_bench.backbones import Backbone, network_of
 from ssl_bench.data import Data, Places
-from ssl_bench.errors import DataError, SpecError, did_you_mean
-from ssl_bench.records import digest, safe_name
+from ssl_bench.errors import DataError, SpecError, WeightsError, did_you_mean
+from ssl_bench.records import Block, digest, safe_name
 from ssl_bench.registry import EVALUATORS, TASKS, identity
 from ssl_bench.spec import Matrix, Recipe, TaskSpec, parse
+from ssl_bench.weights import Weights, open_weights
 
 HEADLINE = "linear"  # choices between candidates are made by its best stage on validation
 
@@ -28,6 +30,7 @@ class Candidate:
     recipe: Recipe
     steps: int
     chosen: Mapping[str, Any]  #: the value of every option that was written as a choice
+    init: Weights | None = None  #: what the network starts from
 
 
 @dataclass(frozen=True)
@@ -36,7 +39,7 @@ class Row:
 
     spec: TaskSpec
     task: type[Any]
-    block: Literal["pretext", "baseline", "labels"]
+    block: Block
     candidates: tuple[Candidate, ...]
 
     @property
@@ -89,7 +92,7 @@ def split_options(task: type[Any], written: Mapping[str, Any], where: str) -> tu
         elif key in Recipe.model_fields:
             recipe[key] = value
         else:
-            known = [*task.Options.model_fields, *Recipe.model_fields, "row"]
+            known = [*task.Options.model_fields, *Recipe.model_fields, "row", "init"]
             raise SpecError(f"{where}: unknown option {key!r}; {did_you_mean(key, known)}")
     return options, recipe
 
@@ -101,11 +104,17 @@ def candidates_of(matrix: Matrix, task: type[Any], spec: TaskSpec, image_size: i
     for key, values in choices.items():
         if not isinstance(values, (list, tuple)) or len(values) < 2:
             raise SpecError(f"{where}: {key}: choose needs a list of at least two values, not {values!r}")
+
+    def make(input: str = "rgb", **_: Any) -> Backbone:
+        return Backbone(matrix.backbone, image_size)
+
     found = []
     for values in itertools.product(*choices.values()):
         chosen = dict(zip(choices, values, strict=True))
-        written, recipe_settings = split_options(task, {**spec.options, **chosen}, where)
-        options = parse(task.Options, written, where)
+        settings = {**spec.options, **chosen}
+        start = settings.pop("init", None)
+        written, recipe_settings = split_options(task, settings, where)
+        options = task.resolve(parse(task.Options, written, where), make)
         images = budget_images(matrix, num_images)
         preset = matrix.pretrain.preset
         if preset == "auto":
@@ -115,8 +124,24 @@ def candidates_of(matrix: Matrix, task: type[Any], spec: TaskSpec, image_size: i
         if matrix.pretrain.batch_size is not None:
             recipe_settings.setdefault("batch_size", matrix.pretrain.batch_size)
         recipe = parse(Recipe, {**base.model_dump(), **recipe_settings}, where)
-        found.append(Candidate(options, recipe, max(1, round(images / recipe.batch_size)), chosen))
+        steps = max(1, round(images / recipe.batch_size))
+        found.append(Candidate(options, recipe, steps, chosen, None if start is None else _init(task, options, make, start, where)))
     return tuple(found)
+
+
+def _init(task: type[Any], options: Any, make: Callable[..., Backbone], source: Any, where: str) -> Weights:
+    """The weights that a task starts from, tried in its network."""
+    if not isinstance(source, str):
+        raise SpecError(f"{where}: init = {source!r}; allowed are timm:NAME and file:PATH")
+    network = network_of(task.build_backbone(make, options))
+    if network is None:
+        raise SpecError(f"{where}: init: {task.name} builds a network of its own, which cannot start from other weights")
+    try:
+        weights = open_weights(source)
+        weights.into(network)
+    except WeightsError as error:
+        raise SpecError(f"{where}: init: {error}") from None
+    return weights
 
 
 def budget_images(matrix: Matrix, num_images: int) -> int:
@@ -128,7 +153,7 @@ def rows_of(matrix: Matrix, data: Data) -> list[Row]:
     """The rows of a matrix, checked against the data. Every problem of every row is told at once."""
     rows, problems = [], []
     defaults = () if "baselines" in matrix.model_fields_set else matrix.baselines
-    for spec in (*matrix.tasks, *matrix.baselines):
+    for spec in (*matrix.tasks, *matrix.baselines, *matrix.weights):
         try:
             task = TASKS.get(spec.task)
             if spec in defaults and task.uses_labels and data.pretrain.labels is None:
@@ -136,9 +161,9 @@ def rows_of(matrix: Matrix, data: Data) -> list[Row]:
             found = candidates_of(matrix, task, spec, data.size, len(data.pretrain))
             for candidate in found:
                 _check_row(task, spec, candidate, data, matrix.data.fit)
-            block: Literal["pretext", "baseline", "labels"] = "pretext" if spec in matrix.tasks and task.trains else "baseline"
+            block: Block = "pretext" if spec in matrix.tasks and task.trains else "elsewhere" if spec in matrix.weights else "baseline"
             rows.append(Row(spec, task, "labels" if task.uses_labels else block, found))
-        except (SpecError, DataError) as error:
+        except (SpecError, DataError, WeightsError) as error:
             problems.append(str(error))
     if problems:
         raise SpecError("\n".join(problems))
@@ -208,6 +233,8 @@ def pretraining_spec(matrix: Matrix, data: Data, row: Row, candidate: Candidate,
     }
     if row.task.trains:
         spec |= {"recipe": candidate.recipe.model_dump(mode="json"), "steps": candidate.steps, "precision": matrix.precision}
+    if candidate.init is not None:
+        spec["init"] = candidate.init.digest
     if row.task.columns:
         columns = {name: np.ascontiguousarray(data.pretrain.columns[name]) for name in sorted(row.task.columns)}
         spec["columns"] = {name: hashlib.sha256(column.tobytes()).hexdigest()[:16] for name, column in columns.items()}

@@ -23,6 +23,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from ssl_bench.errors import RecordError
 
 SCHEMA = 1
+Block = Literal["pretext", "elsewhere", "baseline", "labels"]  # of the table: pretext tasks, pretrained elsewhere, without pretraining, with all labels
 
 
 class Record(BaseModel):
@@ -56,7 +57,7 @@ class Pretraining(Record):
     row: str
     task: str
     seed: int
-    block: Literal["pretext", "baseline", "labels"]  #: block of the table: pretext tasks, without pretraining, with all labels
+    block: Block
     uses_labels: bool = False
     spec: dict[str, Any]  #: everything that enters the id: task options, recipe, backbone, data fingerprint, budget ...
     describe: dict[str, Any] = {}  #: what the task says of itself (code size, number of colour bins)
@@ -152,7 +153,7 @@ class RunRow(Record):
 
     row: str
     task: str
-    block: Literal["pretext", "baseline", "labels"]
+    block: Block
     uses_labels: bool = False
     choices: int = 1  #: candidates tried for this row
     chosen: dict[str, Any] = {}  #: option -> value chosen on validation

@@ -126,6 +126,7 @@ TASKS: Registry[Any] = Registry(
         "pixels": "ssl_bench.tasks.baselines:Pixels",
         "pca": "ssl_bench.tasks.baselines:PCA",
         "supervised": "ssl_bench.tasks.supervised:Supervised",
+        "weights": "ssl_bench.tasks.weights:ElsewhereWeights",
     },
     combine="ssl_bench.tasks.combine:combine",
 )

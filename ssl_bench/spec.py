@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, Literal, TypeVar
 
 import yaml
@@ -200,6 +200,19 @@ class EvaluatorSpec(Model):
         return _named(value, "evaluator")
 
 
+def _weights_row(value: Any) -> Any:
+    if isinstance(value, TaskSpec) or (isinstance(value, Mapping) and "task" in value):
+        return value
+    options = {"source": value} if isinstance(value, str) else dict(value) if isinstance(value, Mapping) else {}
+    if not isinstance(options.get("source"), str):
+        raise ValueError(f"{value!r} names no weights; write timm:NAME, file:PATH, or {{source: ..., row: ...}}")
+    source = str(options["source"])
+    path = PurePath(source.removeprefix("file:"))
+    own = path.name == "backbone.safetensors" and len(path.parts) >= 3  # of a cell: ROW/SEED-ID tells it apart
+    short = f"file:{' '.join(path.parts[-3:-1]) if own else path.stem}" if source.startswith("file:") else source
+    return {"task": "weights", "row": options.pop("row", short), "options": options}
+
+
 def _named(value: Any, kind: str) -> dict[str, Any]:
     """`name`, `{name: {option: value}}` or the long form, as the long form."""
     if isinstance(value, str):
@@ -224,6 +237,7 @@ class Matrix(Model):
     pretrain: PretrainSpec
     tasks: tuple[TaskSpec, ...] = ()
     baselines: tuple[TaskSpec, ...] = tuple(TaskSpec(task=name, row=name) for name in BASELINES)
+    weights: tuple[TaskSpec, ...] = ()  #: pretrained elsewhere: timm:NAME or file:PATH, judged as they come
     evaluate: tuple[EvaluatorSpec, ...] = Field(min_length=1)
     precision: Literal["auto", "fp32", "bf16"] = "auto"
 
@@ -234,6 +248,14 @@ class Matrix(Model):
             raise ValueError("a matrix's name becomes a folder's; leave out slashes and control characters")
         return value
 
+    @field_validator("weights", mode="before")
+    @classmethod
+    def _weights(cls, value: Any) -> Any:
+        """`timm:NAME`, `file:PATH` or {source: ..., row: ..., size: ...} as rows of the task ``weights``."""
+        if isinstance(value, (str, Mapping)):
+            value = [value]
+        return [_weights_row(one) for one in value] if isinstance(value, (list, tuple)) else value
+
     @field_validator("seeds")
     @classmethod
     def _seeds(cls, value: tuple[int, ...]) -> tuple[int, ...]:
@@ -243,7 +265,7 @@ class Matrix(Model):
 
     @model_validator(mode="after")
     def _rows_differ(self) -> Matrix:
-        rows = [spec.row for spec in (*self.tasks, *self.baselines)]
+        rows = [spec.row for spec in (*self.tasks, *self.baselines, *self.weights)]
         for row in rows:
             if rows.count(row) > 1:
                 raise ValueError(f"two rows are called {row!r}; give one of them another `row:`")

@@ -55,7 +55,7 @@ def run(task: type[PretextTask] | str, name: str, **settings: Any) -> CheckResul
     return next(check for check in task_checks(task, noise=True, **settings) if check.name == name).run()
 
 
-@pytest.mark.parametrize(("task", "name"), [(task, check.name) for task in TASKS._builtin for check in task_checks(task)])
+@pytest.mark.parametrize(("task", "name"), [(task, check.name) for task in TASKS._builtin if task != "weights" for check in task_checks(task)])
 def test_every_built_in_passes(task: str, name: str) -> None:
     result = run(task, name)
     if name != "views_cost":  # which only warns, and depends on who else uses the machine

@@ -138,6 +138,8 @@ def _cost(results: Results, row: RunRow, column: Column) -> Entry:
         return Entry("failed" if any(m.failure for m in absent) else "missing") if absent else Entry()
     if (own["parameters"] == 0).all():  # pixels and PCA: there is no network whose training could cost something
         return Entry()
+    if row.block == "elsewhere" and column.metric in ("passes", "minutes", "tflops", "images_per_second"):
+        return Entry()  # what others spent is not known
     values = {int(seed): float(value) / unit for seed, value in zip(own["seed"], own[source], strict=True) if not math.isnan(value)}
     if (own["steps"] == 0).all() and column.metric in ("passes", "minutes", "tflops"):
         values = dict.fromkeys(values, 0.0)  # building an untrained network takes time that is not training

@@ -125,7 +125,7 @@ def stages_figure(results: Results, data: str) -> Figure | None:
     mean = own.groupby(["row", "stage", "seed"])["value"].mean().groupby(["row", "stage"]).mean().unstack()
     chosen = own.groupby(["row", "stage"])["best"].mean().unstack()
     stages = sorted(mean.columns, key=lambda stage: (stage == "pooled", int(re.sub(r"\D", "", stage) or 0)))
-    order = {row.row: ("pretext", "baseline", "labels").index(row.block) for row in results.run.rows}
+    order = {row.row: ("pretext", "elsewhere", "baseline", "labels").index(row.block) for row in results.run.rows}
     rows = sorted(mean.index, key=lambda row: (order[row], -float(mean.loc[row].max()), row))
     grid = 100 * mean.loc[rows, stages].to_numpy(dtype=float)
     names = _labels(results)

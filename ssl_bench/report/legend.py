@@ -64,6 +64,7 @@ def legend_of(results: Results, sections: list[Section]) -> list[tuple[str, str]
     if capped := _capped(results):
         lines.append(("k", f"capped by the smallest class: {capped}"))
     lines += [("input", text) for text in _inputs(results)]
+    lines += [("elsewhere", text) for text in _elsewhere(results)]
     lines.append(("chosen", _choices(results)))
     if (control := _control(results)) is not None:
         lines.append(("control", control))
@@ -145,6 +146,16 @@ def _inputs(results: Results) -> Iterable[str]:
     size = results.run.data.get("pretrain", {}).get("size")
     if size and size < PATCHES_FAIR_FROM and any(row.task == "relative_position" for row in results.run.rows):
         yield f"patch tasks are ranked fairly from {PATCHES_FAIR_FROM} px up"
+
+
+def _elsewhere(results: Results) -> Iterable[str]:
+    """What rows that were not pretrained here were trained on, and at which size they see images."""
+    for row in results.run.rows:
+        facts = next((p.describe for (name, _), p in results.pretrainings.items() if name == row.row), None)
+        if row.block == "elsewhere" and facts is not None:
+            size = facts.get("input_px")
+            seen = f"images resized to {size} px" if isinstance(size, int) else "images at their own size"
+            yield f"{row.row} is a {facts.get('network', '?')} trained on: {facts.get('trained_on', 'not known')}; it sees {seen}"
 
 
 def _choices(results: Results) -> str:

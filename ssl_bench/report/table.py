@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
+from ssl_bench.records import Block
 from ssl_bench.report.published import Published
 
 if TYPE_CHECKING:
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
     from ssl_bench.report.frame import Results
 
-BLOCKS = {"pretext": "", "baseline": "without pretraining", "labels": "with all labels"}
+BLOCKS = {"pretext": "", "elsewhere": "pretrained elsewhere", "baseline": "without pretraining", "labels": "with all labels"}
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,7 @@ class Line:
     row: str
     name: str  #: as shown: a variant says so, a pretext task that was given labels carries a dagger
     task: str
-    block: Literal["pretext", "baseline", "labels"]
+    block: Block
     uses_labels: bool = False
     variant: str = ""
     cells: dict[str, Entry] = field(default_factory=dict)

@@ -63,6 +63,7 @@ class PretextTask(nn.Module):
     columns: ClassVar[frozenset[str]] = frozenset()  #: extra data columns that ``batch.extra`` must hold
     phases: ClassVar[tuple[str, ...]] = ("main",)  #: one optimiser each, stepped in order
     trains: ClassVar[bool] = True  #: False: a baseline that is judged as it is built
+    untrained: ClassVar[bool] = False  #: True: as initialised; its fine-tuning gets a second, longer run
     trainable: ClassVar[bool] = True  #: False: not a network that could be fine-tuned (pixels, PCA)
     reads_borders: ClassVar[bool] = False  #: True: the black bars that `fit: pad` adds would give the answer away
     min_image_size: ClassVar[int] = 1
@@ -105,6 +106,11 @@ class PretextTask(nn.Module):
     def build_backbone(cls, make: Callable[..., nn.Module], options: Any) -> nn.Module:
         """``make()`` gives the matrix's backbone; ``make(input="lightness")`` one that sees lightness only."""
         return make()
+
+    @classmethod
+    def resolve(cls, options: Any, make: Callable[..., nn.Module]) -> Any:
+        """The options with everything filled in that they stand for and that decides the result, such as the digest of a file."""
+        return options
 
     @classmethod
     def check(cls, options: Any, images: Any) -> None:

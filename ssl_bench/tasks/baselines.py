@@ -23,6 +23,7 @@ class RandomInit(PretextTask):
 
     name = "random"
     trains = False
+    untrained = True
 
 
 class Pixels(PretextTask):

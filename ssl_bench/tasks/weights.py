@@ -1,0 +1,45 @@
+"""Weights from elsewhere as a row: nothing is trained, they are judged as they come."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from pydantic import Field
+from torch import nn
+
+from ssl_bench.tasks.base import PretextTask, TaskOptions
+from ssl_bench.weights import build, open_weights
+
+
+class WeightsOptions(TaskOptions):
+    """Options of ``weights``."""
+
+    source: str = Field(exclude=True)  #: timm:NAME or file:PATH (safetensors); where weights lie is no part of a cell's id, what they hold is
+    size: int | None = Field(default=None, ge=8)  #: side that images are resized to, in pixels; None: what the weights' configuration states
+    digest: str = ""  #: of the tensors; found by itself
+
+
+class ElsewhereWeights(PretextTask):
+    """A network that was pretrained elsewhere, with its own input handling; batch statistics are re-estimated as for every row."""
+
+    name = "weights"
+    Options = WeightsOptions
+    trains = False
+
+    @classmethod
+    def resolve(cls, options: WeightsOptions, make: Callable[..., nn.Module]) -> WeightsOptions:
+        """Open the weights and try them in their network."""
+        found = open_weights(options.source)
+        build(found, make, options.size)
+        return options.model_copy(update={"digest": found.digest})
+
+    @classmethod
+    def build_backbone(cls, make: Callable[..., nn.Module], options: WeightsOptions) -> nn.Module:
+        return build(open_weights(options.source), make, options.size)
+
+    def describe(self) -> Mapping[str, Any]:
+        """Where they come from, and what they were trained on as far as that is known."""
+        found = open_weights(self.options.source)
+        side = self.backbone.input.size or "as given"
+        return {"weights": found.source, "trained_on": found.trained_on or "not known", "network": self.backbone.spec.name, "input_px": side}

@@ -1,0 +1,135 @@
+"""Weights that were trained elsewhere: timm's by name, safetensors files, the backbones of our own cells."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import timm
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from ssl_bench.backbones import Backbone, InputSpec, check_resnet, load_strictly
+from ssl_bench.errors import WeightsError
+from ssl_bench.spec import BackboneSpec, parse
+
+KINDS = ("timm:", "file:")
+IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}  # what a file without a word on it is taken to expect
+#: ends of timm's tags -> what the weights were trained on
+TRAINED_ON = {
+    "in1k": "ImageNet-1k, with labels", "in12k": "ImageNet-12k, with labels", "in22k": "ImageNet-22k, with labels",
+    "in21k": "ImageNet-21k, with labels",
+}
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Tensors of a ResNet in timm's naming, without classifier.
+
+    Attributes
+    ----------
+    source : as written, "timm:resnet18.a1_in1k" or "file:PATH".
+    tensors : name to tensor.
+    spec : the network they belong to; None: the file does not say.
+    input : how pixels become input; None: the file does not say.
+    image_size : side of the images they were trained on, in pixels; None: not known.
+    trained_on : data and labels, as far as known; "" where nothing is.
+    digest : 16 digits over names, shapes and values: equal weights, equal digest, wherever they lie.
+    """
+
+    source: str
+    tensors: Mapping[str, Tensor]
+    spec: BackboneSpec | None
+    input: InputSpec | None
+    image_size: int | None
+    trained_on: str
+    digest: str
+
+    def into(self, network: Any) -> None:
+        """Load every tensor or none. Raises WeightsError counting what matches, is missing and is not expected."""
+        load_strictly(network, dict(self.tensors), self.source)
+
+
+@lru_cache(maxsize=4)
+def open_weights(source: str) -> Weights:
+    """Find, download (timm) or read (file) weights.
+
+    Raises
+    ------
+    WeightsError : neither form; a file that is missing or no safetensors file (pickles are never opened); a name that timm lacks, that
+        is no ResNet of timm's or has no pretrained weights; no way to download them.
+    """
+    if source.startswith("timm:"):
+        return _from_timm(source)
+    if source.startswith("file:"):
+        return _from_file(source)
+    raise WeightsError(f"weights {source!r}; allowed are {' and '.join(f'{kind}NAME' if kind == 'timm:' else f'{kind}PATH' for kind in KINDS)}")
+
+
+def _from_timm(source: str) -> Weights:
+    name = source.removeprefix("timm:")
+    check_resnet(name.partition(".")[0])
+    known = timm.list_pretrained(f"{name.partition('.')[0]}*")
+    if name not in known and "." in name or not any(one.partition(".")[0] == name.partition(".")[0] for one in known):
+        raise WeightsError(f"{source}: timm has no such pretrained weights; it has: {', '.join(known) or 'none'}")
+    try:
+        network: Any = timm.create_model(name, pretrained=True, num_classes=0)
+    except Exception as error:
+        raise WeightsError(f"{source} is not in timm's cache and could not be downloaded: {type(error).__name__}: {error}") from error
+    config: Mapping[str, Any] = network.pretrained_cfg
+    spec = BackboneSpec(name=name.partition(".")[0], stem="timm")
+    handling = InputSpec(mean=tuple(config["mean"]), std=tuple(config["std"]), size=int(config["input_size"][-1]))
+    trained_on = TRAINED_ON.get(str(config.get("tag") or "").rpartition("_")[2], "")
+    return Weights(source, network.state_dict(), spec, handling, handling.size, trained_on, _digest(network.state_dict()))
+
+
+def _from_file(source: str) -> Weights:
+    path = Path(source.removeprefix("file:")).expanduser()
+    if not path.is_file():
+        raise WeightsError(f"weights file {str(path)!r} does not exist")
+    try:
+        with safe_open(path, framework="pt") as opened:
+            meta = opened.metadata() or {}
+            tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 - not a dict, only its keys iterate
+    except (SafetensorError, OSError, ValueError) as error:
+        why = "pickled checkpoints are not opened, because opening one can run any code in it"
+        raise WeightsError(f"{path} is not a safetensors file ({error}); {why}") from None
+    if meta.get("kind") == "ssl_bench.backbone":
+        spec, handling = parse(BackboneSpec, json.loads(meta["spec"]), str(path)), parse(InputSpec, json.loads(meta["input"]), str(path))
+        return Weights(source, tensors, spec, handling, int(meta["image_size"]), "", _digest(tensors))
+    tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith("fc.")}  # a classifier is not needed
+    return Weights(source, tensors, None, None, None, "", _digest(tensors))
+
+
+def build(weights: Weights, make: Callable[..., Any], size: int | None = None) -> Backbone:
+    """The backbone of these weights.
+
+    Parameters
+    ----------
+    make : gives the matrix's backbone, for files that do not say which network they hold.
+    size : side that images are resized to before they enter, in pixels; None: what the weights' own configuration states.
+
+    Raises
+    ------
+    WeightsError : tensors of another network.
+    """
+    own: Any = make()
+    handling = weights.input or InputSpec(**IMAGENET)
+    handling = handling.model_copy(update={"size": size if size is not None else handling.size})
+    backbone = Backbone(weights.spec or own.spec, weights.image_size or own.image_size, handling)
+    weights.into(backbone.network)
+    return backbone
+
+
+def _digest(tensors: Mapping[str, Tensor]) -> str:
+    found = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().cpu().contiguous()
+        found.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+        found.update(tensor.numpy().tobytes())
+    return found.hexdigest()[:16]
