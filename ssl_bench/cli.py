@@ -52,6 +52,7 @@ def run(
     from ssl_bench.live import Live, print_plan
     from ssl_bench.planning import plan as make_plan
     from ssl_bench.report import load, write_report
+    from ssl_bench.report.verdict import verdict
     from ssl_bench.runner import carry_out
     from ssl_bench.runner import smoke as run_smoke
     from ssl_bench.work import prepare
@@ -80,6 +81,8 @@ def run(
             files = write_report(work.out)
     results = load(work.out)
     _print_table(console, results, wide)
+    if sentence := verdict(results):
+        console.print(sentence, markup=False, highlight=False)
     console.print(f"table.md, .csv, .tex, .html and figures: {work.out} ({len(files)} files)", markup=False, highlight=False)
     _failures(results)
 

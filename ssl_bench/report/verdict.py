@@ -1,0 +1,60 @@
+"""One sentence for whoever must choose a row, from validation numbers alone."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from scipy import special
+
+from ssl_bench.report.frame import Results
+from ssl_bench.report.statistics import LEVEL
+
+
+def verdict(results: Results) -> str:
+    """The best row that needs no labels, and by how much it leads: the best row of weights from elsewhere, else the next best one.
+
+    By the linear probe's best stage on validation of the first labelled set, top-1, all labels. The interval adds the sampling error of
+    the validation images (as if the rows were judged on different ones, which is cautious) to the spread over shared seeds. "" with
+    fewer than two rows.
+
+    >>> verdict(load("runs/photos"))  # doctest: +SKIP
+    'Best on your validation: simclr, +2.1 over timm:resnet18.a1_in1k (interval 0.4 to 3.8)'
+    """
+    rows = {row.row: row for row in results.run.rows if row.block in ("pretext", "elsewhere") and not row.uses_labels}
+    sets = results.data_sets()
+    frame = results.frame
+    own = frame[(frame["split"] == "validation") & (frame["metric"] == "top1") & frame["best"].astype(bool) & (frame["labels"] == 1.0)]
+    own = own[(own["evaluator"] == "linear") & own["row"].isin(list(rows))]
+    own = own[own["data"] == sets[0]["name"]] if sets else own.iloc[:0]
+    values = {str(row): {int(str(seed)): float(v) for seed, v in part.groupby("seed")["value"].mean().items()} for row, part in own.groupby("row")}
+    if len(values) < 2:
+        return ""
+    ranked = sorted(values, key=lambda row: -float(np.mean(list(values[row].values()))))
+    best = ranked[0]
+    others = [row for row in ranked[1:] if rows[row].block == "elsewhere"] if rows[best].block != "elsewhere" else []
+    other = (others or ranked[1:])[0]
+    difference, low, high = _difference(values[best], values[other], int(own["n"].min()))
+    if math.isnan(difference):
+        return ""
+    interval = f"interval {100 * low:.1f} to {100 * high:.1f}".replace("-", "−")
+    if low > 0:
+        return f"Best on your validation: {best}, +{100 * difference:.1f} over {other} ({interval})"
+    sign = "+" if difference >= 0 else "−"
+    return f"Best on your validation: {best} and {other} cannot be told apart ({sign}{abs(100 * difference):.1f}, {interval})"
+
+
+def _difference(first: dict[int, float], second: dict[int, float], images: int) -> tuple[float, float, float]:
+    """Mean difference over shared seeds, and its interval."""
+    seeds = sorted(set(first) & set(second))
+    if not seeds or images < 1:
+        return math.nan, math.nan, math.nan
+    differences = np.array([first[seed] - second[seed] for seed in seeds])
+    shares = [float(np.mean([row[seed] for seed in seeds])) for row in (first, second)]
+    variance = sum(share * (1 - share) for share in shares) / images
+    quantile = float(special.ndtri((1 + LEVEL) / 2))
+    if len(seeds) > 1:
+        variance += float(differences.var(ddof=1)) / len(seeds)
+        quantile = float(special.stdtrit(len(seeds) - 1, (1 + LEVEL) / 2))
+    half = quantile * math.sqrt(variance)
+    return float(differences.mean()), float(differences.mean()) - half, float(differences.mean()) + half

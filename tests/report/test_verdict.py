@@ -1,0 +1,48 @@
+"""The closing sentence: validation numbers, the row to beat, and honesty about a lead that may be chance."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from scipy import stats
+
+from ssl_bench.report import load
+from ssl_bench.report.verdict import verdict
+
+Rows = dict[str, tuple[str, str, tuple[float, ...]]]
+FAR: Rows = {
+    "simclr": ("simclr", "pretext", (0.5, 0.8)), "rotation": ("rotation", "pretext", (0.5, 0.79)), "timm:x": ("weights", "elsewhere", (0.4, 0.6)),
+    "random": ("random", "baseline", (0.95, 0.9)), "supervised": ("supervised", "labels", (0.5, 0.99)),
+}  # fmt: skip
+
+
+def test_the_best_pretext_row_is_set_against_weights_from_elsewhere(run_folder: Callable[..., Path]) -> None:
+    results = load(run_folder(FAR))
+    sentence = verdict(results)
+    assert sentence.startswith("Best on your validation: ") and "over timm:x (interval" in sentence
+    assert "random" not in sentence and "supervised" not in sentence
+    frame = results.frame
+    own = frame[(frame["evaluator"] == "linear") & (frame["metric"] == "top1") & (frame["split"] == "validation") & frame["best"].astype(bool)]
+    means = own.groupby("row")["value"].mean()
+    best = means[["simclr", "rotation"]].idxmax()
+    difference = means[best] - means["timm:x"]
+    seeds = own[own["row"] == best].set_index("seed")["value"] - own[own["row"] == "timm:x"].set_index("seed")["value"]
+    error = math.sqrt(seeds.var(ddof=1) / 3 + sum(means[row] * (1 - means[row]) for row in (best, "timm:x")) / 400)
+    half = stats.t.ppf(0.975, 2) * error
+    expected = f"{best}, +{100 * difference:.1f} over timm:x (interval {100 * (difference - half):.1f} to {100 * (difference + half):.1f})"
+    assert sentence == f"Best on your validation: {expected}"
+
+
+@pytest.mark.parametrize("seeds", [(0,), (0, 1, 2)])
+def test_a_small_lead_is_none(run_folder: Callable[..., Path], seeds: tuple[int, ...]) -> None:
+    rows = {name: row for name, row in FAR.items() if name != "timm:x"}
+    sentence = verdict(load(run_folder(rows, seeds)))
+    assert "cannot be told apart" in sentence and "simclr" in sentence and "rotation" in sentence and "interval −" in sentence
+
+
+def test_one_row_or_no_probe_needs_no_sentence(run_folder: Callable[..., Path]) -> None:
+    assert verdict(load(run_folder({name: FAR[name] for name in ("simclr", "random")}))) == ""
+    assert verdict(load(run_folder(FAR, skip=lambda row, seed, what: what == "linear"))) == ""
