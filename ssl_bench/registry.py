@@ -137,6 +137,7 @@ EVALUATORS: Registry[Any] = Registry(
         "linear": "ssl_bench.evaluators.linear:Linear",
         "knn": "ssl_bench.evaluators.knn:KNN",
         "finetune": "ssl_bench.evaluators.finetune:Finetune",
+        "detection": "ssl_bench.evaluators.detection:Detection",
         "diagnostics": "ssl_bench.evaluators.diagnostics:Diagnostics",
     },
 )

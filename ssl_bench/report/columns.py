@@ -48,19 +48,29 @@ def columns_of(results: Results, data: str, num_classes: int, wide: bool) -> lis
                 columns += _diagnostics(frame[frame["evaluator"] == evaluator], evaluator)
         else:
             columns += _other(own, evaluator, results.split)
-    return columns + _own(results) + _cost(wide)
+    return columns + _own(results, wide) + _cost(wide)
 
 
-def _own(results: Results) -> list[Column]:
+def _own(results: Results, wide: bool) -> list[Column]:
     """Columns of evaluators on sets of their own; they stand beside every labelled set's."""
     found = []
-    for entry in results.own_sets():
-        frame = results.frame
-        here = frame[(frame["data"] == entry["name"]) & (frame["evaluator"].map(base_name) == entry["evaluator"]) & (frame["split"] == results.split)]
-        for evaluator in dict.fromkeys(here["evaluator"]) or [entry["evaluator"]]:
-            for column in _other(here[here["evaluator"] == evaluator], evaluator, results.split):
-                found.append(replace(column, key=f"{entry['name']} {column.key}", group=f"{evaluator}, {entry['name']}", data=entry["name"]))
+    frame = results.frame[results.frame["split"] == results.split]
+    for name, base in dict.fromkeys((str(entry["name"]), str(entry["evaluator"])) for entry in results.own_sets()):
+        here = frame[(frame["data"] == name) & (frame["evaluator"].map(base_name) == base)]
+        for evaluator in dict.fromkeys(here["evaluator"]) or [base]:
+            own = here[here["evaluator"] == evaluator]
+            columns = _detection(own, evaluator, results.split, wide) if base == "detection" else _other(own, evaluator, results.split)
+            found += [replace(column, key=f"{name} {column.key}", group=f"{column.group}, {name}", data=name) for column in columns]
     return found
+
+
+def _detection(own: pd.DataFrame, evaluator: str, split: str, wide: bool) -> list[Column]:
+    titles = {"map_voc07": "mAP", "ap": "AP"} | ({"map": "mAP, area", "ap50": "AP50", "ap75": "AP75"} if wide else {})
+    stages = list(dict.fromkeys(own["stage"])) or [""]
+    return [
+        Column(f"{evaluator} {metric} {stage}".strip(), "detection", f"{title} {stage}".strip(), evaluator, metric, stage, split=split)
+        for stage in stages for metric, title in titles.items()
+    ]
 
 
 def _linear(own: pd.DataFrame, evaluator: str, count: str, split: str, top5: bool, wide: bool) -> list[Column]:

@@ -1,0 +1,433 @@
+"""Images with boxes: PASCAL VOC folders, VOC 2007 and 2012 by name, and the embedded shapes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ssl_bench.data import sources, voc
+from ssl_bench.data.content import Progress, silent, write_atomically
+from ssl_bench.data.loading import _note_repeated
+from ssl_bench.data.packing import pack
+from ssl_bench.data.readers import Places
+from ssl_bench.data.shapes_source import open_shapes
+from ssl_bench.data.splits import holdout
+from ssl_bench.data.voc import Fault, VOCImage
+from ssl_bench.errors import DataError, did_you_mean
+
+SHARE = 0.2  #: of train that is held out where a split is missing
+MIN_SIZE = 8
+_TRAIN = ("trainval", "train")
+_VALIDATION = ("val", "valid", "validation")
+_TEST = ("test",)
+# name -> (year, title, lists that must be there)
+_BY_NAME = {"voc2007": ("2007", "PASCAL VOC 2007", ("trainval", "test")), "voc2012": ("2012", "PASCAL VOC 2012", ("trainval",))}
+_KNOWN = ("shapes", "voc:PATH", *_BY_NAME)
+
+
+@dataclass(frozen=True)
+class DetectionSet:
+    """Decoded images of different shapes with the boxes of their objects.
+
+    Attributes
+    ----------
+    name, split : what a table calls the set, and which part of it this is ("train", "validation" or "test").
+    pixels : uint8 [M], RGB, the pixels of all images (and maybe of others) one image after another; usually memory-mapped.
+    offsets, heights, widths : int64 [N]; image i is ``pixels[offsets[i]:][: heights[i] * widths[i] * 3]``, rows from the top.
+    boxes : N arrays float32 [n, 4], x1 y1 x2 y2 with 0 <= x1 < x2 <= width and 0 <= y1 < y2 <= height: edges in pixels of the image as
+        it is here, so that a box around the one pixel at the top left is 0 0 1 1.
+    labels : N arrays int64 [n] in 0..len(classes)-1.
+    difficult : N arrays bool [n]; such objects are neither counted nor penalised when detections are scored (Everingham et al., 2010).
+    classes : class names.
+    hashes : uint8 [N, 16], of each image's pixels.
+    """
+
+    name: str
+    split: str
+    pixels: np.ndarray
+    offsets: np.ndarray
+    heights: np.ndarray
+    widths: np.ndarray
+    boxes: list[np.ndarray]
+    labels: list[np.ndarray]
+    difficult: list[np.ndarray]
+    classes: tuple[str, ...]
+    hashes: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.offsets)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hash over pixels, boxes, labels, difficult flags and class names, in order; not over paths, times or the set's name."""
+        found = hashlib.sha256(json.dumps([len(self), self.classes]).encode())
+        for at in range(len(self)):
+            found.update(np.array([self.heights[at], self.widths[at], len(self.boxes[at])], "<i8").tobytes() + self.hashes[at].tobytes())
+            found.update(self.boxes[at].astype("<f4").tobytes() + self.labels[at].astype("<i8").tobytes())
+            found.update(self.difficult[at].astype(bool).tobytes())
+        return found.hexdigest()[:32]
+
+    def image(self, position: int) -> np.ndarray:
+        """Pixels of one image, uint8 [H, W, 3], not copied. Raises IndexError outside 0..N-1 (negative ones count from the end)."""
+        start, height, width = (int(values[position]) for values in (self.offsets, self.heights, self.widths))
+        return self.pixels[start : start + height * width * 3].reshape(height, width, 3)
+
+    def take(self, positions: np.ndarray) -> DetectionSet:
+        """The images at ``positions`` (int64, into this set) as a set of their own; pixels are shared."""
+        at = np.asarray(positions, np.int64)
+        return replace(
+            self, offsets=self.offsets[at], heights=self.heights[at], widths=self.widths[at], hashes=self.hashes[at],
+            boxes=[self.boxes[i] for i in at], labels=[self.labels[i] for i in at], difficult=[self.difficult[i] for i in at],
+        )
+
+
+@dataclass(frozen=True)
+class DetectionData:
+    """A detection set, split, with the same classes in every part.
+
+    Attributes
+    ----------
+    train, validation, test : no image of one is listed in another.
+    notes : what a user should know: how the splits came about, boxes that were clipped, images left out, classes without an object.
+    """
+
+    train: DetectionSet
+    validation: DetectionSet
+    test: DetectionSet
+    notes: list[str]
+
+    @property
+    def name(self) -> str:
+        """The set's, as tables show it."""
+        return self.train.name
+
+
+@dataclass(frozen=True)
+class _List:
+    """Images of one list, before they are decoded: labels of the objects that count (not difficult), and how to get the whole set."""
+
+    counted: list[np.ndarray]
+    load: Callable[[], tuple[DetectionSet, dict[int, str]]]  # and unreadable position -> path and reason
+
+
+def load_detection(
+    source: str, *, data_root: Path | str | None = None, cache: Path | str | None = None, size: int | None = None, train: str | None = None,
+    validation: str | float | None = None, test: str | float | None = None, seed: int = 0, skip_faulty: bool = False,
+    progress: Progress | None = None,
+) -> DetectionData:
+    """Find, check, split and decode a set of images with boxes. All that can be refused without decoding is refused first, at once.
+
+    Splits of a VOC folder, where none are named: train is the list "trainval", else "train"; test is the list "test", else a fifth of
+    train is held out; validation is "val" where it shares no image with train and test, else a fifth of what train has left is held
+    out. Held-out images are drawn so that each class gives about its share and train loses none. ``notes`` says what was done.
+
+    Colours become RGB as for classification (grey, palette, CMYK, 16 bits, transparency over white). The orientation that a camera
+    noted (EXIF) is not applied, since VOC boxes refer to stored pixels; only where the annotation gives the size of the upright image
+    and not of the stored one, it is. Boxes are clipped to the image and difficult objects are marked, not dropped.
+
+    Parameters
+    ----------
+    source : "voc:PATH" (a folder in PASCAL VOC layout), "voc2007", "voc2012" or "shapes" (embedded; classes are its shapes).
+    data_root : folder searched before anything is downloaded; None takes SSL_BENCH_DATA.
+    cache : folder for packed images and downloads; None takes XDG_CACHE_HOME/ssl_bench or ~/.cache/ssl_bench.
+    size : images whose short side is longer are shrunk to it, in pixels, boxes alike; None keeps the stored size (shapes: 48 px).
+    train, validation, test : lists of the folder to take; a number for validation or test is the share of train to hold out.
+    seed : of what is held out.
+    skip_faulty : leave out images that cannot be read or whose annotation cannot be used, and count them, instead of stopping.
+    progress : called with (what is being done, done, total); total is 0 where it is not known.
+
+    Raises
+    ------
+    DataError : an unknown source or split, a folder in another layout, an empty split; missing or unreadable images or annotations, boxes
+        that are empty, without numbers or outside the image, annotations of another size, classes that train lacks, images in two splits:
+        all of these are counted, and the first twenty listed, in one message.
+    """
+    if size is not None and size < MIN_SIZE:
+        raise DataError(f"size {size} is too small; allowed is {MIN_SIZE} and up")
+    for role, share in (("validation", validation), ("test", test)):
+        if isinstance(share, (int, float)) and not 0 < share < 1:
+            raise DataError(f"{role} {share!r} is no share of train; allowed is above 0 and below 1, or the name of a split")
+    places = Places(sources.cache_folder(cache), sources.data_root(data_root), size, progress or silent)
+    asked = {"train": train, "validation": validation, "test": test}
+    kind, _, rest = source.partition(":")
+    if kind == "voc" and rest:
+        folder = sources.resolve(rest, places, "voc")
+        return _voc(folder, folder.resolve().name, asked, seed, skip_faulty, places)
+    if source in _BY_NAME:
+        return _voc(_find(source, places), _BY_NAME[source][1], asked, seed, skip_faulty, places)
+    if source == "shapes":
+        return _shapes(asked, seed, places)
+    raise DataError(f"unknown detection source {source!r}; " + ("write voc:PATH" if kind == "voc" else did_you_mean(source, _KNOWN)))
+
+
+def _voc(folder: Path, title: str, asked: Mapping[str, Any], seed: int, skip_faulty: bool, places: Places) -> DetectionData:
+    notes: list[str] = []
+    faults: list[Fault] = []
+    chosen, names = _choose(folder, title, asked, notes, faults)
+    examined = voc.examine(folder, list(dict.fromkeys(name for found in names.values() for name in found)), places.progress)
+    bad = [fault for one in examined.values() if isinstance(one, list) for fault in one]
+    images = {name: one for name, one in examined.items() if isinstance(one, VOCImage)}
+    if bad and skip_faulty:
+        notes.append(f"{title}: {len(examined) - len(images):,} of {len(examined):,} images are left out, {voc.counted(bad)}")
+        names = {split: [name for name in found if name in images] for split, found in names.items()}
+        faults += [Fault("empty split", f"{split}: no image is left") for split, found in names.items() if not found]
+    classes = tuple(sorted({name for image in images.values() for name in image.names}))
+    number = {name: at for at, name in enumerate(classes)}
+
+    def listed(split: str) -> _List:
+        members = [images[name] for name in names[split] if name in images]
+        labels = [np.array([number[name] for name in image.names], np.int64) for image in members]
+
+        def load() -> tuple[DetectionSet, dict[int, str]]:
+            packed = voc.pack_ragged(members, places.size, places.cache, what=f"{title} {split}", progress=places.progress)
+            shapes = np.array([image.scaled(places.size)[::-1] for image in members], np.int64)
+            boxes = [_scaled(image, shape) for image, shape in zip(members, shapes, strict=True)]
+            difficult = [image.difficult for image in members]
+            found = DetectionSet(
+                title, split, packed.pixels, packed.offsets, shapes[:, 0], shapes[:, 1], boxes, labels, difficult, classes, packed.hashes,
+            )
+            return found, {at: f"{members[at].file}: {reason}" for at, reason in packed.unreadable.items()}
+
+        return _List([own[~image.difficult] for own, image in zip(labels, members, strict=True)], load)
+
+    lists = {split: listed(split) for split in names}
+    # What a faulty training image shows is not known, so it is not known either which classes train lacks.
+    if skip_faulty or all(name in images for name in names[str(chosen["train"])]):
+        faults += _unlike_train(lists, chosen, classes)
+    only_images = bool(bad) and not faults and not skip_faulty
+    faults += [] if skip_faulty else bad
+    hint = "; mend these images or leave them out (skip_faulty)" if only_images else ""
+    voc.refuse(f"{title} in {folder}", faults, hint)
+    notes += _told(title, list(images.values()))
+    return _assembled(title, lists, chosen, classes, seed, skip_faulty, notes)
+
+
+def _choose(
+    folder: Path, title: str, asked: Mapping[str, Any], notes: list[str], faults: list[Fault],
+) -> tuple[dict[str, str | float], dict[str, list[str]]]:
+    """For each role a list's name or the share of train to hold out; and the image names of the lists used."""
+    known = voc.lists(folder)
+
+    def first(candidates: Sequence[str]) -> str | None:
+        return next((name for name in candidates if name in known), None)
+
+    train = asked["train"] or first(_TRAIN)
+    if train is None:
+        raise DataError(f"{folder} has no list named {' or '.join(map(repr, _TRAIN))}; name one of its own: {', '.join(known[:20])}")
+    chosen: dict[str, str | float] = {"train": train}
+    names = {train: voc.read_list(folder, train)}
+    said = [f"train is {train!r}"]
+    for role, candidates in (("test", _TEST), ("validation", _VALIDATION)):
+        given, reason = asked[role], "as asked"
+        if given is None:
+            given, reason = first(candidates), f"there is no {candidates[0]!r}"
+        wanted = voc.read_list(folder, given) if isinstance(given, str) else []
+        shared = {other: len(set(wanted).intersection(names[own])) for other, own in chosen.items() if isinstance(own, str)}
+        if role == "validation" and asked[role] is None and any(shared.values()):
+            given, reason = None, f"{given!r} has images of {' and '.join(other for other, count in shared.items() if count)}"
+        if isinstance(given, str):
+            said.append(f"{role} is {given!r}")
+            names[given] = wanted
+            for other, count in shared.items():
+                if count:
+                    text = f"{count:,} images are both in {given!r} ({role}) and in {chosen[other]!r} ({other})"
+                    faults.append(Fault("splits that overlap", text))
+        else:
+            given = SHARE if given is None else given
+            left = train if all(isinstance(other, str) for other in chosen.values()) else f"the rest of {train}"
+            said.append(f"{role} is {given:.3g} of {left}, held out ({reason})")
+        chosen[role] = given
+    notes.append(f"{title}: {', '.join(said)}")
+    for split, found in names.items():
+        if not found:
+            faults.append(Fault("empty split", f"ImageSets/Main/{split}.txt names no image"))
+        twice = [name for name, count in Counter(found).items() if count > 1]
+        faults += [Fault("image listed twice", f"ImageSets/Main/{split}.txt names {name!r} more than once") for name in twice]
+    return chosen, names
+
+
+def _scaled(image: VOCImage, shape: np.ndarray) -> np.ndarray:
+    """The boxes float32 [n, 4] of an image once it has the height and width of ``shape``."""
+    height, width = (int(side) for side in shape)
+    boxes: np.ndarray = image.boxes * np.tile([width / image.width, height / image.height], 2)
+    return boxes.astype(np.float32)  # also rounds away what the scale lacks in its last bits, so no box leads out
+
+
+def _unlike_train(lists: Mapping[str, _List], chosen: Mapping[str, str | float], classes: Sequence[str]) -> list[Fault]:
+    """Splits without an object, and classes that a split is judged on and train has no object of."""
+    faults = []
+    counts = {split: np.bincount(_joined(found.counted), minlength=len(classes)) for split, found in lists.items()}
+    seen = counts[str(chosen["train"])]
+    for split, own in counts.items():
+        if lists[split].counted and not own.any():
+            faults.append(Fault("split without objects", f"the {len(lists[split].counted):,} images of {split!r} have no object that counts"))
+        elif seen.any():
+            known = [classes[at] for at in np.flatnonzero(seen).tolist()]
+            for at in np.flatnonzero((own > 0) & (seen == 0)).tolist():
+                text = f"{classes[at]!r} has {own[at]:,} objects in {split!r} and none in {chosen['train']!r}; {did_you_mean(classes[at], known)}"
+                faults.append(Fault("class unseen in train", text))
+    return faults
+
+
+def _told(title: str, images: Sequence[VOCImage]) -> list[str]:
+    """What a user should know about annotations that are used all the same."""
+    boxes, total = sum(len(image.boxes) for image in images), len(images)
+    facts = (
+        ("boxes that reach over the edge of their image and are clipped", boxes, sum(image.clipped for image in images)),
+        ("boxes one pixel wide or high", boxes, sum(image.thin for image in images)),
+        ("objects marked difficult", boxes, sum(int(image.difficult.sum()) for image in images)),
+        ("images without an object", total, sum(not len(image.boxes) for image in images)),
+        ("annotations without the image's size, whose boxes are taken to refer to the stored pixels", total,
+         sum(not image.sized for image in images)),
+        ("images turned as the camera noted, since their annotations give the size of the upright image", total,
+         sum(image.turned for image in images)),
+    )
+    return [f"{title}: {what}: {count:,} of {all_of:,}" for what, all_of, count in facts if count]
+
+
+def _assembled(
+    title: str, lists: Mapping[str, _List], chosen: Mapping[str, str | float], classes: tuple[str, ...], seed: int, skip_faulty: bool,
+    notes: list[str],
+) -> DetectionData:
+    """Split, decode and join; what is held out is decided before anything is decoded."""
+    train = str(chosen["train"])
+    kept = np.arange(len(lists[train].counted))
+    roles: dict[str, tuple[str, np.ndarray]] = {}
+    for role in ("test", "validation"):
+        given = chosen[role]
+        if isinstance(given, str):
+            roles[role] = given, np.arange(len(lists[given].counted))
+        else:
+            stay, held = hold_out([lists[train].counted[at] for at in kept], given, seed)
+            if not sum(len(lists[train].counted[kept[at]]) for at in held):
+                raise DataError(
+                    f"{title}: {given:.3g} of {len(kept):,} images of {train!r} cannot be held out as {role}, for no object would be in "
+                    "it or train would lose a class; name a split, or add images"
+                )
+            roles[role] = train, kept[held]
+            kept = kept[stay]
+    roles["train"] = train, kept
+
+    loaded = {split: found.load() for split, found in lists.items()}
+    bad = [reason for _, unreadable in loaded.values() for reason in unreadable.values()]
+    if bad and not skip_faulty:
+        voc.refuse(title, [Fault("unreadable image", reason) for reason in bad], "; mend these images or leave them out (skip_faulty)")
+    if bad:
+        notes.append(f"{title}: {len(bad):,} images are left out, since they cannot be decoded")
+    sets = {}
+    for role, (split, positions) in roles.items():
+        found, unreadable = loaded[split]
+        sets[role] = replace(found.take(np.array([at for at in positions if at not in unreadable], np.int64)), split=role)
+    present = {role: _classes_of(found) for role, found in sets.items()}
+    for role in sets:
+        if not present[role] or not present[role] <= present["train"]:
+            raise DataError(f"{title}: with the unreadable images left out, {role} has no object or a class that train lacks")
+        if absent := [classes[at] for at in sorted(present["train"] - present[role])]:
+            notes.append(f"{title}: {role} has no object of {', '.join(absent)}, so there is no AP for them")
+    _note_repeated(title, *(sets[role].hashes for role in ("train", "validation", "test")), notes=notes)
+    return DetectionData(sets["train"], sets["validation"], sets["test"], notes)
+
+
+def hold_out(labels: Sequence[np.ndarray], share: float, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Hold back a share of images with objects of several classes: (kept, held back), sorted int64 positions.
+
+    An image counts for the class in it that the fewest images have, images without objects for a class of their own, and each of these
+    gives its share. No class is lost to the kept images.
+
+    Parameters
+    ----------
+    labels : N arrays int64 [n].
+    share : in (0, 1).
+    """
+    images_with = np.bincount(_joined([np.unique(own) for own in labels]))
+    none = len(images_with)  # the last, so that images with objects come first where shares are tied
+    rarest = [min(own, key=lambda label: (images_with[label], label)) if len(own) else none for own in labels]
+    kept, held = holdout(np.array(rarest, np.int64), share, seed)
+    for label in np.flatnonzero(images_with):
+        if not any(label in labels[at] for at in kept):
+            back = next(at for at in held if label in labels[at])
+            kept, held = np.sort(np.append(kept, back)), held[held != back]
+    return kept, held
+
+
+def _joined(labels: Sequence[np.ndarray]) -> np.ndarray:
+    return np.concatenate([np.zeros(0, np.int64), *labels])
+
+
+def _classes_of(found: DetectionSet) -> set[int]:
+    return set(_joined([own[~hard] for own, hard in zip(found.labels, found.difficult, strict=True)]).tolist())
+
+
+def _shapes(asked: Mapping[str, Any], seed: int, places: Places) -> DetectionData:
+    """The embedded set, packed as for classification; its boxes lie inside the image and no object is difficult."""
+    from ssl_bench.data._shapes_render import SHAPES, TEXTURES
+
+    named = [f"{role} {given!r}" for role, given in asked.items() if given is not None and (role != "validation" or isinstance(given, str))]
+    if named:
+        raise DataError(f"shapes has its own train and test; {', '.join(named)} cannot be chosen (validation may be a share of train)")
+    share = SHARE if asked["validation"] is None else float(asked["validation"])
+    opened = open_shapes(places)
+    assert opened.native is not None
+    size = opened.native[0]
+
+    def listed(split: str) -> _List:
+        raw = opened.splits[split]
+        shown = raw.columns["box_labels"] >= 0
+        labels = [own[use] // len(TEXTURES) for own, use in zip(raw.columns["box_labels"], shown, strict=True)]
+        boxes = [own[use] for own, use in zip(raw.columns["boxes"], shown, strict=True)]
+
+        def load() -> tuple[DetectionSet, dict[int, str]]:
+            packed = pack(raw.reader, size, "crop", places.cache, what=f"shapes {split}", progress=places.progress)
+            count = len(raw)
+            sides = np.full(count, size, np.int64)
+            easy = [np.zeros(len(own), bool) for own in boxes]
+            pixels, offsets = packed.pixels.reshape(-1), np.arange(count, dtype=np.int64) * size * size * 3
+            return DetectionSet("shapes", split, pixels, offsets, sides, sides, boxes, labels, easy, SHAPES, packed.hashes), {}
+
+        return _List(labels, load)
+
+    notes = [f"shapes: {share:.3g} of train is held out as validation"]
+    chosen: dict[str, str | float] = {"train": "train", "test": "test", "validation": share}
+    return _assembled("shapes", {split: listed(split) for split in ("train", "test")}, chosen, SHAPES, seed, False, notes)
+
+
+def _find(name: str, places: Places) -> Path:
+    """The folder of a set that torchvision knows: its own layout below the data root, an earlier download, a new download; in this order."""
+    from torchvision.datasets import VOCDetection
+
+    year, title, needed = _BY_NAME[name]
+    downloads = places.cache / "downloads"
+    finished = downloads / f"{name}.complete"  # a download that was killed while it was unpacked must not pass for a whole one
+    reasons = [] if places.root is not None else ["no data root is set (--data-root or SSL_BENCH_DATA)"]
+    for place in [] if places.root is None else [places.root, places.root / name]:
+        try:
+            return _opened(VOCDetection, place, year, needed, download=False)
+        except Exception as error:  # torchvision says "not here" with RuntimeError or FileNotFoundError
+            reasons.append(f"{place}: {error}")
+    try:
+        if not finished.exists():
+            places.progress(f"looking for {title}, downloading it to {downloads} if it is not there", 0, 0)
+            downloads.mkdir(parents=True, exist_ok=True)
+        folder = _opened(VOCDetection, downloads, year, needed, download=not finished.exists())
+        write_atomically(finished, f"{title} was downloaded and unpacked\n".encode())
+        return folder
+    except Exception as error:
+        listed = "\n  ".join([*reasons, f"download to {downloads}: {error}"])
+        raise DataError(
+            f"{title} was not found and could not be downloaded; put torchvision's files (VOCdevkit{os.sep}VOC{year}) below a data root, "
+            f"or name the folder as voc:PATH:\n  {listed}"
+        ) from None
+
+
+def _opened(make: Any, root: Path, year: str, needed: Sequence[str], *, download: bool) -> Path:
+    found = [make(str(root), year=year, image_set=split, download=download) for split in needed]
+    return Path(found[0].annotations[0]).parents[1]

@@ -1,0 +1,171 @@
+"""Detection: boxes follow their pixels, the backbone's statistics stay, and a matrix judges by boxes."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from torchvision.models.detection.rpn import concat_box_prediction_layers
+
+import ssl_bench
+from ssl_bench.backbones import Backbone, InputSpec
+from ssl_bench.errors import SSLBenchError
+from ssl_bench.evaluators._detector import DetectionBatch, Detector, DetectorOptions, as_float, resize
+from ssl_bench.spec import BackboneSpec
+from ssl_bench.tasks.base import Setup
+from ssl_bench.work import prepare
+
+TINY = BackboneSpec(name="resnet10t", width=0.125, stem="3x3", stem_stride=2)
+
+
+def make_detector(freeze: bool = False, form: str = "fpn", scales: tuple[float, ...] = (1.0,), kind: str = "rgb", **sizes: int) -> Detector:
+    torch.manual_seed(0)
+    options = DetectorOptions(
+        form=form, classes=2, freeze=freeze, scales=scales, **{"channels": 16, "hidden": 32, "proposals": 20, **sizes}  # type: ignore[arg-type]
+    )
+    backbone = Backbone(TINY, 48, InputSpec(kind=kind, mean=(0.3, 0.4, 0.5)))  # type: ignore[arg-type]
+    return Detector(backbone, options, Setup(48, 10, 2, 20, 2, lambda n: torch.rand(n, 3, 48, 48)))
+
+
+def planted(count: int = 4) -> DetectionBatch:
+    """White rectangles on black images of different sizes; the class is whether it is wider than high."""
+    draw = np.random.default_rng(0)
+    images, boxes, labels = [], [], []
+    for _ in range(count):
+        height, width = (int(side) for side in draw.integers(60, 90, 2))
+        x, y = (int(at) for at in draw.integers(5, 20, 2))
+        w, h = (30, 15) if draw.random() < 0.5 else (15, 30)
+        image = torch.zeros(height, width, 3, dtype=torch.uint8)
+        image[y : y + h, x : x + w] = 255
+        images.append(image)
+        boxes.append(torch.tensor([[x, y, x + w, y + h]], dtype=torch.float32))
+        labels.append(torch.tensor([int(w > h)]))
+    return DetectionBatch(images, boxes, labels)
+
+
+def bounds(image: Tensor) -> list[float]:
+    rows, columns = ((image[0] > 0.5).any(axis).nonzero()[:, 0] for axis in (1, 0))
+    return [float(columns[0]), float(rows[0]), float(columns[-1] + 1), float(rows[-1] + 1)]
+
+
+@pytest.mark.parametrize("scale", [0.5, 0.83, 1.0, 1.3])
+def test_boxes_follow_their_pixels_when_images_are_scaled_and_mirrored(scale: float) -> None:
+    torch.manual_seed(0)
+    batch = planted(12)
+    images, targets = make_detector(scales=(scale,)).views(batch)
+    mirrored = 0
+    for image, target, original, box, label in zip(images, targets, batch.images, batch.boxes, batch.labels, strict=True):
+        assert image.shape[1:] == (round(original.shape[0] * scale), round(original.shape[1] * scale))
+        assert torch.tensor(bounds(image)).sub(target["boxes"][0]).abs().max() <= 1
+        assert target["labels"].tolist() == [int(label) + 1]
+        mirrored += abs(float(target["boxes"][0, 0]) - float(box[0, 0]) * image.shape[2] / original.shape[1]) > 1
+    assert 0 < mirrored < 12
+
+
+def test_one_scale_a_batch_is_drawn_of_those_given() -> None:
+    detector, batch = make_detector(scales=(0.5, 1.0)), planted(3)
+    torch.manual_seed(0)
+    seen = set()
+    for _ in range(20):
+        images, _ = detector.views(batch)
+        factors = {round(image.shape[1] / original.shape[0], 1) for image, original in zip(images, batch.images, strict=True)}
+        assert len(factors) == 1
+        seen |= factors
+    assert seen == {0.5, 1.0}
+    image, boxes = resize(as_float(batch.images[0]), batch.boxes[0], 1.0)
+    assert torch.equal(image, as_float(batch.images[0])) and torch.equal(boxes, batch.boxes[0])
+
+
+@pytest.mark.parametrize("kind", ["rgb", "lightness", "standardised"])
+def test_images_become_input_in_the_backbones_own_way_and_padding_is_zero(kind: str) -> None:
+    detector = make_detector(kind=kind).eval()
+    seen: list[Tensor] = []
+    detector.backbone.network.conv1.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+    images = [as_float(image) for image in planted(2).images]
+    detector.model(images)
+    for row, image in enumerate(images):
+        height, width = image.shape[1:]
+        torch.testing.assert_close(seen[0][row, :, :height, :width], detector.backbone.normalise(image[None])[0])
+        assert (seen[0][row, :, height:] == 0).all() and (seen[0][row, :, :, width:] == 0).all()
+
+
+@pytest.mark.parametrize("form", ["fpn", "c4"])
+def test_statistics_stay_and_a_frozen_backbone_stays_altogether(form: str) -> None:
+    for freeze in (False, True):
+        detector = make_detector(freeze, form).train()
+        before = copy.deepcopy(detector.backbone.state_dict())
+        optimizer = torch.optim.SGD([p for _, p in detector.phase_parameters("main")], lr=0.01)
+        for _ in range(2):
+            optimizer.zero_grad()
+            detector(detector.views(planted()))["loss"].backward()
+            optimizer.step()
+        after = detector.backbone.state_dict()
+        changed = {name for name in before if not torch.equal(before[name], after[name])}
+        assert not any("running" in name or "batches" in name for name in changed)
+        assert bool(changed) != freeze
+        names = list(detector.state_dict())
+        assert sum(name.endswith("network.conv1.weight") for name in names) == 1, "a checkpoint holds the backbone once"
+        parameters = {id(p) for _, p in detector.phase_parameters("main")}
+        assert {id(p) for p in detector.model.rpn.parameters()} <= parameters
+
+
+@pytest.mark.parametrize("form", ["fpn", "c4"])
+def test_an_anchor_lies_on_every_place_of_every_level(form: str) -> None:
+    """Levels, strides and anchor sizes must agree, or boxes are regressed from the wrong places and nothing complains."""
+    detector = make_detector(form=form).eval()
+    seen: dict[str, Any] = {}
+    detector.model.rpn.anchor_generator.register_forward_hook(lambda module, inputs, output: seen.update(maps=inputs[1], anchors=output))
+    batch = [as_float(image) for image in planted(1).images]
+    detector.model(batch)
+    height, width = batch[0].shape[1:]
+    maps, anchors = seen["maps"], seen["anchors"][0]
+    per_place = 6 if form == "fpn" else 15
+    assert len(anchors) == sum(per_place * m.shape[2] * m.shape[3] for m in maps)
+    first = anchors[: per_place * maps[0].shape[2] * maps[0].shape[3]]
+    centres = (first[:, :2] + first[:, 2:]) / 2
+    assert float(centres.amin()) >= -1 and float(centres[:, 0].amax()) > width - 20 and float(centres[:, 1].amax()) > height - 20
+    assert concat_box_prediction_layers is not None
+
+
+def test_it_learns_to_find_planted_rectangles() -> None:
+    detector = make_detector(channels=32, hidden=64, proposals=50).train()
+    optimizer = torch.optim.AdamW([p for _, p in detector.phase_parameters("main")], lr=2e-3)
+    batch = planted(6)
+    torch.manual_seed(0)
+    for _ in range(60):
+        optimizer.zero_grad()
+        detector(detector.views(batch))["loss"].backward()
+        optimizer.step()
+    detector.eval()
+    overlaps = []
+    for found, box in zip(detector.find(batch.images), batch.boxes, strict=True):
+        best = found["boxes"][found["scores"].argmax()]
+        low, high = torch.maximum(best[:2], box[0, :2]), torch.minimum(best[2:], box[0, 2:])
+        shared = (high - low).clamp(min=0).prod()
+        overlaps.append(float(shared / ((best[2:] - best[:2]).prod() + 450 - shared)))
+    assert np.mean(overlaps) > 0.6, overlaps
+
+
+def test_a_matrix_judges_by_boxes(tmp_path: Path) -> None:
+    small = {"source": "shapes", "size": 48, "limit": 40, "images": 8, "batch_size": 2, "channels": 16, "hidden": 32, "proposals": 20}
+    spec = {
+        "name": "boxes", "data": {"source": "shapes", "size": 48, "limit": {"train": 240, "test": 60}}, "backbone": TINY.model_dump(),
+        "pretrain": {"images": 64, "batch_size": 32, "monitor": 0}, "tasks": [], "baselines": ["random", "pixels"],
+        "evaluate": [{"knn": {"k": [5]}}, {"detection": small}, {"detection": {**small, "freeze": True}}],
+    }  # fmt: skip
+    results = ssl_bench.run(spec, tmp_path)
+    assert not results.failures and not results.missing, [failure.message for failure in results.failures]
+    frame = results.frame[results.frame["evaluator"].str.startswith("detection")]
+    assert set(frame["metric"]) == {"map_voc07", "map", "ap", "ap50", "ap75"} and set(frame["row"]) == {"random"}
+    assert set(frame["stage"]) == {"", "frozen"} and frame["value"].between(0, 1).all()
+    shown = frame[frame["split"] == "test"]
+    assert (shown["low"] <= shown["value"] + 1e-9).all() and (shown["high"] >= shown["value"] - 1e-9).all() and set(shown["n"]) == {40}
+    text = " ".join(results.table().terminal(200).split())
+    assert "mAP" in text and "frozen" in text and "bootstrap" in text
+    with pytest.raises(SSLBenchError, match="nowhere"):
+        prepare({**spec, "evaluate": [{"detection": {"source": "voc:nowhere"}}]}, tmp_path / "other")
