@@ -73,8 +73,7 @@ class Registry(Generic[T]):
                 raise SpecError(f"the installed {self.kind} {name!r} ({point.value}) cannot be imported: {error!r}") from error
             return self._checked(found, name)
         if self._combine is not None and "+" in name:
-            found: type[T] = _load(self._combine)(name)
-            return found
+            return self._checked(_load(self._combine)(name), name.replace(" ", ""))
         raise SpecError(f"unknown {self.kind} {name!r}: {did_you_mean(name, self.names())}")
 
     def add(self, member: type[T]) -> type[T]:
@@ -198,7 +197,7 @@ def identity(registry: Registry[Any], name: str) -> dict[str, Any]:
     that, so its source counts by its syntax tree: comments and layout are free, anything else makes a new cell.
     """
     member: Any = registry.get(name)
-    found: dict[str, Any] = {"name": name, "version": int(getattr(member, "version", 1))}
+    found: dict[str, Any] = {"name": member.name, "version": int(getattr(member, "version", 1))}
     if members := getattr(member, "members", ()):
         found["members"] = [identity(registry, one.name) for one in members]
     elif not registry.is_builtin(name):

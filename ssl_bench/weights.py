@@ -19,7 +19,7 @@ from ssl_bench.errors import WeightsError
 from ssl_bench.spec import BackboneSpec, parse
 
 KINDS = ("timm:", "file:")
-IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}  # what a file without a word on it is taken to expect
+IMAGENET = InputSpec(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))  # what a file without a word on it is taken to expect
 #: ends of timm's tags -> what the weights were trained on
 TRAINED_ON = {
     "in1k": "ImageNet-1k, with labels", "in12k": "ImageNet-12k, with labels", "in22k": "ImageNet-22k, with labels",
@@ -119,7 +119,7 @@ def build(weights: Weights, make: Callable[..., Any], size: int | None = None) -
     WeightsError : tensors of another network.
     """
     own: Any = make()
-    handling = weights.input or InputSpec(**IMAGENET)
+    handling = weights.input or IMAGENET
     handling = handling.model_copy(update={"size": size if size is not None else handling.size})
     backbone = Backbone(weights.spec or own.spec, weights.image_size or own.image_size, handling)
     weights.into(backbone.network)

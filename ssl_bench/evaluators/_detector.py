@@ -169,8 +169,8 @@ class _LastStage(nn.Module):
         _borrow(self, backbone)
 
     def forward(self, x: Tensor) -> Tensor:
-        features: Tensor = self.backbone.network.layer4(x)
-        return features.mean((2, 3))
+        net: Any = self.backbone.network
+        return net.layer4(x).mean((2, 3))  # type: ignore[no-any-return]
 
 
 def _shapes(backbone: Backbone) -> dict[str, tuple[int, int]]:

@@ -72,8 +72,8 @@ class Detection(Evaluator):
     def own_sets(cls, options: Any, places: Places) -> Sequence[Judged] | None:
         found = load_detection(options.source, data_root=places.root, cache=places.cache, size=options.size, progress=places.progress)
         if options.limit is not None:
-            few = {role: _few(getattr(found, role), options.limit) for role in ("train", "validation", "test")}
-            found = replace(found, **few)
+            few = [_few(split, options.limit) for split in (found.train, found.validation, found.test)]
+            found = replace(found, train=few[0], validation=few[1], test=few[2])
         return [found]
 
     @classmethod
@@ -113,7 +113,8 @@ class Detection(Evaluator):
         measurements: list[Measurement] = []
         predictions: dict[str, np.ndarray] = {}
         details: dict[str, Any] = {"learning_rate": best[1], "tried": tried, "steps": self._steps, "per_class": {}}
-        for split, images in (("validation", subject.validation), ("test", subject.test)):
+        splits: dict[str, Any] = {"validation": subject.validation, "test": subject.test}
+        for split, images in splits.items():
             if images is None:
                 continue
             found, metrics = _judge(best[2], images, subject)

@@ -101,7 +101,7 @@ class Combination(PretextTask):
         found = []
         for number, (task, member) in enumerate(zip(self.tasks, self.members, strict=True)):
             part = slice(number * count, (number + 1) * count) if self.options.images == "split" else slice(None)
-            task.progress = self.progress
+            task.progress = self.progress  # type: ignore[assignment]
             found.append(task.views(self._batch_of(member, number, batch, part)))  # type: ignore[operator]
         return tuple(found)
 
@@ -140,7 +140,7 @@ class Combination(PretextTask):
     @torch.no_grad()
     def preview(self, batch: Batch) -> Mapping[str, Tensor]:
         """What every member shows."""
-        found = {}
+        found: dict[str, Tensor] = {}
         for number, member in enumerate(self.members):
             pictures = self.tasks[number].preview(self._batch_of(member, number, batch, slice(None)))  # type: ignore[operator]
             found |= {f"{member.name}: {name}": picture for name, picture in pictures.items()}
@@ -165,7 +165,8 @@ class Combination(PretextTask):
         if task.uses_labels or task.columns:
             raise SpecError(f"{self.name}: {task.name} needs a chance_loss(), because without labels and columns its loss cannot be measured beforehand")
         copied = copy.deepcopy(task).train()  # its statistics and queues stay as they are
-        size, found = task.setup.batch_size, []
+        size = task.setup.batch_size
+        found: list[float] = []
         number = [*self.members].index(type(task))
         for images in self.setup.sample(FIRST_BATCHES * size).split(size):
             batch = Batch(images.contiguous(memory_format=torch.channels_last), torch.arange(len(images)))

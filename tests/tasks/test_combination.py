@@ -291,6 +291,7 @@ class Mine(PretextTask):
     plugin.write_text(source)
     load_plugin(plugin)
     before = identity(TASKS, "rotation+mine_combined")
+    assert identity(TASKS, "rotation + mine_combined") == before
     assert "mine_combined+rotation" in TASKS and "mine_combined+nothing" not in TASKS
     plugin.write_text(source.replace("+ 1", "+ 2"))
     load_plugin(plugin)
