@@ -53,15 +53,15 @@ def decode(stored: Stored, size: int, fit: Fit = "crop") -> tuple[np.ndarray, tu
         if image.format == "JPEG" and min(width, height) >= 4 * size:
             image.draft(None, (2 * size, 2 * size))
         upright = ImageOps.exif_transpose(image) if turn > 1 else image
-        return np.asarray(_square(_rgb(upright), size, fit)), (width, height)
+        return np.asarray(_square(as_rgb(upright), size, fit)), (width, height)
     except (UnreadableImage, MemoryError):  # memory says nothing about the image
         raise
     except OSError as error:
         if error.errno is not None and not isinstance(stored, bytes):
             raise  # the disk or a permission, not the image
-        raise UnreadableImage(_reason(error)) from error
+        raise UnreadableImage(reason_of(error)) from error
     except Exception as error:  # decoders of damaged files raise nearly anything: SyntaxError, ValueError, struct.error ...
-        raise UnreadableImage(_reason(error)) from error
+        raise UnreadableImage(reason_of(error)) from error
 
 
 def open_image(stored: Stored) -> Image.Image:
@@ -95,7 +95,7 @@ def _orientation(image: Image.Image) -> int:
     return 1
 
 
-def _rgb(image: Image.Image) -> Image.Image:
+def as_rgb(image: Image.Image) -> Image.Image:
     if image.mode == "RGB" and "transparency" not in image.info:
         image.load()
         return image
@@ -124,7 +124,7 @@ def _square(image: Image.Image, size: int, fit: Fit) -> Image.Image:
     return image.resize((size, size), _RESAMPLE, box=(left, top, left + side, top + side))
 
 
-def _reason(error: Exception) -> str:
+def reason_of(error: Exception) -> str:
     if "cannot identify image file" in str(error):
         return "not an image, or of an unknown format"
     return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__

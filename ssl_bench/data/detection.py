@@ -16,8 +16,9 @@ import numpy as np
 
 from ssl_bench.data import sources, voc
 from ssl_bench.data.content import Progress, silent, write_atomically
-from ssl_bench.data.loading import _note_repeated
+from ssl_bench.data.loading import note_repeated
 from ssl_bench.data.packing import pack
+from ssl_bench.data.ragged import pack_ragged
 from ssl_bench.data.readers import Places
 from ssl_bench.data.shapes_source import open_shapes
 from ssl_bench.data.splits import holdout
@@ -188,7 +189,7 @@ def _voc(folder: Path, title: str, asked: Mapping[str, Any], seed: int, skip_fau
         labels = [np.array([number[name] for name in image.names], np.int64) for image in members]
 
         def load() -> tuple[DetectionSet, dict[int, str]]:
-            packed = voc.pack_ragged(members, places.size, places.cache, what=f"{title} {split}", progress=places.progress)
+            packed = pack_ragged(members, places.size, places.cache, what=f"{title} {split}", progress=places.progress)
             shapes = np.array([image.scaled(places.size)[::-1] for image in members], np.int64)
             boxes = [_scaled(image, shape) for image, shape in zip(members, shapes, strict=True)]
             difficult = [image.difficult for image in members]
@@ -333,7 +334,7 @@ def _assembled(
             raise DataError(f"{title}: with the unreadable images left out, {role} has no object or a class that train lacks")
         if absent := [classes[at] for at in sorted(present["train"] - present[role])]:
             notes.append(f"{title}: {role} has no object of {', '.join(absent)}, so there is no AP for them")
-    _note_repeated(title, *(sets[role].hashes for role in ("train", "validation", "test")), notes=notes)
+    note_repeated(title, *(sets[role].hashes for role in ("train", "validation", "test")), notes=notes)
     return DetectionData(sets["train"], sets["validation"], sets["test"], notes)
 
 

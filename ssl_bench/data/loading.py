@@ -89,7 +89,7 @@ def load(
         name = sources[one].name
         if sum(sources[other].name == name for other in spec.evaluate) > 1:
             name = f"{name} ({one.source})"
-        _note_repeated(name, *(packed[one, role][1] for role in ("train", "validation", "test")), notes=notes)
+        note_repeated(name, *(packed[one, role][1] for role in ("train", "validation", "test")), notes=notes)
         labelled.append(Labelled(name, **{role: replace(found, name=name) for role, found in sets.items()}))
     pretrain, hashes = packed[spec.pretrain, "train"]
     judged = [packed[one, role][1] for one in spec.evaluate if one != spec.pretrain for role in ("validation", "test")]
@@ -202,7 +202,7 @@ def _fingerprint(size: int, hashes: np.ndarray, labels: np.ndarray | None) -> st
     return found.hexdigest()[:32]
 
 
-def _note_repeated(name: str, train: np.ndarray, *judged: np.ndarray, notes: list[str]) -> None:
+def note_repeated(name: str, train: np.ndarray, *judged: np.ndarray, notes: list[str]) -> None:
     """Say how many training images are validated or tested on too, found by equal pixels."""
     seen = {bytes(row) for found in judged for row in found}
     if repeated := sum(bytes(row) in seen for row in train):

@@ -37,8 +37,8 @@ from ssl_bench.errors import DataError
 
 VERSION = 1
 _CHUNK_BYTES = 8 << 20
-_SPARE_DISK = 64 << 20
-_HASH_BYTES = 16
+SPARE_DISK = 64 << 20
+HASH_BYTES = 16
 _SPOT_CHECKS = 16
 
 
@@ -99,7 +99,7 @@ def pack(
     if found is None:
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            with _locked(folder / "lock", what, progress):
+            with locked(folder / "lock", what, progress):
                 found = _open(folder, shape)
                 if found is None:
                     _write(reader, folder, shape, fit, what, uniform, progress)
@@ -117,7 +117,7 @@ def pack(
 
 
 @contextlib.contextmanager
-def _locked(path: Path, what: str, progress: Progress) -> Iterator[None]:
+def locked(path: Path, what: str, progress: Progress) -> Iterator[None]:
     lock = filelock.FileLock(path)
     while not lock.is_locked:
         try:
@@ -140,17 +140,17 @@ def _open(folder: Path, shape: tuple[int, ...]) -> Pack | None:
         resampled, decoders = int(meta["resampled"]), meta.get("decoders")
     except (OSError, ValueError, KeyError, AttributeError, TypeError):
         return None
-    if pixels.shape != shape or pixels.dtype != np.uint8 or hashes.shape != (shape[0], _HASH_BYTES):
+    if pixels.shape != shape or pixels.dtype != np.uint8 or hashes.shape != (shape[0], HASH_BYTES):
         return None
-    if unreadable and decoders != _decoders():
+    if unreadable and decoders != decoder_versions():
         return None  # another version or a plugin may read them
     spots = np.unique(np.linspace(0, shape[0] - 1, _SPOT_CHECKS).astype(int))
-    if not np.array_equal(_hashes(pixels[spots], [int(spot) in unreadable for spot in spots]), hashes[spots]):
+    if not np.array_equal(hash_images(pixels[spots], [int(spot) in unreadable for spot in spots]), hashes[spots]):
         return None
     return Pack(pixels, hashes, unreadable, resampled)
 
 
-def _decoders() -> str:
+def decoder_versions() -> str:
     """What decides which images are readable: PIL's version and the formats that it and its plugins open."""
     extensions = sorted(Image.registered_extensions())  # this also loads PIL's own plugins, which fill OPEN
     return hashlib.sha256(json.dumps([PIL.__version__, extensions, sorted(Image.OPEN)]).encode()).hexdigest()[:32]
@@ -161,8 +161,8 @@ def _write(reader: Reader, folder: Path, shape: tuple[int, ...], fit: Fit, what:
     count, size = shape[0], shape[1]
     per_chunk = max(16, min(512, _CHUNK_BYTES // (size * size * 3)))
     stretches = [(start, min(start + per_chunk, count)) for start in range(0, count, per_chunk)]
-    label = f"packing {what}: {count:,} images at {size} px, {_bytes(count * size * size * 3)} in {folder}"
-    hashes = np.zeros((count, _HASH_BYTES), np.uint8)
+    label = f"packing {what}: {count:,} images at {size} px, {bytes_text(count * size * size * 3)} in {folder}"
+    hashes = np.zeros((count, HASH_BYTES), np.uint8)
     notes: dict[int, dict[str, Any]] = {}
     with open(_part_file(folder, shape), "r+b") as part, open(folder / "journal.part", "a+b") as journal:
         offset = part.seek(0, os.SEEK_END) - count * size * size * 3
@@ -185,7 +185,7 @@ def _write(reader: Reader, folder: Path, shape: tuple[int, ...], fit: Fit, what:
             part.flush()  # before its journal line, so that a line never speaks of bytes that a kill took away
             hashes[chunk.start : chunk.start + len(chunk.hashes)] = chunk.hashes
             note = {"start": chunk.start, "digest": _digest(chunk.hashes), "unreadable": chunk.unreadable, "resampled": chunk.resampled}
-            note["decoders"] = _decoders()
+            note["decoders"] = decoder_versions()
             notes[chunk.start] = note
             journal.write(json.dumps(note).encode() + b"\n")
             journal.flush()
@@ -199,7 +199,7 @@ def _write(reader: Reader, folder: Path, shape: tuple[int, ...], fit: Fit, what:
         os.fsync(stream.fileno())
     unreadable = {position: reason for note in notes.values() for position, reason in note["unreadable"].items()}
     resampled = sum(note["resampled"] for note in notes.values())
-    meta = {"what": what, "unreadable": unreadable, "resampled": resampled, "decoders": _decoders()}
+    meta = {"what": what, "unreadable": unreadable, "resampled": resampled, "decoders": decoder_versions()}
     write_atomically(folder / "meta.json", json.dumps(meta).encode())
     (folder / "journal.part").unlink()
 
@@ -207,31 +207,31 @@ def _write(reader: Reader, folder: Path, shape: tuple[int, ...], fit: Fit, what:
 def _part_file(folder: Path, shape: tuple[int, ...]) -> Path:
     """The unfinished array, with its disk space reserved: a disk that fills up later must not end in SIGBUS or half a pack."""
     part, needed = folder / "pixels.part", int(np.prod(shape, dtype=np.int64))
-    header = _header(shape)
+    header = npy_header(shape)
     if part.is_file() and part.stat().st_size == len(header) + needed:
         return part
     (folder / "journal.part").unlink(missing_ok=True)
     part.unlink(missing_ok=True)
     free = shutil.disk_usage(folder).free
-    if free < needed + _SPARE_DISK:
+    if free < needed + SPARE_DISK:
         raise DataError(
-            f"packing {shape[0]:,} images at {shape[1]} px takes {_bytes(needed)} in {folder}, where {_bytes(free)} are free; "
+            f"packing {shape[0]:,} images at {shape[1]} px takes {bytes_text(needed)} in {folder}, where {bytes_text(free)} are free; "
             "make room, set `cache` or XDG_CACHE_HOME to a larger disk, or give a smaller `size` or `limit`"
         )
     try:
         with open(part, "w+b") as stream:
             stream.write(header)
-            _reserve(stream, len(header) + needed)
+            reserve_disk(stream, len(header) + needed)
             stream.truncate(len(header) + needed)
     except OSError as error:
         part.unlink(missing_ok=True)
         if isinstance(error, PermissionError):
             raise
-        raise DataError(f"{_bytes(needed)} for packed images cannot be reserved in {folder}: {error.strerror or error}") from None
+        raise DataError(f"{bytes_text(needed)} for packed images cannot be reserved in {folder}: {error.strerror or error}") from None
     return part
 
 
-def _reserve(stream: BinaryIO, length: int) -> None:
+def reserve_disk(stream: BinaryIO, length: int) -> None:
     if hasattr(os, "posix_fallocate"):
         try:
             os.posix_fallocate(stream.fileno(), 0, length)
@@ -240,7 +240,7 @@ def _reserve(stream: BinaryIO, length: int) -> None:
                 raise
 
 
-def _header(shape: tuple[int, ...]) -> bytes:
+def npy_header(shape: tuple[int, ...]) -> bytes:
     stream = io.BytesIO()
     np.lib.format.write_array_header_1_0(stream, {"descr": "|u1", "fortran_order": False, "shape": tuple(map(int, shape))})
     return stream.getvalue()
@@ -256,7 +256,7 @@ def _journalled(journal: BinaryIO) -> Iterator[dict[str, Any]]:
             note = json.loads(line)
             unreadable = {int(position): str(reason) for position, reason in note["unreadable"].items()}
             start, digest, resampled = int(note["start"]), str(note["digest"]), int(note["resampled"])
-            if unreadable and note.get("decoders") != _decoders():
+            if unreadable and note.get("decoders") != decoder_versions():
                 continue
             yield {"start": start, "digest": digest, "resampled": resampled, "unreadable": unreadable}
         except (ValueError, KeyError, TypeError, AttributeError):
@@ -274,7 +274,7 @@ def _reread(
     part.seek(offset + note["start"] * per_image)
     content = part.read((stop - note["start"]) * per_image)
     pixels = np.frombuffer(content, np.uint8).reshape(-1, *shape[1:])
-    found = _hashes(pixels, [position in note["unreadable"] for position in range(note["start"], stop)])
+    found = hash_images(pixels, [position in note["unreadable"] for position in range(note["start"], stop)])
     return _Chunk(note["start"], pixels, found) if _digest(found) == note["digest"] else None
 
 
@@ -296,7 +296,7 @@ def _decoded(reader: Reader, stretches: Sequence[tuple[int, int]], size: int, fi
 
 
 def _decode_chunk(start: int, items: list[Stored], size: int, fit: Fit) -> _Chunk:
-    chunk = _Chunk(start, np.zeros((len(items), size, size, 3), np.uint8), np.zeros((0, _HASH_BYTES), np.uint8))
+    chunk = _Chunk(start, np.zeros((len(items), size, size, 3), np.uint8), np.zeros((0, HASH_BYTES), np.uint8))
     for at, item in enumerate(items):
         try:
             chunk.pixels[at], stored = decode(item, size, fit)
@@ -305,25 +305,25 @@ def _decode_chunk(start: int, items: list[Stored], size: int, fit: Fit) -> _Chun
             chunk.unreadable[start + at] = str(error)
         except OSError as error:
             raise DataError(f"{error.filename or 'an image'} cannot be read: {error.strerror or error}") from None
-    chunk.hashes = _hashes(chunk.pixels, [position in chunk.unreadable for position in range(start, start + len(items))])
+    chunk.hashes = hash_images(chunk.pixels, [position in chunk.unreadable for position in range(start, start + len(items))])
     return chunk
 
 
-def _hashes(pixels: np.ndarray, unreadable: Sequence[bool]) -> np.ndarray:
+def hash_images(pixels: np.ndarray, unreadable: Sequence[bool]) -> np.ndarray:
     """uint8 [N, 16] over each image's pixels; zeros for an unreadable one."""
-    none = bytes(_HASH_BYTES)
+    none = bytes(HASH_BYTES)
     found = [
-        none if bad else hashlib.blake2b(image.tobytes(), digest_size=_HASH_BYTES).digest()
+        none if bad else hashlib.blake2b(image.tobytes(), digest_size=HASH_BYTES).digest()
         for image, bad in zip(pixels, unreadable, strict=True)
     ]
-    return np.frombuffer(b"".join(found), np.uint8).reshape(-1, _HASH_BYTES)
+    return np.frombuffer(b"".join(found), np.uint8).reshape(-1, HASH_BYTES)
 
 
 def _digest(hashes: np.ndarray) -> str:
     return hashlib.sha256(hashes.tobytes()).hexdigest()[:32]
 
 
-def _bytes(count: int) -> str:
+def bytes_text(count: int) -> str:
     amount, unit = float(count), "B"
     for unit in ("B", "KB", "MB", "GB", "TB"):
         if amount < 1000 or unit == "TB":

@@ -1,39 +1,30 @@
-"""A folder in PASCAL VOC layout (Everingham et al., 2010): its lists, its annotations held against its images, its pixels.
+"""A folder in PASCAL VOC layout (Everingham et al., 2010): its lists, its annotations held against its images.
 
     FOLDER/ImageSets/Main/LIST.txt   one image name a line
     FOLDER/Annotations/NAME.xml
     FOLDER/JPEGImages/NAME.jpg       or any other kind of image file
-
-Pixels go to CACHE/packs/KEY as in ``packing``, but as one flat array, since every image keeps its own height and width.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
-import os
-import shutil
-from collections import Counter, deque
-from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree
 
 import numpy as np
-from PIL import Image, ImageFile, ImageOps
+from PIL import Image
 
 from ssl_bench.data import decode as decoding
-from ssl_bench.data import packing
-from ssl_bench.data.content import Progress, silent, workers, write_atomically
-from ssl_bench.data.decode import UnreadableImage, open_image, upright_size
-from ssl_bench.data.folders import FileReader, find_images
+from ssl_bench.data.content import Progress, silent, workers
+from ssl_bench.data.decode import upright_size
+from ssl_bench.data.folders import find_images
 from ssl_bench.errors import DataError, did_you_mean
 
-VERSION = 1  # raise it when the same files would give other pixels
 _SHOWN = 20
-_SPOT_CHECKS = 16
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
 
 
@@ -78,24 +69,6 @@ class VOCImage:
         if size is None or side <= size:
             return self.width, self.height
         return max(1, round(self.width * size / side)), max(1, round(self.height * size / side))
-
-
-@dataclass(frozen=True)
-class RaggedPack:
-    """Decoded images of different shapes.
-
-    Attributes
-    ----------
-    pixels : uint8 [sum of H x W x 3], memory-mapped, one image after another; zeros where an image is unreadable.
-    offsets : int64 [N], where each image begins.
-    hashes : uint8 [N, 16], of each image's pixels.
-    unreadable : position to reason.
-    """
-
-    pixels: np.ndarray
-    offsets: np.ndarray
-    hashes: np.ndarray
-    unreadable: dict[int, str]
 
 
 def refuse(name: str, faults: Sequence[Fault], hint: str = "") -> None:
@@ -178,7 +151,7 @@ def _examine(folder: Path, name: str, files: Sequence[Path]) -> VOCImage | list[
             if said not in (None, (width, height)) and said == upright_size(image):
                 (width, height), turned = upright_size(image), True
     except Exception as error:  # as with decoding, damaged headers raise nearly anything
-        return [*faults, Fault("unreadable image", f"{where}: {decoding._reason(error)}")]
+        return [*faults, Fault("unreadable image", f"{where}: {decoding.reason_of(error)}")]
     if said not in (None, (width, height)):
         assert said is not None
         faults.append(Fault("size mismatch", f"Annotations/{name}.xml says {said[0]}x{said[1]}, {where} is {width}x{height}"))
@@ -253,138 +226,3 @@ def _objects(root: ElementTree.Element, where: str, faults: list[Fault]) -> tupl
         boxes.append([left - 1, top - 1, right, bottom])
         difficult.append(flag == "1")
     return names, np.array(boxes, np.float64).reshape(-1, 4), difficult
-
-
-def pack_ragged(
-    images: Sequence[VOCImage], size: int | None, cache: Path, *, what: str = "images", progress: Progress = silent,
-) -> RaggedPack:
-    """The decoded images, from the cache or decoded now; a killed packing leaves nothing that is taken for whole.
-
-    Raises DataError for too little disk or a cache that cannot be written.
-    """
-    shapes = [image.scaled(size)[::-1] for image in images]
-    lengths = [height * width * 3 for height, width in shapes]
-    offsets = np.cumsum([0, *lengths])
-    content = FileReader([image.file for image in images]).content(cache, progress)
-    turned = [at for at, image in enumerate(images) if image.turned]
-    key = json.dumps(["ragged", VERSION, decoding.VERSION, content, shapes, turned])
-    folder = cache / "packs" / hashlib.sha256(key.encode()).hexdigest()[:32]
-    found = _open(folder, shapes, offsets)
-    if found is None:
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            with packing._locked(folder / "lock", what, progress):
-                found = _open(folder, shapes, offsets)
-                if found is None:
-                    _write(images, shapes, folder, int(offsets[-1]), what, progress)
-                    found = _open(folder, shapes, offsets)
-        except PermissionError as error:
-            raise DataError(
-                f"the cache {cache} cannot be written ({error.strerror}); set `cache` or XDG_CACHE_HOME to a folder that can"
-            ) from None
-    if found is None:
-        raise DataError(f"the packed images in {folder} changed while they were opened; remove that folder and run again")
-    return found
-
-
-def _open(folder: Path, shapes: Sequence[tuple[int, int]], offsets: np.ndarray) -> RaggedPack | None:
-    """The finished pack in ``folder``; None where there is none or its files are not what they were when it was finished."""
-    try:
-        meta = json.loads((folder / "meta.json").read_text())
-        pixels = np.load(folder / "pixels.npy", mmap_mode="r", allow_pickle=False)
-        hashes = np.load(folder / "hashes.npy", allow_pickle=False)
-        unreadable = {int(position): str(reason) for position, reason in meta["unreadable"].items()}
-    except (OSError, ValueError, KeyError, AttributeError, TypeError):
-        return None
-    if pixels.shape != (int(offsets[-1]),) or pixels.dtype != np.uint8 or hashes.shape != (len(shapes), packing._HASH_BYTES):
-        return None
-    if unreadable and meta.get("decoders") != packing._decoders():
-        return None  # another version or a plugin may read them
-    for spot in np.unique(np.linspace(0, len(shapes) - 1, _SPOT_CHECKS).astype(int)):
-        if not np.array_equal(hash_pixels(pixels[offsets[spot] : offsets[spot + 1]], spot in unreadable), hashes[spot]):
-            return None
-    return RaggedPack(pixels, offsets[:-1].astype(np.int64), hashes, unreadable)
-
-
-def _write(
-    images: Sequence[VOCImage], shapes: Sequence[tuple[int, int]], folder: Path, total: int, what: str, progress: Progress,
-) -> None:
-    (folder / "meta.json").unlink(missing_ok=True)
-    free = shutil.disk_usage(folder).free
-    if free < total + packing._SPARE_DISK:
-        raise DataError(
-            f"packing {len(images):,} images of {what} takes {packing._bytes(total)} in {folder}, where {packing._bytes(free)} are free; "
-            "make room, set `cache` or XDG_CACHE_HOME to a larger disk, or give a smaller `size`"
-        )
-    label = f"packing {what}: {len(images):,} images, {packing._bytes(total)} in {folder}"
-    hashes = np.zeros((len(images), packing._HASH_BYTES), np.uint8)
-    unreadable: dict[int, str] = {}
-    with open(folder / "pixels.part", "wb") as part:
-        header = packing._header((total,))
-        try:
-            packing._reserve(part, len(header) + total)  # a disk that fills up later must not end in half a pack
-        except OSError as error:
-            (folder / "pixels.part").unlink()
-            raise DataError(f"{packing._bytes(total)} for packed images cannot be reserved in {folder}: {error.strerror}") from None
-        part.write(header)
-        for at, decoded in enumerate(_decoded(images, shapes)):
-            if isinstance(decoded, str):
-                unreadable[at] = decoded
-                part.write(bytes(shapes[at][0] * shapes[at][1] * 3))
-            else:
-                hashes[at] = hash_pixels(decoded)
-                part.write(decoded.tobytes())
-            if (at + 1) % 64 == 0 or at + 1 == len(images):
-                progress(label, at + 1, len(images))
-        part.flush()
-        os.fsync(part.fileno())
-    os.replace(folder / "pixels.part", folder / "pixels.npy")
-    with open(folder / "hashes.npy", "wb") as stream:
-        np.save(stream, hashes)
-        stream.flush()
-        os.fsync(stream.fileno())
-    meta = {"what": what, "unreadable": unreadable, "decoders": packing._decoders()}
-    write_atomically(folder / "meta.json", json.dumps(meta).encode())
-
-
-def hash_pixels(pixels: np.ndarray, unreadable: bool = False) -> np.ndarray:
-    """uint8 [16] over the bytes of one image, as in ``packing``."""
-    return packing._hashes(pixels[None], [unreadable]).reshape(-1)
-
-
-def _decoded(images: Sequence[VOCImage], shapes: Sequence[tuple[int, int]]) -> Iterator[np.ndarray | str]:
-    """uint8 [H, W, 3] of each image in order, or why it cannot be read."""
-    truncated, ImageFile.LOAD_TRUNCATED_IMAGES = ImageFile.LOAD_TRUNCATED_IMAGES, False  # some libraries switch it on for everybody
-    pool = ThreadPoolExecutor(workers(), thread_name_prefix="decode")
-    waiting: deque[Future[np.ndarray | str]] = deque()
-    try:
-        for image, shape in zip(images, shapes, strict=True):
-            waiting.append(pool.submit(_decode, image, shape))
-            while len(waiting) > 4 * workers():
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
-        ImageFile.LOAD_TRUNCATED_IMAGES = truncated
-
-
-def _decode(one: VOCImage, shape: tuple[int, int]) -> np.ndarray | str:
-    """As ``decode.decode``, with the image's own aspect and the orientation that its boxes were drawn in."""
-    height, width = shape
-    try:
-        image = open_image(one.file)
-        if image.format == "JPEG" and min(image.size) >= 4 * min(shape):
-            image.draft(None, (2 * min(shape), 2 * min(shape)))
-        rgb = decoding._rgb(ImageOps.exif_transpose(image) if one.turned else image)
-        return np.asarray(rgb if rgb.size == (width, height) else rgb.resize((width, height), Image.Resampling.BICUBIC))
-    except MemoryError:  # says nothing about the image
-        raise
-    except UnreadableImage as error:
-        return str(error)
-    except OSError as error:
-        if error.errno is not None:
-            raise DataError(f"{one.file} cannot be read: {error.strerror or error}") from None
-        return decoding._reason(error)
-    except Exception as error:  # decoders of damaged files raise nearly anything
-        return decoding._reason(error)

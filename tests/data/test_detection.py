@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import voc_trees
-from ssl_bench.data import detection, shapes, voc
+from ssl_bench.data import detection, ragged, shapes, voc
 from ssl_bench.data.detection import DetectionSet, hold_out, load_detection
 from ssl_bench.errors import DataError
 from voc_trees import Thing, write_tree
@@ -200,7 +200,7 @@ def test_unknown_sources_and_lists_are_named(tree: Path, cache: Path) -> None:
 
 @pytest.fixture
 def undecoded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(voc, "_decode", lambda one, shape: pytest.fail("decoded"))
+    monkeypatch.setattr(ragged, "_decode", lambda one, shape: pytest.fail("decoded"))
 
 
 def test_everything_wrong_is_said_together_before_anything_is_decoded(tree: Path, cache: Path, undecoded: None) -> None:

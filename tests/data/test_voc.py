@@ -19,8 +19,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import voc_trees
-from ssl_bench.data import voc
-from ssl_bench.data.voc import Fault, VOCImage, examine, pack_ragged
+from ssl_bench.data import ragged, voc
+from ssl_bench.data.ragged import RaggedPack, pack_ragged
+from ssl_bench.data.voc import Fault, VOCImage, examine
 from ssl_bench.errors import DataError
 
 CAT = ("cat", 3, 4, 10, 12, 0)
@@ -43,7 +44,7 @@ def good(folder: Path, *names: str) -> list[VOCImage]:
     return list(found.values())  # type: ignore[arg-type]
 
 
-def pixels_of(pack: voc.RaggedPack, images: list[VOCImage], size: int | None = None) -> list[np.ndarray]:
+def pixels_of(pack: RaggedPack, images: list[VOCImage], size: int | None = None) -> list[np.ndarray]:
     found = []
     for start, image in zip(pack.offsets, images, strict=True):
         width, height = image.scaled(size)
@@ -323,8 +324,8 @@ def five(folder: Path) -> list[VOCImage]:
 def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Names of the files that were decoded, not read from the cache."""
     seen: list[str] = []
-    real = voc._decode
-    monkeypatch.setattr(voc, "_decode", lambda one, shape: (seen.append(one.file.name), real(one, shape))[1])
+    real = ragged._decode
+    monkeypatch.setattr(ragged, "_decode", lambda one, shape: (seen.append(one.file.name), real(one, shape))[1])
     return seen
 
 
@@ -364,16 +365,16 @@ def test_an_edited_image_is_packed_anew(five: list[VOCImage], cache: Path) -> No
 KILLED = """
 import time
 from pathlib import Path
-from ssl_bench.data import voc
-real = voc._decode
+from ssl_bench.data import ragged, voc
+real = ragged._decode
 def slow(one, shape):
     if one.file.stem == "image4":
         print("now", flush=True)
         time.sleep(60)
     return real(one, shape)
-voc._decode = slow
+ragged._decode = slow
 images = list(voc.examine(Path({folder!r}), {names!r}).values())
-voc.pack_ragged(images, None, Path({cache!r}))
+ragged.pack_ragged(images, None, Path({cache!r}))
 """
 
 
@@ -415,7 +416,7 @@ def test_images_that_cannot_be_decoded_are_listed_and_tried_again_by_another_dec
     assert not pixels[1].any() and not found.hashes[1].any()
     assert same([one for at, one in enumerate(pixels) if at != 1], [np.asarray(Image.open(i.file)) for at, i in enumerate(images) if at != 1])
     assert pack_ragged(images, None, cache).unreadable == found.unreadable and len(decoded) == 5
-    monkeypatch.setattr(voc.packing, "_decoders", lambda: "newer")
+    monkeypatch.setattr(ragged.packing, "decoder_versions", lambda: "newer")
     pack_ragged(images, None, cache)
     assert len(decoded) == 10
 
@@ -430,6 +431,6 @@ def test_a_full_disk_and_a_closed_cache_are_named(five: list[VOCImage], cache: P
     def closed(*args: Any, **options: Any) -> None:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(voc, "_write", closed)
+    monkeypatch.setattr(ragged, "_write", closed)
     with pytest.raises(DataError, match=r"cannot be written \(Permission denied\); set `cache`"):
         pack_ragged(five, None, cache)
