@@ -121,6 +121,7 @@ def prepare(
     if not rows:
         raise SpecError(f"matrix {spec.name!r} has no rows: give it `tasks` or `baselines`")
     asked = evaluators_of(spec, data, places_of(data_root, progress=progress), smoke)
+    data.notes.extend(dict.fromkeys(note for one in asked if one.own for judged in one.sets for note in getattr(judged, "notes", ())))
     work = Work(spec, folder, data, rows, asked, chosen_device, final=not val, only=only)
     if not smoke:
         for row in rows:

@@ -167,5 +167,6 @@ def test_a_matrix_judges_by_boxes(tmp_path: Path) -> None:
     assert (shown["low"] <= shown["value"] + 1e-9).all() and (shown["high"] >= shown["value"] - 1e-9).all() and set(shown["n"]) == {40}
     text = " ".join(results.table().terminal(200).split())
     assert "mAP" in text and "frozen" in text and "bootstrap" in text
+    assert any("held out as validation" in note for note in prepare(spec, tmp_path).data.notes)
     with pytest.raises(SSLBenchError, match="nowhere"):
         prepare({**spec, "evaluate": [{"detection": {"source": "voc:nowhere"}}]}, tmp_path / "other")
