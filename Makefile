@@ -24,7 +24,7 @@ quick: $(VENV)/.installed
 test: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest --numprocesses=auto $(ARGS)
 
 # Stamps are newer than pyproject.toml once its dependencies are installed.
 $(VENV)/.installed: pyproject.toml | $(BIN)/python
