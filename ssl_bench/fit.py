@@ -121,7 +121,7 @@ def fit(
     done = loop.resume(checkpoint) if checkpoint is not None and checkpoint.exists() else 0
     looks_at = {max(1, round((look + 1) * steps / looks)) for look in range(looks)} if monitor is not None and looks else set()
     reset_peak_memory(device)
-    saved, loop.started = time.monotonic(), time.perf_counter()
+    saved, loop.started, loop.worked = time.monotonic(), time.perf_counter(), time.process_time()
     try:
         for step in range(done, steps):
             loop.step(step)
@@ -154,6 +154,7 @@ class _Loop:
         self.module, self.optimizers = wrapped[0], wrapped[1:]
         self.result = FitResult(steps=steps, seconds=dict.fromkeys(PARTS, 0.0))
         self.started, self.before, self.first = time.perf_counter(), 0.0, 0
+        self.worked, self.worked_before = time.process_time(), 0.0
         self.pending: list[tuple[int, dict[str, Tensor]]] = []  # values still on the device
         self.window: list[dict[str, float]] = []
         self.last: dict[str, float] = {}
@@ -217,6 +218,10 @@ class _Loop:
     def elapsed(self) -> float:
         return self.before + time.perf_counter() - self.started
 
+    def cpu_time(self) -> float:
+        """Of this process and its threads: below the wall time where other work had the cores."""
+        return self.worked_before + time.process_time() - self.worked
+
     def progress(self, done: int) -> Progress:
         seconds = max(time.perf_counter() - self.started, 1e-9)
         rate = (done - self.first) / seconds
@@ -226,7 +231,7 @@ class _Loop:
         if self.fabric.is_global_zero:
             meta = {
                 "done": done, "steps": self.steps, "seed": self.seed, "task": self.task.name, "elapsed": self.elapsed(), "last": self.last,
-                "window": self.window, "images_seen": self.result.images_seen, "seconds": self.result.seconds,
+                "window": self.window, "images_seen": self.result.images_seen, "seconds": self.result.seconds | {"cpu": self.cpu_time()},
                 "curves": {name: curve.model_dump() for name, curve in self.result.curves.items()},
             }
             save_checkpoint(path, self.task, list(self.optimizers), meta)
@@ -237,13 +242,14 @@ class _Loop:
         self.last, self.window, self.before = meta["last"], meta["window"], meta["elapsed"]
         self.result.images_seen, self.result.seconds = meta["images_seen"], meta["seconds"]
         self.result.curves = {name: Curve.model_validate(curve) for name, curve in meta["curves"].items()}
+        self.worked_before = self.result.seconds.pop("cpu", 0.0)
         self.first = int(meta["done"])
         return self.first
 
     def finish(self, memory: int) -> FitResult:
         total = self.elapsed()
         result = self.result
-        result.seconds["total"] = total
+        result.seconds |= {"total": total, "cpu": self.cpu_time()}
         training = max(total - result.seconds["monitor"], 1e-9)
         result.images_per_second, result.peak_memory = result.images_seen / training, memory
         tail = {name: curve.value[-max(1, len(curve.value) // 20) :] for name, curve in result.curves.items()}

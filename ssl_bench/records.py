@@ -70,7 +70,7 @@ class Pretraining(Record):
     passes: float = 0.0  #: trunk passes per image seen, in whole-image equivalents
     flops: float = 0.0  #: forward + backward of the whole run, 2 per multiply-add, heads and decoders included
     parameters: int = 0
-    seconds: dict[str, float] = {}  #: total, and its split: data, views, forward, backward, step, monitor
+    seconds: dict[str, float] = {}  #: total (wall), its split: data, views, forward, backward, step, monitor; cpu: process time
     images_per_second: float = 0.0
     peak_memory: int = 0  #: bytes: of the device, or of the process on a CPU
     environment: Environment

@@ -86,10 +86,10 @@ class Results:
                 "row": row, "task": rows[row].task, "seed": seed, "block": rows[row].block, "uses_labels": rows[row].uses_labels,
                 "seconds": p.seconds.get("total", float("nan")), "steps": p.steps, "images_seen": p.images_seen, "passes": p.passes,
                 "flops": p.flops, "parameters": p.parameters, "images_per_second": p.images_per_second, "peak_memory": p.peak_memory,
-                "trend": p.trend, **facts,
+                "cpu_seconds": p.seconds.get("cpu", float("nan")), "trend": p.trend, **facts,
             })
         base = ["row", "task", "seed", "block", "uses_labels", "seconds", "steps", "images_seen", "passes", "flops", "parameters",
-                "images_per_second", "peak_memory", "trend"]
+                "images_per_second", "peak_memory", "cpu_seconds", "trend"]
         return pd.DataFrame(lines) if lines else pd.DataFrame(columns=base)
 
     @property

@@ -16,6 +16,7 @@ from ssl_bench.report.statistics import sampling_error
 from ssl_bench.report.table import Entry, Section
 
 INPUTS = {"lightness": "lightness only", "standardised": "images standardised one by one"}
+LEAST_CORE = 0.9  # of one core's time a pretraining must have had for its minutes to mean something
 PATCHES_FAIR_FROM = 64  # px; below, the tiles of an image hold too few pixels
 
 
@@ -32,9 +33,10 @@ def warnings_of(results: Results) -> list[str]:
     waiting = sum(missing.failure is None for missing in results.missing)
     if waiting:
         found.append(f"not finished: {waiting:,} of {results.expected:,} records are not there yet (…); intervals are over what is there")
-    environments = Counter(_environment(e) for e in _environments(results))
-    if len(environments) > 1:
+    if len({_environment(e) for e in _environments(results)}) > 1:
         found.append("made in different environments, see `run`: differences between rows may come from them")
+    if busy := _slowed(results):
+        found.append(f"minutes of {', '.join(busy)} include waiting: other work had the processor")
     opened: dict[str, int] = {}
     for evaluation in results.evaluations:
         opened[evaluation.row.row] = max(opened.get(evaluation.row.row, 0), evaluation.record.test_opened)
@@ -75,7 +77,9 @@ def legend_of(results: Results, sections: list[Section]) -> list[tuple[str, str]
     lines.append(("test", test + (f".   protocol  {', '.join(protocols)}" if protocols else "")))
     counted = Counter(_environment(e) for e in _environments(results))
     for text, times in counted.most_common():
-        lines.append(("run", text + (f", {_duration(run.seconds)}" if len(counted) == 1 else f" ({times:,} records)")))
+        code = " / ".join(dict.fromkeys(e.code for e in _environments(results) if _environment(e) == text))
+        end = f", {_duration(run.seconds)}" if len(counted) == 1 else f" ({times:,} records)"
+        lines.append(("run", f"{text}, ssl_bench {code}{end}"))
     failed = len({(m.row, m.seed) for m in results.missing if m.failure is not None})
     present = results.expected - len(results.missing)
     lines.append(("records", f"{run.name} ({present:,} of {results.expected:,}" + (f"; cells failed: {failed}" if failed else "") + ")"))
@@ -222,7 +226,16 @@ def _environments(results: Results) -> list[Environment]:
 
 
 def _environment(environment: Environment) -> str:
-    return f"{environment.device}, {environment.precision}, torch {environment.versions.get('torch', '?')}, ssl_bench {environment.code}"
+    """What can move a number behind an id's back; our own code cannot, a part whose numbers change takes another version and so another id."""
+    return f"{environment.device}, {environment.precision}, torch {environment.versions.get('torch', '?')}"
+
+
+def _slowed(results: Results) -> list[str]:
+    """Rows whose pretraining had less than nine tenths of one core's time, so that its wall time tells of the machine's other work."""
+    trained = results.pretraining
+    on_cpu = [p.environment.device.startswith("cpu") for p in results.pretrainings.values()]
+    slowed = trained[np.array(on_cpu, bool) & (trained["cpu_seconds"] < LEAST_CORE * trained["seconds"])]
+    return list(dict.fromkeys(slowed["row"]))
 
 
 def _duration(seconds: float) -> str:

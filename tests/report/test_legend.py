@@ -107,3 +107,22 @@ def test_headings_say_the_share_of_the_labels_and_all_fits_120_columns(run_folde
     text = table.terminal(120)
     assert max(map(len, text.splitlines())) <= 120 and "linear probe, 10 % of the labels  " in text
     assert {"k", "input", "chosen"} <= {sign for sign, _ in table.legend}
+
+
+def test_minutes_taken_on_a_busy_machine_are_said(run_folder: MakeRun) -> None:
+    folder = run_folder(ROWS, seeds=(0, 1))
+    assert not load(folder).table().warnings  # older records do not tell
+    _change(folder, "*/*/pretrain.json", lambda record: record["seconds"].update(total=100.0, cpu=99.0))
+    assert not load(folder).table().warnings
+    _change(folder, "simclr/1-*/pretrain.json", lambda record: record["seconds"].update(cpu=60.0))
+    assert load(folder).table().warnings == ["minutes of simclr include waiting: other work had the processor"]
+    _change(folder, "simclr/1-*/pretrain.json", lambda record: record["environment"].update(device="cuda: Example"))  # there the processor only watches
+    assert not any("waiting" in warning for warning in load(folder).table().warnings)
+
+
+def test_commits_of_one_environment_stand_in_one_line(run_folder: MakeRun) -> None:
+    folder = run_folder(ROWS, seeds=(0,))
+    _change(folder, "simclr/0-*/pretrain.json", lambda record: record["environment"].update(code="0.1.0 (b2c3d4e)"))
+    table = load(folder).table()
+    (line,) = _legend(table, "run")
+    assert "0.1.0 (a1b2c3d)" in line and "0.1.0 (b2c3d4e)" in line and not table.warnings
