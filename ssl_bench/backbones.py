@@ -225,6 +225,21 @@ def load_backbone(path: str | Path) -> Backbone:
     ------
     WeightsError : no such file, not safetensors (a pickle is never opened), another layout (matched, missing and unexpected are counted).
     """
+    tensors, facts = read_weights(path)
+    if facts is None:
+        raise WeightsError(f"{path} holds tensors but no ssl_bench backbone; it has to be written by ssl_bench.save_backbone")
+    backbone = Backbone(*facts)
+    load_strictly(backbone.network, tensors, str(path))
+    return backbone.eval()
+
+
+def read_weights(path: str | Path) -> tuple[dict[str, Tensor], tuple[BackboneSpec, int, InputSpec] | None]:
+    """The tensors of a safetensors file and, where ``save_backbone`` wrote it, network, image size and input handling.
+
+    Raises
+    ------
+    WeightsError : no such file, not safetensors, one of a newer ssl_bench.
+    """
     file = Path(path)
     if not file.is_file():
         raise WeightsError(f"weights file {str(path)!r} does not exist")
@@ -236,13 +251,11 @@ def load_backbone(path: str | Path) -> Backbone:
         why = "pickled checkpoints are not opened, because opening one can run any code in it"
         raise WeightsError(f"{path} is not a safetensors file ({error}); {why}") from None
     if meta.get("kind") != "ssl_bench.backbone":
-        raise WeightsError(f"{path} holds tensors but no ssl_bench backbone; it has to be written by ssl_bench.save_backbone")
+        return tensors, None
     if int(meta["format"]) > FORMAT:
         raise WeightsError(f"{path} is of format {meta['format']}, newer than this version's {FORMAT}; update ssl_bench")
-    spec = parse(BackboneSpec, json.loads(meta["spec"]), str(path))
-    backbone = Backbone(spec, int(meta["image_size"]), parse(InputSpec, json.loads(meta["input"]), str(path)))
-    load_strictly(backbone.network, tensors, str(path))
-    return backbone.eval()
+    spec, handling = parse(BackboneSpec, json.loads(meta["spec"]), str(path)), parse(InputSpec, json.loads(meta["input"]), str(path))
+    return tensors, (spec, int(meta["image_size"]), handling)
 
 
 def load_strictly(module: nn.Module, tensors: dict[str, Tensor], where: str) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -11,12 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import timm
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from ssl_bench.backbones import Backbone, InputSpec, check_resnet, load_strictly
+from ssl_bench.backbones import Backbone, InputSpec, check_resnet, load_strictly, read_weights
 from ssl_bench.errors import WeightsError
-from ssl_bench.spec import BackboneSpec, parse
+from ssl_bench.spec import BackboneSpec
 
 KINDS = ("timm:", "file:")
 IMAGENET = InputSpec(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))  # what a file without a word on it is taken to expect
@@ -89,19 +87,10 @@ def _from_timm(source: str) -> Weights:
 
 
 def _from_file(source: str) -> Weights:
-    path = Path(source.removeprefix("file:")).expanduser()
-    if not path.is_file():
-        raise WeightsError(f"weights file {str(path)!r} does not exist")
-    try:
-        with safe_open(path, framework="pt") as opened:
-            meta = opened.metadata() or {}
-            tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 - not a dict, only its keys iterate
-    except (SafetensorError, OSError, ValueError) as error:
-        why = "pickled checkpoints are not opened, because opening one can run any code in it"
-        raise WeightsError(f"{path} is not a safetensors file ({error}); {why}") from None
-    if meta.get("kind") == "ssl_bench.backbone":
-        spec, handling = parse(BackboneSpec, json.loads(meta["spec"]), str(path)), parse(InputSpec, json.loads(meta["input"]), str(path))
-        return Weights(source, tensors, spec, handling, int(meta["image_size"]), "", _digest(tensors))
+    tensors, facts = read_weights(Path(source.removeprefix("file:")).expanduser())
+    if facts is not None:
+        spec, size, handling = facts
+        return Weights(source, tensors, spec, handling, size, "", _digest(tensors))
     tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith("fc.")}  # a classifier is not needed
     return Weights(source, tensors, None, None, None, "", _digest(tensors))
 

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Literal, Union
+from typing import Any, Literal, TypeVar, Union
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageFile, ImageOps
+
+from ssl_bench.data.content import workers
 
 Fit = Literal["crop", "pad", "squash"]
 Stored = Union[bytes, Path, np.ndarray, Image.Image, Callable[[], "Stored"]]  # noqa: UP007  (| cannot name itself); what a source hands over
 
+T = TypeVar("T")
 VERSION = 1  # raise it when the same file would give other pixels; packed images of another version are not used
 _RESAMPLE = Image.Resampling.BICUBIC
 _WHITE = (255, 255, 255)
@@ -128,3 +133,27 @@ def reason_of(error: Exception) -> str:
     if "cannot identify image file" in str(error):
         return "not an image, or of an unknown format"
     return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+
+
+def in_parallel(function: Callable[..., T], arguments: Iterable[tuple[Any, ...]], ahead: int) -> Iterator[T]:
+    """``function(*one)`` for each of ``arguments``, in their order, by threads: PIL decodes without the interpreter lock.
+
+    Threads need no guard in anybody's main module. Truncated images are errors meanwhile, though some libraries switch that off for everybody.
+
+    Parameters
+    ----------
+    ahead : how many may be asked for or lie ready before they are taken, which bounds the memory.
+    """
+    truncated, ImageFile.LOAD_TRUNCATED_IMAGES = ImageFile.LOAD_TRUNCATED_IMAGES, False
+    pool = ThreadPoolExecutor(workers(), thread_name_prefix="decode")
+    waiting: deque[Future[T]] = deque()
+    try:
+        for one in arguments:
+            waiting.append(pool.submit(function, *one))
+            while len(waiting) > ahead:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+        ImageFile.LOAD_TRUNCATED_IMAGES = truncated

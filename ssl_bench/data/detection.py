@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +12,11 @@ import numpy as np
 
 from ssl_bench.data import sources, voc
 from ssl_bench.data.content import Progress, silent, write_atomically
-from ssl_bench.data.loading import note_repeated
+from ssl_bench.data.detection_sets import DetectionData, DetectionSet, ListedImages, assemble, joined
 from ssl_bench.data.packing import pack
 from ssl_bench.data.ragged import pack_ragged
 from ssl_bench.data.readers import Places
 from ssl_bench.data.shapes_source import open_shapes
-from ssl_bench.data.splits import holdout
 from ssl_bench.data.voc import Fault, VOCImage
 from ssl_bench.errors import DataError, did_you_mean
 
@@ -33,91 +28,6 @@ _TEST = ("test",)
 # name -> (year, title, lists that must be there)
 _BY_NAME = {"voc2007": ("2007", "PASCAL VOC 2007", ("trainval", "test")), "voc2012": ("2012", "PASCAL VOC 2012", ("trainval",))}
 _KNOWN = ("shapes", "voc:PATH", *_BY_NAME)
-
-
-@dataclass(frozen=True)
-class DetectionSet:
-    """Decoded images of different shapes with the boxes of their objects.
-
-    Attributes
-    ----------
-    name, split : what a table calls the set, and which part of it this is ("train", "validation" or "test").
-    pixels : uint8 [M], RGB, the pixels of all images (and maybe of others) one image after another; usually memory-mapped.
-    offsets, heights, widths : int64 [N]; image i is ``pixels[offsets[i]:][: heights[i] * widths[i] * 3]``, rows from the top.
-    boxes : N arrays float32 [n, 4], x1 y1 x2 y2 with 0 <= x1 < x2 <= width and 0 <= y1 < y2 <= height: edges in pixels of the image as
-        it is here, so that a box around the one pixel at the top left is 0 0 1 1.
-    labels : N arrays int64 [n] in 0..len(classes)-1.
-    difficult : N arrays bool [n]; such objects are neither counted nor penalised when detections are scored (Everingham et al., 2010).
-    classes : class names.
-    hashes : uint8 [N, 16], of each image's pixels.
-    """
-
-    name: str
-    split: str
-    pixels: np.ndarray
-    offsets: np.ndarray
-    heights: np.ndarray
-    widths: np.ndarray
-    boxes: list[np.ndarray]
-    labels: list[np.ndarray]
-    difficult: list[np.ndarray]
-    classes: tuple[str, ...]
-    hashes: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.offsets)
-
-    @cached_property
-    def fingerprint(self) -> str:
-        """Hash over pixels, boxes, labels, difficult flags and class names, in order; not over paths, times or the set's name."""
-        found = hashlib.sha256(json.dumps([len(self), self.classes]).encode())
-        for at in range(len(self)):
-            found.update(np.array([self.heights[at], self.widths[at], len(self.boxes[at])], "<i8").tobytes() + self.hashes[at].tobytes())
-            found.update(self.boxes[at].astype("<f4").tobytes() + self.labels[at].astype("<i8").tobytes())
-            found.update(self.difficult[at].astype(bool).tobytes())
-        return found.hexdigest()[:32]
-
-    def image(self, position: int) -> np.ndarray:
-        """Pixels of one image, uint8 [H, W, 3], not copied. Raises IndexError outside 0..N-1 (negative ones count from the end)."""
-        start, height, width = (int(values[position]) for values in (self.offsets, self.heights, self.widths))
-        return self.pixels[start : start + height * width * 3].reshape(height, width, 3)
-
-    def take(self, positions: np.ndarray) -> DetectionSet:
-        """The images at ``positions`` (int64, into this set) as a set of their own; pixels are shared."""
-        at = np.asarray(positions, np.int64)
-        return replace(
-            self, offsets=self.offsets[at], heights=self.heights[at], widths=self.widths[at], hashes=self.hashes[at],
-            boxes=[self.boxes[i] for i in at], labels=[self.labels[i] for i in at], difficult=[self.difficult[i] for i in at],
-        )
-
-
-@dataclass(frozen=True)
-class DetectionData:
-    """A detection set, split, with the same classes in every part.
-
-    Attributes
-    ----------
-    train, validation, test : no image of one is listed in another.
-    notes : what a user should know: how the splits came about, boxes that were clipped, images left out, classes without an object.
-    """
-
-    train: DetectionSet
-    validation: DetectionSet
-    test: DetectionSet
-    notes: list[str]
-
-    @property
-    def name(self) -> str:
-        """The set's, as tables show it."""
-        return self.train.name
-
-
-@dataclass(frozen=True)
-class _List:
-    """Images of one list, before they are decoded: labels of the objects that count (not difficult), and how to get the whole set."""
-
-    counted: list[np.ndarray]
-    load: Callable[[], tuple[DetectionSet, dict[int, str]]]  # and unreadable position -> path and reason
 
 
 def load_detection(
@@ -184,7 +94,7 @@ def _voc(folder: Path, title: str, asked: Mapping[str, Any], seed: int, skip_fau
     classes = tuple(sorted({name for image in images.values() for name in image.names}))
     number = {name: at for at, name in enumerate(classes)}
 
-    def listed(split: str) -> _List:
+    def listed(split: str) -> ListedImages:
         members = [images[name] for name in names[split] if name in images]
         labels = [np.array([number[name] for name in image.names], np.int64) for image in members]
 
@@ -198,7 +108,7 @@ def _voc(folder: Path, title: str, asked: Mapping[str, Any], seed: int, skip_fau
             )
             return found, {at: f"{members[at].file}: {reason}" for at, reason in packed.unreadable.items()}
 
-        return _List([own[~image.difficult] for own, image in zip(labels, members, strict=True)], load)
+        return ListedImages([own[~image.difficult] for own, image in zip(labels, members, strict=True)], load)
 
     lists = {split: listed(split) for split in names}
     # What a faulty training image shows is not known, so it is not known either which classes train lacks.
@@ -209,7 +119,7 @@ def _voc(folder: Path, title: str, asked: Mapping[str, Any], seed: int, skip_fau
     hint = "; mend these images or leave them out (skip_faulty)" if only_images else ""
     voc.refuse(f"{title} in {folder}", faults, hint)
     notes += _told(title, list(images.values()))
-    return _assembled(title, lists, chosen, classes, seed, skip_faulty, notes)
+    return assemble(title, lists, chosen, classes, seed, skip_faulty, notes)
 
 
 def _choose(
@@ -263,10 +173,10 @@ def _scaled(image: VOCImage, shape: np.ndarray) -> np.ndarray:
     return boxes.astype(np.float32)  # also rounds away what the scale lacks in its last bits, so no box leads out
 
 
-def _unlike_train(lists: Mapping[str, _List], chosen: Mapping[str, str | float], classes: Sequence[str]) -> list[Fault]:
+def _unlike_train(lists: Mapping[str, ListedImages], chosen: Mapping[str, str | float], classes: Sequence[str]) -> list[Fault]:
     """Splits without an object, and classes that a split is judged on and train has no object of."""
     faults = []
-    counts = {split: np.bincount(_joined(found.counted), minlength=len(classes)) for split, found in lists.items()}
+    counts = {split: np.bincount(joined(found.counted), minlength=len(classes)) for split, found in lists.items()}
     seen = counts[str(chosen["train"])]
     for split, own in counts.items():
         if lists[split].counted and not own.any():
@@ -295,79 +205,6 @@ def _told(title: str, images: Sequence[VOCImage]) -> list[str]:
     return [f"{title}: {what}: {count:,} of {all_of:,}" for what, all_of, count in facts if count]
 
 
-def _assembled(
-    title: str, lists: Mapping[str, _List], chosen: Mapping[str, str | float], classes: tuple[str, ...], seed: int, skip_faulty: bool,
-    notes: list[str],
-) -> DetectionData:
-    """Split, decode and join; what is held out is decided before anything is decoded."""
-    train = str(chosen["train"])
-    kept = np.arange(len(lists[train].counted))
-    roles: dict[str, tuple[str, np.ndarray]] = {}
-    for role in ("test", "validation"):
-        given = chosen[role]
-        if isinstance(given, str):
-            roles[role] = given, np.arange(len(lists[given].counted))
-        else:
-            stay, held = hold_out([lists[train].counted[at] for at in kept], given, seed)
-            if not sum(len(lists[train].counted[kept[at]]) for at in held):
-                raise DataError(
-                    f"{title}: {given:.3g} of {len(kept):,} images of {train!r} cannot be held out as {role}, for no object would be in "
-                    "it or train would lose a class; name a split, or add images"
-                )
-            roles[role] = train, kept[held]
-            kept = kept[stay]
-    roles["train"] = train, kept
-
-    loaded = {split: found.load() for split, found in lists.items()}
-    bad = [reason for _, unreadable in loaded.values() for reason in unreadable.values()]
-    if bad and not skip_faulty:
-        voc.refuse(title, [Fault("unreadable image", reason) for reason in bad], "; mend these images or leave them out (skip_faulty)")
-    if bad:
-        notes.append(f"{title}: {len(bad):,} images are left out, since they cannot be decoded")
-    sets = {}
-    for role, (split, positions) in roles.items():
-        found, unreadable = loaded[split]
-        sets[role] = replace(found.take(np.array([at for at in positions if at not in unreadable], np.int64)), split=role)
-    present = {role: _classes_of(found) for role, found in sets.items()}
-    for role in sets:
-        if not present[role] or not present[role] <= present["train"]:
-            raise DataError(f"{title}: with the unreadable images left out, {role} has no object or a class that train lacks")
-        if absent := [classes[at] for at in sorted(present["train"] - present[role])]:
-            notes.append(f"{title}: {role} has no object of {', '.join(absent)}, so there is no AP for them")
-    note_repeated(title, *(sets[role].hashes for role in ("train", "validation", "test")), notes=notes)
-    return DetectionData(sets["train"], sets["validation"], sets["test"], notes)
-
-
-def hold_out(labels: Sequence[np.ndarray], share: float, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Hold back a share of images with objects of several classes: (kept, held back), sorted int64 positions.
-
-    An image counts for the class in it that the fewest images have, images without objects for a class of their own, and each of these
-    gives its share. No class is lost to the kept images.
-
-    Parameters
-    ----------
-    labels : N arrays int64 [n].
-    share : in (0, 1).
-    """
-    images_with = np.bincount(_joined([np.unique(own) for own in labels]))
-    none = len(images_with)  # the last, so that images with objects come first where shares are tied
-    rarest = [min(own, key=lambda label: (images_with[label], label)) if len(own) else none for own in labels]
-    kept, held = holdout(np.array(rarest, np.int64), share, seed)
-    for label in np.flatnonzero(images_with):
-        if not any(label in labels[at] for at in kept):
-            back = next(at for at in held if label in labels[at])
-            kept, held = np.sort(np.append(kept, back)), held[held != back]
-    return kept, held
-
-
-def _joined(labels: Sequence[np.ndarray]) -> np.ndarray:
-    return np.concatenate([np.zeros(0, np.int64), *labels])
-
-
-def _classes_of(found: DetectionSet) -> set[int]:
-    return set(_joined([own[~hard] for own, hard in zip(found.labels, found.difficult, strict=True)]).tolist())
-
-
 def _shapes(asked: Mapping[str, Any], seed: int, places: Places) -> DetectionData:
     """The embedded set, packed as for classification; its boxes lie inside the image and no object is difficult."""
     from ssl_bench.data._shapes_render import SHAPES, TEXTURES
@@ -380,7 +217,7 @@ def _shapes(asked: Mapping[str, Any], seed: int, places: Places) -> DetectionDat
     assert opened.native is not None
     size = opened.native[0]
 
-    def listed(split: str) -> _List:
+    def listed(split: str) -> ListedImages:
         raw = opened.splits[split]
         shown = raw.columns["box_labels"] >= 0
         labels = [own[use] // len(TEXTURES) for own, use in zip(raw.columns["box_labels"], shown, strict=True)]
@@ -394,11 +231,11 @@ def _shapes(asked: Mapping[str, Any], seed: int, places: Places) -> DetectionDat
             pixels, offsets = packed.pixels.reshape(-1), np.arange(count, dtype=np.int64) * size * size * 3
             return DetectionSet("shapes", split, pixels, offsets, sides, sides, boxes, labels, easy, SHAPES, packed.hashes), {}
 
-        return _List(labels, load)
+        return ListedImages(labels, load)
 
     notes = [f"shapes: {share:.3g} of train is held out as validation"]
     chosen: dict[str, str | float] = {"train": "train", "test": "test", "validation": share}
-    return _assembled("shapes", {split: listed(split) for split in ("train", "test")}, chosen, SHAPES, seed, False, notes)
+    return assemble("shapes", {split: listed(split) for split in ("train", "test")}, chosen, SHAPES, seed, False, notes)
 
 
 def _find(name: str, places: Places) -> Path:

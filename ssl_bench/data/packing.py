@@ -17,9 +17,7 @@ import io
 import json
 import os
 import shutil
-from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -27,11 +25,11 @@ from typing import Any, BinaryIO
 import filelock
 import numpy as np
 import PIL
-from PIL import Image, ImageFile
+from PIL import Image
 
 from ssl_bench.data import decode as decoding
 from ssl_bench.data.content import Progress, silent, workers, write_atomically
-from ssl_bench.data.decode import Fit, Stored, UnreadableImage, decode
+from ssl_bench.data.decode import Fit, Stored, UnreadableImage, decode, in_parallel
 from ssl_bench.data.readers import Reader
 from ssl_bench.errors import DataError
 
@@ -174,7 +172,8 @@ def _write(reader: Reader, folder: Path, shape: tuple[int, ...], fit: Fit, what:
         missing = [stretch for stretch in stretches if stretch[0] not in notes]
         finished = count - sum(stop - start for start, stop in missing)
         progress(label, finished, count)
-        for chunk in _decoded(reader, missing, size, fit):
+        jobs = ((start, items, size, fit) for (start, _), items in zip(missing, reader.items(missing), strict=True))
+        for chunk in in_parallel(_decode_chunk, jobs, ahead=2 * workers()):
             if uniform and chunk.resampled:
                 raise DataError(
                     f"images of {what} differ in size ({chunk.resampled:,} of {len(chunk.pixels):,} are not {size}x{size}); give "
@@ -276,23 +275,6 @@ def _reread(
     pixels = np.frombuffer(content, np.uint8).reshape(-1, *shape[1:])
     found = hash_images(pixels, [position in note["unreadable"] for position in range(note["start"], stop)])
     return _Chunk(note["start"], pixels, found) if _digest(found) == note["digest"] else None
-
-
-def _decoded(reader: Reader, stretches: Sequence[tuple[int, int]], size: int, fit: Fit) -> Iterator[_Chunk]:
-    """Chunks in order. Threads, because PIL decodes without the interpreter lock and nobody's main module needs a guard."""
-    truncated, ImageFile.LOAD_TRUNCATED_IMAGES = ImageFile.LOAD_TRUNCATED_IMAGES, False  # some libraries switch it on for everybody
-    pool = ThreadPoolExecutor(workers(), thread_name_prefix="decode")
-    waiting: deque[Future[_Chunk]] = deque()
-    try:
-        for (start, _), items in zip(stretches, reader.items(stretches), strict=True):
-            waiting.append(pool.submit(_decode_chunk, start, items, size, fit))
-            while len(waiting) > 2 * workers():
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
-        ImageFile.LOAD_TRUNCATED_IMAGES = truncated
 
 
 def _decode_chunk(start: int, items: list[Stored], size: int, fit: Fit) -> _Chunk:

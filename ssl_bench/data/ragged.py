@@ -6,19 +6,17 @@ import hashlib
 import json
 import os
 import shutil
-from collections import deque
-from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageFile, ImageOps
+from PIL import Image, ImageOps
 
 from ssl_bench.data import decode as decoding
 from ssl_bench.data import packing
 from ssl_bench.data.content import Progress, silent, workers, write_atomically
-from ssl_bench.data.decode import UnreadableImage, open_image
+from ssl_bench.data.decode import UnreadableImage, in_parallel, open_image
 from ssl_bench.data.folders import FileReader
 from ssl_bench.data.voc import VOCImage
 from ssl_bench.errors import DataError
@@ -117,7 +115,7 @@ def _write(
             (folder / "pixels.part").unlink()
             raise DataError(f"{packing.bytes_text(total)} for packed images cannot be reserved in {folder}: {error.strerror}") from None
         part.write(header)
-        for at, decoded in enumerate(_decoded(images, shapes)):
+        for at, decoded in enumerate(in_parallel(_decode, zip(images, shapes, strict=True), ahead=4 * workers())):
             if isinstance(decoded, str):
                 unreadable[at] = decoded
                 part.write(bytes(shapes[at][0] * shapes[at][1] * 3))
@@ -140,23 +138,6 @@ def _write(
 def hash_pixels(pixels: np.ndarray, unreadable: bool = False) -> np.ndarray:
     """uint8 [16] over the bytes of one image, as in ``packing``."""
     return packing.hash_images(pixels[None], [unreadable]).reshape(-1)
-
-
-def _decoded(images: Sequence[VOCImage], shapes: Sequence[tuple[int, int]]) -> Iterator[np.ndarray | str]:
-    """uint8 [H, W, 3] of each image in order, or why it cannot be read."""
-    truncated, ImageFile.LOAD_TRUNCATED_IMAGES = ImageFile.LOAD_TRUNCATED_IMAGES, False  # some libraries switch it on for everybody
-    pool = ThreadPoolExecutor(workers(), thread_name_prefix="decode")
-    waiting: deque[Future[np.ndarray | str]] = deque()
-    try:
-        for image, shape in zip(images, shapes, strict=True):
-            waiting.append(pool.submit(_decode, image, shape))
-            while len(waiting) > 4 * workers():
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
-        ImageFile.LOAD_TRUNCATED_IMAGES = truncated
 
 
 def _decode(one: VOCImage, shape: tuple[int, int]) -> np.ndarray | str:

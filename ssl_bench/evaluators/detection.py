@@ -18,7 +18,8 @@ from torch.nn import functional as F
 
 from ssl_bench.backbones import reestimate_batchnorm
 from ssl_bench.data import Places
-from ssl_bench.data.detection import DetectionSet, load_detection
+from ssl_bench.data.detection import load_detection
+from ssl_bench.data.detection_sets import DetectionSet
 from ssl_bench.errors import DataError, TrainingError
 from ssl_bench.evaluators._detector import DetectionBatch, Detector, DetectorOptions, as_float
 from ssl_bench.evaluators._scores import Rates, go_on

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from ssl_bench.data.batches import Batch
 from ssl_bench.errors import DataError, SpecError
 from ssl_bench.spec import Recipe
+from ssl_bench.tasks._recipes import revisited
 from ssl_bench.tasks.base import PretextTask, Setup, TaskOptions
 from ssl_bench.transforms import color_jitter, random_grayscale, random_resized_crop, standardise
 from ssl_bench.transforms.exemplar import principal_colours, random_affine, random_contrast_of_components, random_hsv_power
@@ -108,10 +109,7 @@ class Exemplar(PretextTask):
     @classmethod
     def paper_recipe(cls, options: Any, image_size: int) -> Recipe:
         """SGD with momentum 0.9, 0.1 at batch 256, cosine up to 96 px; above, Kolesnikov et al.'s steps (35 epochs, 5 of warm-up)."""
-        sgd: dict[str, Any] = {"optimizer": "sgd", "learning_rate": 0.1, "momentum": 0.9, "weight_decay": 1e-4, "batch_size": 256}
-        if image_size <= 96:
-            return Recipe(**sgd, warmup=0.05, schedule="cosine")
-        return Recipe(**sgd, warmup=5 / 35, schedule="steps", milestones=(15 / 35, 25 / 35), gamma=0.1)
+        return revisited(image_size)
 
     def chance_loss(self) -> float:
         """Of points that lie all alike: the margin; of the surrogate form: that of a uniform guess."""

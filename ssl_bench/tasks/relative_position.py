@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from ssl_bench.data.batches import Batch
 from ssl_bench.errors import DataError
 from ssl_bench.spec import Recipe
+from ssl_bench.tasks._recipes import revisited
 from ssl_bench.tasks.base import PretextTask, Setup, TaskOptions
 from ssl_bench.transforms import random_flip, random_grayscale, random_tiles, standardise
 from ssl_bench.transforms.tiles import MIN_GRID_SIZE, grid_of
@@ -89,10 +90,7 @@ class RelativePosition(PretextTask):
     @classmethod
     def paper_recipe(cls, options: Any, image_size: int) -> Recipe:
         """Up to 96 px SGD with a cosine; above, Kolesnikov et al.'s steps (35 epochs, 5 of warm-up)."""
-        sgd: dict[str, Any] = {"optimizer": "sgd", "learning_rate": 0.1, "momentum": 0.9, "weight_decay": 1e-4, "batch_size": 256}
-        if image_size <= 96:
-            return Recipe(**sgd, warmup=0.05, schedule="cosine")
-        return Recipe(**sgd, warmup=5 / 35, schedule="steps", milestones=(15 / 35, 25 / 35), gamma=0.1)
+        return revisited(image_size)
 
     def chance_loss(self) -> float:
         return math.log(8)

@@ -18,7 +18,8 @@ from PIL import Image
 
 import voc_trees
 from ssl_bench.data import detection, ragged, shapes, voc
-from ssl_bench.data.detection import DetectionSet, hold_out, load_detection
+from ssl_bench.data.detection import load_detection
+from ssl_bench.data.detection_sets import DetectionSet, hold_out
 from ssl_bench.errors import DataError
 from voc_trees import Thing, write_tree
 
