@@ -18,6 +18,7 @@ from ssl_bench.errors import SpecError, WeightsError, did_you_mean
 from ssl_bench.spec import BackboneSpec, Model, parse
 
 STAGES = ("s1", "s2", "s3", "s4")
+FEWEST_CHANNELS = 8  # of a stage; with 4, the backward pass on a CPU corrupts memory (torch 2.15)
 FORMAT = 1
 InputKind = Literal["rgb", "standardised", "lightness"]  # from what keeps most of an image to what keeps least
 
@@ -138,7 +139,7 @@ def build_resnet(spec: BackboneSpec, image_size: int) -> ResNet:
     deep = isinstance(plain.conv1, nn.Sequential)
     options: dict[str, Any] = {"num_classes": 0, "channels": channels}
     if deep and spec.width != 1:
-        options["stem_width"] = _scaled(plain.conv1[3].out_channels, spec.width)
+        options["stem_width"] = _scaled(plain.conv1[3].out_channels, spec.width, fewest=4)
     network: Any = entry(**options) if spec.width != 1 else plain
     old_stem = network.bn1.num_features
     stem = old_stem if spec.width == 1 or deep else _scaled(64, spec.width)
@@ -157,12 +158,11 @@ def build_resnet(spec: BackboneSpec, image_size: int) -> ResNet:
     return cast(ResNet, network)
 
 
-def _scaled(channels: int, width: float) -> int:
+def _scaled(channels: int, width: float, fewest: int = FEWEST_CHANNELS) -> int:
     scaled = channels * width
-    if scaled < 4 or scaled != int(scaled):
-        raise SpecError(
-            f"backbone: width {width} makes {scaled:g} of {channels} channels; choose one that gives whole numbers of at least 4, such as 0.25, 0.5 or 2"
-        )
+    if scaled < fewest or scaled != int(scaled):
+        allowed = f"whole numbers of at least {fewest}, such as 0.25, 0.5 or 2"
+        raise SpecError(f"backbone: width {width} makes {scaled:g} of {channels} channels; choose one that gives {allowed}")
     return int(scaled)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import io
+import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -34,6 +35,7 @@ from ssl_bench.tasks.base import Setup
 
 STATISTICS_IMAGES = 10_000  # BatchNorm statistics are averaged over at most this many clean training images
 MONITOR_IMAGES = 512
+PARTS_SUFFIX = ".parts"  # folders of evaluations under way
 TASK_FILE, BACKBONE_FILE, CHECKPOINT_FILE = "task.safetensors", "backbone.safetensors", "checkpoint.safetensors"
 
 
@@ -147,6 +149,8 @@ def pretrain_cell(cell: Cell, shop: Workshop) -> tuple[Pretraining, Any]:
         images_per_second=result.images_per_second, peak_memory=result.peak_memory,
         environment=environment(shop.device, shop.used_precision), created=now(),
     )
+    for parts in cell.folder.glob(f"*{PARTS_SUFFIX}"):  # what evaluators began on weights that these replace
+        shutil.rmtree(parts, ignore_errors=True)
     write_record(cell.folder / "pretrain.json", record)
     remove(checkpoint)
     return record, task
@@ -205,16 +209,19 @@ class Examination:
         """Run one evaluator and write its record."""
         judged, trainable = self.task.evaluated(), self.cell.row.task.trainable
         labelled, shop = planned.labelled, self.shop
+        parts = self.cell.folder / f"{planned.file_name}{PARTS_SUFFIX}"
         subject = Subject(
             backbone=judged, fresh_backbone=lambda: copy.deepcopy(judged), features=self.features(planned, final), train=labelled.train,
             validation=labelled.validation, test=labelled.test if final else None, seed=self.cell.seed, device=shop.device,
             precision=shop.precision, trainable=trainable, is_random=self.cell.row.task.untrained, diagnose=self.task.diagnose,
-            progress=shop.on_note, stop=shop.stop,
+            progress=shop.on_note, stop=shop.stop, parts=parts, checkpoint_seconds=shop.checkpoint_seconds,
         )
         started = time.perf_counter()
         seed_everything(self.cell.seed, 0xE7)
         evaluation = planned.evaluator(planned.options).evaluate(subject)
-        return _write_evaluation(self.cell, planned, evaluation, final, opened_before, time.perf_counter() - started, shop)
+        record = _write_evaluation(self.cell, planned, evaluation, final, opened_before, time.perf_counter() - started, shop)
+        shutil.rmtree(parts, ignore_errors=True)
+        return record
 
 
 def _write_evaluation(

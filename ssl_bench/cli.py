@@ -91,8 +91,9 @@ def run(
 def plan(
     matrix: MatrixArg, out: Out = None, sets: Sets = None, only: Only = None, val: Val = False, device: Device = None, limit: Limit = None,
     data_root: DataRoot = None, plugin: Plugins = None,
+    on: Annotated[str | None, typer.Option("--on", help="The time on v100 or a100 instead.", show_default=False)] = None,
 ) -> None:
-    """Say what a matrix would compute here: cells done and missing, time and memory. Trains nothing."""
+    """Say what a matrix would compute here: cells done and missing, time, memory and disk. Trains nothing."""
     from ssl_bench.live import Live, print_plan
     from ssl_bench.planning import plan as make_plan
     from ssl_bench.work import prepare
@@ -103,7 +104,7 @@ def plan(
             matrix, out, sets=tuple(sets or ()), only=tuple(only or ()), val=val, limit=limit, device=device, data_root=data_root,
             plugins=tuple(plugin or ()), progress=live.packing,
         )
-    print_plan(console, work, make_plan(work))
+    print_plan(console, work, make_plan(work, on))
 
 
 @app.command()

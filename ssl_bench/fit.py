@@ -138,6 +138,8 @@ def fit(
             if stopping:
                 raise Interrupted(f"{task.name}: stopped at step {step + 1:,} of {steps:,}")
         loop.flush()
+        if checkpoint is not None and checkpoint.exists() and done < steps:
+            loop.save(checkpoint, steps)  # so that what follows a long run, if it is killed, does not cost the run's last minutes
     finally:
         task.eval()
     return loop.finish(peak_memory(device))

@@ -134,5 +134,9 @@ def print_plan(console: Console, work: Work, plan: Plan) -> None:
             f"{plan.done} cells done, {plan.missing} to compute: about {duration(plan.seconds)} "
             f"({duration(plan.evaluation_seconds)} of it evaluation); records go to {escape(str(work.out))}"
         )
+        if plan.hardware:
+            console.print(escape(f"time on {plan.hardware}; narrow networks run slower than their FLOPs tell"), soft_wrap=True)
+        disk = f"disk: decoded images {size_of(plan.packed)}, weights about {size_of(plan.results)}"
+        console.print(f"{disk}; memory: features of frozen evaluators {size_of(plan.features)}")
     else:
         console.print(f"nothing to do: {plan.done} cells done in {escape(str(work.out))}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -56,6 +57,7 @@ class PlannedEvaluation:
     labelled: Any
     spec: Mapping[str, Any]
     id: str
+    number: int = 1  #: among the matrix's evaluators of this name on this set
 
     @property
     def name(self) -> str:
@@ -200,6 +202,7 @@ class Asked:
     options: Any
     sets: tuple[Any, ...]
     own: bool  #: the sets are the evaluator's, not the matrix's
+    seeds: tuple[int, ...]  #: those of the matrix's that it judges
 
 
 def evaluators_of(matrix: Matrix, data: Data, places: Places, smoke: bool = False) -> list[Asked]:
@@ -217,7 +220,7 @@ def evaluators_of(matrix: Matrix, data: Data, places: Places, smoke: bool = Fals
                 evaluator.check(options, labelled.train, labelled.validation)
             except DataError as error:
                 raise DataError(f"evaluator {spec.evaluator!r} on {labelled.name}: {error}") from None
-        found.append(Asked(evaluator, options, sets, own is not None))
+        found.append(Asked(evaluator, options, sets, own is not None, spec.seeds or matrix.seeds))
     return found
 
 
@@ -248,16 +251,21 @@ def cell_of(
     spec = pretraining_spec(matrix, data, row, candidate, seed)
     cell_id = digest(spec)
     planned: list[PlannedEvaluation] = []
-    for one in evaluators:
-        for labelled in one.sets:
+    counts: Counter[tuple[str, str]] = Counter()
+    for one, labelled in ((asked_for, labelled) for asked_for in evaluators for labelled in asked_for.sets):
+        counts[one.evaluator.name, labelled.name] += 1
+        if seed in one.seeds:
             asked: dict[str, Any] = {
                 "evaluator": identity(EVALUATORS, one.evaluator.name), "options": one.options.model_dump(mode="json"), "pretraining": cell_id,
                 "data": {"train": labelled.train.fingerprint, "validation": labelled.validation.fingerprint, "test": labelled.test.fingerprint},
             }
             if one.evaluator.needs_training and matrix.precision != "auto":
                 asked["precision"] = matrix.precision  # a row that is not pretrained has it nowhere else
+            if not one.evaluator.needs_training and matrix.stage_values is not None:
+                asked["stage_values"] = matrix.stage_values
             if digest(asked) not in {known.id for known in planned}:
-                planned.append(PlannedEvaluation(one.evaluator, one.options, labelled, asked, digest(asked)))
+                number = counts[one.evaluator.name, labelled.name]
+                planned.append(PlannedEvaluation(one.evaluator, one.options, labelled, asked, digest(asked), number))
     folder = out / "cells" / safe_name(row.name) / f"{seed}-{cell_id[:8]}"
     return Cell(row, candidate, seed, spec, cell_id, folder, tuple(planned))
 

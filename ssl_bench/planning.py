@@ -9,13 +9,32 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from ssl_bench.backbones import pool_stage
 from ssl_bench.cells import Workshop, build_task, pretraining_batches
-from ssl_bench.errors import DataError, SpecError
+from ssl_bench.errors import DataError, SpecError, did_you_mean
+from ssl_bench.evaluators.features import stage_limit
 from ssl_bench.fit import choose_precision, measure_cost
 from ssl_bench.matrix import Cell
 from ssl_bench.work import Work, read_pretraining
 
-_CALIBRATION_IMAGES = 32
+_CALIBRATION_IMAGES, SMALL = 32, 96
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """A machine that a plan can be made for from another one."""
+
+    title: str
+    flops: float  #: a second, reached in training a ResNet in the precision that it multiplies fastest
+    source: str
+
+
+_RESNET50 = 3 * 2 * 4.09e9  # FLOPs of one training step of ResNet-50 on one image of 224 px
+_NVIDIA = "NVIDIA's published ResNet-50 training in mixed precision: {} images/s"
+HARDWARE = {
+    "v100": Hardware("one V100 16 GB", 1_200 * _RESNET50, _NVIDIA.format("1,200")),
+    "a100": Hardware("one A100 80 GB", 2_470 * _RESNET50, _NVIDIA.format("2,470")),
+}
 
 
 @dataclass(frozen=True)
@@ -34,8 +53,14 @@ class RowPlan:
 
 @dataclass(frozen=True)
 class Plan:
+    """The plan of a run: rows, seconds of all evaluations, bytes needed, and what the times are of."""
+
     rows: list[RowPlan]
     evaluation_seconds: float
+    packed: int  #: bytes on disk of the decoded images, classification and detection
+    results: int  #: bytes on disk of the weights still to be written, about
+    features: int  #: bytes in memory of the frozen features of the largest labelled set
+    hardware: str  #: "" : timed on this machine
 
     @property
     def seconds(self) -> float:
@@ -50,14 +75,25 @@ class Plan:
         return sum(row.done for row in self.rows)
 
 
-def plan(work: Work) -> Plan:
-    """Cells done and missing per row, with time and memory estimated from counted FLOPs and one timed step of the backbone."""
-    shop = Workshop(data=work.data, backbone=work.matrix.backbone, device=work.device, precision=work.matrix.precision)
+def plan(work: Work, on: str | None = None) -> Plan:
+    """Cells done and missing per row, with time and memory estimated from counted FLOPs and one timed step of the backbone.
+
+    Parameters
+    ----------
+    on : a name in ``HARDWARE``, whose known speed is taken instead of this machine's. Raises SpecError for another.
+    """
+    if on is not None and on.lower() not in HARDWARE:
+        raise SpecError(f"--on {on!r}: {did_you_mean(on, HARDWARE)}")
+    hardware = HARDWARE[on.lower()] if on is not None else None
+    shop = Workshop(
+        data=work.data, backbone=work.matrix.backbone, device=work.device, precision=work.matrix.precision, stage_limit=work.matrix.stage_values,
+    )
     todo = work.todo()
     missing = Counter(cell.row.name for cell in todo)
     table = work.cells()
     done = Counter(cell.row.name for cell in table if work.done(cell))
-    rate = _training_rate(shop) if todo else 1.0
+    rate = hardware.flops if hardware is not None else _training_rate(shop) if todo else 1.0
+    forward = _forward_flops(shop.make_backbone(), work.data.size) if todo else 0.0
     rows, evaluation = [], 0.0
     for row in work.rows:
         cells = [cell for cell in todo if cell.row is row]
@@ -68,12 +104,35 @@ def plan(work: Work) -> Plan:
         if training and (found := _cost_or_none(training[0], shop)) is not None:
             flops, passes, memory = found
             seconds = sum(flops * cell.candidate.recipe.batch_size * cell.candidate.steps for cell in training) / rate
-        evaluation += sum(_evaluation_flops(cell, work, shop) for cell in cells) / rate
+        evaluation += sum(_evaluation_flops(cell, work, forward) for cell in cells) / rate
         settings = candidate.recipe
         recipe = f"{settings.optimizer} {settings.learning_rate:g}, batch {settings.batch_size}" if row.task.trains else "not trained"
         steps = candidate.steps if row.task.trains else 0
         rows.append(RowPlan(row.name, done[row.name], missing[row.name] + undecided, recipe, steps, passes, seconds, memory))
-    return Plan(rows, evaluation)
+    weights = sum(p.numel() * p.element_size() for p in shop.make_backbone().parameters())
+    training = sum(cell.row.task.trains and read_pretraining(cell) is None for cell in todo)
+    told = "" if hardware is None else f"{hardware.title} ({hardware.source})"
+    return Plan(rows, evaluation, _packed_bytes(work), 2 * training * weights, _feature_bytes(work, shop), told)
+
+
+def _packed_bytes(work: Work) -> int:
+    """Of every pack once, whatever parts of it are used."""
+    sets = [work.data.pretrain] + [part for one in work.evaluators for judged in one.sets for part in (judged.train, judged.validation, judged.test)]
+    packs = {str(getattr(part.pixels, "filename", id(part.pixels))): part.pixels for part in sets}
+    return sum(int(pixels.nbytes) for pixels in packs.values())
+
+
+def _feature_bytes(work: Work, shop: Workshop) -> int:
+    """The features of all splits of a labelled set, of every stage, as frozen evaluators hold them."""
+    backbone = shop.make_backbone().eval()
+    images = torch.zeros(1, 3, work.data.size, work.data.size)
+    with torch.no_grad():
+        maps = backbone.stages(images)
+    limit = shop.stage_limit or stage_limit(work.device)
+    values = sum(pool_stage(x, limit).shape[1] for x in maps.values()) + backbone.num_features
+    frozen = [one for one in work.evaluators if not one.evaluator.needs_training]
+    counts = [len(judged.train) + len(judged.validation) + len(judged.test) for one in frozen for judged in one.sets]
+    return 4 * values * max(counts, default=0)
 
 
 def _training_rate(shop: Workshop) -> float:
@@ -121,7 +180,8 @@ def _cost(cell: Cell, shop: Workshop) -> tuple[float, float, int]:
         saved[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
         return tensor
 
-    images = min(8, cell.candidate.recipe.batch_size)
+    few = 8 if shop.data.size <= SMALL or getattr(task.options, "images", "") == "split" else 2  # large ones take long, and all cost the same
+    images = min(few, cell.candidate.recipe.batch_size)
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         cost = measure_cost(task, pretraining_batches(cell, shop).batch(0), images)
     weights = sum(p.numel() * p.element_size() for p in task.parameters())
@@ -129,14 +189,13 @@ def _cost(cell: Cell, shop: Workshop) -> tuple[float, float, int]:
     return cost.flops, cost.passes, int(activations + 4 * weights)
 
 
-def _evaluation_flops(cell: Cell, work: Work, shop: Workshop) -> float:
+def _evaluation_flops(cell: Cell, work: Work, forward: float) -> float:
     """Roughly: images that evaluators train on, plus one pass over every labelled image for the frozen ones."""
     if not cell.row.task.trainable:
         return 0.0
-    forward = _forward_flops(shop.make_backbone(), work.data.size)
     total = 0.0
     for planned in work.missing(cell):
         labelled = planned.labelled
-        total += 3 * forward * planned.evaluator.training_images(planned.options, len(labelled.train))
+        total += 3 * forward * planned.evaluator.training_passes(planned.options, labelled.train, work.data.size)
         total += forward * (len(labelled.train) + len(labelled.validation) + len(labelled.test))
     return total

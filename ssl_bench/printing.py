@@ -97,8 +97,9 @@ def print_list(console: Console, what: str) -> None:
 def _entries(what: str) -> list[tuple[str, str]]:
     if what == "sources":
         from ssl_bench.data import list_sources
+        from ssl_bench.data.detection import list_detection_sources
 
-        return list(list_sources())
+        return [*list_sources(), *((f"detection: {{source: {name}}}", f"with boxes: {line}") for name, line in list_detection_sources())]
     if what == "matrices":
         from ssl_bench.matrices import headline_comment, shipped
 

@@ -136,6 +136,7 @@ class RunEvaluation(Record):
     evaluator: str
     data: str
     id: str
+    number: int | None = None  #: among the run's evaluators of this name on this set; None, in older records: in the order listed
 
 
 class RunCell(Record):

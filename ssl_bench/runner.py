@@ -75,7 +75,7 @@ def carry_out(work: Work, observer: Observer) -> None:
     with _stoppable() as stop:
         shop = Workshop(
             data=work.data, backbone=work.matrix.backbone, device=work.device, precision=work.matrix.precision,
-            checkpoint_seconds=work.matrix.pretrain.checkpoint_seconds, looks=work.matrix.pretrain.monitor, stop=stop,
+            stage_limit=work.matrix.stage_values, checkpoint_seconds=work.matrix.pretrain.checkpoint_seconds, looks=work.matrix.pretrain.monitor, stop=stop,
             on_progress=observer.progressed, on_note=observer.noted,
         )
         write_run(work, before)

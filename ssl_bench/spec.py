@@ -174,10 +174,7 @@ class TaskSpec(Model):
     @model_validator(mode="before")
     @classmethod
     def _short_forms(cls, value: Any) -> Any:
-        value = _named(value, "task")
-        if "row" not in value and isinstance(value.get("options"), Mapping) and "row" in value["options"]:
-            options = dict(value["options"])
-            value = value | {"row": options.pop("row"), "options": options}
+        value = _with_own(_named(value, "task"), "row")
         return {"row": value.get("task"), **value}
 
     @field_validator("row")
@@ -189,15 +186,16 @@ class TaskSpec(Model):
 
 
 class EvaluatorSpec(Model):
-    """An evaluator and its options as written; validated against the evaluator."""
+    """An evaluator and its options as written, validated against the evaluator; and the seeds it judges, where it is too dear for all."""
 
     evaluator: str
     options: dict[str, Any] = {}
+    seeds: tuple[int, ...] | None = None  #: some of the matrix's; None: all of them
 
     @model_validator(mode="before")
     @classmethod
     def _short_forms(cls, value: Any) -> Any:
-        return _named(value, "evaluator")
+        return _with_own(_named(value, "evaluator"), "seeds")
 
 
 def _weights_row(value: Any) -> Any:
@@ -211,6 +209,14 @@ def _weights_row(value: Any) -> Any:
     own = path.name == "backbone.safetensors" and len(path.parts) >= 3  # of a cell: ROW/SEED-ID tells it apart
     short = f"file:{' '.join(path.parts[-3:-1]) if own else path.stem}" if source.startswith("file:") else source
     return {"task": "weights", "row": options.pop("row", short), "options": options}
+
+
+def _with_own(value: dict[str, Any], key: str) -> dict[str, Any]:
+    """A key of the spec itself that was written among the options of the short form."""
+    if key in value or not isinstance(value.get("options"), Mapping) or key not in value["options"]:
+        return value
+    options = dict(value["options"])
+    return value | {key: options.pop(key), "options": options}
 
 
 def _named(value: Any, kind: str) -> dict[str, Any]:
@@ -240,6 +246,7 @@ class Matrix(Model):
     weights: tuple[TaskSpec, ...] = ()  #: pretrained elsewhere: timm:NAME or file:PATH, judged as they come
     evaluate: tuple[EvaluatorSpec, ...] = Field(min_length=1)
     precision: Literal["auto", "fp32", "bf16"] = "auto"
+    stage_values: int | None = Field(default=None, ge=16)  #: a stage is averaged to at most so many values for probes; None: 2,048 on a CPU, 9,000 elsewhere
 
     @field_validator("name")
     @classmethod
@@ -269,9 +276,12 @@ class Matrix(Model):
         for row in rows:
             if rows.count(row) > 1:
                 raise ValueError(f"two rows are called {row!r}; give one of them another `row:`")
-        names = [repr(spec.model_dump()) for spec in self.evaluate]
+        names = [repr(spec.model_dump(exclude={"seeds"})) for spec in self.evaluate]
         if len(set(names)) != len(names):
             raise ValueError("the same evaluator is listed twice with the same options")
+        for spec in self.evaluate:
+            if spec.seeds is not None and (not spec.seeds or set(spec.seeds) - set(self.seeds)):
+                raise ValueError(f"evaluator {spec.evaluator!r}: seeds {list(spec.seeds)} are not all among the matrix's, {list(self.seeds)}")
         return self
 
 

@@ -37,6 +37,7 @@ class Work:
     def candidate_cells(self, row: Row) -> list[Cell]:
         """The cells that decide a choice: every candidate, first seed, and the one evaluator that decides (the linear probe where there is one)."""
         able = [e for e in self.evaluators if e.evaluator.accuracy and (row.task.trainable or not e.evaluator.needs_training)]
+        able = [e for e in able if self.matrix.seeds[0] in e.seeds]
         headline = [e for e in able if e.evaluator.name == HEADLINE] or able[:1]
         if not headline:
             raise SpecError(f"task {row.name!r} has options to choose between, and no evaluator that could choose; add `linear` to `evaluate`")
@@ -195,6 +196,7 @@ def write_run(work: Work, seconds: float) -> None:
         data={
             "pretrain": {"name": data.pretrain.name, "images": len(data.pretrain), "size": data.size, "skipped": data.pretrain.skipped},
             "evaluate": [_describe(e) for e in data.evaluate],
+            "notes": list(data.notes),
             "own": [_describe(e) | {"evaluator": asked.evaluator.name} for asked in work.evaluators if asked.own for e in asked.sets],
         },
         backbone=describe_backbone(work), budget=describe_budget(work), final=work.final, seeds=list(matrix.seeds), rows=rows,
@@ -209,7 +211,7 @@ def _describe(judged: Any) -> dict[str, Any]:
 
 
 def _run_cell(work: Work, cell: Cell) -> RunCell:
-    expected = [RunEvaluation(evaluator=p.name, data=p.labelled.name, id=p.id) for p in cell.evaluations if applies(cell, p)]
+    expected = [RunEvaluation(evaluator=p.name, data=p.labelled.name, id=p.id, number=p.number) for p in cell.evaluations if applies(cell, p)]
     folder = cell.folder.relative_to(work.out).as_posix()
     return RunCell(row=cell.row.name, seed=cell.seed, folder=folder, pretraining=cell.id, evaluations=expected)
 

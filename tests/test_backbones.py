@@ -98,6 +98,7 @@ def test_wrong_weights_are_refused_with_counts(tmp_path: Path) -> None:
         (BackboneSpec(name="resnet19"), 32, "did you mean"),
         (BackboneSpec(name="vit_tiny_patch16_224"), 32, "not one of timm's ResNets"),
         (BackboneSpec(width=0.01), 32, "whole numbers"),
+        (BackboneSpec(width=0.0625), 32, "at least 8"),
         (BackboneSpec(stem_stride=2), 224, "stem: 3x3"),
     ],
 )

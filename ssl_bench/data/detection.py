@@ -27,7 +27,15 @@ _VALIDATION = ("val", "valid", "validation")
 _TEST = ("test",)
 # name -> (year, title, lists that must be there)
 _BY_NAME = {"voc2007": ("2007", "PASCAL VOC 2007", ("trainval", "test")), "voc2012": ("2012", "PASCAL VOC 2012", ("trainval",))}
-_KNOWN = ("shapes", "voc:PATH", *_BY_NAME)
+
+
+def list_detection_sources() -> list[tuple[str, str]]:
+    """Every source of images with boxes, with one line about it."""
+    return [
+        ("shapes", "the embedded images and the boxes of their objects"),
+        ("voc:PATH", "a folder in PASCAL VOC layout: JPEGImages, Annotations/*.xml, ImageSets/Main/*.txt"),
+        *((name, f"{title}, from torchvision's files or downloaded") for name, (_, title, _) in _BY_NAME.items()),
+    ]
 
 
 def load_detection(
@@ -77,7 +85,8 @@ def load_detection(
         return _voc(_find(source, places), _BY_NAME[source][1], asked, seed, skip_faulty, places)
     if source == "shapes":
         return _shapes(asked, seed, places)
-    raise DataError(f"unknown detection source {source!r}; " + ("write voc:PATH" if kind == "voc" else did_you_mean(source, _KNOWN)))
+    known = [name for name, _ in list_detection_sources()]
+    raise DataError(f"unknown detection source {source!r}; " + ("write voc:PATH" if kind == "voc" else did_you_mean(source, known)))
 
 
 def _voc(folder: Path, title: str, asked: Mapping[str, Any], seed: int, skip_faulty: bool, places: Places) -> DetectionData:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
@@ -28,28 +28,44 @@ _LABEL_COLUMNS = ("label", "labels", "fine_label", "target", "class")
 
 
 def find_files(path: Path) -> dict[str, list[Path]]:
-    """Split ("train", "test", "validation") to its Parquet files in order; empty when ``path`` holds none.
-
-    A single file, or files whose names begin with no split, are the train split. A file whose name only begins like a split
-    ("train_small-00000-of-00001.parquet") belongs to none; see ``unused_files``.
-    """
+    """The splits of a single Parquet file (train) or of a folder's Parquet files, as ``sort_into_splits`` has it."""
     if path.is_file():
         return {"train": [path]} if path.suffix == ".parquet" else {}
-    found: dict[str, list[Path]] = {}
-    others: list[Path] = []
-    for folder in (path, path / "data"):
-        for file in sorted(folder.glob("*.parquet")):
+    folders = [folder for folder in (path, path / "data") if folder.is_dir()]
+    within = [child for folder in folders for child in folder.iterdir() if child.is_dir() and split_named(child.name)]
+    files = [file.relative_to(path) for folder in (*folders, *within) for file in folder.glob("*.parquet")]
+    return {split: [path / file for file in found] for split, found in sort_into_splits(files).items()}
+
+
+def split_named(folder: str) -> str | None:
+    """The split ("train", "test", "validation") that a folder of this name holds; None for any other folder."""
+    return _SPLITS.get(folder.lower())
+
+
+def sort_into_splits(files: Iterable[PurePath]) -> dict[str, list[PurePath]]:
+    """Split ("train", "test", "validation") to its Parquet files in order, from their paths below the set's folder.
+
+    They lie there or in ``data``, or in a folder named like a split in one of the two. Files whose names begin with no split are the
+    train split where no file is of any. A file whose name only begins like a split ("train_small-00000-of-00001.parquet") belongs to none.
+    """
+    known = sorted(set(files))
+    others: list[PurePath] = []
+    for place in (PurePath(), PurePath("data")):
+        found: dict[str, list[PurePath]] = {}
+        unnamed: list[PurePath] = []
+        for file in (file for file in known if file.parent == place):
             match = _FILE.match(file.name)
             split = _SPLITS.get(match["split"].lower()) if match else None
-            (found.setdefault(split, []) if split else others).append(file)
-        for child in sorted(folder.iterdir()) if folder.is_dir() else []:
-            if child.is_dir() and (split := _SPLITS.get(child.name.lower())) and (files := sorted(child.glob("*.parquet"))):
-                found.setdefault(split, []).extend(files)
-        if found or others:
-            break
-    if not found and others and not any(_LIKE_A_SPLIT.match(file.name) for file in others):
+            (found.setdefault(split, []) if split else unnamed).append(file)
+        for file in (file for file in known if file.parent != place and file.parent.parent == place):
+            if split := split_named(file.parent.name):
+                found.setdefault(split, []).append(file)
+        if found:
+            return found
+        others = others or unnamed
+    if others and not any(_LIKE_A_SPLIT.match(file.name) for file in others):
         return {"train": others}
-    return found
+    return {}
 
 
 def unused_files(path: Path, files: Mapping[str, Sequence[Path]]) -> list[Path]:

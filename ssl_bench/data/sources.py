@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ssl_bench.data import folders, torchvision_sets
+from ssl_bench.data import folders, huggingface, torchvision_sets
 from ssl_bench.data.decode import open_image, upright_size
 from ssl_bench.data.hub import ParquetReader, find_files, unused_files
 from ssl_bench.data.readers import Places, RawSplit, Source
@@ -30,6 +30,7 @@ def list_sources() -> list[tuple[str, str]]:
         ("shapes", "10,000 + 4,000 images rendered from a seed, any size from 32 px, nothing to download"),
         ("folder:PATH", "train/ and test/ with class folders, plain class folders, any tree without labels, or files listed in a csv"),
         ("parquet:PATH", "Parquet files as on the Hugging Face hub: image, label, class names in the metadata"),
+        ("hf:OWNER/NAME", "a set of the Hugging Face hub in such files, downloaded; hf:OWNER/NAME@REVISION pins it, hf:OWNER/NAME:CONFIG takes one of many"),
         *((name, f"{title}: {line}") for name, (_, title, line) in torchvision_sets.SETS.items()),
     ]
 
@@ -44,22 +45,26 @@ def open_source(spec: SourceSpec, places: Places) -> Source:
     kind, _, rest = spec.source.partition(":")
     if spec.labels is not None and kind != "folder":
         raise DataError(f"labels: {spec.labels!r} is a csv for folder:PATH, and the source is {spec.source!r}")
-    if spec.group is not None and not (kind == "parquet" or kind == "folder" and spec.labels is not None):
+    if spec.group is not None and not (kind in ("parquet", "hf") or kind == "folder" and spec.labels is not None):
         raise DataError(
-            f"group: {spec.group!r} names a column of a csv (folder:PATH with labels:) or of parquet:PATH; {spec.source!r} has "
-            "none"
+            f"group: {spec.group!r} names a column of a csv (folder:PATH with labels:), of parquet:PATH or of hf:OWNER/NAME; "
+            f"{spec.source!r} has none"
         )
     if kind == "folder" and rest:
         source = _folder(rest, spec, places)
     elif kind == "parquet" and rest:
         source = _parquet(resolve(rest, places, "parquet"), spec.group, Path(rest).name)
+    elif kind == "hf" and rest:
+        found = huggingface.fetch(rest, places)
+        source = _read_parquet(found.name, found.files, spec.group, found.name, found.notes)
     elif kind == "shapes" and not rest:
         return open_shapes(places)
     elif kind in torchvision_sets.SETS:
         source = _named(kind, rest, places)
     else:
-        known = ["shapes", "folder:PATH", "parquet:PATH", *torchvision_sets.SETS]
-        hint = f"write {kind}:PATH" if kind in ("folder", "parquet") else did_you_mean(kind, known)
+        known = ["shapes", "folder:PATH", "parquet:PATH", huggingface.SYNTAX, *torchvision_sets.SETS]
+        written = {"folder": "folder:PATH", "parquet": "parquet:PATH", "hf": huggingface.SYNTAX}
+        hint = f"write {written[kind]}" if kind in written else did_you_mean(kind, known)
         raise DataError(f"unknown source {spec.source!r}; {hint}")
     return source if places.size is not None else _probed(source)
 
@@ -110,12 +115,17 @@ def _parquet(path: Path, group: str | None, title: str) -> Source:
             f"{path} has no train split; its Parquet files: "
             f"{', '.join(sorted(file.name for found in files.values() for file in found)[:_SHOWN])}"
         )
+    notes = (f"{path}: {len(unused):,} Parquet files of no known split are not used: {', '.join(unused[:_SHOWN])}",) if unused else ()
+    return _read_parquet(str(path), files, group, title, notes)
+
+
+def _read_parquet(where: str, files: Mapping[str, Sequence[Path]], group: str | None, title: str, notes: tuple[str, ...]) -> Source:
     readers = {split: ParquetReader(found) for split, found in files.items()}
     for reader in readers.values():
         reader.image_column  # noqa: B018  (raises where there is none)
     empty = [split for split, reader in readers.items() if not len(reader)]
     if empty:
-        raise DataError(f"{path}: the {empty[0]} split has no rows")
+        raise DataError(f"{where}: the {empty[0]} split has no rows")
     labelled = {split: reader.labels() for split, reader in readers.items()}
     if all(reader.text_labels for split, reader in readers.items() if labelled[split] is not None):
         labelled = _numbered_together(labelled)
@@ -124,7 +134,7 @@ def _parquet(path: Path, group: str | None, title: str) -> Source:
     for split, own in names.items():
         if own != classes and not (set(own) <= set(classes) and names["train"][: len(own)] == own):
             raise DataError(
-                f"{path}: the class lists of train ({len(classes)}) and {split} ({len(own)}) differ, e.g. "
+                f"{where}: the class lists of train ({len(classes)}) and {split} ({len(own)}) differ, e.g. "
                 f"{_difference(classes, own)}"
             )
     groups: dict[str, np.ndarray | None] = dict.fromkeys(readers)
@@ -136,7 +146,6 @@ def _parquet(path: Path, group: str | None, title: str) -> Source:
     for split, reader in readers.items():
         found = labelled[split]
         splits[split] = RawSplit(reader, None if found is None else found[0], groups[split])
-    notes = (f"{path}: {len(unused):,} Parquet files of no known split are not used: {', '.join(unused[:_SHOWN])}",) if unused else ()
     return Source(title, classes, splits, notes=notes)
 
 

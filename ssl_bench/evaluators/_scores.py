@@ -96,7 +96,7 @@ def compact(predicted: Tensor | np.ndarray, num_classes: int) -> np.ndarray:
 def go_on(subject: Subject, what: str) -> None:
     """Raise Interrupted when the run was asked to stop."""
     if subject.stop():
-        raise Interrupted(f"{what}: stopped before it was done; nothing of it is kept")
+        raise Interrupted(f"{what}: stopped before it was done")
 
 
 def measured(values: dict[str, float], split: str, n: int, **place: Any) -> list[Measurement]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
@@ -65,6 +66,7 @@ class Subject:
     ``test`` is None until the matrix is final: an evaluator returns validation numbers always and touches test only then.
     ``trainable`` is False for representations that cannot be fine-tuned (pixels, PCA). ``is_random`` marks the untrained
     backbone, whose fine-tuning gets a second, longer run. ``fresh_backbone()`` returns a new copy of the pretrained backbone to train on.
+    ``parts`` is a folder for what an interrupted evaluation can go on from, removed once its record is written; None: nothing is kept.
     """
 
     backbone: nn.Module
@@ -81,6 +83,8 @@ class Subject:
     diagnose: Callable[[Tensor], Mapping[str, float]] = lambda images: {}
     progress: Callable[[str], None] = lambda text: None
     stop: Callable[[], bool] = lambda: False
+    parts: Path | None = None
+    checkpoint_seconds: float = 120.0
 
     @property
     def num_classes(self) -> int:
@@ -138,9 +142,9 @@ class Evaluator:
         return options
 
     @classmethod
-    def training_images(cls, options: Any, num_train: int) -> int:
-        """How many images it trains a network on, counted with repetition, for the estimate of a plan; 0 for frozen features."""
-        return 0
+    def training_passes(cls, options: Any, train: Any, image_size: int) -> float:
+        """How many images of ``image_size`` pixels its training is worth, counted with repetition, for the estimate of a plan; 0: frozen features."""
+        return 0.0
 
     @classmethod
     def check(cls, options: Any, train: ImageSet, validation: ImageSet) -> None:

@@ -23,16 +23,18 @@ from ssl_bench.data.detection_sets import DetectionSet
 from ssl_bench.errors import DataError, TrainingError
 from ssl_bench.evaluators._detector import DetectionBatch, Detector, DetectorOptions, as_float
 from ssl_bench.evaluators._scores import Rates, go_on
+from ssl_bench.evaluators._training import train_on
 from ssl_bench.evaluators.base import Evaluation, Evaluator, EvaluatorOptions, Judged, Measurement, Subject
 from ssl_bench.evaluators.detection_metrics import Found, Metrics, Truth, bootstrap_map, evaluate_detections
 from ssl_bench.evaluators.features import frozen
-from ssl_bench.fit import Progress, fit
+from ssl_bench.fit import seed_everything
 from ssl_bench.spec import Recipe
 from ssl_bench.tasks.base import Setup
 
 METRICS = {"map_voc07": "voc07", "map": "area", "ap": "coco", "ap50": "coco50", "ap75": "coco75"}  # as reported: as computed
 STATISTICS_IMAGES = 64  # over which BatchNorm statistics are averaged
 DRAWS = 1_000  # of test images, for intervals
+WITH_HEADS = 1.5  # what a step costs, in steps of the backbone alone on such images
 SHOWN = 6  # test images kept with their detections, for a figure
 
 
@@ -87,8 +89,9 @@ class Detection(Evaluator):
         return options.model_copy(update={"images": 2 * options.batch_size, "learning_rates": options.learning_rates[:1]})
 
     @classmethod
-    def training_images(cls, options: Any, num_train: int) -> int:
-        return int(options.images) * len(options.learning_rates)
+    def training_passes(cls, options: Any, train: Any, image_size: int) -> float:
+        pixels = float(np.mean(train.heights * train.widths))
+        return WITH_HEADS * options.images * len(options.learning_rates) * pixels / image_size**2
 
     def evaluate(self, subject: Subject) -> Evaluation:
         options: DetectionOptions = self.options
@@ -131,7 +134,6 @@ class Detection(Evaluator):
         return max(1, math.ceil(self.options.images / self.options.batch_size))
 
     def _train(self, subject: Subject, rate: float, what: str) -> Detector:
-        go_on(subject, what)
         options: DetectionOptions = self.options
         train: Any = subject.train
         backbone: Any = subject.fresh_backbone().to(subject.device)
@@ -145,17 +147,10 @@ class Detection(Evaluator):
             freeze=options.freeze, scales=options.scales,
         )
         sample = Setup(backbone.image_size, self._steps, options.batch_size, len(train), len(train.classes), lambda n: _sample(train, n))
+        seed_everything(subject.seed, 0xDE)  # the heads are the same whatever was trained before, also when that was resumed
         detector = Detector(backbone, shape, sample)
-
-        def on_progress(now: Progress) -> None:
-            if now.step % 10 == 0 or now.step == now.steps:
-                subject.progress(f"{what}: step {now.step:,} of {now.steps:,}, loss {now.metrics.get('loss', math.nan):.3f}")
-
-        batches: Any = DetectionBatches(train, options.batch_size, subject.seed, subject.device)
-        fit(
-            detector, batches, recipe, self._steps, seed=subject.seed, device=subject.device, precision=subject.precision,
-            on_progress=on_progress, stop=subject.stop, cost=False,
-        )
+        batches = DetectionBatches(train, options.batch_size, subject.seed, subject.device)
+        train_on(subject, detector, batches, recipe, self._steps, seed=subject.seed, part=f"rate-{rate:g}", what=what)
         return detector
 
     def _measured(self, split: str, found: list[Found], metrics: Metrics, images: DetectionSet, draws: int, seed: int) -> list[Measurement]:

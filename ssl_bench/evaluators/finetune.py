@@ -25,13 +25,12 @@ from ssl_bench.evaluators._scores import (
     check_labels,
     compact,
     draws_of,
-    go_on,
     label_tensor,
     measured,
 )
+from ssl_bench.evaluators._training import train_on
 from ssl_bench.evaluators.base import Evaluation, Evaluator, EvaluatorOptions, Measurement, Subject
 from ssl_bench.evaluators.features import frozen
-from ssl_bench.fit import Progress, fit
 from ssl_bench.spec import Recipe
 from ssl_bench.tasks.base import PretextTask, Setup, TaskOptions
 from ssl_bench.transforms.geometry import random_crop, random_flip
@@ -79,13 +78,13 @@ class Finetune(Evaluator):
         return options.model_copy(update={"labels": (1.0,), "draws": 1, "steps": 2, "learning_rates": options.learning_rates[:1]})
 
     @classmethod
-    def training_images(cls, options: Any, num_train: int) -> int:
+    def training_passes(cls, options: Any, train: Any, image_size: int) -> float:
         total = 0
         for fraction, _ in draws_of(options.labels, options.draws):
-            steps = options.steps or _auto_steps(fraction, round(fraction * num_train), options.batch_size)
+            steps = options.steps or _auto_steps(fraction, round(fraction * len(train)), options.batch_size)
             trials = len(options.learning_rates) if len(options.learning_rates) > 1 else 0
             total += (steps + trials * max(1, steps // SHORTENED)) * options.batch_size
-        return total
+        return float(total)
 
     def evaluate(self, subject: Subject) -> Evaluation:
         work = _Work(subject, self.options)
@@ -151,7 +150,7 @@ class _Work:
         variants = [("", steps, 0.0)] + ([("longer", LONGER * steps, LONGER_DECAY)] if subject.is_random else [])
         for row, length, decay in variants:
             seed = _seed(subject.seed, fraction, number, 0)
-            classifier = self._train(train, rate, length, decay, seed, f"{what}, {row}" if row else what)
+            classifier = self._train(train, rate, length, decay, seed, f"{fraction:g}-{number}-{row or 'run'}", f"{what}, {row}" if row else what)
             place = {"labels": fraction, "draw": number, "row": row}
             for split, images in (("validation", subject.validation), ("test", subject.test)):
                 if images is None:
@@ -186,7 +185,8 @@ class _Work:
         for at, rate in enumerate(rates):
             seed = _seed(self.subject.seed, fraction, number, 1)
             try:
-                classifier = self._train(train, rate, steps, 0.0, seed, f"{what}, rate {at + 1} of {len(rates)}")
+                part = f"{fraction:g}-{number}-rate-{rate:g}"
+                classifier = self._train(train, rate, steps, 0.0, seed, part, f"{what}, rate {at + 1} of {len(rates)}")
             except TrainingError as error:  # a rate at which the loss leaves the finite numbers is a rate not to choose
                 failure, tried[f"{rate:g}"] = error, 0.0
                 continue
@@ -198,9 +198,8 @@ class _Work:
             raise failure
         return best, chosen_on, tried
 
-    def _train(self, train: ImageSet, rate: float, steps: int, decay: float, seed: int, what: str) -> _Classifier:
+    def _train(self, train: ImageSet, rate: float, steps: int, decay: float, seed: int, part: str, what: str) -> _Classifier:
         subject, size = self.subject, train.size
-        go_on(subject, what)
         recipe = Recipe(
             optimizer="sgd", momentum=0.9, nesterov=True, learning_rate=rate, weight_decay=decay, batch_size=self.options.batch_size,
             warmup=self.options.warmup, schedule="cosine",
@@ -208,15 +207,7 @@ class _Work:
         setup = Setup(size, steps, self.options.batch_size, len(train), subject.num_classes, _Sample(train))
         classifier = _Classifier(subject.fresh_backbone().requires_grad_(True), _CropOptions(pad=size // 8), setup)
         batches = Batches(train, self.options.batch_size, seed, subject.device, labels=True, endless=True)
-
-        def on_progress(now: Progress) -> None:
-            if now.step % 20 == 0 or now.step == now.steps:
-                subject.progress(f"{what}: step {now.step:,} of {now.steps:,}")
-
-        fit(
-            classifier, batches, recipe, steps, seed=seed, device=subject.device, precision=subject.precision, on_progress=on_progress,
-            stop=subject.stop, cost=False,
-        )
+        train_on(subject, classifier, batches, recipe, steps, seed=seed, part=part, what=what)
         return classifier
 
     def _scores(self, classifier: _Classifier, images: ImageSet) -> Tensor:

@@ -26,6 +26,8 @@ def __getattr__(name: str) -> Any:
 def write_report(folder: str | Path) -> list[Path]:
     """Write table.md, .csv, .tex, .html, comparisons.csv and figures/ into a results folder, from its records alone.
 
+    labels_saved.csv and agreement.csv (with published orders) are written where there is something to say, and else removed.
+
     Returns
     -------
     The files written.
@@ -37,7 +39,7 @@ def write_report(folder: str | Path) -> list[Path]:
     """
     from ssl_bench.records import write_bytes
     from ssl_bench.report.figures import draw_figures
-    from ssl_bench.report.formats import comparisons_csv
+    from ssl_bench.report.formats import agreement_csv, comparisons_csv, labels_saved_csv
     from ssl_bench.report.frame import load
 
     root = Path(folder)
@@ -47,8 +49,11 @@ def write_report(folder: str | Path) -> list[Path]:
     pictures = [str(path.relative_to(root)) for path in figures if path.suffix == ".png"]
     texts = {
         "table.md": table.markdown(), "table.csv": wide.csv(), "table.tex": table.latex(), "table.html": table.html(pictures),
-        "comparisons.csv": comparisons_csv(table),
+        "comparisons.csv": comparisons_csv(table), "labels_saved.csv": labels_saved_csv(table), "agreement.csv": agreement_csv(table),
     }
     for name, text in texts.items():
-        write_bytes(root / name, text.encode())
-    return [root / name for name in texts] + figures
+        if text:
+            write_bytes(root / name, text.encode())
+        else:
+            (root / name).unlink(missing_ok=True)  # of an earlier report, and no longer true
+    return [root / name for name, text in texts.items() if text] + figures

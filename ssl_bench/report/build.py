@@ -11,15 +11,16 @@ import pandas as pd
 
 from ssl_bench.errors import RecordError
 from ssl_bench.records import MeasurementRecord, RunRow
+from ssl_bench.report.agreement import agreements
 from ssl_bench.report.columns import base_name, columns_of, is_stage
+from ssl_bench.report.few_labels import saved_section
 from ssl_bench.report.frame import Found, Results
 from ssl_bench.report.legend import legend_of, title_of, warnings_of
-from ssl_bench.report.published import agreement, load_published
-from ssl_bench.report.statistics import Comparison, compare_crossed, compare_seeds, holm, t_interval, wilson_interval
+from ssl_bench.report.published import load_published, published_blocks
+from ssl_bench.report.statistics import FEWEST_SEEDS, Comparison, compare_crossed, compare_seeds, holm, t_interval, wilson_interval
 from ssl_bench.report.table import Column, Entry, Line, PairwiseResult, Section, Table
 
 SIGNIFICANT = 0.05
-FEWEST_SEEDS = 3  # for an interval over seeds, a best row and comparisons
 TRUTH = "target"  # name of the array of true labels among the predictions
 
 
@@ -36,20 +37,14 @@ def build(results: Results, wide: bool) -> Table:
                 section.comparisons += _compare(results, data, column, lines)
                 _mark_below(column, lines)
         _sort(section)
+        section.saved = saved_section(results, section)
         sections.append(section)
-    published = load_published()
+    published = published_blocks(load_published(), {c.labels for section in sections for c in section.columns if c.labels is not None})
+    for block in published:
+        block.agreement = agreements(block, results.run.rows, sections)
     return Table(
-        results.run.name, title_of(results), not results.run.final, sections, legend_of(results, sections), warnings_of(results),
-        published, agreement(_headline(sections), published),
+        results.run.name, title_of(results), not results.run.final, sections, legend_of(results, sections), warnings_of(results), published
     )
-
-
-def _headline(sections: list[Section]) -> dict[str, float]:
-    """Task to its value in the first column of the first labelled set."""
-    if not sections:
-        return {}
-    found = {line.task: line.cells[sections[0].columns[0].key].value for line in sections[0].lines if not line.variant}
-    return {task: value for task, value in found.items() if not math.isnan(value)}
 
 
 def _lines(results: Results, data: str, columns: list[Column]) -> list[Line]:
@@ -78,6 +73,7 @@ def _entry(results: Results, row: RunRow, data: str, own: pd.DataFrame, column: 
     if not column.evaluator:
         return _cost(results, row, column)
     entry = _measured(own, column)
+    entry.saw_labels = entry.status == "value" and row.uses_labels and column.labels is not None and column.labels < 1
     if entry.status == "none":
         absent = [m for m in results.missing if m.row == row.row and m.what == column.evaluator and m.data == (column.data or data)]
         if absent:
@@ -181,8 +177,9 @@ def _mark_below(column: Column, lines: list[Line]) -> None:
     random = [line.cells[column.key].value for line in lines if line.task == "random" and line.block == "baseline"]
     random = [value for value in random if not math.isnan(value)]
     for line in lines:
-        if random and line.block != "baseline" and line.cells[column.key].value < max(random):
-            line.cells[column.key].below = True
+        cell = line.cells[column.key]
+        if random and line.block != "baseline" and not cell.saw_labels and cell.value < max(random):
+            cell.below = True
 
 
 def _compare(results: Results, data: str, column: Column, lines: list[Line]) -> list[PairwiseResult]:

@@ -1,4 +1,4 @@
-"""Figures from the records: accuracy by stage, training curves, accuracy against cost."""
+"""Figures from the records: accuracy by stage, training curves, accuracy against cost; what every figure shares."""
 
 from __future__ import annotations
 
@@ -30,12 +30,16 @@ LONGEST_NAME = 32
 
 
 def draw_figures(results: Results, folder: str | Path) -> list[Path]:
-    """Draw every figure that the records allow, as PNG and SVG.
+    """Draw every figure that the records allow, as PNG and SVG; photographs as PNG only.
 
     Returns
     -------
-    The files written: ``stages``, ``cost`` (with the labelled set's name where there are several) and ``curves``.
+    The files written: ``stages``, ``cost``, ``labels`` (with the labelled set's name where there are several), ``curves``, and
+    ``detections-ROW`` where objects were detected.
     """
+    from ssl_bench.report.detections import detection_figures
+    from ssl_bench.report.label_figure import labels_figure
+
     home, written = Path(folder), []
     names = [str(entry["name"]) for entry in results.data_sets()]
     with _style():
@@ -43,12 +47,14 @@ def draw_figures(results: Results, folder: str | Path) -> list[Path]:
         for name in names:
             suffix = f"-{safe_name(name)}" if len(names) > 1 else ""
             drawn += [(f"stages{suffix}", stages_figure(results, name)), (f"cost{suffix}", cost_figure(results, name))]
+            drawn.append((f"labels{suffix}", labels_figure(results, name)))
         drawn.append(("curves", curves_figure(results)))
-        for stem, figure in drawn:
+        photographs = list(detection_figures(results))
+        for stem, figure in (*drawn, *photographs):
             if figure is not None:
                 figure.draw_without_rendering()
                 figure.set_layout_engine("none")  # the layout, most of the time, is found once for both formats
-                for kind in ("png", "svg"):
+                for kind in ("png",) if (stem, figure) in photographs else ("png", "svg"):
                     write_bytes(home / f"{stem}.{kind}", _bytes(figure, kind))
                     written.append(home / f"{stem}.{kind}")
     return written
@@ -77,7 +83,8 @@ def _bytes(figure: Figure, kind: str) -> bytes:
     return buffer.getvalue()
 
 
-def _new(width: float, height: float) -> Figure:
+def new_figure(width: float, height: float) -> Figure:
+    """A figure of ``width`` by ``height`` inches that needs no display."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -86,13 +93,22 @@ def _new(width: float, height: float) -> Figure:
     return figure
 
 
-def _short(name: str) -> str:
+def short(name: str) -> str:
+    """A name as a figure can show it: on one line, and not too long."""
     name = plain(name)
     return name if len(name) <= LONGEST_NAME else name[: LONGEST_NAME - 1] + "…"
 
 
-def _labels(results: Results) -> dict[str, str]:
-    return {row.row: _short(row.row) + (" †" if row.uses_labels and row.block != "labels" else "") for row in results.run.rows}
+def row_names(results: Results, share: float = 1.0) -> dict[str, str]:
+    """Row to its name in a figure about a share of the labels; marked where its pretraining was given labels and that is not plain."""
+    marked = {row.row for row in results.run.rows if row.uses_labels and (row.block != "labels" or share < 1)}
+    return {row.row: short(row.row) + (" †" if row.row in marked else "") for row in results.run.rows}
+
+
+def looks(results: Results) -> dict[str, tuple[str, str]]:
+    """Colour and marker of every row, the same in every figure; baselines come last, as they are seldom drawn so."""
+    rows = [row.row for row in sorted(results.run.rows, key=lambda row: row.block == "baseline")]
+    return {row: (COLOURS[at % len(COLOURS)], MARKERS[(at + at // len(COLOURS)) % len(MARKERS)]) for at, row in enumerate(rows)}
 
 
 def _linear(results: Results, data: str) -> pd.DataFrame:
@@ -108,7 +124,8 @@ def _share(own: pd.DataFrame) -> str:
     return f", {100 * share:g} % of the labels" if share != 1 else ""
 
 
-def _split(results: Results) -> str:
+def split_word(results: Results) -> str:
+    """What the numbers of a figure were measured on."""
     return "test" if results.run.final else "VALIDATION"
 
 
@@ -128,8 +145,8 @@ def stages_figure(results: Results, data: str) -> Figure | None:
     order = {row.row: ("pretext", "elsewhere", "baseline", "labels").index(row.block) for row in results.run.rows}
     rows = sorted(mean.index, key=lambda row: (order[row], -float(mean.loc[row].max()), row))
     grid = 100 * mean.loc[rows, stages].to_numpy(dtype=float)
-    names = _labels(results)
-    figure = _new(2.9 + 0.75 * len(stages), 1.1 + 0.33 * len(rows))
+    names = row_names(results, float(own["labels"].max()))
+    figure = new_figure(2.9 + 0.75 * len(stages), 1.1 + 0.33 * len(rows))
     ax = figure.subplots()
     image = ax.imshow(grid, cmap="cividis", aspect="auto")
     ax.set_xticks(range(len(stages)), stages)
@@ -152,7 +169,7 @@ def stages_figure(results: Results, data: str) -> Figure | None:
         if order[rows[y]] != order[rows[y - 1]]:
             ax.axhline(y - 0.5, color="white", linewidth=4)
     figure.colorbar(image, ax=ax, pad=0.02).outline.set_visible(False)  # type: ignore[operator]
-    ax.set_title(f"Linear probe by stage: {_short(data)}{_share(own)}, top-1 in %, {_split(results)}")
+    ax.set_title(f"Linear probe by stage: {short(data)}{_share(own)}, top-1 in %, {split_word(results)}")
     ax.set_xlabel("stage of the network; framed: chosen on validation")
     return figure
 
@@ -164,8 +181,8 @@ def curves_figure(results: Results) -> Figure | None:
         return None
     columns = min(4, len(rows))
     bands = math.ceil(len(rows) / columns)
-    names = _labels(results)
-    figure = _new(3.0 * columns, 3.5 * bands)
+    names = row_names(results)
+    figure = new_figure(3.0 * columns, 3.5 * bands)
     axes: Any = figure.subplots(2 * bands, columns, squeeze=False)
     percent = [
         value for p in results.pretrainings.values() for key in ("accuracy", "knn") if key in p.curves for value in p.curves[key].value
@@ -234,20 +251,20 @@ def cost_figure(results: Results, data: str) -> Figure | None:
     if (trained["flops"] > 0).any():
         panels.append(("flops", "pretraining TFLOP, heads and decoders included", lambda frame: frame["flops"] / 1e12))
     if len(devices) == 1 and (trained["seconds"] > 0).any():
-        panels.append(("seconds", f"pretraining minutes on {_short(next(iter(devices)))}", lambda frame: frame["seconds"] / 60))
+        panels.append(("seconds", f"pretraining minutes on {short(next(iter(devices)))}", lambda frame: frame["seconds"] / 60))
     if not panels:
         return None
-    names = _labels(results)
+    names, look = row_names(results, float(own["labels"].max())), looks(results)
     order = [row.row for row in results.run.rows if row.row in trained.index]
-    figure = _new(4.6 * len(panels) + 1.6, 4.2)
+    figure = new_figure(4.6 * len(panels) + 1.6, 4.2)
     axes: Any = figure.subplots(1, len(panels), squeeze=False, sharey=True)
     for ax, (_, title, of) in zip(axes[0], panels, strict=True):
-        for at, row in enumerate(order):
+        for row in order:
             point = trained.loc[row]
             x = float(of(trained.loc[[row]]).iloc[0])
             if not x > 0:
                 continue
-            colour, marker = COLOURS[at % len(COLOURS)], MARKERS[(at + at // len(COLOURS)) % len(MARKERS)]
+            colour, marker = look[row]
             ax.vlines(x, point["min"], point["max"], color=colour, linewidth=1.4, zorder=2)
             ax.plot(x, point["mean"], marker, color=colour, markersize=8, markeredgecolor="white", label=names[row])
         for at, row in enumerate(points.index[points["steps"].fillna(0) == 0]):
@@ -259,9 +276,9 @@ def cost_figure(results: Results, data: str) -> Figure | None:
         ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}" if value >= 1 else f"{value:.2g}"))
         ax.xaxis.set_minor_formatter(NullFormatter())
         ax.set_xlabel(title)
-    axes[0][0].set_ylabel(f"linear probe, best stage{_share(own)}: top-1 in %, {_split(results)}")
+    axes[0][0].set_ylabel(f"linear probe, best stage{_share(own)}: top-1 in %, {split_word(results)}")
     bars = " (bars: lowest and highest seed)" if len(results.run.seeds) > 1 else ""
-    axes[0][0].set_title(f"{_short(data)}: accuracy against cost{bars}")
+    axes[0][0].set_title(f"{short(data)}: accuracy against cost{bars}")
     handles, labels = axes[0][0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside right upper")
     return figure

@@ -9,14 +9,15 @@ from collections.abc import Callable
 from itertools import groupby
 
 from ssl_bench.report import escape
+from ssl_bench.report.few_labels import SavedEntry
 from ssl_bench.report.table import Column, Line, Section, Table
-from ssl_bench.report.terminal import published_blocks
+from ssl_bench.report.terminal import NOT_COMPARABLE
 
 CSV_COLUMNS = [
     "data", "block", "row", "variant", "task", "uses_labels", "column", "evaluator", "metric", "stage", "labels", "split", "unit",
     "status", "value", "low", "high", "interval", "n", "images", "draws", "marks",
 ]
-NOT_COMPARABLE = "not ours, and not comparable with the table above"
+SIGNS = ("±", "=", "▾", "†", "×")  # explained without a colon
 
 
 def _header(column: Column) -> str:
@@ -24,7 +25,7 @@ def _header(column: Column) -> str:
 
 
 def _note(table: Table) -> list[str]:
-    return [f"{sign}: {text}" if sign not in ("±", "=", "▾", "†") else f"{sign} {text}" for sign, text in table.legend]
+    return [f"{sign}: {text}" if sign not in SIGNS else f"{sign} {text}" for sign, text in table.legend]
 
 
 def _is_best(line: Line, column: Column) -> bool:
@@ -39,24 +40,30 @@ def markdown(table: Table) -> str:
     for section in table.sections:
         if len(table.sections) > 1:
             out += [f"## Judged on {e(section.data)}", ""]
-        out += ["| | " + " | ".join(e(_header(column)) for column in section.columns) + " |", "|---|" + "---:|" * len(section.columns)]
-        for heading, lines in section.blocks():
-            if heading:
-                out.append(f"| *{heading}* |" + " |" * len(section.columns))
-            for line in lines:
-                cells = [e(line.cells[c.key].text(c)) for c in section.columns]
-                cells = [f"**{text}**" if _is_best(line, c) else text for text, c in zip(cells, section.columns, strict=True)]
-                out.append(f"| {e(line.name)} | " + " | ".join(cells) + " |")
-        out += ["", *[f"- {e(line.name)}: {e(failure)}" for line in section.lines for failure in line.failures], ""]
+        out += [*_markdown_grid(section), "", *[f"- {e(line.name)}: {e(failure)}" for line in section.lines for failure in line.failures], ""]
+        out += [*_markdown_grid(section.saved), ""] if section.saved else []
     out += [f"- {e(note)}" for note in _note(table)]
-    for (setting, source), rows, metrics in published_blocks(table.published):
-        out += ["", "## Published numbers", "", f"*{e(setting)} ({e(source)}), in %; {NOT_COMPARABLE}.*", ""]
-        out += ["| | " + " | ".join(f"*{e(metric)}*" for metric in metrics) + " |", "|---|" + "---:|" * len(metrics)]
-        for row, values in rows.items():
-            cells = [f"*{values[m].value:.2f}*" if m in values else "-" for m in metrics]
-            out.append(f"| *{e(row)}* | " + " | ".join(cells) + " |")
-    out += ["", *[f"{e(sentence)}." for sentence in table.agreement]] if table.agreement else []
+    out += ["", "## Published numbers"] if table.published else []
+    for block in table.published:
+        out += ["", f"*{e(block.setting)} ({e('; '.join(block.sources))}), in %; {NOT_COMPARABLE}.*", ""]
+        out += ["| | " + " | ".join(f"*{e(metric)}*" for metric in block.metrics) + " |", "|---|" + "---:|" * len(block.metrics)]
+        for row in block.rows:
+            out.append(f"| *{e(row)}* | " + " | ".join(f"*{e(cell)}*" if cell != "-" else "-" for cell in block.cells(row)) + " |")
+        out += ["", *[f"- {e(str(agreement))}" for agreement in block.agreement]] if block.agreement else []
     return "\n".join(out) + "\n"
+
+
+def _markdown_grid(section: Section) -> list[str]:
+    e = escape.markdown
+    out = [f"| {e(section.title)} | " + " | ".join(e(_header(column)) for column in section.columns) + " |", "|---|" + "---:|" * len(section.columns)]
+    for heading, lines in section.blocks():
+        if heading:
+            out.append(f"| *{heading}* |" + " |" * len(section.columns))
+        for line in lines:
+            cells = [e(line.cells[c.key].text(c)) for c in section.columns]
+            cells = [f"**{text}**" if _is_best(line, c) else text for text, c in zip(cells, section.columns, strict=True)]
+            out.append(f"| {e(line.name)} | " + " | ".join(cells) + " |")
+    return out
 
 
 def _plain_number(value: float) -> str:
@@ -72,7 +79,8 @@ def csv(table: Table) -> str:
         for line in section.lines:
             for column in section.columns:
                 cell = line.cells[column.key]
-                marks = [name for name, on in (("best", cell.best), ("equal", cell.equal), ("below_random", cell.below)) if on]
+                marked = {"best": cell.best, "equal": cell.equal, "below_random": cell.below, "saw_labels": cell.saw_labels}
+                marks = [name for name, on in marked.items() if on]
                 writer.writerow([
                     column.data or section.data, line.block, line.row, line.variant, line.task, int(line.uses_labels), column.key, column.evaluator,
                     column.metric, cell.stage or column.stage, "" if column.labels is None else column.labels,
@@ -95,6 +103,38 @@ def comparisons_csv(table: Table) -> str:
     return buffer.getvalue()
 
 
+def labels_saved_csv(table: Table) -> str:
+    """One line a row and share of the labels; "" where nothing could be compared. Labels are counts, bounds ">" and "<=" as in ``Needed``."""
+    buffer = io.StringIO()
+    writer = _csv.writer(buffer, lineterminator="\n")
+    writer.writerow(["data", "evaluator", "row", "share", "labels", "random_needs", "bound", "factor", "low", "low_bound", "high", "high_bound", "seeds"])
+    empty = True
+    for section in table.sections:
+        for line, column in [(line, column) for line in section.saved.lines for column in section.saved.columns] if section.saved else []:
+            cell = line.cells[column.key]
+            if isinstance(cell, SavedEntry) and (saving := cell.saving) is not None:
+                ends = [(_plain_number(saving.factor(needed)), needed.bound) for needed in saving.range or ()] or [("", ""), ("", "")]
+                numbers = [_plain_number(saving.labels), _plain_number(saving.mean.labels), saving.mean.bound, _plain_number(saving.factor(saving.mean))]
+                writer.writerow([section.data, saving.evaluator, line.row, saving.share, *numbers, *ends[0], *ends[1], len(saving.seeds)])
+                empty = False
+    return "" if empty else buffer.getvalue()
+
+
+def agreement_csv(table: Table) -> str:
+    """Every comparison with a published order, without and with the row of labels; "" where there is none."""
+    buffer = io.StringIO()
+    writer = _csv.writer(buffer, lineterminator="\n")
+    writer.writerow(["setting", "published", "data", "column", "labels_row", "n", "tau", "p", "low", "high", "seeds", "rows"])
+    found = [agreement for block in table.published for agreement in block.agreement]
+    for agreement in found:
+        rows = "; ".join(f"{theirs}={ours}" for theirs, ours in agreement.rows)
+        for labels_row, one in enumerate((agreement.alone, agreement.with_labels)):
+            if one is not None:
+                numbers = [_plain_number(value) for value in (one.tau, one.p, one.low, one.high)]
+                writer.writerow([agreement.setting, agreement.metric, agreement.data, agreement.column, labels_row, one.n, *numbers, one.seeds, rows])
+    return buffer.getvalue() if found else ""
+
+
 def latex(table: Table) -> str:
     """A table for ``\\usepackage{booktabs,textcomp,amssymb}`` with T1 fonts."""
     e = escape.latex
@@ -102,33 +142,35 @@ def latex(table: Table) -> str:
     for section in table.sections:
         judged = [f"judged on {section.data}"] if len(table.sections) > 1 else []
         caption = ". ".join(e(part) for part in [*(["VALIDATION"] if table.validation else []), *table.title, *judged])
-        width = len(section.columns)
-        out += [r"\begin{table}", r"\centering\footnotesize", rf"\caption{{{caption}.}}"]
-        out += [rf"\begin{{tabular}}{{l{'r' * width}}}", r"\toprule"]
-        out += _latex_head(section)
-        for heading, lines in section.blocks():
-            out += [r"\midrule", *([rf"\multicolumn{{{width + 1}}}{{l}}{{\textit{{{heading}}}}} \\"] if heading else [])]
-            for line in lines:
-                cells = [e(line.cells[c.key].text(c)) for c in section.columns]
-                cells = [rf"\textbf{{{text}}}" if _is_best(line, c) else text for text, c in zip(cells, section.columns, strict=True)]
-                out.append(" & ".join([e(line.name), *cells]) + r" \\")
-        out += [r"\bottomrule", r"\end{tabular}"]
+        out += [r"\begin{table}", r"\centering\footnotesize", rf"\caption{{{caption}.}}", *_latex_grid(section)]
+        out += [r"\par\medskip", *_latex_grid(section.saved)] if section.saved else []
         notes = [f"{line.name}: {failure}" for line in section.lines for failure in line.failures] + table.warnings + _note(table)
         out += [rf"\par\raggedright\scriptsize {e(note)}" for note in notes]
         out += [r"\end{table}", ""]
-    for (setting, source), rows, metrics in published_blocks(table.published):
-        caption = f"Published numbers, {NOT_COMPARABLE}: {e(setting)} ({e(source)}), in \\%."
+    for block in table.published:
+        caption = f"Published numbers, {NOT_COMPARABLE}: {e(block.setting)} ({e('; '.join(block.sources))}), in \\%."
         out += [r"\begin{table}", r"\centering\footnotesize\itshape", rf"\caption{{{caption}}}"]
-        out += [rf"\begin{{tabular}}{{l{'r' * len(metrics)}}}", r"\toprule", " & ".join(["", *map(e, metrics)]) + r" \\", r"\midrule"]
-        for row, values in rows.items():
-            out.append(" & ".join([e(row), *[f"{values[m].value:.2f}" if m in values else "-" for m in metrics]]) + r" \\")
-        out += [r"\bottomrule", r"\end{tabular}", *[rf"\par {e(sentence)}." for sentence in table.agreement], r"\end{table}"]
+        out += [rf"\begin{{tabular}}{{l{'r' * len(block.metrics)}}}", r"\toprule", " & ".join(["", *map(e, block.metrics)]) + r" \\", r"\midrule"]
+        out += [" & ".join(map(e, [row, *block.cells(row)])) + r" \\" for row in block.rows]
+        out += [r"\bottomrule", r"\end{tabular}", *[rf"\par {e(str(agreement))}." for agreement in block.agreement], r"\end{table}", ""]
     return "\n".join(out) + "\n"
+
+
+def _latex_grid(section: Section) -> list[str]:
+    e, width = escape.latex, len(section.columns)
+    out = [rf"\begin{{tabular}}{{l{'r' * width}}}", r"\toprule", *_latex_head(section)]
+    for heading, lines in section.blocks():
+        out += [r"\midrule", *([rf"\multicolumn{{{width + 1}}}{{l}}{{\textit{{{heading}}}}} \\"] if heading else [])]
+        for line in lines:
+            cells = [e(line.cells[c.key].text(c)) for c in section.columns]
+            cells = [rf"\textbf{{{text}}}" if _is_best(line, c) else text for text, c in zip(cells, section.columns, strict=True)]
+            out.append(" & ".join([e(line.name), *cells]) + r" \\")
+    return [*out, r"\bottomrule", r"\end{tabular}"]
 
 
 def _latex_head(section: Section) -> list[str]:
     groups = [(group, len(list(columns))) for group, columns in groupby(section.columns, key=lambda column: column.group)]
-    upper = " & ".join(["", *[rf"\multicolumn{{{size}}}{{c}}{{{escape.latex(group)}}}" for group, size in groups]]) + r" \\"
+    upper = " & ".join([escape.latex(section.title), *[rf"\multicolumn{{{size}}}{{c}}{{{escape.latex(group)}}}" for group, size in groups]]) + r" \\"
     rules, at = [], 2
     for _, size in groups:
         rules.append(rf"\cmidrule(lr){{{at}-{at + size - 1}}}")
@@ -160,30 +202,34 @@ def html(table: Table, figures: list[str]) -> str:
     for section in table.sections:
         if len(table.sections) > 1:
             out.append(f"<h2>Judged on {e(section.data)}</h2>")
-        out += ['<div class="scroll"><table>', *_html_head(section), "<tbody>"]
-        for title, lines in section.blocks():
-            if title:
-                out.append(f'<tr class="block"><th colspan="{len(section.columns) + 1}">{e(title)}</th></tr>')
-            for line in lines:
-                out += _html_row(line, section.columns, e)
-        out.append("</tbody></table></div>")
+        out += [*_html_grid(section), *(_html_grid(section.saved) if section.saved else [])]
     out += ['<ul class="notes">', *[f"<li>{e(note)}</li>" for note in _note(table)], "</ul>"]
     out += [f'<img src="{e(figure)}" alt="{e(figure.rpartition("/")[2].rpartition(".")[0])}">' for figure in figures]
-    for (setting, source), rows, metrics in published_blocks(table.published):
-        out += ['<section class="published"><h2>Published numbers</h2>', f"<p>{e(setting)} ({e(source)}), in %; {NOT_COMPARABLE}.</p>"]
-        out += ["<table><thead><tr><th></th>", *[f"<th>{e(metric)}</th>" for metric in metrics], "</tr></thead><tbody>"]
-        for row, values in rows.items():
-            cells = [f"{values[m].value:.2f}" if m in values else "-" for m in metrics]
-            out.append(f"<tr><td>{e(row)}</td>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>")
-        out += ["</tbody></table>", *[f"<p>{e(sentence)}.</p>" for sentence in table.agreement], "</section>"]
+    out += ['<section class="published"><h2>Published numbers</h2>'] if table.published else []
+    for block in table.published:
+        out += [f"<p>{e(block.setting)} ({e('; '.join(block.sources))}), in %; {NOT_COMPARABLE}.</p>"]
+        out += ["<table><thead><tr><th></th>", *[f"<th>{e(metric)}</th>" for metric in block.metrics], "</tr></thead><tbody>"]
+        out += ["<tr>" + "".join(f"<td>{e(cell)}</td>" for cell in (row, *block.cells(row))) + "</tr>" for row in block.rows]
+        out += ["</tbody></table>", *[f"<p>{e(str(agreement))}.</p>" for agreement in block.agreement]]
+    out += ["</section>"] if table.published else []
     return "\n".join([*out, "</body></html>"]) + "\n"
+
+
+def _html_grid(section: Section) -> list[str]:
+    out = ['<div class="scroll"><table>', *_html_head(section), "<tbody>"]
+    for title, lines in section.blocks():
+        if title:
+            out.append(f'<tr class="block"><th colspan="{len(section.columns) + 1}">{escape.html(title)}</th></tr>')
+        for line in lines:
+            out += _html_row(line, section.columns, escape.html)
+    return [*out, "</tbody></table></div>"]
 
 
 def _html_head(section: Section) -> list[str]:
     groups = [(group, len(list(columns))) for group, columns in groupby(section.columns, key=lambda column: column.group)]
     upper = "".join(f'<th colspan="{size}">{escape.html(group)}</th>' for group, size in groups)
     lower = "".join(f"<th>{escape.html(column.title)}</th>" for column in section.columns)
-    return [f"<thead><tr><th></th>{upper}</tr><tr><th></th>{lower}</tr></thead>"]
+    return [f"<thead><tr><th>{escape.html(section.title)}</th>{upper}</tr><tr><th></th>{lower}</tr></thead>"]
 
 
 def _html_row(line: Line, columns: list[Column], e: Callable[[str], str]) -> list[str]:

@@ -174,8 +174,8 @@ def _read_cell(root: Path, cell: RunCell, row: RunRow, results: Results) -> None
         absent.append(("pretraining", "", ""))
     seen: dict[tuple[str, str], int] = {}
     for expected in cell.evaluations:
-        # The same evaluator may be asked twice with other options: the run's order tells which is which.
-        count = seen[expected.evaluator, expected.data] = seen.get((expected.evaluator, expected.data), 0) + 1
+        # The same evaluator may be asked twice with other options, and not both of every seed.
+        count = seen[expected.evaluator, expected.data] = expected.number or seen.get((expected.evaluator, expected.data), 0) + 1
         name = expected.evaluator if count == 1 else f"{expected.evaluator} ({count})"
         path = folder / f"{safe_name(expected.evaluator)}-{expected.id}.json"
         if not path.is_file():

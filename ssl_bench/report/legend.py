@@ -11,6 +11,7 @@ import numpy as np
 from scipy import stats
 
 from ssl_bench.records import Environment
+from ssl_bench.report.few_labels import SavedEntry
 from ssl_bench.report.frame import Results
 from ssl_bench.report.statistics import sampling_error
 from ssl_bench.report.table import Entry, Section
@@ -59,8 +60,11 @@ def legend_of(results: Results, sections: list[Section]) -> list[tuple[str, str]
     if any(cell.below for cell in entries):
         longer = any(line.variant for section in sections for line in section.lines if line.task == "random")
         lines.append(("▾", "mean below random's" + (" (fine-tuning: below the better of random and random, 3x longer)" if longer else "")))
-    if any(line.name.endswith(" †") for section in sections for line in section.lines):
-        lines.append(("†", "was given labels in pretraining; takes no part in comparisons"))
+    few = any(cell.saw_labels for cell in entries)
+    if few or any(line.name.endswith(" †") for section in sections for line in section.lines):
+        more = "was given all labels in pretraining: has no rank where others have a share of them, and" if few else "was given labels in pretraining;"
+        lines.append(("†", f"{more} takes no part in comparisons"))
+    lines += [("×", text) for text in _saved(sections)]
     signs = "-  does not apply.   passes  network passes per image"
     lines.append(("s1-s4", f"stage of the ResNet, chosen on validation (last: pooled output).   {signs}"))
     if capped := _capped(results):
@@ -90,7 +94,8 @@ def _intervals(results: Results, sections: list[Section], entries: list[Entry]) 
     percent = [line.cells[column.key] for section in sections for line in section.lines for column in section.columns if column.unit == "%"]
     percent = [cell for cell in percent if cell.status == "value"]
     seeds = sorted({len(cell.values) for cell in percent if cell.interval == "t"})
-    counts = sorted({cell.images for cell in percent if cell.images and cell.interval != "bootstrap"})
+    accuracies = [line.cells[column.key] for section in sections for line in section.lines for column in section.columns if column.metric.startswith("top")]
+    counts = sorted({cell.images for cell in accuracies if cell.status == "value" and cell.images})
     images = f"{' / '.join(f'{count:,}' for count in counts)} {'test' if results.run.final else 'validation'} images"
     lines = []
     if seeds:
@@ -111,6 +116,23 @@ def _intervals(results: Results, sections: list[Section], entries: list[Entry]) 
     if draws := _draws(sections):
         lines[:1] = ["; ".join([*lines[:1], draws])]
     return lines
+
+
+def _saved(sections: list[Section]) -> Iterable[str]:
+    """How the table of labels saved is read."""
+    entries = [cell for section in sections if section.saved for line in section.saved.lines for cell in line.cells.values()]
+    savings = [cell.saving for cell in entries if isinstance(cell, SavedEntry) and cell.saving is not None]
+    if not savings:
+        return
+    longer = any(line.variant for section in sections for line in section.lines if line.task == "random")
+    reference = " (fine-tuned: the better of random and random, 3x longer, at every share)" if longer else ""
+    yield f"labels saved: random needs so many times the labels for the row's mean accuracy{reference}"
+    yield (
+        "read from random's curve, straight in the logarithm of the labels, where it first gets there; >: not with the largest share "
+        "measured; none: already with the smallest"
+    )
+    if any(saving.range for saving in savings):
+        yield "in brackets: lowest and highest seed, where they differ"
 
 
 def _draws(sections: list[Section]) -> str:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping
-from dataclasses import dataclass
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from importlib import resources
+from typing import TYPE_CHECKING
 
 from ssl_bench.errors import RecordError
-from ssl_bench.report.statistics import rank_correlation
 
-FEWEST_ROWS = 5  # below this no order of rows can be told from chance: with four, the smallest exact p is 0.083
+if TYPE_CHECKING:
+    from ssl_bench.report.agreement import Agreement
 
 
 @dataclass(frozen=True)
@@ -24,6 +26,27 @@ class Published:
     value: float
     source: str
     note: str = ""
+    labels: float | None = None  #: the share of the labels that the setting is about; None: none in particular
+    digits: int = 2  #: behind the point, as published
+
+    @property
+    def text(self) -> str:
+        return f"{self.value:.{self.digits}f}"
+
+
+@dataclass
+class PublishedBlock:
+    """The numbers of one setting: rows by metrics, as they are printed, and how far our order of the same rows agrees."""
+
+    setting: str
+    sources: list[str]
+    metrics: list[str]
+    rows: dict[str, dict[str, Published]]
+    agreement: list[Agreement] = field(default_factory=list)
+
+    def cells(self, row: str) -> list[str]:
+        """The numbers of a row, "-" where none was published."""
+        return [self.rows[row][metric].text if metric in self.rows[row] else "-" for metric in self.metrics]
 
 
 def load_published() -> list[Published]:
@@ -33,28 +56,27 @@ def load_published() -> list[Published]:
     for at, line in enumerate(csv.DictReader(text.splitlines()), start=2):
         try:
             texts = {key: line[key] or "" for key in ("setting", "row", "task", "metric", "source", "note")}
-            found.append(Published(value=float(line["value"]), **texts))
-        except (TypeError, ValueError, KeyError) as error:
+            labels = float(line["labels"]) if line["labels"] else None
+            found.append(Published(value=float(line["value"]), labels=labels, digits=len(line["value"].partition(".")[2]), **texts))
+        except (TypeError, ValueError, KeyError, AttributeError) as error:
             raise RecordError(f"published.csv line {at} cannot be read: {error}") from None
     return found
 
 
-def agreement(ours: Mapping[str, float], published: list[Published]) -> list[str]:
-    """Sentences on how far our order of tasks agrees with a published one; none where fewer than five rows are in common.
+def published_blocks(published: Iterable[Published], shares: Iterable[float]) -> list[PublishedBlock]:
+    """Published numbers by setting, in the file's order; those about a share of the labels only beside numbers of ours with that share.
 
     Parameters
     ----------
-    ours : task to our headline value. The supervised task is left out: that labels win is no agreement.
     published : the published numbers.
+    shares : shares of the labels, in (0, 1], that our table has columns for.
     """
-    tables: dict[tuple[str, str, str], dict[str, float]] = {}
+    known = list(shares)
+    blocks: dict[str, PublishedBlock] = {}
     for number in published:
-        if number.task and number.task != "supervised" and number.task in ours:
-            tables.setdefault((number.setting, number.metric, number.source), {})[number.task] = number.value
-    lines = []
-    for (setting, metric, source), theirs in tables.items():
-        if len(theirs) < FEWEST_ROWS:
-            continue
-        tau, p = rank_correlation([ours[task] for task in theirs], list(theirs.values()))
-        lines.append(f"Kendall's tau with {metric} ({setting}; {source}) over {len(theirs)} rows in common: {tau:+.2f}, exact p {p:.3f}")
-    return lines
+        if number.labels is None or any(math.isclose(number.labels, share) for share in known):
+            block = blocks.setdefault(number.setting, PublishedBlock(number.setting, [], [], {}))
+            block.rows.setdefault(number.row, {})[number.metric] = number
+            block.sources += [number.source] if number.source not in block.sources else []
+            block.metrics += [number.metric] if number.metric not in block.metrics else []
+    return list(blocks.values())

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 from ssl_bench.records import Block
-from ssl_bench.report.published import Published
+from ssl_bench.report.published import PublishedBlock
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions
@@ -56,6 +56,7 @@ class Entry:
     equal: bool = False  #: cannot be told apart from the best pretrained row, or is that row with others beside it
     best: bool = False  #: highest mean among the pretrained rows, where three or more seeds allow saying so
     below: bool = False  #: mean below random's
+    saw_labels: bool = False  #: the column is about a share of the labels, and the pretraining was given labels
 
     @property
     def value(self) -> float:
@@ -71,7 +72,7 @@ class Entry:
             number = _number(self.value, column)
         if self.interval:
             number += f" ±{_number((self.high - self.low) / 2, column)}"
-        return number + (f" {self.stage}" if self.stage else "") + ("=" if self.equal else "") + ("▾" if self.below else "")
+        return number + (f" {self.stage}" if self.stage else "") + ("=" if self.equal else "") + ("▾" if self.below else "") + ("†" if self.saw_labels else "")
 
 
 def _number(value: float, column: Column) -> str:
@@ -118,12 +119,14 @@ class PairwiseResult:
 
 @dataclass
 class Section:
-    """The table of one labelled set."""
+    """The table of one labelled set; ``saved`` is a small one below it, of labels saved."""
 
     data: str
     columns: list[Column]
     lines: list[Line]
     comparisons: list[PairwiseResult] = field(default_factory=list)
+    title: str = ""
+    saved: Section | None = None
 
     def blocks(self) -> Iterable[tuple[str, list[Line]]]:
         """Heading ("" for the first block) and rows, in the order shown; empty blocks are left out."""
@@ -143,8 +146,7 @@ class Table:
     sections: list[Section]
     legend: list[tuple[str, str]]  #: (sign or word, what it means)
     warnings: list[str] = field(default_factory=list)
-    published: list[Published] = field(default_factory=list)
-    agreement: list[str] = field(default_factory=list)
+    published: list[PublishedBlock] = field(default_factory=list)
 
     def terminal(self, width: int = 120) -> str:
         """Plain text of at most ``width`` columns where the names allow it; fine-tuning goes to a second table below 120."""

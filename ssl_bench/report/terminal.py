@@ -9,12 +9,12 @@ from collections.abc import Iterator
 from rich.cells import cell_len, set_cell_size
 
 from ssl_bench.report.escape import plain
-from ssl_bench.report.published import Published
 from ssl_bench.report.table import Column, Line, Section, Table
 
 LONGEST_NAME = 30
 GAP = "  "
-_NUMBER = re.compile(r"\d+(,\d{3})*(\.\d+)?")
+NOT_COMPARABLE = "not ours, and not comparable with the table above"
+_NUMBER = re.compile(r"[>≤]?\d+(,\d{3})*(\.\d+)?")
 _COMMAND = re.compile(r"; (ssl-bench show .*)$", re.DOTALL)
 
 
@@ -25,8 +25,9 @@ def terminal(table: Table, width: int) -> list[tuple[str, str]]:
     for section in table.sections:
         if len(table.sections) > 1:
             lines += [("title", ""), ("title", f"judged on {plain(section.data)}")]
-        for part, columns in enumerate(_parts(section, width)):
-            lines += [("row", ""), *_grid(section, columns, width, failures=part == 0)]
+        for grid in [section, *([section.saved] if section.saved else [])]:
+            for part, columns in enumerate(_parts(grid, width)):
+                lines += [("row", ""), *_grid(grid, columns, width, failures=part == 0)]
     lines.append(("legend", ""))
     indent = max((len(plain(sign)) for sign, _ in table.legend), default=0)
     shown = ""
@@ -42,9 +43,14 @@ def _name(line: Line) -> str:
     return name if cell_len(name) <= LONGEST_NAME else set_cell_size(name, LONGEST_NAME - 1) + "…"
 
 
+def _names(section: Section) -> int:
+    """Width of the column of names, with the space before it."""
+    return max(cell_len(name) for name in (section.title, *map(_name, section.lines))) + 1
+
+
 def _parts(section: Section, width: int) -> list[list[Column]]:
     """One table where it fits; else fine-tuning in a second one, and further cuts between groups as the width asks."""
-    names = max((cell_len(_name(line)) for line in section.lines), default=0) + 1
+    names = _names(section)
     groups: dict[str, list[Column]] = {}
     for column in section.columns:
         groups.setdefault(column.group, []).append(column)
@@ -84,14 +90,14 @@ def _widths(section: Section, columns: list[Column]) -> list[int]:
 
 
 def _grid(section: Section, columns: list[Column], width: int, failures: bool) -> Iterator[tuple[str, str]]:
-    names = max((cell_len(_name(line)) for line in section.lines), default=0) + 1
+    names = _names(section)
     texts = {column.key: dict(zip(map(id, section.lines), _texts(section, column), strict=True)) for column in columns}
     groups: dict[str, list[Column]] = {}
     for column in columns:
         groups.setdefault(column.group, []).append(column)
     widths = {c.key: w for own in groups.values() for c, w in zip(own, _widths(section, own), strict=True)}
     total = names + sum(len(GAP) + w for w in widths.values())
-    upper = " " * names
+    upper = f" {plain(section.title)}".ljust(names)
     for group, own in groups.items():
         upper += GAP + plain(group).ljust(sum(widths[c.key] for c in own) + len(GAP) * (len(own) - 1))
     yield "heading", upper.rstrip()
@@ -141,23 +147,15 @@ def _wrap_parts(parts: list[str], width: int) -> list[str]:
 
 
 def _published(table: Table, width: int) -> Iterator[tuple[str, str]]:
-    for (setting, source), rows, metrics in published_blocks(table.published):
+    for block in table.published:
         yield "published", ""
-        for text in _wrapped("published", f"{setting} ({source}), in %; not ours, and not comparable with the table above", 9, width):
+        for text in _wrapped("published", f"{block.setting} ({'; '.join(block.sources)}), in %; {NOT_COMPARABLE}", 9, width):
             yield "published", text
-        names = max(len(row) for row in rows) + 2
-        yield "published", " " * (names + 2) + GAP.join(metric for metric in metrics)
-        for row, values in rows.items():
-            cells = GAP.join((f"{values[metric].value:.2f}" if metric in values else "-").rjust(len(metric)) for metric in metrics)
+        names = max(len(row) for row in block.rows) + 2
+        yield "published", " " * (names + 2) + GAP.join(block.metrics)
+        for row in block.rows:
+            cells = GAP.join(cell.rjust(len(metric)) for cell, metric in zip(block.cells(row), block.metrics, strict=True))
             yield "published", f"  {row.ljust(names)}{cells}"
-    for sentence in table.agreement:
-        for text in _wrapped("", plain(sentence), 0, width):
-            yield "published", text
-
-
-def published_blocks(published: list[Published]) -> list[tuple[tuple[str, str], dict[str, dict[str, Published]], list[str]]]:
-    """Published numbers as ((setting, source), row -> metric -> number, metrics), in the file's order."""
-    blocks: dict[tuple[str, str], dict[str, dict[str, Published]]] = {}
-    for number in published:
-        blocks.setdefault((number.setting, number.source), {}).setdefault(number.row, {})[number.metric] = number
-    return [(key, rows, list(dict.fromkeys(metric for row in rows.values() for metric in row))) for key, rows in blocks.items()]
+        for agreement in block.agreement:
+            for text in _wrapped("agreement", plain(str(agreement)), 9, width):
+                yield "published", text

@@ -15,6 +15,7 @@ import ssl_bench
 from ssl_bench.backbones import Backbone, InputSpec
 from ssl_bench.errors import SSLBenchError
 from ssl_bench.evaluators._detector import DetectionBatch, Detector, DetectorOptions, as_float, resize
+from ssl_bench.report.detections import detection_figures
 from ssl_bench.spec import BackboneSpec
 from ssl_bench.tasks.base import Setup
 from ssl_bench.work import prepare
@@ -152,19 +153,34 @@ def test_it_learns_to_find_planted_rectangles() -> None:
 def test_a_matrix_judges_by_boxes(tmp_path: Path) -> None:
     small = {"source": "shapes", "size": 48, "limit": 40, "images": 8, "batch_size": 2, "channels": 16, "hidden": 32, "proposals": 20}
     spec = {
-        "name": "boxes", "data": {"source": "shapes", "size": 48, "limit": {"train": 240, "test": 60}}, "backbone": TINY.model_dump(),
+        "name": "boxes", "data": {"source": "shapes", "size": 48, "limit": {"train": 240, "test": 60}}, "backbone": TINY.model_dump(), "seeds": [0, 1],
         "pretrain": {"images": 64, "batch_size": 32, "monitor": 0}, "tasks": [], "baselines": ["random", "pixels"],
-        "evaluate": [{"knn": {"k": [5]}}, {"detection": small}, {"detection": {**small, "freeze": True}}],
+        "evaluate": [{"knn": {"k": [5]}}, {"detection": {**small, "freeze": True, "seeds": [0]}}, {"detection": small}],
     }  # fmt: skip
     results = ssl_bench.run(spec, tmp_path)
     assert not results.failures and not results.missing, [failure.message for failure in results.failures]
     frame = results.frame[results.frame["evaluator"].str.startswith("detection")]
     assert set(frame["metric"]) == {"map_voc07", "map", "ap", "ap50", "ap75"} and set(frame["row"]) == {"random"}
-    assert set(frame["stage"]) == {"", "frozen"} and frame["value"].between(0, 1).all()
+    assert frame["value"].between(0, 1).all()
+    judged = {(name, stage, seed) for name, stage, seed in frame[["evaluator", "stage", "seed"]].itertuples(index=False)}
+    assert judged == {("detection", "frozen", 0), ("detection (2)", "", 0), ("detection (2)", "", 1)}
     shown = frame[frame["split"] == "test"]
     assert (shown["low"] <= shown["value"] + 1e-9).all() and (shown["high"] >= shown["value"] - 1e-9).all() and set(shown["n"]) == {40}
     text = " ".join(results.table().terminal(200).split())
     assert "mAP" in text and "frozen" in text and "bootstrap" in text
     assert any("held out as validation" in note for note in prepare(spec, tmp_path).data.notes)
+    drawn = {path.name for path in (tmp_path / "figures").glob("detections*")}
+    assert len(drawn) == 2 and all(name.startswith("detections-random-detection") and name.endswith("-shapes.png") for name in drawn), drawn
+    figures = dict(detection_figures(results))
+    for found in results.evaluations:
+        if found.evaluator == "detection (2)" and found.seed == 0:
+            kept = results.predictions(found)
+            (figure,) = (figure for name, figure in figures.items() if "frozen" not in figure._suptitle.get_text())
+            for at in range(6):
+                shown = min(20, int(((kept["image"] == at) & (kept["scores"] >= 0.5)).sum()))
+                assert len(figure.axes[at].patches) == 2 * len(kept[f"shown/{at}/boxes"]) + shown
+            box = kept["shown/0/boxes"][0]
+            patch = figure.axes[0].patches[0]
+            assert np.allclose([patch.get_x() + 0.5, patch.get_y() + 0.5, patch.get_width(), patch.get_height()], [*box[:2], *(box[2:] - box[:2])])
     with pytest.raises(SSLBenchError, match="nowhere"):
         prepare({**spec, "evaluate": [{"detection": {"source": "voc:nowhere"}}]}, tmp_path / "other")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from ssl_bench.backbones import Backbone
 from ssl_bench.data.images import ImageSet
 from ssl_bench.data.splits import draw
 from ssl_bench.errors import DataError, Interrupted, SpecError, TrainingError
-from ssl_bench.evaluators import finetune
+from ssl_bench.evaluators import _training, finetune
 from ssl_bench.evaluators.base import Evaluation, Subject
 from ssl_bench.evaluators.finetune import Finetune
 from ssl_bench.spec import parse
@@ -96,14 +97,14 @@ def test_the_rate_is_chosen_on_validation_with_all_labels_and_a_hopeless_one_is_
 
 def test_trials_take_a_third_of_the_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     taken: list[tuple[int, float]] = []
-    real = finetune.fit
+    real = _training.fit
 
     def counting(task: Any, batches: Any, recipe: Any, steps: int, **settings: Any) -> Any:
         taken.append((steps, recipe.weight_decay))
         assert recipe.optimizer == "sgd" and recipe.nesterov and recipe.momentum == 0.9 and recipe.schedule == "cosine"
         return real(task, batches, recipe, steps, **settings)
 
-    monkeypatch.setattr(finetune, "fit", counting)
+    monkeypatch.setattr(_training, "fit", counting)
     tune(subject_of(is_random=True), learning_rates=[0.01, 0.03, 0.1])
     assert taken == [(4, 0.0)] * 3 + [(12, 0.0), (36, 5e-4)]
 
@@ -159,8 +160,30 @@ def test_length_of_a_run_and_the_plans_estimate() -> None:
     assert finetune._auto_steps(0.01, 10, 128) == 50 and finetune._auto_steps(1.0, 10**7, 128) == 20_000
     one = parse(Finetune.Options, {"labels": 0.1, "steps": 60, "learning_rates": 0.03}, "finetune")
     three = parse(Finetune.Options, {"labels": 0.1, "steps": 60, "draws": 5}, "finetune")
-    assert Finetune.training_images(one, 45_000) == 60 * 128 and Finetune.training_images(three, 45_000) == 5 * 120 * 128
+    some = range(45_000)
+    assert Finetune.training_passes(one, some, 32) == 60 * 128 and Finetune.training_passes(three, some, 32) == 5 * 120 * 128
     assert Finetune.smoke(three).steps == 2 and Finetune.smoke(three).labels == (1.0,)
+
+
+@pytest.mark.parametrize("stops_after", [2, 10, 22])
+def test_a_stopped_evaluation_goes_on_to_the_same_bits(tmp_path: Path, stops_after: int) -> None:
+    options: dict[str, Any] = {"labels": [0.5, 1.0], "steps": 9, "learning_rates": [0.01, 0.05]}
+    whole = tune(subject_of(), **options)
+    asked, told = [], []
+
+    def stop() -> bool:
+        asked.append(1)
+        return len(asked) > stops_after
+
+    kept = {"parts": tmp_path / "parts", "checkpoint_seconds": 1e-9}
+    with pytest.raises(Interrupted):
+        tune(subject_of(stop=stop, **kept), **options)
+    assert list((tmp_path / "parts").glob("*.safetensors"))
+    again = tune(subject_of(progress=told.append, **kept), **options)
+    assert again.measurements == whole.measurements
+    assert all(np.array_equal(again.predictions[key], whole.predictions[key]) for key in whole.predictions)
+    steps = sum("step" in text for text in told)
+    assert 0 < steps < 2 * (3 + 3 + 9), told  # two shares, two trials and a run each; what was reached is not trained again
 
 
 def test_what_cannot_work_is_refused_before_training() -> None:

@@ -68,12 +68,22 @@ def make_run(
     skip: Callable[[str, int, str], bool] = lambda row, seed, what: False,
     fails: dict[tuple[str, int, str], str] | None = None,
     environment: Callable[[str], Environment] = lambda row: ENVIRONMENT,
+    shares: tuple[float, ...] = (0.1, 1.0),
+    probe_shares: tuple[float, ...] = (1.0,),
+    few: Callable[[float, float], float] = lambda accuracy, share: accuracy - 0.1 + 0.1 * share,
+    boxes: dict[str, dict[str, float]] | None = None,
     **run: Any,
 ) -> Path:
-    """Write a results folder. ``skip(row, seed, what)`` leaves a record out; ``fails`` maps (row, seed, what) to a message."""
+    """Write a results folder.
+
+    ``skip(row, seed, what)`` leaves a record out; ``fails`` maps (row, seed, what) to a message. Fine-tuning is measured at ``shares`` of
+    the labels, the probe at ``probe_shares``; ``few(accuracy, share)`` is what is left of an accuracy. ``boxes`` maps a set with boxes to
+    the detection mAP of rows.
+    """
     chosen, fails = rows if rows is not None else ROWS, fails or {}
     truth = {d: np.random.default_rng(7).integers(0, classes, n) for d in data}
     difficulty = {d: np.random.default_rng(8).normal(size=n) for d in data}
+    boxes = boxes or {}
     cells = []
     for at, (row, (task, block, stages)) in enumerate(chosen.items()):
         for seed in seeds:
@@ -82,13 +92,14 @@ def make_run(
             home = f"cells/{safe_name(row)}/{seed}-{pretraining[:8]}"
             trains = block != "baseline"
             evaluators = ["linear", "knn", *(["finetune"] if task != "pixels" else [])]
+            asked = [(e, d) for e in evaluators for d in data] + [("detection", d) for d, judged in boxes.items() if row in judged]
             cells.append(
                 RunCell(
                     row=row,
                     seed=seed,
                     folder=home,
                     pretraining=pretraining,
-                    evaluations=[RunEvaluation(evaluator=e, data=d, id=digest([pretraining, e, d])) for e in evaluators for d in data],
+                    evaluations=[RunEvaluation(evaluator=e, data=d, id=digest([pretraining, e, d])) for e, d in asked],
                 )
             )
             failed = {what: message for (r, s, what), message in fails.items() if (r, s) == (row, seed)}
@@ -130,9 +141,13 @@ def make_run(
             for expected in cells[-1].evaluations:
                 if expected.evaluator in failed or skip(row, seed, expected.evaluator):
                     continue
-                measurements, stored = _measure(
-                    rng, expected, stages, task, truth[expected.data], difficulty[expected.data], classes, final, draws, noise
-                )
+                if expected.evaluator == "detection":
+                    measurements, stored = _detected(rng, boxes[expected.data][row], final, noise), {}
+                else:
+                    at_share = ((probe_shares if expected.evaluator == "linear" else shares), few)
+                    measurements, stored = _measure(
+                        rng, expected, stages, task, truth[expected.data], difficulty[expected.data], classes, final, draws, noise, *at_share
+                    )
                 path = folder / home / f"{expected.evaluator}-{expected.id}.json"
                 write_record(
                     path,
@@ -153,13 +168,14 @@ def make_run(
                         created=CREATED,
                     ),
                 )
-                if predictions and final:
+                if predictions and final and expected.data in truth:
                     np.savez(path.with_suffix(".npz"), allow_pickle=False, **{**stored, "target": truth[expected.data]})
     described = [{"name": d, "train": 4_000, "validation": 400, "test": n, "classes": [f"class {c}" for c in range(classes)]} for d in data]
+    own = [{"name": d, "evaluator": "detection", "train": 300, "validation": 60, "test": 60} for d in boxes]
     fields: dict[str, Any] = {
         "name": name,
         "matrix": {},
-        "data": {"pretrain": {"name": "toy", "images": 4_000, "size": 32}, "evaluate": described},
+        "data": {"pretrain": {"name": "toy", "images": 4_000, "size": 32}, "evaluate": described} | ({"own": own} if boxes else {}),
         "backbone": "resnet18, width 0.25",
         "budget": "4 epochs x 4,000 images",
         "final": final,
@@ -184,6 +200,8 @@ def _measure(
     final: bool,
     draws: int,
     noise: float,
+    shares: tuple[float, ...],
+    few: Callable[[float, float], float],
 ) -> tuple[list[MeasurementRecord], dict[str, np.ndarray]]:
     measurements: list[MeasurementRecord] = []
     stored: dict[str, np.ndarray] = {}
@@ -199,27 +217,40 @@ def _measure(
 
     last = stages[-1] if stages else 0.39
     if expected.evaluator == "linear":
-        for at, accuracy in enumerate(stages, start=1):
-            add(accuracy, f"s{at}", stage=f"s{at}", best=accuracy == max(stages))
-        add(last, "pooled", stage="pooled", best=not stages)
+        for share, draw in [(s, d) for s in shares for d in range(draws if s < 1 else 1)]:
+            where = {"labels": share, "draw": draw}
+            suffix = f"@{share:g}/{draw}" if share < 1 else ""
+            for at, accuracy in enumerate(stages, start=1):
+                add(few(accuracy, share) if share < 1 else accuracy, f"s{at}{suffix}", stage=f"s{at}", best=accuracy == max(stages), **where)
+            add(few(last, share) if share < 1 else last, f"pooled{suffix}", stage="pooled", best=not stages, **where)
         add(1 / classes, "shuffled", "top1_shuffled", stage="pooled")
         for m in [m for m in measurements if m.metric == "top1_shuffled"]:
             measurements.append(m.model_copy(update={"metric": "top1_chance", "value": 1 / classes}))
         if task == "autoencoder":
             add(last - 0.05, "code", stage="code")
-        if classes > 20:
-            for m in [m for m in measurements if m.metric == "top1"]:
-                measurements.append(m.model_copy(update={"metric": "top5", "value": (1 + m.value) / 2}))
     elif expected.evaluator == "knn":
         for k in (20, 200):
             add(last - 0.03, f"pooled@{k}", f"top1@{k}", stage="pooled")
     else:
         for variant in ("", "longer") if task == "random" else ("",):
-            for share, count in ((0.1, draws), (1.0, 1)):
-                for draw in range(count):
+            for share in shares:
+                for draw in range(draws if share < 1 else 1):
                     key = f"{share:g}/{draw}" + (f"/{variant}" if variant else "")
-                    add(last - 0.1 + 0.1 * share + (0.05 if variant else 0), key, labels=share, draw=draw, row=variant)
+                    add(few(last, share) + (0.05 if variant else 0), key, labels=share, draw=draw, row=variant)
+    if classes > 20:
+        for m in [m for m in measurements if m.metric == "top1"]:
+            measurements.append(m.model_copy(update={"metric": "top5", "value": (1 + m.value) / 2}))
     return measurements, stored
+
+
+def _detected(rng: np.random.Generator, accuracy: float, final: bool, noise: float) -> list[MeasurementRecord]:
+    found = []
+    for split in ("validation", *(["test"] if final else [])):
+        value = accuracy + rng.normal(scale=noise)
+        for metric, share in (("map_voc07", 1.0), ("map", 1.0), ("ap", 0.5), ("ap50", 1.0), ("ap75", 0.4)):
+            low, high = (share * value - 0.04, share * value + 0.04) if split == "test" else (None, None)
+            found.append(MeasurementRecord(metric=metric, split=split, value=share * value, n=60, low=low, high=high))  # type: ignore[arg-type]
+    return found
 
 
 @pytest.fixture

@@ -95,7 +95,7 @@ def test_minutes_of_different_machines_are_not_compared(run_folder: MakeRun) -> 
 def test_nothing_to_show_draws_nothing(run_folder: MakeRun, tmp_path: Path) -> None:
     assert draw_figures(load(run_folder(skip=lambda row, seed, what: True)), tmp_path) == []
     rows = {"random": ("random", "baseline", (0.5, 0.4))}
-    drawn = draw_figures(load(run_folder(rows, seeds=(0,), skip=lambda row, seed, what: what == "linear")), tmp_path)
+    drawn = draw_figures(load(run_folder(rows, seeds=(0,), skip=lambda row, seed, what: what in ("linear", "finetune"))), tmp_path)
     assert drawn == []
 
 
@@ -108,7 +108,7 @@ def test_names_are_drawn_as_they_are(run_folder: MakeRun, tmp_path: Path) -> Non
     }
     results = load(run_folder(rows, seeds=(0,), data=("a$b$", "../other")))
     files = draw_figures(results, tmp_path)
-    assert len(files) == 10 and all(path.parent == tmp_path for path in files)
+    assert len(files) == 14 and all(path.parent == tmp_path for path in files)
     with _style():
         figure = stages_figure(results, "a$b$")
     assert figure is not None and "$\\frac{1}$ & <b>" in _texts(figure)

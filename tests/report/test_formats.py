@@ -127,7 +127,7 @@ def test_markdown_escapes_can_be_undone(text: str) -> None:
 def test_latex_leaves_no_special_character(text: str) -> None:
     found = escape.latex(text)
     for harmless in (r"\textbackslash{}", r"\textasciitilde{}", r"\textasciicircum{}", r"\textless{}", r"\textgreater{}", r"\textbar{}",
-                     r"\textquotedbl{}", r"\triangledown", r"\dots{}", r"\dagger", r"\pm", r"\times", "{[}", "{]}", "$$"):  # fmt: skip
+                     r"\textquotedbl{}", r"\triangledown", r"\dots{}", r"\dagger", r"\pm", r"\times", r"\leq", "{[}", "{]}", "$$"):  # fmt: skip
         found = found.replace(harmless, "")
     found = re.sub(r"\\[{}#$%&_]", "", found)
     assert not re.search(r"[\\{}#%&_~^\[\]]", found)
@@ -197,8 +197,8 @@ def test_report_is_a_function_of_the_records(run_folder: MakeRun, tmp_path: Path
     folder = run_folder({"simclr": ("simclr", "pretext", (0.5, 0.7)), "random": ("random", "baseline", (0.4, 0.3))})
     written = {path: path.read_bytes() for path in write_report(folder)}
     assert {path.name for path in written} == {
-        "table.md", "table.csv", "table.tex", "table.html", "comparisons.csv", "stages.png", "stages.svg", "cost.png", "cost.svg",
-        "curves.png", "curves.svg",
+        "table.md", "table.csv", "table.tex", "table.html", "comparisons.csv", "labels_saved.csv", "stages.png", "stages.svg",
+        "cost.png", "cost.svg", "labels.png", "labels.svg", "curves.png", "curves.svg",
     }  # fmt: skip
     for path in written:
         path.unlink()
@@ -208,7 +208,8 @@ def test_report_is_a_function_of_the_records(run_folder: MakeRun, tmp_path: Path
     assert {path.relative_to(moved): path.read_bytes() for path in again} == {
         path.relative_to(folder): text for path, text in written.items()
     }
-    assert _parse((moved / "table.html").read_text()).pictures == ["figures/stages.png", "figures/cost.png", "figures/curves.png"]
+    pictures = [f"figures/{name}.png" for name in ("stages", "cost", "labels", "curves")]
+    assert _parse((moved / "table.html").read_text()).pictures == pictures
 
 
 def test_comparisons_are_written_with_their_p(run_folder: MakeRun) -> None:

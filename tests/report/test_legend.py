@@ -126,3 +126,15 @@ def test_commits_of_one_environment_stand_in_one_line(run_folder: MakeRun) -> No
     table = load(folder).table()
     (line,) = _legend(table, "run")
     assert "0.1.0 (a1b2c3d)" in line and "0.1.0 (b2c3d4e)" in line and not table.warnings
+
+
+def test_images_with_boxes_do_not_count_as_images_that_are_right_or_wrong(run_folder: MakeRun) -> None:
+    boxes = {"cells": dict.fromkeys(ROWS, 0.5)}
+    (told,) = [line for line in _legend(load(run_folder(ROWS, boxes=boxes, predictions=False)).table(), "±") if line.startswith("Besides")]
+    assert told.startswith("Besides, 500 test images leave about ±4.4 at 50 %")
+
+
+def test_labels_saved_are_explained_where_they_are_shown(run_folder: MakeRun) -> None:
+    first, second, third = _legend(load(run_folder(ROWS)).table(), "×")
+    assert "the better of random and random, 3x longer" in first and "where it first gets there" in second and "lowest and highest seed" in third
+    assert len(_legend(load(run_folder(ROWS, seeds=(0,))).table(), "×")) == 2 and not _legend(load(run_folder(ROWS, shares=(0.1,))).table(), "×")

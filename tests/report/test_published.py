@@ -1,42 +1,58 @@
-"""Numbers of others: as printed in the paper, with their source, and silent where too few rows are in common."""
+"""Numbers of others: as printed in the papers, with their source, in blocks of their own, and only where they belong."""
 
 from __future__ import annotations
 
-from ssl_bench.report.published import Published, agreement, load_published
+from collections.abc import Callable
+from pathlib import Path
 
-TOP5, MAP = "ImageNet, frozen, top-5", "VOC07 mAP"
+import pytest
 
+from ssl_bench.registry import TASKS
+from ssl_bench.report import load
+from ssl_bench.report.published import load_published, published_blocks
 
-def test_numbers_are_those_of_the_paper() -> None:
-    found = {(p.row, p.metric): p.value for p in load_published()}
-    rows = {
-        "Rel. Pos": (59.21, 66.75),
-        "Colour": (62.48, 65.47),
-        "Exemplar": (53.08, 60.94),
-        "Rel. Pos + colour": (66.64, 68.75),
-        "Rel. Pos + Exemplar": (65.24, 69.44),
-        "Rel. Pos + colour + Exemplar": (68.65, 69.48),
-        "ImageNet labels": (85.10, 74.17),
-    }
-    assert found == {(row, metric): value for row, values in rows.items() for metric, value in zip((TOP5, MAP), values, strict=True)}
-    assert all(p.source == "Doersch & Zisserman 2017" and "ResNet-101" in p.setting for p in load_published())
-
-
-def test_few_rows_in_common_say_nothing() -> None:
-    ours = {p.task: p.value for p in load_published() if p.task}
-    assert len(ours) == 4  # three tasks and labels
-    assert agreement(ours, load_published()) == []
-
-
-def _numbers(tasks: str) -> list[Published]:
-    return [Published("setting", task, task, "top-1", float(at), "source") for at, task in enumerate(tasks)]
-
-
-def test_five_rows_in_common_give_tau_with_its_exact_p() -> None:
-    (line,) = agreement(dict(zip("abcde", (0.1, 0.2, 0.3, 0.4, 0.5), strict=True)), _numbers("abcdef"))
-    assert "over 5 rows" in line and "+1.00" in line and "exact p 0.017" in line
+MakeRun = Callable[..., Path]
+TOP5, MAP = "ImageNet frozen top-5", "VOC07 mAP"
+CLASSIC = {
+    "Rel. Pos": ("59.21", "66.75"),
+    "Colour": ("62.48", "65.47"),
+    "Exemplar": ("53.08", "60.94"),
+    "Rel. Pos + colour": ("66.64", "68.75"),
+    "Rel. Pos + Exemplar": ("65.24", "69.44"),
+    "Rel. Pos + colour + Exemplar": ("68.65", "69.48"),
+    "ImageNet labels": ("85.10", "74.17"),
+}
+TEN_PERCENT = {
+    "SimCLRv2 self-distilled, ResNet-152 3x+SK": ("95.5", "80.9"),
+    "SimCLRv2 distilled, ResNet-50 2x+SK": ("95.0", "80.2"),
+    "SimCLRv2, ResNet-152 3x+SK": ("95.0", "80.1"),
+    "SimCLRv2 distilled, ResNet-50": ("93.4", "77.5"),
+    "SimCLR, ResNet-50 4x": ("92.6", "-"),
+    "SimCLRv2, ResNet-50 2x": ("91.9", "73.9"),
+}
 
 
-def test_supervised_does_not_count_as_a_row_in_common() -> None:
-    numbers = [*_numbers("abcd"), Published("setting", "labels", "supervised", "top-1", 99.0, "source")]
-    assert agreement({**dict.fromkeys("abcd", 0.5), "supervised": 0.9}, numbers) == []
+def test_numbers_are_those_of_the_papers() -> None:
+    classic, few = published_blocks(load_published(), [0.1])
+    assert classic.metrics == [TOP5, MAP] and {row: tuple(classic.cells(row)) for row in classic.rows} == CLASSIC
+    assert classic.sources == ["Doersch & Zisserman 2017"] and "ResNet-101" in classic.setting
+    assert few.metrics == ["top-5", "top-1"] and {row: tuple(few.cells(row)) for row in few.rows} == TEN_PERCENT
+    assert "10 % of the labels" in few.setting and [source.partition("arXiv:")[2] for source in few.sources] == ["2006.10029", "2002.05709"]
+    assert {number.row for number in load_published() if "2002.05709" in number.source} == {"SimCLR, ResNet-50 4x"}
+
+
+def test_tasks_of_ours_are_named_as_the_suite_names_them() -> None:
+    tasks = {number.task for number in load_published()} - {""}
+    assert len(tasks) == 7 and {TASKS.get(task).name for task in tasks} == tasks
+    assert {number.task for number in load_published() if number.row == "Rel. Pos + colour + Exemplar"} == {"relative_position+colorization+exemplar"}
+
+
+@pytest.mark.parametrize(("shares", "shown"), [((0.1, 1.0), True), ((0.01, 1.0), False), ((1.0,), False)])
+def test_the_ten_percent_block_stands_below_ten_percent_columns_only(run_folder: MakeRun, shares: tuple[float, ...], shown: bool) -> None:
+    rows = {"simclr": ("simclr", "pretext", (0.5, 0.6)), "random": ("random", "baseline", (0.4, 0.3))}
+    table = load(run_folder(rows, seeds=(0,), shares=shares)).table()
+    for text in (table.terminal(), table.markdown(), table.html(), table.latex()):
+        assert ("SimCLRv2" in text) is ("80.9" in text) is ("2006.10029" in text) is shown
+        assert text.index("59.21") > text.index("records") and "Doersch" in text
+        assert not shown or text.index("74.17") < text.index("80.9")  # one block after the other
+    assert "80.9" not in table.csv() and "59.21" not in table.csv()

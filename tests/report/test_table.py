@@ -15,6 +15,10 @@ from ssl_bench.report.statistics import t_interval, wilson_interval
 from ssl_bench.report.table import Entry, Line
 
 MakeRun = Callable[..., Path]
+ROWS = {
+    "rotation": ("rotation", "pretext", (0.55, 0.66, 0.80, 0.70)), "simclr": ("simclr", "pretext", (0.55, 0.68, 0.80, 0.88)),
+    "random": ("random", "baseline", (0.53, 0.51, 0.49, 0.46)), "supervised": ("supervised", "labels", (0.58, 0.72, 0.88, 0.94)),
+}  # fmt: skip
 BEST, LAST, FEW = "linear top1 best", "linear top1 pooled", "finetune top1 0.1"
 
 
@@ -105,6 +109,42 @@ def test_below_random_is_marked_against_the_better_of_its_two_runs(run_folder: M
     assert not _cell(table, "random", FEW).below
 
 
+@pytest.mark.parametrize("classes", [4, 21])
+def test_every_accuracy_is_held_against_the_better_run_of_random(run_folder: MakeRun, classes: int) -> None:
+    rows = ROWS | {"vae": ("vae", "pretext", (0.50, 0.46)), "weights": ("weights", "elsewhere", (0.52, 0.47))}
+    results = load(run_folder(rows, noise=0.03, classes=classes, shares=(0.01, 0.1, 1.0), probe_shares=(0.1, 1.0)))
+    table = results.table(wide=True)
+    marked = 0
+    for column in [column for column in table.sections[0].columns if column.unit == "%" and column.stage != "code"]:
+        own = results.frame.query("evaluator == @column.evaluator and split == 'test' and metric == @column.metric")
+        own = own[own["labels"] == column.labels] if column.labels is not None else own
+        own = own[own["best"]] if column.stage == "best" else own[own["stage"] == column.stage] if column.stage else own
+        # The mean over seeds of the mean over draws, of every row and variant.
+        means = own.groupby(["row", "variant", "seed"])["value"].mean().groupby(["row", "variant"]).mean()
+        bar = max(value for (row, _), value in means.items() if row == "random")
+        for line in table.sections[0].lines:
+            expected = line.block != "baseline" and means.get((line.row, line.variant), 1.0) < bar
+            unranked = line.row == "supervised" and column.labels is not None and column.labels < 1
+            assert line.cells[column.key].below == (expected and not unranked), (line.row, column.key)
+            marked += expected
+    assert marked > 5
+
+
+def test_supervised_saw_all_labels_and_is_no_match_for_rows_that_have_a_share(run_folder: MakeRun) -> None:
+    rows = ROWS | {"supervised": ("supervised", "labels", (0.3, 0.3, 0.3, 0.3))}  # worse than random, and yet not held against it
+    table = load(run_folder(rows, probe_shares=(0.1, 1.0))).table()
+    cells = _line(table, "supervised").cells
+    few = {"linear top1 best 0.1", FEW}
+    assert {key for key, cell in cells.items() if cell.saw_labels} == few and {key for key, cell in cells.items() if cell.below} >= {"finetune top1 1", BEST}
+    assert not any(cells[key].below or cells[key].best or cells[key].equal for key in few)
+    assert not any("supervised" in (c.first, c.second) for c in table.sections[0].comparisons)
+    assert not any(cell.saw_labels for line in table.sections[0].lines if line.row != "supervised" for cell in line.cells.values())
+    for text in (table.terminal(), table.markdown(), table.html(), table.latex()):
+        assert "was given all labels in pretraining" in " ".join(text.split())
+    assert sum(line.count("†") for line in table.terminal().splitlines() if line.startswith(" supervised")) == 2
+    assert "†" not in load(run_folder(ROWS, shares=(1.0,))).table().terminal()
+
+
 def test_variant_of_random_has_fine_tuning_only(run_folder: MakeRun) -> None:
     table = load(run_folder()).table()
     names = [line.name for line in table.sections[0].lines]
@@ -135,7 +175,7 @@ def test_what_does_not_apply_is_a_dash(run_folder: MakeRun) -> None:
 def test_failures_are_shown_with_their_command(run_folder: MakeRun) -> None:
     fails = {("simclr", seed, "pretraining"): "loss not finite at step 8,112\nmore" for seed in (0, 1, 2)}
     table = load(run_folder(fails={**fails, ("rotation", 1, "finetune"): "no memory"})).table()
-    lines = table.terminal().splitlines()
+    lines = table.terminal().partition("labels saved")[0].splitlines()
     (failed,) = [line for line in lines if line.startswith(" simclr")]
     assert failed.split(maxsplit=1)[1] == "failed 3/3: loss not finite at step 8,112; `ssl-bench show toy/simclr/0`"
     at = next(i for i, line in enumerate(lines) if line.startswith(" rotation"))
@@ -282,7 +322,7 @@ def test_published_numbers_stand_below_in_their_own_block(run_folder: MakeRun) -
     table = load(run_folder(seeds=(0,))).table()
     for text in (table.terminal(), table.markdown(), table.html(), table.latex()):
         assert text.index("59.21") > text.index("records") and "Doersch" in text and "ResNet-101" in text
-    assert table.agreement == [] and "59.21" not in table.csv()
+    assert not any(block.agreement for block in table.published) and "59.21" not in table.csv()
 
 
 def test_fits_120_columns_and_folds_fine_tuning_below(run_folder: MakeRun) -> None:
@@ -296,5 +336,5 @@ def test_fits_120_columns_and_folds_fine_tuning_below(run_folder: MakeRun) -> No
     head = next(line for line in wide.splitlines() if "linear probe" in line)
     assert "fine-tune" in head and "pretraining" in head
     heads = [line for line in narrow.splitlines() if "linear probe  " in line or "fine-tune," in line]
-    assert len(heads) == 2 and "fine-tune" not in heads[0] and "pretraining" in heads[0]
-    assert narrow.count(" simclr ") == 2 and max(map(len, table.terminal(60).splitlines())) <= 100
+    assert len(heads) == 3 and "fine-tune" not in heads[0] and "pretraining" in heads[0] and "labels saved" in heads[2]
+    assert narrow.count(" simclr ") == 3 and max(map(len, table.terminal(60).splitlines())) <= 100

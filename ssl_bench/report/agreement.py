@@ -1,0 +1,138 @@
+"""How far our order of tasks agrees with a published one, where enough rows are in common."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ssl_bench.records import RunRow
+from ssl_bench.report.columns import base_name
+from ssl_bench.report.published import PublishedBlock
+from ssl_bench.report.statistics import FEWEST_SEEDS, rank_correlation, rank_interval
+from ssl_bench.report.table import Column, Section
+
+FEWEST_ROWS = 5  # below this no order of rows can be told from chance: with four, the smallest exact p is 0.083
+LABELS = "supervised"  # the task of the row that labels win, here as there
+FROZEN, DETECTION = "ImageNet frozen top-5", "VOC07 mAP"  # published metrics that have a counterpart among our columns
+
+
+@dataclass(frozen=True)
+class Correlation:
+    """Kendall's tau-b of two orders of ``n`` rows, its exact p, and its interval over seeds (NaN: fewer than three that all rows share)."""
+
+    n: int
+    tau: float
+    p: float
+    low: float = math.nan
+    high: float = math.nan
+    seeds: int = 0
+
+    def __str__(self) -> str:
+        if math.isnan(self.tau):
+            return "none, because all rows are equal"
+        return f"{self.tau:+.2f} (exact p {self.p:.3f}, {self._interval})"
+
+    @property
+    def _interval(self) -> str:
+        if not math.isnan(self.low):
+            return f"95 %: {self.low:+.2f} to {self.high:+.2f} by bootstrap over {self.seeds} seeds"
+        return f"{self.seeds or 'no'} shared seed{'s' if self.seeds != 1 else ''}: no interval"
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """One column of ours against one published metric; ``rows`` are pairs (published row, ours) without that of labels."""
+
+    setting: str
+    metric: str
+    ours: str  #: which of our numbers, in words
+    column: str
+    data: str
+    rows: tuple[tuple[str, str], ...]
+    alone: Correlation
+    with_labels: Correlation | None
+
+    def __str__(self) -> str:
+        text = f"Kendall's tau between our {self.ours} and {self.metric}, {self.alone.n} rows in common: {self.alone}"
+        return text + (f"; with the labels row, {self.with_labels.n} rows: {self.with_labels}" if self.with_labels else "")
+
+
+def canonical(task: str) -> str:
+    """A task's name in which the order of a combination's members says nothing.
+
+    >>> canonical("relative_position + colorization")
+    'colorization+relative_position'
+    """
+    return "+".join(sorted(part.strip() for part in task.split("+")))
+
+
+def stand_ins(rows: Sequence[RunRow]) -> dict[str, str]:
+    """Canonical task to the row of ours that stands for it: the one named like its task, else the first.
+
+    By names alone: a row that failed is not replaced by another with other options.
+    """
+    found: dict[str, str] = {}
+    for row in rows:
+        task = canonical(row.task)
+        if task not in found or (canonical(row.row) == task and canonical(found[task]) != task):
+            found[task] = row.row
+    return found
+
+
+def agreements(block: PublishedBlock, rows: Sequence[RunRow], sections: Sequence[Section]) -> list[Agreement]:
+    """Every comparison that a block of published numbers allows with a table's columns; none below five rows in common.
+
+    Frozen accuracy is the linear probe's at its best stage, top-5 above 20 classes and top-1 else, on every labelled set. Detection
+    is the mAP of VOC 2007 on every set with boxes, fine-tuned and frozen.
+    """
+    named = stand_ins(rows)
+    found = []
+    for metric in block.metrics:
+        theirs = {canonical(values[metric].task): row for row, values in block.rows.items() if metric in values and values[metric].task}
+        for ours, section, column in _counterparts(metric, sections):
+            lines = {line.row: line for line in section.lines if not line.variant}
+            cells = {task: lines[named[task]].cells[column.key] for task in theirs if task in named and named[task] in lines}
+            values = {task: cell.values for task, cell in cells.items() if cell.values}
+            published = {task: block.rows[theirs[task]][metric].value for task in values}
+            alone = [task for task in values if task != LABELS]
+            if len(alone) >= FEWEST_ROWS:
+                pairs = tuple((theirs[task], named[task]) for task in alone)
+                both = [*alone, LABELS] if LABELS in values else []
+                correlations = [correlation([values[t] for t in tasks], [published[t] for t in tasks]) if tasks else None for tasks in (alone, both)]
+                assert correlations[0] is not None
+                found.append(Agreement(block.setting, metric, ours, column.key, column.data or section.data, pairs, correlations[0], correlations[1]))
+    return found
+
+
+def correlation(ours: Sequence[Mapping[int, float]], theirs: Sequence[float]) -> Correlation:
+    """Kendall's tau between rows' means over seeds and other values; its interval is over the seeds that all rows share.
+
+    Parameters
+    ----------
+    ours : seed to value, a mapping for each of N >= 2 rows.
+    theirs : [N] values of the same rows.
+    """
+    tau, p = rank_correlation([float(np.mean(list(values.values()))) for values in ours], theirs)
+    shared = sorted(set.intersection(*(set(values) for values in ours)))
+    low = high = math.nan
+    if len(shared) >= FEWEST_SEEDS:
+        low, high = rank_interval([[values[seed] for values in ours] for seed in shared], theirs)
+    return Correlation(len(ours), tau, p, low, high, len(shared))
+
+
+def _counterparts(metric: str, sections: Sequence[Section]) -> Iterator[tuple[str, Section, Column]]:
+    """Columns of ours that measure what a published metric does, each once, and what they are in words."""
+    seen: set[str] = set()
+    for section in sections:
+        on = f" on {section.data}" if len(sections) > 1 else ""
+        probes = [c for c in section.columns if base_name(c.evaluator) == "linear" and c.stage == "best" and not c.folds]
+        top5 = any(column.metric == "top5" for column in probes)
+        for column in section.columns:
+            if metric == FROZEN and column in probes and column.metric == ("top5" if top5 else "top1"):
+                yield f"{column.group}, best stage, {'top-5' if top5 else 'top-1'}{on}", section, column
+            elif metric == DETECTION and base_name(column.evaluator) == "detection" and column.metric == "map_voc07" and column.key not in seen:
+                seen.add(column.key)
+                yield f"detection mAP (VOC 2007) on {column.data}{', ' + column.stage if column.stage else ''}", section, column

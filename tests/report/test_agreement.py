@@ -1,0 +1,148 @@
+"""Kendall's tau with a published order: against a double loop, all permutations, and orders worked by hand."""
+
+from __future__ import annotations
+
+import csv
+import io
+import itertools
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ssl_bench.records import RunRow
+from ssl_bench.report import Table, load, write_report
+from ssl_bench.report.agreement import Agreement, canonical, correlation, stand_ins
+from ssl_bench.report.formats import agreement_csv
+from ssl_bench.report.published import load_published
+
+MakeRun = Callable[..., Path]
+FROZEN, DETECTION = "ImageNet frozen top-5", "VOC07 mAP"
+#: our rows in the published order of frozen accuracy (53.08 to 68.65), combinations written in other orders than there
+TASKS = (
+    "exemplar", "relative_position", "colorization", "exemplar+relative_position", "colorization+relative_position",
+    "colorization+exemplar+relative_position",
+)  # fmt: skip
+#: published mAP of the same rows
+PUBLISHED = (60.94, 66.75, 65.47, 69.44, 68.75, 69.48)
+
+
+def _tau(first: Sequence[float], second: Sequence[float]) -> float:
+    """By its definition, without ties."""
+    pairs = list(itertools.combinations(range(len(first)), 2))
+    return sum(1 if (first[i] - first[j]) * (second[i] - second[j]) > 0 else -1 for i, j in pairs) / len(pairs)
+
+
+def _rows(accuracies: Sequence[float]) -> dict[str, tuple[str, str, tuple[float, ...]]]:
+    return {task: (task, "pretext", (accuracy - 0.02, accuracy)) for task, accuracy in zip(TASKS, accuracies, strict=True)}
+
+
+def _agreements(table: Table) -> list[Agreement]:
+    return [agreement for block in table.published for agreement in block.agreement]
+
+
+@given(st.permutations(range(6)), st.permutations(range(6)))
+def test_tau_and_p_are_those_of_a_double_loop_over_all_orders(ours: list[int], theirs: list[int]) -> None:
+    found = correlation([{0: float(value)} for value in ours], [float(value) for value in theirs])
+    tau = _tau(ours, theirs)
+    extreme = [abs(_tau(order, range(6))) >= abs(tau) - 1e-12 for order in itertools.permutations(range(6))]
+    assert found.tau == pytest.approx(tau) and found.p == pytest.approx(np.mean(extreme)) and (found.n, found.seeds) == (6, 1)
+
+
+def test_seeds_that_not_all_rows_share_are_left_out_of_the_interval() -> None:
+    rows = [{0: 0.1 * at, 1: 0.1 * at, 2: 0.1 * at, at + 3: 0.1 * at} for at in range(5)]
+    assert correlation(rows, range(5)).seeds == 3
+    apart = [dict.fromkeys((at, at + 1, at + 2), 0.1 * at) for at in range(5)]
+    found = correlation(apart, range(5))
+    assert found.seeds == 0 and np.isnan(found.low) and found.tau == pytest.approx(1) and "no shared seeds: no interval" in str(found)
+
+
+def test_rows_that_are_all_equal_have_no_order() -> None:
+    assert str(correlation([{0: 0.0}] * 5, range(5))) == "none, because all rows are equal"
+
+
+def test_the_order_of_members_says_nothing() -> None:
+    assert canonical("relative_position + colorization") == canonical("colorization+relative_position") != canonical("colorization")
+
+
+def test_the_row_named_like_its_task_stands_for_it_else_the_first() -> None:
+    def rows(*pairs: tuple[str, str]) -> list[RunRow]:
+        return [RunRow(row=row, task=task, block="pretext") for row, task in pairs]
+
+    assert stand_ins(rows(("wide", "vae"), ("vae", "vae"), ("narrow", "vae"))) == {"vae": "vae"}
+    assert stand_ins(rows(("wide", "vae"), ("narrow", "vae"))) == {"vae": "wide"}
+    assert stand_ins(rows(("split", "a+b"), ("b+a", "a+b"))) == {"a+b": "b+a"}
+
+
+def test_our_order_against_the_published_one(run_folder: MakeRun) -> None:
+    """Two neighbours of six swapped: 13 of 15 pairs agree. Labels are best there and worst here: 13 of 21."""
+    rows = _rows((0.2, 0.3, 0.5, 0.4, 0.6, 0.7)) | {"supervised": ("supervised", "labels", (0.1, 0.15))}
+    boxes = {"cells": dict(zip(TASKS, (0.9, 0.8, 0.7, 0.6, 0.5, 0.4), strict=True))}
+    folder = run_folder(rows, noise=0.002, predictions=False, boxes=boxes)
+    table = load(folder).table()
+    frozen, detection = _agreements(table)
+    assert frozen.with_labels is not None and (frozen.metric, frozen.data, frozen.column) == (FROZEN, "toy", "linear top1 best")
+    assert (frozen.alone.n, frozen.alone.tau) == (6, pytest.approx(13 / 15)) and frozen.alone.p == pytest.approx(12 / 720)
+    assert (frozen.with_labels.n, frozen.with_labels.tau) == (7, pytest.approx((21 - 2 * 1 - 2 * 6) / 21))
+    assert (frozen.alone.low, frozen.alone.high, frozen.alone.seeds) == (pytest.approx(13 / 15), pytest.approx(13 / 15), 3)
+    assert detection.metric == DETECTION and detection.with_labels is None and detection.data == "cells"
+    assert detection.alone.tau == pytest.approx(_tau((0.9, 0.8, 0.7, 0.6, 0.5, 0.4), PUBLISHED))
+    assert dict(frozen.rows)["Rel. Pos + colour + Exemplar"] == "colorization+exemplar+relative_position" and len(frozen.rows) == 6
+    for text in (table.terminal(), table.markdown(), table.html(), table.latex()):
+        words = " ".join(text.replace(r"\%", "%").replace("&#x27;", "'").split())
+        assert "linear probe, best stage, top-1 and ImageNet frozen top-5, 6 rows in common: +0.87" in words
+        assert "with the labels row, 7 rows: +0.33" in words and "by bootstrap over 3 seeds" in words
+        assert text.index("74.17") < text.index("Kendall")  # below its block, above the next one
+        assert text.index("Kendall") < text.index("SimCLRv2")
+    lines = list(csv.DictReader(io.StringIO(agreement_csv(table))))
+    assert [(line["published"], line["labels_row"], line["n"]) for line in lines] == [(FROZEN, "0", "6"), (FROZEN, "1", "7"), (DETECTION, "0", "6")]
+    assert float(lines[0]["tau"]) == pytest.approx(13 / 15) and "Colour=colorization" in lines[0]["rows"]
+    assert folder / "agreement.csv" in write_report(folder)
+
+
+def test_above_twenty_classes_top5_is_compared(run_folder: MakeRun) -> None:
+    (found,) = _agreements(load(run_folder(_rows((0.2, 0.3, 0.4, 0.5, 0.6, 0.7)), seeds=(0,), classes=21)).table())
+    assert found.column == "linear top5 best" and "best stage, top-5" in str(found) and "1 shared seed: no interval" in str(found)
+
+
+def test_every_labelled_set_and_every_detector_is_compared(run_folder: MakeRun) -> None:
+    boxes = {name: dict.fromkeys(TASKS, 0.5) for name in ("cells", "cars")}
+    folder = run_folder(_rows((0.2, 0.3, 0.4, 0.5, 0.6, 0.7)), seeds=(0,), data=("toy", "other"), boxes=boxes, predictions=False)
+    found = [str(agreement) for agreement in _agreements(load(folder).table())]
+    assert [next(name for name in ("toy", "other", "cells", "cars") if f" on {name}" in text) for text in found] == ["toy", "other", "cells", "cars"]
+
+
+def test_a_frozen_detector_is_named(run_folder: MakeRun) -> None:
+    folder = run_folder(_rows((0.2, 0.3, 0.4, 0.5, 0.6, 0.7)), seeds=(0,), boxes={"cells": dict.fromkeys(TASKS, 0.5)}, predictions=False)
+    for path in folder.glob("cells/*/*/detection-*.json"):
+        path.write_text(path.read_text().replace('"stage": ""', '"stage": "frozen"'))
+    _, found = _agreements(load(folder).table())
+    assert "on cells, frozen and VOC07 mAP" in str(found)
+
+
+def test_fewer_than_five_rows_in_common_say_nothing(run_folder: MakeRun) -> None:
+    rows: dict[str, Any] = _rows((0.2, 0.3, 0.4, 0.5, 0.6, 0.7)) | {"supervised": ("supervised", "labels", (0.8, 0.9))}
+    del rows[TASKS[0]], rows[TASKS[1]]  # four, and labels, which do not count
+    folder = run_folder(rows, seeds=(0,))
+    table = load(folder).table()
+    assert _agreements(table) == [] and agreement_csv(table) == "" and "Kendall" not in table.terminal()
+    assert folder / "agreement.csv" not in write_report(folder)
+
+
+def test_a_failed_row_is_not_replaced_by_another_of_its_task(run_folder: MakeRun) -> None:
+    rows = _rows((0.2, 0.3, 0.4, 0.5, 0.6, 0.7)) | {"exemplar, surrogate classes": ("exemplar", "pretext", (0.9, 0.95))}
+    (found,) = _agreements(load(run_folder(rows, seeds=(0,), fails={("exemplar", 0, "linear"): "no memory"})).table())
+    assert found.alone.n == 5 and "Exemplar" not in dict(found.rows)
+    (whole,) = _agreements(load(run_folder(rows, seeds=(0,))).table())
+    assert dict(whole.rows)["Exemplar"] == "exemplar" and whole.alone.tau == pytest.approx(1)
+
+
+def test_published_values_here_are_those_of_the_file() -> None:
+    file = {canonical(p.task): p.value for p in load_published() if p.metric == DETECTION}
+    assert [file[canonical(task)] for task in TASKS] == list(PUBLISHED)
+    frozen = {canonical(p.task): p.value for p in load_published() if p.metric == FROZEN}
+    assert [frozen[canonical(task)] for task in TASKS] == sorted(frozen[canonical(task)] for task in TASKS)
