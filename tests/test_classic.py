@@ -88,7 +88,6 @@ def test_the_paper_scale_recipe_runs_end_to_end(root: Path, tmp_path: Path) -> N
     assert set(frame["row"]) == {*CLASSIC, *COMBINED, "random", "supervised"}
     assert set(frame[frame["metric"] == "map_voc07"]["stage"]) == {"", "frozen"}
     assert set(frame[frame["evaluator"] == "linear"]["stage"]) >= {"s1", "s2", "s3", "s4", "pooled"}
-    assert {p.spec["recipe"]["optimizer"] for (row, _), p in results.pretrainings.items() if row in CLASSIC[:2]} == {"sgd"}
     text = results.table().terminal(200)
     assert "PASCAL VOC 2007" in text and "Rel. Pos" in text
 
@@ -114,4 +113,4 @@ def test_two_lines_make_the_small_one_a_table_of_ones_own(tmp_path: Path, monkey
     assert sum(a != b for a, b in zip(text.splitlines(), mine.splitlines(), strict=True)) == 2
     (tmp_path / "mine.yaml").write_text(mine, encoding="utf-8")
     work = prepare(tmp_path / "mine.yaml", tmp_path / "out", device="cpu")
-    assert len(work.cells()) == 3 * 12 and work.data.pretrain.classes == ()
+    assert len(work.cells()) == 3 * 12 and len(work.data.pretrain.classes) == 3

@@ -20,6 +20,7 @@ from ssl_bench.data.shapes_source import open_shapes
 from ssl_bench.data.voc import Fault, VOCImage
 from ssl_bench.errors import DataError, did_you_mean
 
+SHAPES_IMAGES = {"train": 2_000, "test": 500}  # of the embedded set; more would only take longer to draw, being large
 SHARE = 0.2  #: of train that is held out where a split is missing
 MIN_SIZE = 8
 _TRAIN = ("trainval", "train")
@@ -32,7 +33,7 @@ _BY_NAME = {"voc2007": ("2007", "PASCAL VOC 2007", ("trainval", "test")), "voc20
 def list_detection_sources() -> list[tuple[str, str]]:
     """Every source of images with boxes, with one line about it."""
     return [
-        ("shapes", "the embedded images and the boxes of their objects"),
+        ("shapes", "2,000 + 500 of the embedded images with the boxes of their objects"),
         ("voc:PATH", "a folder in PASCAL VOC layout: JPEGImages, Annotations/*.xml, ImageSets/Main/*.txt"),
         *((name, f"{title}, from torchvision's files or downloaded") for name, (_, title, _) in _BY_NAME.items()),
     ]
@@ -222,7 +223,7 @@ def _shapes(asked: Mapping[str, Any], seed: int, places: Places) -> DetectionDat
     if named:
         raise DataError(f"shapes has its own train and test; {', '.join(named)} cannot be chosen (validation may be a share of train)")
     share = SHARE if asked["validation"] is None else float(asked["validation"])
-    opened = open_shapes(places)
+    opened = open_shapes(places, SHAPES_IMAGES)
     assert opened.native is not None
     size = opened.native[0]
 

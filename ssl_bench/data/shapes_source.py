@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,7 @@ class _ShapesReader:
     def items(self, stretches: Sequence[tuple[int, int]]) -> Iterator[list[Stored]]:
         from ssl_bench.data.shapes import render
 
-        images, self._drawn = render(self.split, self.size).images if self._drawn is None else self._drawn, None
+        images, self._drawn = render(self.split, self.size, self.count).images if self._drawn is None else self._drawn, None
         for start, stop in stretches:
             yield list(images[start:stop])
 
@@ -40,8 +40,13 @@ class _ShapesReader:
         return f"shapes {self.split} image {position}"
 
 
-def open_shapes(places: Places) -> Source:
-    """The source "shapes" at ``places.size``, or its own. Raises DataError below the smallest size."""
+def open_shapes(places: Places, counts: Mapping[str, int] | None = None) -> Source:
+    """The source "shapes" at ``places.size``, or its own. Raises DataError below the smallest size.
+
+    Parameters
+    ----------
+    counts : how many images of "train" and "test", the first ones; None: all that it has.
+    """
     from ssl_bench.data import shapes
 
     size = places.size or shapes.NATIVE_SIZE
@@ -51,12 +56,13 @@ def open_shapes(places: Places) -> Source:
     splits: dict[str, RawSplit] = {}
     classes: tuple[str, ...] = ()
     for split in ("train", "test"):
-        key = hashlib.sha256(json.dumps(["shapes", shapes.VERSION, split, size]).encode() + code).hexdigest()
+        count = None if counts is None else counts[split]
+        key = hashlib.sha256(json.dumps(["shapes", shapes.VERSION, split, size, *([count] if count else [])]).encode() + code).hexdigest()
         facts = places.cache / "shapes" / f"{key[:32]}.npz"
         known, images = _load_facts(facts), None
         if known is None:
             places.progress(f"drawing shapes ({split})", 0, 0)
-            drawn = shapes.render(split, size)
+            drawn = shapes.render(split, size, count)
             images = drawn.images
             stream = io.BytesIO()
             facts_of: dict[str, Any] = {f"column.{name}": column for name, column in drawn.columns.items()}

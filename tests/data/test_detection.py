@@ -399,8 +399,7 @@ def test_the_pixels_decide_the_fingerprint(tree: Path, cache: Path) -> None:
 
 @pytest.fixture
 def few_shapes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shapes, "DEFAULT_TRAIN", 60)
-    monkeypatch.setattr(shapes, "DEFAULT_TEST", 24)
+    monkeypatch.setattr(detection, "SHAPES_IMAGES", {"train": 60, "test": 24})
 
 
 def test_shapes_come_with_the_boxes_of_what_was_drawn(few_shapes: None, cache: Path) -> None:
