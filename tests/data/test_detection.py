@@ -416,7 +416,7 @@ def test_shapes_come_with_the_boxes_of_what_was_drawn(few_shapes: None, cache: P
         centre, radius = np.stack([scenes.x[at, :count], scenes.y[at, :count]], 1) * 40, scenes.radius[at, :count, None] * 40
         assert (np.abs((boxes[:, :2] + boxes[:, 2:]) / 2 - np.clip(centre, 0, 40)) <= 0.5 * radius + 1).all()
         assert (boxes[:, 2:] - boxes[:, :2] <= 2 * radius * 1.1 + 2).all() and (boxes[:, 2:] - boxes[:, :2] >= 0.6 * radius).all()
-    drawn = {image.tobytes() for image in shapes.render("train", 40).images}
+    drawn = {image.tobytes() for image in shapes.render("train", 40, 60).images}
     assert {part.image(at).tobytes() for part in (data.train, data.validation) for at in range(len(part))} == drawn
     assert load_detection("shapes", cache=cache, size=40, validation=0.5).validation.fingerprint != data.validation.fingerprint
     assert load_detection("shapes", cache=cache).train.image(0).shape == (shapes.NATIVE_SIZE, shapes.NATIVE_SIZE, 3)
