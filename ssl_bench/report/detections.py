@@ -12,8 +12,8 @@ from PIL import Image
 
 from ssl_bench.records import safe_name
 from ssl_bench.report.columns import base_name
+from ssl_bench.report.drawing import COLOURS, new_figure, short
 from ssl_bench.report.escape import plain
-from ssl_bench.report.figures import COLOURS, new_figure, short
 from ssl_bench.report.frame import Found, Results
 
 if TYPE_CHECKING:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import io
 import math
 import re
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,19 +13,14 @@ import pandas as pd
 
 from ssl_bench.records import safe_name, write_bytes
 from ssl_bench.report.columns import is_stage
-from ssl_bench.report.escape import plain
+from ssl_bench.report.detections import detection_figures
+from ssl_bench.report.drawing import COLOURS, GREY, file_bytes, looks, new_figure, row_names, short, split_word, style
 from ssl_bench.report.frame import Results
+from ssl_bench.report.label_figure import labels_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-# Okabe and Ito's colours, told apart with any common colour blindness; markers differ as well, for print without colour.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000", "#8C6D31")
-MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
-GREY = "#8a8a8a"
-LONGEST_NAME = 32
-
 
 def draw_figures(results: Results, folder: str | Path) -> list[Path]:
     """Draw every figure that the records allow, as PNG and SVG; photographs as PNG only.
@@ -37,12 +30,9 @@ def draw_figures(results: Results, folder: str | Path) -> list[Path]:
     The files written: ``stages``, ``cost``, ``labels`` (with the labelled set's name where there are several), ``curves``, and
     ``detections-ROW`` where objects were detected.
     """
-    from ssl_bench.report.detections import detection_figures
-    from ssl_bench.report.label_figure import labels_figure
-
     home, written = Path(folder), []
     names = [str(entry["name"]) for entry in results.data_sets()]
-    with _style():
+    with style():
         drawn: list[tuple[str, Figure | None]] = []
         for name in names:
             suffix = f"-{safe_name(name)}" if len(names) > 1 else ""
@@ -55,60 +45,9 @@ def draw_figures(results: Results, folder: str | Path) -> list[Path]:
                 figure.draw_without_rendering()
                 figure.set_layout_engine("none")  # the layout, most of the time, is found once for both formats
                 for kind in ("png",) if (stem, figure) in photographs else ("png", "svg"):
-                    write_bytes(home / f"{stem}.{kind}", _bytes(figure, kind))
+                    write_bytes(home / f"{stem}.{kind}", file_bytes(figure, kind))
                     written.append(home / f"{stem}.{kind}")
     return written
-
-
-@contextmanager
-def _style() -> Iterator[None]:
-    import matplotlib
-
-    settings: dict[str, Any] = {
-        # Names are shown as they are: a dollar sign in one is no mathematics.
-        "text.parse_math": False, "svg.hashsalt": "ssl_bench", "svg.fonttype": "path", "font.size": 9, "font.family": "DejaVu Sans",
-        "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.color": "#e6e6e6", "grid.linewidth": 0.6,
-        "axes.axisbelow": True, "axes.titlesize": 9, "axes.titleweight": "bold", "axes.titlelocation": "left", "axes.edgecolor": "#666666",
-        "figure.constrained_layout.use": True, "savefig.dpi": 150, "legend.frameon": False, "figure.max_open_warning": 0,
-    }
-    with matplotlib.rc_context(settings):  # type: ignore[arg-type,unused-ignore]
-        yield
-
-
-def _bytes(figure: Figure, kind: str) -> bytes:
-    buffer = io.BytesIO()
-    # No date and no version in the file: the same records give the same bytes.
-    metadata: dict[str, Any] = {"Software": None} if kind == "png" else {"Date": None, "Creator": None}
-    figure.savefig(buffer, format=kind, metadata=metadata)
-    return buffer.getvalue()
-
-
-def new_figure(width: float, height: float) -> Figure:
-    """A figure of ``width`` by ``height`` inches that needs no display."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height))
-    FigureCanvasAgg(figure)
-    return figure
-
-
-def short(name: str) -> str:
-    """A name as a figure can show it: on one line, and not too long."""
-    name = plain(name)
-    return name if len(name) <= LONGEST_NAME else name[: LONGEST_NAME - 1] + "…"
-
-
-def row_names(results: Results, share: float = 1.0) -> dict[str, str]:
-    """Row to its name in a figure about a share of the labels; marked where its pretraining was given labels and that is not plain."""
-    marked = {row.row for row in results.run.rows if row.uses_labels and (row.block != "labels" or share < 1)}
-    return {row.row: short(row.row) + (" †" if row.row in marked else "") for row in results.run.rows}
-
-
-def looks(results: Results) -> dict[str, tuple[str, str]]:
-    """Colour and marker of every row, the same in every figure; baselines come last, as they are seldom drawn so."""
-    rows = [row.row for row in sorted(results.run.rows, key=lambda row: row.block == "baseline")]
-    return {row: (COLOURS[at % len(COLOURS)], MARKERS[(at + at // len(COLOURS)) % len(MARKERS)]) for at, row in enumerate(rows)}
 
 
 def _linear(results: Results, data: str) -> pd.DataFrame:
@@ -122,11 +61,6 @@ def _linear(results: Results, data: str) -> pd.DataFrame:
 def _share(own: pd.DataFrame) -> str:
     share = float(own["labels"].max())
     return f", {100 * share:g} % of the labels" if share != 1 else ""
-
-
-def split_word(results: Results) -> str:
-    """What the numbers of a figure were measured on."""
-    return "test" if results.run.final else "VALIDATION"
 
 
 def stages_figure(results: Results, data: str) -> Figure | None:

@@ -8,8 +8,8 @@ import numpy as np
 
 from ssl_bench.records import RunRow
 from ssl_bench.report.columns import base_name
+from ssl_bench.report.drawing import GREY, looks, new_figure, row_names, short, split_word
 from ssl_bench.report.few_labels import LabelCurve, label_counts, label_curves, with_shares
-from ssl_bench.report.figures import GREY, looks, new_figure, row_names, short, split_word
 from ssl_bench.report.frame import Results
 
 if TYPE_CHECKING:

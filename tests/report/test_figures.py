@@ -13,7 +13,8 @@ import pytest
 from PIL import Image
 
 from ssl_bench.report import load
-from ssl_bench.report.figures import _style, cost_figure, curves_figure, draw_figures, stages_figure
+from ssl_bench.report.drawing import style
+from ssl_bench.report.figures import cost_figure, curves_figure, draw_figures, stages_figure
 
 MakeRun = Callable[..., Path]
 
@@ -109,7 +110,7 @@ def test_names_are_drawn_as_they_are(run_folder: MakeRun, tmp_path: Path) -> Non
     results = load(run_folder(rows, seeds=(0,), data=("a$b$", "../other")))
     files = draw_figures(results, tmp_path)
     assert len(files) == 14 and all(path.parent == tmp_path for path in files)
-    with _style():
+    with style():
         figure = stages_figure(results, "a$b$")
     assert figure is not None and "$\\frac{1}$ & <b>" in _texts(figure)
     for path in files:

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from ssl_bench.report import load
-from ssl_bench.report.figures import COLOURS, GREY, cost_figure
+from ssl_bench.report.drawing import COLOURS, GREY
+from ssl_bench.report.figures import cost_figure
 from ssl_bench.report.label_figure import SPREAD, labels_figure
 
 MakeRun = Callable[..., Path]
