@@ -273,7 +273,7 @@ def cell_of(
 def as_matrix(value: Matrix | Mapping[str, Any] | str | Path, sets: tuple[str, ...] = ()) -> Matrix:
     """A Matrix from itself, plain data, a shipped name ("quick") or a YAML file."""
     from ssl_bench.matrices import find
-    from ssl_bench.spec import load_matrix, with_settings
+    from ssl_bench.reading import load_matrix, with_settings
 
     if isinstance(value, (Matrix, Mapping)):
         data = value.model_dump(exclude_unset=True) if isinstance(value, Matrix) else dict(value)

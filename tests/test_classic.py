@@ -14,7 +14,8 @@ from typer.testing import CliRunner
 import ssl_bench
 from ssl_bench.cli import app
 from ssl_bench.matrices import shipped
-from ssl_bench.spec import Matrix, parse, read_yaml
+from ssl_bench.reading import read_yaml
+from ssl_bench.spec import Matrix, parse
 from ssl_bench.work import prepare
 from voc_trees import noise, write_image, write_list
 

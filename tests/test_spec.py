@@ -9,7 +9,8 @@ import pytest
 
 from ssl_bench.errors import SpecError
 from ssl_bench.matrices import shipped
-from ssl_bench.spec import Matrix, load_matrix, parse, read_yaml
+from ssl_bench.reading import load_matrix, read_yaml
+from ssl_bench.spec import Matrix, parse
 
 SMALL: dict[str, Any] = {"name": "m", "data": "shapes", "pretrain": {"epochs": 1}, "evaluate": ["linear"]}
 
