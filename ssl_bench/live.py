@@ -129,6 +129,9 @@ def print_plan(console: Console, work: Work, plan: Plan) -> None:
             duration(row.seconds) if row.seconds else "", size_of(row.memory) if row.memory else "",
         )
     console.print(table)
+    for row in plan.rows:
+        if row.problem:
+            console.print(escape(f"{row.row} cannot be estimated, its own code fails: {row.problem}"), style="red", soft_wrap=True)
     if plan.missing:
         console.print(
             f"{plan.done} cells done, {plan.missing} to compute: about {duration(plan.seconds)} "

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from ssl_bench.backbones import pool_stage
+from ssl_bench.backbones import Backbone, pool_stage
 from ssl_bench.cells import Workshop, build_task, pretraining_batches
 from ssl_bench.errors import DataError, SpecError, did_you_mean
 from ssl_bench.evaluators.features import stage_limit
@@ -49,6 +49,7 @@ class RowPlan:
     passes: float | None
     seconds: float | None
     memory: int | None  #: bytes of activations, weights and optimiser state
+    problem: str = ""  #: why there is no estimate: the task's own code fails
 
 
 @dataclass(frozen=True)
@@ -93,26 +94,33 @@ def plan(work: Work, on: str | None = None) -> Plan:
     table = work.cells()
     done = Counter(cell.row.name for cell in table if work.done(cell))
     rate = hardware.flops if hardware is not None else _training_rate(shop) if todo else 1.0
-    forward = _forward_flops(shop.make_backbone(), work.data.size) if todo else 0.0
-    rows, evaluation = [], 0.0
+    backbone = shop.make_backbone().to(shop.device)
+    forward = _forward_flops(backbone, work.data.size) if todo else 0.0
+    rows, evaluation, untrained = [], 0.0, 0
     for row in work.rows:
         cells = [cell for cell in todo if cell.row is row]
         training = [cell for cell in cells if row.task.trains and read_pretraining(cell) is None]
         undecided = len(work.matrix.seeds) if row in work.undecided() else 0
         candidate = row.candidates[0]
+        untrained += len(training)
         passes = seconds = memory = None
-        if training and (found := _cost_or_none(training[0], shop)) is not None:
-            flops, passes, memory = found
-            seconds = sum(flops * cell.candidate.recipe.batch_size * cell.candidate.steps for cell in training) / rate
+        problem = ""
+        if training:
+            try:
+                flops, passes, memory = _cost(training[0], shop)
+                seconds = sum(flops * cell.candidate.recipe.batch_size * cell.candidate.steps for cell in training) / rate
+            except (SpecError, DataError):  # what the user can mend
+                raise
+            except Exception as error:  # a task's own mistake: its cell will report it in full, and the other rows can run
+                problem = f"{type(error).__name__}: {error}"
         evaluation += sum(_evaluation_flops(cell, work, forward) for cell in cells) / rate
         settings = candidate.recipe
         recipe = f"{settings.optimizer} {settings.learning_rate:g}, batch {settings.batch_size}" if row.task.trains else "not trained"
         steps = candidate.steps if row.task.trains else 0
-        rows.append(RowPlan(row.name, done[row.name], missing[row.name] + undecided, recipe, steps, passes, seconds, memory))
-    weights = sum(p.numel() * p.element_size() for p in shop.make_backbone().parameters())
-    training = sum(cell.row.task.trains and read_pretraining(cell) is None for cell in todo)
+        rows.append(RowPlan(row.name, done[row.name], missing[row.name] + undecided, recipe, steps, passes, seconds, memory, problem))
+    weights = 2 * untrained * sum(p.numel() * p.element_size() for p in backbone.parameters())  # the task's file holds the backbone too
     told = "" if hardware is None else f"{hardware.title} ({hardware.source})"
-    return Plan(rows, evaluation, _packed_bytes(work), 2 * training * weights, _feature_bytes(work, shop), told)
+    return Plan(rows, evaluation, _packed_bytes(work), weights, _feature_bytes(work, shop, backbone), told)
 
 
 def _packed_bytes(work: Work) -> int:
@@ -122,12 +130,10 @@ def _packed_bytes(work: Work) -> int:
     return sum(int(pixels.nbytes) for pixels in packs.values())
 
 
-def _feature_bytes(work: Work, shop: Workshop) -> int:
+def _feature_bytes(work: Work, shop: Workshop, backbone: Backbone) -> int:
     """The features of all splits of a labelled set, of every stage, as frozen evaluators hold them."""
-    backbone = shop.make_backbone().eval()
-    images = torch.zeros(1, 3, work.data.size, work.data.size)
     with torch.no_grad():
-        maps = backbone.stages(images)
+        maps = backbone.eval().stages(torch.zeros(1, 3, work.data.size, work.data.size, device=shop.device))
     limit = shop.stage_limit or stage_limit(work.device)
     values = sum(pool_stage(x, limit).shape[1] for x in maps.values()) + backbone.num_features
     frozen = [one for one in work.evaluators if not one.evaluator.needs_training]
@@ -161,16 +167,6 @@ def _forward_flops(backbone: nn.Module, size: int) -> float:
     return counter.get_total_flops() / 2
 
 
-def _cost_or_none(cell: Cell, shop: Workshop) -> tuple[float, float, int] | None:
-    """As ``_cost``; None for a task whose own code fails, which its cell will report. What the user can mend is raised at once."""
-    try:
-        return _cost(cell, shop)
-    except (SpecError, DataError):
-        raise
-    except Exception:
-        return None
-
-
 def _cost(cell: Cell, shop: Workshop) -> tuple[float, float, int]:
     """(FLOPs an image, passes an image, bytes) of training one cell."""
     task = build_task(cell, shop).to(shop.device).train()
@@ -180,8 +176,8 @@ def _cost(cell: Cell, shop: Workshop) -> tuple[float, float, int]:
         saved[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
         return tensor
 
-    few = 8 if shop.data.size <= SMALL or getattr(task.options, "images", "") == "split" else 2  # large ones take long, and all cost the same
-    images = min(few, cell.candidate.recipe.batch_size)
+    few = 8 if shop.data.size <= SMALL else 2  # large ones take long, and all cost the same
+    images = min(few * task.divides, cell.candidate.recipe.batch_size)
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         cost = measure_cost(task, pretraining_batches(cell, shop).batch(0), images)
     weights = sum(p.numel() * p.element_size() for p in task.parameters())

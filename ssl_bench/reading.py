@@ -17,11 +17,16 @@ class _Loader(yaml.SafeLoader):
     """YAML whose numbers are what people expect (1e-3, 20_000) and whose keys are not given twice."""
 
 
+_MERGE = "tag:yaml.org,2002:merge"  # of the key `<<`
+
+
 def _unique_mapping(loader: _Loader, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-    keys = [loader.construct_object(key, deep=True) for key, _ in node.value]  # type: ignore[no-untyped-call]
-    for key in keys:
-        if keys.count(key) > 1:
+    own = [loader.construct_object(key, deep=True) for key, _ in node.value if key.tag != _MERGE]  # type: ignore[no-untyped-call]
+    for key in own:
+        if own.count(key) > 1:
             raise SpecError(f"line {node.start_mark.line + 1}: key {key!r} is given twice")
+    loader.flatten_mapping(node)  # `<<: *other`, whose keys come first and so give way to the mapping's own
+    keys = [loader.construct_object(key, deep=True) for key, _ in node.value]  # type: ignore[no-untyped-call]
     return {key: loader.construct_object(value, deep=True) for key, (_, value) in zip(keys, node.value, strict=True)}  # type: ignore[no-untyped-call]
 
 

@@ -76,6 +76,10 @@ def test_files_settings_and_doubled_keys(tmp_path: Path) -> None:
         with pytest.raises(SpecError, match=message):
             load_matrix(file, (setting,))
     file.write_text("name: m\nname: n\n")
+    text = "a: &first {x: 1, y: 2}\nb: {<<: *first, y: 3}\n"
+    assert read_yaml(text, "x") == {"a": {"x": 1, "y": 2}, "b": {"x": 1, "y": 3}}
+    with pytest.raises(SpecError, match="'y' is given twice"):
+        read_yaml("a: &first {x: 1}\nb: {<<: *first, y: 3, y: 4}\n", "x")
     with pytest.raises(SpecError, match="'name' is given twice"):
         load_matrix(file)
     file.write_text("a: [1\n")

@@ -191,16 +191,20 @@ def _write(reader: Reader, folder: Path, shape: tuple[int, ...], fit: Fit, what:
             finished += len(chunk.pixels)
             progress(label, finished, count)
         os.fsync(part.fileno())
+    unreadable = {position: reason for note in notes.values() for position, reason in note["unreadable"].items()}
+    resampled = sum(note["resampled"] for note in notes.values())
+    seal(folder, hashes, {"what": what, "unreadable": unreadable, "resampled": resampled})
+    (folder / "journal.part").unlink()
+
+
+def seal(folder: Path, hashes: np.ndarray, facts: dict[str, Any]) -> None:
+    """Make a pack of the finished pixels.part: what was decoded, by which versions; meta.json last, because it says that all is there."""
     os.replace(folder / "pixels.part", folder / "pixels.npy")
     with open(folder / "hashes.npy", "wb") as stream:
         np.save(stream, hashes)
         stream.flush()
         os.fsync(stream.fileno())
-    unreadable = {position: reason for note in notes.values() for position, reason in note["unreadable"].items()}
-    resampled = sum(note["resampled"] for note in notes.values())
-    meta = {"what": what, "unreadable": unreadable, "resampled": resampled, "decoders": decoder_versions()}
-    write_atomically(folder / "meta.json", json.dumps(meta).encode())
-    (folder / "journal.part").unlink()
+    write_atomically(folder / "meta.json", json.dumps(facts | {"decoders": decoder_versions()}).encode())
 
 
 def _part_file(folder: Path, shape: tuple[int, ...]) -> Path:

@@ -15,7 +15,7 @@ from PIL import Image, ImageOps
 
 from ssl_bench.data import decode as decoding
 from ssl_bench.data import packing
-from ssl_bench.data.content import Progress, silent, workers, write_atomically
+from ssl_bench.data.content import Progress, silent, workers
 from ssl_bench.data.decode import UnreadableImage, in_parallel, open_image
 from ssl_bench.data.folders import FileReader
 from ssl_bench.data.voc import VOCImage
@@ -126,13 +126,7 @@ def _write(
                 progress(label, at + 1, len(images))
         part.flush()
         os.fsync(part.fileno())
-    os.replace(folder / "pixels.part", folder / "pixels.npy")
-    with open(folder / "hashes.npy", "wb") as stream:
-        np.save(stream, hashes)
-        stream.flush()
-        os.fsync(stream.fileno())
-    meta = {"what": what, "unreadable": unreadable, "decoders": packing.decoder_versions()}
-    write_atomically(folder / "meta.json", json.dumps(meta).encode())
+    packing.seal(folder, hashes, {"what": what, "unreadable": unreadable})
 
 
 def hash_pixels(pixels: np.ndarray, unreadable: bool = False) -> np.ndarray:

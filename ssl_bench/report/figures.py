@@ -39,12 +39,12 @@ def draw_figures(results: Results, folder: str | Path) -> list[Path]:
             drawn += [(f"stages{suffix}", stages_figure(results, name)), (f"cost{suffix}", cost_figure(results, name))]
             drawn.append((f"labels{suffix}", labels_figure(results, name)))
         drawn.append(("curves", curves_figure(results)))
-        photographs = list(detection_figures(results))
-        for stem, figure in (*drawn, *photographs):
+        both = ("png", "svg")
+        for stem, figure, kinds in (*((*one, both) for one in drawn), *((*one, ("png",)) for one in detection_figures(results))):
             if figure is not None:
                 figure.draw_without_rendering()
                 figure.set_layout_engine("none")  # the layout, most of the time, is found once for both formats
-                for kind in ("png",) if (stem, figure) in photographs else ("png", "svg"):
+                for kind in kinds:
                     write_bytes(home / f"{stem}.{kind}", file_bytes(figure, kind))
                     written.append(home / f"{stem}.{kind}")
     return written

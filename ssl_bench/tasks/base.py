@@ -67,6 +67,7 @@ class PretextTask(nn.Module):
     trainable: ClassVar[bool] = True  #: False: not a network that could be fine-tuned (pixels, PCA)
     reads_borders: ClassVar[bool] = False  #: True: the black bars that `fit: pad` adds would give the answer away
     min_image_size: ClassVar[int] = 1
+    divides: int = 1  #: into how many parts it divides the images of a batch
     short_learning_rate: ClassVar[float] = 1e-3  #: chosen on validation, see benchmarks/short_learning_rates.yaml
 
     def __init__(self, backbone: nn.Module, options: TaskOptions, setup: Setup) -> None:

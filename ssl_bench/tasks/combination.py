@@ -40,7 +40,8 @@ class Combination(PretextTask):
 
     def __init__(self, backbone: nn.Module, options: Any, setup: Setup) -> None:
         super().__init__(backbone, options, setup)
-        share = setup.batch_size // len(self.members) if options.images == "split" else setup.batch_size
+        self.divides = len(self.members) if options.images == "split" else 1
+        share = setup.batch_size // self.divides
         if share < 2:
             raise SpecError(f"{self.name}: batch_size {setup.batch_size} leaves {share} images a member; allowed is {2 * len(self.members)} and more")
         self.tasks = nn.ModuleList()
@@ -97,10 +98,10 @@ class Combination(PretextTask):
 
     def views(self, batch: Batch) -> tuple[Any, ...]:
         """The views of every member."""
-        count = len(batch) // len(self.tasks)
+        count = len(batch) // self.divides
         found = []
         for number, (task, member) in enumerate(zip(self.tasks, self.members, strict=True)):
-            part = slice(number * count, (number + 1) * count) if self.options.images == "split" else slice(None)
+            part = slice(number * count, (number + 1) * count) if self.divides > 1 else slice(None)
             task.progress = self.progress  # type: ignore[assignment]
             found.append(task.views(self._batch_of(member, number, batch, part)))  # type: ignore[operator]
         return tuple(found)

@@ -175,7 +175,7 @@ def test_a_matrix_judges_by_boxes(tmp_path: Path) -> None:
     for found in results.evaluations:
         if found.evaluator == "detection (2)" and found.seed == 0:
             kept = results.predictions(found)
-            (figure,) = (figure for name, figure in figures.items() if "frozen" not in figure._suptitle.get_text())
+            (figure,) = (figure for name, figure in figures.items() if "frozen" not in figure.get_suptitle())
             for at in range(6):
                 shown = min(20, int(((kept["image"] == at) & (kept["scores"] >= 0.5)).sum()))
                 assert len(figure.axes[at].patches) == 2 * len(kept[f"shown/{at}/boxes"]) + shown
