@@ -90,8 +90,10 @@ def print_cell(console: Console, folder: Path, row: str, seed: int) -> None:
 
 def print_list(console: Console, what: str) -> None:
     """Names with one line each."""
-    for name, text in _entries(what):
-        console.print(escape(f"{name:24} {text}"), soft_wrap=True)
+    entries = _entries(what)
+    width = max(len(name) for name, _ in entries)
+    for name, text in entries:
+        console.print(escape(f"{name:{width}}  {text}"), soft_wrap=True)
 
 
 def _entries(what: str) -> list[tuple[str, str]]:

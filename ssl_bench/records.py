@@ -14,6 +14,7 @@ import hashlib
 import json
 import os
 import re
+import secrets
 import unicodedata
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -155,7 +156,8 @@ class RunRow(Record):
     row: str
     task: str
     block: Block
-    uses_labels: bool = False
+    uses_labels: bool = False  #: also where it started from weights that are not known to be free of labels
+    init: str = ""  #: the weights it started from and what is known of their training, such as "timm:NAME, trained on ImageNet-1k, with labels"
     choices: int = 1  #: candidates tried for this row
     chosen: dict[str, Any] = {}  #: option -> value chosen on validation
 
@@ -197,12 +199,16 @@ def safe_name(name: str) -> str:
 def write_bytes(path: Path, data: bytes) -> None:
     """Write a file whole: to a temporary name in the same folder, flushed to disk, renamed, the folder flushed too."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    with open(part, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(part, path)
+    part = path.with_name(f".{path.name}.{secrets.token_hex(8)}.part")  # machines that share a folder have processes of equal numbers
+    try:
+        with open(part, "xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
     folder = os.open(path.parent, os.O_RDONLY)
     try:
         os.fsync(folder)

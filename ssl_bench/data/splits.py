@@ -54,17 +54,29 @@ def holdout(
     return _partition(labels, groups, round(share * len(labels)), (seed, _HOLDOUT), classes)
 
 
-def folds(labels: np.ndarray, count: int, seed: int = 0) -> list[tuple[np.ndarray, np.ndarray]]:
+def folds(labels: np.ndarray, count: int, seed: int = 0, *, groups: np.ndarray | None = None) -> list[tuple[np.ndarray, np.ndarray]]:
     """Class-balanced folds for cross-validation: ``count`` pairs (train, held back) of sorted positions; every image is held back once.
 
-    Raises DataError for fewer than two folds or fewer images than folds.
+    Images of one group (int64 [N]) are held back together; a group counts as of the class of its first image.
+    Raises DataError for fewer than two folds or fewer images, or groups, than folds.
     """
-    if not 2 <= count <= len(labels):
-        raise DataError(f"{count} folds of {len(labels)} images; allowed is 2 to {len(labels)}")
-    shuffled = _order(len(labels), seed, _FOLDS)
-    dealt = np.empty(len(labels), np.int64)
-    dealt[shuffled[np.argsort(labels[shuffled], kind="stable")]] = np.arange(len(labels)) % count  # class by class, like cards
-    return [(np.flatnonzero(dealt != fold), np.flatnonzero(dealt == fold)) for fold in range(count)]
+    of_unit, unit = np.arange(len(labels)), np.arange(len(labels))  # first image of each unit that is dealt; unit of each image
+    if groups is not None:
+        _, of_unit, unit = np.unique(groups, return_index=True, return_inverse=True)
+    if not 2 <= count <= len(of_unit):
+        raise DataError(f"{count} folds of {len(of_unit)} {'images' if groups is None else 'groups'}; allowed is 2 to {len(of_unit)}")
+    shuffled = _order(len(of_unit), seed, _FOLDS)
+    dealt = np.empty(len(of_unit), np.int64)
+    dealt[shuffled[np.argsort(labels[of_unit][shuffled], kind="stable")]] = np.arange(len(of_unit)) % count  # class by class, like cards
+    return [(np.flatnonzero(dealt[unit] != fold), np.flatnonzero(dealt[unit] == fold)) for fold in range(count)]
+
+
+def fewest_units(labels: np.ndarray, groups: np.ndarray | None = None) -> int:
+    """How many images, or groups, the class with the fewest of them has: below 2, it cannot be both trained on and held back."""
+    if groups is None:
+        return int(np.bincount(labels)[np.unique(labels)].min())
+    pairs = np.unique(np.stack([labels, groups]), axis=1)
+    return int(np.unique(pairs[0], return_counts=True)[1].min())
 
 
 def draw(labels: np.ndarray, fraction: float, draw: int, seed: int = 0, classes: Sequence[str] = ()) -> np.ndarray:

@@ -49,6 +49,12 @@ def check_labels(what: str, train: ImageSet, validation: ImageSet) -> None:
         raise DataError(f"{what}: class {train.classes[empty[0]]!r} of {train.name} has no training image")
 
 
+def groups_of(images: ImageSet, rows: np.ndarray | None = None) -> np.ndarray | None:
+    """int64 [N] group of each image, or of those at ``rows``; None where the set knows none."""
+    groups = images.columns.get("group")
+    return None if groups is None else np.asarray(groups if rows is None else groups[rows])
+
+
 def check_fractions(what: str, fractions: tuple[float, ...], train: ImageSet) -> None:
     """Refuse a share of labels that would leave a class empty."""
     assert train.labels is not None

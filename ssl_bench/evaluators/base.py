@@ -42,7 +42,11 @@ class Measurement:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What an evaluator found. ``predictions``: name -> integer array [N_test], kept for paired tests; ``details`` must be JSON."""
+    """What an evaluator found; ``details`` must be JSON.
+
+    ``predictions`` are kept for paired tests: name -> integer array [N_test]; or, of a metric that is no share of images,
+    ``drawn/METRIC`` -> its values [B] on resamples of the test images, the same resamples for every row and seed.
+    """
 
     measurements: list[Measurement]
     predictions: Mapping[str, np.ndarray] = field(default_factory=dict)

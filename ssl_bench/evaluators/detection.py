@@ -123,10 +123,11 @@ class Detection(Evaluator):
                 continue
             found, metrics = _judge(best[2], images, subject)
             shown = split == "test" or subject.test is None
-            measurements += self._measured(split, found, metrics, images, DRAWS if shown else 0, subject.seed)
+            drawn = {name: _drawn(found, images, kind) for name, kind in METRICS.items()} if shown else {}
+            measurements += self._measured(split, metrics, images, drawn)
             details["per_class"][split] = _per_class(metrics)
             if split == "test":
-                predictions = _kept(found, images)
+                predictions = _kept(found, images) | {f"drawn/{name}": values.astype(np.float32) for name, values in drawn.items()}
         return Evaluation(measurements, predictions, details | {"seconds_all": round(time.monotonic() - began, 1)})
 
     @property
@@ -153,14 +154,11 @@ class Detection(Evaluator):
         train_on(subject, detector, batches, recipe, self._steps, seed=subject.seed, part=f"rate-{rate:g}", what=what)
         return detector
 
-    def _measured(self, split: str, found: list[Found], metrics: Metrics, images: DetectionSet, draws: int, seed: int) -> list[Measurement]:
+    def _measured(self, split: str, metrics: Metrics, images: DetectionSet, drawn: dict[str, np.ndarray]) -> list[Measurement]:
         stage = "frozen" if self.options.freeze else ""
         measurements = []
         for name, kind in METRICS.items():
-            low = high = None
-            if draws:
-                drawn = bootstrap_map(found, _truth(images), images.classes, kind, draws, seed)
-                low, high = (float(edge) for edge in np.nanpercentile(drawn, [2.5, 97.5]))
+            low, high = (float(edge) for edge in np.nanpercentile(drawn[name], [2.5, 97.5])) if name in drawn else (None, None)
             measurements.append(Measurement(name, split, float(metrics.mean[kind]), len(images), stage=stage, low=low, high=high))
         return measurements
 
@@ -209,6 +207,11 @@ def _few(images: DetectionSet, count: int) -> DetectionSet:
     if len(images) <= count:
         return images
     return images.take(np.sort(np.random.Generator(np.random.PCG64(0)).permutation(len(images))[:count]))
+
+
+def _drawn(found: list[Found], images: DetectionSet, kind: str) -> np.ndarray:
+    """The metric on resamples of the images, [DRAWS]: the same resamples for every row and seed, so that rows can be compared draw by draw."""
+    return bootstrap_map(found, _truth(images), images.classes, kind, DRAWS, seed=0)
 
 
 def _truth(images: DetectionSet) -> list[Truth]:

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from ssl_bench.data.batches import Batch, Batches, ImageStore
 from ssl_bench.data.images import ImageSet
-from ssl_bench.data.splits import draw, holdout
+from ssl_bench.data.splits import draw, fewest_units, holdout
 from ssl_bench.errors import TrainingError
 from ssl_bench.evaluators._scores import (
     Fractions,
@@ -25,6 +25,7 @@ from ssl_bench.evaluators._scores import (
     check_labels,
     compact,
     draws_of,
+    groups_of,
     label_tensor,
     measured,
 )
@@ -175,9 +176,13 @@ class _Work:
         judge, chosen_on = self.subject.validation, "validation"
         if fraction < 1:
             assert train.labels is not None
-            kept, held = holdout(train.labels, HELD_BACK, self.subject.seed)
+            groups = groups_of(train)
+            middle, why = rates[len(rates) // 2], "nothing: one {} of a class cannot be both trained on and held back"
+            if groups is not None and fewest_units(train.labels, groups) < 2:
+                return middle, why.format("group"), {}
+            kept, held = holdout(train.labels, HELD_BACK, self.subject.seed, groups=groups)
             if len(held) == 0:
-                return rates[len(rates) // 2], "nothing: one image of a class cannot be both trained on and held back", {}
+                return middle, why.format("image"), {}
             train, judge, chosen_on = train.take(kept), train.take(held), "a fifth of the draw"
         tried: dict[str, float] = {}
         best, best_accuracy = 0.0, -1.0

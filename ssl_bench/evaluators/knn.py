@@ -85,9 +85,13 @@ def nearest(queries: Tensor, bank: Tensor, k: int) -> tuple[np.ndarray, np.ndarr
 
 
 def vote(similar: Tensor, votes: Tensor, num_classes: int, temperature: float = TEMPERATURE) -> Tensor:
-    """Class scores float64 [Q, num_classes] of neighbours: cosine similarities [Q, k] and their class ids int64 [Q, k]."""
+    """Class scores float64 [Q, num_classes] of neighbours: cosine similarities [Q, k] and their class ids int64 [Q, k].
+
+    Relative to the nearest one's vote, which changes no order and cannot overflow at a low temperature.
+    """
     scores = torch.zeros(len(similar), num_classes, dtype=torch.float64, device=similar.device)
-    return scores.scatter_add_(1, votes, (similar.double() / temperature).exp())
+    similar = similar.double()
+    return scores.scatter_add_(1, votes, ((similar - similar.amax(1, keepdim=True)) / temperature).exp())
 
 
 def knn_monitor(

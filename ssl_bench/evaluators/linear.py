@@ -13,7 +13,7 @@ from pydantic import Field
 from torch import Tensor
 
 from ssl_bench.data.images import ImageSet
-from ssl_bench.data.splits import draw, folds, subsample
+from ssl_bench.data.splits import draw, fewest_units, folds, subsample
 from ssl_bench.evaluators._scores import (
     Fractions,
     accuracies,
@@ -22,6 +22,7 @@ from ssl_bench.evaluators._scores import (
     compact,
     draws_of,
     go_on,
+    groups_of,
     label_tensor,
     measured,
     per_class,
@@ -156,10 +157,11 @@ class _Stage:
         assert self.subject.train.labels is not None
         drawn = draw(self.subject.train.labels, fraction, number, self.subject.seed, self.subject.train.classes)
         x, y = _rows(self.train, self.labels, drawn)
-        smallest = int(np.bincount(self.subject.train.labels[drawn]).min())
+        groups = groups_of(self.subject.train, drawn)
+        smallest = fewest_units(self.subject.train.labels[drawn], groups)
         if smallest >= 2:
             count = min(FOLDS, smallest)
-            inside = folds(y.cpu().numpy(), count, self.subject.seed)
+            inside = folds(y.cpu().numpy(), count, self.subject.seed, groups=groups)
             parts = [_Fold(SoftmaxRegression(*_rows(x, y, kept), self.classes), *_rows(x, y, held)) for kept, held in inside]
             path = _Path(parts, self.options.strengths, lambda: go_on(self.subject, "linear probe"))
             penalty = path.choose()
@@ -167,7 +169,7 @@ class _Stage:
             chosen_by: float | None = path.accuracy(penalty)
         else:
             penalty, chosen_by = (STRONGEST * WEAKEST) ** 0.5, None
-            facts = {"penalty": penalty, "chosen_on": "nothing: one image of a class cannot be both fitted and held back"}
+            facts = {"penalty": penalty, "chosen_on": f"nothing: one {'image' if groups is None else 'group'} of a class cannot be both fitted and held back"}
         solution = SoftmaxRegression(x, y, self.classes).fit(penalty / len(x), None, TOLERANCE)
         scores = {"validation": (solution.logits(self.validation), self.labels[self.count :])}
         if self.subject.test is not None:

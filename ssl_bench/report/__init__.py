@@ -49,7 +49,7 @@ def write_report(folder: str | Path) -> list[Path]:
     pictures = [str(path.relative_to(root)) for path in figures if path.suffix == ".png"]
     texts = {
         "table.md": table.markdown(), "table.csv": wide.csv(), "table.tex": table.latex(), "table.html": table.html(pictures),
-        "comparisons.csv": comparisons_csv(table), "labels_saved.csv": labels_saved_csv(table), "agreement.csv": agreement_csv(table),
+        "comparisons.csv": comparisons_csv(wide), "labels_saved.csv": labels_saved_csv(table), "agreement.csv": agreement_csv(table),
     }
     for name, text in texts.items():
         if text:

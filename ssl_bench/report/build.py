@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import re
 import shlex
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -17,11 +19,22 @@ from ssl_bench.report.few_labels import saved_section
 from ssl_bench.report.frame import Found, Results
 from ssl_bench.report.legend import legend_of, title_of, warnings_of
 from ssl_bench.report.published import load_published, published_blocks
-from ssl_bench.report.statistics import FEWEST_SEEDS, Comparison, compare_crossed, compare_seeds, holm, t_interval, wilson_interval
+from ssl_bench.report.statistics import (
+    FEWEST_SEEDS,
+    Comparison,
+    compare_crossed,
+    compare_drawn,
+    compare_seeds,
+    holm,
+    t_interval,
+    wilson_interval,
+)
 from ssl_bench.report.table import Column, Entry, Line, PairwiseResult, Section, Table
 
 SIGNIFICANT = 0.05
 TRUTH = "target"  # name of the array of true labels among the predictions
+DRAWN = "drawn/"  # before a metric: its values on resamples of the test images, the same resamples for every row and seed
+_SHARE = re.compile(r"(top\d+|acc|accuracy)(@|_|$)", re.IGNORECASE)  # metrics that are a share of the images
 
 
 def build(results: Results, wide: bool) -> Table:
@@ -106,17 +119,26 @@ def _measured(own: pd.DataFrame, column: Column) -> Entry:
         stages = sorted(set(own["stage"]), key=lambda stage: (stage == "pooled", stage))
         names = ["last" if stage == "pooled" else stage for stage in stages]
         entry.stage = names[0] + "".join(f"/{name.removeprefix('s')}" for name in names[1:])
+    if own["low"].notna().all() and len(own) == len(values):
+        entry.resampled = float((own["high"] - own["low"]).mean()) / 2
     numbers = list(values.values())
-    if column.unit != "%":
-        if len(numbers) >= FEWEST_SEEDS and len(set(numbers)) > 1:
+    if len(numbers) >= FEWEST_SEEDS:
+        if len(set(numbers)) > 1:
             (entry.low, entry.high), entry.interval = t_interval(numbers), "t"
-    elif len(numbers) == 1 and own["low"].notna().all() and len(own) == 1:
+    elif len(numbers) == 1 and not math.isnan(entry.resampled):
         entry.low, entry.high, entry.interval = float(own["low"].iloc[0]), float(own["high"].iloc[0]), "bootstrap"
-    elif len(numbers) == 1 and entry.images > 0:
-        (entry.low, entry.high), entry.interval = wilson_interval(min(1.0, max(0.0, numbers[0])) * entry.images, entry.images), "binomial"
-    elif len(numbers) >= FEWEST_SEEDS and len(set(numbers)) > 1:
-        (entry.low, entry.high), entry.interval = t_interval(numbers), "t"
+    elif len(numbers) == 1 and entry.images > 0 and _SHARE.match(column.metric) and 0 <= numbers[0] <= 1:
+        entry.low, entry.high, entry.interval = _of_images(numbers[0], entry.images, own["value"].tolist() if entry.draws > 1 else [])
     return entry
+
+
+def _of_images(share: float, images: int, draws: list[float]) -> tuple[float, float, Literal["binomial", "draws"]]:
+    """Wilson's interval; widened by the spread of several draws of labels, as independent of that of the images."""
+    low, high = wilson_interval(share * images, images)
+    if len(draws) < 2:
+        return low, high, "binomial"
+    spread = (t_interval(draws)[1] - float(np.mean(draws))) ** 2
+    return share - math.sqrt((share - low) ** 2 + spread), share + math.sqrt((high - share) ** 2 + spread), "draws"
 
 
 _COST = {
@@ -186,35 +208,48 @@ def _compare(results: Results, data: str, column: Column, lines: list[Line]) -> 
     """The best pretrained row against every other, over three shared seeds or more; marks it and those that cannot be told from it.
 
     Which row is best is read from the same numbers. Holm's correction over the comparisons with it keeps the truly best row
-    among the marked ones in 95 % of tables (multiple comparisons with the best, Hsu 1984).
+    among the marked ones in 95 % of tables (multiple comparisons with the best, Hsu 1984). Nothing is marked while a row of too
+    few seeds reaches into the best one's numbers: it might be the best.
     """
     rows = [line for line in lines if line.block == "pretext" and not line.variant and not line.uses_labels]
-    rows = [line for line in rows if len(line.cells[column.key].values) >= FEWEST_SEEDS]
+    rows = [line for line in rows if not math.isnan(line.cells[column.key].value)]
     if not rows:
         return []
     best = max(rows, key=lambda line: line.cells[column.key].value)
-    best.cells[column.key].best = True
-    if len(rows) < 2:
+    a = best.cells[column.key].values
+    shared = [(other, b, sorted(set(a) & set(b))) for other in rows if other is not best for b in [other.cells[column.key].values]]
+    if len(a) < FEWEST_SEEDS or any(len(seeds) < FEWEST_SEEDS and max(b.values()) >= min(a.values()) for _, b, seeds in shared):
         return []
-    a, correct = best.cells[column.key].values, _correct(results, data, column, best)
-    compared: list[tuple[Line, Comparison]] = []
-    for other in rows:
-        b = other.cells[column.key].values
-        seeds = sorted(set(a) & set(b))
-        if other is best or len(seeds) < FEWEST_SEEDS:
-            continue
-        x, y = _stack(correct, seeds), _stack(_correct(results, data, column, other), seeds)
-        if x is not None and y is not None and x.shape == y.shape and x.shape[1] > 1:
-            compared.append((other, compare_crossed(x, y)))
-        else:
-            n = min(best.cells[column.key].images, other.cells[column.key].images)
-            compared.append((other, compare_seeds([a[s] for s in seeds], [b[s] for s in seeds], n)))
+    best.cells[column.key].best = True
+    compared = [(other, _compared(results, data, column, (best, other), seeds)) for other, _, seeds in shared if len(seeds) >= FEWEST_SEEDS]
     found = []
     for (other, c), p in zip(compared, holm([c.p for _, c in compared]), strict=True):
         found.append(PairwiseResult(column.key, best.row, other.row, c.difference, c.low, c.high, c.p, p, c.seeds, c.images))
         if p > SIGNIFICANT:
             best.cells[column.key].equal = other.cells[column.key].equal = True
     return found
+
+
+def _compared(results: Results, data: str, column: Column, pair: tuple[Line, Line], seeds: list[int]) -> Comparison:
+    """Image by image where predictions are stored, by resampled images where those are, else over seeds alone."""
+    values = [[line.cells[column.key].values[seed] for seed in seeds] for line in pair]
+    images = min(line.cells[column.key].images for line in pair)
+    x, y = (_stack(_correct(results, data, column, line), seeds) for line in pair)
+    if x is not None and y is not None and x.shape == y.shape and x.shape[1] > 1:
+        return compare_crossed(x, y)
+    x, y = (_stack(_drawn(results, data, column, line), seeds) for line in pair)
+    if x is not None and y is not None and x.shape == y.shape and x.shape[1] > 1 and images > 0:
+        return compare_drawn(*values, x, y, images)
+    return compare_seeds(*values, images if _SHARE.match(column.metric) else 0)
+
+
+def _drawn(results: Results, data: str, column: Column, line: Line) -> dict[int, np.ndarray]:
+    """Seed to values float [draws] on resamples of the test images, of evaluations that store them."""
+    if column.split != "test":
+        return {}
+    own = [e for e in results.evaluations if e.row.row == line.row and e.evaluator == column.evaluator and e.data == (column.data or data)]
+    stored = {e.seed: results.predictions(e).get(DRAWN + column.metric) for e in own if any(_belongs(m, column) for m in e.measurements("test"))}
+    return {seed: array for seed, array in stored.items() if array is not None}
 
 
 def _stack(correct: dict[int, np.ndarray], seeds: Sequence[int]) -> np.ndarray | None:
@@ -231,6 +266,7 @@ def _correct(results: Results, data: str, column: Column, line: Line) -> dict[in
         if evaluation.row.row != line.row or evaluation.evaluator != column.evaluator or evaluation.data != (column.data or data):
             continue
         wanted = [m for m in evaluation.measurements("test") if _belongs(m, column)]
+        wanted = [m for m in wanted if m.stage == wanted[0].stage]  # of several codes the first named, as in the table
         draws = [array for m in wanted if (array := _correct_of(results, evaluation, m)) is not None]
         if wanted and len(draws) == len(wanted):
             found[evaluation.seed] = np.mean(draws, axis=0)
@@ -240,6 +276,8 @@ def _correct(results: Results, data: str, column: Column, line: Line) -> dict[in
 def _belongs(m: MeasurementRecord, column: Column) -> bool:
     if m.row or m.metric != column.metric or (column.labels is not None and not math.isclose(m.labels, column.labels)):
         return False
+    if column.stage == "code":
+        return not is_stage(m.stage)
     return m.best if column.stage == "best" else not column.stage or m.stage == column.stage
 
 

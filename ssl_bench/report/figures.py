@@ -40,7 +40,8 @@ def draw_figures(results: Results, folder: str | Path) -> list[Path]:
             drawn.append((f"labels{suffix}", labels_figure(results, name)))
         drawn.append(("curves", curves_figure(results)))
         both = ("png", "svg")
-        for stem, figure, kinds in (*((*one, both) for one in drawn), *((*one, ("png",)) for one in detection_figures(results))):
+        found = detection_figures(results) if results.run.final else ()  # they show test images
+        for stem, figure, kinds in (*((*one, both) for one in drawn), *((*one, ("png",)) for one in found)):
             if figure is not None:
                 figure.draw_without_rendering()
                 figure.set_layout_engine("none")  # the layout, most of the time, is found once for both formats
@@ -64,7 +65,7 @@ def _share(own: pd.DataFrame) -> str:
 
 
 def stages_figure(results: Results, data: str) -> Figure | None:
-    """Heat map of the linear probe, rows by stages, sorted by the best stage; the stage chosen on validation is framed."""
+    """Heat map of the linear probe, rows by stages, sorted as the table is, by the stage chosen on validation; that one is framed."""
     from matplotlib.patches import Rectangle
 
     own = _linear(results, data)
@@ -77,7 +78,8 @@ def stages_figure(results: Results, data: str) -> Figure | None:
     chosen = own.groupby(["row", "stage"])["best"].mean().unstack()
     stages = sorted(mean.columns, key=lambda stage: (stage == "pooled", int(re.sub(r"\D", "", stage) or 0)))
     order = {row.row: ("pretext", "elsewhere", "baseline", "labels").index(row.block) for row in results.run.rows}
-    rows = sorted(mean.index, key=lambda row: (order[row], -float(mean.loc[row].max()), row))
+    shown = own[own["best"].astype(bool)].groupby(["row", "seed"])["value"].mean().groupby("row").mean()
+    rows = sorted(mean.index, key=lambda row: (order[row], -float(shown.get(row, mean.loc[row].max())), row))
     grid = 100 * mean.loc[rows, stages].to_numpy(dtype=float)
     names = row_names(results, float(own["labels"].max()))
     figure = new_figure(2.9 + 0.75 * len(stages), 1.1 + 0.33 * len(rows))
@@ -190,6 +192,7 @@ def cost_figure(results: Results, data: str) -> Figure | None:
         return None
     names, look = row_names(results, float(own["labels"].max())), looks(results)
     order = [row.row for row in results.run.rows if row.row in trained.index]
+    elsewhere = {row.row for row in results.run.rows if row.block == "elsewhere"}
     figure = new_figure(4.6 * len(panels) + 1.6, 4.2)
     axes: Any = figure.subplots(1, len(panels), squeeze=False, sharey=True)
     for ax, (_, title, of) in zip(axes[0], panels, strict=True):
@@ -203,7 +206,8 @@ def cost_figure(results: Results, data: str) -> Figure | None:
             ax.plot(x, point["mean"], marker, color=colour, markersize=8, markeredgecolor="white", label=names[row])
         for at, row in enumerate(points.index[points["steps"].fillna(0) == 0]):
             style = (":", "--", "-.")[at % 3]
-            ax.axhline(points.loc[row, "mean"], color=GREY, linestyle=style, linewidth=1.2, label=f"{names[row]} (no pretraining)")
+            why = "cost not known" if row in elsewhere else "no pretraining"
+            ax.axhline(points.loc[row, "mean"], color=GREY, linestyle=style, linewidth=1.2, label=f"{names[row]} ({why})")
         ax.set_xscale("log")
         ax.margins(x=0.12)
         ax.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))

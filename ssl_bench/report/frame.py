@@ -64,6 +64,7 @@ class Results:
     failures: list[Failure]
     missing: list[Missing]
     expected: int
+    opened_elsewhere: dict[str, int] = field(default_factory=dict)  #: row to evaluations of it that saw test and are not in this table
     _predictions: dict[Path, dict[str, np.ndarray]] = field(default_factory=dict, repr=False)
 
     @cached_property
@@ -157,7 +158,26 @@ def load(folder: str | Path) -> Results:
         if cell.row not in rows:
             raise RecordError(f"{root / 'run.json'} has a cell of row {cell.row!r}, which is not among its rows")
         _read_cell(root, cell, rows[cell.row], results)
+    results.opened_elsewhere = _opened_elsewhere(root, results)
     return results
+
+
+def _opened_elsewhere(root: Path, results: Results) -> dict[str, int]:
+    """What else lies in the rows' folders and was given test: other settings, seeds or evaluators' options, tried before or beside these."""
+    here = {found.path.resolve() for found in results.evaluations}
+    homes = {(root / cell.folder).parent.resolve(): cell.row for cell in results.run.cells}
+    found: dict[str, int] = {}
+    for home, row in homes.items():
+        for path in sorted(home.glob("*/*.json")):
+            if path.resolve() in here or path.name == "pretrain.json" or path in failure_files(path.parent):
+                continue
+            try:
+                opened = read_record(path, EvaluationRecord).test_opened
+            except RecordError:  # of another version, or half written: nothing of this table
+                continue
+            if opened:
+                found[row] = found.get(row, 0) + 1
+    return found
 
 
 def _read_cell(root: Path, cell: RunCell, row: RunRow, results: Results) -> None:

@@ -42,9 +42,24 @@ def warnings_of(results: Results) -> list[str]:
     for evaluation in results.evaluations:
         opened[evaluation.row.row] = max(opened.get(evaluation.row.row, 0), evaluation.record.test_opened)
     often = {row: times for row, times in opened.items() if times > 1}
-    if results.run.final and often:
+    if often:
         found.append("test was opened more than once: " + ", ".join(f"{row} {times} times" for row, times in often.items()))
+    if others := results.opened_elsewhere:
+        rows = ", ".join(f"{row} ({times:,} record{'s' if times > 1 else ''})" for row, times in others.items())
+        found.append(f"test was also opened with settings that are not in this table: {rows}")
+    if loose := _loose(results):
+        found.append(f"linear probes that did not converge: {', '.join(loose)}")
     return found
+
+
+def _loose(results: Results) -> list[str]:
+    """Row and stage of probes whose L-BFGS stopped before its tolerance, with how often (seeds, draws)."""
+    loose: Counter[str] = Counter()
+    for evaluation in results.evaluations:
+        for fit in evaluation.record.details.get("fits", []) if evaluation.record.evaluator == "linear" else ():
+            if not all(fit[name]["converged"] for name in ("fit", "final_fit") if name in fit) or fit.get("search_not_converged"):
+                loose[f"{evaluation.row.row} {fit['stage']}"] += 1
+    return [name + (f" ({times} times)" if times > 1 else "") for name, times in loose.items()]
 
 
 def legend_of(results: Results, sections: list[Section]) -> list[tuple[str, str]]:
@@ -77,7 +92,9 @@ def legend_of(results: Results, sections: list[Section]) -> list[tuple[str, str]
     lines += [("data", text) for text in _data(results)]
     protocols = list(dict.fromkeys(e.record.protocol for e in results.evaluations))
     opened = max((e.record.test_opened for e in results.evaluations if e.record.final), default=0)
-    test = "not opened" if not run.final or not opened else "opened once per row" if opened <= 1 else f"opened up to {opened} times"
+    test = "not opened" if not opened else "opened once per row" if opened <= 1 else f"opened up to {opened} times"
+    test += ", and not shown here" if opened and not run.final else ""
+    test += "; with other settings too, see above" if results.opened_elsewhere else ""
     lines.append(("test", test + (f".   protocol  {', '.join(protocols)}" if protocols else "")))
     counted = Counter(_environment(e) for e in _environments(results))
     for text, times in counted.most_common():
@@ -102,20 +119,35 @@ def _intervals(results: Results, sections: list[Section], entries: list[Entry]) 
         lines.append(f"95 % interval over {' or '.join(map(str, seeds))} pretraining seeds (Student t)")
     if any(len(cell.values) == 2 for cell in percent):
         lines.append("two seeds: both values, no interval")
+    one = len(results.run.seeds) == 1
+    where = "" if one else "where a row has one seed: "
     if any(cell.interval == "binomial" for cell in percent):
-        if len(results.run.seeds) == 1:
-            lines.append(f"95 % interval over {images} (Wilson, half its width)")
-            lines.append("One seed: how much another seed would differ is not known, so no row is marked best.")
-        else:
-            lines.append(f"where a row has one seed: 95 % interval over {images} (Wilson, half its width)")
+        lines.append(f"{where}95 % interval over {images} (Wilson, half its width)")
+    if any(cell.interval == "draws" for cell in percent):
+        lines.append(f"{where}few labels: 95 % interval over {images} and draws of labels (Wilson and Student t, half its width)")
     if any(cell.interval == "bootstrap" for cell in percent):
-        lines.append("detection: 95 % interval by resampling test images (bootstrap, half its width)")
+        lines.append(f"{where}detection: 95 % interval by resampling test images (bootstrap, half its width)")
+    if lines and one:
+        lines.append("One seed: how much another seed would differ is not known, so no row is marked best.")
     if seeds and counts:
         half, high = (f"±{100 * sampling_error(share, counts[0]):.1f}" for share in (0.5, 0.9))
         lines.append(f"Besides, {images} leave about {half} at 50 %, {high} at 90 %.")
+    lines += [f"Besides, {text}" for text in _resampled(sections)]
     if draws := _draws(sections):
         lines[:1] = ["; ".join([*lines[:1], draws])]
     return lines
+
+
+def _resampled(sections: list[Section]) -> list[str]:
+    """What the test images leave open where the interval shown is one over seeds, of values that are no share of images."""
+    found: dict[str, None] = {}
+    for column in sections[0].columns if sections else ():
+        cells = [line.cells[column.key] for line in sections[0].lines]
+        halves = [cell.resampled for cell in cells if cell.interval == "t" and not math.isnan(cell.resampled)]
+        if halves:
+            images = max(cell.images for cell in cells)
+            found[f"the {images:,} images of {column.data} leave about ±{100 * float(np.median(halves)):.1f} of {column.title} (bootstrap)"] = None
+    return list(found)
 
 
 def _saved(sections: list[Section]) -> Iterable[str]:
@@ -182,6 +214,8 @@ def _elsewhere(results: Results) -> Iterable[str]:
             size = facts.get("input_px")
             seen = f"images resized to {size} px" if isinstance(size, int) else "images at their own size"
             yield f"{row.row} is a {facts.get('network', '?')} trained on: {facts.get('trained_on', 'not known')}; it sees {seen}"
+        if row.init:
+            yield f"{row.row} starts from {row.init}"
 
 
 def _choices(results: Results) -> str:
@@ -189,7 +223,10 @@ def _choices(results: Results) -> str:
     tried = Counter(row.choices for row in results.run.rows)
     usual = tried.most_common(1)[0][0] if tried else 1
     others = [f"{row.row} {row.choices}" for row in results.run.rows if row.choices != usual]
-    text = f"on {' / '.join(sizes) or 'the'} validation images: probe strength, stage, task options"
+    names = ["probe strength", "stage", "task options"]
+    if any(e.record.evaluator == "finetune" and len(_rates(e.record.spec)) > 1 for e in results.evaluations):
+        names.append("learning rate of fine-tuning")
+    text = f"on {' / '.join(sizes) or 'the'} validation images: {', '.join(names)}"
     text += f" (settings tried: {', '.join([*others, f'all others {usual}' if others else f'{usual} for every row'])})"
     taken = [f"{row.row} {', '.join(f'{key}={value}' for key, value in row.chosen.items())}" for row in results.run.rows if row.chosen]
     text += f"; taken: {'; '.join(taken)}" if taken else ""

@@ -80,7 +80,7 @@ def compare_seeds(first: ArrayLike, second: ArrayLike, n: int = 0, level: float 
     """Paired t-test over seeds; for measurements without predictions. Takes the test images as given.
 
     Accuracies over n images move in steps of 1 / n. Differences that are alike at every seed are alike up to that step only,
-    so a seed's standard deviation counts as half a step or more.
+    so a seed's standard deviation counts as half a step or more, here and in `compare_crossed`.
 
     Parameters
     ----------
@@ -92,7 +92,7 @@ def compare_seeds(first: ArrayLike, second: ArrayLike, n: int = 0, level: float 
         raise SSLBenchError(f"a paired comparison needs the same two seeds or more of both rows, not arrays of shape {differences.shape}")
     variance = float(differences.var(ddof=1)) / len(differences)
     if n > 0:
-        variance = max(variance, (0.5 / n) ** 2 / len(differences))
+        variance = max(variance, _least(n, len(differences)))
     return _compared(float(differences.mean()), variance, len(differences) - 1, len(differences), 0, level)
 
 
@@ -125,12 +125,49 @@ def compare_crossed(first: ArrayLike, second: ArrayLike, level: float = LEVEL) -
     ms_image = seeds * float(((by_image - mean) ** 2).sum()) / (images - 1)
     rest = d - by_seed[:, None] - by_image[None, :] + mean
     ms_rest = float((rest**2).sum()) / ((seeds - 1) * (images - 1))
-    numerator = ms_seed + max(ms_image - ms_rest, 0.0)
-    df = math.inf if ms_seed <= 1e-12 * numerator else numerator**2 / (ms_seed**2 / (seeds - 1))
-    crossed = _compared(float(mean), numerator / (seeds * images), df, seeds, images, level)
-    alone = _compared(float(mean), ms_seed / (seeds * images), seeds - 1, seeds, images, level)
+    of_seeds, of_images = (mean_square / (seeds * images) for mean_square in (ms_seed, max(ms_image - ms_rest, 0.0)))
+    return _crossed(float(mean), max(of_seeds, _least(images, seeds)), of_images, seeds, images, level)
+
+
+def compare_drawn(first: ArrayLike, second: ArrayLike, first_drawn: ArrayLike, second_drawn: ArrayLike, images: int, level: float = LEVEL) -> Comparison:
+    """`compare_crossed` for what is no mean over images, such as mAP, from bootstrap draws of the test images in its place.
+
+    The variance over draws of the mean difference is that of the images; what of it differs from seed to seed is in the variance
+    over seeds already, and is taken away.
+
+    Parameters
+    ----------
+    first, second : [S] values of the two rows at the same S >= 2 seeds.
+    first_drawn, second_drawn : [S, B] the same values on B >= 2 resamples of the test images, the same resamples everywhere.
+    images : number of test images, at least 1.
+    """
+    differences = np.asarray(first, dtype=float) - np.asarray(second, dtype=float)
+    drawn = np.asarray(first_drawn, dtype=float) - np.asarray(second_drawn, dtype=float)
+    if drawn.ndim != 2 or min(drawn.shape) < 2 or differences.shape != drawn.shape[:1] or images < 1:
+        raise SSLBenchError(
+            f"a comparison by resampling needs [seeds >= 2] values, [seeds, draws >= 2] draws and images, not shapes {differences.shape}, {drawn.shape}"
+        )
+    drawn = drawn[:, ~np.isnan(drawn).any(axis=0)]  # a resample may hold no object at all
+    seeds = len(differences)
+    together, apart = drawn.mean(axis=0), drawn - drawn.mean(axis=0)
+    rest = float(apart.var(axis=1).sum()) / (seeds - 1) / seeds
+    of_seeds = float(differences.var(ddof=1)) / seeds
+    return _crossed(float(differences.mean()), of_seeds, max(float(together.var()) - rest, 0.0), seeds, images, level)
+
+
+def _crossed(mean: float, of_seeds: float, of_images: float, seeds: int, images: int, level: float) -> Comparison:
+    """From the two parts of the mean's variance: the wider of the analysis of both and that of seeds alone."""
+    variance = of_seeds + of_images
+    df = math.inf if of_seeds <= 1e-12 * variance else variance**2 / (of_seeds**2 / (seeds - 1))
+    crossed = _compared(mean, variance, df, seeds, images, level)
+    alone = _compared(mean, of_seeds, seeds - 1, seeds, images, level)
     low, high = min(crossed.low, alone.low), max(crossed.high, alone.high)
-    return Comparison(crossed.difference, low, high, max(crossed.p, alone.p), seeds, images)
+    return Comparison(mean, low, high, max(crossed.p, alone.p), seeds, images)
+
+
+def _least(images: int, seeds: int) -> float:
+    """The least variance of a mean over seeds of numbers that move in steps of 1 / images: a seed's deviation counts as half a step."""
+    return (0.5 / images) ** 2 / seeds
 
 
 def _compared(mean: float, variance: float, df: float, seeds: int, images: int, level: float) -> Comparison:

@@ -42,14 +42,15 @@ class Entry:
     """One cell of the table.
 
     ``values`` holds one number a seed (label draws averaged). ``interval`` says what low and high are: "binomial" or
-    "bootstrap" over test images, "t" over seeds, "" where there is none.
+    "bootstrap" over test images, "draws" over these and draws of labels, "t" over seeds, "" where there is none.
     """
 
     status: Literal["value", "none", "missing", "failed"] = "none"
     values: dict[int, float] = field(default_factory=dict)
     low: float = math.nan
     high: float = math.nan
-    interval: Literal["", "binomial", "bootstrap", "t"] = ""
+    interval: Literal["", "binomial", "draws", "bootstrap", "t"] = ""
+    resampled: float = math.nan  #: half the width of the interval by resampling test images, mean over seeds, where an evaluator gives one
     images: int = 0
     draws: int = 0
     stage: str = ""  #: the stage chosen, where the column does not say it

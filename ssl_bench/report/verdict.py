@@ -15,8 +15,8 @@ def verdict(results: Results) -> str:
     """The best row that needs no labels, and by how much it leads: the best row of weights from elsewhere, else the next best one.
 
     By the linear probe's best stage on validation of the first labelled set, top-1, all labels. The interval adds the sampling error of
-    the validation images (as if the rows were judged on different ones, which is cautious) to the spread over shared seeds. "" with
-    fewer than two rows.
+    the validation images (as if the rows were judged on different ones, which is cautious) to the spread over shared seeds, of which
+    there is none to be known with one seed; that is said. "" with fewer than two rows.
 
     >>> verdict(load("runs/photos"))  # doctest: +SKIP
     'Best on your validation: simclr, +2.1 over timm:resnet18.a1_in1k (interval 0.4 to 3.8)'
@@ -37,9 +37,11 @@ def verdict(results: Results) -> str:
     difference, low, high = _difference(values[best], values[other], int(own["n"].min()))
     if math.isnan(difference):
         return ""
-    interval = f"interval {100 * low:.1f} to {100 * high:.1f}".replace("-", "−")
+    one_seed = len(set(values[best]) & set(values[other])) == 1
+    interval = f"interval {100 * low:.1f} to {100 * high:.1f}".replace("-", "−") + (", of the images alone: one seed" if one_seed else "")
     if low > 0:
-        return f"Best on your validation: {best}, +{100 * difference:.1f} over {other} ({interval})"
+        word = "Highest" if one_seed else "Best"
+        return f"{word} on your validation: {best}, +{100 * difference:.1f} over {other} ({interval})"
     sign = "+" if difference >= 0 else "−"
     return f"Best on your validation: {best} and {other} cannot be told apart ({sign}{abs(100 * difference):.1f}, {interval})"
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from ssl_bench.data.splits import draw, folds, holdout, subsample, validation_split
+from ssl_bench.data.splits import draw, fewest_units, folds, holdout, subsample, validation_split
 from ssl_bench.errors import DataError
 
 LABELS = np.arange(1000) % 10
@@ -130,6 +130,25 @@ def test_folds_hold_every_image_back_once_and_balance_classes(labels: np.ndarray
     assert max(len(held) for _, held in pairs) - min(len(held) for _, held in pairs) <= 1
     with pytest.raises(DataError, match="allowed"):
         folds(labels, 1)
+
+
+@given(st.integers(0, 999), st.integers(2, 5), st.integers(5, 30))
+@settings(max_examples=40)
+def test_folds_keep_groups_together_and_balance_their_classes(seed: int, count: int, groups: int) -> None:
+    random = np.random.default_rng(seed)
+    member = random.permutation(np.repeat(np.arange(groups) * 7, random.integers(1, 6, groups)))
+    of_group = random.integers(0, 3, groups)
+    labels = of_group[member // 7]
+    pairs = folds(labels, count, seed, groups=member)
+    assert np.array_equal(np.sort(np.concatenate([held for _, held in pairs])), np.arange(len(labels)))
+    for train, held in pairs:
+        assert not set(member[train]) & set(member[held]) and len(train) + len(held) == len(labels)
+        dealt = np.bincount(of_group[np.unique(member[held]) // 7], minlength=3)
+        assert np.abs(dealt - np.bincount(of_group, minlength=3) / count).max() < 1
+    assert fewest_units(labels, member) == np.bincount(of_group)[np.unique(of_group)].min()
+    assert fewest_units(labels) == np.bincount(labels)[np.unique(labels)].min()
+    with pytest.raises(DataError, match="groups"):
+        folds(labels, groups + 1, groups=member)
 
 
 @given(labellings, st.integers(1, 200))

@@ -14,7 +14,7 @@ import torch
 
 from ssl_bench.backbones import Backbone
 from ssl_bench.data.images import ImageSet
-from ssl_bench.data.splits import draw
+from ssl_bench.data.splits import draw, holdout
 from ssl_bench.errors import DataError, Interrupted, SpecError, TrainingError
 from ssl_bench.evaluators import _training, finetune
 from ssl_bench.evaluators.base import Evaluation, Subject
@@ -201,3 +201,23 @@ def test_stop_is_heard_between_steps() -> None:
     stop: Callable[[], bool] = lambda: next(calls) > 4  # noqa: E731
     with pytest.raises(Interrupted, match="stopped"):
         tune(subject_of(stop=stop))
+
+
+def test_a_rate_is_judged_on_other_groups_than_it_was_trained_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    parts: list[tuple[np.ndarray, np.ndarray]] = []
+
+    def watched(labels: np.ndarray, *arguments: Any, **settings: Any) -> tuple[np.ndarray, np.ndarray]:
+        parts.append(tuple(settings["groups"][part] for part in holdout(labels, *arguments, **settings)))  # type: ignore[arg-type]
+        return holdout(labels, *arguments, **settings)
+
+    monkeypatch.setattr(finetune, "holdout", watched)
+    subject = subject_of()
+    groups = np.arange(120) // 4
+    found = tune(replace(subject, train=replace(subject.train, columns={"group": groups})), labels=0.5, learning_rates=[0.01, 0.05], steps=2)
+    assert found.details["runs"][0]["chosen_on"] == "a fifth of the draw"
+    ((kept, held),) = parts
+    assert len(held) and not set(kept) & set(held)
+    one = np.where(subject.labels("train") == 2, 0, 1 + np.arange(120))
+    found = tune(replace(subject, train=replace(subject.train, columns={"group": one})), labels=0.5, learning_rates=[0.01, 0.05, 0.1], steps=2)
+    run = found.details["runs"][0]
+    assert run["learning_rate"] == 0.05 and run["chosen_on"].startswith("nothing: one group of a class")

@@ -53,6 +53,7 @@ def test_scores_are_those_of_the_definition(k: int, classes: int, dimensions: in
     similar, found = nearest(torch.from_numpy(queries), torch.from_numpy(bank), k)
     scores = vote(torch.from_numpy(similar), torch.from_numpy(labels[found]), classes, temperature)
     expected = brute_force(queries.astype(float), bank.astype(float), labels, k, classes, temperature)
+    expected /= np.exp(similar[:, :1].astype(float) / temperature)  # the nearest one's vote counts 1
     np.testing.assert_allclose(scores.numpy(), expected, rtol=2e-4, atol=1e-6 * expected.max())
 
 
@@ -74,6 +75,11 @@ def test_answers_are_scikit_learns(make_subject: Make) -> None:
 def test_equal_scores_go_to_the_lower_class() -> None:
     scores = vote(torch.tensor([[0.5, 0.5, 0.1]]), torch.tensor([[3, 1, 0]]), 5)
     assert scores.argmax(1).tolist() == [1] and scores.shape == (1, 5)
+
+
+def test_a_low_temperature_asks_the_nearest_alone() -> None:
+    scores = vote(torch.tensor([[0.95, 0.90, 0.90]]), torch.tensor([[1, 0, 0]]), 2, temperature=1e-4)
+    assert torch.isfinite(scores).all() and scores.argmax(1).tolist() == [1]
 
 
 def test_length_says_nothing(make_subject: Make) -> None:

@@ -213,3 +213,26 @@ def test_labels_that_cannot_work_are_refused_before_any_training(make_subject: M
 def test_options_that_mean_nothing_are_refused(bad: dict[str, Any]) -> None:
     with pytest.raises(SpecError):
         parse(Linear.Options, bad, "linear")
+
+
+def test_copies_of_an_image_are_held_back_together(make_subject: Make) -> None:
+    """Ten equal photos of every product, whose class nothing tells: strengths chosen on copies would look perfect."""
+    subject = make_subject({"pooled": 0.0}, sizes=(400, 100, 100))
+    products = np.arange(400) // 10
+    train: Any = subject.features
+    train.values["train"]["pooled"] = train.values["train"]["pooled"][products]
+    alike = replace(subject.train, labels=(products * 7 % 4).astype(np.int64))
+    tried = {}
+    for name, columns in (("alone", {}), ("together", {"group": products})):
+        found = probe(replace(subject, train=replace(alike, columns=columns)), labels=[0.5, 1.0])
+        (facts,) = [fit for fit in found.details["fits"] if fit["labels"] == 0.5]
+        tried[name] = max(facts["tried"].values())
+    assert tried["alone"] > 0.6 and tried["together"] < 0.45
+
+
+def test_a_class_of_one_group_gives_nothing_to_choose_on(make_subject: Make) -> None:
+    subject = make_subject({"pooled": 0.5}, sizes=(400, 100, 100))
+    groups = np.where(subject.labels("train") == 3, 0, 1 + np.arange(400))
+    found = probe(replace(subject, train=replace(subject.train, columns={"group": groups})), labels=[0.5, 1.0])
+    (facts,) = [fit for fit in found.details["fits"] if fit["labels"] == 0.5]
+    assert facts["chosen_on"] == "nothing: one group of a class cannot be both fitted and held back"

@@ -90,7 +90,7 @@ def make_run(
             rng = np.random.default_rng([at, seed])
             pretraining = digest([row, seed])
             home = f"cells/{safe_name(row)}/{seed}-{pretraining[:8]}"
-            trains = block != "baseline"
+            trains = block not in ("baseline", "elsewhere")
             evaluators = ["linear", "knn", *(["finetune"] if task != "pixels" else [])]
             asked = [(e, d) for e in evaluators for d in data] + [("detection", d) for d, judged in boxes.items() if row in judged]
             cells.append(
@@ -226,8 +226,8 @@ def _measure(
         add(1 / classes, "shuffled", "top1_shuffled", stage="pooled")
         for m in [m for m in measurements if m.metric == "top1_shuffled"]:
             measurements.append(m.model_copy(update={"metric": "top1_chance", "value": 1 / classes}))
-        if task == "autoencoder":
-            add(last - 0.05, "code", stage="code")
+        if code := {"autoencoder": "code", "vae": "mu"}.get(task):
+            add(last - 0.05, code, stage=code)
     elif expected.evaluator == "knn":
         for k in (20, 200):
             add(last - 0.03, f"pooled@{k}", f"top1@{k}", stage="pooled")

@@ -83,6 +83,28 @@ def test_cost_has_a_point_for_every_trained_row_and_a_line_for_random(run_folder
     )
 
 
+def test_cost_of_weights_from_elsewhere_is_not_known(run_folder: MakeRun) -> None:
+    rows = {"timm:x": ("weights", "elsewhere", (0.5, 0.6)), "simclr": ("simclr", "pretext", (0.5, 0.8)), "random": ("random", "baseline", (0.3, 0.3))}
+    figure = cost_figure(load(run_folder(rows)), "toy")
+    assert figure is not None
+    names = {str(line.get_label()) for line in figure.axes[0].lines}
+    assert {"timm:x (cost not known)", "random (no pretraining)", "simclr"} <= names
+
+
+def test_rows_stand_as_in_the_table_by_the_stage_that_validation_chose(run_folder: MakeRun) -> None:
+    """A stage that is better on test and was not chosen moves no row."""
+    folder = run_folder({"a": ("simclr", "pretext", (0.5, 0.9)), "b": ("rotation", "pretext", (0.5, 0.7))}, seeds=(0,), predictions=False)
+    for path in folder.glob("cells/a/*/linear-*.json"):
+        record = json.loads(path.read_text())
+        for m in record["measurements"]:
+            m["best"] = m["stage"] == "s1"
+        path.write_text(json.dumps(record))
+    results = load(folder)
+    figure = stages_figure(results, "toy")
+    assert figure is not None and [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["b", "a"]
+    assert [line.row for line in results.table().sections[0].lines] == ["b", "a"]
+
+
 def test_minutes_of_different_machines_are_not_compared(run_folder: MakeRun) -> None:
     from ssl_bench.records import Environment
 

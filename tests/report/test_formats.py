@@ -218,3 +218,13 @@ def test_comparisons_are_written_with_their_p(run_folder: MakeRun) -> None:
     assert all(
         float(row["p"]) <= float(row["p_holm"]) <= 1 and float(row["low"]) <= float(row["difference"]) <= float(row["high"]) for row in rows
     )
+
+
+def test_comparisons_join_the_csv_also_where_an_evaluator_brings_its_set(run_folder: MakeRun) -> None:
+    boxes = {"cells": {"rotation": 0.5, "simclr": 0.6, "autoencoder": 0.4}}
+    table = load(run_folder(data=("toy", "other"), boxes=boxes)).table(wide=True)
+    measured = {(row["data"], row["column"], row["row"]) for row in csv.DictReader(io.StringIO(table.csv()))}
+    compared = [(row["data"], row["column"], row["first"], row["second"]) for row in csv.DictReader(io.StringIO(comparisons_csv(table)))]
+    assert all((data, column, row) in measured for data, column, *rows in compared for row in rows)
+    assert len(compared) == len(set(compared)) and len([place for place in compared if place[:2] == ("cells", "cells detection ap")]) == 2
+    assert any(column == "knn top1@200" for _, column, *_ in compared)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -130,11 +131,54 @@ def test_commits_of_one_environment_stand_in_one_line(run_folder: MakeRun) -> No
 
 def test_images_with_boxes_do_not_count_as_images_that_are_right_or_wrong(run_folder: MakeRun) -> None:
     boxes = {"cells": dict.fromkeys(ROWS, 0.5)}
-    (told,) = [line for line in _legend(load(run_folder(ROWS, boxes=boxes, predictions=False)).table(), "±") if line.startswith("Besides")]
-    assert told.startswith("Besides, 500 test images leave about ±4.4 at 50 %")
+    told = [line for line in _legend(load(run_folder(ROWS, boxes=boxes, predictions=False)).table(), "±") if line.startswith("Besides")]
+    assert told[0].startswith("Besides, 500 test images leave about ±4.4 at 50 %")
+    assert told[1] == "Besides, the 60 images of cells leave about ±4.0 of mAP (bootstrap)"  # as stored beside each value
 
 
 def test_labels_saved_are_explained_where_they_are_shown(run_folder: MakeRun) -> None:
     first, second, third = _legend(load(run_folder(ROWS)).table(), "×")
     assert "the better of random and random, 3x longer" in first and "where it first gets there" in second and "lowest and highest seed" in third
     assert len(_legend(load(run_folder(ROWS, seeds=(0,))).table(), "×")) == 2 and not _legend(load(run_folder(ROWS, shares=(0.1,))).table(), "×")
+
+
+def test_a_setting_that_saw_test_and_is_not_in_the_table_is_told(run_folder: MakeRun) -> None:
+    """A row whose settings were changed after its first test numbers has had more than one look."""
+    folder = run_folder(ROWS)
+    assert not load(folder).table().warnings and _legend(load(folder).table(), "test")[0].startswith("opened once per row.")
+    home = next(folder.glob("cells/simclr/0-*"))
+    shutil.copytree(home, home.with_name("0-00000000"))
+    (told,) = load(folder).table().warnings
+    assert told == "test was also opened with settings that are not in this table: simclr (3 records)"
+    assert "with other settings too" in _legend(load(folder).table(), "test")[0]
+    for path in home.with_name("0-00000000").glob("*-*.json"):  # one that was chosen against on validation has not
+        path.write_text(path.read_text().replace('"test_opened": 1', '"test_opened": 0'))
+    assert not load(folder).table().warnings
+
+
+def test_validation_shown_after_test_was_seen_says_so(run_folder: MakeRun) -> None:
+    folder = run_folder(ROWS)
+    run = json.loads((folder / "run.json").read_text())
+    (folder / "run.json").write_text(json.dumps(run | {"final": False}))
+    table = load(folder).table()
+    assert table.validation and _legend(table, "test")[0].startswith("opened once per row, and not shown here")
+    assert _legend(load(run_folder(ROWS, final=False)).table(), "test")[0].startswith("not opened")
+
+
+def test_probes_that_did_not_converge_are_named(run_folder: MakeRun) -> None:
+    folder = run_folder(ROWS)
+    fits = [{"stage": "s1", "fit": {"converged": True}, "final_fit": {"converged": False}}, {"stage": "s2", "fit": {"converged": True}}]
+    _change(folder, "simclr/*/linear-*.json", lambda record: record.update(details={"fits": fits}))
+    assert load(folder).table().warnings == ["linear probes that did not converge: simclr s1 (3 times)"]
+
+
+def test_a_row_that_starts_from_other_weights_says_from_which(run_folder: MakeRun) -> None:
+    """Weights that may have seen labels make a row one that saw labels: marked, and out of every comparison."""
+    start = "timm:resnet18.a1_in1k, trained on ImageNet-1k, with labels"
+    folder = run_folder(ROWS)
+    run = load(folder).run
+    rows = [row.model_copy(update={"uses_labels": True, "init": start}) if row.row == "simclr" else row for row in run.rows]
+    (folder / "run.json").write_text(run.model_copy(update={"rows": rows}).model_dump_json())
+    table = load(folder).table()
+    assert _legend(table, "elsewhere") == [f"simclr starts from {start}"]
+    assert "simclr †" in {line.name for line in table.sections[0].lines} and "simclr" not in {c.first for c in table.sections[0].comparisons}

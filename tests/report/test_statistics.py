@@ -13,6 +13,7 @@ from scipy import stats
 from ssl_bench.errors import SSLBenchError
 from ssl_bench.report.statistics import (
     compare_crossed,
+    compare_drawn,
     compare_seeds,
     holm,
     rank_correlation,
@@ -118,10 +119,11 @@ def test_crossed_comparison_finds_a_difference() -> None:
     assert found.p < 0.01 and found.low < 0.1 < found.high and (found.seeds, found.images) == (3, 2_000)
 
 
-def test_equal_rows_are_equal_and_constant_differences_are_certain() -> None:
+def test_equal_rows_are_equal_and_constant_differences_all_but_certain() -> None:
     same = np.ones((3, 10))
     assert compare_crossed(same, same).p == 1.0
-    assert compare_crossed(same, 0 * same).p == 0.0
+    t = 1.0 / (0.05 / np.sqrt(3))  # a seed's deviation counts as half an image of ten
+    assert compare_crossed(same, 0 * same).p == pytest.approx(2 * stats.t.sf(t, 2))
     assert compare_seeds([0.5, 0.5], [0.5, 0.5]).p == 1.0
 
 
@@ -131,6 +133,11 @@ def test_differences_alike_at_every_seed_are_known_to_half_a_step_only() -> None
     t = 0.01 / (0.005 / np.sqrt(3))
     assert found.p == pytest.approx(2 * stats.t.sf(t, 2)) and found.low < found.difference < found.high
     assert compare_seeds(first, first, 100).p == 1.0
+    # Image by image it is no more certain: one image of 100 right at every seed, another one each time.
+    right = np.zeros((3, 100))
+    right[[0, 1, 2], [0, 1, 2]] = 1
+    crossed = compare_crossed(right, np.zeros_like(right))
+    assert crossed.p == pytest.approx(found.p) and (crossed.low, crossed.high) == pytest.approx((found.low, found.high))
     # Where the seeds differ by more than half an image, nothing changes.
     apart = [0.34, 0.32, 0.39]
     assert compare_seeds(apart, second, 100) == compare_seeds(apart, second)
@@ -210,3 +217,26 @@ def test_rank_interval_narrows_with_more_seeds_of_the_same_spread() -> None:
 def test_rank_interval_refuses_what_it_cannot_resample(shape: tuple[int, ...]) -> None:
     with pytest.raises(SSLBenchError, match="seeds >= 2"):
         rank_interval(np.ones(shape), [1, 2, 3, 4, 5])
+
+
+@pytest.mark.parametrize(("seed_sd", "image_sd"), [(0.05, 0.0), (0.0, 0.3), (0.03, 0.2)])
+def test_resampled_images_say_what_the_images_themselves_say(seed_sd: float, image_sd: float) -> None:
+    """Of an accuracy, which is a mean over images, both analyses can be had; they are the same but for the bootstrap's own chance."""
+    rng = np.random.default_rng(5)
+    images = rng.normal(scale=image_sd, size=(1, 300))
+    rows = [(rng.random((3, 300)) < np.clip(0.6 + rng.normal(scale=seed_sd, size=(3, 1)) + sign * images, 0, 1)).astype(float) for sign in (1, -1)]
+    picks = rng.integers(0, 300, (4_000, 300))
+    drawn = [np.stack([seed[picks].mean(axis=1) for seed in row]) for row in rows]
+    expected, found = compare_crossed(*rows), compare_drawn(*(row.mean(axis=1) for row in rows), *drawn, 300)
+    assert found.difference == pytest.approx(expected.difference) and (found.seeds, found.images) == (3, 300)
+    assert found.high - found.low == pytest.approx(expected.high - expected.low, rel=0.06)
+    assert found.p == pytest.approx(expected.p, abs=0.02)
+
+
+def test_resamples_without_any_object_are_left_out_and_wrong_shapes_refused() -> None:
+    values, drawn = np.array([0.5, 0.6, 0.7]), np.random.default_rng(0).normal(0.6, 0.1, (3, 50))
+    holes = np.concatenate([drawn, np.full((3, 2), np.nan)], axis=1)
+    assert compare_drawn(values, values - 0.1, holes, holes - drawn.mean(), 60).p == compare_drawn(values, values - 0.1, drawn, drawn - drawn.mean(), 60).p
+    for wrong in (drawn[:1], drawn[:, :1], drawn[0]):
+        with pytest.raises(SSLBenchError, match="draws >= 2"):
+            compare_drawn(values, values, wrong, wrong, 60)

@@ -6,7 +6,9 @@ import json
 import math
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 from ssl_bench.records import Environment, RunRow
@@ -338,3 +340,74 @@ def test_fits_120_columns_and_folds_fine_tuning_below(run_folder: MakeRun) -> No
     heads = [line for line in narrow.splitlines() if "linear probe  " in line or "fine-tune," in line]
     assert len(heads) == 3 and "fine-tune" not in heads[0] and "pretraining" in heads[0] and "labels saved" in heads[2]
     assert narrow.count(" simclr ") == 3 and max(map(len, table.terminal(60).splitlines())) <= 100
+
+
+@pytest.mark.parametrize(("late", "marked"), [("simclr", False), ("vae", True)])
+def test_nothing_is_best_while_a_row_that_may_be_better_lacks_seeds(run_folder: MakeRun, late: str, marked: bool) -> None:
+    """A row far behind may wait; one that reaches into the leader's numbers may not."""
+    rows = ROWS | {"vae": ("vae", "pretext", (0.40, 0.36))}
+    table = load(run_folder(rows, skip=lambda row, seed, what: row == late and seed == 2)).table()
+    assert _cell(table, "simclr", BEST).best is marked and not _cell(table, "rotation", BEST).best
+    compared = {(c.first, c.second) for c in table.sections[0].comparisons if c.column == BEST}
+    assert compared == ({("simclr", "rotation")} if marked else set())
+
+
+def test_several_draws_with_one_seed_widen_the_interval(run_folder: MakeRun) -> None:
+    results = load(run_folder(ROWS, seeds=(0,), shares=(0.1,), draws=5, noise=0.05))
+    own = results.frame[(results.frame["row"] == "simclr") & (results.frame["evaluator"] == "finetune") & (results.frame["split"] == "test")]
+    cell, values = _cell(results.table(), "simclr", FEW), own["value"].to_numpy()
+    low, high = wilson_interval(values.mean() * 500, 500)
+    spread = t_interval(list(values))[1] - values.mean()
+    assert cell.interval == "draws" and cell.low == pytest.approx(values.mean() - math.hypot(values.mean() - low, spread))
+    assert cell.high == pytest.approx(values.mean() + math.hypot(high - values.mean(), spread))
+
+
+@pytest.mark.parametrize(("metric", "interval"), [("top1", "binomial"), ("auroc", ""), ("f1", "")])
+def test_only_shares_of_images_have_a_binomial_interval(run_folder: MakeRun, metric: str, interval: str) -> None:
+    folder = run_folder({"simclr": ROWS["simclr"]}, seeds=(0,), predictions=False)
+    _rename(folder, "knn", "mine")
+    for path in folder.glob("cells/*/*/mine-*.json"):
+        record = json.loads(path.read_text())
+        record["evaluator"] = "mine"
+        record["measurements"] = [m | {"metric": metric} for m in record["measurements"] if m["metric"] == "top1@20"]
+        path.write_text(json.dumps(record))
+    table = load(folder).table()
+    (column,) = [column for column in table.sections[0].columns if column.evaluator == "mine"]
+    assert column.unit == "%" and _cell(table, "simclr", column.key).interval == interval
+
+
+def _rename(folder: Path, old: str, new: str) -> None:
+    """Make another evaluator of one."""
+    run = json.loads((folder / "run.json").read_text())
+    for cell in run["cells"]:
+        for evaluation in cell["evaluations"]:
+            evaluation["evaluator"] = new if evaluation["evaluator"] == old else evaluation["evaluator"]
+    (folder / "run.json").write_text(json.dumps(run))
+    for path in folder.glob(f"cells/*/*/{old}-*.json"):
+        path.rename(path.with_name(path.name.replace(old, new, 1)))
+
+
+def test_detectors_are_compared_over_seeds_and_resampled_images(run_folder: MakeRun) -> None:
+    """Three seeds that agree, and images that do not: seeds alone would call the rows different."""
+    folder = run_folder(ROWS, boxes={"cells": {"simclr": 0.60, "rotation": 0.58}}, noise=0.001, predictions=False)
+    column = "cells detection map_voc07"
+
+    def compared() -> object:
+        (found,) = [c for c in load(folder).table().sections[0].comparisons if c.column == column]
+        return found
+
+    alone: Any = compared()
+    rng = np.random.default_rng(0)
+    for row in ("simclr", "rotation"):
+        drawn = rng.normal(0.6, 0.03, 500)  # alike at every seed: what is hard for a row depends on the images
+        for path in folder.glob(f"cells/{row}/*/detection-*.json"):
+            np.savez(path.with_suffix(".npz"), **{"drawn/map_voc07": drawn})
+    both: Any = compared()
+    assert (alone.images, both.images) == (0, 60) and alone.p < 0.05 < both.p and both.high - both.low > 3 * (alone.high - alone.low)
+    assert _cell(load(folder).table(), "rotation", column).equal
+
+
+def test_codes_are_compared_image_by_image_whatever_their_tasks_call_them(run_folder: MakeRun) -> None:
+    rows = {"autoencoder": ("autoencoder", "pretext", (0.5, 0.47)), "vae": ("vae", "pretext", (0.5, 0.6))}
+    (found,) = [c for c in load(run_folder(rows)).table(wide=True).sections[0].comparisons if c.column == "linear top1 code"]
+    assert (found.first, found.second, found.images) == ("vae", "autoencoder", 500)

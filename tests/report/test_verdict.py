@@ -40,9 +40,15 @@ def test_the_best_pretext_row_is_set_against_weights_from_elsewhere(run_folder: 
 def test_a_small_lead_is_none(run_folder: Callable[..., Path], seeds: tuple[int, ...]) -> None:
     rows = {name: row for name, row in FAR.items() if name != "timm:x"}
     sentence = verdict(load(run_folder(rows, seeds)))
+    assert ("one seed" in sentence) is (seeds == (0,))
     assert "cannot be told apart" in sentence and "simclr" in sentence and "rotation" in sentence and "interval −" in sentence
 
 
 def test_one_row_or_no_probe_needs_no_sentence(run_folder: Callable[..., Path]) -> None:
     assert verdict(load(run_folder({name: FAR[name] for name in ("simclr", "random")}))) == ""
     assert verdict(load(run_folder(FAR, skip=lambda row, seed, what: what == "linear"))) == ""
+
+
+def test_one_seed_names_no_best(run_folder: Callable[..., Path]) -> None:
+    sentence = verdict(load(run_folder(FAR, (0,))))
+    assert sentence.startswith("Highest on your validation: ") and sentence.endswith(", of the images alone: one seed)")
