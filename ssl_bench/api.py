@@ -88,11 +88,11 @@ def evaluate(
     """
     import pandas as pd
 
+    from ssl_bench.asked import asked_of, on_data
     from ssl_bench.data import load, places_of
     from ssl_bench.evaluators.base import Subject
     from ssl_bench.evaluators.features import FrozenFeatures
     from ssl_bench.fit import choose_device, seed_everything
-    from ssl_bench.registry import EVALUATORS
     from ssl_bench.spec import DataSpec, EvaluatorSpec, parse
 
     network = backbone if isinstance(backbone, Backbone) else load_backbone(backbone)
@@ -101,23 +101,19 @@ def evaluate(
     spec = parse(DataSpec, data, "data")
     if spec.size is None:
         spec = spec.model_copy(update={"size": network.image_size})
+    asked = asked_of([parse(EvaluatorSpec, one, "evaluator") for one in evaluators], (seed,), places_of(data_root))
     loaded = load(spec, data_root=Path(data_root) if data_root else None)
-    features: dict[str, FrozenFeatures] = {}
+    features: dict[tuple[str, ...], FrozenFeatures] = {}
     rows = []
-    for asked in evaluators:
-        wanted = parse(EvaluatorSpec, asked, "evaluator")
-        evaluator = EVALUATORS.get(wanted.evaluator)
-        options = parse(evaluator.Options, wanted.options, f"evaluator {wanted.evaluator!r}")
-        own = evaluator.own_sets(options, places_of(data_root))
-        for judged in loaded.evaluate if own is None else own:
-            evaluator.check(options, judged.train, judged.validation)
-            splits = {"train": judged.train, "validation": judged.validation} | ({"test": judged.test} if test else {})
-            subject = Subject(
-                backbone=network, fresh_backbone=lambda: copy.deepcopy(network),
-                features=features.setdefault(judged.name, FrozenFeatures(network, lambda images: {}, splits, chosen)), train=judged.train,
-                validation=judged.validation, test=judged.test if test else None, seed=seed, device=chosen, precision="auto",
-            )
-            seed_everything(seed, 0xE7)
-            found = evaluator(options).evaluate(subject)
-            rows += [{"evaluator": wanted.evaluator, "data": judged.name, **vars(m)} for m in found.measurements]
+    for asking, judged in ((one, judged) for one in on_data(asked, loaded.evaluate) for judged in one.sets):
+        splits = {"train": judged.train, "validation": judged.validation} | ({"test": judged.test} if test else {})
+        key = tuple(split.fingerprint for split in splits.values())
+        subject = Subject(
+            backbone=network, fresh_backbone=lambda: copy.deepcopy(network),
+            features=features.setdefault(key, FrozenFeatures(network, lambda images: {}, splits, chosen)), train=judged.train,
+            validation=judged.validation, test=judged.test if test else None, seed=seed, device=chosen, precision="auto",
+        )
+        seed_everything(seed, 0xE7)
+        found = asking.evaluator(asking.options).evaluate(subject)
+        rows += [{"evaluator": asking.evaluator.name, "data": judged.name, **vars(m)} for m in found.measurements]
     return pd.DataFrame(rows)

@@ -9,12 +9,13 @@ from typing import Any, Literal, cast
 import timm
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from timm.models.resnet import BasicBlock, Bottleneck, ResNet, downsample_conv
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ssl_bench.errors import SpecError, WeightsError, did_you_mean
+from ssl_bench.records import write_bytes
 from ssl_bench.spec import BackboneSpec, Model, parse
 
 STAGES = ("s1", "s2", "s3", "s4")
@@ -207,15 +208,12 @@ def reestimate_batchnorm(backbone: nn.Module, images: Any) -> None:
 
 def save_backbone(backbone: Backbone, path: str | Path) -> None:
     """Weights, network and input handling in one safetensors file (written beside and renamed)."""
-    file = Path(path)
     meta = {
         "format": str(FORMAT), "kind": "ssl_bench.backbone", "spec": backbone.spec.model_dump_json(),
         "input": backbone.input.model_dump_json(), "image_size": str(backbone.image_size),
     }
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in backbone.network.state_dict().items()}
-    part = file.with_name(file.name + ".part")
-    save_file(tensors, part, metadata=meta)
-    part.replace(file)
+    write_bytes(Path(path), save(tensors, metadata=meta))
 
 
 def load_backbone(path: str | Path) -> Backbone:

@@ -6,7 +6,7 @@ import copy
 import io
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -21,7 +21,7 @@ from ssl_bench.backbones import Backbone, InputSpec, load_strictly, network_of, 
 from ssl_bench.checkpoints import remove
 from ssl_bench.data import Data
 from ssl_bench.data.batches import Batches, ImageStore
-from ssl_bench.data.images import ImageSet
+from ssl_bench.data.images import ImageSet, evenly_spaced
 from ssl_bench.environment import environment, now
 from ssl_bench.errors import WeightsError
 from ssl_bench.evaluators.base import Evaluation, Subject
@@ -31,10 +31,13 @@ from ssl_bench.fit import FitResult, Progress, choose_precision, fit, seed_every
 from ssl_bench.matrix import Cell, PlannedEvaluation
 from ssl_bench.records import EvaluationRecord, MeasurementRecord, Pretraining, write_bytes, write_record
 from ssl_bench.spec import BackboneSpec
-from ssl_bench.tasks.base import Setup
+from ssl_bench.tasks.base import Setup, part_images, parts_of
 
 STATISTICS_IMAGES = 10_000  # BatchNorm statistics are averaged over at most this many clean training images
+CHUNK = 512
 MONITOR_IMAGES = 512
+DIAGNOSED_IMAGES = 1_000
+LIGHTNESS_IMAGES = 5_000
 PARTS_SUFFIX = ".parts"  # folders of evaluations under way
 TASK_FILE, BACKBONE_FILE, CHECKPOINT_FILE = "task.safetensors", "backbone.safetensors", "checkpoint.safetensors"
 
@@ -62,18 +65,26 @@ class Workshop:
         """Mean and standard deviation of CIE L / 100 over at most 5,000 pretraining images."""
         from ssl_bench.transforms.lab import lightness
 
-        found = lightness(self.sample(5_000)).double() / 100
-        return float(found.mean()), max(float(found.std()), 1e-3)
+        count, total, squares = 0, 0.0, 0.0
+        for part in parts_of(self.sample_part, LIGHTNESS_IMAGES, part_images(self.data.size)):
+            values = lightness(part).double() / 100
+            count, total, squares = count + values.numel(), total + float(values.sum()), squares + float(values.square().sum())
+        variance = max(0.0, squares - total**2 / count) / max(1, count - 1)
+        return total / count, max(variance**0.5, 1e-3)
 
     @cached_property
     def used_precision(self) -> str:
         return choose_precision(self.precision, self.device)
 
     def sample(self, count: int) -> Tensor:
-        """The same pretraining images every time, float [n, 3, S, S] on the CPU, without labels."""
-        images = self.data.pretrain
-        order = np.random.Generator(np.random.PCG64(0)).permutation(len(images))[:count]
-        return ImageStore(images.without_labels().take(np.sort(order))).gather(torch.arange(min(count, len(images))))
+        """The same pretraining images every time in the same mixed order, float [n, 3, S, S] on the CPU, without labels."""
+        return self.sample_part(0, count)
+
+    def sample_part(self, start: int, stop: int) -> Tensor:
+        """``sample(stop)[start:]``, and no other image in memory."""
+        rows = np.random.Generator(np.random.PCG64(0)).permutation(len(self.data.pretrain))[start:stop]
+        ordered = np.sort(rows)  # a mapped file is read from front to back
+        return ImageStore(self.data.pretrain.without_labels().take(ordered)).gather(torch.from_numpy(np.searchsorted(ordered, rows)))
 
     def make_backbone(self, input: str = "rgb", width: float = 1.0) -> Backbone:
         """The matrix's backbone, seeing colour or lightness only, or a narrower one."""
@@ -93,7 +104,7 @@ def build_task(cell: Cell, shop: Workshop) -> Any:
     task_class, images = cell.row.task, shop.data.pretrain
     setup = Setup(
         image_size=shop.data.size, steps=cell.candidate.steps, batch_size=cell.candidate.recipe.batch_size, num_images=len(images),
-        num_classes=len(images.classes) if task_class.uses_labels else None, sample=shop.sample,
+        num_classes=len(images.classes) if task_class.uses_labels else None, sample=shop.sample, sample_part=shop.sample_part,
     )
     seed_everything(cell.seed, 0xB0)
     backbone = task_class.build_backbone(shop.make_backbone, cell.candidate.options)
@@ -120,23 +131,24 @@ def pretrain_cell(cell: Cell, shop: Workshop) -> tuple[Pretraining, Any]:
     checkpoint = cell.folder / CHECKPOINT_FILE
     started = time.perf_counter()
     task = build_task(cell, shop)
-    describe = dict(task.describe())
-    for name, value in describe.items():
-        shop.on_note(f"{cell.row.name}: {name} {value}")
+    describe = _described(task, cell, shop, {})
     result = FitResult()
     if task.trains:
         result = fit(
             task, pretraining_batches(cell, shop), cell.candidate.recipe, cell.candidate.steps, seed=cell.seed, device=shop.device,
-            precision=shop.precision, checkpoint=checkpoint, checkpoint_seconds=shop.checkpoint_seconds, monitor=_monitor(shop),
-            looks=shop.looks, on_progress=shop.on_progress, stop=shop.stop,
+            precision=shop.precision, checkpoint=checkpoint, checkpoint_seconds=shop.checkpoint_seconds, final_checkpoint=True,
+            monitor=_monitor(shop), looks=shop.looks, on_progress=shop.on_progress, stop=shop.stop,
         )
+        describe = _described(task, cell, shop, describe)  # with what was measured when training began
     task.to(shop.device).eval()
     judged = task.evaluated()
     if isinstance(judged, Backbone) and judged.input.kind != "rgb":
         describe["input"] = judged.input.kind
     reestimate_batchnorm(judged, _clean_images(shop.data.pretrain, shop.device))
     unseen = shop.data.evaluate[0].validation if shop.data.evaluate else shop.data.pretrain
-    diagnosed = {name: float(value) for name, value in task.diagnose(_some_images(unseen, shop.device, 1_000)).items()}
+    seed_everything(cell.seed, 0xD1)
+    with torch.no_grad():
+        diagnosed = {name: float(value) for name, value in task.diagnose(_some_images(unseen, shop.device)).items()}
     tensors = {name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for name, tensor in task.state_dict().items()}
     write_bytes(cell.folder / TASK_FILE, save(tensors, metadata={"kind": "ssl_bench.task", "pretraining": cell.id}))
     if isinstance(judged, Backbone):
@@ -154,6 +166,14 @@ def pretrain_cell(cell: Cell, shop: Workshop) -> tuple[Pretraining, Any]:
     write_record(cell.folder / "pretrain.json", record)
     remove(checkpoint)
     return record, task
+
+
+def _described(task: Any, cell: Cell, shop: Workshop, known: Mapping[str, Any]) -> dict[str, Any]:
+    """What the task says of itself; whoever watches is told what was not known before."""
+    found = dict(task.describe())
+    for name in [name for name in found if name not in known]:
+        shop.on_note(f"{cell.row.name}: {name} {found[name]}")
+    return found | dict(known)
 
 
 def load_task(cell: Cell, shop: Workshop) -> Any:
@@ -186,7 +206,7 @@ class Examination:
 
     def __init__(self, cell: Cell, shop: Workshop, task: Any = None) -> None:
         self.cell, self.shop = cell, shop
-        self._features: dict[str, FrozenFeatures] = {}
+        self._features: dict[tuple[str, ...], FrozenFeatures] = {}
         if task is not None:
             self.task = task
 
@@ -196,14 +216,15 @@ class Examination:
 
     def features(self, planned: PlannedEvaluation, final: bool) -> FrozenFeatures:
         labelled = planned.labelled
-        if labelled.name not in self._features:
+        key = tuple(split.fingerprint for split in (labelled.train, labelled.validation, labelled.test))  # two sets may share a name
+        if key not in self._features:
             splits: dict[str, ImageSet] = {"train": labelled.train, "validation": labelled.validation}
             if final:
                 splits["test"] = labelled.test
-            self._features[labelled.name] = FrozenFeatures(
+            self._features[key] = FrozenFeatures(
                 self.task.evaluated(), self.task.codes, splits, self.shop.device, self.shop.stage_limit, stop=self.shop.stop
             )
-        return self._features[labelled.name]
+        return self._features[key]
 
     def ask(self, planned: PlannedEvaluation, final: bool, opened_before: int = 0) -> EvaluationRecord:
         """Run one evaluator and write its record."""
@@ -244,15 +265,21 @@ def _write_evaluation(
     return record
 
 
-def _clean_images(images: ImageSet, device: torch.device) -> Any:
+def _clean_images(images: ImageSet, device: torch.device) -> Iterator[Tensor]:
+    """Images for BatchNorm statistics, in chunks of equal size, so of equal weight.
+
+    Every chunk is drawn from all of them: many sets are sorted by class, and the variance within one class is not that of the set.
+    """
+    draw = np.random.Generator(np.random.PCG64(1))
     count = min(len(images), STATISTICS_IMAGES)
-    order = np.sort(np.random.Generator(np.random.PCG64(1)).permutation(len(images))[:count])
-    store = ImageStore(images.without_labels().take(order), device)
-    return (store.gather(torch.from_numpy(part)) for part in np.array_split(np.arange(count), -(-count // 512)))  # equal chunks: equal weights
+    store = ImageStore(images.without_labels().take(np.sort(draw.permutation(len(images))[:count])), device)
+    return (store.gather(torch.from_numpy(np.sort(part))) for part in np.array_split(draw.permutation(count), -(-count // CHUNK)))
 
 
-def _some_images(images: ImageSet, device: torch.device, count: int) -> Tensor:
-    return ImageStore(images.take(np.arange(min(count, len(images)))), device).gather(torch.arange(min(count, len(images))))
+def _some_images(images: ImageSet, device: torch.device) -> Tensor:
+    """Images to diagnose a task on, from all over the set, which may be sorted by class."""
+    chosen = images.without_labels().take(evenly_spaced(len(images), DIAGNOSED_IMAGES))
+    return ImageStore(chosen, device).gather(torch.arange(len(chosen)))
 
 
 def _monitor(shop: Workshop) -> Callable[[nn.Module], float] | None:
@@ -260,19 +287,15 @@ def _monitor(shop: Workshop) -> Callable[[nn.Module], float] | None:
     if not shop.data.evaluate:
         return None
     labelled = shop.data.evaluate[0]
-    bank = labelled.train.take(_spread(len(labelled.train)))
-    queries = labelled.validation.take(_spread(len(labelled.validation)))
+    bank = labelled.train.take(evenly_spaced(len(labelled.train), MONITOR_IMAGES))
+    queries = labelled.validation.take(evenly_spaced(len(labelled.validation), MONITOR_IMAGES))
 
     def look(backbone: nn.Module) -> float:
         copied = copy.deepcopy(backbone)
-        reestimate_batchnorm(copied, ImageStore(bank.without_labels(), shop.device).in_order(256))
+        reestimate_batchnorm(copied, _clean_images(bank, shop.device))
         return knn_monitor(copied.eval(), bank, queries, shop.device, k=20)
 
     return look
-
-
-def _spread(count: int) -> np.ndarray:
-    return np.unique(np.linspace(0, count - 1, min(count, MONITOR_IMAGES)).astype(np.int64))
 
 
 def _trend(result: FitResult) -> str:

@@ -47,7 +47,7 @@ def run(
 
       ssl-bench run cifar10 --set backbone.width=0.25 --set pretrain.epochs=6 --out runs/cifar10-cpu
 
-      ssl-bench run quick --plugin my_task.py --only my_task --val
+      ssl-bench run quick --plugin my_task.py --set 'tasks=[my_task]' --out runs/my_task --val
     """
     from ssl_bench.live import Live, print_plan
     from ssl_bench.planning import plan as make_plan
@@ -61,7 +61,7 @@ def run(
     common: dict[str, Any] = {"sets": tuple(sets or ()), "device": device, "data_root": data_root, "plugins": tuple(plugin or ())}
     with Live(console) as live:
         if smoke:
-            results = run_smoke(matrix, observer=live, only=tuple(only or ()), **common)
+            results = run_smoke(matrix, observer=live, only=tuple(only or ()), progress=live.packing, **common)
             live.close()
             _failures(results)
             console.print("smoke: every cell took its two steps and every evaluator answered", highlight=False)
@@ -102,7 +102,7 @@ def plan(
     with Live(console) as live:
         work = prepare(
             matrix, out, sets=tuple(sets or ()), only=tuple(only or ()), val=val, limit=limit, device=device, data_root=data_root,
-            plugins=tuple(plugin or ()), progress=live.packing,
+            plugins=tuple(plugin or ()), pack=False, progress=live.packing,
         )
     print_plan(console, work, make_plan(work, on))
 
@@ -162,7 +162,8 @@ def new_task(
 
     files = write(name, folder)
     print("wrote " + " and ".join(str(file) for file in files))
-    print(f"try it:  ssl-bench check-task {name} --plugin {files[0]}    then:  ssl-bench run quick --plugin {files[0]} --set 'tasks=[{name}]'")
+    run = f"ssl-bench run quick --plugin {files[0]} --set 'tasks=[{name}]' --out runs/{name}"
+    print(f"try it:  ssl-bench check-task {name} --plugin {files[0]}    then:  {run}")
 
 
 @app.command("check-task")

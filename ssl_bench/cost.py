@@ -54,13 +54,17 @@ class Cost:
 
 
 def measure_cost(task: Any, batch: Batch, images: int = 16) -> Cost:
-    """Cost of one image, counted on a copy so that the task stays as it was (2 FLOPs per multiply-add)."""
+    """Cost of one image, counted on a copy so that the task stays as it was (2 FLOPs per multiply-add).
+
+    About ``images`` are taken: as many for every part of a task that divides them, and two at least, which a loss between images needs.
+    """
     task = copy.deepcopy(task)
     first = next((m for m in task.backbone.modules() if isinstance(m, (nn.Conv2d, nn.Linear))), None)
     pixels = [0]
     if first is not None:
         first.register_forward_pre_hook(lambda module, inputs: pixels.__setitem__(0, pixels[0] + inputs[0].numel() // inputs[0].shape[1]))
-    count = min(images, len(batch))
+    count = min(max(images, 2 * task.divides), len(batch))
+    count -= count % task.divides
     part = Batch(
         batch.images[:count], batch.index[:count], None if batch.labels is None else batch.labels[:count],
         {name: column[:count] for name, column in batch.extra.items()},

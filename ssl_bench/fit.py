@@ -83,7 +83,7 @@ def choose_device(requested: str | None = None) -> torch.device:
 def fit(
     task: Any, batches: Batches, recipe: Recipe, steps: int, *, seed: int, device: torch.device | str = "cpu", precision: str = "auto",
     checkpoint: Path | None = None, checkpoint_seconds: float = 120.0, monitor: Callable[[nn.Module], float] | None = None, looks: int = 10,
-    on_progress: Callable[[Progress], None] | None = None, stop: Callable[[], bool] | None = None, cost: bool = True,
+    on_progress: Callable[[Progress], None] | None = None, stop: Callable[[], bool] | None = None, cost: bool = True, final_checkpoint: bool = False,
 ) -> FitResult:
     """Train a task in place for a number of steps.
 
@@ -97,6 +97,7 @@ def fit(
     monitor : called with ``task.evaluated()`` some ``looks`` times; its value is recorded as the curve "knn" and decides nothing.
     stop : asked after every step; when true, a checkpoint is written and Interrupted raised.
     cost : count FLOPs and trunk passes (one small extra step on a copy).
+    final_checkpoint : write the checkpoint after the last step, however short the run was, for a caller whose next steps may fail.
 
     Raises
     ------
@@ -119,6 +120,9 @@ def fit(
         found = measure_cost(task, batches.batch(0))
         loop.result.flops, loop.result.passes = found.flops * batches.batch_size * steps, found.passes
     done = loop.resume(checkpoint) if checkpoint is not None and checkpoint.exists() else 0
+    if not done:
+        seed_everything(seed, 0xBE)
+        task.before_training()
     looks_at = {max(1, round((look + 1) * steps / looks)) for look in range(looks)} if monitor is not None and looks else set()
     reset_peak_memory(device)
     saved, loop.started, loop.worked = time.monotonic(), time.perf_counter(), time.process_time()
@@ -138,7 +142,7 @@ def fit(
             if stopping:
                 raise Interrupted(f"{task.name}: stopped at step {step + 1:,} of {steps:,}")
         loop.flush()
-        if checkpoint is not None and checkpoint.exists() and done < steps:
+        if checkpoint is not None and (final_checkpoint or checkpoint.exists()) and done < steps:
             loop.save(checkpoint, steps)  # so that what follows a long run, if it is killed, does not cost the run's last minutes
     finally:
         task.eval()

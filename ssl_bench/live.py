@@ -11,6 +11,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.table import Table
 
+from ssl_bench.data.packing import bytes_text
 from ssl_bench.planning import Plan
 from ssl_bench.printing import duration, size_of
 from ssl_bench.records import EvaluationRecord, Failure, Pretraining, Run, read_record
@@ -120,6 +121,9 @@ def print_plan(console: Console, work: Work, plan: Plan) -> None:
     )
     for note in data.notes:
         console.print(escape(note), style="yellow")
+    if work.unpacked:
+        what = f"{', '.join(work.unpacked)}: {bytes_text(sum(work.unpacked.values()))}"
+        console.print(escape(f"not packed yet ({what}): whatever needs these images counts as missing"), style="yellow", soft_wrap=True)
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for name in ("row", "done", "missing", "recipe", "steps", "passes", "time", "memory"):
         table.add_column(name, justify="left" if name in ("row", "recipe") else "right", no_wrap=True)

@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 
+from ssl_bench.asked import Asked
 from ssl_bench.backbones import Backbone, network_of
-from ssl_bench.data import Data, Places
+from ssl_bench.data import Data
 from ssl_bench.errors import DataError, SpecError, WeightsError, did_you_mean
 from ssl_bench.records import Block, digest, safe_name
 from ssl_bench.registry import EVALUATORS, TASKS, identity
@@ -46,6 +47,15 @@ class Row:
     @property
     def name(self) -> str:
         return self.spec.row
+
+    def start(self, chosen: Candidate | None) -> tuple[str, bool]:
+        """What the row starts from and what is known of its training ("" for nothing), and whether labels are in it, or may be.
+
+        ``chosen``: the candidate that stands for the row; None while there is none.
+        """
+        weights = {one.init.source: one.init for one in ((chosen,) if chosen is not None else self.candidates) if one.init is not None}
+        labels = self.task.uses_labels or any(not one.label_free for one in weights.values())
+        return "; ".join(one.described for one in weights.values()), labels
 
 
 @dataclass(frozen=True)
@@ -86,15 +96,19 @@ class Cell:
 
 
 def split_options(task: type[Any], written: Mapping[str, Any], where: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """A row's settings as (task options, recipe settings). Raises SpecError with the nearest known key."""
+    """A row's settings as (task options, recipe settings). Raises SpecError with the nearest known key, or those that are allowed."""
     options, recipe = {}, {}
+    training = (*Recipe.model_fields, "init")
     for key, value in written.items():
         if key in task.Options.model_fields:
             options[key] = value
+        elif key in training and not task.trains:
+            allowed = ", ".join([*task.Options.model_fields, "row"])
+            raise SpecError(f"{where}: {key!r} is a setting of training, and {task.name} is not trained; allowed are: {allowed}")
         elif key in Recipe.model_fields:
             recipe[key] = value
-        else:
-            known = [*task.Options.model_fields, *Recipe.model_fields, "row", "init"]
+        elif key != "init":
+            known = [*task.Options.model_fields, *(training if task.trains else ()), "row"]
             raise SpecError(f"{where}: unknown option {key!r}; {did_you_mean(key, known)}")
     return options, recipe
 
@@ -114,8 +128,8 @@ def candidates_of(matrix: Matrix, task: type[Any], spec: TaskSpec, image_size: i
     for values in itertools.product(*choices.values()):
         chosen = dict(zip(choices, values, strict=True))
         settings = {**spec.options, **chosen}
-        start = settings.pop("init", None)
         written, recipe_settings = split_options(task, settings, where)
+        start = settings.get("init")
         options = task.resolve(parse(task.Options, written, where), make)
         images = budget_images(matrix, num_images)
         preset = matrix.pretrain.preset
@@ -125,7 +139,7 @@ def candidates_of(matrix: Matrix, task: type[Any], spec: TaskSpec, image_size: i
             base = (task.short_recipe if preset == "short" else task.paper_recipe)(options, image_size)
         if matrix.pretrain.batch_size is not None:
             recipe_settings.setdefault("batch_size", matrix.pretrain.batch_size)
-        recipe = parse(Recipe, {**base.model_dump(), **recipe_settings}, where)
+        recipe = base.overridden(recipe_settings, where)
         steps = max(1, round(images / recipe.batch_size))
         found.append(Candidate(options, recipe, steps, chosen, None if start is None else _init(task, options, make, start, where)))
     return tuple(found)
@@ -194,36 +208,6 @@ def _check_row(task: type[Any], spec: TaskSpec, candidate: Candidate, data: Data
         raise DataError(f"{where}: {error}") from None
 
 
-@dataclass(frozen=True)
-class Asked:
-    """An evaluator of a matrix: its options, and the sets that it judges on."""
-
-    evaluator: type[Any]
-    options: Any
-    sets: tuple[Any, ...]
-    own: bool  #: the sets are the evaluator's, not the matrix's
-    seeds: tuple[int, ...]  #: those of the matrix's that it judges
-
-
-def evaluators_of(matrix: Matrix, data: Data, places: Places, smoke: bool = False) -> list[Asked]:
-    """The evaluators of a matrix with validated options, checked against every set that they judge on."""
-    found = []
-    for spec in matrix.evaluate:
-        evaluator = EVALUATORS.get(spec.evaluator)
-        options = parse(evaluator.Options, spec.options, f"evaluator {spec.evaluator!r}")
-        if smoke:
-            options = evaluator.smoke(options)
-        own = evaluator.own_sets(options, places)
-        sets = data.evaluate if own is None else tuple(own)
-        for labelled in sets:
-            try:
-                evaluator.check(options, labelled.train, labelled.validation)
-            except DataError as error:
-                raise DataError(f"evaluator {spec.evaluator!r} on {labelled.name}: {error}") from None
-        found.append(Asked(evaluator, options, sets, own is not None, spec.seeds or matrix.seeds))
-    return found
-
-
 def pretraining_spec(matrix: Matrix, data: Data, row: Row, candidate: Candidate, seed: int) -> dict[str, Any]:
     """Everything that can change a pretrained backbone and is known before the run."""
     spec: dict[str, Any] = {
@@ -281,4 +265,4 @@ def as_matrix(value: Matrix | Mapping[str, Any] | str | Path, sets: tuple[str, .
     return load_matrix(find(str(value)), sets)
 
 
-__all__ = ["Asked", "Candidate", "Cell", "PlannedEvaluation", "Row", "as_matrix", "cell_of", "evaluators_of", "rows_of"]
+__all__ = ["Candidate", "Cell", "PlannedEvaluation", "Row", "as_matrix", "cell_of", "rows_of"]

@@ -5,7 +5,9 @@ from __future__ import annotations
 import time
 from collections import Counter
 from dataclasses import dataclass
+from pathlib import Path
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -97,37 +99,45 @@ def plan(work: Work, on: str | None = None) -> Plan:
     backbone = shop.make_backbone().to(shop.device)
     forward = _forward_flops(backbone, work.data.size) if todo else 0.0
     rows, evaluation, untrained = [], 0.0, 0
+    counted: set[Path] = set()  # rows of equal settings share a cell, and its time counts once
     for row in work.rows:
-        cells = [cell for cell in todo if cell.row is row]
+        cells = [cell for cell in todo if cell.row is row and cell.folder not in counted]
+        counted |= {cell.folder for cell in cells}
         training = [cell for cell in cells if row.task.trains and read_pretraining(cell) is None]
-        undecided = len(work.matrix.seeds) if row in work.undecided() else 0
+        undecided = row in work.undecided()  # it counts as the mean candidate at the seeds that follow, and is judged at all of them
+        to_come = work.matrix.seeds[1:] if undecided else ()
+        judged = [work.cell(row, row.candidates[0], seed) for seed in work.matrix.seeds] if undecided else []
         candidate = row.candidates[0]
-        untrained += len(training)
+        untrained += len(training) + (len(to_come) if row.task.trains else 0)
         passes = seconds = memory = None
         problem = ""
-        if training:
+        if training or (to_come and row.task.trains):
             try:
-                flops, passes, memory = _cost(training[0], shop)
-                seconds = sum(flops * cell.candidate.recipe.batch_size * cell.candidate.steps for cell in training) / rate
+                flops, passes, memory = _cost((training or judged)[0], shop)
+                images = [one.recipe.batch_size * one.steps for one in row.candidates]
+                own = sum(cell.candidate.recipe.batch_size * cell.candidate.steps for cell in training)
+                seconds = flops * (own + len(to_come) * sum(images) / len(images)) / rate
             except (SpecError, DataError):  # what the user can mend
                 raise
             except Exception as error:  # a task's own mistake: its cell will report it in full, and the other rows can run
                 problem = f"{type(error).__name__}: {error}"
-        evaluation += sum(_evaluation_flops(cell, work, forward) for cell in cells) / rate
+        evaluation += sum(_evaluation_flops(cell, work, forward) for cell in (*cells, *judged)) / rate
         settings = candidate.recipe
         recipe = f"{settings.optimizer} {settings.learning_rate:g}, batch {settings.batch_size}" if row.task.trains else "not trained"
         steps = candidate.steps if row.task.trains else 0
-        rows.append(RowPlan(row.name, done[row.name], missing[row.name] + undecided, recipe, steps, passes, seconds, memory, problem))
+        finished = len(row.candidates) - missing[row.name] if undecided else done[row.name]
+        rows.append(RowPlan(row.name, finished, missing[row.name] + len(to_come), recipe, steps, passes, seconds, memory, problem))
     weights = 2 * untrained * sum(p.numel() * p.element_size() for p in backbone.parameters())  # the task's file holds the backbone too
     told = "" if hardware is None else f"{hardware.title} ({hardware.source})"
     return Plan(rows, evaluation, _packed_bytes(work), weights, _feature_bytes(work, shop, backbone), told)
 
 
 def _packed_bytes(work: Work) -> int:
-    """Of every pack once, whatever parts of it are used."""
+    """Of every pack once, whatever parts of it are used, and of those that are still to be written."""
     sets = [work.data.pretrain] + [part for one in work.evaluators for judged in one.sets for part in (judged.train, judged.validation, judged.test)]
-    packs = {str(getattr(part.pixels, "filename", id(part.pixels))): part.pixels for part in sets}
-    return sum(int(pixels.nbytes) for pixels in packs.values())
+    mapped = (getattr(part, "pixels", None) for part in sets)
+    packs = {str(pixels.filename): int(pixels.nbytes) for pixels in mapped if isinstance(pixels, np.memmap)}
+    return sum(packs.values()) + sum(work.unpacked.values())
 
 
 def _feature_bytes(work: Work, shop: Workshop, backbone: Backbone) -> int:

@@ -35,7 +35,7 @@ def print_status(console: Console, folder: Path) -> None:
     for cell in record.cells:
         where = folder / cell.folder
         trained = (where / "pretrain.json").is_file()
-        found = sum((where / f"{safe_name(e.evaluator)}-{e.id}.json").is_file() for e in cell.evaluations)
+        found = sum(_counts(where / f"{safe_name(e.evaluator)}-{e.id}.json", record.final) for e in cell.evaluations)
         failures = [read_record(path, Failure) for path in failure_files(where)]
         if trained and found == len(cell.evaluations):
             state = "done"
@@ -46,6 +46,11 @@ def print_status(console: Console, folder: Path) -> None:
         table.add_row(escape(cell.row), str(cell.seed), "done" if trained else "-", f"{found}/{len(cell.evaluations)}", escape(state))
     console.print(f"{escape(record.name)}: {len(record.cells)} cells, {'final' if record.final else 'validation only'}, {duration(record.seconds)} so far")
     console.print(table)
+
+
+def _counts(path: Path, final: bool) -> bool:
+    """Whether an evaluation is done: in a final run only once its test is."""
+    return path.is_file() and (not final or read_record(path, EvaluationRecord).final)
 
 
 def print_cell(console: Console, folder: Path, row: str, seed: int) -> None:

@@ -23,6 +23,8 @@ _MERGE = "tag:yaml.org,2002:merge"  # of the key `<<`
 def _unique_mapping(loader: _Loader, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
     own = [loader.construct_object(key, deep=True) for key, _ in node.value if key.tag != _MERGE]  # type: ignore[no-untyped-call]
     for key in own:
+        if isinstance(key, (dict, list)):
+            raise SpecError(f"line {node.start_mark.line + 1}: {key!r} stands where a key should; text that begins with {{ or [ needs quotes")
         if own.count(key) > 1:
             raise SpecError(f"line {node.start_mark.line + 1}: key {key!r} is given twice")
     loader.flatten_mapping(node)  # `<<: *other`, whose keys come first and so give way to the mapping's own
@@ -54,18 +56,38 @@ def load_matrix(path: str | Path, sets: tuple[str, ...] = ()) -> Matrix:
     file = Path(path)
     if not file.is_file():
         raise SpecError(f"matrix file {str(path)!r} does not exist")
-    data = read_yaml(file.read_text(encoding="utf-8"), str(path))
+    data = read_yaml(_text(file), str(path))
     if not isinstance(data, dict):
         raise SpecError(f"{path} holds {type(data).__name__}, not a matrix (keys: {', '.join(Matrix.model_fields)})")
-    return parse(Matrix, with_settings(data, sets), str(path))
+    return parse(Matrix, with_settings(data, sets, str(path)), str(path))
 
 
-def with_settings(data: dict[str, Any], sets: tuple[str, ...]) -> dict[str, Any]:
+def _text(file: Path) -> str:
+    try:
+        content = file.read_bytes()
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content[: error.start].count(b"\n") + 1
+        raise SpecError(f"{file}: line {line}: byte 0x{content[error.start]:02x} is not UTF-8; save the file in that encoding") from None
+    except OSError as error:
+        raise SpecError(f"{file} cannot be read: {error.strerror or error}") from None
+
+
+def with_settings(data: dict[str, Any], sets: tuple[str, ...], where: str = "matrix") -> dict[str, Any]:
     """A matrix as written with ``key.path=value`` settings on top; the original stays as it was."""
     data = copy.deepcopy(data)
     for setting in sets:
         _apply(data, setting)
+    _refuse_bare_weights(data.get("weights"), where)
     return data
+
+
+def _refuse_bare_weights(written: Any, where: str) -> None:
+    """A path without ``file:`` would be taken for a row's name and refused for its slashes."""
+    for one in written if isinstance(written, (list, tuple)) else [written]:
+        source = one.get("source") if isinstance(one, dict) else one
+        if isinstance(source, str) and ":" not in source and ("/" in source or source.endswith(".safetensors")):
+            raise SpecError(f"{where}: weights: {source!r} is neither timm:NAME nor file:PATH; did you mean {f'file:{source}'!r}?")
 
 
 def _apply(data: dict[str, Any], setting: str) -> None:

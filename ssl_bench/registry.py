@@ -228,5 +228,15 @@ def _code_of(member: Any) -> str:
             files |= {f"{top}/{file.relative_to(folder).as_posix()}": file for file in folder.rglob("*.py")}
         else:
             files[owner.__module__] = Path(source)
-    trees = [ast.dump(ast.parse(file.read_text(encoding="utf-8"))) for file in files.values()]
+    trees = [_plain(ast.parse(file.read_text(encoding="utf-8"))) for file in files.values()]
     return hashlib.sha256("\0".join(sorted(trees)).encode()).hexdigest()[:16]
+
+
+def _plain(node: Any) -> str:
+    """A syntax tree as text, the same with every version of Python: ``ast.dump`` is not, and newer versions add fields, empty at first."""
+    if isinstance(node, ast.AST):
+        fields = ((name, getattr(node, name, None)) for name in sorted(node._fields))
+        return f"{type(node).__name__}({', '.join(f'{name}={_plain(value)}' for name, value in fields if value is not None and value != [])})"
+    if isinstance(node, list):
+        return f"[{', '.join(map(_plain, node))}]"
+    return ascii(node)  # not repr, which leaves what a version's Unicode tables call printable

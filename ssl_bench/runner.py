@@ -20,8 +20,8 @@ from ssl_bench.errors import Interrupted, SSLBenchError
 from ssl_bench.fit import Progress
 from ssl_bench.matrix import Candidate, Cell, PlannedEvaluation, Row, as_matrix, budget_images
 from ssl_bench.records import EvaluationRecord, Failure, Pretraining, failure_files, write_record
-from ssl_bench.registry import load_plugin
-from ssl_bench.spec import Matrix
+from ssl_bench.registry import TASKS, load_plugin
+from ssl_bench.spec import Matrix, TaskSpec
 from ssl_bench.tasks.base import LONG_RUN_STEPS
 from ssl_bench.work import Work, choose, prepare, read_evaluation, read_pretraining, seconds_before, write_run
 
@@ -93,31 +93,40 @@ def carry_out(work: Work, observer: Observer) -> None:
 
 
 def _compute(cells: list[Cell], work: Work, shop: Workshop, observer: Observer, final: bool) -> None:
-    """Divide the missing cells with whoever else works on the folder; come back to those others hold until they are done."""
+    """Divide the missing cells with whoever else works on the folder; come back to those others hold until they are done.
+
+    That goes for cells, too, that failed here and that another one tries again: what is decided next must not differ between processes.
+    """
+    by_folder: dict[Path, Cell] = {}
+    for cell in cells:
+        by_folder.setdefault(cell.folder, cell)  # rows of equal settings share one
+    cells = list(by_folder.values())
     waiting = [cell for cell in cells if not work.done(cell, final)]
     total = len(waiting)
     tried: set[Path] = set()
     while waiting:
-        held = []
+        held, before = 0, len(tried)
         for cell in waiting:
             if shop.stop():
                 finished = total - sum(not work.done(cell, final) for cell in cells)
                 raise Interrupted(f"stopped; {finished} of {total} cells are finished, and the same command goes on from here")
-            if cell.folder in tried or work.done(cell, final):
+            if work.done(cell, final):
                 continue
             cell.folder.mkdir(parents=True, exist_ok=True)
             try:
                 with FileLock(cell.folder / ".lock", blocking=False):
-                    tried.add(cell.folder)
-                    if not work.done(cell, final):
+                    if cell.folder not in tried and not work.done(cell, final):
+                        tried.add(cell.folder)
                         observer.cell_started(cell, len(tried), total)
                         _attempt(cell, work, shop, observer, final)
             except Timeout:
-                held.append(cell)
-        waiting = [cell for cell in held if not work.done(cell, final)]
-        if waiting:
-            shop.on_note(f"waiting for {len(waiting)} cells that another process computes")
+                held += 1
+        if not held and len(tried) == before:
+            return
+        if held:
+            shop.on_note(f"waiting for {held} cells that another process computes")
             time.sleep(LOCK_POLL_SECONDS)
+        waiting = [cell for cell in waiting if not work.done(cell, final)]
 
 
 def _attempt(cell: Cell, work: Work, shop: Workshop, observer: Observer, final: bool) -> None:
@@ -187,14 +196,14 @@ def _stoppable() -> Iterator[Callable[[], bool]]:
 def smoke(matrix: Matrix | Mapping[str, Any] | str | Path, *, observer: Observer | None = None, **settings: Any) -> Any:
     """Two steps of every cell on a few images, in a folder that is thrown away: a mistake in the last cell shows in the first minute.
 
-    The matrix is checked against the whole data first, as ``run`` would.
+    The matrix is checked first against the labels and counts of the whole data, of which nothing is packed for it.
     """
     for plugin in settings.get("plugins", ()):
         load_plugin(plugin)
     spec = as_matrix(matrix, settings.pop("sets", ()))
     settings.pop("limit", None)
     settings.pop("val", None)
-    whole = prepare(spec, **settings)
+    whole = prepare(spec, pack=False, **settings)
     long = budget_images(spec, len(whole.data.pretrain)) // 256 >= LONG_RUN_STEPS
     preset = spec.pretrain.preset if spec.pretrain.preset != "auto" else "paper" if long else "short"
     classes = max((len(e.train.classes) for e in whole.data.evaluate), default=10)
@@ -206,12 +215,15 @@ def smoke(matrix: Matrix | Mapping[str, Any] | str | Path, *, observer: Observer
             "pretrain": spec.pretrain.model_copy(
                 update={"epochs": None, "images": 2 * batch, "monitor": 1, "batch_size": None, "preset": preset}  # the recipe of the whole run
             ),
-            "tasks": tuple(_small_batch(row, batch) for row in spec.tasks), "baselines": tuple(_small_batch(row, batch) for row in spec.baselines),
+            "tasks": tuple(_small_batch(row, batch) for row in spec.tasks),
+            "baselines": tuple(_small_batch(row, batch) for row in spec.baselines),
         }
     )
     with tempfile.TemporaryDirectory(prefix="ssl-bench-smoke-") as folder:
         return run(cut, folder, observer=observer, smoke=True, **settings)
 
 
-def _small_batch(row: Any, batch: int) -> Any:
+def _small_batch(row: TaskSpec, batch: int) -> TaskSpec:
+    if not TASKS.get(row.task).trains:
+        return row
     return row.model_copy(update={"options": {**row.options, "batch_size": batch}})

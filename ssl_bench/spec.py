@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import PurePath
 from typing import Any, Literal, TypeVar
 
@@ -46,6 +46,29 @@ def _explain(model: type[BaseModel], problem: Any, where: str) -> str:
     return prefix + (f"should be {message}" if problem["msg"].startswith("Input should be") else message)
 
 
+def refuse_idle(model: BaseModel, names: Iterable[str], needed: str) -> None:
+    """Raise ValueError for a setting that was written and changes nothing, because ``needed`` is not so.
+
+    Where every field is set, the model was read back from a dump, which does not tell what was written: a default is let pass there.
+    """
+    fields = type(model).model_fields
+    whole = model.model_fields_set >= set(fields)
+    for name in names:
+        if name in model.model_fields_set and not (whole and getattr(model, name) == fields[name].default):
+            raise _idle(name, model, needed)
+
+
+def _idle(name: str, model: BaseModel, needed: str) -> ValueError:
+    return ValueError(f"{name} = {getattr(model, name)!r} changes nothing: it is a setting of {needed}; leave it out")
+
+
+#: settings of a recipe that not every recipe uses -> the setting that decides, and its values with which they count
+_USED_BY = {
+    "momentum": ("optimizer", ("sgd", "lars")), "nesterov": ("optimizer", ("sgd", "lars")), "betas": ("optimizer", ("adamw",)),
+    "trust_coefficient": ("optimizer", ("lars",)), "milestones": ("schedule", ("steps",)), "gamma": ("schedule", ("steps",)),
+}
+
+
 class Recipe(Model):
     """How one task is optimised. ``learning_rate`` is the peak value as applied, not scaled by anything later."""
 
@@ -68,6 +91,28 @@ class Recipe(Model):
         if self.optimizer == "lars" and self.weight_decay == 0:
             raise ValueError("lars adapts only weights that decay, so weight_decay = 0 would make it plain SGD; give it a small value such as 1e-6")
         return self
+
+    @model_validator(mode="after")
+    def _all_count(self) -> Recipe:
+        if self.schedule == "steps" and not self.milestones:
+            raise ValueError("schedule: steps without milestones leaves the rate as it is; give milestones such as [0.6, 0.8], or schedule: constant")
+        if len(self.model_fields_set) < len(type(self).model_fields):  # else a whole recipe, of which some of these were not asked for
+            self._refuse_idle(self.model_fields_set)
+        return self
+
+    def _refuse_idle(self, written: Collection[str]) -> None:
+        for name, (key, values) in _USED_BY.items():
+            if name in written and getattr(self, key) not in values:
+                raise _idle(name, self, f"{key}: {' and '.join(values)}, and {key} is {getattr(self, key)} here")
+
+    def overridden(self, written: Mapping[str, Any], where: str) -> Recipe:
+        """This recipe with the settings that a user wrote. Raises SpecError for a wrong one, and for one that has no effect."""
+        found = parse(Recipe, {**self.model_dump(), **written}, where)
+        try:
+            found._refuse_idle(written.keys())
+        except ValueError as error:
+            raise SpecError(f"{where}: {error}") from None
+        return found
 
 
 class BackboneSpec(Model):

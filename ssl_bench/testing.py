@@ -77,6 +77,9 @@ class TaskCheck:
             status, message = "warning", str(warning)
         except CheckFailed as failure:
             status, message = "failed", str(failure)
+        except Exception as error:  # of the task's code, wherever the check met it: what the other checks found must not be lost
+            where = self._bench.own_line(error)
+            status, message = "failed", f"{self._bench.name} raised {type(error).__name__}: {error}" + (f" ({where})" if where else "")
         return CheckResult(self.name, status, message, time.perf_counter() - started)
 
     def __repr__(self) -> str:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ssl_bench.backbones import Backbone, InputSpec, check_resnet, load_strictly, read_weights
 from ssl_bench.errors import WeightsError
+from ssl_bench.records import Pretraining, digest, read_record
 from ssl_bench.spec import BackboneSpec
 
 KINDS = ("timm:", "file:")
@@ -38,6 +39,7 @@ class Weights:
     image_size : side of the images they were trained on, in pixels; None: not known.
     trained_on : data and labels, as far as known; "" where nothing is.
     digest : 16 digits over names, shapes and values: equal weights, equal digest, wherever they lie.
+    label_free : whether it is known that no label was used.
     """
 
     source: str
@@ -47,6 +49,19 @@ class Weights:
     image_size: int | None
     trained_on: str
     digest: str
+    label_free: bool = False
+
+    @property
+    def described(self) -> str:
+        """The source and what is known of its training."""
+        return f"{self.source}, trained on {self.trained_on}" if self.trained_on else f"{self.source}, and it is not known what that was trained on"
+
+    @property
+    def whole_digest(self) -> str:
+        """16 digits over the tensors and over how they are used: network, image size, and how pixels become input."""
+        handling = self.input or IMAGENET
+        spec = None if self.spec is None else self.spec.model_dump(mode="json")
+        return digest({"tensors": self.digest, "spec": spec, "input": handling.model_dump(mode="json"), "image_size": self.image_size})
 
     def into(self, network: Any) -> None:
         """Load every tensor or none. Raises WeightsError counting what matches, is missing and is not expected."""
@@ -90,9 +105,25 @@ def _from_file(source: str) -> Weights:
     tensors, facts = read_weights(Path(source.removeprefix("file:")).expanduser())
     if facts is not None:
         spec, size, handling = facts
-        return Weights(source, tensors, spec, handling, size, "", _digest(tensors))
+        trained_on, label_free = _of_a_cell(Path(source.removeprefix("file:")).expanduser())
+        return Weights(source, tensors, spec, handling, size, trained_on, _digest(tensors), label_free)
     tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith("fc.")}  # a classifier is not needed
     return Weights(source, tensors, None, None, None, "", _digest(tensors))
+
+
+def _of_a_cell(path: Path) -> tuple[str, bool]:
+    """What the record beside a cell's backbone says of its training, and whether that is known to be free of labels."""
+    if path.name != "backbone.safetensors" or not (path.parent / "pretrain.json").is_file():
+        return "", False
+    record = read_record(path.parent / "pretrain.json", Pretraining)
+    if record.task == "weights":  # judged as it came
+        known = str(record.describe.get("trained_on", "not known"))
+        return "" if known == "not known" else known, False
+    if not record.steps:
+        return "nothing", not record.uses_labels
+    start = ", from other weights" if "init" in record.spec else ""
+    labels = "with" if record.uses_labels else "without"
+    return f"the images of a run by {record.task}{start}, {labels} labels", not record.uses_labels and not start
 
 
 def build(weights: Weights, make: Callable[..., Any], size: int | None = None) -> Backbone:

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from ssl_bench.asked import Asked, asked_of, judged_elsewhere, on_data
 from ssl_bench.data import Data, load, places_of
+from ssl_bench.data.loading import check
+from ssl_bench.data.looking import looking
 from ssl_bench.environment import now
 from ssl_bench.errors import RecordError, SpecError, did_you_mean
 from ssl_bench.fit import choose_device
-from ssl_bench.matrix import HEADLINE, Asked, Candidate, Cell, PlannedEvaluation, Row, as_matrix, cell_of, evaluators_of, rows_of
+from ssl_bench.matrix import HEADLINE, Candidate, Cell, PlannedEvaluation, Row, as_matrix, cell_of, rows_of
 from ssl_bench.records import EvaluationRecord, Pretraining, Run, RunCell, RunEvaluation, RunRow, failure_files, read_record, write_record
 from ssl_bench.registry import load_plugin
 from ssl_bench.spec import Matrix
@@ -33,6 +37,15 @@ class Work:
     final: bool
     only: tuple[str, ...] = ()
     winners: dict[str, Candidate] = field(default_factory=dict)
+    unpacked: Mapping[str, int] = field(default_factory=dict)  #: images that noise stands in for: what they are, and their bytes once packed
+    _folders: dict[str, Path] = field(default_factory=dict, repr=False)
+
+    def cell(self, row: Row, candidate: Candidate, seed: int, evaluators: list[Asked] | None = None) -> Cell:
+        """One cell, where it lies already or will: rows of equal settings share one, and a row's name decides nothing."""
+        found = cell_of(self.matrix, self.data, row, candidate, seed, self.out, self.evaluators if evaluators is None else evaluators)
+        if found.id not in self._folders:
+            self._folders[found.id] = _folder_of(found)
+        return replace(found, folder=self._folders[found.id])
 
     def candidate_cells(self, row: Row) -> list[Cell]:
         """The cells that decide a choice: every candidate, first seed, and the one evaluator that decides (the linear probe where there is one)."""
@@ -41,16 +54,23 @@ class Work:
         headline = [e for e in able if e.evaluator.name == HEADLINE] or able[:1]
         if not headline:
             raise SpecError(f"task {row.name!r} has options to choose between, and no evaluator that could choose; add `linear` to `evaluate`")
-        return [cell_of(self.matrix, self.data, row, candidate, self.matrix.seeds[0], self.out, headline) for candidate in row.candidates]
+        return [self.cell(row, candidate, self.matrix.seeds[0], headline) for candidate in row.candidates]
 
-    def cells(self) -> list[Cell]:
-        """The cells of the table, seed by seed, so that a whole table of one seed comes first."""
+    def opened(self, row: Row) -> bool:
+        """Whether any candidate of a row has seen test."""
+        cells = [self.cell(row, candidate, self.matrix.seeds[0]) for candidate in row.candidates]
+        records = (read_evaluation(cell, planned) for cell in cells for planned in cell.evaluations)
+        return any(record is not None and record.final for record in records)
+
+    def cells(self, chosen: Mapping[str, Candidate] | None = None) -> list[Cell]:
+        """The cells of the table, seed by seed, so that a whole table of one seed comes first. ``chosen``: other winners than its own."""
+        winners = self.winners if chosen is None else chosen
         found = []
         for seed in self.matrix.seeds:
             for row in self.rows:
-                winner = row.candidates[0] if len(row.candidates) == 1 else self.winners.get(row.name)
+                winner = row.candidates[0] if len(row.candidates) == 1 else winners.get(row.name)
                 if winner is not None:
-                    found.append(cell_of(self.matrix, self.data, row, winner, seed, self.out, self.evaluators))
+                    found.append(self.cell(row, winner, seed))
         return found
 
     def asked_for(self, row: Row) -> bool:
@@ -80,6 +100,18 @@ class Work:
         return read_pretraining(cell) is not None and not self.missing(cell, final)
 
 
+def _folder_of(cell: Cell) -> Path:
+    """The folder that holds a cell, or its beginning, under whatever row's name; its own where there is none."""
+    begun = []
+    for folder in dict.fromkeys((cell.folder, *sorted(cell.folder.parent.parent.glob(f"*/{cell.folder.name}")))):
+        if (folder / "pretrain.json").is_file():
+            if read_record(folder / "pretrain.json", Pretraining).id == cell.id:
+                return folder
+        elif folder.is_dir():
+            begun.append(folder)
+    return begun[0] if begun else cell.folder
+
+
 def applies(cell: Cell, planned: PlannedEvaluation) -> bool:
     """Representations that are not trained networks (pixels, PCA) cannot be fine-tuned."""
     return not planned.evaluator.needs_training or cell.row.task.trainable
@@ -98,11 +130,13 @@ def read_evaluation(cell: Cell, planned: PlannedEvaluation) -> EvaluationRecord 
 def prepare(
     matrix: Matrix | Mapping[str, Any] | str | Path, out: str | Path | None = None, *, sets: tuple[str, ...] = (), only: tuple[str, ...] = (),
     val: bool = False, limit: int | None = None, device: str | None = None, data_root: str | Path | None = None,
-    plugins: tuple[str | Path, ...] = (), smoke: bool = False, judged: bool = True, progress: Callable[[str, int, int], None] | None = None,
+    plugins: tuple[str | Path, ...] = (), smoke: bool = False, judged: bool = True, pack: bool = True,
+    progress: Callable[[str, int, int], None] | None = None,
 ) -> Work:
     """Everything before training: plugins, matrix, data, checks. Every mistake that can be found without training is found here.
 
-    ``judged``: whether there must be labelled images to judge on.
+    ``judged``: whether there must be labelled images to judge on. ``pack``: False lets noise stand in for images that are not packed yet,
+    to check and to plan from their counts, labels and sizes; nothing of them is then known to be done.
     """
     for plugin in plugins:
         load_plugin(plugin)
@@ -117,13 +151,18 @@ def prepare(
     chosen_device = choose_device(device)
     folder = Path(out) if out is not None else Path("runs") / spec.name
     _refuse_newer(folder)
-    data = load(spec.data, data_root=Path(data_root) if data_root else None, progress=progress)
+    places = places_of(data_root, progress=progress)
+    check(spec.data, places)
+    context: AbstractContextManager[dict[str, int]] = nullcontext({}) if pack else looking()
+    with context as unpacked:
+        asked = asked_of(spec.evaluate, spec.seeds, places, smoke)  # before the data: a folder of boxes that is missing shows before much is packed
+        data = load(spec.data, data_root=places.root, progress=progress, judged=judged_elsewhere(asked))
     rows = rows_of(spec, data)
     if not rows:
         raise SpecError(f"matrix {spec.name!r} has no rows: give it `tasks` or `baselines`")
-    asked = evaluators_of(spec, data, places_of(data_root, progress=progress), smoke)
+    asked = on_data(asked, data.evaluate)
     data.notes.extend(dict.fromkeys(note for one in asked if one.own for judged in one.sets for note in getattr(judged, "notes", ())))
-    work = Work(spec, folder, data, rows, asked, chosen_device, final=not val, only=only)
+    work = Work(spec, folder, data, rows, asked, chosen_device, final=not val, only=only, unpacked=unpacked)
     if not smoke:
         for row in rows:
             if len(row.candidates) > 1:
@@ -132,7 +171,7 @@ def prepare(
 
 
 def _check_only(spec: Matrix, only: tuple[str, ...]) -> None:
-    known = {name for row in (*spec.tasks, *spec.baselines) for name in (row.row, row.task)}
+    known = {name for row in (*spec.tasks, *spec.baselines, *spec.weights) for name in (row.row, row.task)}
     for name in only:
         if name not in known:
             raise SpecError(f"--only {name!r}: no such row in matrix {spec.name!r}; {did_you_mean(name, known)}")
@@ -146,22 +185,33 @@ def _refuse_newer(folder: Path) -> None:
 
 
 def choose(work: Work, row: Row, give_up: bool = True) -> dict[str, float]:
-    """Pick a row's candidate by the headline evaluator on validation, once all its candidates are judged; returns their scores.
+    """Decide a row's choice if it can be decided, and return the candidates' scores; see ``decide``."""
+    winner, scores = decide(work, row, give_up)
+    if winner is not None:
+        work.winners[row.name] = winner
+    return scores
 
-    ``give_up``: leave candidates that failed out of the choice; otherwise they are left to be tried again.
+
+def decide(work: Work, row: Row, give_up: bool) -> tuple[Candidate | None, dict[str, float]]:
+    """A row's best candidate by the headline evaluator on validation once all are judged, and their scores; None while there is one to wait for.
+
+    ``give_up``: leave candidates that failed out of the choice; otherwise they are left to be tried again, unless another one has seen test:
+    what was decided then stands, since a failure that is made good later and wins would be a second look at test.
     """
     scores: dict[int, float] = {}
+    failed = False
     for number, cell in enumerate(work.candidate_cells(row)):
         records = [read_evaluation(cell, planned) for planned in cell.evaluations[:1]]
         if records and records[0] is not None:
             scores[number] = validation_score(records[0])
-        elif not give_up or not failure_files(cell.folder):
-            return {}
-    if not scores:
-        return {}
+        elif failure_files(cell.folder):
+            failed = True
+        else:
+            return None, {}
+    if not scores or (failed and not give_up and not work.opened(row)):
+        return None, {}
     best = max(scores, key=lambda number: (scores[number], -number))
-    work.winners[row.name] = row.candidates[best]
-    return {json.dumps(dict(row.candidates[n].chosen), default=str): score for n, score in scores.items()}
+    return row.candidates[best], {json.dumps(dict(row.candidates[n].chosen), default=str): score for n, score in scores.items()}
 
 
 def validation_score(record: EvaluationRecord) -> float:
@@ -175,20 +225,28 @@ def validation_score(record: EvaluationRecord) -> float:
 
 
 def write_run(work: Work, seconds: float) -> None:
-    """Write run.json: what the table is made of, as far as it is decided."""
+    """Write run.json: what the table is made of, as far as it is decided, by this command, an earlier one or another process.
+
+    While a candidate that failed is to be tried again, the best of the others stands for its row.
+    """
     matrix, data = work.matrix, work.data
-    cells = work.cells()
-    for row in work.undecided():  # nothing to choose from: one of the failures stands for the row
-        cells += [cell for cell in work.candidate_cells(row) if failure_files(cell.folder)][:1]
+    open_rows = [row for row in work.rows if len(row.candidates) > 1 and row.name not in work.winners]
+    standing = {row.name: best for row in open_rows if (best := decide(work, row, give_up=True)[0]) is not None}
+    chosen = {**work.winners, **standing}
+    cells = work.cells(chosen)
+    for row in open_rows:  # nothing to choose from: one of the failures stands for the row
+        if row.name not in chosen:
+            cells += [cell for cell in work.candidate_cells(row) if failure_files(cell.folder)][:1]
     table = {cell.id for cell in cells}
     losers = [cell for row in work.rows if len(row.candidates) > 1 for cell in work.candidate_cells(row) if cell.id not in table]
-    rows = [
-        RunRow(
-            row=row.name, task=row.task.name, block=row.block, uses_labels=row.task.uses_labels, choices=len(row.candidates),
-            chosen=dict(work.winners[row.name].chosen) if row.name in work.winners else {},
-        )
-        for row in work.rows
-    ]
+    rows = []
+    for row in work.rows:
+        winner = chosen.get(row.name) if len(row.candidates) > 1 else row.candidates[0]
+        init, labels = row.start(winner)
+        rows.append(RunRow(
+            row=row.name, task=row.task.name, block=row.block, uses_labels=labels, init=init, choices=len(row.candidates),
+            chosen=dict(winner.chosen) if winner is not None else {},
+        ))  # fmt: skip
     path = work.out / "run.json"
     created = read_record(path, Run).created if path.is_file() else now()
     record = Run(

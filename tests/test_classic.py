@@ -101,7 +101,7 @@ def test_the_small_one_is_the_classic_table_with_few_labels_and_boxes() -> None:
     assert finetune["labels"] == [0.01, 0.1, 1.0] and finetune["draws"] == 5
     tuned = [asked for asked in matrix.evaluate if asked.evaluator == "detection" and not asked.options.get("freeze")]
     frozen = [asked for asked in matrix.evaluate if asked.evaluator == "detection" and asked.options.get("freeze")]
-    assert {asked.options["source"] for asked in tuned} == {asked.options["source"] for asked in frozen} == {"shapes", "voc:bccd"}
+    assert {asked.options["source"] for asked in tuned} == {asked.options["source"] for asked in frozen} == {"shapes", "bccd"}
     assert all(asked.seeds is None for asked in tuned) and all(asked.seeds == (0,) for asked in frozen)
 
 
@@ -110,7 +110,7 @@ def test_two_lines_make_the_small_one_a_table_of_ones_own(tmp_path: Path, monkey
     photos, cells = imagenet_tree(tmp_path / "photos", classes=3, train=400, val=20), voc_tree(tmp_path) / "VOCdevkit" / "VOC2007"
     (photos / "meta.bin").unlink()
     text = shipped()["classic"].read_text(encoding="utf-8")
-    mine = text.replace("hf:zh-plus/tiny-imagenet", f"folder:{photos}").replace("voc:bccd", f"voc:{cells}")
+    mine = text.replace("hf:zh-plus/tiny-imagenet", f"folder:{photos}").replace("&boxes bccd", f"&boxes voc:{cells}")
     assert sum(a != b for a, b in zip(text.splitlines(), mine.splitlines(), strict=True)) == 2
     (tmp_path / "mine.yaml").write_text(mine, encoding="utf-8")
     work = prepare(tmp_path / "mine.yaml", tmp_path / "out", device="cpu")

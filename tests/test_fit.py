@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from ssl_bench.data.batches import Batches
 from ssl_bench.errors import Interrupted, SpecError, TrainingError, WeightsError
 from ssl_bench.fit import build_optimizer, choose_device, fit, learning_rate_at, measure_cost
-from ssl_bench.spec import Recipe
+from ssl_bench.spec import Recipe, parse
 from toys import Brightness, build, noise_set
 
 RECIPE = Recipe(batch_size=16, learning_rate=1e-3)
@@ -224,9 +224,73 @@ def test_no_steps_and_unknown_devices_are_refused() -> None:
         choose_device("gpu")
 
 
-def test_bf16_on_request_trains() -> None:
-    task, result = train(precision="bf16", steps=2)
-    assert math.isfinite(result.metrics["loss"])
-    assert {p.dtype for p in task.parameters()} == {torch.float32}
+@pytest.mark.parametrize(("precision", "dtype"), [("bf16", torch.bfloat16), ("fp32", torch.float32)])
+def test_the_precision_asked_for_is_that_of_the_convolutions(precision: str, dtype: torch.dtype) -> None:
+    task, seen = build(), set()
+    for module in task.backbone.network.modules():
+        if isinstance(module, nn.Conv2d):
+            module.register_forward_hook(lambda module, inputs, output: seen.add(output.dtype))
+    _, result = train(task=task, precision=precision, steps=2, cost=False)
+    assert seen == {dtype}
+    assert math.isfinite(result.metrics["loss"]) and {p.dtype for p in task.parameters()} == {torch.float32}
+
+
+def test_what_is_measured_before_training_is_measured_once_a_run(tmp_path: Path) -> None:
+    class Measured(Brightness):
+        """Counts how often it is asked, and what it draws."""
+
+        asked: list[float] = []
+
+        def before_training(self) -> None:
+            assert self.training
+            self.asked.append(float(torch.rand(())))
+
+    checkpoint, asked = tmp_path / "c.safetensors", iter([False, True])
+    with pytest.raises(Interrupted):
+        train(task=build(Measured), checkpoint=checkpoint, stop=lambda: next(asked), cost=False)
+    train(task=build(Measured, seed=3), checkpoint=checkpoint)
+    assert len(Measured.asked) == 1
+    other = build(Measured)
+    torch.rand(5)
+    train(task=other, cost=False)
+    assert Measured.asked[0] == Measured.asked[1]
+
+
+def test_the_last_step_is_saved_for_a_caller_who_asks(tmp_path: Path) -> None:
+    checkpoint = tmp_path / "c.safetensors"
+    train(checkpoint=checkpoint)
+    assert not checkpoint.exists()
+    task, whole = train(checkpoint=checkpoint, final_checkpoint=True)
+    steps: list[Any] = []
+    again, found = train(task=build(seed=5), checkpoint=checkpoint, final_checkpoint=True, on_progress=steps.append)
+    assert same(task, again) and not steps and (found.curves, found.images_seen, found.metrics) == (whole.curves, whole.images_seen, whole.metrics)
+
+
+@pytest.mark.parametrize(
+    ("written", "message"),
+    [
+        ({"momentum": 0.5}, "momentum = 0.5 changes nothing: it is a setting of optimizer: sgd and lars, and optimizer is adamw here"),
+        ({"nesterov": True}, "optimizer is adamw"), ({"momentum": 0.9}, "leave it out"), ({"trust_coefficient": 0.1}, "a setting of optimizer: lars"),
+        ({"optimizer": "sgd", "trust_coefficient": 0.02}, "optimizer is sgd"), ({"optimizer": "lars", "betas": (0.9, 0.95)}, "a setting of optimizer: adamw"),
+        ({"milestones": (0.5,)}, "a setting of schedule: steps"), ({"schedule": "constant", "gamma": 0.5}, "schedule is constant"),
+        ({"schedule": "steps"}, "steps without milestones"), ({"schedule": "steps", "gamma": 0.5}, "steps without milestones"),
+    ],
+)  # fmt: skip
+def test_settings_that_would_change_nothing_are_refused(written: dict[str, Any], message: str) -> None:
+    with pytest.raises(SpecError, match=message):
+        parse(Recipe, written, "recipe")
+    with pytest.raises(SpecError, match=f"task 'x': .*{message}"):
+        Recipe().overridden(written, "task 'x'")
+
+
+def test_what_a_recipe_leaves_unused_is_not_held_against_who_changes_another_setting() -> None:
+    steps = Recipe(optimizer="sgd", momentum=0.8, nesterov=True, schedule="steps", milestones=(0.3, 0.6), gamma=0.2)
+    found = steps.overridden({"optimizer": "adamw", "schedule": "cosine", "betas": (0.9, 0.95)}, "x")
+    assert found.model_dump() == steps.model_dump() | {"optimizer": "adamw", "schedule": "cosine", "betas": (0.9, 0.95)}
+    assert steps.overridden({"momentum": 0.5, "milestones": [0.5]}, "x").milestones == (0.5,)
+    for recipe in (steps, found, Recipe(), Recipe(optimizer="lars", trust_coefficient=0.02)):
+        assert parse(Recipe, recipe.model_dump(mode="json"), "a record") == recipe
+    with pytest.raises(SpecError, match="learning_rate"):
+        steps.overridden({"learning_rate": -1}, "x")
 
 

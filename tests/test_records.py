@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
+import stat
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ssl_bench.errors import RecordError
-from ssl_bench.records import Curve, Environment, digest, read_record, safe_name, write_bytes, write_record
+from ssl_bench.records import Curve, Environment, digest, failure_files, read_record, safe_name, write_bytes, write_record
 
 SCALAR = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text()
 PLAIN = st.recursive(SCALAR, lambda x: st.lists(x) | st.dictionaries(st.text(), x), max_leaves=8)
@@ -44,6 +47,42 @@ def test_a_record_survives_a_failing_write(tmp_path: Path, monkeypatch: pytest.M
     with pytest.raises(OSError, match="No space"):
         write_bytes(path, b"half")
     assert read_record(path, Curve).value == [2.0]
+    assert [file.name for file in tmp_path.iterdir()] == ["r.json"]
+
+
+def test_machines_with_equal_process_numbers_do_not_meet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Containers on one shared folder: another one writes the same record while this one is not done."""
+    import ssl_bench.data.content as content
+
+    for write in (write_bytes, content.write_atomically):
+        path, flush, calls = tmp_path / f"{write.__module__}.json", os.fsync, []
+
+        def meet(file: int, write: Any = write, path: Path = path, flush: Any = flush, calls: list[int] = calls) -> None:
+            flush(file)
+            calls.append(file)
+            if len(calls) == 1:
+                write(path, b"another's")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "fsync", meet)
+            write(path, b"mine")
+        assert path.read_bytes() == b"mine"
+        (tmp_path / "plain").touch()
+        assert stat.S_IMODE(path.stat().st_mode) == stat.S_IMODE((tmp_path / "plain").stat().st_mode), "readable for whoever may read other files"
+        assert not list(tmp_path.glob(".*"))
+
+
+def test_what_a_killed_process_left_is_no_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import ssl_bench.records as records
+
+    names: list[str] = []
+    monkeypatch.setattr(records.os, "replace", lambda part, path: names.append(Path(part).name))
+    for name in ("pretrain.json", "failed-knn.json", "knn-1.json", "run.json"):
+        write_record(tmp_path / name, Curve())
+    monkeypatch.undo()
+    left = [file.name for file in tmp_path.iterdir()]
+    assert sorted(left) == sorted(names) and all(name.startswith(".") for name in left)
+    assert not failure_files(tmp_path) and not list(tmp_path.glob("*.json"))
 
 
 def test_a_value_that_is_not_finite_does_not_make_a_record_unreadable(tmp_path: Path) -> None:

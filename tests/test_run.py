@@ -13,13 +13,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import ssl_bench
 from ssl_bench.errors import Interrupted, SpecError
 from ssl_bench.matrix import cell_of
 from ssl_bench.records import EvaluationRecord, Pretraining, Run, read_record
-from ssl_bench.registry import EVALUATORS
+from ssl_bench.registry import EVALUATORS, TASKS
 from ssl_bench.runner import Observer, carry_out
 from ssl_bench.work import prepare
 
@@ -144,6 +145,33 @@ def test_a_failing_cell_is_recorded_and_the_rest_goes_on(tmp_path: Path) -> None
     assert len(list((tmp_path / "out").glob("cells/*/*/pretrain.json"))) == 2
 
 
+def test_a_diagnosis_that_fails_does_not_cost_the_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(self: Any, images: Any) -> dict[str, float]:
+        raise MemoryError("no room to diagnose")
+
+    monkeypatch.setattr(TASKS.get("rotation"), "diagnose", fail)
+    assert compute(matrix(), tmp_path / "out").steps == 3
+    assert not list(tmp_path.glob("out/cells/rotation/*/pretrain.json"))
+    monkeypatch.undo()
+    assert compute(matrix(), tmp_path / "out").steps == 0
+    record, whole = tmp_path.glob("out/cells/rotation/*/pretrain.json"), tmp_path / "whole"
+    compute(matrix(), whole)
+    found, expected = (read_record(path, Pretraining) for path in (next(record), next(whole.glob("cells/rotation/*/pretrain.json"))))
+    assert (found.steps, found.images_seen, found.curves["loss"]) == (3, 96, expected.curves["loss"])
+    assert not list(tmp_path.glob("**/checkpoint.safetensors"))
+
+
+def test_a_diagnosis_draws_alike_whatever_came_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(TASKS.get("random"), "diagnose", lambda self, images: {"draw": torch.rand(())})
+    draws = []
+    for number in range(2):
+        torch.manual_seed(number)
+        monkeypatch.setattr("ssl_bench.cells.reestimate_batchnorm", lambda *_, number=number: torch.rand(number + 1))
+        compute(matrix(tasks=[], evaluate=["diagnostics"]), tmp_path / str(number))
+        draws.append(read_record(next(tmp_path.glob(f"{number}/cells/random/*/pretrain.json")), Pretraining).diagnose["draw"])
+    assert draws[0] == draws[1]
+
+
 def test_every_evaluator_that_fails_says_why_and_a_later_run_makes_it_good(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     spec = matrix(tasks=["rotation"], baselines=["random"], evaluate=["linear", {"knn": {"k": [5]}}, "diagnostics"])
     for name in ("linear", "knn"):
@@ -170,6 +198,9 @@ def test_every_mistake_that_needs_no_training_comes_before_it(tmp_path: Path) ->
         ({"tasks": [{"rotation": {"row": "a/b"}}]}, "without slashes"), ({"tasks": [{"rotation": {"learning_rate": float("inf")}}]}, "finite"),
         ({"data": "shaeps"}, "did you mean 'shapes'"), ({"tasks": [{"rotation": {"learning_rate": {"choose": [1]}}}]}, "at least two"),
         ({"evaluate": [{"finetune": {"labels": [0.001]}}]}, "class"),
+        ({"tasks": [{"rotation": {"momentum": 0.5}}]}, "momentum = 0.5 changes nothing: it is a setting of optimizer: sgd and lars"),
+        ({"tasks": [{"exemplar": {"form": "surrogate", "margin": 0.3}}]}, "margin = 0.3 changes nothing: it is a setting of form: triplet"),
+        ({"tasks": [{"rotation": {"schedule": "steps"}}]}, "schedule: steps without milestones"),
     ):  # fmt: skip
         with pytest.raises(ssl_bench.SSLBenchError, match=message):
             prepare(matrix(**changes), tmp_path)
@@ -376,7 +407,7 @@ def test_a_choice_whose_candidates_all_fail_shows_as_failed(tmp_path: Path) -> N
 
 def test_two_rows_of_equal_settings_are_both_there_after_one_run(tmp_path: Path) -> None:
     spec = matrix(tasks=["rotation", {"rotation": {"row": "again"}}], baselines=[])
-    assert compute(spec, tmp_path).cells == ["rotation/0", "again/0"]
+    assert compute(spec, tmp_path).cells == ["rotation/0"], "they share one cell"
     assert not compute(spec, tmp_path).cells
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from ssl_bench.errors import SpecError
 from ssl_bench.matrices import shipped
+from ssl_bench.matrix import as_matrix
 from ssl_bench.reading import load_matrix, read_yaml
 from ssl_bench.spec import Matrix, parse
 
@@ -87,6 +88,29 @@ def test_files_settings_and_doubled_keys(tmp_path: Path) -> None:
         load_matrix(file)
     with pytest.raises(SpecError, match="does not exist"):
         load_matrix(tmp_path / "none.yaml")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"data: shapes\nname: {{ x }}\n", r"m\.yaml: line 2: \{'x': None\} stands where a key should; .* needs quotes"),
+        (b"data: shapes\n? [a, b]\n: 3\n", r"m\.yaml: line 1: \['a', 'b'\] stands where a key should"),
+        (b"name: m\ndata: shapes\n# caf\xe9\n", r"m\.yaml: line 3: byte 0xe9 is not UTF-8"),
+        (b"name: m\nweights: [/x/model.safetensors]\n", r"m\.yaml: weights: '/x/model\.safetensors' .*did you mean 'file:/x/model\.safetensors'"),
+    ],
+    ids=["template", "list", "latin", "path"],
+)
+def test_a_file_that_cannot_be_meant_is_told_with_its_name(tmp_path: Path, content: bytes, message: str) -> None:
+    (tmp_path / "m.yaml").write_bytes(content)
+    with pytest.raises(SpecError, match=message):
+        load_matrix(tmp_path / "m.yaml")
+
+
+def test_weights_without_their_kind_are_told_in_every_form() -> None:
+    for written in ("model.safetensors", ["~/model"], {"source": "a/b.safetensors", "row": "mine"}, [{"source": "a/b.safetensors"}]):
+        with pytest.raises(SpecError, match="did you mean 'file:"):
+            as_matrix({**SMALL, "weights": written})
+    assert as_matrix({**SMALL, "weights": ["file:/x/model.safetensors", "timm:resnet18"]}).weights[0].options == {"source": "file:/x/model.safetensors"}
 
 
 def test_every_shipped_matrix_loads() -> None:

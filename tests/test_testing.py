@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ssl_bench._battery.bench import Bench, NoiseBatches
 from ssl_bench.errors import SpecError, SSLBenchError
 from ssl_bench.registry import TASKS
 from ssl_bench.spec import Recipe
@@ -304,6 +305,82 @@ class Delicate(Sound):
         return found | {"loss": found["loss"] / (one + 1e-3 - 1).mean()}
 
 
+class Heated(Sound):
+    """Loses its senses after thirty steps."""
+
+    def __init__(self, backbone: nn.Module, options: Any, setup: Any) -> None:
+        super().__init__(backbone, options, setup)
+        self.register_buffer("steps_seen", torch.zeros((), dtype=torch.int64))
+
+    def after_step(self) -> None:
+        self.steps_seen += 1
+
+    def forward(self, views: Any, phase: str = "main") -> dict[str, Tensor]:
+        found = super().forward(views)
+        return found | {"loss": found["loss"] * torch.where(self.steps_seen < 30, 1.0, torch.nan)}
+
+
+class FailsAfterStep(Sound):
+    """Divides by nothing between two steps."""
+
+    def after_step(self) -> None:
+        self.share = 1 / int(self.progress)
+
+
+class FailsBeforeTraining(Sound):
+    """Measures what is not there."""
+
+    def before_training(self) -> None:
+        self.measured = self.setup.no_such_thing
+
+
+class FailsInBackward(Sound):
+    """Breaks off while gradients are made."""
+
+    def forward(self, views: Any, phase: str = "main") -> dict[str, Tensor]:
+        found = super().forward(views)
+        found["loss"].register_hook(self.refuse)
+        return found
+
+    def refuse(self, gradient: Tensor) -> Tensor:
+        raise KeyError("no such gradient")
+
+
+class TensorFacts(Sound):
+    """Describes itself by a tensor."""
+
+    def describe(self) -> Mapping[str, Any]:
+        return {"weight": torch.ones(2)}
+
+
+class ListDiagnosis(Sound):
+    """Diagnoses without names."""
+
+    def diagnose(self, images: Tensor) -> Any:
+        return [1.0]
+
+
+class InfiniteDiagnosis(Sound):
+    """Diagnoses a share of nothing."""
+
+    def diagnose(self, images: Tensor) -> Mapping[str, float]:
+        return {"ok": 1.0, "share": float((images.mean() * 0).log())}
+
+
+class VectorDiagnosis(Sound):
+    """Diagnoses one value an image."""
+
+    def diagnose(self, images: Tensor) -> Any:
+        return {"brightness": images.mean((1, 2, 3))}
+
+
+class FailingDiagnosis(Sound):
+    """Diagnoses by what it has not."""
+
+    def diagnose(self, images: Tensor) -> Mapping[str, float]:
+        return {"loss": float(self.decoder(images))}
+
+
 class Backwards(Sound):
     """Descends the wrong way."""
 
@@ -356,6 +433,15 @@ class Slow(Sound):
         (LeftOnTheCPU, "devices", r"on a GPU it would fail: .*Make new tensors where the images are|forward raised RuntimeError"),
         (RandomPrior, "devices", r"on a GPU it would fail: .*keep tensors as buffers|forward raised RuntimeError"),
         (Delicate, "devices", "under bf16 autocast the loss or a gradient is not finite"),
+        (TensorFacts, "builds", r"describe\(\) must give numbers and text .*; make tensors numbers with float\(x\)"),
+        (ListDiagnosis, "builds", r"diagnose\(images\) must return a dict of name and number, not list"),
+        (InfiniteDiagnosis, "builds", r"diagnose\(images\) gave 'share': -inf, .* a finite number; return float\(x\)"),
+        (VectorDiagnosis, "builds", r"diagnose\(images\) gave 'brightness': tensor.* of one value"),
+        (FailingDiagnosis, "builds", r"diagnose\(images\) raised AttributeError: .*test_testing.py, line \d+"),
+        (FailsBeforeTraining, "builds", r"before_training raised AttributeError: .*test_testing.py, line \d+"),
+        (Heated, "loss_falls", r"sound raised TrainingError: sound: loss not finite at step 31; last finite values: "),
+        (FailsAfterStep, "loss_falls", r"sound raised ZeroDivisionError: division by zero \(.*test_testing.py, line \d+\)"),
+        (FailsInBackward, "gradients", r"sound raised KeyError: 'no such gradient' \(.*test_testing.py, line \d+\)"),
         (Backwards, "loss_falls", r"after 80 steps the loss is .*, and it was .*; try another learning rate"),
     ],
     ids=lambda value: getattr(value, "__name__", None) or str(value)[:24],
@@ -407,6 +493,19 @@ def test_on_noise_a_guess_is_a_guess_and_a_planted_leak_is_found() -> None:
     leaky = run(Leaky, "noise_at_chance")
     assert leaky.status == "failed" and "on noise after 300 steps; a guess gives" in leaky.message, leaky
     assert "gives the answer away" in leaky.message
+
+
+def test_noise_shows_images_that_there_are() -> None:
+    bench = Bench(Sound, None, None)
+    batches = NoiseBatches(bench, 16, 1)
+    seen = [batches.batch(step).index for step in range(40)]
+    assert all(len(index.unique()) == 16 and index.max() < len(bench.images) for index in seen)
+
+
+def test_what_one_check_raises_does_not_cost_the_others() -> None:
+    found = {result.name: result for result in check_task(FailsAfterStep)}
+    assert {name for name, result in found.items() if result.status == "failed"} == {"state", "loss_falls"}
+    assert len(found) == 14 and found["gradients"].status == "passed"
 
 
 def test_a_task_that_cannot_be_built_is_told_once() -> None:

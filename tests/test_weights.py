@@ -15,10 +15,10 @@ from torch.nn import functional as F
 import ssl_bench
 from ssl_bench.backbones import Backbone, InputSpec, load_backbone, save_backbone
 from ssl_bench.errors import SSLBenchError, WeightsError
-from ssl_bench.records import Pretraining, read_record
+from ssl_bench.records import Pretraining, Run, read_record
 from ssl_bench.spec import BackboneSpec
 from ssl_bench.weights import open_weights
-from ssl_bench.work import prepare
+from ssl_bench.work import prepare, write_run
 
 TINY = BackboneSpec(name="resnet10t", width=0.125, stem="3x3", stem_stride=2)
 
@@ -156,3 +156,61 @@ def test_a_tasks_init_enters_its_id_and_its_network(tmp_path: Path) -> None:
     own_file(tmp_path / "other.safetensors", TINY.model_copy(update={"name": "resnet18"}))
     with pytest.raises(SSLBenchError, match=r"init.*tensors match"):
         prepare(matrix(tasks=[{"rotation": {"init": f"file:{tmp_path / 'other.safetensors'}"}}]), tmp_path / "out")
+
+
+def test_a_start_is_described_and_counts_as_labelled_unless_it_is_known_to_be_free_of_labels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Weights of our own cells tell how they were trained; of others it is known at most that labels were used."""
+    full = {"name": "resnet18", "stem": "timm"}
+    original = timm.create_model
+
+    def cached(name: str, pretrained: bool = False, **settings: Any) -> Any:
+        network = original(name, pretrained=False, **settings)
+        network.pretrained_cfg = {**network.pretrained_cfg, "tag": "a1_in1k"}
+        return network
+
+    monkeypatch.setattr(timm, "create_model", cached)
+    first = matrix(tasks=["rotation"], baselines=["random", "supervised"], backbone=full, data={**matrix()["data"], "size": 32})
+    ssl_bench.run(first, tmp_path / "first")
+    backbones = {path.parents[1].name: path for path in (tmp_path / "first").glob("cells/*/*/backbone.safetensors")}
+    copied = tmp_path / "copied.safetensors"
+    shutil.copy(backbones["rotation"], copied)
+    starts = {
+        "timm:resnet18.a1_in1k": ("trained on ImageNet-1k, with labels", True),
+        f"file:{backbones['rotation']}": ("trained on the images of a run by rotation, without labels", False),
+        f"file:{backbones['supervised']}": ("trained on the images of a run by supervised, with labels", True),
+        f"file:{backbones['random']}": ("trained on nothing", False),
+        f"file:{copied}": ("and it is not known what that was trained on", True),
+    }
+    tasks = [{"autoencoder": {"init": source, "row": str(number)}} for number, source in enumerate(starts)]
+    work = prepare(matrix(tasks=[*tasks, "rotation"], baselines=[], backbone=full), tmp_path / "second")
+    write_run(work, 0.0)
+    rows = read_record(tmp_path / "second" / "run.json", Run).rows
+    for row, (source, (told, labels)) in zip(rows, starts.items(), strict=False):
+        assert row.init == f"{source}, {told}" and row.uses_labels is labels and row.block == "pretext"
+    assert (rows[-1].init, rows[-1].uses_labels) == ("", False)
+
+    again = matrix(tasks=[{"autoencoder": {"init": f"file:{backbones['rotation']}"}}], baselines=[], backbone=full)
+    ssl_bench.run(again, tmp_path / "third")
+    (started,) = (tmp_path / "third").glob("cells/*/*/backbone.safetensors")
+    found = open_weights(f"file:{started}")
+    assert found.trained_on == "the images of a run by autoencoder, from other weights, without labels" and not found.label_free
+    ssl_bench.run(matrix(weights=[{"source": "timm:resnet18.a1_in1k", "row": "theirs"}], baselines=[], backbone=full), tmp_path / "fourth")
+    (judged,) = (tmp_path / "fourth").glob("cells/*/*/backbone.safetensors")
+    found = open_weights(f"file:{judged}")
+    assert found.trained_on == "ImageNet-1k, with labels" and not found.label_free
+
+
+def test_how_weights_see_images_belongs_to_their_row_and_not_to_a_start(tmp_path: Path) -> None:
+    """The same tensors with another mean, kind, size or network are another thing to judge, and the same thing to start from."""
+    network = Backbone(TINY, 32).network
+    ids: dict[str, list[str]] = {"judged": [], "started": []}
+    for number, (handling, size) in enumerate((({}, 32), ({"mean": (0.1, 0.2, 0.3)}, 32), ({"kind": "lightness"}, 32), ({"size": 48}, 32), ({}, 64))):
+        backbone = Backbone(TINY, size, InputSpec(**handling))
+        backbone.network.load_state_dict(network.state_dict())
+        save_backbone(backbone, tmp_path / f"{number}.safetensors")
+        source = f"file:{tmp_path / f'{number}.safetensors'}"
+        spec = matrix(tasks=[{"rotation": {"init": source}}], baselines=[], weights=[{"source": source, "row": "w"}])
+        started, judged = prepare(spec, tmp_path).cells()
+        ids["judged"].append(judged.id)
+        ids["started"].append(started.id)
+    assert len(set(ids["judged"])) == 5 and len(set(ids["started"])) == 1

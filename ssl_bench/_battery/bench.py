@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -106,8 +107,11 @@ class Bench:
         classes = len(self.images.classes) if self.task.uses_labels else None
         setup = Setup(self.size, STEPS, batch_size, len(self.images), classes, sample)
         with seeded(seed), self.calling("building it"):
-            built = self.task(self.task.build_backbone(make, self.options), self.options, setup)
-        return built.train()
+            built = self.task(self.task.build_backbone(make, self.options), self.options, setup).train()
+        if self.task.trains:
+            with seeded(seed, 1), self.calling("before_training"):
+                built.before_training()
+        return built
 
     def views(self, task: PretextTask, batch: Batch, seed: int, phase: int = 0) -> Any:
         """``task.views(batch)``, drawn from a seed."""
@@ -141,7 +145,15 @@ class Bench:
         except Exception as error:
             frames = traceback.extract_tb(error.__traceback__)
             own = [f for f in frames if f.filename != __file__ and "torch" not in f.filename.split("/")] or list(frames)
-            raise CheckFailed(f"{what} raised {type(error).__name__}: {error} ({own[-1].filename}, line {own[-1].lineno})") from error
+            where = self.own_line(error) or f"{own[-1].filename}, line {own[-1].lineno}"
+            raise CheckFailed(f"{what} raised {type(error).__name__}: {error} ({where})") from error
+
+    def own_line(self, error: Exception) -> str:
+        """The last line of the task's own files that an error came through; "" where it was in none."""
+        classes = [base for task in (self.task, *getattr(self.task, "members", ())) for base in task.__mro__[: task.__mro__.index(PretextTask)]]
+        files = {getattr(sys.modules.get(base.__module__), "__file__", None) for base in classes}
+        own = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename in files]
+        return f"{own[-1].filename}, line {own[-1].lineno}" if own else ""
 
 
 @lru_cache(maxsize=4)
@@ -208,9 +220,10 @@ class NoiseBatches:
     """
 
     def __init__(self, bench: Bench, batch_size: int, seed: int) -> None:
-        self.batch_size, self._real, self._size, self._seed = batch_size, bench.batches(batch_size), bench.size, seed
+        self.batch_size, self._real, self._size, self._seed, self._count = batch_size, bench.batches(batch_size), bench.size, seed, len(bench.images)
 
     def batch(self, step: int) -> Batch:
         draw = torch.Generator().manual_seed(self._seed * 1_000_003 + step)
         images = torch.rand(self.batch_size, 3, self._size, self._size, generator=draw).contiguous(memory_format=torch.channels_last)
-        return replace(self._real.batch(step), images=images, index=torch.arange(self.batch_size) + step * self.batch_size)
+        index = (torch.arange(self.batch_size) + step * self.batch_size) % self._count  # a task may have a row for every image
+        return replace(self._real.batch(step), images=images, index=index)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import copy
 import json
+import math
 import tempfile
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,10 +17,11 @@ from torch import Tensor
 from ssl_bench._battery.bench import Bench, CheckFailed, CheckWarning, DeclaredOnly, Forbidden, NotApplicable, repeated, seeded, tensors
 from ssl_bench.checkpoints import load_checkpoint, save_checkpoint
 from ssl_bench.fit import fit
+from ssl_bench.tasks.base import PretextTask
 
 
 def builds(bench: Bench) -> str:
-    """The task is built, and what it offers for judging gives one finite vector per image."""
+    """The task is built, what it offers for judging gives one finite vector per image, and what it tells of itself can be recorded."""
     task = bench.build().eval()
     images = bench.images_only(8)
     with torch.no_grad(), bench.calling("evaluated()"):
@@ -35,9 +38,33 @@ def builds(bench: Bench) -> str:
     for name, code in codes.items():
         if code.ndim != 2 or len(code) != 8 or not code.isfinite().all():
             raise CheckFailed(f"code {name!r} must be finite [B, D]; 8 images gave {tuple(code.shape)}; flatten it")
-    json.dumps(dict(task.describe()))
+    _facts(bench, task, images)
     parts = [f"{sum(p.numel() for p in task.parameters()):,} parameters", f"features [B, {width}]"]
     return ", ".join(parts + [f"code {name} [B, {code.shape[1]}]" for name, code in codes.items()])
+
+
+def _facts(bench: Bench, task: PretextTask, images: Tensor) -> None:
+    """``describe`` and ``diagnose`` go into a record: plain values, finite numbers."""
+    with bench.calling("describe()"):
+        described = dict(task.describe())
+    try:
+        json.dumps(described)
+    except (TypeError, ValueError) as error:
+        raise CheckFailed(f"describe() must give numbers and text that fit into JSON ({error}); make tensors numbers with float(x)") from None
+    with torch.no_grad(), bench.calling("diagnose(images)"):
+        diagnosed = task.diagnose(images)
+    if not isinstance(diagnosed, Mapping):
+        raise CheckFailed(f"diagnose(images) must return a dict of name and number, not {type(diagnosed).__name__}; return {{}} for none")
+    for name, value in diagnosed.items():
+        try:
+            finite = isinstance(name, str) and math.isfinite(float(value))
+        except (TypeError, ValueError, RuntimeError):
+            finite = False
+        if not finite:
+            raise CheckFailed(
+                f"diagnose(images) gave {name!r}: {value!r}, and it must give text and a finite number; return float(x) of one value, "
+                "and look for division by zero where images are few or alike"
+            )
 
 
 def labels(bench: Bench) -> str:

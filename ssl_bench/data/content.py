@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from pathlib import Path
 
 from ssl_bench.errors import DataError
+from ssl_bench.records import write_bytes as write_atomically
 
 Progress = Callable[[str, int, int], None]  # (what is being done, done, total)
 
+_MAY_READ: ContextVar[bool] = ContextVar("may_read", default=True)
 _SETTLED_NS = 2_000_000_000  # a file that changed just now may change again within the clock's resolution
 
 
@@ -24,6 +29,20 @@ def workers() -> int:
     """Threads worth starting: the cores this process may use, at most 16."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return min(16, cores)
+
+
+class NotRemembered(Exception):
+    """What the files hold is not known without reading them all."""
+
+
+@contextmanager
+def unread() -> Iterator[None]:
+    """Meanwhile ``content_of`` raises NotRemembered instead of reading, which may take an hour."""
+    token = _MAY_READ.set(False)
+    try:
+        yield
+    finally:
+        _MAY_READ.reset(token)
 
 
 def content_of(files: Sequence[Path], cache: Path, progress: Progress = silent, what: str = "files") -> str:
@@ -47,6 +66,8 @@ def content_of(files: Sequence[Path], cache: Path, progress: Progress = silent, 
     remembered = cache / "content" / facts.hexdigest()[:32]
     if remembered.is_file() and len(known := remembered.read_text().strip()) == 64:
         return known
+    if not _MAY_READ.get():
+        raise NotRemembered
     started = time.time_ns()
     whole = hashlib.sha256()
     with ThreadPoolExecutor(workers()) as pool:
@@ -56,7 +77,8 @@ def content_of(files: Sequence[Path], cache: Path, progress: Progress = silent, 
                 progress(f"reading {what}", done, len(files))
     progress(f"reading {what}", len(files), len(files))
     if newest < started - _SETTLED_NS:
-        write_atomically(remembered, whole.hexdigest().encode())
+        with suppress(OSError):  # a cache that cannot be written is packing's business
+            write_atomically(remembered, whole.hexdigest().encode())
     return whole.hexdigest()
 
 
@@ -71,12 +93,13 @@ def _hash_file(file: Path) -> bytes:
     return found.digest()
 
 
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    with open(temporary, "wb") as stream:
-        stream.write(content)
-        stream.flush()
-        os.fsync(stream.fileno())
-    os.replace(temporary, path)
+@contextmanager
+def writing_to(cache: Path) -> Iterator[None]:
+    """Tell (DataError) of a cache folder that cannot be written, and what to do."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise
+        why = error.strerror or error
+        raise DataError(f"the cache {cache} cannot be written ({why}); set the environment variable XDG_CACHE_HOME to a folder that can") from None

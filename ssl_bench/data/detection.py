@@ -1,19 +1,20 @@
-"""Images with boxes: PASCAL VOC folders, VOC 2007 and 2012 by name, and the embedded shapes."""
+"""Images with boxes: PASCAL VOC folders, VOC 2007, VOC 2012 and BCCD by name, and the embedded shapes."""
 
 from __future__ import annotations
 
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ssl_bench.data import sources, voc
-from ssl_bench.data.content import Progress, silent, write_atomically
+from ssl_bench.data.content import Progress, silent, write_atomically, writing_to
 from ssl_bench.data.detection_sets import DetectionData, DetectionSet, ListedImages, assemble, joined
-from ssl_bench.data.packing import pack
+from ssl_bench.data.packing import locked, pack
 from ssl_bench.data.ragged import pack_ragged
 from ssl_bench.data.readers import Places
 from ssl_bench.data.shapes_source import open_shapes
@@ -28,6 +29,8 @@ _VALIDATION = ("val", "valid", "validation")
 _TEST = ("test",)
 # name -> (year, title, lists that must be there)
 _BY_NAME = {"voc2007": ("2007", "PASCAL VOC 2007", ("trainval", "test")), "voc2012": ("2012", "PASCAL VOC 2012", ("trainval",))}
+_BCCD_URL = "https://github.com/Shenggan/BCCD_Dataset/archive/refs/heads/master.zip"
+_BCCD_FILE, _BCCD_FOLDER = "bccd.zip", Path("BCCD_Dataset-master", "BCCD")
 
 
 def list_detection_sources() -> list[tuple[str, str]]:
@@ -36,6 +39,7 @@ def list_detection_sources() -> list[tuple[str, str]]:
         ("shapes", "2,000 + 500 of the embedded images with the boxes of their objects"),
         ("voc:PATH", "a folder in PASCAL VOC layout: JPEGImages, Annotations/*.xml, ImageSets/Main/*.txt"),
         *((name, f"{title}, from torchvision's files or downloaded") for name, (_, title, _) in _BY_NAME.items()),
+        ("bccd", "BCCD, 364 photographs of blood cells of three kinds; a folder bccd or BCCD in that layout, or downloaded"),
     ]
 
 
@@ -56,7 +60,7 @@ def load_detection(
 
     Parameters
     ----------
-    source : "voc:PATH" (a folder in PASCAL VOC layout), "voc2007", "voc2012" or "shapes" (embedded; classes are its shapes).
+    source : "voc:PATH" (a folder in PASCAL VOC layout), "voc2007", "voc2012", "bccd" or "shapes" (embedded; classes are its shapes).
     data_root : folder searched before anything is downloaded; None takes SSL_BENCH_DATA.
     cache : folder for packed images and downloads; None takes XDG_CACHE_HOME/ssl_bench or ~/.cache/ssl_bench.
     size : images whose short side is longer are shrunk to it, in pixels, boxes alike; None keeps the stored size (shapes: 48 px).
@@ -84,8 +88,11 @@ def load_detection(
         return _voc(folder, folder.resolve().name, asked, seed, skip_faulty, places)
     if source in _BY_NAME:
         return _voc(_find(source, places), _BY_NAME[source][1], asked, seed, skip_faulty, places)
+    if source == "bccd":
+        return _voc(_find_bccd(places), "BCCD", asked, seed, skip_faulty, places)
     if source == "shapes":
-        return _shapes(asked, seed, places)
+        with writing_to(places.cache):
+            return _shapes(asked, seed, places)
     known = [name for name, _ in list_detection_sources()]
     raise DataError(f"unknown detection source {source!r}; " + ("write voc:PATH" if kind == "voc" else did_you_mean(source, known)))
 
@@ -115,6 +122,7 @@ def _voc(folder: Path, title: str, asked: Mapping[str, Any], seed: int, skip_fau
             difficult = [image.difficult for image in members]
             found = DetectionSet(
                 title, split, packed.pixels, packed.offsets, shapes[:, 0], shapes[:, 1], boxes, labels, difficult, classes, packed.hashes,
+                tuple(image.file for image in members),
             )
             return found, {at: f"{members[at].file}: {reason}" for at, reason in packed.unreadable.items()}
 
@@ -238,14 +246,17 @@ def _shapes(asked: Mapping[str, Any], seed: int, places: Places) -> DetectionDat
             count = len(raw)
             sides = np.full(count, size, np.int64)
             easy = [np.zeros(len(own), bool) for own in boxes]
-            pixels, offsets = packed.pixels.reshape(-1), np.arange(count, dtype=np.int64) * size * size * 3
+            flat = packed.pixels.flags.c_contiguous  # not where it only stands in for what is not packed yet
+            pixels = packed.pixels.reshape(-1) if flat else np.broadcast_to(np.uint8(127), (packed.pixels.size,))
+            offsets = np.arange(count, dtype=np.int64) * size * size * 3
             return DetectionSet("shapes", split, pixels, offsets, sides, sides, boxes, labels, easy, SHAPES, packed.hashes), {}
 
         return ListedImages(labels, load)
 
     notes = [f"shapes: {share:.3g} of train is held out as validation"]
     chosen: dict[str, str | float] = {"train": "train", "test": "test", "validation": share}
-    return assemble("shapes", {split: listed(split) for split in ("train", "test")}, chosen, SHAPES, seed, False, notes)
+    found = assemble("shapes", {split: listed(split) for split in ("train", "test")}, chosen, SHAPES, seed, False, notes)
+    return replace(found, shows="shapes")
 
 
 def _find(name: str, places: Places) -> Path:
@@ -273,6 +284,34 @@ def _find(name: str, places: Places) -> Path:
         raise DataError(
             f"{title} was not found and could not be downloaded; put torchvision's files (VOCdevkit{os.sep}VOC{year}) below a data root, "
             f"or name the folder as voc:PATH:\n  {listed}"
+        ) from None
+
+
+def _find_bccd(places: Places) -> Path:
+    """The folder of BCCD: below the data root, an earlier download, a new download; in this order."""
+    tried = [] if places.root is None else [places.root / name for name in ("bccd", "BCCD")]
+    for folder in tried:
+        if (folder / "JPEGImages").is_dir():
+            return folder
+    downloads = places.cache / "downloads"
+    folder, finished = downloads / _BCCD_FOLDER, downloads / "bccd.complete"
+    try:
+        downloads.mkdir(parents=True, exist_ok=True)
+        with locked(downloads / "bccd.lock", "BCCD", places.progress):
+            if not (finished.exists() and folder.is_dir()):
+                from torchvision.datasets.utils import download_and_extract_archive
+
+                places.progress(f"downloading BCCD to {downloads}", 0, 0)
+                (downloads / _BCCD_FILE).unlink(missing_ok=True)  # half of one would be taken for a whole one
+                download_and_extract_archive(_BCCD_URL, str(downloads), filename=_BCCD_FILE, remove_finished=True)
+                voc.lists(folder)
+                write_atomically(finished, b"BCCD was downloaded and unpacked\n")
+        return folder
+    except Exception as error:  # no network, a full disk, a file that is no archive, another layout
+        looked = f"it is not {' or '.join(map(str, tried))}" if tried else "no data root is set (--data-root or SSL_BENCH_DATA)"
+        raise DataError(
+            f"BCCD was not found ({looked}) and could not be downloaded from {_BCCD_URL} ({error}); put its folder BCCD (with JPEGImages, Annotations "
+            "and ImageSets) below a data root, or name it as voc:PATH"
         ) from None
 
 

@@ -7,11 +7,12 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 
 from ssl_bench.data import voc
-from ssl_bench.data.loading import note_repeated
+from ssl_bench.data.leaks import note_repeated
 from ssl_bench.data.splits import holdout
 from ssl_bench.data.voc import Fault
 from ssl_bench.errors import DataError
@@ -32,6 +33,7 @@ class DetectionSet:
     difficult : N arrays bool [n]; such objects are neither counted nor penalised when detections are scored (Everingham et al., 2010).
     classes : class names.
     hashes : uint8 [N, 16], of each image's pixels.
+    files : the N image files; empty where the images are none.
     """
 
     name: str
@@ -45,6 +47,7 @@ class DetectionSet:
     difficult: list[np.ndarray]
     classes: tuple[str, ...]
     hashes: np.ndarray
+    files: tuple[Path, ...] = ()
 
     def __len__(self) -> int:
         return len(self.offsets)
@@ -70,6 +73,7 @@ class DetectionSet:
         return replace(
             self, offsets=self.offsets[at], heights=self.heights[at], widths=self.widths[at], hashes=self.hashes[at],
             boxes=[self.boxes[i] for i in at], labels=[self.labels[i] for i in at], difficult=[self.difficult[i] for i in at],
+            files=tuple(self.files[i] for i in at) if self.files else (),
         )
 
 
@@ -79,19 +83,18 @@ class DetectionData:
 
     Attributes
     ----------
+    name : of the set, as tables show it.
     train, validation, test : no image of one is listed in another.
     notes : what a user should know: how the splits came about, boxes that were clipped, images left out, classes without an object.
+    shows : the source of images whose training split shows the same scenes as train and validation here, in other pixels; "" for none.
     """
 
+    name: str
     train: DetectionSet
     validation: DetectionSet
     test: DetectionSet
     notes: list[str]
-
-    @property
-    def name(self) -> str:
-        """The set's, as tables show it."""
-        return self.train.name
+    shows: str = ""
 
 
 @dataclass(frozen=True)
@@ -142,7 +145,7 @@ def assemble(
         if absent := [classes[at] for at in sorted(present["train"] - present[role])]:
             notes.append(f"{title}: {role} has no object of {', '.join(absent)}, so there is no AP for them")
     note_repeated(title, *(sets[role].hashes for role in ("train", "validation", "test")), notes=notes)
-    return DetectionData(sets["train"], sets["validation"], sets["test"], notes)
+    return DetectionData(title, sets["train"], sets["validation"], sets["test"], notes)
 
 
 def hold_out(labels: Sequence[np.ndarray], share: float, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:

@@ -35,6 +35,9 @@ class FileReader:
     def content(self, cache: Path, progress: Progress) -> str:
         return content_of(self.files, cache, progress, "image files")
 
+    def content_at(self, positions: np.ndarray, cache: Path, progress: Progress) -> str:
+        return content_of([self.files[position] for position in positions], cache, progress, "image files")
+
     def items(self, stretches: Sequence[tuple[int, int]]) -> Iterator[list[Stored]]:
         for start, stop in stretches:
             yield list(self.files[start:stop])

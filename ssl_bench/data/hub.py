@@ -91,11 +91,11 @@ class ParquetReader:
             except (pa.ArrowInvalid, OSError) as error:
                 raise DataError(f"{file} cannot be read as Parquet: {error}") from None
         _check_complete(self.files)
-        schemas = [part.schema_arrow for part in self._parts]
-        for file, schema in zip(self.files, schemas, strict=True):
-            if schema.names != schemas[0].names:
-                raise DataError(f"{file} has the columns {', '.join(schema.names)}, {self.files[0].name} has {', '.join(schemas[0].names)}")
-        self.schema = schemas[0]
+        self._schemas = [part.schema_arrow for part in self._parts]
+        self.schema = self._schemas[0]
+        for file, schema in zip(self.files, self._schemas, strict=True):
+            if schema.names != self.schema.names:
+                raise DataError(f"{file} has the columns {', '.join(schema.names)}, {self.files[0].name} has {', '.join(self.schema.names)}")
         self._groups: list[tuple[int, int, int]] = []  # first row, part, row group
         rows = 0
         for number, part in enumerate(self._parts):
@@ -119,6 +119,7 @@ class ParquetReader:
                 if pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0:
                     kind = kind.field("bytes").type
                 if pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
+                    self._check_alike(name)
                     return str(name)
         raise DataError(
             f"{self.files[0]} has no image column (`image`: bytes, or a struct with `bytes`); its columns: "
@@ -127,11 +128,26 @@ class ParquetReader:
 
     @cached_property
     def _features(self) -> dict[str, Any]:
-        try:
-            features = json.loads((self.schema.metadata or {})[b"huggingface"])["info"]["features"]
-            return dict(features)
-        except (KeyError, ValueError, TypeError):
-            return {}
+        """What the metadata says of the columns: the first file's, that is where it says anything."""
+        return next((found for schema in self._schemas if (found := _features_of(schema))), {})
+
+    def _check_alike(self, column: str) -> None:
+        """Refuse files that mean different things by one column, such as another class by the same number; those without metadata say nothing."""
+        first = self.schema.field(column).type
+        said: dict[Path, tuple[str, list[str]]] = {}
+        for file, schema in zip(self.files, self._schemas, strict=True):
+            kind = schema.field(column).type
+            if _kind(kind) != _kind(first):
+                raise DataError(f"column {column!r} holds {first} in {self.files[0]} and {kind} in {file}; it must be alike in all files of a split")
+            feature = _features_of(schema).get(column)
+            if isinstance(feature, dict):
+                said[file] = str(feature.get("_type")), [str(name) for name in feature.get("names") or ()]
+        for file, (kind, names) in said.items():
+            reference, (usual, expected) = next(iter(said.items()))
+            if (kind, names) != (usual, expected):
+                example = next((f": label {at} is {b!r} here, {a!r} there" for at, (a, b) in enumerate(zip(expected, names, strict=False)) if a != b), "")
+                example = example or f": {kind} of {len(names)} classes here, {usual} of {len(expected)} there"
+                raise DataError(f"{file} and {reference} describe column {column!r} differently{example}; files of one split must agree")
 
     @cached_property
     def _label_column(self) -> str | None:
@@ -153,6 +169,7 @@ class ParquetReader:
             return None
         import pyarrow as pa
 
+        self._check_alike(column)
         values = self.column(column)
         names = self._features.get(column, {}).get("names") if isinstance(self._features.get(column), dict) else None
         if pa.types.is_integer(values.type) or pa.types.is_boolean(values.type):
@@ -170,13 +187,18 @@ class ParquetReader:
         raise DataError(f"{self.files[0]}: column {column!r} holds {values.type}, not labels (integers or text)")
 
     def column(self, name: str) -> Any:
-        """One whole column as a pyarrow array. Raises DataError when the files have none of that name."""
+        """One whole column as a pyarrow array; files may store it in different widths. Raises DataError when the files have none of that name."""
         import pyarrow as pa
 
         if name not in self.schema.names:
             raise DataError(f"{self.files[0]} has no column {name!r}; its columns: {', '.join(self.schema.names)}")
         chunks = [chunk for part in self._parts for chunk in part.read([name]).column(0).chunks]
-        return pa.chunked_array(chunks, self.schema.field(name).type).combine_chunks()
+        kind = self.schema.field(name).type
+        if any(schema.field(name).type != kind for schema in self._schemas):
+            self._check_alike(name)
+            kind = pa.int64() if pa.types.is_integer(kind) else pa.large_string() if _kind(kind) == "text" else kind
+            chunks = [chunk.cast(kind) for chunk in chunks]
+        return pa.chunked_array(chunks, kind).combine_chunks()
 
     def content(self, cache: Path, progress: Progress) -> str:
         """Over the Parquet files and the image files that rows without bytes name, and over which of those are missing."""
@@ -236,6 +258,31 @@ class ParquetReader:
         path = value.get("path") if isinstance(value, dict) else None
         row = position - next(f for f, p, _ in self._groups if p == part)
         return f"{self.files[part]} row {row}" + (f" ({path})" if path else "")
+
+
+def _features_of(schema: Any) -> dict[str, Any]:
+    """Column to its description in the metadata of one file; empty where there is none."""
+    try:
+        return dict(json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"])
+    except (KeyError, ValueError, TypeError):
+        return {}
+
+
+def _kind(kind: Any) -> str:
+    """Types of one kind can be read together, whatever width or encoding each file chose."""
+    import pyarrow as pa
+
+    if pa.types.is_integer(kind):
+        return "integers"
+    if pa.types.is_dictionary(kind):
+        return _kind(kind.value_type)
+    if pa.types.is_string(kind) or pa.types.is_large_string(kind):
+        return "text"
+    if pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
+        return "bytes"
+    if pa.types.is_struct(kind):
+        return f"struct of {sorted(kind.field(at).name for at in range(kind.num_fields))}"
+    return str(kind)
 
 
 def _stored(values: Any, folder: Path) -> list[Stored]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
@@ -57,9 +58,15 @@ class ImageSet:
         return replace(self, labels=None, classes=())
 
     def _fingerprint_of(self, positions: np.ndarray) -> str:
-        import hashlib
-
         return hashlib.sha256(self.fingerprint.encode() + np.ascontiguousarray(positions).tobytes()).hexdigest()[:32]
+
+
+def fingerprint_of(size: int, hashes: np.ndarray, labels: np.ndarray | None) -> str:
+    """Over pixels (by the hashes uint8 [N, 16] of images) and labels, in order; not over paths, times or what else the source holds."""
+    found = hashlib.sha256(f"{size} {len(hashes)} ".encode() + hashes.tobytes())
+    if labels is not None:
+        found.update(labels.astype("<i8").tobytes())
+    return found.hexdigest()[:32]
 
 
 def is_grey(images: ImageSet, sample: int = 256) -> bool:

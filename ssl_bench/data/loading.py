@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,11 +10,13 @@ from pathlib import Path
 import numpy as np
 
 from ssl_bench.data.content import Progress, silent
-from ssl_bench.data.images import ImageSet, evenly_spaced
-from ssl_bench.data.packing import Pack, is_packed, pack
+from ssl_bench.data.images import ImageSet, evenly_spaced, fingerprint_of
+from ssl_bench.data.leaks import JudgedElsewhere, note_repeated, without, without_judged_elsewhere
+from ssl_bench.data.looking import is_looking
+from ssl_bench.data.packing import MORE_ROOM, SPARE_DISK, Pack, bytes_text, is_packed, pack, still_needed
 from ssl_bench.data.planning import Plan, plan_evaluation, plan_pretraining
-from ssl_bench.data.readers import Places, RawSplit, Source, Subset
-from ssl_bench.data.sources import cache_folder, data_root, list_sources, open_source
+from ssl_bench.data.readers import Places, Reader, Source, Subset
+from ssl_bench.data.sources import cache_folder, check_source, data_root, list_sources, open_source
 from ssl_bench.errors import DataError
 from ssl_bench.spec import DataSpec, SourceSpec
 
@@ -23,6 +25,7 @@ __all__ = ["Data", "Labelled", "list_sources", "load"]
 _STATISTICS_IMAGES = 5_000
 _STATISTICS_BYTES = 150_000_000
 _SHOWN = 20
+FEW = 20  # a share below one twentieth is packed alone without asking
 _UNREADABLE_LIST = "unreadable.txt"
 
 
@@ -59,6 +62,7 @@ class Data:
 
 def load(
     spec: DataSpec, *, data_root: Path | str | None = None, cache: Path | str | None = None, progress: Progress | None = None,
+    judged: Sequence[JudgedElsewhere] = (),
 ) -> Data:
     """Find, check, decode and split the images of a matrix. Everything that can be refused without decoding is refused first.
 
@@ -68,6 +72,7 @@ def load(
     data_root : folder searched before anything is downloaded; None takes SSL_BENCH_DATA.
     cache : folder for packed images and downloads; None takes XDG_CACHE_HOME/ssl_bench or ~/.cache/ssl_bench.
     progress : called with (what is being done, done, total); total is 0 where it is not known.
+    judged : what evaluators judge on by themselves: not pretrained on either.
 
     Raises
     ------
@@ -77,25 +82,29 @@ def load(
     sources = {source: open_source(source, places) for source in dict.fromkeys((*spec.evaluate, spec.pretrain))}
     size = spec.size or _common_size(list(sources.values()))
     notes = [note for source in sources.values() for note in source.notes]
-    plans = {one: plan_evaluation(one, sources[one], spec, notes) for one in spec.evaluate}
-    shared = spec.pretrain in plans
-    if not shared:
+    evaluate = tuple(dict.fromkeys(spec.evaluate))
+    plans = {one: plan_evaluation(one, sources[one], spec, notes) for one in evaluate}
+    if spec.pretrain not in plans:
         plans[spec.pretrain] = plan_pretraining(spec.pretrain, sources[spec.pretrain], spec, notes)
     packed = _pack_all(plans, size, spec, places, notes)
 
     labelled = []
-    for one in spec.evaluate:
+    for one, name in zip(evaluate, _names([(one, sources[one].name) for one in evaluate]), strict=True):
         sets = {role: packed[one, role][0] for role in ("train", "validation", "test")}
-        name = sources[one].name
-        if sum(sources[other].name == name for other in spec.evaluate) > 1:
-            name = f"{name} ({one.source})"
         note_repeated(name, *(packed[one, role][1] for role in ("train", "validation", "test")), notes=notes)
         labelled.append(Labelled(name, **{role: replace(found, name=name) for role, found in sets.items()}))
     pretrain, hashes = packed[spec.pretrain, "train"]
-    judged = [packed[one, role][1] for one in spec.evaluate if one != spec.pretrain for role in ("validation", "test")]
-    pretrain = _without(pretrain, hashes, judged, notes)
+    elsewhere = [packed[one, role][1] for one in evaluate if one != spec.pretrain for role in ("validation", "test")]
+    pretrain, hashes = without(pretrain, hashes, elsewhere, "an evaluate source", notes)
+    pretrain = without_judged_elsewhere(pretrain, hashes, judged, spec.pretrain.source, spec.fit, places, notes)
     mean, std = _statistics(pretrain)
     return Data(pretrain, tuple(labelled), size, mean, std, notes)
+
+
+def check(spec: DataSpec, places: Places) -> None:
+    """Refuse (DataError) sources that cannot be and paths that do not exist, before anything is downloaded or decoded for a matrix."""
+    for source in dict.fromkeys((*spec.evaluate, spec.pretrain)):
+        check_source(source, places)
 
 
 def places_of(
@@ -103,6 +112,17 @@ def places_of(
 ) -> Places:
     """Where images are looked for and packed; defaults as for ``load``."""
     return Places(cache_folder(cache), data_root(root), size, progress or silent)
+
+
+def _names(evaluate: Sequence[tuple[SourceSpec, str]]) -> list[str]:
+    """The names of labelled sets; where sources share one, with the settings that tell them apart."""
+    names = []
+    for one, name in evaluate:
+        settings = [other.model_dump() for other, its in evaluate if its == name]
+        apart = [key for key in settings[0] if len({other[key] for other in settings}) > 1]
+        told = ", ".join(one.source if key == "source" else f"{key} {getattr(one, key) or 'none'}" for key in apart)
+        names.append(f"{name} ({told})" if told else name)
+    return [name if names.count(name) == 1 else f"{name} {number}" for number, name in enumerate(names, 1)]
 
 
 def _common_size(sources: Sequence[Source]) -> int:
@@ -130,11 +150,14 @@ def _pack_all(
     found: dict[tuple[SourceSpec, str], tuple[ImageSet, np.ndarray]] = {}
     unreadable: list[str] = []
     total = 0
+    splits = [(one, plan, split) for one, plan in plans.items() for split in dict.fromkeys(raw for raw, _ in plan.roles.values())]
+    readers = {(one, split): _reader(plan, split, size, spec, places) for one, plan, split in splits}
+    if not is_looking():
+        _check_room([(_what(plan, split), readers[one, split][0]) for one, plan, split in splits], size, spec, places)
     for one, plan in plans.items():
         for split in dict.fromkeys(raw for raw, _ in plan.roles.values()):
-            raw = plan.source.splits[split]
-            needed = np.unique(np.concatenate([positions for used, positions in plan.roles.values() if used == split]))
-            packed, row_of = _pack_needed(plan.source, split, raw, needed, size, spec, places)
+            raw, (reader, row_of, needed) = plan.source.splits[split], readers[one, split]
+            packed = pack(reader, size, spec.fit, places.cache, what=_what(plan, split), uniform=spec.size is None, progress=places.progress)
             reasons = packed.unreadable
             bad = {int(at): reasons[int(row_of[at])] for at in needed if int(row_of[at]) in reasons} if reasons else {}
             unreadable += [f"{raw.reader.where(position)}: {reason}" for position, reason in bad.items()]
@@ -162,19 +185,36 @@ def _pack_all(
     return found
 
 
-def _pack_needed(
-    source: Source, split: str, raw: RawSplit, needed: np.ndarray, size: int, spec: DataSpec, places: Places,
-) -> tuple[Pack, np.ndarray]:
-    """A pack that holds the needed positions, and the pack row of every position. Under a small `limit` only these are decoded."""
-    what = f"{source.name} {split}"
-    row_of = np.arange(len(raw))
-    reader = raw.reader
-    if len(needed) * 2 < len(raw) and not is_packed(reader, size, spec.fit, places.cache, places.progress):
+def _what(plan: Plan, split: str) -> str:
+    return f"{plan.source.name} {split}"
+
+
+def _reader(plan: Plan, split: str, size: int, spec: DataSpec, places: Places) -> tuple[Reader, np.ndarray, np.ndarray]:
+    """A reader to pack, the pack row of every position, and the positions that are needed. Under a small `limit` only these are decoded."""
+    reader = plan.source.splits[split].reader
+    needed = np.unique(np.concatenate([positions for used, positions in plan.roles.values() if used == split]))
+    row_of = np.arange(len(reader))
+    few = len(needed) * 2 < len(reader)
+    # Of a small share it would take longer to read everything, to see whether all of it is packed, than to decode it.
+    if few and not is_packed(reader, size, spec.fit, places.cache, places.progress, read=not is_looking() and len(needed) * FEW > len(reader)):
         reader = Subset(reader, needed)
-        row_of = np.full(len(raw), -1, np.int64)
+        row_of = np.full(len(row_of), -1, np.int64)
         row_of[needed] = np.arange(len(needed))
-    uniform = spec.size is None
-    return pack(reader, size, spec.fit, places.cache, what=what, uniform=uniform, progress=places.progress), row_of
+    return reader, row_of, needed
+
+
+def _check_room(wanted: Sequence[tuple[str, Reader]], size: int, spec: DataSpec, places: Places) -> None:
+    """Refuse packs that together do not fit on the disk, before the first of them is written; ``pack`` refuses one that does not fit alone."""
+    folder = next(folder for folder in (places.cache, *places.cache.parents) if folder.is_dir())
+    free = shutil.disk_usage(folder).free - SPARE_DISK
+    for read in (False, True):  # what is packed under another path is only found by reading, which nobody should wait for needlessly
+        found = [(what, still_needed(reader, size, spec.fit, places.cache, places.progress, read=read)) for what, reader in wanted]
+        needs = list(dict.fromkeys(found))  # several lists of labels may be of the same images
+        if sum(needed for _, needed in needs) <= free or sum(needed > 0 for _, needed in needs) < 2:
+            return
+    listed = ", ".join(f"{what}: {bytes_text(needed)}" for what, needed in needs if needed)
+    total = bytes_text(sum(needed for _, needed in needs))
+    raise DataError(f"packing takes {total} in {places.cache} ({listed}), where {bytes_text(free)} are free; {MORE_ROOM} or `limit`")
 
 
 def _image_set(
@@ -189,43 +229,9 @@ def _image_set(
         columns["group"] = raw.groups[good]
     hashes = packed.hashes[rows]
     classes = plan.classes if own is not None else ()
-    fingerprint = _fingerprint(packed.pixels.shape[1], hashes, own)
+    fingerprint = fingerprint_of(packed.pixels.shape[1], hashes, own)
     images = ImageSet(packed.pixels, rows, own, classes, plan.source.name, fingerprint, columns, skipped=len(positions) - len(good))
     return images, hashes
-
-
-def _fingerprint(size: int, hashes: np.ndarray, labels: np.ndarray | None) -> str:
-    """Over pixels and labels, in order; not over paths, times or what else the source holds."""
-    found = hashlib.sha256(f"{size} {len(hashes)} ".encode() + hashes.tobytes())
-    if labels is not None:
-        found.update(labels.astype("<i8").tobytes())
-    return found.hexdigest()[:32]
-
-
-def note_repeated(name: str, train: np.ndarray, *judged: np.ndarray, notes: list[str]) -> None:
-    """Say how many training images are validated or tested on too, found by equal pixels."""
-    seen = {bytes(row) for found in judged for row in found}
-    if repeated := sum(bytes(row) in seen for row in train):
-        notes.append(f"{name}: {repeated:,} training images are also validation or test images, pixel for pixel")
-
-
-def _without(images: ImageSet, hashes: np.ndarray, judged: Sequence[np.ndarray], notes: list[str]) -> ImageSet:
-    """The pretraining images without those that another source validates or tests on, found by equal pixels."""
-    if not judged:
-        return images
-    seen = {bytes(row) for found in judged for row in found}
-    keep = np.array([bytes(row) not in seen for row in hashes], bool)
-    if keep.all():
-        return images
-    notes.append(
-        f"{images.name}: {int((~keep).sum()):,} images are also validation or test images of an evaluate source and are not "
-        "pretrained on"
-    )
-    if not keep.any():
-        raise DataError(f"{images.name}: every image to pretrain on is a validation or test image of an evaluate source")
-    kept = np.flatnonzero(keep)
-    labels = None if images.labels is None else images.labels[kept]
-    return images.take(kept, _fingerprint(images.size, hashes[kept], labels))
 
 
 def _statistics(images: ImageSet) -> tuple[tuple[float, float, float], tuple[float, float, float]]:

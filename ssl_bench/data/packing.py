@@ -28,8 +28,9 @@ import PIL
 from PIL import Image
 
 from ssl_bench.data import decode as decoding
-from ssl_bench.data.content import Progress, silent, workers, write_atomically
+from ssl_bench.data.content import NotRemembered, Progress, silent, unread, workers, write_atomically, writing_to
 from ssl_bench.data.decode import Fit, Stored, UnreadableImage, decode, in_parallel
+from ssl_bench.data.looking import count_missing, is_looking, no_hashes, square_noise
 from ssl_bench.data.readers import Reader
 from ssl_bench.errors import DataError
 
@@ -38,6 +39,7 @@ _CHUNK_BYTES = 8 << 20
 SPARE_DISK = 64 << 20
 HASH_BYTES = 16
 _SPOT_CHECKS = 16
+MORE_ROOM = "make room, set the environment variable XDG_CACHE_HOME to a folder on a larger disk, or give a smaller `size`"
 
 
 @dataclass(frozen=True)
@@ -67,9 +69,30 @@ class _Chunk:
     resampled: int = 0
 
 
-def is_packed(reader: Reader, size: int, fit: Fit, cache: Path, progress: Progress = silent) -> bool:
-    """Whether ``pack`` would only have to open its result."""
+def is_packed(reader: Reader, size: int, fit: Fit, cache: Path, progress: Progress = silent, *, read: bool = True) -> bool:
+    """Whether ``pack`` would only have to open its result. Without ``read``, False where all images would have to be read to know it."""
+    if not read:
+        return _known(reader, size, fit, cache, progress) is not None
     return _open(_folder(reader, size, fit, cache, progress), (len(reader), size, size, 3)) is not None
+
+
+def _known(reader: Reader, size: int, fit: Fit, cache: Path, progress: Progress) -> Pack | None:
+    try:
+        with unread():
+            return _open(_folder(reader, size, fit, cache, progress), (len(reader), size, size, 3))
+    except NotRemembered:
+        return None
+
+
+def still_needed(reader: Reader, size: int, fit: Fit, cache: Path, progress: Progress = silent, *, read: bool) -> int:
+    """Bytes of disk that ``pack`` would take now. Without ``read``, what it may take at most."""
+    needed = len(reader) * size * size * 3
+    if not read:
+        return 0 if is_packed(reader, size, fit, cache, progress, read=False) else needed
+    folder = _folder(reader, size, fit, cache, progress)
+    part = folder / "pixels.part"  # begun, its space reserved
+    found = _open(folder, (len(reader), size, size, 3))
+    return 0 if found is not None else max(0, needed - (part.stat().st_size if part.is_file() else 0))
 
 
 def _folder(reader: Reader, size: int, fit: Fit, cache: Path, progress: Progress) -> Path:
@@ -91,22 +114,23 @@ def pack(
     ------
     DataError : not enough disk, a cache that cannot be written, an image of another size when ``uniform``.
     """
-    folder = _folder(reader, size, fit, cache, progress)
     shape = (len(reader), size, size, 3)
+    if is_looking():
+        known = _known(reader, size, fit, cache, progress)
+        if known is None:
+            count_missing(what, int(np.prod(shape, dtype=np.int64)))
+            return Pack(square_noise(shape), no_hashes(what, shape[0], HASH_BYTES), {}, 0)
+        return known
+    folder = _folder(reader, size, fit, cache, progress)
     found = _open(folder, shape)
     if found is None:
-        try:
+        with writing_to(cache):
             folder.mkdir(parents=True, exist_ok=True)
             with locked(folder / "lock", what, progress):
                 found = _open(folder, shape)
                 if found is None:
                     _write(reader, folder, shape, fit, what, uniform, progress)
                     found = _open(folder, shape)
-        except PermissionError as error:
-            raise DataError(
-                f"the cache {cache} cannot be written ({error.strerror}); set `cache` or XDG_CACHE_HOME to a folder that "
-                "can"
-            ) from None
     if found is None:
         raise DataError(f"the packed images in {folder} changed while they were opened; remove that folder and run again")
     if uniform and found.resampled:
@@ -218,8 +242,7 @@ def _part_file(folder: Path, shape: tuple[int, ...]) -> Path:
     free = shutil.disk_usage(folder).free
     if free < needed + SPARE_DISK:
         raise DataError(
-            f"packing {shape[0]:,} images at {shape[1]} px takes {bytes_text(needed)} in {folder}, where {bytes_text(free)} are free; "
-            "make room, set `cache` or XDG_CACHE_HOME to a larger disk, or give a smaller `size` or `limit`"
+            f"packing {shape[0]:,} images at {shape[1]} px takes {bytes_text(needed)} in {folder}, where {bytes_text(free)} are free; {MORE_ROOM} or `limit`"
         )
     try:
         with open(part, "w+b") as stream:

@@ -15,9 +15,10 @@ from PIL import Image, ImageOps
 
 from ssl_bench.data import decode as decoding
 from ssl_bench.data import packing
-from ssl_bench.data.content import Progress, silent, workers
+from ssl_bench.data.content import NotRemembered, Progress, silent, unread, workers, writing_to
 from ssl_bench.data.decode import UnreadableImage, in_parallel, open_image
 from ssl_bench.data.folders import FileReader
+from ssl_bench.data.looking import count_missing, is_looking, no_hashes
 from ssl_bench.data.voc import VOCImage
 from ssl_bench.errors import DataError
 
@@ -53,26 +54,37 @@ def pack_ragged(
     shapes = [image.scaled(size)[::-1] for image in images]
     lengths = [height * width * 3 for height, width in shapes]
     offsets = np.cumsum([0, *lengths])
-    content = FileReader([image.file for image in images]).content(cache, progress)
-    turned = [at for at, image in enumerate(images) if image.turned]
-    key = json.dumps(["ragged", VERSION, decoding.VERSION, content, shapes, turned])
-    folder = cache / "packs" / hashlib.sha256(key.encode()).hexdigest()[:32]
+    if is_looking():
+        try:
+            with unread():
+                known = _open(_folder(images, shapes, cache, progress), shapes, offsets)
+        except NotRemembered:
+            known = None
+        if known is None:
+            count_missing(what, int(offsets[-1]))
+            grey = np.broadcast_to(np.uint8(127), (int(offsets[-1]),))
+            return RaggedPack(grey, offsets[:-1].astype(np.int64), no_hashes(what, len(images), packing.HASH_BYTES), {})
+        return known
+    folder = _folder(images, shapes, cache, progress)
     found = _open(folder, shapes, offsets)
     if found is None:
-        try:
+        with writing_to(cache):
             folder.mkdir(parents=True, exist_ok=True)
             with packing.locked(folder / "lock", what, progress):
                 found = _open(folder, shapes, offsets)
                 if found is None:
                     _write(images, shapes, folder, int(offsets[-1]), what, progress)
                     found = _open(folder, shapes, offsets)
-        except PermissionError as error:
-            raise DataError(
-                f"the cache {cache} cannot be written ({error.strerror}); set `cache` or XDG_CACHE_HOME to a folder that can"
-            ) from None
     if found is None:
         raise DataError(f"the packed images in {folder} changed while they were opened; remove that folder and run again")
     return found
+
+
+def _folder(images: Sequence[VOCImage], shapes: Sequence[tuple[int, int]], cache: Path, progress: Progress) -> Path:
+    content = FileReader([image.file for image in images]).content(cache, progress)
+    turned = [at for at, image in enumerate(images) if image.turned]
+    key = json.dumps(["ragged", VERSION, decoding.VERSION, content, shapes, turned])
+    return cache / "packs" / hashlib.sha256(key.encode()).hexdigest()[:32]
 
 
 def _open(folder: Path, shapes: Sequence[tuple[int, int]], offsets: np.ndarray) -> RaggedPack | None:
@@ -102,7 +114,7 @@ def _write(
     if free < total + packing.SPARE_DISK:
         raise DataError(
             f"packing {len(images):,} images of {what} takes {packing.bytes_text(total)} in {folder}, where {packing.bytes_text(free)} are free; "
-            "make room, set `cache` or XDG_CACHE_HOME to a larger disk, or give a smaller `size`"
+            f"{packing.MORE_ROOM}"
         )
     label = f"packing {what}: {len(images):,} images, {packing.bytes_text(total)} in {folder}"
     hashes = np.zeros((len(images), packing.HASH_BYTES), np.uint8)

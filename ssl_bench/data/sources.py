@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from ssl_bench.data import folders, huggingface, torchvision_sets
+from ssl_bench.data.content import writing_to
 from ssl_bench.data.decode import open_image, upright_size
 from ssl_bench.data.hub import ParquetReader, find_files, unused_files
 from ssl_bench.data.readers import Places, RawSplit, Source
@@ -35,13 +36,8 @@ def list_sources() -> list[tuple[str, str]]:
     ]
 
 
-def open_source(spec: SourceSpec, places: Places) -> Source:
-    """Find a source; nothing is decoded but a few headers when no size is given.
-
-    Raises
-    ------
-    DataError : an unknown name (with the nearest ones), nothing there (with where it was looked for), labels that cannot be used.
-    """
+def check_source(spec: SourceSpec, places: Places) -> None:
+    """Refuse (DataError) a name that means nothing, settings that it cannot have, a path that does not exist. Nothing is opened or downloaded."""
     kind, _, rest = spec.source.partition(":")
     if spec.labels is not None and kind != "folder":
         raise DataError(f"labels: {spec.labels!r} is a csv for folder:PATH, and the source is {spec.source!r}")
@@ -50,22 +46,36 @@ def open_source(spec: SourceSpec, places: Places) -> Source:
             f"group: {spec.group!r} names a column of a csv (folder:PATH with labels:), of parquet:PATH or of hf:OWNER/NAME; "
             f"{spec.source!r} has none"
         )
-    if kind == "folder" and rest:
-        source = _folder(rest, spec, places)
-    elif kind == "parquet" and rest:
-        source = _parquet(resolve(rest, places, "parquet"), spec.group, Path(rest).name)
-    elif kind == "hf" and rest:
-        found = huggingface.fetch(rest, places)
-        source = _read_parquet(found.name, found.files, spec.group, found.name, found.notes)
-    elif kind == "shapes" and not rest:
-        return open_shapes(places)
-    elif kind in torchvision_sets.SETS:
-        source = _named(kind, rest, places)
-    else:
+    if kind in ("folder", "parquet") and rest:
+        resolve(rest, places, kind)
+    elif not (kind == "hf" and rest or kind == "shapes" and not rest or kind in torchvision_sets.SETS):
         known = ["shapes", "folder:PATH", "parquet:PATH", huggingface.SYNTAX, *torchvision_sets.SETS]
         written = {"folder": "folder:PATH", "parquet": "parquet:PATH", "hf": huggingface.SYNTAX}
         hint = f"write {written[kind]}" if kind in written else did_you_mean(kind, known)
         raise DataError(f"unknown source {spec.source!r}; {hint}")
+
+
+def open_source(spec: SourceSpec, places: Places) -> Source:
+    """Find a source; nothing is decoded but a few headers when no size is given.
+
+    Raises
+    ------
+    DataError : an unknown name (with the nearest ones), nothing there (with where it was looked for), labels that cannot be used.
+    """
+    check_source(spec, places)
+    kind, _, rest = spec.source.partition(":")
+    if kind == "shapes":
+        with writing_to(places.cache):
+            return open_shapes(places)
+    if kind == "folder":
+        source = _folder(rest, spec, places)
+    elif kind == "parquet":
+        source = _parquet(resolve(rest, places, "parquet"), spec.group, Path(rest).name)
+    elif kind == "hf":
+        found = huggingface.fetch(rest, places)
+        source = _read_parquet(found.name, found.files, spec.group, found.name, found.notes)
+    else:
+        source = _named(kind, rest, places)
     return source if places.size is not None else _probed(source)
 
 

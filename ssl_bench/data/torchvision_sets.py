@@ -6,7 +6,7 @@ import hashlib
 import inspect
 import os
 from collections.abc import Iterator, Sequence
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +54,7 @@ _VALIDATION = ("val", "valid")
 # What a set's own folder is called, where that is certain: spares importing torchvision to find that nothing is there.
 _LAYOUTS = {"cifar10": "cifar-10-*", "cifar100": "cifar-100-*", "imagenette": "imagenette2*"}
 _VARIANTS: dict[str, tuple[dict[str, Any], ...]] = {"imagenette": ({"size": "full"}, {"size": "320px"}, {"size": "160px"})}
+_OWN_FOLDER = {"PCAM": "pcam", "FER2013": "fer2013"}  # of sets that show neither arrays nor files, below the folder of all sets
 _NEEDS_ARGUMENT = "Unknown value"  # how torchvision refuses a split that a set does not have
 
 
@@ -67,20 +68,38 @@ class TorchvisionReader:
         return len(self.dataset)
 
     def content(self, cache: Path, progress: Progress) -> str:
-        """Over the arrays or the files that the set reads from; where neither shows, over everything in its folder."""
+        """Over the arrays or the files that the set reads from; where neither shows, over everything in its own folder."""
+        if self._array_content is not None:
+            return self._array_content
         count, found = len(self.dataset), hashlib.sha256(self.name.encode())
         held = vars(self.dataset)
-        if (array := _pixels(held.get("data"), count)) is not None:
-            found.update(repr(array.shape).encode() + np.ascontiguousarray(array).tobytes())
+        if files := self._all_files():
+            found.update(content_of(files, cache, progress, self.name).encode())
             return found.hexdigest()
-        for value in held.values():
-            if isinstance(value, (list, tuple)) and len(value) == count and (files := _files(value)):
-                found.update(content_of(files, cache, progress, self.name).encode())
-                return found.hexdigest()
-        files = sorted(Path(here, file) for here, _, names in os.walk(self.dataset.root) for file in names)
+        folder = Path(self.dataset.root, _OWN_FOLDER.get(type(self.dataset).__name__, ""))
+        files = sorted(Path(here, file) for here, _, names in os.walk(folder) for file in names)
         split = repr([(name, value) for name, value in sorted(held.items()) if isinstance(value, (str, int, bool)) and name != "root"])
         found.update(f"{split}{count}{content_of(files, cache, progress, self.name)}".encode())
         return found.hexdigest()
+
+    def content_at(self, positions: np.ndarray, cache: Path, progress: Progress) -> str:
+        """Over some of the files, where there are any; else over everything and which of it is meant."""
+        if self._array_content is None and (files := self._all_files()):
+            few = content_of([files[position] for position in positions], cache, progress, self.name)
+            return hashlib.sha256(f"{self.name}{few}".encode()).hexdigest()
+        return hashlib.sha256(self.content(cache, progress).encode() + positions.astype("<i8").tobytes()).hexdigest()
+
+    @cached_property
+    def _array_content(self) -> str | None:
+        """Over the set's array of pixels; None where it has none."""
+        if (array := _pixels(vars(self.dataset).get("data"), len(self.dataset))) is None:
+            return None
+        return hashlib.sha256(self.name.encode() + repr(array.shape).encode() + np.ascontiguousarray(array).tobytes()).hexdigest()
+
+    def _all_files(self) -> list[Path]:
+        """The file of every image; empty where the set does not show them."""
+        lists = (value for value in vars(self.dataset).values() if isinstance(value, (list, tuple)) and len(value) == len(self))
+        return next((files for value in lists if (files := _files(value))), [])
 
     def items(self, stretches: Sequence[tuple[int, int]]) -> Iterator[list[Stored]]:
         for start, stop in stretches:

@@ -136,7 +136,8 @@ class Evaluator:
         """Sets of its own to judge on, such as images with boxes: packed, and refused (DataError) before any training.
 
         None: the labelled sets of the matrix. What ``evaluate`` is given as train, validation and test is then of these sets, and
-        its predictions hold their own "target" where rows are to be compared image by image.
+        its predictions hold their own "target" where rows are to be compared image by image. Splits with ``files``, the paths of their
+        images, are held against what is pretrained on, so that no row sees validation or test images; others get a note.
         """
         return None
 

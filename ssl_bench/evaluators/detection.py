@@ -41,7 +41,7 @@ SHOWN = 6  # test images kept with their detections, for a figure
 class DetectionOptions(EvaluatorOptions):
     """Options of detection."""
 
-    source: str = "shapes"  #: images with boxes: voc:PATH, voc2007, voc2012 or shapes
+    source: str = "shapes"  #: images with boxes: voc:PATH, voc2007, voc2012, bccd or shapes
     limit: int | None = Field(default=None, ge=10)  #: of the images of every split; None: all of them
     size: int | None = Field(default=240, ge=32)  #: short side that images are reduced to, in pixels; None: as they are
     form: Literal["fpn", "c4"] = "fpn"  #: a feature pyramid over the last three stages, or the classic form on the third

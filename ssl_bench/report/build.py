@@ -232,15 +232,15 @@ def _compare(results: Results, data: str, column: Column, lines: list[Line]) -> 
 
 def _compared(results: Results, data: str, column: Column, pair: tuple[Line, Line], seeds: list[int]) -> Comparison:
     """Image by image where predictions are stored, by resampled images where those are, else over seeds alone."""
-    values = [[line.cells[column.key].values[seed] for seed in seeds] for line in pair]
+    first, second = ([line.cells[column.key].values[seed] for seed in seeds] for line in pair)
     images = min(line.cells[column.key].images for line in pair)
     x, y = (_stack(_correct(results, data, column, line), seeds) for line in pair)
     if x is not None and y is not None and x.shape == y.shape and x.shape[1] > 1:
         return compare_crossed(x, y)
     x, y = (_stack(_drawn(results, data, column, line), seeds) for line in pair)
     if x is not None and y is not None and x.shape == y.shape and x.shape[1] > 1 and images > 0:
-        return compare_drawn(*values, x, y, images)
-    return compare_seeds(*values, images if _SHARE.match(column.metric) else 0)
+        return compare_drawn(first, second, x, y, images)
+    return compare_seeds(first, second, images if _SHARE.match(column.metric) else 0)
 
 
 def _drawn(results: Results, data: str, column: Column, line: Line) -> dict[int, np.ndarray]:

@@ -145,6 +145,7 @@ def to_pixels(backbone: Any, standardised: Tensor) -> Tensor:
 
 def reconstruction_error(backbone: Any, images: Tensor, rebuilt: Tensor) -> dict[str, float]:
     """``mse``: mean squared error of pixels in [0, 1]; ``variance_explained``: share of the variance around the mean colour rebuilt."""
-    error = (((backbone.prepare(images) - rebuilt) * backbone.std) ** 2).mean()
-    spread = (images - images.mean((0, 2, 3), keepdim=True)).square().mean()
+    asked = backbone.prepare(images)  # of a backbone that sees lightness only, that
+    error = (((asked - rebuilt) * backbone.std) ** 2).mean()
+    spread = ((asked - asked.mean((0, 2, 3), keepdim=True)) * backbone.std).square().mean()
     return {"mse": float(error), "variance_explained": float(1 - error / spread.clamp_min(1e-12))}

@@ -34,6 +34,10 @@ class Autoencoder(Reconstruction):
         """Mean squared error of the reconstruction."""
         return {"loss": F.mse_loss(self.reconstruct(views), self.backbone.prepare(views))}
 
+    def chance_loss(self) -> float:
+        """Of the mean colour."""
+        return 1.0
+
     def codes(self, images: Tensor) -> Mapping[str, Tensor]:
         """The code, [B, code_size]."""
         return {"code": self.encode(images)}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -15,6 +15,7 @@ from ssl_bench.errors import SpecError
 from ssl_bench.spec import Model, Recipe
 
 LONG_RUN_STEPS = 20_000  # below this a recipe written for hundreds of epochs ranks optimisers, not tasks
+PART_VALUES = 1 << 24  # pixel values (64 MiB) that stand in memory at once where a sample is gone through in parts
 
 
 class TaskOptions(Model):
@@ -33,8 +34,9 @@ class TaskOptions(Model):
 class Setup:
     """What a task may know about its run when it is built.
 
-    ``sample(n)`` gives the same n pretraining images every time, float [n, 3, S, S] in [0, 1], without labels (fewer when
-    the set is smaller). ``num_classes`` is None unless the task declares ``uses_labels``.
+    ``sample(n)`` gives the same n pretraining images every time, float [n, 3, S, S] in [0, 1], in mixed order, without labels
+    (fewer when the set is smaller); ``sample_part(start, stop)`` some of them. ``num_classes`` is None unless the task declares
+    ``uses_labels``.
     """
 
     image_size: int
@@ -43,9 +45,31 @@ class Setup:
     num_images: int
     num_classes: int | None
     sample: Callable[[int], Tensor]
+    sample_part: Callable[[int, int], Tensor] | None = None
+
+    def parts(self, count: int, images: int | None = None) -> Iterator[Tensor]:
+        """``sample(count)`` in parts of ``images`` (None: as many as take 64 MiB), so that large ones never fill the memory."""
+        images = images or part_images(self.image_size)
+        if self.sample_part is None:
+            yield from self.sample(count).split(images)
+        else:
+            yield from parts_of(self.sample_part, count, images)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Setup:
         return self  # a copy of a task must not copy the images behind ``sample``
+
+
+def part_images(image_size: int) -> int:
+    """How many images of a side are gone through at once."""
+    return max(1, PART_VALUES // (3 * image_size**2))
+
+
+def parts_of(sample_part: Callable[[int, int], Tensor], count: int, images: int) -> Iterator[Tensor]:
+    """``count`` images, ``images`` at a time, as far as there are any."""
+    for start in range(0, count, images):
+        part = sample_part(start, min(start + images, count))
+        if len(part):
+            yield part
 
 
 class PretextTask(nn.Module):
@@ -120,6 +144,9 @@ class PretextTask(nn.Module):
     def phase_parameters(self, phase: str) -> list[tuple[str, nn.Parameter]]:
         """The named parameters that a phase's optimiser steps; all of them unless overridden."""
         return [(name, parameter) for name, parameter in self.named_parameters() if parameter.requires_grad]
+
+    def before_training(self) -> None:
+        """Called once before the first step of a run, and not when one goes on from a checkpoint: what is measured on the network as it starts."""
 
     def after_step(self) -> None:
         """Called after every optimiser step: momentum networks, queues, projections."""

@@ -19,7 +19,12 @@ SAMPLE_NUMBERS = 1 << 29  # pixel values that the images to fit may take in memo
 
 
 class RandomInit(PretextTask):
-    """The backbone as it is initialised, without training. Convolutions alone lift it well above chance."""
+    """The backbone as it is initialised, without training.
+
+    This is the network that every row starts from. timm initialises the last BatchNorm weight of every residual block to zero, so
+    that each residual branch starts as exactly zero: what the stages of this row see is the stem and the shortcuts, with their
+    1 x 1 convolutions, and not what random residual branches would make of it. Even so it is well above chance.
+    """
 
     name = "random"
     trains = False

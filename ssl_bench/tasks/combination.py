@@ -5,12 +5,13 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any, ClassVar, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
-from ssl_bench.backbones import Backbone, InputKind, InputSpec
+from ssl_bench.backbones import Backbone, InputKind
 from ssl_bench.data.batches import Batch
 from ssl_bench.errors import SpecError
 from ssl_bench.spec import Recipe
@@ -41,16 +42,14 @@ class Combination(PretextTask):
     def __init__(self, backbone: nn.Module, options: Any, setup: Setup) -> None:
         super().__init__(backbone, options, setup)
         self.divides = len(self.members) if options.images == "split" else 1
-        share = setup.batch_size // self.divides
-        if share < 2:
-            raise SpecError(f"{self.name}: batch_size {setup.batch_size} leaves {share} images a member; allowed is {2 * len(self.members)} and more")
+        shares = [len(range(setup.batch_size)[self._part(number, setup.batch_size)]) for number in range(len(self.members))]
+        if min(shares) < 2:
+            raise SpecError(f"{self.name}: batch_size {setup.batch_size} leaves {min(shares)} images a member; allowed is {2 * len(self.members)} and more")
         self.tasks = nn.ModuleList()
         for number, member in enumerate(self.members):
-            own = Setup(
-                setup.image_size, setup.steps, share, setup.num_images, setup.num_classes if member.uses_labels else None, setup.sample
-            )
+            own = replace(setup, batch_size=shares[number], num_classes=setup.num_classes if member.uses_labels else None)
             self.tasks.append(member(self.backbone.faces[number], getattr(options, member.name), own))
-        self.register_buffer("scales", torch.tensor([self._scale(task) for task in self.tasks]))
+        self.register_buffer("scales", torch.tensor([self._known_scale(task) for task in self.tasks]))
         self.register_state_dict_post_hook(_store_once)
         self.register_load_state_dict_pre_hook(_load_everywhere)
 
@@ -63,10 +62,9 @@ class Combination(PretextTask):
         assert isinstance(judged, Backbone)
         found: list[Backbone] = []
         for kind in kinds:
-            if options.harmonise and kind != "lightness":  # it is given lightness in place of colours
-                found.append(judged.face(InputSpec(kind="rgb", mean=judged.input.mean, std=judged.input.std)))
-            else:
-                found.append(judged.face(make(input=kind).input))  # type: ignore[arg-type]
+            # A member that standardises tiles or crops by itself passes by its face, and is given lightness in their place (_seen_by).
+            harmonised = options.harmonise and kind != "standardised"
+            found.append(judged.face(judged.input if harmonised else make(input=kind).input))  # type: ignore[arg-type]
         return _Trunk(judged, found)
 
     @classmethod
@@ -98,12 +96,10 @@ class Combination(PretextTask):
 
     def views(self, batch: Batch) -> tuple[Any, ...]:
         """The views of every member."""
-        count = len(batch) // self.divides
         found = []
-        for number, (task, member) in enumerate(zip(self.tasks, self.members, strict=True)):
-            part = slice(number * count, (number + 1) * count) if self.divides > 1 else slice(None)
+        for number, task in enumerate(self.tasks):
             task.progress = self.progress  # type: ignore[assignment]
-            found.append(task.views(self._batch_of(member, number, batch, part)))  # type: ignore[operator]
+            found.append(task.views(self._batch_of(number, batch, self._part(number, len(batch)))))  # type: ignore[operator]
         return tuple(found)
 
     def forward(self, views: tuple[Any, ...], phase: str = "main") -> dict[str, Tensor]:
@@ -112,9 +108,16 @@ class Combination(PretextTask):
         total = self.scales.new_zeros(())
         for number, (task, own) in enumerate(zip(self.tasks, views, strict=True)):
             reported = task(own)
-            total = total + reported["loss"] / self.scales[number]
+            total = total + reported["loss"] / self.scales[number].nan_to_num(1.0)  # not measured yet: only what a step costs is asked
             found |= {f"{self.members[number].name}/{name}": value for name, value in reported.items()}
         return {"loss": total, **found}
+
+    def before_training(self) -> None:
+        """Measure the losses of those members that do not know what a guess costs."""
+        for number, task in enumerate(self.tasks):
+            task.before_training()  # type: ignore[operator]
+            if self.scales[number].isnan():
+                self.scales[number] = self._measured_scale(number, task)
 
     def after_step(self) -> None:
         for task in self.tasks:
@@ -128,52 +131,66 @@ class Combination(PretextTask):
         return self.backbone.judged  # type: ignore[no-any-return]
 
     def codes(self, images: Tensor) -> Mapping[str, Tensor]:
-        return self._of_members(lambda task: task.codes(images))
+        return self._of_members(lambda number, task: task.codes(self._seen_by(number, images)))
 
     def describe(self) -> Mapping[str, Any]:
-        """Each member's facts, and by what its loss is divided."""
-        scales = {f"{member.name}/loss_divided_by": round(float(scale), 4) for member, scale in zip(self.members, self.scales, strict=True)}
-        return scales | self._of_members(lambda task: task.describe())
+        """Each member's facts, and by what its loss is divided, where that is known or measured."""
+        scales = [(member.name, float(scale)) for member, scale in zip(self.members, self.scales, strict=True)]
+        return {f"{name}/loss_divided_by": round(scale, 4) for name, scale in scales if not math.isnan(scale)} | self._of_members(
+            lambda number, task: task.describe()
+        )
 
     def diagnose(self, images: Tensor) -> Mapping[str, float]:
-        return self._of_members(lambda task: task.diagnose(images))
+        return self._of_members(lambda number, task: task.diagnose(self._seen_by(number, images)))
 
     @torch.no_grad()
     def preview(self, batch: Batch) -> Mapping[str, Tensor]:
         """What every member shows."""
         found: dict[str, Tensor] = {}
         for number, member in enumerate(self.members):
-            pictures = self.tasks[number].preview(self._batch_of(member, number, batch, slice(None)))  # type: ignore[operator]
+            pictures = self.tasks[number].preview(self._batch_of(number, batch, slice(None)))  # type: ignore[operator]
             found |= {f"{member.name}: {name}": picture for name, picture in pictures.items()}
         return found
 
-    def _of_members(self, ask: Callable[[Any], Mapping[str, Any]]) -> dict[str, Any]:
-        return {f"{task.name}/{name}": value for task in self.tasks for name, value in ask(task).items()}
+    def _of_members(self, ask: Callable[[int, Any], Mapping[str, Any]]) -> dict[str, Any]:
+        return {f"{task.name}/{name}": value for number, task in enumerate(self.tasks) for name, value in ask(number, task).items()}
 
-    def _batch_of(self, member: type[PretextTask], number: int, batch: Batch, part: slice) -> Batch:
-        """What a member may see of a batch: labels and columns as far as it declares them, lightness where that is all there is."""
-        images = batch.images[part]
-        if self.options.harmonise and self.backbone.faces[number].input.kind != "lightness":
-            images = (lightness(images) / 100).expand(-1, 3, -1, -1).contiguous(memory_format=torch.channels_last)
+    def _part(self, number: int, count: int) -> slice:
+        """Which of ``count`` images are a member's: all, or its part, so that none is left over."""
+        return slice(count * number // self.divides, count * (number + 1) // self.divides) if self.divides > 1 else slice(None)
+
+    def _seen_by(self, number: int, images: Tensor) -> Tensor:
+        """Images as a member is given them: where lightness is all there is, and the member standardises them itself, lightness."""
+        if not self.options.harmonise or self.backbone.faces[number].input.kind != "standardised":
+            return images
+        return (lightness(images) / 100).expand(-1, 3, -1, -1).contiguous(memory_format=torch.channels_last)
+
+    def _batch_of(self, number: int, batch: Batch, part: slice) -> Batch:
+        """What a member may see of a batch: labels and columns as far as it declares them."""
+        member = self.members[number]
         labels = batch.labels[part] if member.uses_labels and batch.labels is not None else None
-        return Batch(images, batch.index[part], labels, {name: batch.extra[name][part] for name in member.columns})
+        return Batch(self._seen_by(number, batch.images[part]), batch.index[part], labels, {name: batch.extra[name][part] for name in member.columns})
 
-    def _scale(self, task: Any) -> float:
-        """The loss of a guess; where a member does not know it, its mean loss over some batches before training."""
+    def _known_scale(self, task: Any) -> float:
+        """The loss of a guess; not a number where a member does not know it."""
         known = task.chance_loss()
         if known is not None and known > 0:
             return float(known)
         if task.uses_labels or task.columns:
             raise SpecError(f"{self.name}: {task.name} needs a chance_loss(), because without labels and columns its loss cannot be measured beforehand")
+        return math.nan
+
+    def _measured_scale(self, number: int, task: Any) -> float:
+        """A member's mean loss over some batches before training."""
         copied = copy.deepcopy(task).train()  # its statistics and queues stay as they are
         size = task.setup.batch_size
         found: list[float] = []
-        number = [*self.members].index(type(task))
-        for images in self.setup.sample(FIRST_BATCHES * size).split(size):
-            batch = Batch(images.contiguous(memory_format=torch.channels_last), torch.arange(len(images)))
+        for images in self.setup.parts(FIRST_BATCHES * size, size):
+            images = images.to(self.scales.device).contiguous(memory_format=torch.channels_last)
             if len(images) == size or not found:
+                batch = Batch(images, torch.arange(len(images), device=images.device))
                 with torch.no_grad():
-                    found.append(float(copied(copied.views(self._batch_of(type(task), number, batch, slice(None))))["loss"]))
+                    found.append(float(copied(copied.views(self._batch_of(number, batch, slice(None))))["loss"]))
         mean = sum(found) / len(found)
         if not (math.isfinite(mean) and mean > 0):
             raise SpecError(f"{self.name}: the loss of {task.name} is {mean:g} before training; a positive one is needed to scale it, or a chance_loss()")

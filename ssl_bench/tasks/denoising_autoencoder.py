@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from typing import Literal
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 from torch.nn import functional as F
 
 from ssl_bench.data.batches import Batch
+from ssl_bench.spec import refuse_idle
 from ssl_bench.tasks._reconstruction import CHUNK, Reconstruction, ReconstructionOptions, reconstruction_error, to_pixels
 from ssl_bench.transforms.noise import gaussian_noise, mask_noise
 
@@ -22,12 +23,19 @@ class DenoisingAutoencoderOptions(ReconstructionOptions):
     sigma: float = Field(default=0.3, gt=0)  #: gaussian: deviation of the noise, where pixels have deviation 1
     masked: float = Field(default=0.5, gt=0, lt=1)  #: mask: share of the pixels
 
+    @model_validator(mode="after")
+    def _all_count(self) -> DenoisingAutoencoderOptions:
+        idle, needed = ("masked", "noise: mask") if self.noise == "gaussian" else ("sigma", "noise: gaussian")
+        refuse_idle(self, (idle,), needed)
+        return self
+
 
 class DenoisingAutoencoder(Reconstruction):
     """Rebuild the clean image from the code of a corrupted one (Vincent et al., 2008).
 
     Noise is drawn per image and step in standardised units and not clipped; masked pixels take the data's mean colour, zero once
-    standardised, and kept ones are not rescaled. The error is against the clean image, and probes see clean images.
+    standardised, and kept ones are not rescaled. The error is against the clean image, and probes see clean images. Where the input is
+    lightness (a harmonised combination), colours get the noise all the same, and about three quarters of it are left in the lightness.
     """
 
     name = "denoising_autoencoder"

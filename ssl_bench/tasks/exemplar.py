@@ -7,18 +7,19 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ssl_bench.data.batches import Batch
 from ssl_bench.errors import DataError, SpecError
-from ssl_bench.spec import Recipe
+from ssl_bench.spec import Recipe, refuse_idle
 from ssl_bench.tasks._recipes import revisited
 from ssl_bench.tasks.base import PretextTask, Setup, TaskOptions
 from ssl_bench.transforms import color_jitter, random_grayscale, random_resized_crop, standardise
 from ssl_bench.transforms.exemplar import principal_colours, random_affine, random_contrast_of_components, random_hsv_power
 
+COLOUR_IMAGES = 2_000  # whose pixels give the principal colours
 MOST_CLASSES = 50_000  # the softmax of surrogate classes has one output an image, and does not scale beyond
 
 
@@ -27,11 +28,18 @@ class ExemplarOptions(TaskOptions):
 
     form: Literal["triplet", "surrogate"] = "triplet"  #: triplet: nearer than views of others; surrogate: every image is a class
     crops: int = Field(default=2, ge=1)  #: views of every image in a batch; triplets need two or more
-    margin: float = Field(default=0.5, gt=0, le=2)  #: by which a view of another image should be further away (cosine distance)
-    mining: Literal["semi-hard", "all"] = "semi-hard"  #: the nearest of the others that is further than the partner, or the mean over all others
+    margin: float = Field(default=0.5, gt=0, le=2)  #: by which a view of another image should be further away (cosine distance; triplet)
+    #: the nearest of the others that is further than the partner, or the mean over all others (triplet)
+    mining: Literal["semi-hard", "all"] = "semi-hard"
     dimensions: int = Field(default=128, ge=2)  #: in which views are compared (triplet)
     gray: float = Field(default=0.66, ge=0, le=1)  #: share of views made grey (triplet)
     strength: float = Field(default=0.5, ge=0, le=2.5)  #: s of the colour distortion, as in SimCLR (triplet)
+
+    @model_validator(mode="after")
+    def _all_count(self) -> ExemplarOptions:
+        if self.form == "surrogate":
+            refuse_idle(self, ("margin", "mining", "dimensions", "gray", "strength"), "form: triplet")
+        return self
 
 
 class Exemplar(PretextTask):
@@ -58,7 +66,7 @@ class Exemplar(PretextTask):
             raise SpecError(f"exemplar: crops {options.crops} leaves a view without a partner; triplets need 2 or more")
         outputs = options.dimensions if options.form == "triplet" else setup.num_images
         self.head = nn.Linear(self.backbone.num_features, outputs)
-        mean, axes = principal_colours(setup.sample(2_000)) if options.form == "surrogate" else (torch.zeros(3), torch.eye(3))
+        mean, axes = principal_colours(setup.parts(COLOUR_IMAGES)) if options.form == "surrogate" else (torch.zeros(3), torch.eye(3))
         self.register_buffer("colour_mean", mean)
         self.register_buffer("colour_axes", axes)
 

@@ -17,7 +17,7 @@ class WeightsOptions(TaskOptions):
 
     source: str = Field(exclude=True)  #: timm:NAME or file:PATH (safetensors); where weights lie is no part of a cell's id, what they hold is
     size: int | None = Field(default=None, ge=8)  #: side that images are resized to, in pixels; None: what the weights' configuration states
-    digest: str = ""  #: of the tensors; found by itself
+    digest: str = ""  #: of the tensors and of how they are used; found by itself
 
 
 class ElsewhereWeights(PretextTask):
@@ -32,7 +32,7 @@ class ElsewhereWeights(PretextTask):
         """Open the weights and try them in their network."""
         found = open_weights(options.source)
         build(found, make, options.size)
-        return options.model_copy(update={"digest": found.digest})
+        return options.model_copy(update={"digest": found.whole_digest})
 
     @classmethod
     def build_backbone(cls, make: Callable[..., nn.Module], options: WeightsOptions) -> nn.Module:

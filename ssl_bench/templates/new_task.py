@@ -3,7 +3,7 @@
 A working example to change. Check it, then compare it:
 
     ssl-bench check-task new_task --plugin new_task.py
-    ssl-bench run quick --plugin new_task.py --set "tasks=[new_task, rotation]"
+    ssl-bench run quick --plugin new_task.py --set "tasks=[new_task, rotation]" --out runs/new_task
 """
 
 from __future__ import annotations

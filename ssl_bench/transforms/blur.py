@@ -10,8 +10,8 @@ from ssl_bench.transforms.geometry import apply_separable, uniform
 
 
 def blur_kernel_size(side: int) -> int:
-    """SimCLR's kernel: a tenth of the side, odd (23 at 224 px, 9 at 96 px)."""
-    return 2 * (side // 20) + 1
+    """SimCLR's kernel: a tenth of the side, odd (23 at 224 px, 9 at 96 px), and 3 where that would be a single pixel, which blurs nothing."""
+    return max(3, 2 * (side // 20) + 1)
 
 
 def gaussian_blur(images: Tensor, sigma: tuple[float, float] = (0.1, 2.0), p: float = 0.5, kernel_size: int | None = None) -> Tensor:
@@ -22,7 +22,7 @@ def gaussian_blur(images: Tensor, sigma: tuple[float, float] = (0.1, 2.0), p: fl
     images : float [B, C, H, W] in [0, 1].
     sigma : range of the standard deviation, in pixels, uniform.
     p : probability, drawn per image.
-    kernel_size : odd number of taps; None: a tenth of the side.
+    kernel_size : odd number of taps; None: a tenth of the side, 3 at least.
 
     Raises
     ------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor
@@ -31,11 +32,14 @@ def random_affine(images: Tensor, shift: float = 0.2, scale: tuple[float, float]
     return F.grid_sample(images, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
 
 
-def principal_colours(images: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean [3] and principal axes [3, 3] (a column an axis) of the pixels of ``images``, float [N, 3, H, W]."""
-    pixels = images.transpose(0, 1).flatten(1).double()
-    mean = pixels.mean(1)
-    _, axes = torch.linalg.eigh(torch.cov(pixels))
+def principal_colours(parts: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
+    """Mean [3] and principal axes [3, 3] (a column an axis) of the pixels of images that come in parts, float [N, 3, H, W] each."""
+    count, total, products = 0, torch.zeros(3, dtype=torch.float64), torch.zeros(3, 3, dtype=torch.float64)
+    for images in parts:
+        pixels = images.transpose(0, 1).flatten(1).double()
+        count, total, products = count + pixels.shape[1], total + pixels.sum(1), products + pixels @ pixels.T
+    mean = total / count
+    _, axes = torch.linalg.eigh(products / count - mean[:, None] * mean)
     return mean.float(), axes.float()
 
 

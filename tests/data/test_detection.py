@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+import http.server
 import os
 import shutil
+import threading
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -202,6 +205,19 @@ def test_unknown_sources_and_lists_are_named(tree: Path, cache: Path) -> None:
 @pytest.fixture
 def undecoded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ragged, "_decode", lambda one, shape: pytest.fail("decoded"))
+
+
+def test_every_image_knows_its_file(tree: Path, cache: Path) -> None:
+    (tree / "JPEGImages" / "train3.png").write_bytes(b"never an image")
+    data = load(tree, cache, skip_faulty=True)
+    for part in (data.train, data.validation, data.test, data.train.take(np.array([5, 2]))):
+        assert [file.stem for file in part.files] == stored_by_files(part, tree)
+
+
+def stored_by_files(found: DetectionSet, folder: Path) -> list[str]:
+    readable = [file for file in (folder / "JPEGImages").iterdir() if file.read_bytes()[:4] == b"\x89PNG"]
+    names = {np.asarray(Image.open(file)).tobytes(): file.stem for file in readable}
+    return [names[found.image(at).tobytes()] for at in range(len(found))]
 
 
 def test_everything_wrong_is_said_together_before_anything_is_decoded(tree: Path, cache: Path, undecoded: None) -> None:
@@ -470,6 +486,50 @@ def test_below_the_data_root_nothing_is_downloaded(tmp_path: Path, cache: Path, 
     monkeypatch.setattr(torchvision.datasets.voc, "download_and_extract_archive", lambda *a, **k: pytest.fail("downloaded"))
     year(tmp_path / "root" / "voc2007", TWO_LISTS)
     assert len(load_detection("voc2007", cache=cache, data_root=tmp_path / "root").test) == 1
+
+
+@pytest.fixture
+def served(tmp_path: Path) -> Iterator[tuple[Path, str]]:
+    """A folder, and the address at which its files can be downloaded (torchvision downloads nothing from file://)."""
+    folder = tmp_path / "served"
+    folder.mkdir()
+
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(folder)))
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield folder, f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+def test_blood_cells_are_downloaded_where_they_are_not_at_hand(
+    tmp_path: Path, cache: Path, served: tuple[Path, str], monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("SSL_BENCH_DATA", raising=False)
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    folder, url = served
+    inner = tmp_path / "zipped" / "BCCD_Dataset-master"
+    write_tree(inner / "BCCD", {split: images(split, count, CAT, DOG) for split, count in (("train", 10), ("val", 4), ("test", 4))})
+    archive = Path(shutil.make_archive(str(folder / "master"), "zip", inner.parent))
+    monkeypatch.setattr(detection, "_BCCD_URL", f"{url}/gone.zip")
+    with pytest.raises(DataError, match=r"BCCD was not found \(no data root is set.*could not be downloaded from http.*gone\.zip.*put its folder BCCD"):
+        load_detection("bccd", cache=cache)
+    monkeypatch.setattr(detection, "_BCCD_URL", f"{url}/master.zip")
+    (cache / "downloads").mkdir(exist_ok=True)
+    (cache / "downloads" / "bccd.zip").write_bytes(archive.read_bytes()[:500])  # of a download that was killed
+    data = load_detection("bccd", cache=cache)
+    assert data.name == "BCCD" and [len(part) for part in (data.train, data.validation, data.test)] == [10, 4, 4]
+    monkeypatch.setattr(detection, "_BCCD_URL", f"{url}/gone.zip")
+    assert load_detection("bccd", cache=cache).test.fingerprint == data.test.fingerprint, "once is enough"
+    for name, number in (("BCCD", 5), ("bccd", 6)):
+        write_tree(tmp_path / name / name, {split: images(split, number, CAT, DOG) for split in ("train", "val", "test")})
+        assert len(load_detection("bccd", cache=tmp_path / "empty", data_root=tmp_path / name).test) == number
+    assert "bccd" in dict(detection.list_detection_sources())
 
 
 def test_blood_cells_are_those_of_the_files(shared_data: Path, cache: Path) -> None:

@@ -119,6 +119,29 @@ def test_no_judged_image_is_pretrained_on_even_from_another_folder(get: Any, toy
     assert any("20 images are also validation or test images" in note for note in data.notes)
 
 
+def test_labelled_sets_have_names_of_their_own(get: Any, root: Path, images_of: Any, encode: Any, class_folders: Any) -> None:
+    (root / "d").mkdir()
+    for number, image in enumerate(images_of(60)):
+        (root / "d" / f"{number}.png").write_bytes(encode(image))
+    for name, classes in (("kind", 2), ("price", 3)):
+        lines = [f"{number}.png,{number % classes},{number}" for number in range(60)]
+        (root / "d" / f"{name}.csv").write_text("\n".join(["file,label,product", *lines]))
+    kind, price = ({"source": "folder:d", "labels": f"{name}.csv", "test": 0.25} for name in ("kind", "price"))
+
+    def names(*evaluate: Any) -> list[str]:
+        found = get({"pretrain": "folder:d", "evaluate": list(evaluate)}).evaluate
+        assert all({part.name for part in (one.train, one.validation, one.test)} == {one.name} for one in found)
+        return [one.name for one in found]
+
+    assert names(kind) == ["d"] and names(kind, kind) == ["d"]
+    assert names(kind, price) == ["d (labels kind.csv)", "d (labels price.csv)"]
+    more = [{**kind, "group": "product"}, {**kind, "test": 0.5}]
+    assert names(kind, *more) == ["d (group none, test 0.25)", "d (group product, test 0.25)", "d (group none, test 0.5)"]
+    class_folders(root / "other" / "d" / "train", {"a": 20, "b": 20})
+    class_folders(root / "other" / "d" / "test", {"a": 4, "b": 4})
+    assert names(kind, "folder:other/d") == ["d (folder:d, labels kind.csv, test 0.25)", "d (folder:other/d, labels none, test none)"]
+
+
 def test_groups_stay_together(get: Any, root: Path, images_of: Any, encode: Any) -> None:
     (root / "g").mkdir()
     random = np.random.default_rng(0)

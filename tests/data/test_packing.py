@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import signal
@@ -14,13 +15,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ssl_bench.data import packing
+from ssl_bench.data import content, packing
 from ssl_bench.data.content import content_of
 from ssl_bench.data.decode import decode
 from ssl_bench.data.folders import FileReader
 from ssl_bench.data.packing import is_packed, pack
-from ssl_bench.data.readers import Subset
+from ssl_bench.data.readers import Places, Subset
+from ssl_bench.data.sources import cache_folder, open_source
 from ssl_bench.errors import DataError
+from ssl_bench.spec import SourceSpec
 
 
 @pytest.fixture
@@ -300,6 +303,23 @@ def test_a_permission_is_not_an_unreadable_image(files: list[Path], cache: Path)
         pack(FileReader(files), 12, "crop", cache)
 
 
+@pytest.mark.parametrize(("number", "told"), [(errno.EACCES, True), (errno.EROFS, True), (errno.ENOSPC, False)])
+def test_a_cache_that_cannot_be_written_says_what_to_set(
+    files: list[Path], cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, told: bool,
+) -> None:
+    def closed(self: Path, *arguments: Any, **options: Any) -> None:
+        raise OSError(number, os.strerror(number), str(self))
+
+    monkeypatch.setattr(content, "_SETTLED_NS", -(10**12))
+    monkeypatch.setattr(Path, "mkdir", closed)
+    for make in (lambda: pack(FileReader(files), 12, "crop", cache), lambda: open_source(SourceSpec(source="shapes"), Places(cache, None, 32))):
+        with pytest.raises(DataError if told else OSError, match="cannot be written .*; set the environment variable XDG_CACHE_HOME" if told else None):
+            make()
+    monkeypatch.undo()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "roomy"))
+    assert cache_folder(None).parent == tmp_path / "roomy", "what the message says works"
+
+
 def test_images_of_another_size_stop_a_uniform_set(files: list[Path], cache: Path, images_of: Any, encode: Any) -> None:
     files[60].write_bytes(encode(images_of(1, 14)[0]))
     with pytest.raises(DataError, match="differ in size.*give `size`"):
@@ -314,6 +334,9 @@ def test_a_subset_holds_its_positions(files: list[Path], cache: Path) -> None:
     reader = Subset(FileReader(files), positions)
     found = pack(reader, 12, "crop", cache)
     assert np.array_equal(found.pixels, expected(files, 12)[positions])
+    (folder,) = cache.glob("packs/*")
+    pack(FileReader([files[at] for at in positions]), 12, "crop", cache)
+    assert list(cache.glob("packs/*")) == [folder], "known by its own files alone"
     assert reader.where(4) == str(files[44])
     other = Subset(FileReader(files), np.array([0, 5, 6, 7, 44, 88]))
     assert reader.content(cache, lambda *_: None) != other.content(cache, lambda *_: None)

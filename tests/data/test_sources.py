@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from ssl_bench.data import torchvision_sets
 from ssl_bench.data.hub import ParquetReader
 from ssl_bench.data.readers import Places, Source
 from ssl_bench.data.sources import cache_folder, data_root, list_sources, open_source
@@ -267,6 +268,39 @@ def test_what_a_hub_folder_lacks_is_said(tmp_path: Path, places: Places, hub: An
         find(f"parquet:{tmp_path / 'text.parquet'}", places)
 
 
+def test_files_of_one_split_must_mean_the_same(tmp_path: Path, places: Places, hub: Any, images_of: Any) -> None:
+    """Each file of a split may come from another program, with another list of classes or other types."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    def split(name: str, *changes: Any) -> Path:
+        """Two files, the second one with its table and its class names changed."""
+        folder = tmp_path / name
+        for part, names in enumerate((["a", "b"], changes[1])):
+            hub(tmp_path / f"{name} {part}", "train", images_of(4, seed=part), [0, 1, 0, 1], names)
+            table = pq.read_table(tmp_path / f"{name} {part}" / "train-00000-of-00001.parquet")
+            folder.mkdir(exist_ok=True)
+            pq.write_table(changes[0](table) if part else table, folder / f"train-{part:05d}-of-00002.parquet")
+        return folder
+
+    def stored_as(column: str, kind: Any) -> Any:
+        return lambda table: table.set_column(table.schema.get_field_index(column), column, table[column].cast(kind))
+
+    narrow = find(f"parquet:{split('narrow', stored_as('label', pa.int32()), ['a', 'b'])}", places)
+    assert summary(narrow) == {"train": (8, [0, 1, 0, 1] * 2)} and narrow.classes == ("a", "b")
+    silent = find(f"parquet:{split('silent', lambda table: table.replace_schema_metadata(None), ['b', 'a'])}", places)
+    assert silent.classes == ("a", "b"), "a file that says nothing contradicts nothing"
+    for name, change, names, message in (
+        ("order", lambda table: table, ["b", "a"], "describe column 'label' differently: label 0 is 'b' here, 'a' there"),
+        ("more", lambda table: table, ["a", "b", "c"], "differently: ClassLabel of 3 classes here, ClassLabel of 2 there"),
+        ("text", stored_as("label", pa.string()), ["a", "b"], "column 'label' holds int64 in .*00000-of-00002.parquet and string in"),
+        ("bare", lambda table: table.set_column(0, "image", table["image"].combine_chunks().field("bytes")), ["a", "b"], "column 'image' holds struct"),
+    ):
+        with pytest.raises(DataError, match=message) as caught:
+            find(f"parquet:{split(name, change, names)}", places)
+        assert all(f"train-{part:05d}-of-00002.parquet" in str(caught.value) for part in (0, 1))
+
+
 def test_images_stored_as_links_are_part_of_the_content(tmp_path: Path, images_of: Any, encode: Any) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -390,6 +424,25 @@ def test_a_torchvision_set_of_files_with_split_names(pets: Path, tmp_path: Path)
     first = reader.content(tmp_path, lambda *_: None)
     (pets / "oxford-iiit-pet" / "images" / "beagle_0.jpg").write_bytes(b"changed")
     assert reader.content(tmp_path, lambda *_: None) != first
+
+
+@pytest.mark.parametrize(("kind", "folder"), [("PCAM", "pcam"), ("FER2013", "fer2013")])
+def test_a_set_that_shows_no_files_is_known_by_its_own_folder(tmp_path: Path, kind: str, folder: str) -> None:
+    class Hidden(list):
+        root = str(tmp_path)
+
+    def content() -> str:
+        made = type(kind, (Hidden,), {})(range(3))
+        return torchvision_sets.TorchvisionReader(made, kind).content(tmp_path.parent / "cache", lambda *_: None)
+
+    (tmp_path / folder).mkdir()
+    (tmp_path / folder / "images.h5").write_bytes(b"images")
+    before = content()
+    (tmp_path / "another set").mkdir()
+    (tmp_path / "another set" / "one.png").write_bytes(b"not of this set")
+    assert content() == before
+    (tmp_path / folder / "images.h5").write_bytes(b"others")
+    assert content() != before
 
 
 def test_a_torchvision_set_without_splits(tmp_path: Path, class_folders: Any) -> None:

@@ -432,5 +432,5 @@ def test_a_full_disk_and_a_closed_cache_are_named(five: list[VOCImage], cache: P
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(ragged, "_write", closed)
-    with pytest.raises(DataError, match=r"cannot be written \(Permission denied\); set `cache`"):
+    with pytest.raises(DataError, match=r"cannot be written \(Permission denied\); set the environment variable XDG_CACHE_HOME"):
         pack_ragged(five, None, cache)

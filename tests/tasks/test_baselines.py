@@ -45,6 +45,18 @@ def test_random_is_the_backbone_untouched() -> None:
     assert all(torch.equal(tensor, before[name]) for name, tensor in backbone.state_dict().items())
 
 
+def test_residual_branches_of_the_random_network_start_at_zero_as_its_docstring_says() -> None:
+    backbone, images = Backbone(TINY, 16).eval(), torch.rand(2, 3, 16, 16)
+    blocks = [block for block in backbone.network.modules() if hasattr(block, "conv2") and hasattr(block, "bn2")]
+    assert blocks and not any(block.bn2.weight.any() or block.bn2.bias.any() for block in blocks)
+    before = backbone(images)
+    for block in blocks:
+        torch.nn.init.normal_(block.conv1.weight)
+    assert torch.equal(backbone(images), before)
+    first, _, rest = str(RandomInit.__doc__).partition("\n")
+    assert first == "The backbone as it is initialised, without training." and "each residual branch starts as exactly zero" in rest
+
+
 def test_small_pixels_are_the_pixels() -> None:
     images = torch.rand(5, 3, 32, 32).contiguous(memory_format=torch.channels_last)
     judged = make(Pixels, 32).evaluated()

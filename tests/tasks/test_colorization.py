@@ -62,6 +62,16 @@ def test_the_prior_comes_from_the_pretraining_sample_alone() -> None:
     assert torch.equal(task.weights, before) and len(asked) == count
 
 
+def test_sigma_and_the_uniform_part_are_those_asked_for() -> None:
+    task = make_task(sample=lambda n: flat((50, 40, 20), 4), sigma=12.0, uniform_part=0.2)
+    colour = torch.tensor([[40.0, 20.0]])
+    assert torch.allclose(task.weights, rebalancing_weights(smoothed_prior(colour, 12.0), 0.2), rtol=0.05)
+    index, soft = task.soft_encode(torch.tensor([[42.0, 21.0]]))
+    shares = torch.exp(-(BINS[index[0]] - torch.tensor([42.0, 21.0])).square().sum(1) / (2 * 12.0**2))
+    torch.testing.assert_close(soft[0], shares / shares.sum())
+    torch.testing.assert_close(task.targets(flat((50, 42, 21)))["soft"][0, 0, 0], soft[0], atol=1e-2, rtol=0)
+
+
 def _bin_of(task: Colorization, ab: tuple[float, float]) -> int:
     index, soft = task.soft_encode(torch.tensor([ab]))
     return int(index[0, soft[0].argmax()])

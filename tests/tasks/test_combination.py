@@ -16,6 +16,7 @@ from ssl_bench.backbones import Backbone, InputSpec
 from ssl_bench.cost import measure_cost
 from ssl_bench.data.batches import Batch
 from ssl_bench.errors import SpecError, SSLBenchError
+from ssl_bench.records import Pretraining, read_record
 from ssl_bench.registry import TASKS, identity, load_plugin
 from ssl_bench.spec import BackboneSpec, parse
 from ssl_bench.tasks.base import PretextTask, Setup
@@ -96,21 +97,51 @@ def test_every_member_has_a_forward_of_its_own_and_the_cost_is_their_sum() -> No
     assert measure_cost(make_task("rotation+relative_position", images="split"), batch()).passes == pytest.approx(alone / 2)
 
 
+def test_the_cost_of_divided_images_counts_all_members_alike() -> None:
+    three = "rotation+relative_position+simclr"
+    alone = sum(measure_cost(make_member(name), batch(16)).passes for name in three.split("+"))
+    for images in (16, 5, 3):  # of which five, or one, would be a member's
+        assert measure_cost(make_task(three, batch_size=16, images="split"), batch(16), images).passes == pytest.approx(alone / 3)
+
+
 def make_member(name: str) -> Any:
     member = TASKS.get(name)
     return member(member.build_backbone(make_backbone, member.Options()), member.Options(), Setup(SIZE, 100, 8, 1_000, None, lambda n: batch(n).images))
 
 
 def test_losses_are_divided_by_what_a_guess_costs() -> None:
-    task = make_task("rotation+relative_position+autoencoder")
-    assert task.scales[:2].tolist() == pytest.approx([math.log(4), math.log(8)])
+    task = make_task("rotation+autoencoder+vae")
+    assert task.scales[:2].tolist() == pytest.approx([math.log(4), 1.0])
     assert task.tasks[2].chance_loss() is None
+    task.before_training()
     found = task(task.views(batch()))
-    names = ("rotation", "relative_position", "autoencoder")
+    names = ("rotation", "autoencoder", "vae")
     parts = [float(found[f"{name}/loss"].detach()) / float(scale) for name, scale in zip(names, task.scales, strict=True)]
     assert float(found["loss"].detach()) == pytest.approx(sum(parts), rel=1e-5)
     assert parts[2] == pytest.approx(1, abs=0.3), "measured on other images of the same kind, before training"
     assert task.chance_loss() == 3
+
+
+def test_a_loss_is_measured_only_when_training_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+    original = Setup.parts
+    monkeypatch.setattr(Setup, "parts", lambda self, *sizes: (asked.append(sizes[0]), original(self, *sizes))[1])
+    task = make_task("rotation+vae")
+    assert math.isfinite(measure_cost(task, batch()).passes) and "vae/loss_divided_by" not in task.describe()
+    assert not asked, "neither a plan nor weights that are loaded need it"
+    task.before_training()
+    assert asked == [20 * 8] and task.describe()["vae/loss_divided_by"] == round(float(task.scales[1]), 4) > 0
+    loaded = make_task("rotation+vae")
+    loaded.load_state_dict(task.state_dict())
+    loaded.before_training()
+    assert len(asked) == 1 and torch.equal(loaded.scales, task.scales)
+
+
+def test_measuring_a_loss_leaves_the_network_as_it_is() -> None:
+    task = make_task("rotation+vae")
+    before = {name: tensor.clone() for name, tensor in task.state_dict().items() if name != "scales"}
+    task.before_training()
+    assert all(torch.equal(task.state_dict()[name], tensor) for name, tensor in before.items())
 
 
 def test_images_are_given_to_each_or_divided() -> None:
@@ -123,6 +154,11 @@ def test_images_are_given_to_each_or_divided() -> None:
         task(task.views(batch()))
     assert seen["each rotation"] == seen["each simclr"] == list(range(8))
     assert seen["split rotation"] == [0, 1, 2, 3] and seen["split simclr"] == [4, 5, 6, 7]
+    uneven = make_task("rotation+simclr+autoencoder", images="split")
+    parts = [uneven._batch_of(number, batch(), uneven._part(number, 8)).index.tolist() for number in range(3)]
+    assert parts == [[0, 1], [2, 3, 4], [5, 6, 7]], "no image is dropped, because all are counted as seen"
+    assert [member.setup.batch_size for member in uneven.tasks] == [2, 3, 3]
+    assert len(uneven.views(batch())[1]) == 6
     with pytest.raises(SpecError, match="batch_size 3 leaves 1 images a member; allowed is 4"):
         make_task("rotation+simclr", batch_size=3, images="split")
 
@@ -140,23 +176,47 @@ def test_labels_reach_only_the_member_that_declares_them() -> None:
     assert task.tasks[0].setup.num_classes is None and task.tasks[1].setup.num_classes == 10
 
 
-def test_harmonised_members_all_see_lightness() -> None:
-    task = make_task("simclr+rotation+colorization+relative_position", harmonise=True)
-    assert task.evaluated().input.kind == "lightness"
-    seen = network_inputs(task)
-    given = batch()
-    views = task.views(given)
-    task(views)
-    assert len(seen) == 4
-    for images in seen:
+MEMBERS: list[tuple[str, dict[str, Any]]] = [(name, {}) for name in TASKS._builtin if TASKS.get(name).trains]
+MEMBERS += [("exemplar", {"form": "surrogate"}), ("denoising_autoencoder", {"noise": "mask"})]
+
+
+@pytest.mark.parametrize(("name", "options"), MEMBERS)
+def test_harmonised_members_all_see_lightness(name: str, options: dict[str, Any]) -> None:
+    other = "rotation" if name == "colorization" else "colorization"
+    task = make_task(f"{other}+{name}", harmonise=True, classes=10, **{name: options})
+    judged = task.evaluated().input
+    assert judged.kind == "lightness"
+    given, seen = batch(labels=torch.arange(8)), network_inputs(task)
+    task(task.views(given))
+    assert len(seen) == 2
+    task.eval()
+    with torch.no_grad():
+        codes, facts = task.codes(given.images), task.diagnose(given.images)
+        assert len(seen) >= 2 + len({key.split("/")[0] for key in codes}) + len({key.split("/")[0] for key in facts})
+        task.preview(given)
+    for images in seen:  # in training, for codes, for facts and for pictures
         torch.testing.assert_close(images[:, 0], images[:, 1])
         torch.testing.assert_close(images[:, 0], images[:, 2])
-    upright = make_task("rotation+colorization", harmonise=True, rotation={"pad": 0})
-    rotated, _ = upright.views(given)[0]
+
+
+def test_harmonised_members_convert_colours_where_the_network_begins() -> None:
+    task = make_task("rotation+autoencoder+exemplar", harmonise=True, exemplar={"gray": 0.0}, rotation={"pad": 0, "flip": False})
+    given = batch()
+    rotated, _, exemplar = task.views(given)
+    assert torch.equal(rotated[0][:8], given.images), "views are of colours"
     expected = (lightness(given.images) / 100).expand(-1, 3, -1, -1)
-    mirrored = (rotated[:8] - expected).abs().flatten(1).amax(1) > 1e-5
-    torch.testing.assert_close(torch.where(mirrored[:, None, None, None], rotated[:8].flip(3), rotated[:8]), expected)
-    torch.testing.assert_close(upright.backbone.faces[0].prepare(expected), upright.backbone.faces[1].prepare(given.images), atol=1e-4, rtol=1e-4)
+    for face in task.backbone.faces[:2]:
+        assert face.input == task.evaluated().input
+        torch.testing.assert_close(face.prepare(given.images), (expected - 0.5) / 0.2, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(exemplar["images"][:, 0], exemplar["images"][:, 1], atol=1e-4, rtol=0)  # standardised before the network is met
+    found = task.eval().diagnose(given.images)
+    constant = copy.deepcopy(task)
+    nn.init.zeros_(constant.tasks[1].decoder.last.weight)
+    with torch.no_grad():
+        mean = constant.backbone.judged.prepare(given.images).mean()
+        constant.tasks[1].decoder.last.bias.fill_(float(mean))
+    assert constant.diagnose(given.images)["autoencoder/variance_explained"] == pytest.approx(0, abs=1e-4), "of lightness, not of colours"
+    assert set(found) == {"autoencoder/mse", "autoencoder/variance_explained"}
 
 
 @pytest.mark.parametrize(
@@ -259,11 +319,13 @@ def matrix(*tasks: Any) -> dict[str, Any]:
 
 def test_a_matrix_runs_combinations_and_takes_every_members_options(tmp_path: Path) -> None:
     long_form = {"task": "rotation+autoencoder", "row": "divided", "options": {"rotation": {"pad": 2}, "images": "split", "learning_rate": 1e-3}}
-    results = ssl_bench.run(matrix("rotation+autoencoder", long_form), tmp_path)
+    results = ssl_bench.run(matrix("rotation+autoencoder", long_form, "rotation+vae"), tmp_path)
     assert not results.failures and not results.missing
     own = results.pretraining.set_index("row")
     assert own.loc["divided", "passes"] == pytest.approx(own.loc["rotation+autoencoder", "passes"] / 2)
     assert {"rotation/accuracy", "autoencoder/loss", "diagnose.autoencoder/mse"} <= set(own.columns)
+    described = read_record(next(tmp_path.glob("cells/rotation_vae*/*/pretrain.json")), Pretraining).describe
+    assert described["rotation/loss_divided_by"] == round(math.log(4), 4) and described["vae/loss_divided_by"] > 0
     (weights,) = tmp_path.glob("cells/divided/*/backbone.safetensors")
     assert ssl_bench.load_backbone(weights).num_features == 64
     for changes, message in (
@@ -297,7 +359,9 @@ class Mine(PretextTask):
     load_plugin(plugin)
     after = identity(TASKS, "rotation+mine_combined")
     assert before != after and before["members"][0] == after["members"][0]
-    assert make_task("rotation+mine_combined").scales[1] > 2
+    changed = make_task("rotation+mine_combined")
+    changed.before_training()
+    assert changed.scales[1] > 2
     with pytest.raises(SpecError, match="plus sign"):
         TASKS.add(type("Plus", (PretextTask,), {"name": "a+b"}))
 

@@ -84,8 +84,18 @@ def test_both_errors_are_reported_and_the_random_state_is_left_alone() -> None:
 
 @pytest.mark.parametrize(
     ("options", "words"),
-    [({"noise": "salt"}, "noise"), ({"sigma": 0}, "sigma"), ({"masked": 1.0}, "masked"), ({"sigmas": 0.1}, "did you mean 'sigma'")],
+    [
+        ({"noise": "salt"}, "noise"), ({"sigma": 0}, "sigma"), ({"noise": "mask", "masked": 1.0}, "masked"), ({"sigmas": 0.1}, "did you mean 'sigma'"),
+        ({"noise": "mask", "sigma": 0.2}, "sigma = 0.2 changes nothing: it is a setting of noise: gaussian"),
+        ({"masked": 0.25}, "masked = 0.25 changes nothing: it is a setting of noise: mask"), ({"noise": "mask", "sigma": 0.3}, "leave it out"),
+    ],
 )
 def test_options_that_cannot_mean_anything(options: dict[str, object], words: str) -> None:
     with pytest.raises(SpecError, match=words):
         parse(DenoisingAutoencoderOptions, options, "task 'denoising_autoencoder'")
+
+
+@pytest.mark.parametrize("options", [{}, {"sigma": 0.5}, {"noise": "mask"}, {"noise": "mask", "masked": 0.25}])
+def test_options_of_a_record_are_read_back(options: dict[str, object]) -> None:
+    given = DenoisingAutoencoderOptions(**options)
+    assert parse(DenoisingAutoencoderOptions, given.model_dump(mode="json"), "a record") == given

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ import torch
 from scipy import stats
 from torch import Tensor
 
+import ssl_bench.tasks.exemplar as module
 from ssl_bench.backbones import Backbone, InputSpec
 from ssl_bench.data.batches import Batch
 from ssl_bench.data.images import ImageSet
@@ -74,6 +76,37 @@ def test_the_task_normalises_every_view_by_itself() -> None:
     assert float(found["accuracy"]) == pytest.approx((views["index"][similar.argmax(1)] == views["index"]).float().mean().item())
 
 
+@pytest.mark.parametrize(("margin", "mining"), [(0.2, "all"), (0.9, "semi-hard")])
+def test_the_loss_is_of_the_margin_mining_and_dimensions_asked_for(margin: float, mining: str) -> None:
+    task = make_task(crops=2, margin=margin, mining=mining, dimensions=24).eval()
+    views = task.views(batch_of(torch.rand(8, 3, 32, 32)))
+    embedded: list[Tensor] = []
+    task.head.register_forward_hook(lambda module, inputs, output: embedded.append(output.detach()))
+    loss = float(task(views)["loss"].detach())
+    z, index = embedded[0].double().numpy(), views["index"].tolist()
+    assert z.shape == (16, 24)
+    assert loss == pytest.approx(by_hand(z, index, margin, mining), abs=1e-5)
+    assert loss != pytest.approx(by_hand(z, index, 0.5, mining), abs=1e-3) and task.describe()["margin"] == margin
+
+
+def test_a_view_is_cropped_distorted_with_the_strength_asked_for_made_grey_and_standardised(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[tuple[Any, ...]] = []
+    for name in ("random_resized_crop", "color_jitter", "random_grayscale", "standardise"):
+
+        def record(images: Tensor, *values: float, name: str = name, **named: float) -> Tensor:
+            calls.append((name, *values, named))
+            return images
+
+        monkeypatch.setattr(module, name, record)
+    make_task(strength=0.4, gray=0.3).views(batch_of(torch.rand(8, 3, 32, 32)))
+    s = 0.4
+    one = [
+        ("random_resized_crop", {"flip": 0.5}), ("color_jitter", 0.8 * s, 0.8 * s, 0.8 * s, 0.2 * s, {"p": 0.8}), ("random_grayscale", 0.3, {}),
+        ("standardise", {}),
+    ]  # fmt: skip
+    assert calls == one * 2
+
+
 def test_points_that_lie_all_alike_cost_the_margin() -> None:
     for mining in ("semi-hard", "all"):
         assert float(triplet_loss(torch.zeros(8, 8), torch.arange(4).repeat(2), 0.4, mining)) == pytest.approx(0.4)
@@ -129,6 +162,11 @@ def test_what_cannot_work_is_refused() -> None:
         make_task(crops=1)
     with pytest.raises(SpecError, match="batch_size 1 leaves no other image"):
         make_task(batch_size=1)
+    for idle in ({"margin": 0.4}, {"mining": "all"}, {"dimensions": 64}, {"gray": 0.5}, {"strength": 0.5}):
+        with pytest.raises(SpecError, match=f"{next(iter(idle))} = .* changes nothing: it is a setting of form: triplet"):
+            parse(ExemplarOptions, {"form": "surrogate", **idle}, "exemplar")
+        for given in (parse(ExemplarOptions, idle, "exemplar"), ExemplarOptions(form="surrogate")):
+            assert parse(ExemplarOptions, given.model_dump(mode="json"), "a record") == given
     for wrong in ({"margin": 0}, {"mining": "hard"}, {"form": "pairs"}):
         with pytest.raises(SSLBenchError, match=next(iter(wrong))):
             parse(ExemplarOptions, wrong, "exemplar")

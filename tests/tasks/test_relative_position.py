@@ -85,6 +85,14 @@ def test_tiles_of_all_images_share_one_pass_at_the_size_that_is_told() -> None:
         assert all(p.grad is not None and p.grad.isfinite().all() for p in task.parameters())
 
 
+def test_tile_and_hidden_are_those_asked_for() -> None:
+    task = make_task(96, tile=0.5, hidden=40)
+    assert task.views(batch_of(torch.rand(2, 3, 96, 96))).shape == (2, 9, 3, 16, 16)
+    assert [task.describe()[name] for name in ("cell_px", "tile_px", "jitter_px")] == [32, 16, 16]
+    linear = [layer for layer in task.head if isinstance(layer, nn.Linear)]
+    assert [(layer.in_features, layer.out_features) for layer in linear] == [(2 * task.backbone.num_features, 40), (40, 8)]
+
+
 def test_tiles_are_standardised_one_by_one_and_flat_ones_are_harmless() -> None:
     torch.manual_seed(0)
     task = make_task(32)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+import ssl_bench.tasks.simclr as module
 from ssl_bench.backbones import Backbone
 from ssl_bench.data.batches import Batch
 from ssl_bench.errors import SpecError, SSLBenchError
@@ -107,6 +109,25 @@ def test_two_independent_draws_an_image(size) -> None:
     views = make_task(size).views(batch_of(images))
     assert views.shape == (96, 3, size, size) and views.min() >= 0 and views.max() <= 1
     assert len({one.numpy().tobytes() for one in views}) == 96, "an image's two views, or two images, share a draw"
+
+
+@pytest.mark.parametrize(("size", "strength", "s"), [(32, None, 0.5), (64, None, 1.0), (32, 0.7, 0.7)])
+def test_operations_strengths_and_their_order_are_the_papers(size, strength, s, monkeypatch) -> None:
+    calls: list[tuple[Any, ...]] = []
+    for name in ("random_resized_crop", "color_jitter", "random_grayscale", "gaussian_blur"):
+
+        def record(images: Tensor, *values: float, name: str = name, **named: object) -> Tensor:
+            calls.append((name, *values, named))
+            return images
+
+        monkeypatch.setattr(module, name, record)
+    make_task(size, strength=strength, blur=True, min_scale=0.2).views(batch_of(torch.rand(8, 3, size, size)))
+    one = [
+        ("random_resized_crop", {"scale": (0.2, 1.0), "flip": 0.5, "interpolation": "bicubic"}),
+        ("color_jitter", 0.8 * s, 0.8 * s, 0.8 * s, 0.2 * s, {"p": 0.8}), ("random_grayscale", 0.2, {}), ("gaussian_blur", {}),
+    ]  # fmt: skip
+    assert calls == one * 2
+    assert SimCLROptions().min_scale == 0.08
 
 
 def test_share_of_grey_views_and_of_undistorted_ones() -> None:

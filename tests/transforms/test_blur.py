@@ -35,6 +35,13 @@ def test_kernel_is_a_tenth_of_the_side_and_odd() -> None:
     assert [blur_kernel_size(side) for side in (32, 64, 96, 224)] == [3, 7, 9, 23]
 
 
+def test_small_images_are_blurred_too() -> None:
+    torch.manual_seed(0)
+    for side in (8, 16, 19):
+        images = torch.rand(4, 3, side, side)
+        assert not torch.allclose(gaussian_blur(images, sigma=(1.0, 2.0), p=1.0), images, atol=0.05)
+
+
 @pytest.mark.parametrize("taps", [4, 17, -1])
 def test_impossible_kernels_are_refused(taps) -> None:
     with pytest.raises(SpecError, match="odd numbers from 1 to 15"):

@@ -1,0 +1,118 @@
+"""No image that rows are judged on is pretrained on: found by equal pixels, and told where they cannot show it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ssl_bench.data import decode as decoding
+from ssl_bench.data.content import NotRemembered, unread, workers, write_atomically, writing_to
+from ssl_bench.data.decode import Fit, UnreadableImage, decode, in_parallel
+from ssl_bench.data.folders import FileReader
+from ssl_bench.data.images import ImageSet, fingerprint_of
+from ssl_bench.data.looking import is_looking
+from ssl_bench.data.packing import HASH_BYTES, hash_images
+from ssl_bench.data.readers import Places
+from ssl_bench.errors import DataError
+
+_NONE = np.zeros((0, HASH_BYTES), np.uint8)
+
+
+@dataclass(frozen=True)
+class JudgedElsewhere:
+    """What an evaluator judges on by itself.
+
+    Attributes
+    ----------
+    name : how messages call it.
+    files : the image files of its validation and test, empty where they are none; None: it does not tell.
+    shows : source whose training images show the same as its validation images, in other pixels; "" for none.
+    """
+
+    name: str
+    files: tuple[Path, ...] | None
+    shows: str = ""
+
+
+def note_repeated(name: str, train: np.ndarray, *judged: np.ndarray, notes: list[str]) -> None:
+    """Say how many training images are validated or tested on too, found by equal pixels."""
+    seen = {bytes(row) for found in judged for row in found}
+    if repeated := sum(bytes(row) in seen for row in train):
+        notes.append(f"{name}: {repeated:,} training images are also validation or test images, pixel for pixel")
+
+
+def without(
+    images: ImageSet, hashes: np.ndarray, judged: Sequence[np.ndarray], of: str, notes: list[str],
+) -> tuple[ImageSet, np.ndarray]:
+    """The pretraining images, and their hashes, without those that ``of`` validates or tests on, found by equal pixels."""
+    seen = {bytes(row) for found in judged for row in found}
+    if not seen:
+        return images, hashes
+    keep = np.array([bytes(row) not in seen for row in hashes], bool)
+    if keep.all():
+        return images, hashes
+    notes.append(f"{images.name}: {int((~keep).sum()):,} images are also validation or test images of {of} and are not pretrained on")
+    if not keep.any():
+        raise DataError(f"{images.name}: every image to pretrain on is a validation or test image of {of}")
+    kept = np.flatnonzero(keep)
+    labels = None if images.labels is None else images.labels[kept]
+    return images.take(kept, fingerprint_of(images.size, hashes[kept], labels)), hashes[kept]
+
+
+def without_judged_elsewhere(
+    images: ImageSet, hashes: np.ndarray, judged: Sequence[JudgedElsewhere], source: str, fit: Fit, places: Places, notes: list[str],
+) -> ImageSet:
+    """The images to pretrain on, of ``source``, without those that evaluators judge on by themselves; where that cannot be told, a note."""
+    for one in judged:
+        if one.files is None:
+            notes.append(f"{one.name}: whether its validation and test images are pretrained on cannot be told, for it does not name their files")
+        else:
+            images, hashes = without(images, hashes, [_hashes_of(one.files, images.size, fit, places, one.name)], one.name, notes)
+        if one.shows == source:
+            notes.append(f"{one.name}: its validation images show scenes of {source} that are pretrained on; its test images do not")
+    return images
+
+
+def _hashes_of(files: Sequence[Path], size: int, fit: Fit, places: Places, name: str) -> np.ndarray:
+    """uint8 [N, 16] of the pixels that these files would be pretrained on as; those that cannot be read are left out.
+
+    Remembered in CACHE/hashes, and where nothing is to be decoded, only known from there.
+    """
+    if not files:
+        return _NONE
+    try:
+        with unread() if is_looking() else nullcontext():
+            content = FileReader(files).content(places.cache, places.progress)
+    except NotRemembered:
+        return _NONE
+    key = json.dumps([decoding.VERSION, content, size, fit])
+    known = places.cache / "hashes" / hashlib.sha256(key.encode()).hexdigest()[:32]
+    if known.is_file() and len(stored := known.read_bytes()) == len(files) * HASH_BYTES:
+        return np.frombuffer(stored, np.uint8).reshape(-1, HASH_BYTES)
+    if is_looking():
+        return _NONE
+    found: list[np.ndarray] = []
+    for done, one in enumerate(in_parallel(_hash, ((file, size, fit) for file in files), ahead=4 * workers())):
+        found.append(one)
+        if done % 64 == 0:
+            places.progress(f"looking for images of {name} among those to pretrain on", done, len(files))
+    hashes = np.concatenate(found)
+    if len(hashes) == len(files):  # else another version may read the others
+        with writing_to(places.cache):
+            write_atomically(known, hashes.tobytes())
+    return hashes
+
+
+def _hash(file: Path, size: int, fit: Fit) -> np.ndarray:
+    try:
+        return hash_images(decode(file, size, fit)[0][None], [False])
+    except UnreadableImage:
+        return _NONE
+    except OSError as error:
+        raise DataError(f"{file} cannot be read: {error.strerror or error}") from None
