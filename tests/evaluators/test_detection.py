@@ -170,7 +170,7 @@ def test_a_matrix_judges_by_boxes(tmp_path: Path) -> None:
     assert "mAP" in text and "frozen" in text and "bootstrap" in text
     assert any("held out as validation" in note for note in prepare(spec, tmp_path).data.notes)
     drawn = {path.name for path in (tmp_path / "figures").glob("detections*")}
-    assert len(drawn) == 2 and all(name.startswith("detections-random-detection") and "-shapes_detection" in name for name in drawn), drawn  # "shapes" is the labelled set
+    assert len(drawn) == 2 and all(name.startswith("detections-random-detection") and "-shapes_detection" in name for name in drawn), drawn
     figures = dict(detection_figures(results))
     for found in results.evaluations:
         if found.evaluator == "detection (2)" and found.seed == 0:
