@@ -87,7 +87,8 @@ def _entry(results: Results, row: RunRow, data: str, own: pd.DataFrame, column: 
         return _cost(results, row, column)
     entry = _measured(own, column)
     entry.saw_labels = entry.status == "value" and row.uses_labels and column.labels is not None and column.labels < 1
-    if entry.status == "none":
+    elsewhere = own[(own["evaluator"] == column.evaluator) & (own["split"] == column.split)]
+    if entry.status == "none" and elsewhere.empty:  # what the seeds that are there do not have, the others will not have either
         absent = [m for m in results.missing if m.row == row.row and m.what == column.evaluator and m.data == (column.data or data)]
         if absent:
             entry.status = "failed" if any(m.failure for m in absent) else "missing"

@@ -411,3 +411,13 @@ def test_codes_are_compared_image_by_image_whatever_their_tasks_call_them(run_fo
     rows = {"autoencoder": ("autoencoder", "pretext", (0.5, 0.47)), "vae": ("vae", "pretext", (0.5, 0.6))}
     (found,) = [c for c in load(run_folder(rows)).table(wide=True).sections[0].comparisons if c.column == "linear top1 code"]
     assert (found.first, found.second, found.images) == ("vae", "autoencoder", 500)
+
+
+def test_what_does_not_apply_is_not_waited_for(run_folder: MakeRun) -> None:
+    """Pixels have no stages: nothing to choose, and nothing to wait for while a seed is missing."""
+    rows = ROWS | {"pixels": ("pixels", "baseline", ())}
+    folder = run_folder(rows, skip=lambda row, seed, what: row in ("pixels", "random") and seed == 2)
+    table = load(folder).table()
+    assert (_cell(table, "pixels", BEST).status, _cell(table, "pixels", LAST).status) == ("none", "value")
+    nothing = load(run_folder(rows, skip=lambda row, seed, what: row == "pixels")).table()
+    assert _cell(nothing, "pixels", BEST).status == "missing"
