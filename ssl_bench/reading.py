@@ -59,7 +59,7 @@ def load_matrix(path: str | Path, sets: tuple[str, ...] = ()) -> Matrix:
     data = read_yaml(_text(file), str(path))
     if not isinstance(data, dict):
         raise SpecError(f"{path} holds {type(data).__name__}, not a matrix (keys: {', '.join(Matrix.model_fields)})")
-    return parse(Matrix, with_settings(data, sets, str(path)), str(path))
+    return parse(Matrix, with_settings(data, sets), str(path))
 
 
 def _text(file: Path) -> str:
@@ -73,21 +73,12 @@ def _text(file: Path) -> str:
         raise SpecError(f"{file} cannot be read: {error.strerror or error}") from None
 
 
-def with_settings(data: dict[str, Any], sets: tuple[str, ...], where: str = "matrix") -> dict[str, Any]:
+def with_settings(data: dict[str, Any], sets: tuple[str, ...]) -> dict[str, Any]:
     """A matrix as written with ``key.path=value`` settings on top; the original stays as it was."""
     data = copy.deepcopy(data)
     for setting in sets:
         _apply(data, setting)
-    _refuse_bare_weights(data.get("weights"), where)
     return data
-
-
-def _refuse_bare_weights(written: Any, where: str) -> None:
-    """A path without ``file:`` would be taken for a row's name and refused for its slashes."""
-    for one in written if isinstance(written, (list, tuple)) else [written]:
-        source = one.get("source") if isinstance(one, dict) else one
-        if isinstance(source, str) and ":" not in source and ("/" in source or source.endswith(".safetensors")):
-            raise SpecError(f"{where}: weights: {source!r} is neither timm:NAME nor file:PATH; did you mean {f'file:{source}'!r}?")
 
 
 def _apply(data: dict[str, Any], setting: str) -> None:

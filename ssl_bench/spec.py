@@ -248,6 +248,8 @@ def _weights_row(value: Any) -> Any:
     if not isinstance(options.get("source"), str):
         raise ValueError(f"{value!r} names no weights; write timm:NAME, file:PATH, or {{source: ..., row: ...}}")
     source = str(options["source"])
+    if ":" not in source and ("/" in source or source.endswith(".safetensors")):  # else its slashes would be refused, as those of a row's name
+        raise ValueError(f"{source!r} is neither timm:NAME nor file:PATH; did you mean {f'file:{source}'!r}?")
     path = PurePath(source.removeprefix("file:"))
     own = path.name == "backbone.safetensors" and len(path.parts) >= 3  # of a cell: ROW/SEED-ID tells it apart
     short = f"file:{' '.join(path.parts[-3:-1]) if own else path.stem}" if source.startswith("file:") else source

@@ -6,7 +6,6 @@ import json
 import os
 import stat
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -52,24 +51,21 @@ def test_a_record_survives_a_failing_write(tmp_path: Path, monkeypatch: pytest.M
 
 def test_machines_with_equal_process_numbers_do_not_meet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Containers on one shared folder: another one writes the same record while this one is not done."""
-    import ssl_bench.data.content as content
+    path, flush, calls = tmp_path / "record.json", os.fsync, []
 
-    for write in (write_bytes, content.write_atomically):
-        path, flush, calls = tmp_path / f"{write.__module__}.json", os.fsync, []
+    def meet(file: int) -> None:
+        flush(file)
+        calls.append(file)
+        if len(calls) == 1:
+            write_bytes(path, b"another's")
 
-        def meet(file: int, write: Any = write, path: Path = path, flush: Any = flush, calls: list[int] = calls) -> None:
-            flush(file)
-            calls.append(file)
-            if len(calls) == 1:
-                write(path, b"another's")
-
-        with monkeypatch.context() as patch:
-            patch.setattr(os, "fsync", meet)
-            write(path, b"mine")
-        assert path.read_bytes() == b"mine"
-        (tmp_path / "plain").touch()
-        assert stat.S_IMODE(path.stat().st_mode) == stat.S_IMODE((tmp_path / "plain").stat().st_mode), "readable for whoever may read other files"
-        assert not list(tmp_path.glob(".*"))
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", meet)
+        write_bytes(path, b"mine")
+    assert path.read_bytes() == b"mine"
+    (tmp_path / "plain").touch()
+    assert stat.S_IMODE(path.stat().st_mode) == stat.S_IMODE((tmp_path / "plain").stat().st_mode), "readable for whoever may read other files"
+    assert not list(tmp_path.glob(".*"))
 
 
 def test_what_a_killed_process_left_is_no_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -96,7 +96,7 @@ def test_files_settings_and_doubled_keys(tmp_path: Path) -> None:
         (b"data: shapes\nname: {{ x }}\n", r"m\.yaml: line 2: \{'x': None\} stands where a key should; .* needs quotes"),
         (b"data: shapes\n? [a, b]\n: 3\n", r"m\.yaml: line 1: \['a', 'b'\] stands where a key should"),
         (b"name: m\ndata: shapes\n# caf\xe9\n", r"m\.yaml: line 3: byte 0xe9 is not UTF-8"),
-        (b"name: m\nweights: [/x/model.safetensors]\n", r"m\.yaml: weights: '/x/model\.safetensors' .*did you mean 'file:/x/model\.safetensors'"),
+        (b"name: m\nweights: [/x/model.safetensors]\n", r"m\.yaml: weights = .*: '/x/model\.safetensors' .*did you mean 'file:/x/model\.safetensors'"),
     ],
     ids=["template", "list", "latin", "path"],
 )

@@ -13,7 +13,7 @@ from contextvars import ContextVar
 from pathlib import Path
 
 from ssl_bench.errors import DataError
-from ssl_bench.records import write_bytes as write_atomically
+from ssl_bench.records import write_bytes
 
 Progress = Callable[[str, int, int], None]  # (what is being done, done, total)
 
@@ -78,7 +78,7 @@ def content_of(files: Sequence[Path], cache: Path, progress: Progress = silent, 
     progress(f"reading {what}", len(files), len(files))
     if newest < started - _SETTLED_NS:
         with suppress(OSError):  # a cache that cannot be written is packing's business
-            write_atomically(remembered, whole.hexdigest().encode())
+            write_bytes(remembered, whole.hexdigest().encode())
     return whole.hexdigest()
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from ssl_bench.data import sources, voc
-from ssl_bench.data.content import Progress, silent, write_atomically, writing_to
+from ssl_bench.data.content import Progress, silent, writing_to
 from ssl_bench.data.detection_sets import DetectionData, DetectionSet, ListedImages, assemble, joined
 from ssl_bench.data.packing import locked, pack
 from ssl_bench.data.ragged import pack_ragged
@@ -20,6 +20,7 @@ from ssl_bench.data.readers import Places
 from ssl_bench.data.shapes_source import open_shapes
 from ssl_bench.data.voc import Fault, VOCImage
 from ssl_bench.errors import DataError, did_you_mean
+from ssl_bench.records import write_bytes
 
 SHAPES_IMAGES = {"train": 2_000, "test": 500}  # of the embedded set; more would only take longer to draw, being large
 SHARE = 0.2  #: of train that is held out where a split is missing
@@ -277,7 +278,7 @@ def _find(name: str, places: Places) -> Path:
             places.progress(f"looking for {title}, downloading it to {downloads} if it is not there", 0, 0)
             downloads.mkdir(parents=True, exist_ok=True)
         folder = _opened(VOCDetection, downloads, year, needed, download=not finished.exists())
-        write_atomically(finished, f"{title} was downloaded and unpacked\n".encode())
+        write_bytes(finished, f"{title} was downloaded and unpacked\n".encode())
         return folder
     except Exception as error:
         listed = "\n  ".join([*reasons, f"download to {downloads}: {error}"])
@@ -305,7 +306,7 @@ def _find_bccd(places: Places) -> Path:
                 (downloads / _BCCD_FILE).unlink(missing_ok=True)  # half of one would be taken for a whole one
                 download_and_extract_archive(_BCCD_URL, str(downloads), filename=_BCCD_FILE, remove_finished=True)
                 voc.lists(folder)
-                write_atomically(finished, b"BCCD was downloaded and unpacked\n")
+                write_bytes(finished, b"BCCD was downloaded and unpacked\n")
         return folder
     except Exception as error:  # no network, a full disk, a file that is no archive, another layout
         looked = f"it is not {' or '.join(map(str, tried))}" if tried else "no data root is set (--data-root or SSL_BENCH_DATA)"

@@ -20,11 +20,11 @@ from pathlib import Path, PurePath
 from typing import Any
 from urllib.parse import quote
 
-from ssl_bench.data.content import write_atomically
 from ssl_bench.data.hub import ParquetReader, sort_into_splits, split_named
 from ssl_bench.data.packing import SPARE_DISK, bytes_text
 from ssl_bench.data.readers import Places
 from ssl_bench.errors import DataError, did_you_mean
+from ssl_bench.records import write_bytes
 
 SYNTAX = "hf:OWNER/NAME[@REVISION][:CONFIG]"
 
@@ -219,7 +219,7 @@ def _list(asked: _Address, revision: str, places: Places) -> _Listing | None:
     else:
         with contextlib.suppress(OSError):  # a cache that cannot be written is packing's business
             for name in {revision, commit}:
-                write_atomically(_memory_of(memory, name), json.dumps({"commit": commit, "sizes": sizes}).encode())
+                write_bytes(_memory_of(memory, name), json.dumps({"commit": commit, "sizes": sizes}).encode())
         return _Listing(commit, sizes)
     last = _remembered(memory, revision) or _downloaded_by_others(asked, revision)
     if last is None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from ssl_bench.data import decode as decoding
-from ssl_bench.data.content import NotRemembered, unread, workers, write_atomically, writing_to
+from ssl_bench.data.content import NotRemembered, unread, workers, writing_to
 from ssl_bench.data.decode import Fit, UnreadableImage, decode, in_parallel
 from ssl_bench.data.folders import FileReader
 from ssl_bench.data.images import ImageSet, fingerprint_of
@@ -20,6 +20,7 @@ from ssl_bench.data.looking import is_looking
 from ssl_bench.data.packing import HASH_BYTES, hash_images
 from ssl_bench.data.readers import Places
 from ssl_bench.errors import DataError
+from ssl_bench.records import write_bytes
 
 _NONE = np.zeros((0, HASH_BYTES), np.uint8)
 
@@ -105,7 +106,7 @@ def _hashes_of(files: Sequence[Path], size: int, fit: Fit, places: Places, name:
     hashes = np.concatenate(found)
     if len(hashes) == len(files):  # else another version may read the others
         with writing_to(places.cache):
-            write_atomically(known, hashes.tobytes())
+            write_bytes(known, hashes.tobytes())
     return hashes
 
 

@@ -28,11 +28,12 @@ import PIL
 from PIL import Image
 
 from ssl_bench.data import decode as decoding
-from ssl_bench.data.content import NotRemembered, Progress, silent, unread, workers, write_atomically, writing_to
+from ssl_bench.data.content import NotRemembered, Progress, silent, unread, workers, writing_to
 from ssl_bench.data.decode import Fit, Stored, UnreadableImage, decode, in_parallel
 from ssl_bench.data.looking import count_missing, is_looking, no_hashes, square_noise
 from ssl_bench.data.readers import Reader
 from ssl_bench.errors import DataError
+from ssl_bench.records import write_bytes
 
 VERSION = 1
 _CHUNK_BYTES = 8 << 20
@@ -228,7 +229,7 @@ def seal(folder: Path, hashes: np.ndarray, facts: dict[str, Any]) -> None:
         np.save(stream, hashes)
         stream.flush()
         os.fsync(stream.fileno())
-    write_atomically(folder / "meta.json", json.dumps(facts | {"decoders": decoder_versions()}).encode())
+    write_bytes(folder / "meta.json", json.dumps(facts | {"decoders": decoder_versions()}).encode())
 
 
 def _part_file(folder: Path, shape: tuple[int, ...]) -> Path:

@@ -11,10 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from ssl_bench.data.content import Progress, write_atomically
+from ssl_bench.data.content import Progress
 from ssl_bench.data.decode import Stored
 from ssl_bench.data.readers import Places, RawSplit, Source
 from ssl_bench.errors import DataError
+from ssl_bench.records import write_bytes
 
 
 class _ShapesReader:
@@ -67,7 +68,7 @@ def open_shapes(places: Places, counts: Mapping[str, int] | None = None) -> Sour
             stream = io.BytesIO()
             facts_of: dict[str, Any] = {f"column.{name}": column for name, column in drawn.columns.items()}
             np.savez(stream, labels=drawn.labels, classes=np.array(drawn.classes), **facts_of)
-            write_atomically(facts, stream.getvalue())
+            write_bytes(facts, stream.getvalue())
             known = _load_facts(facts)
             assert known is not None
         classes = tuple(map(str, known["classes"]))
