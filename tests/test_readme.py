@@ -18,7 +18,7 @@ def test_tables_and_code_are_those_of_the_files() -> None:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     assert module.filled(README) == README, "run: python benchmarks/fill_readme.py"
-    assert README.count("<!-- end -->") == len(re.findall(r"<!-- (?:table|plugin|speed): ", README)) >= 2
+    assert README.count("<!-- end -->") == len(re.findall(r"<!-- (?:table|rows|plugin|speed): ", README)) >= 2
 
 
 def test_commands_named_in_the_readme_exist() -> None:
