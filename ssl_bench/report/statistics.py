@@ -90,10 +90,13 @@ def compare_seeds(first: ArrayLike, second: ArrayLike, n: int = 0, level: float 
     differences = np.asarray(first, dtype=float) - np.asarray(second, dtype=float)
     if differences.ndim != 1 or len(differences) < 2:
         raise SSLBenchError(f"a paired comparison needs the same two seeds or more of both rows, not arrays of shape {differences.shape}")
+    return _compared(float(differences.mean()), seed_variance(differences, n), len(differences) - 1, len(differences), 0, level)
+
+
+def seed_variance(differences: np.ndarray, images: int = 0) -> float:
+    """Variance of the mean over S >= 2 seeds of differences [S] of shares of ``images`` (0: exact values); see `compare_seeds` for its least."""
     variance = float(differences.var(ddof=1)) / len(differences)
-    if n > 0:
-        variance = max(variance, _least(n, len(differences)))
-    return _compared(float(differences.mean()), variance, len(differences) - 1, len(differences), 0, level)
+    return max(variance, _least(images, len(differences))) if images > 0 else variance
 
 
 def compare_crossed(first: ArrayLike, second: ArrayLike, level: float = LEVEL) -> Comparison:
@@ -121,12 +124,11 @@ def compare_crossed(first: ArrayLike, second: ArrayLike, level: float = LEVEL) -
         raise SSLBenchError(f"a crossed comparison needs [seeds >= 2, images >= 2] values of both rows, not arrays of shape {d.shape}")
     seeds, images = d.shape
     mean, by_seed, by_image = d.mean(), d.mean(axis=1), d.mean(axis=0)
-    ms_seed = images * float(((by_seed - mean) ** 2).sum()) / (seeds - 1)
     ms_image = seeds * float(((by_image - mean) ** 2).sum()) / (images - 1)
     rest = d - by_seed[:, None] - by_image[None, :] + mean
     ms_rest = float((rest**2).sum()) / ((seeds - 1) * (images - 1))
-    of_seeds, of_images = (mean_square / (seeds * images) for mean_square in (ms_seed, max(ms_image - ms_rest, 0.0)))
-    return _crossed(float(mean), max(of_seeds, _least(images, seeds)), of_images, seeds, images, level)
+    of_seeds = seed_variance(by_seed, images)  # MS_seed / (S * I)
+    return compare_variances(float(mean), of_seeds, max(ms_image - ms_rest, 0.0) / (seeds * images), seeds, images, level)
 
 
 def compare_drawn(first: ArrayLike, second: ArrayLike, first_drawn: ArrayLike, second_drawn: ArrayLike, images: int, level: float = LEVEL) -> Comparison:
@@ -151,12 +153,17 @@ def compare_drawn(first: ArrayLike, second: ArrayLike, first_drawn: ArrayLike, s
     seeds = len(differences)
     together, apart = drawn.mean(axis=0), drawn - drawn.mean(axis=0)
     rest = float(apart.var(axis=1).sum()) / (seeds - 1) / seeds
-    of_seeds = float(differences.var(ddof=1)) / seeds
-    return _crossed(float(differences.mean()), of_seeds, max(float(together.var()) - rest, 0.0), seeds, images, level)
+    return compare_variances(float(differences.mean()), seed_variance(differences), max(float(together.var()) - rest, 0.0), seeds, images, level)
 
 
-def _crossed(mean: float, of_seeds: float, of_images: float, seeds: int, images: int, level: float) -> Comparison:
-    """From the two parts of the mean's variance: the wider of the analysis of both and that of seeds alone."""
+def compare_variances(mean: float, of_seeds: float, of_images: float, seeds: int, images: int, level: float = LEVEL) -> Comparison:
+    """`compare_crossed` from its parts: the wider of the analysis of seeds and images and that of seeds alone.
+
+    Parameters
+    ----------
+    mean : the mean difference.
+    of_seeds, of_images : the parts of the mean's variance that another S >= 2 seeds and another test set would show.
+    """
     variance = of_seeds + of_images
     df = math.inf if of_seeds <= 1e-12 * variance else variance**2 / (of_seeds**2 / (seeds - 1))
     crossed = _compared(mean, variance, df, seeds, images, level)

@@ -8,15 +8,15 @@ import numpy as np
 from scipy import special
 
 from ssl_bench.report.frame import Results
-from ssl_bench.report.statistics import LEVEL
+from ssl_bench.report.statistics import LEVEL, compare_variances, seed_variance
 
 
 def verdict(results: Results) -> str:
     """The best row that needs no labels, and by how much it leads: the best row of weights from elsewhere, else the next best one.
 
-    By the linear probe's best stage on validation of the first labelled set, top-1, all labels. The interval adds the sampling error of
-    the validation images (as if the rows were judged on different ones, which is cautious) to the spread over shared seeds, of which
-    there is none to be known with one seed; that is said. "" with fewer than two rows.
+    By the linear probe's best stage on validation of the first labelled set, top-1, all labels. The interval is over shared seeds and
+    validation images, as the tables' comparisons are (`compare_variances`), but as if the rows were judged on different images, which
+    is cautious. Of one seed there is no spread to be known; that is said. "" with fewer than two rows.
 
     >>> verdict(load("runs/photos"))  # doctest: +SKIP
     'Best on your validation: simclr, +2.1 over timm:resnet18.a1_in1k (interval 0.4 to 3.8)'
@@ -52,11 +52,12 @@ def _difference(first: dict[int, float], second: dict[int, float], images: int) 
     if not seeds or images < 1:
         return math.nan, math.nan, math.nan
     differences = np.array([first[seed] - second[seed] for seed in seeds])
+    mean = float(differences.mean())
     shares = [float(np.mean([row[seed] for seed in seeds])) for row in (first, second)]
-    variance = sum(share * (1 - share) for share in shares) / images
-    quantile = float(special.ndtri((1 + LEVEL) / 2))
-    if len(seeds) > 1:
-        variance += float(differences.var(ddof=1)) / len(seeds)
-        quantile = float(special.stdtrit(len(seeds) - 1, (1 + LEVEL) / 2))
-    half = quantile * math.sqrt(variance)
-    return float(differences.mean()), float(differences.mean()) - half, float(differences.mean()) + half
+    of_images = sum(share * (1 - share) for share in shares) / images
+    if len(seeds) == 1:
+        half = float(special.ndtri((1 + LEVEL) / 2)) * math.sqrt(of_images)
+        return mean, mean - half, mean + half
+    # The predictions behind validation numbers are not stored: rows count as judged on different images.
+    found = compare_variances(mean, seed_variance(differences, images), of_images, len(seeds), images)
+    return mean, found.low, found.high

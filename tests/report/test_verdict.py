@@ -30,8 +30,9 @@ def test_the_best_pretext_row_is_set_against_weights_from_elsewhere(run_folder: 
     best = means[["simclr", "rotation"]].idxmax()
     difference = means[best] - means["timm:x"]
     seeds = own[own["row"] == best].set_index("seed")["value"] - own[own["row"] == "timm:x"].set_index("seed")["value"]
-    error = math.sqrt(seeds.var(ddof=1) / 3 + sum(means[row] * (1 - means[row]) for row in (best, "timm:x")) / 400)
-    half = stats.t.ppf(0.975, 2) * error
+    of_seeds, of_images = max(seeds.var(ddof=1), (0.5 / 400) ** 2) / 3, sum(means[row] * (1 - means[row]) for row in (best, "timm:x")) / 400
+    satterthwaite = (of_seeds + of_images) ** 2 / (of_seeds**2 / 2)  # the images' part has no end of degrees of freedom
+    half = max(stats.t.ppf(0.975, satterthwaite) * math.sqrt(of_seeds + of_images), stats.t.ppf(0.975, 2) * math.sqrt(of_seeds))
     expected = f"{best}, +{100 * difference:.1f} over timm:x (interval {100 * (difference - half):.1f} to {100 * (difference + half):.1f})"
     assert sentence == f"Best on your validation: {expected}"
 
