@@ -30,8 +30,9 @@ class Pretrained:
 
 
 def pretrain(
-    task: str, data: Any = "shapes", *, epochs: float | None = None, images: int | None = None, backbone: Any = "resnet18", seed: int = 0,
-    options: dict[str, Any] | None = None, out: str | Path | None = None, device: str | None = None, **settings: Any,
+    task: str, data: Any = "shapes", *, epochs: float | None = None, images: int | None = None, passes: int | None = None,
+    backbone: Any = "resnet18", seed: int = 0, options: dict[str, Any] | None = None, out: str | Path | None = None, device: str | None = None,
+    **settings: Any,
 ) -> Pretrained:
     """Pretrain one backbone on one task.
 
@@ -40,7 +41,7 @@ def pretrain(
     task : a task's name.
     data : a source's name or anything a matrix's ``data`` may be. Images without labels: ``{"pretrain": "folder:PHOTOS", "evaluate": []}``,
         or with labelled ones beside them, on which the progress is watched: ``{"pretrain": "folder:PHOTOS", "evaluate": "cifar10"}``.
-    epochs, images : the budget; exactly one of them.
+    epochs, images, passes : the budget, exactly one of them; ``passes`` are whole images through the network.
     backbone : a timm ResNet's name or anything a matrix's ``backbone`` may be.
     options : task options and recipe settings.
     out : folder for record and weights; nothing is kept on disk without it.
@@ -55,7 +56,7 @@ def pretrain(
     from ssl_bench.work import prepare, read_pretraining
 
     matrix = {
-        "name": "pretrain", "data": data, "backbone": backbone, "seeds": [seed], "pretrain": {"epochs": epochs, "images": images},
+        "name": "pretrain", "data": data, "backbone": backbone, "seeds": [seed], "pretrain": {"epochs": epochs, "images": images, "passes": passes},
         "tasks": [{"task": task, "options": options or {}}], "baselines": [], "evaluate": ["knn"],
     }
     with tempfile.TemporaryDirectory() as scratch:

@@ -161,8 +161,8 @@ def _init(task: type[Any], options: Any, make: Callable[..., Backbone], source: 
 
 
 def budget_images(matrix: Matrix, num_images: int) -> int:
-    """Images every row sees."""
-    return matrix.pretrain.images or max(1, round((matrix.pretrain.epochs or 0) * num_images))
+    """Images every row sees; of a budget in network passes, those of a task that shows the network each image once."""
+    return matrix.pretrain.images or matrix.pretrain.passes or max(1, round((matrix.pretrain.epochs or 0) * num_images))
 
 
 def rows_of(matrix: Matrix, data: Data) -> list[Row]:

@@ -213,7 +213,7 @@ def smoke(matrix: Matrix | Mapping[str, Any] | str | Path, *, observer: Observer
         update={
             "data": spec.data.model_copy(update={"limit": few}),
             "pretrain": spec.pretrain.model_copy(
-                update={"epochs": None, "images": 2 * batch, "monitor": 1, "batch_size": None, "preset": preset}  # the recipe of the whole run
+                update={"epochs": None, "passes": None, "images": 2 * batch, "monitor": 1, "batch_size": None, "preset": preset}  # the recipe of the whole run
             ),
             "tasks": tuple(_small_batch(row, batch) for row in spec.tasks),
             "baselines": tuple(_small_batch(row, batch) for row in spec.baselines),

@@ -189,6 +189,7 @@ class PretrainSpec(Model):
 
     epochs: float | None = Field(default=None, gt=0)
     images: int | None = Field(default=None, ge=1)  #: images seen, instead of epochs
+    passes: int | None = Field(default=None, ge=1)  #: network passes, instead of epochs: tasks that show the network an image more often see fewer
     preset: Literal["auto", "short", "paper"] = "auto"
     batch_size: int | None = Field(default=None, ge=1)  #: for every task that names none itself
     checkpoint_seconds: float = Field(default=120.0, gt=0)  #: does not enter a cell's id
@@ -196,8 +197,8 @@ class PretrainSpec(Model):
 
     @model_validator(mode="after")
     def _one_budget(self) -> PretrainSpec:
-        if (self.epochs is None) == (self.images is None):
-            raise ValueError("pretrain needs exactly one of `epochs` and `images`")
+        if [self.epochs, self.images, self.passes].count(None) != 2:
+            raise ValueError("pretrain needs exactly one of `epochs`, `images` and `passes`")
         return self
 
 

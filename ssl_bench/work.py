@@ -158,6 +158,10 @@ def prepare(
         asked = asked_of(spec.evaluate, spec.seeds, places, smoke)  # before the data: a folder of boxes that is missing shows before much is packed
         data = load(spec.data, data_root=places.root, progress=progress, judged=judged_elsewhere(asked))
     rows = rows_of(spec, data)
+    if spec.pretrain.passes is not None:
+        from ssl_bench.passes import at_equal_passes
+
+        rows = at_equal_passes(rows, spec, data, spec.pretrain.passes)
     if not rows:
         raise SpecError(f"matrix {spec.name!r} has no rows: give it `tasks` or `baselines`")
     asked = on_data(asked, data.evaluate)
@@ -287,6 +291,8 @@ def describe_backbone(work: Work) -> str:
 def describe_budget(work: Work) -> str:
     """ "4 epochs x 4,500 images"."""
     spec, images = work.matrix.pretrain, len(work.data.pretrain)
+    if spec.passes:
+        return f"{spec.passes:,} network passes a row"
     return f"{spec.images:,} images seen" if spec.images else f"{spec.epochs:g} epochs x {images:,} images"
 
 

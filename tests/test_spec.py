@@ -40,7 +40,8 @@ def test_numbers_are_what_people_expect() -> None:
     [
         ({"epoch": 3}, "unknown key 'epoch'"),
         ({"pretrain": {"epoch": 3}}, "unknown key 'pretrain.epoch'; did you mean 'epochs'"),
-        ({"pretrain": {"epochs": 3, "images": 5}}, "exactly one of `epochs` and `images`"),
+        ({"pretrain": {"epochs": 3, "images": 5}}, "exactly one of `epochs`, `images` and `passes`"),
+        ({"pretrain": {"passes": 3, "images": 5}}, "exactly one of `epochs`, `images` and `passes`"),
         ({"pretrain": {}}, "exactly one"),
         ({"backbone": {"widht": 2}}, "did you mean 'width'"),
         ({"backbone": {"width": -1}}, "greater than 0"),

@@ -143,7 +143,7 @@ def _of_images(share: float, images: int, draws: list[float]) -> tuple[float, fl
 
 
 _COST = {
-    "passes": ("passes", 1.0), "minutes": ("seconds", 60.0), "images_per_second": ("images_per_second", 1.0),
+    "images_k": ("images_seen", 1e3), "passes": ("passes", 1.0), "minutes": ("seconds", 60.0), "images_per_second": ("images_per_second", 1.0),
     "memory_gb": ("peak_memory", 1e9), "tflops": ("flops", 1e12), "parameters_m": ("parameters", 1e6),
 }
 
@@ -157,10 +157,10 @@ def _cost(results: Results, row: RunRow, column: Column) -> Entry:
         return Entry("failed" if any(m.failure for m in absent) else "missing") if absent else Entry()
     if (own["parameters"] == 0).all():  # pixels and PCA: there is no network whose training could cost something
         return Entry()
-    if row.block == "elsewhere" and column.metric in ("passes", "minutes", "tflops", "images_per_second"):
+    if row.block == "elsewhere" and column.metric in ("images_k", "passes", "minutes", "tflops", "images_per_second"):
         return Entry()  # what others spent is not known
     values = {int(seed): float(value) / unit for seed, value in zip(own["seed"], own[source], strict=True) if not math.isnan(value)}
-    if (own["steps"] == 0).all() and column.metric in ("passes", "minutes", "tflops"):
+    if (own["steps"] == 0).all() and column.metric in ("images_k", "passes", "minutes", "tflops"):
         values = dict.fromkeys(values, 0.0)  # building an untrained network takes time that is not training
     return Entry("value", values) if values else Entry()
 

@@ -48,7 +48,7 @@ def columns_of(results: Results, data: str, num_classes: int, wide: bool) -> lis
                 columns += _diagnostics(frame[frame["evaluator"] == evaluator], evaluator)
         else:
             columns += _other(own, evaluator, results.split)
-    return columns + _own(results, wide) + _cost(wide)
+    return columns + _own(results, wide) + _cost(results, wide)
 
 
 def _own(results: Results, wide: bool) -> list[Column]:
@@ -144,8 +144,9 @@ def _other(own: pd.DataFrame, evaluator: str, split: str) -> list[Column]:
     return found or [Column(evaluator, evaluator, "result", evaluator, "", split=split)]
 
 
-def _cost(wide: bool) -> list[Column]:
-    found = [("passes", "passes", 1), ("minutes", "min", 1)]
+def _cost(results: Results, wide: bool) -> list[Column]:
+    shared = (results.run.matrix.get("pretrain") or {}).get("passes") is not None  # then rows differ in the images that they see
+    found = [*([("images_k", "k images", 0)] if shared else []), ("passes", "passes", 1), ("minutes", "min", 1)]
     if wide:
         found += [("images_per_second", "images/s", 0), ("memory_gb", "GB", 1), ("tflops", "TFLOP", 1), ("parameters_m", "M par.", 2)]
     return [Column(metric, "pretraining", title, "", metric, unit=title, digits=digits) for metric, title, digits in found]
