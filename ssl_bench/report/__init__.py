@@ -26,7 +26,7 @@ def __getattr__(name: str) -> Any:
 def write_report(folder: str | Path) -> list[Path]:
     """Write table.md, .csv, .tex, .html, comparisons.csv and figures/ into a results folder, from its records alone.
 
-    labels_saved.csv and agreement.csv (with published orders) are written where there is something to say, and else removed.
+    labels_saved.csv, agreement.csv and published_pairs.csv (both about published orders) are written where there is something to say, and else removed.
 
     Returns
     -------
@@ -39,7 +39,7 @@ def write_report(folder: str | Path) -> list[Path]:
     """
     from ssl_bench.records import write_bytes
     from ssl_bench.report.figures import draw_figures
-    from ssl_bench.report.formats import agreement_csv, comparisons_csv, labels_saved_csv
+    from ssl_bench.report.formats import agreement_csv, comparisons_csv, labels_saved_csv, published_pairs_csv
     from ssl_bench.report.frame import load
 
     root = Path(folder)
@@ -50,6 +50,7 @@ def write_report(folder: str | Path) -> list[Path]:
     texts = {
         "table.md": table.markdown(), "table.csv": wide.csv(), "table.tex": table.latex(), "table.html": table.html(pictures),
         "comparisons.csv": comparisons_csv(wide), "labels_saved.csv": labels_saved_csv(table), "agreement.csv": agreement_csv(table),
+        "published_pairs.csv": published_pairs_csv(table),
     }
     for name, text in texts.items():
         if text:

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
+from typing import Literal
 
 import numpy as np
 
 from ssl_bench.records import RunRow
 from ssl_bench.report.columns import base_name
 from ssl_bench.report.published import PublishedBlock
-from ssl_bench.report.statistics import FEWEST_SEEDS, rank_correlation, rank_interval
-from ssl_bench.report.table import Column, Section
+from ssl_bench.report.statistics import FEWEST_SEEDS, SIGNIFICANT, Comparison, holm, rank_correlation, rank_interval
+from ssl_bench.report.table import Column, Line, Section
 
 FEWEST_ROWS = 5  # below this no order of rows can be told from chance: with four, the smallest exact p is 0.083
 LABELS = "supervised"  # the task of the row that labels win, here as there
 FROZEN, DETECTION = "ImageNet frozen top-5", "VOC07 mAP"  # published metrics that have a counterpart among our columns
+
+#: compares two lines of a section in a column; None where they share too few seeds
+Compare = Callable[[Section, Column, Line, Line], Comparison | None]
 
 
 @dataclass(frozen=True)
@@ -43,8 +48,28 @@ class Correlation:
 
 
 @dataclass(frozen=True)
+class Ordered:
+    """Two of our rows, the first of which is the higher one where they were published, and what we find."""
+
+    first: str
+    second: str
+    published: float  #: difference, in points
+    ours: Comparison
+    p_holm: float  #: adjusted over all pairs of the column
+
+    @property
+    def verdict(self) -> Literal["as published", "the other way", "cannot be told apart"]:
+        if self.p_holm > SIGNIFICANT:
+            return "cannot be told apart"
+        return "as published" if self.ours.difference > 0 else "the other way"
+
+
+@dataclass(frozen=True)
 class Agreement:
-    """One column of ours against one published metric; ``rows`` are pairs (published row, ours) without that of labels."""
+    """One column of ours against one published metric; ``rows`` are pairs (published row, ours) without that of labels.
+
+    ``pairs`` holds any two of these rows, where they have the seeds to be compared.
+    """
 
     setting: str
     metric: str
@@ -54,10 +79,23 @@ class Agreement:
     rows: tuple[tuple[str, str], ...]
     alone: Correlation
     with_labels: Correlation | None
+    pairs: tuple[Ordered, ...] = ()
 
     def __str__(self) -> str:
         text = f"Kendall's tau between our {self.ours} and {self.metric}, {self.alone.n} rows in common: {self.alone}"
-        return text + (f"; with the labels row, {self.with_labels.n} rows: {self.with_labels}" if self.with_labels else "")
+        text += f"; with the labels row, {self.with_labels.n} rows: {self.with_labels}" if self.with_labels else ""
+        return text + (f"; {self._told_apart}" if self.pairs else "")
+
+    @property
+    def _told_apart(self) -> str:
+        """How many pairs of rows our numbers decide, and which of them against the published order."""
+        against = [pair for pair in self.pairs if pair.verdict == "the other way"]
+        agree = sum(pair.verdict == "as published" for pair in self.pairs)
+        text = f"of {len(self.pairs)} pairs of rows {agree + len(against)} can be told apart here (Holm)"
+        if not against:
+            return text + (", all in the published order" if agree else "")
+        named = ", ".join(f"{pair.second} above {pair.first}" for pair in against)
+        return f"{text}, {agree} in the published order and {len(against)} in the other one: {named}"
 
 
 def canonical(task: str) -> str:
@@ -82,7 +120,7 @@ def stand_ins(rows: Sequence[RunRow]) -> dict[str, str]:
     return found
 
 
-def agreements(block: PublishedBlock, rows: Sequence[RunRow], sections: Sequence[Section]) -> list[Agreement]:
+def agreements(block: PublishedBlock, rows: Sequence[RunRow], sections: Sequence[Section], compare: Compare) -> list[Agreement]:
     """Every comparison that a block of published numbers allows with a table's columns; none below five rows in common.
 
     Frozen accuracy is the linear probe's at its best stage, top-5 above 20 classes and top-1 else, on every labelled set. Detection
@@ -103,8 +141,22 @@ def agreements(block: PublishedBlock, rows: Sequence[RunRow], sections: Sequence
                 both = [*alone, LABELS] if LABELS in values else []
                 correlations = [correlation([values[t] for t in tasks], [published[t] for t in tasks]) if tasks else None for tasks in (alone, both)]
                 assert correlations[0] is not None
-                found.append(Agreement(block.setting, metric, ours, column.key, column.data or section.data, pairs, correlations[0], correlations[1]))
+                order = sorted(alone, key=lambda task: -published[task])
+                ordered = _ordered([(lines[named[task]], published[task]) for task in order], section, column, compare)
+                data = column.data or section.data
+                found.append(Agreement(block.setting, metric, ours, column.key, data, pairs, correlations[0], correlations[1], ordered))
     return found
+
+
+def _ordered(lines: Sequence[tuple[Line, float]], section: Section, column: Column, compare: Compare) -> tuple[Ordered, ...]:
+    """Every two of some lines with their published values, from the highest of these down; two of equal ones have no order."""
+    compared = [
+        (first, second, high - low, found)
+        for (first, high), (second, low) in combinations(lines, 2)
+        if high > low and (found := compare(section, column, first, second)) is not None
+    ]
+    adjusted = holm([found.p for *_, found in compared])
+    return tuple(Ordered(first.row, second.row, gap, found, p) for (first, second, gap, found), p in zip(compared, adjusted, strict=True))
 
 
 def correlation(ours: Sequence[Mapping[int, float]], theirs: Sequence[float]) -> Correlation:

@@ -21,6 +21,7 @@ from ssl_bench.report.legend import legend_of, title_of, warnings_of
 from ssl_bench.report.published import load_published, published_blocks
 from ssl_bench.report.statistics import (
     FEWEST_SEEDS,
+    SIGNIFICANT,
     Comparison,
     compare_crossed,
     compare_drawn,
@@ -31,7 +32,6 @@ from ssl_bench.report.statistics import (
 )
 from ssl_bench.report.table import Column, Entry, Line, PairwiseResult, Section, Table
 
-SIGNIFICANT = 0.05
 TRUTH = "target"  # name of the array of true labels among the predictions
 DRAWN = "drawn/"  # before a metric: its values on resamples of the test images, the same resamples for every row and seed
 _SHARE = re.compile(r"(top\d+|acc|accuracy)(@|_|$)", re.IGNORECASE)  # metrics that are a share of the images
@@ -53,8 +53,13 @@ def build(results: Results, wide: bool) -> Table:
         section.saved = saved_section(results, section)
         sections.append(section)
     published = published_blocks(load_published(), {c.labels for section in sections for c in section.columns if c.labels is not None})
+
+    def compare(section: Section, column: Column, first: Line, second: Line) -> Comparison | None:
+        seeds = sorted(set(first.cells[column.key].values) & set(second.cells[column.key].values))
+        return _compared(results, section.data, column, (first, second), seeds) if len(seeds) >= FEWEST_SEEDS else None
+
     for block in published:
-        block.agreement = agreements(block, results.run.rows, sections)
+        block.agreement = agreements(block, results.run.rows, sections, compare)
     return Table(
         results.run.name, title_of(results), not results.run.final, sections, legend_of(results, sections), warnings_of(results), published
     )

@@ -139,6 +139,21 @@ def agreement_csv(table: Table) -> str:
     return buffer.getvalue() if found else ""
 
 
+def published_pairs_csv(table: Table) -> str:
+    """Any two rows of an order that was published, ``first`` the higher one there: that difference (points), ours (fractions), what it says."""
+    buffer = io.StringIO()
+    writer = _csv.writer(buffer, lineterminator="\n")
+    numbers = ["published_difference", "difference", "low", "high", "p", "p_holm"]
+    writer.writerow(["setting", "published", "data", "column", "first", "second", *numbers, "seeds", "images", "verdict"])
+    found = [(agreement, pair) for block in table.published for agreement in block.agreement for pair in agreement.pairs]
+    for agreement, pair in found:
+        c = pair.ours
+        values = [f"{pair.published:.2f}", *(_plain_number(value) for value in (c.difference, c.low, c.high, c.p, pair.p_holm))]
+        place = (agreement.setting, agreement.metric, agreement.data, agreement.column, pair.first, pair.second)
+        writer.writerow([*place, *values, c.seeds, c.images, pair.verdict])
+    return buffer.getvalue() if found else ""
+
+
 def latex(table: Table) -> str:
     """A table for ``\\usepackage{booktabs,textcomp,amssymb}`` with T1 fonts."""
     e = escape.latex

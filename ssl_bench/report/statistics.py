@@ -24,6 +24,7 @@ from scipy import special, stats
 from ssl_bench.errors import SSLBenchError
 
 LEVEL = 0.95
+SIGNIFICANT = 0.05
 FEWEST_SEEDS = 3  # for an interval over seeds, a best row and comparisons
 
 

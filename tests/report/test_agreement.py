@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy import stats
 
 from ssl_bench.records import RunRow
 from ssl_bench.report import Table, load, write_report
@@ -102,6 +103,46 @@ def test_our_order_against_the_published_one(run_folder: MakeRun) -> None:
     assert [(line["published"], line["labels_row"], line["n"]) for line in lines] == [(FROZEN, "0", "6"), (FROZEN, "1", "7"), (DETECTION, "0", "6")]
     assert float(lines[0]["tau"]) == pytest.approx(13 / 15) and "Colour=colorization" in lines[0]["rows"]
     assert folder / "agreement.csv" in write_report(folder)
+
+
+def test_pairs_of_rows_that_our_seeds_tell_apart(run_folder: MakeRun) -> None:
+    """Against scipy's paired t-test and Holm's rule, worked here by its definition."""
+    rows = _rows((0.2, 0.3, 0.7, 0.5, 0.6, 0.6))
+    folder = run_folder(rows, noise=0.01, predictions=False, n=4000)
+    (found,) = _agreements(load(folder).table())
+    rank = {task: at for at, task in enumerate(TASKS)}  # published order, the lowest first
+    assert [(rank[pair.first], rank[pair.second]) for pair in found.pairs] == [(a, b) for a in range(5, -1, -1) for b in range(a - 1, -1, -1)]
+    frame = load(folder).frame
+    frame = frame[(frame["split"] == "test") & (frame["evaluator"] == "linear") & (frame["metric"] == "top1") & frame["best"].astype(bool)]
+    values = {row: part.sort_values("seed")["value"].to_numpy() for row, part in frame.groupby("row")}
+    p = np.array([stats.ttest_rel(values[pair.first], values[pair.second]).pvalue for pair in found.pairs])
+    assert [pair.ours.p for pair in found.pairs] == pytest.approx(p)
+    order = np.argsort(p)
+    stepped = np.minimum(1, np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1)))
+    verdicts = {}
+    for at, adjusted in zip(order, stepped, strict=True):
+        pair = found.pairs[at]
+        assert pair.p_holm == pytest.approx(adjusted)
+        higher = values[pair.first].mean() > values[pair.second].mean()
+        verdicts[pair.first, pair.second] = "cannot be told apart" if adjusted > 0.05 else "as published" if higher else "the other way"
+        assert pair.verdict == verdicts[pair.first, pair.second]
+    against = [pair for pair, verdict in verdicts.items() if verdict == "the other way"]
+    assert against and TASKS[2] in {low for _, low in against} and {"as published", "cannot be told apart"} <= set(verdicts.values())
+    text = str(found)
+    told = sum(verdict != "cannot be told apart" for verdict in verdicts.values())
+    assert f"of 15 pairs of rows {told} can be told apart here (Holm), {told - len(against)} in the published order and {len(against)} in the other" in text
+    assert all(f"{low} above {high}" in text for high, low in against)
+    assert folder / "published_pairs.csv" in write_report(folder)
+    lines = list(csv.DictReader((folder / "published_pairs.csv").open()))
+    assert [line["verdict"] for line in lines] == [verdicts[line["first"], line["second"]] for line in lines] and len(lines) == 15
+    assert float(lines[0]["published_difference"]) == pytest.approx(68.65 - 66.64)
+    assert float(lines[0]["difference"]) == pytest.approx(values[TASKS[5]].mean() - values[TASKS[4]].mean())
+
+
+def test_of_two_seeds_no_pair_is_compared(run_folder: MakeRun) -> None:
+    folder = run_folder(_rows((0.2, 0.3, 0.4, 0.5, 0.6, 0.7)), seeds=(0, 1))
+    (found,) = _agreements(load(folder).table())
+    assert found.pairs == () and "told apart" not in str(found) and folder / "published_pairs.csv" not in write_report(folder)
 
 
 def test_above_twenty_classes_top5_is_compared(run_folder: MakeRun) -> None:
