@@ -136,6 +136,8 @@ def build_resnet(spec: BackboneSpec, image_size: int) -> ResNet:
     if not small and spec.stem_stride is not None:
         raise SpecError(f"backbone: stem_stride is a setting of the 3x3 stem, and {image_size}-px images get timm's own; set stem: 3x3")
     plain: Any = entry(num_classes=0)
+    if not isinstance(plain.bn1, nn.BatchNorm2d):
+        raise SpecError(f"backbone: {spec.name!r} has {type(plain.bn1).__name__} in place of BatchNorm, which the suite is not made for; choose another")
     channels = tuple(_scaled(c, spec.width) for c in (64, 128, 256, 512))
     deep = isinstance(plain.conv1, nn.Sequential)
     options: dict[str, Any] = {"num_classes": 0, "channels": channels}
@@ -156,7 +158,19 @@ def build_resnet(spec: BackboneSpec, image_size: int) -> ResNet:
     for module in (network.conv1, network.layer1[0].conv1, network.layer1[0].downsample):
         for conv in [m for m in (module.modules() if module is not None else ()) if isinstance(m, nn.Conv2d)]:
             nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")  # as timm does
+    if spec.width != 1:
+        _try(network, spec)
     return cast(ResNet, network)
+
+
+@torch.no_grad()
+def _try(network: nn.Module, spec: BackboneSpec) -> None:
+    """Whether all layers fit together: some of timm's (blurred pooling) have sizes of their own that do not follow a width."""
+    try:
+        network.eval()(torch.zeros(1, 3, 64, 64))
+    except RuntimeError as error:
+        raise SpecError(f"backbone: {spec.name!r} cannot be made {spec.width} times as wide ({error}); use width 1, or a plain one such as resnet18") from None
+    network.train()
 
 
 def _scaled(channels: int, width: float, fewest: int = FEWEST_CHANNELS) -> int:

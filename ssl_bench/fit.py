@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 from lightning_fabric import Fabric
+from lightning_fabric.plugins import MixedPrecision
 from torch import Tensor, nn
 
 from ssl_bench.checkpoints import load_checkpoint, save_checkpoint
@@ -110,7 +111,7 @@ def fit(
         raise SpecError(f"{task.name}: {steps} training steps; at least 1 is needed (is the budget smaller than one batch?)")
     fabric = Fabric(
         accelerator=device.type, devices=[device.index] if device.type == "cuda" and device.index is not None else 1,
-        precision="bf16-mixed" if precision == "bf16" else "32-true",
+        plugins=[_Autocast("bf16-mixed", device.type)] if precision == "bf16" else None,
     )
     task.to(device=device, memory_format=torch.channels_last)
     task.train()
@@ -147,6 +148,13 @@ def fit(
     finally:
         task.eval()
     return loop.finish(peak_memory(device))
+
+
+class _Autocast(MixedPrecision):
+    """bf16 where a layer computes, not before: Fabric would round all views beforehand, boxes and targets in float32 too."""
+
+    def convert_input(self, data: Any) -> Any:
+        return data
 
 
 class _Loop:

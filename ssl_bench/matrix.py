@@ -53,8 +53,9 @@ class Row:
 
         ``chosen``: the candidate that stands for the row; None while there is none.
         """
-        weights = {one.init.source: one.init for one in ((chosen,) if chosen is not None else self.candidates) if one.init is not None}
-        labels = self.task.uses_labels or any(not one.label_free for one in weights.values())
+        standing = (chosen,) if chosen is not None else self.candidates
+        weights = {one.init.source: one.init for one in standing if one.init is not None}
+        labels = any(self.task.saw_labels(one.options) for one in standing) or any(not one.label_free for one in weights.values())
         return "; ".join(one.described for one in weights.values()), labels
 
 

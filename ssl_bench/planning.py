@@ -202,6 +202,8 @@ def _evaluation_flops(cell: Cell, work: Work, forward: float) -> float:
     total = 0.0
     for planned in work.missing(cell):
         labelled = planned.labelled
-        total += 3 * forward * planned.evaluator.training_passes(planned.options, labelled.train, work.data.size)
+        total += 3 * forward * planned.evaluator.training_passes(
+            planned.options, labelled.train, work.data.size, cell.row.task.untrained
+        )
         total += forward * (len(labelled.train) + len(labelled.validation) + len(labelled.test))
     return total

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import timm
+import torch
 from torch import Tensor
 
 from ssl_bench.backbones import Backbone, InputSpec, check_resnet, load_strictly, read_weights
@@ -40,6 +41,7 @@ class Weights:
     trained_on : data and labels, as far as known; "" where nothing is.
     digest : 16 digits over names, shapes and values: equal weights, equal digest, wherever they lie.
     label_free : whether it is known that no label was used.
+    run_labels : whether a run of ours gave it the labels of its images, which may be those that it is judged by.
     """
 
     source: str
@@ -50,6 +52,7 @@ class Weights:
     trained_on: str
     digest: str
     label_free: bool = False
+    run_labels: bool = False
 
     @property
     def described(self) -> str:
@@ -68,7 +71,6 @@ class Weights:
         load_strictly(network, dict(self.tensors), self.source)
 
 
-@lru_cache(maxsize=4)
 def open_weights(source: str) -> Weights:
     """Find, download (timm) or read (file) weights.
 
@@ -78,10 +80,24 @@ def open_weights(source: str) -> Weights:
         is no ResNet of timm's or has no pretrained weights; no way to download them.
     """
     if source.startswith("timm:"):
-        return _from_timm(source)
+        return _opened(source, "")
     if source.startswith("file:"):
-        return _from_file(source)
+        return _opened(source, _stamp(Path(source.removeprefix("file:")).expanduser()))
     raise WeightsError(f"weights {source!r}; allowed are {' and '.join(f'{kind}NAME' if kind == 'timm:' else f'{kind}PATH' for kind in KINDS)}")
+
+
+@lru_cache(maxsize=4)
+def _opened(source: str, stamp: str) -> Weights:
+    """``stamp`` differs where a file was written anew, so that its old tensors are not taken for it."""
+    return _from_timm(source) if source.startswith("timm:") else _from_file(source)
+
+
+def _stamp(path: Path) -> str:
+    try:
+        facts = [one.stat() for one in (path, path.parent / "pretrain.json") if one.exists()]
+    except OSError:
+        return ""  # reading it will tell why
+    return " ".join(f"{one.st_ino} {one.st_mtime_ns} {one.st_size}" for one in facts)
 
 
 def _from_timm(source: str) -> Weights:
@@ -105,25 +121,25 @@ def _from_file(source: str) -> Weights:
     tensors, facts = read_weights(Path(source.removeprefix("file:")).expanduser())
     if facts is not None:
         spec, size, handling = facts
-        trained_on, label_free = _of_a_cell(Path(source.removeprefix("file:")).expanduser())
-        return Weights(source, tensors, spec, handling, size, trained_on, _digest(tensors), label_free)
+        trained_on, label_free, run_labels = _of_a_cell(Path(source.removeprefix("file:")).expanduser())
+        return Weights(source, tensors, spec, handling, size, trained_on, _digest(tensors), label_free, run_labels)
     tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith("fc.")}  # a classifier is not needed
     return Weights(source, tensors, None, None, None, "", _digest(tensors))
 
 
-def _of_a_cell(path: Path) -> tuple[str, bool]:
-    """What the record beside a cell's backbone says of its training, and whether that is known to be free of labels."""
+def _of_a_cell(path: Path) -> tuple[str, bool, bool]:
+    """What the record beside a cell's backbone says of its training, whether that is known to be free of labels, and whether the run gave it some."""
     if path.name != "backbone.safetensors" or not (path.parent / "pretrain.json").is_file():
-        return "", False
+        return "", False, False
     record = read_record(path.parent / "pretrain.json", Pretraining)
     if record.task == "weights":  # judged as it came
         known = str(record.describe.get("trained_on", "not known"))
-        return "" if known == "not known" else known, False
+        return "" if known == "not known" else known, False, bool(record.describe.get("run_labels", False))
     if not record.steps:
-        return "nothing", not record.uses_labels
+        return "nothing", not record.uses_labels, record.uses_labels
     start = ", from other weights" if "init" in record.spec else ""
     labels = "with" if record.uses_labels else "without"
-    return f"the images of a run by {record.task}{start}, {labels} labels", not record.uses_labels and not start
+    return f"the images of a run by {record.task}{start}, {labels} labels", not record.uses_labels and not start, record.uses_labels
 
 
 def build(weights: Weights, make: Callable[..., Any], size: int | None = None) -> Backbone:
@@ -151,5 +167,5 @@ def _digest(tensors: Mapping[str, Tensor]) -> str:
     for name in sorted(tensors):
         tensor = tensors[name].detach().cpu().contiguous()
         found.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
-        found.update(tensor.numpy().tobytes())
+        found.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())  # NumPy has no bf16
     return found.hexdigest()[:16]

@@ -100,6 +100,8 @@ def test_wrong_weights_are_refused_with_counts(tmp_path: Path) -> None:
         (BackboneSpec(width=0.01), 32, "whole numbers"),
         (BackboneSpec(width=0.0625), 32, "at least 8"),
         (BackboneSpec(stem_stride=2), 224, "stem: 3x3"),
+        (BackboneSpec(name="resnet50_gn"), 64, "has GroupNorm in place of BatchNorm"),
+        (BackboneSpec(name="resnetblur18", width=0.5, stem="timm"), 64, "cannot be made 0.5 times as wide"),
     ],
 )
 def test_impossible_networks_are_refused(spec: BackboneSpec, size: int, message: str) -> None:

@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 from torch.nn import functional as F
 
 import ssl_bench
+from ssl_bench import weights as module
 from ssl_bench.backbones import Backbone, InputSpec, load_backbone, save_backbone
 from ssl_bench.errors import SSLBenchError, WeightsError
 from ssl_bench.records import Pretraining, Run, read_record
@@ -43,7 +44,39 @@ def plain(network: Any) -> dict[str, torch.Tensor]:
 
 @pytest.fixture(autouse=True)
 def _fresh_cache() -> None:
-    open_weights.cache_clear()
+    module._opened.cache_clear()
+
+
+def test_weights_that_change_under_a_run_are_not_judged_as_what_they_were(tmp_path: Path) -> None:
+    path = own_file(tmp_path / "w.safetensors")
+    work = prepare(matrix(weights=[{"source": f"file:{path}", "row": "w"}], baselines=[]), tmp_path / "out")
+    torch.manual_seed(2)
+    save_backbone(Backbone(TINY, 32), path)
+    (cell,) = work.cells()
+    with pytest.raises(WeightsError, match="has changed since this run began"):
+        cell.row.task.build_backbone(lambda input="rgb": Backbone(TINY, 32), cell.candidate.options)
+
+
+def test_halved_precision_is_read(tmp_path: Path) -> None:
+    network = Backbone(TINY, 32).network
+    halved = {name: tensor.bfloat16() if tensor.is_floating_point() else tensor for name, tensor in plain(network).items()}
+    save_file(halved, tmp_path / "half.safetensors")
+    found = open_weights(f"file:{tmp_path / 'half.safetensors'}")
+    found.into(Backbone(TINY, 32).network)
+    assert found.digest != open_weights(f"file:{own_file(tmp_path / 'other.safetensors')}").digest
+
+
+def test_a_row_of_weights_that_a_run_of_ours_gave_labels_is_marked(tmp_path: Path) -> None:
+    """Others' labels are told; the labels of a run may be those that the row is judged by."""
+    ssl_bench.run(matrix(tasks=["rotation"], baselines=["supervised", "random"]), tmp_path / "first")
+    backbones = {path.parents[1].name: path for path in (tmp_path / "first").glob("cells/*/*/backbone.safetensors")}
+    sources = [{"source": f"file:{backbones[name]}", "row": f"theirs {name}"} for name in ("supervised", "rotation")]
+    results = ssl_bench.run(matrix(weights=sources, baselines=["random"]), tmp_path / "second")
+    assert {row.row: row.uses_labels for row in results.run.rows} == {"theirs supervised": True, "theirs rotation": False, "random": False}
+    names = {line.row: line.name for line in results.table().sections[0].lines}
+    assert names["theirs supervised"].endswith("†") and not names["theirs rotation"].endswith("†")
+    judged = next((tmp_path / "second").glob("cells/theirs_supervised*/*/backbone.safetensors"))
+    assert open_weights(f"file:{judged}").run_labels and not open_weights(f"file:{judged}").label_free
 
 
 def test_a_row_of_weights_stands_in_a_block_of_its_own_and_costs_nothing(tmp_path: Path) -> None:
@@ -78,8 +111,7 @@ def test_the_id_is_what_the_weights_hold_not_where_they_lie(tmp_path: Path) -> N
     assert prepare(spec, tmp_path / "out").cells()[0].id == first.id
     torch.manual_seed(2)
     save_backbone(Backbone(TINY, 32), moved)
-    open_weights.cache_clear()
-    assert prepare(spec, tmp_path / "out").cells()[0].id != first.id
+    assert prepare(spec, tmp_path / "out").cells()[0].id != first.id, "a file that is written anew is read anew, in the same process"
 
 
 def test_plain_safetensors_enter_the_matrix_network(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 
 from ssl_bench.data import voc
 from ssl_bench.data.leaks import note_repeated
-from ssl_bench.data.splits import holdout
+from ssl_bench.data.splits import holdout, subsample
 from ssl_bench.data.voc import Fault
 from ssl_bench.errors import DataError
 
@@ -138,14 +138,44 @@ def assemble(
     for role, (split, positions) in roles.items():
         found, unreadable = loaded[split]
         sets[role] = replace(found.take(np.array([at for at in positions if at not in unreadable], np.int64)), split=role)
-    present = {role: _classes_of(found) for role, found in sets.items()}
-    for role in sets:
-        if not present[role] or not present[role] <= present["train"]:
-            raise DataError(f"{title}: with the unreadable images left out, {role} has no object or a class that train lacks")
-        if absent := [classes[at] for at in sorted(present["train"] - present[role])]:
-            notes.append(f"{title}: {role} has no object of {', '.join(absent)}, so there is no AP for them")
+    notes += _same_classes(title, sets, "with the unreadable images left out")
     note_repeated(title, *(sets[role].hashes for role in ("train", "validation", "test")), notes=notes)
     return DetectionData(title, sets["train"], sets["validation"], sets["test"], notes)
+
+
+def _same_classes(title: str, sets: Mapping[str, DetectionSet], when: str) -> list[str]:
+    """What splits lack of the classes of train. Raises DataError where one has no object, or a class that train lacks."""
+    notes = []
+    present = {role: _classes_of(found) for role, found in sets.items()}
+    for role, found in sets.items():
+        if not present[role] or not present[role] <= present["train"]:
+            raise DataError(f"{title}: {when}, {role} has no object or a class that train lacks")
+        if absent := [found.classes[at] for at in sorted(present["train"] - present[role])]:
+            notes.append(f"{title}: {role} has no object of {', '.join(absent)}, so there is no AP for them")
+    return notes
+
+
+def limited(data: DetectionData, count: int) -> DetectionData:
+    """At most ``count`` images of every split, each class giving about its share; train loses no class of which it has objects.
+
+    Raises
+    ------
+    DataError : train has more classes than ``count`` images, or a split keeps no object.
+    """
+    full = {"train": data.train, "validation": data.validation, "test": data.test}
+    sets = {}
+    for role, found in full.items():
+        rarest = _rarest([own[~hard] for own, hard in zip(found.labels, found.difficult, strict=True)])
+        rows = subsample(rarest, len(found), count, classes=(*found.classes, "none"), every_class=role == "train")
+        sets[role] = found.take(rows)
+    lost = _classes_of(data.train) - _classes_of(sets["train"])
+    if lost:
+        names = ", ".join(data.train.classes[at] for at in sorted(lost))
+        raise DataError(f"{data.name}: limit {count} leaves no training image of {names}; raise the limit")
+    when = f"limited to {count} images a split"
+    told = [f"{data.name}: {when}: {', '.join(f'{len(found):,} of {len(full[role]):,} {role}' for role, found in sets.items())}"]
+    told += [note for note in _same_classes(data.name, sets, when) if note not in data.notes]
+    return replace(data, train=sets["train"], validation=sets["validation"], test=sets["test"], notes=[*data.notes, *told])
 
 
 def hold_out(labels: Sequence[np.ndarray], share: float, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -160,14 +190,19 @@ def hold_out(labels: Sequence[np.ndarray], share: float, seed: int = 0) -> tuple
     share : in (0, 1).
     """
     images_with = np.bincount(joined([np.unique(own) for own in labels]))
-    none = len(images_with)  # the last, so that images with objects come first where shares are tied
-    rarest = [min(own, key=lambda label: (images_with[label], label)) if len(own) else none for own in labels]
-    kept, held = holdout(np.array(rarest, np.int64), share, seed)
+    kept, held = holdout(_rarest(labels), share, seed)
     for label in np.flatnonzero(images_with):
         if not any(label in labels[at] for at in kept):
             back = next(at for at in held if label in labels[at])
             kept, held = np.sort(np.append(kept, back)), held[held != back]
     return kept, held
+
+
+def _rarest(labels: Sequence[np.ndarray]) -> np.ndarray:
+    """For each image the class in it that the fewest images have, int64 [N]; images without objects get the number after the last class."""
+    images_with = np.bincount(joined([np.unique(own) for own in labels]))
+    none = len(images_with)  # the last, so that images with objects come first where shares are tied
+    return np.array([min(own, key=lambda label: (images_with[label], label)) if len(own) else none for own in labels], np.int64)
 
 
 def joined(labels: Sequence[np.ndarray]) -> np.ndarray:

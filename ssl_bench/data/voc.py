@@ -25,6 +25,7 @@ from ssl_bench.data.folders import find_images
 from ssl_bench.errors import DataError, did_you_mean
 
 _SHOWN = 20
+_SLIVER = 0.01  # px: what is thinner lies on the edge of its image but for rounding, and may have no width left in float32
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
 
 
@@ -158,7 +159,7 @@ def _examine(folder: Path, name: str, files: Sequence[Path]) -> VOCImage | list[
         return faults  # the boxes belong to other pixels
     edges = np.array([width, height, width, height])
     inside = np.clip(boxes, 0, edges)
-    for at in np.flatnonzero((inside[:, 2:] <= inside[:, :2]).any(1)):
+    for at in np.flatnonzero((inside[:, 2:] - inside[:, :2] < _SLIVER).any(1)):
         corners = " ".join(f"{value:g}" for value in boxes[at] + [1, 1, 0, 0])
         text = f"Annotations/{name}.xml: {names[at]!r} at {corners}, the image is {width}x{height}"
         faults.append(Fault("box outside its image", text))

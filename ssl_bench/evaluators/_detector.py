@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,8 +17,10 @@ from torchvision.models.detection.rpn import AnchorGenerator
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 from torchvision.ops import FeaturePyramidNetwork, MultiScaleRoIAlign
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
+from torchvision.ops.poolers import initLevelMapper
 
 from ssl_bench.backbones import STAGES, Backbone
+from ssl_bench.errors import SpecError
 from ssl_bench.tasks.base import PretextTask, Setup, TaskOptions
 from ssl_bench.transforms.geometry import uniform
 
@@ -58,7 +61,8 @@ class Detector(PretextTask):
 
     def __init__(self, backbone: nn.Module, options: DetectorOptions, setup: Setup) -> None:
         super().__init__(backbone, options, setup)
-        assert isinstance(backbone, Backbone)
+        if not isinstance(backbone, Backbone):
+            raise SpecError(f"detection needs the stages of a ResNet, and this row's network is a {type(backbone).__name__}; leave the row out, or detection")
         backbone.requires_grad_(not options.freeze)
         build = _with_pyramid if options.form == "fpn" else _without_pyramid
         self.model = build(backbone, options)
@@ -191,6 +195,15 @@ def _settings(options: DetectorOptions) -> dict[str, Any]:
     }
 
 
+def _pooling(levels: dict[str, int], output_size: int) -> MultiScaleRoIAlign:
+    """Pooling from levels of known strides. torchvision would guess them from the first batch: where that is padded much, at half their size."""
+    pooling = MultiScaleRoIAlign(list(levels), output_size=output_size, sampling_ratio=2)
+    strides = list(levels.values())
+    pooling.scales = [1 / stride for stride in strides]
+    pooling.map_levels = initLevelMapper(round(math.log2(strides[0])), round(math.log2(strides[-1])))
+    return pooling
+
+
 def _with_pyramid(backbone: Backbone, options: DetectorOptions) -> FasterRCNN:
     """Two anchor sizes a level, 5.7 and 8 strides, as torchvision's 32 px at stride 4."""
     shapes = _shapes(backbone)
@@ -199,7 +212,7 @@ def _with_pyramid(backbone: Backbone, options: DetectorOptions) -> FasterRCNN:
     model = FasterRCNN(
         _Pyramid(backbone, [shapes[name][0] for name in PYRAMID], options.channels), **_settings(options),
         rpn_anchor_generator=AnchorGenerator(tuple((round(5.66 * s), 8 * s) for s in strides), (ASPECTS,) * len(strides)),
-        box_roi_pool=MultiScaleRoIAlign(list(PYRAMID), output_size=7, sampling_ratio=2),
+        box_roi_pool=_pooling(dict(zip(PYRAMID, strides, strict=False)), output_size=7),
         box_head=TwoMLPHead(options.channels * 49, options.hidden), box_predictor=FastRCNNPredictor(options.hidden, options.classes + 1),
     )
     model.transform = _Ready(backbone, strides[-1])
@@ -213,7 +226,7 @@ def _without_pyramid(backbone: Backbone, options: DetectorOptions) -> FasterRCNN
     model = FasterRCNN(
         _Trunk(backbone, width), **_settings(options),
         rpn_anchor_generator=AnchorGenerator((tuple(factor * stride for factor in (2, 4, 8, 16, 32)),), (ASPECTS,)),
-        box_roi_pool=MultiScaleRoIAlign(["0"], output_size=14, sampling_ratio=2),
+        box_roi_pool=_pooling({"0": stride}, output_size=14),
         box_head=_LastStage(backbone), box_predictor=FastRCNNPredictor(last, options.classes + 1),
     )
     model.transform = _Ready(backbone, stride)

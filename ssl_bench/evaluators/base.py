@@ -147,8 +147,11 @@ class Evaluator:
         return options
 
     @classmethod
-    def training_passes(cls, options: Any, train: Any, image_size: int) -> float:
-        """How many images of ``image_size`` pixels its training is worth, counted with repetition, for the estimate of a plan; 0: frozen features."""
+    def training_passes(cls, options: Any, train: Any, image_size: int, untrained: bool = False) -> float:
+        """How many images of ``image_size`` pixels its training is worth, counted with repetition, for the estimate of a plan; 0: frozen features.
+
+        ``untrained``: of the row without pretraining, which may be given a longer run.
+        """
         return 0.0
 
     @classmethod

@@ -6,7 +6,7 @@ import io
 import math
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from ssl_bench.backbones import reestimate_batchnorm
 from ssl_bench.data import Places
 from ssl_bench.data.detection import load_detection
-from ssl_bench.data.detection_sets import DetectionSet
+from ssl_bench.data.detection_sets import DetectionSet, limited
 from ssl_bench.errors import DataError, TrainingError
 from ssl_bench.evaluators._detector import DetectionBatch, Detector, DetectorOptions, as_float
 from ssl_bench.evaluators._scores import Rates, go_on
@@ -42,7 +42,11 @@ class DetectionOptions(EvaluatorOptions):
     """Options of detection."""
 
     source: str = "shapes"  #: images with boxes: voc:PATH, voc2007, voc2012, bccd or shapes
-    limit: int | None = Field(default=None, ge=10)  #: of the images of every split; None: all of them
+    train: str | None = None  #: list of the folder to train on; None: trainval, else train
+    validation: str | float | None = None  #: list to choose on, or the share of train to hold out; None: val where it shares no image, else a fifth
+    test: str | float | None = None  #: list to test on, or the share of train to hold out; None: test, else a fifth
+    skip_faulty: bool = False  #: leave out images that cannot be read or whose annotation cannot be used, and count them, instead of stopping
+    limit: int | None = Field(default=None, ge=10)  #: of the images of every split, drawn so that no class of train is lost; None: all of them
     size: int | None = Field(default=240, ge=32)  #: short side that images are reduced to, in pixels; None: as they are
     form: Literal["fpn", "c4"] = "fpn"  #: a feature pyramid over the last three stages, or the classic form on the third
     channels: int = Field(default=64, ge=8)  #: of the pyramid
@@ -66,18 +70,18 @@ class Detection(Evaluator):
 
     name: ClassVar[str] = "detection"
     protocol: ClassVar[str] = "detection-frcnn"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2  # 2: boxes are pooled at the network's own strides; BatchNorm sees images at the size that the detector sees
     Options: ClassVar[type[EvaluatorOptions]] = DetectionOptions
     accuracy: ClassVar[bool] = False
     needs_training: ClassVar[bool] = True
 
     @classmethod
     def own_sets(cls, options: Any, places: Places) -> Sequence[Judged] | None:
-        found = load_detection(options.source, data_root=places.root, cache=places.cache, size=options.size, progress=places.progress)
-        if options.limit is not None:
-            few = [_few(split, options.limit) for split in (found.train, found.validation, found.test)]
-            found = replace(found, train=few[0], validation=few[1], test=few[2])
-        return [found]
+        found = load_detection(
+            options.source, data_root=places.root, cache=places.cache, size=options.size, train=options.train, validation=options.validation,
+            test=options.test, skip_faulty=options.skip_faulty, progress=places.progress,
+        )
+        return [found if options.limit is None else limited(found, options.limit)]
 
     @classmethod
     def check(cls, options: Any, train: Any, validation: Any) -> None:
@@ -89,7 +93,7 @@ class Detection(Evaluator):
         return options.model_copy(update={"images": 2 * options.batch_size, "learning_rates": options.learning_rates[:1]})
 
     @classmethod
-    def training_passes(cls, options: Any, train: Any, image_size: int) -> float:
+    def training_passes(cls, options: Any, train: Any, image_size: int, untrained: bool = False) -> float:
         pixels = float(np.mean(train.heights * train.widths))
         return WITH_HEADS * options.images * len(options.learning_rates) * pixels / image_size**2
 
@@ -138,7 +142,8 @@ class Detection(Evaluator):
         options: DetectionOptions = self.options
         train: Any = subject.train
         backbone: Any = subject.fresh_backbone().to(subject.device)
-        reestimate_batchnorm(backbone, _alike(train, subject.device))
+        # Faces share weights and statistics; this one lets images keep their size, as the detector does, also where weights from elsewhere ask for another.
+        reestimate_batchnorm(backbone.face(backbone.input.model_copy(update={"size": None})).to(subject.device).eval(), _alike(train, subject.device))
         recipe = Recipe(
             optimizer="sgd", momentum=0.9, learning_rate=rate, weight_decay=options.weight_decay, batch_size=options.batch_size,
             warmup=options.warmup, schedule="cosine", clip_norm=10.0,
@@ -200,13 +205,6 @@ def _alike(images: DetectionSet, device: torch.device) -> Iterator[Tensor]:
 def _sample(images: DetectionSet, count: int) -> Tensor:
     side = min(min(images.image(row).shape[:2]) for row in range(min(count, len(images))))
     return torch.stack([as_float(torch.from_numpy(np.array(images.image(row)))[:side, :side]) for row in range(min(count, len(images)))])
-
-
-def _few(images: DetectionSet, count: int) -> DetectionSet:
-    """At most ``count`` images, drawn alike every time."""
-    if len(images) <= count:
-        return images
-    return images.take(np.sort(np.random.Generator(np.random.PCG64(0)).permutation(len(images))[:count]))
 
 
 def _drawn(found: list[Found], images: DetectionSet, kind: str) -> np.ndarray:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 import torch
-from pydantic import Field
+from pydantic import BeforeValidator, Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -43,15 +43,38 @@ EPOCHS_FEW, EPOCHS, FEW = 60, 30, 0.01  # SimCLR, B.5: 60 epochs at 1 % of the l
 LEAST_STEPS, MOST_STEPS = 50, 20_000
 
 
+def _whole(value: Any) -> Any:
+    several = isinstance(value, (list, tuple))
+    if value is None or all(isinstance(one, int) and not isinstance(one, bool) and one > 0 for one in (value if several else [value])):
+        return tuple(value) if several else value
+    raise ValueError("allowed are a whole number from 1 on, or a list of them")
+
+
+Steps = Annotated[int | tuple[int, ...] | None, BeforeValidator(_whole)]
+
+
 class FinetuneOptions(EvaluatorOptions):
     """Options of fine-tuning."""
 
     labels: Fractions = (1.0,)  #: shares of the training labels
     draws: int = Field(default=1, ge=1)  #: draws of every share below 1
-    steps: int | None = Field(default=None, ge=1)  #: for every share alike; None: 60 epochs at 1 % of the labels or less, else 30
+    #: for every share alike, or a list of one for each in the order of ``labels``; None: 60 epochs at 1 % of the labels or less, else 30
+    steps: Steps = None
     batch_size: int = Field(default=128, ge=2)
     learning_rates: Rates = (0.01, 0.03, 0.1)  #: the same for every row; chosen per share and draw
     warmup: float = Field(default=0.05, ge=0, lt=1)  #: share of the steps; SimCLR has none, but also trains at batches of 4,096
+
+    @model_validator(mode="after")
+    def _steps_of_every_share(self) -> FinetuneOptions:
+        if isinstance(self.steps, tuple) and len(self.steps) != len(self.labels):
+            raise ValueError(f"steps lists {len(self.steps)} numbers for {len(self.labels)} shares of the labels; give one for each, or a single one for all")
+        return self
+
+    def steps_at(self, fraction: float, images: int) -> int:
+        """Steps at one of ``labels``, of ``images`` images."""
+        if isinstance(self.steps, tuple):
+            return self.steps[self.labels.index(fraction)]
+        return self.steps or _auto_steps(fraction, images, self.batch_size)
 
 
 class Finetune(Evaluator):
@@ -79,12 +102,12 @@ class Finetune(Evaluator):
         return options.model_copy(update={"labels": (1.0,), "draws": 1, "steps": 2, "learning_rates": options.learning_rates[:1]})
 
     @classmethod
-    def training_passes(cls, options: Any, train: Any, image_size: int) -> float:
+    def training_passes(cls, options: Any, train: Any, image_size: int, untrained: bool = False) -> float:
         total = 0
         for fraction, _ in draws_of(options.labels, options.draws):
-            steps = options.steps or _auto_steps(fraction, round(fraction * len(train)), options.batch_size)
+            steps = options.steps_at(fraction, round(fraction * len(train)))
             trials = len(options.learning_rates) if len(options.learning_rates) > 1 else 0
-            total += (steps + trials * max(1, steps // SHORTENED)) * options.batch_size
+            total += (steps * (1 + LONGER * untrained) + trials * max(1, steps // SHORTENED)) * options.batch_size
         return float(total)
 
     def evaluate(self, subject: Subject) -> Evaluation:
@@ -142,7 +165,7 @@ class _Work:
         train = subject.train
         if fraction < 1:
             train = train.take(draw(subject.train.labels, fraction, number, subject.seed, subject.train.classes))
-        steps = self.options.steps or _auto_steps(fraction, len(train), self.options.batch_size)
+        steps = self.options.steps_at(fraction, len(train))
         what = f"fine-tune, {100 * fraction:.3g} % of the labels"
         if fraction < 1 and self.options.draws > 1:
             what += f", draw {number + 1} of {self.options.draws}"

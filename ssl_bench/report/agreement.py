@@ -91,7 +91,8 @@ class Agreement:
         """How many pairs of rows our numbers decide, and which of them against the published order."""
         against = [pair for pair in self.pairs if pair.verdict == "the other way"]
         agree = sum(pair.verdict == "as published" for pair in self.pairs)
-        text = f"of {len(self.pairs)} pairs of rows {agree + len(against)} can be told apart here (Holm)"
+        over = "seeds and test images" if all(pair.ours.images for pair in self.pairs) else "seeds"
+        text = f"of {len(self.pairs)} pairs of rows {agree + len(against)} can be told apart here (over {over}, Holm)"
         if not against:
             return text + (", all in the published order" if agree else "")
         named = ", ".join(f"{pair.second} above {pair.first}" for pair in against)
@@ -110,11 +111,14 @@ def canonical(task: str) -> str:
 def stand_ins(rows: Sequence[RunRow]) -> dict[str, str]:
     """Canonical task to the row of ours that stands for it: the one named like its task, else the first.
 
-    By names alone: a row that failed is not replaced by another with other options.
+    By names alone: a row that failed is not replaced by another with other options. Rows in which labels are, or may be, stand for
+    none but `supervised`.
     """
     found: dict[str, str] = {}
     for row in rows:
         task = canonical(row.task)
+        if row.uses_labels and task != LABELS:
+            continue
         if task not in found or (canonical(row.row) == task and canonical(found[task]) != task):
             found[task] = row.row
     return found

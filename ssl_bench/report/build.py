@@ -272,7 +272,8 @@ def _correct(results: Results, data: str, column: Column, line: Line) -> dict[in
         if evaluation.row.row != line.row or evaluation.evaluator != column.evaluator or evaluation.data != (column.data or data):
             continue
         wanted = [m for m in evaluation.measurements("test") if _belongs(m, column)]
-        wanted = [m for m in wanted if m.stage == wanted[0].stage]  # of several codes the first named, as in the table
+        if column.stage == "code":
+            wanted = [m for m in wanted if m.stage == wanted[0].stage]  # of several the first named, as in the table
         draws = [array for m in wanted if (array := _correct_of(results, evaluation, m)) is not None]
         if wanted and len(draws) == len(wanted):
             found[evaluation.seed] = np.mean(draws, axis=0)

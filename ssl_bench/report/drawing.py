@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from ssl_bench.report.escape import plain
+from ssl_bench.report.escape import shortened
 from ssl_bench.report.frame import Results
 
 if TYPE_CHECKING:
@@ -55,8 +55,7 @@ def new_figure(width: float, height: float) -> Figure:
 
 def short(name: str) -> str:
     """A name as a figure can show it: on one line, and not too long."""
-    name = plain(name)
-    return name if len(name) <= LONGEST_NAME else name[: LONGEST_NAME - 1] + "…"
+    return shortened(name, LONGEST_NAME)
 
 
 def row_names(results: Results, share: float = 1.0) -> dict[str, str]:

@@ -22,6 +22,23 @@ def plain(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
+def shortened(text: str, longest: int) -> str:
+    """``plain`` text of at most ``longest`` columns of a terminal, cut in the middle: names of combinations differ at their ends.
+
+    >>> shortened("relative_position+exemplar", 20)
+    'relative_…n+exemplar'
+    """
+    from rich.cells import cell_len, set_cell_size
+
+    text = plain(text)
+    if cell_len(text) <= longest:
+        return text
+    tail = text
+    while cell_len(tail) > longest // 2:
+        tail = tail[1:]
+    return set_cell_size(text, longest - 1 - cell_len(tail)) + "…" + tail
+
+
 def markdown(text: str) -> str:
     """``text`` as Markdown that shows it as it is, also inside a table."""
     text = re.sub(r"([\\`*_\[\]|~$#!])", r"\\\1", plain(text).replace("&", "&amp;"))

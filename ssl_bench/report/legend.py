@@ -77,8 +77,9 @@ def legend_of(results: Results, sections: list[Section]) -> list[tuple[str, str]
         lines.append(("▾", "mean below random's" + (" (fine-tuning: below the better of random and random, 3x longer)" if longer else "")))
     few = any(cell.saw_labels for cell in entries)
     if few or any(line.name.endswith(" †") for section in sections for line in section.lines):
-        more = "was given all labels in pretraining: has no rank where others have a share of them, and" if few else "was given labels in pretraining;"
-        lines.append(("†", f"{more} takes no part in comparisons"))
+        started = ", or starts from weights that were, or may have been" if any(row.init and row.uses_labels for row in run.rows) else ""
+        more = f"was given all labels in pretraining{started}: has no rank where others have a share of them, and" if few else ""
+        lines.append(("†", f"{more or f'was given labels in pretraining{started};'} takes no part in comparisons"))
     lines += [("×", text) for text in _saved(sections)]
     signs = "-  does not apply.   passes  network passes per image"
     lines.append(("s1-s4", f"stage of the ResNet, chosen on validation (last: pooled output).   {signs}"))
@@ -193,16 +194,22 @@ def _capped(results: Results) -> str:
 def _inputs(results: Results) -> Iterable[str]:
     """Rows whose network sees anything but colour images, and patch tasks on images that are too small for them."""
     parts: list[str] = []
+    combined: list[str] = []
     for kind, words in INPUTS.items():
         seen = {name for (name, _), p in results.pretrainings.items() if p.describe.get("input") == kind}
-        rows = [row.row for row in results.run.rows if row.row in seen]
+        rows = [row.row for row in results.run.rows if row.row in seen and "+" not in row.task]
         if rows:
             verb = "" if parts else "sees " if len(rows) == 1 else "see "
             parts.append(f"{' and '.join(rows)} {verb}{words}")
+        several = [row.row for row in results.run.rows if row.row in seen and "+" in row.task]
+        if several:
+            combined.append(f"{' and '.join(several)} on {words}")
     if parts:
         yield ", ".join(parts) + ", also when judged"
+    if combined:
+        yield f"each member of a combination sees its own; judged are {', '.join(combined)}"
     size = results.run.data.get("pretrain", {}).get("size")
-    if size and size < PATCHES_FAIR_FROM and any(row.task == "relative_position" for row in results.run.rows):
+    if size and size < PATCHES_FAIR_FROM and any("relative_position" in row.task.split("+") for row in results.run.rows):
         yield f"patch tasks are ranked fairly from {PATCHES_FAIR_FROM} px up"
 
 
@@ -230,22 +237,40 @@ def _choices(results: Results) -> str:
     text += f" (settings tried: {', '.join([*others, f'all others {usual}' if others else f'{usual} for every row'])})"
     taken = [f"{row.row} {', '.join(f'{key}={value}' for key, value in row.chosen.items())}" for row in results.run.rows if row.chosen]
     text += f"; taken: {'; '.join(taken)}" if taken else ""
-    inside = _chosen_inside(results)
-    if inside:
-        text += f"; with a share of the labels, {inside} chosen inside the draw"
+    if detectors := _detector_rates(results):
+        text += f"; learning rate of detection {detectors}"
+    if inside := _chosen_inside(results):
+        text += f"; with a share of the labels, {inside}"
     return text
 
 
 def _chosen_inside(results: Results) -> str:
-    """What is chosen without validation, because labels outside of a draw count as unknown; with its verb, "" where nothing is."""
+    """What is chosen without validation, because labels outside of a draw count as unknown, and where that could not be; "" where nothing is."""
     names: dict[str, None] = {}
-    few = [e.record for e in results.evaluations if any(m.labels < 1 for m in e.record.measurements)]
-    if any(record.evaluator == "linear" for record in few):
-        names |= {"strength": None, "stage": None}
-    if any(record.evaluator == "finetune" and len(_rates(record.spec)) > 1 for record in few):
-        names["learning rate"] = None
+    nothing: dict[str, None] = {}
+    for record in (e.record for e in results.evaluations):
+        made = {"linear": record.details.get("fits", []), "finetune": record.details.get("runs", [])}.get(record.evaluator, [])
+        what = ("strength", "stage") if record.evaluator == "linear" else ("learning rate",) if len(_rates(record.spec)) > 1 else ()
+        for one in made:
+            if one.get("labels", 1) < 1:
+                chosen = not str(one.get("chosen_on", "")).startswith("nothing")
+                (names if chosen else nothing).update(dict.fromkeys(what if chosen else [f"{100 * one['labels']:g} %"] if what else []))
     *first, last = names or [""]
-    return f"{', '.join(first)} and {last} are" if first else f"the {last} is" if last else ""
+    text = f"{', '.join(first)} and {last} are chosen inside the draw" if first else f"the {last} is chosen inside the draw" if last else ""
+    if nothing:
+        middle = f"at {' and '.join(nothing)}, where a class has too few, the middle of the grid is taken"
+        text = f"{text} ({middle})" if text else middle
+    return text
+
+
+def _detector_rates(results: Results) -> str:
+    """On how many images the learning rates of detectors were chosen, where there was more than one."""
+    found: dict[str, None] = {}
+    for record in (e.record for e in results.evaluations if e.record.evaluator == "detection"):
+        if len(record.details.get("tried", {})) > 1:
+            images = max((m.n for m in record.measurements if m.split == "validation"), default=0)
+            found[f"on {images:,} of {record.data}"] = None
+    return " and ".join(found)
 
 
 def _rates(spec: dict[str, Any]) -> list[float]:

@@ -8,10 +8,10 @@ from collections.abc import Iterator
 
 from rich.cells import cell_len, set_cell_size
 
-from ssl_bench.report.escape import plain
+from ssl_bench.report.escape import plain, shortened
 from ssl_bench.report.table import Column, Line, Section, Table
 
-LONGEST_NAME = 30
+LONGEST_NAME = 30  # or a third of the width, where that is more
 GAP = "  "
 NOT_COMPARABLE = "not ours, and not comparable with the table above"
 _NUMBER = re.compile(r"[>≤]?\d+(,\d{3})*(\.\d+)?")
@@ -38,19 +38,18 @@ def terminal(table: Table, width: int) -> list[tuple[str, str]]:
     return lines
 
 
-def _name(line: Line) -> str:
-    name = plain(line.name)
-    return name if cell_len(name) <= LONGEST_NAME else set_cell_size(name, LONGEST_NAME - 1) + "…"
+def _name(line: Line, width: int) -> str:
+    return shortened(line.name, max(LONGEST_NAME, width // 3))
 
 
-def _names(section: Section) -> int:
+def _names(section: Section, width: int) -> int:
     """Width of the column of names, with the space before it."""
-    return max(cell_len(name) for name in (section.title, *map(_name, section.lines))) + 1
+    return max(cell_len(name) for name in (section.title, *(_name(line, width) for line in section.lines))) + 1
 
 
 def _parts(section: Section, width: int) -> list[list[Column]]:
     """One table where it fits; else fine-tuning in a second one, and further cuts between groups as the width asks."""
-    names = _names(section)
+    names = _names(section, width)
     groups: dict[str, list[Column]] = {}
     for column in section.columns:
         groups.setdefault(column.group, []).append(column)
@@ -90,7 +89,7 @@ def _widths(section: Section, columns: list[Column]) -> list[int]:
 
 
 def _grid(section: Section, columns: list[Column], width: int, failures: bool) -> Iterator[tuple[str, str]]:
-    names = _names(section)
+    names = _names(section, width)
     texts = {column.key: dict(zip(map(id, section.lines), _texts(section, column), strict=True)) for column in columns}
     groups: dict[str, list[Column]] = {}
     for column in columns:
@@ -108,7 +107,7 @@ def _grid(section: Section, columns: list[Column], width: int, failures: bool) -
         for line in lines:
             if line.variant and all(line.cells[column.key].status == "none" for column in columns):
                 continue
-            name = " " + _name(line)
+            name = " " + _name(line, width)
             name += " " * (names - cell_len(name))
             if line.empty and line.failures:
                 for at, failure in enumerate(line.failures if failures else ["failed"]):

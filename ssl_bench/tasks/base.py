@@ -138,6 +138,11 @@ class PretextTask(nn.Module):
         return options
 
     @classmethod
+    def saw_labels(cls, options: Any) -> bool:
+        """Whether labels are in a row of these options: it is then marked, and takes no part in comparisons."""
+        return cls.uses_labels
+
+    @classmethod
     def check(cls, options: Any, images: Any) -> None:
         """Refuse data that cannot work (DataError), before any training: ``images`` is the pretraining ImageSet."""
 

@@ -68,6 +68,11 @@ class Combination(PretextTask):
         return _Trunk(judged, found)
 
     @classmethod
+    def resolve(cls, options: Any, make: Callable[..., nn.Module]) -> Any:
+        """The options with each member's resolved."""
+        return options.model_copy(update={member.name: member.resolve(getattr(options, member.name), make) for member in cls.members})
+
+    @classmethod
     def check(cls, options: Any, images: Any) -> None:
         """Everything that one of the members refuses."""
         for member in cls.members:

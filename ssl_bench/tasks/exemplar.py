@@ -39,6 +39,8 @@ class ExemplarOptions(TaskOptions):
     def _all_count(self) -> ExemplarOptions:
         if self.form == "surrogate":
             refuse_idle(self, ("margin", "mining", "dimensions", "gray", "strength"), "form: triplet")
+        elif self.crops < 2:
+            raise ValueError(f"crops {self.crops} leaves a view without a partner; triplets need 2 or more")
         return self
 
 
@@ -62,8 +64,6 @@ class Exemplar(PretextTask):
         super().__init__(backbone, options, setup)
         if setup.batch_size < 2:
             raise SpecError(f"exemplar: batch_size {setup.batch_size} leaves no other image to tell from; allowed is 2 and more")
-        if options.form == "triplet" and options.crops < 2:
-            raise SpecError(f"exemplar: crops {options.crops} leaves a view without a partner; triplets need 2 or more")
         outputs = options.dimensions if options.form == "triplet" else setup.num_images
         self.head = nn.Linear(self.backbone.num_features, outputs)
         mean, axes = principal_colours(setup.parts(COLOUR_IMAGES)) if options.form == "surrogate" else (torch.zeros(3), torch.eye(3))

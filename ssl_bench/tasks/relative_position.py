@@ -65,6 +65,7 @@ class RelativePosition(PretextTask):
     def check(cls, options: Any, images: Any) -> None:
         if images.size < MIN_GRID_SIZE:
             raise DataError(f"{images.name} has images of {images.size} px; the 3 x 3 grid of tiles needs at least {MIN_GRID_SIZE}")
+        grid_of(images.size, options.tile)
 
     def views(self, batch: Batch) -> Tensor:
         """Nine standardised tiles of every image, float [B, 9, 3, t, t]."""

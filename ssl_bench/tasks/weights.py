@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import Field
 from torch import nn
 
+from ssl_bench.errors import WeightsError
 from ssl_bench.tasks.base import PretextTask, TaskOptions
 from ssl_bench.weights import build, open_weights
 
@@ -36,10 +37,19 @@ class ElsewhereWeights(PretextTask):
 
     @classmethod
     def build_backbone(cls, make: Callable[..., nn.Module], options: WeightsOptions) -> nn.Module:
-        return build(open_weights(options.source), make, options.size)
+        found = open_weights(options.source)
+        if options.digest and found.whole_digest != options.digest:
+            raise WeightsError(f"{options.source} has changed since this run began; run it again, and the row is judged anew")
+        return build(found, make, options.size)
+
+    @classmethod
+    def saw_labels(cls, options: WeightsOptions) -> bool:
+        """Only what a run of ours gave counts: others' labels, such as ImageNet's, are told in the legend."""
+        return open_weights(options.source).run_labels
 
     def describe(self) -> Mapping[str, Any]:
         """Where they come from, and what they were trained on as far as that is known."""
         found = open_weights(self.options.source)
         side = self.backbone.input.size or "as given"
-        return {"weights": found.source, "trained_on": found.trained_on or "not known", "network": self.backbone.spec.name, "input_px": side}
+        known = {"weights": found.source, "trained_on": found.trained_on or "not known", "network": self.backbone.spec.name, "input_px": side}
+        return known | ({"run_labels": True} if found.run_labels else {})

@@ -203,7 +203,8 @@ def test_boxes_over_the_edge_are_clipped_and_counted(folder: Path) -> None:
 def spoil(folder: Path, how: str) -> None:
     xml, png = folder / "Annotations" / "one.xml", folder / "JPEGImages" / "one.png"
     changed: dict[str, voc_trees.Thing] = {
-        "outside": ("cat", 25, 1, 30, 9, 0), "above": ("cat", 2, -9, 9, 0, 0), "empty": ("cat", 9, 4, 8, 12, 0), "nameless": ("", 1, 1, 2, 2, 0),
+        "outside": ("cat", 25, 1, 30, 9, 0), "above": ("cat", 2, -9, 9, 0, 0), "sliver": ("cat", 24.99999, 1, 30, 9, 0),
+        "empty": ("cat", 9, 4, 8, 12, 0), "nameless": ("", 1, 1, 2, 2, 0),
         "no number": ("cat", "x", 1, 2, 2, 0), "nan": ("cat", 1, "nan", 2, 2, 0), "no corner": ("cat", "", 1, 2, 2, 0), "flag": ("cat", 1, 1, 2, 2, "yes"),
     }
     if how in changed:
@@ -233,6 +234,7 @@ def spoil(folder: Path, how: str) -> None:
 FAULTS = {
     "outside": ("box outside its image", "'cat' at 25 1 30 9, the image is 24x18"),
     "above": ("box outside its image", "'cat' at 2 -9 9 0, the image is 24x18"),
+    "sliver": ("box outside its image", "'cat' at 25 1 30 9, the image is 24x18"),
     "empty": ("empty box", "object 2 ('cat') at 9 4 8 12"),
     "nameless": ("object without a name", "object 2 has no name"),
     "no number": ("box without numbers", "object 2 ('cat') has xmin 'x', ymin '1'"),

@@ -13,12 +13,18 @@ from torch import Tensor
 
 import ssl_bench
 from ssl_bench.backbones import Backbone, InputSpec
-from ssl_bench.errors import SSLBenchError
+from ssl_bench.data import Places
+from ssl_bench.data.detection import load_detection
+from ssl_bench.data.detection_sets import limited
+from ssl_bench.errors import DataError, Interrupted, SpecError, SSLBenchError
 from ssl_bench.evaluators._detector import DetectionBatch, Detector, DetectorOptions, as_float, resize
+from ssl_bench.evaluators.base import Evaluation, Subject
+from ssl_bench.evaluators.detection import Detection
 from ssl_bench.report.detections import detection_figures
-from ssl_bench.spec import BackboneSpec
+from ssl_bench.spec import BackboneSpec, parse
 from ssl_bench.tasks.base import Setup
 from ssl_bench.work import prepare
+from voc_trees import noise, write_image, write_list
 
 TINY = BackboneSpec(name="resnet10t", width=0.125, stem="3x3", stem_stride=2)
 
@@ -131,6 +137,21 @@ def test_an_anchor_lies_on_every_place_of_every_level(form: str) -> None:
     assert float(centres.amin()) >= -1 and float(centres[:, 0].amax()) > width - 20 and float(centres[:, 1].amax()) > height - 20
 
 
+@pytest.mark.parametrize("form", ["fpn", "c4"])
+@pytest.mark.parametrize("side", [33, 40, 67, 90, 129])
+def test_boxes_are_pooled_at_the_networks_strides_however_much_the_first_batch_is_padded(form: str, side: int) -> None:
+    """Maps of padded images are larger than a stride of the image: a guess from them (torchvision's) is off by two at such sides."""
+    detector = make_detector(form=form).eval()
+    seen: dict[str, Any] = {}
+    detector.model.backbone.register_forward_hook(lambda module, inputs, output: seen.update(padded=inputs[0].shape, maps=output))
+    detector.model([torch.rand(3, side, side)])
+    maps = list(seen["maps"].values())[:3] if form == "fpn" else [seen["maps"]]
+    scales = detector.model.roi_heads.box_roi_pool.scales
+    assert scales == [m.shape[2] / seen["padded"][2] for m in maps]
+    mapper = detector.model.roi_heads.box_roi_pool.map_levels
+    assert (2**-mapper.k_min, 2**-mapper.k_max) == (scales[0], scales[-1])
+
+
 def test_it_learns_to_find_planted_rectangles() -> None:
     detector = make_detector(channels=32, hidden=64, proposals=50).train()
     optimizer = torch.optim.AdamW([p for _, p in detector.phase_parameters("main")], lr=2e-3)
@@ -150,8 +171,107 @@ def test_it_learns_to_find_planted_rectangles() -> None:
     assert np.mean(overlaps) > 0.6, overlaps
 
 
+SMALL = {"source": "shapes", "size": 48, "limit": 40, "images": 12, "batch_size": 2, "channels": 16, "hidden": 32, "proposals": 20}
+
+
+def subject_of(folder: Path, backbone: Backbone | None = None, **settings: Any) -> Subject:
+    (judged,) = Detection.own_sets(parse(Detection.Options, SMALL, "detection"), Places(folder)) or ()
+    torch.manual_seed(1)
+    network = backbone or Backbone(TINY, 48)
+    given: dict[str, Any] = {
+        "backbone": network, "fresh_backbone": lambda: copy.deepcopy(network), "features": None, "train": judged.train, "validation": judged.validation,
+        "test": judged.test, "seed": 0, "device": torch.device("cpu"), "precision": "fp32",
+    }  # fmt: skip
+    return Subject(**given | settings)
+
+
+def scores(found: Evaluation) -> np.ndarray:
+    return np.concatenate([found.predictions["scores"], found.predictions["boxes"].ravel()]).astype(np.float32)
+
+
+def test_a_stopped_detector_goes_on_to_the_same_bits(tmp_path: Path) -> None:
+    """At 38 px (0.8 of 48), padded to 64, torchvision's guess of strides would depend on the batch that comes first after the stop."""
+    options = parse(Detection.Options, SMALL, "detection")
+    whole = Detection(options).evaluate(subject_of(tmp_path / "cache"))
+    for after in (1, 3, 5):
+        asked = iter(range(1_000))
+        parts = tmp_path / f"parts{after}"
+        with pytest.raises(Interrupted):
+            Detection(options).evaluate(subject_of(tmp_path / "cache", parts=parts, stop=lambda asked=asked, after=after: next(asked) > after))
+        resumed = Detection(options).evaluate(subject_of(tmp_path / "cache", parts=parts))
+        np.testing.assert_array_equal(scores(whole), scores(resumed))
+
+
+@pytest.mark.parametrize("form", ["fpn", "c4"])
+def test_boxes_are_not_rounded_where_training_is_in_bf16(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: str) -> None:
+    seen: list[Tensor] = []
+    real = Detector.forward
+
+    def watching(self: Detector, views: Any, phase: str = "main") -> dict[str, Tensor]:
+        assert torch.is_autocast_enabled("cpu")
+        seen.extend([*views[0], *(target["boxes"] for target in views[1])])
+        return real(self, views, phase)
+
+    monkeypatch.setattr(Detector, "forward", watching)
+    options = parse(Detection.Options, {**SMALL, "form": form, "images": 4}, "detection")
+    found = Detection(options).evaluate(subject_of(tmp_path, precision="bf16"))
+    assert seen and {tensor.dtype for tensor in seen} == {torch.float32}
+    assert all(np.isfinite(m.value) for m in found.measurements)
+
+
+def test_statistics_are_those_of_images_at_the_size_that_the_detector_sees(tmp_path: Path) -> None:
+    """Weights from elsewhere may ask for images of another size; the detector gives them their own."""
+    networks = []
+    for size in (None, 96):
+        torch.manual_seed(1)
+        networks.append(Backbone(TINY, 48, InputSpec(size=size)))
+    options = parse(Detection.Options, {**SMALL, "images": 4}, "detection")
+    own, other = (Detection(options).evaluate(subject_of(tmp_path, network)) for network in networks)
+    np.testing.assert_array_equal(scores(own), scores(other))
+
+
+def test_a_network_without_stages_is_told(tmp_path: Path) -> None:
+    with pytest.raises(SpecError, match="needs the stages of a ResNet, and this row's network is a Flatten"):
+        Detector(torch.nn.Flatten(), make_detector().options, make_detector().setup)
+
+
+def test_splits_may_have_any_names_and_faulty_images_may_be_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "cells"
+    for split, count in (("learn", 30), ("judge", 6)):
+        names = [f"{split}{number}" for number in range(count)]
+        for number, name in enumerate(names):
+            write_image(folder, name, [("cell", 3, 3, 20, 20, 0)], noise(40, 40, number))
+        write_list(folder, split, names)
+    (folder / "JPEGImages" / "learn3.png").write_bytes(b"no image")
+    options = {"source": f"voc:{folder}", "train": "learn", "test": "judge", "validation": 0.25}
+    places = Places(tmp_path / "cache")
+    with pytest.raises(DataError, match="skip_faulty"):
+        Detection.own_sets(parse(Detection.Options, options, "detection"), places)
+    (judged,) = Detection.own_sets(parse(Detection.Options, {**options, "skip_faulty": True}, "detection"), places) or ()
+    assert (len(judged.train), len(judged.validation), len(judged.test)) == (22, 7, 6)
+
+
+def test_a_limit_loses_no_class_and_says_what_it_left(tmp_path: Path) -> None:
+    folder, names = tmp_path / "cells", [f"image{number:03d}" for number in range(100)]
+    for number, name in enumerate(names):
+        objects = [("rare" if number % 25 == 7 else "cell", 3, 3, 20, 20, 0)] if number % 2 else []
+        write_image(folder, name, objects, noise(30, 30, number))
+    write_list(folder, "train", names[:70])
+    write_list(folder, "test", names[70:])
+    data = load_detection(f"voc:{folder}", cache=tmp_path / "cache")
+    few = limited(data, 10)
+    assert len(few.train) == len(few.test) == len(few.validation) == 10
+    assert {int(label) for own in few.train.labels for label in own} == {0, 1}
+    assert sum(len(own) > 0 for own in few.train.labels) >= 4, "images without objects have their share, not all"
+    assert any("limited to 10 images a split: 10 of 56 train" in note for note in few.notes)
+    again = limited(data, 10)
+    assert few.train.fingerprint == again.train.fingerprint and limited(data, 1_000).train.fingerprint == data.train.fingerprint
+    with pytest.raises(DataError, match="limit 2 is below the 3 classes"):
+        limited(data, 2)
+
+
 def test_a_matrix_judges_by_boxes(tmp_path: Path) -> None:
-    small = {"source": "shapes", "size": 48, "limit": 40, "images": 8, "batch_size": 2, "channels": 16, "hidden": 32, "proposals": 20}
+    small = {**SMALL, "images": 8}
     spec = {
         "name": "boxes", "data": {"source": "shapes", "size": 48, "limit": {"train": 240, "test": 60}}, "backbone": TINY.model_dump(), "seeds": [0, 1],
         "pretrain": {"images": 64, "batch_size": 32, "monitor": 0}, "tasks": [], "baselines": ["random", "pixels"],

@@ -130,6 +130,24 @@ def test_shares_and_draws() -> None:
     assert (found.predictions["0.1/0"] != found.predictions["0.1/1"]).any()
 
 
+def test_every_share_may_have_steps_of_its_own() -> None:
+    found = tune(subject_of(is_random=True), labels=[1.0, 0.1], steps=[5, 3], learning_rates=[0.01, 0.05])
+    assert [(run["labels"], run["row"], run["steps"]) for run in found.details["runs"]] == [
+        (1.0, "", 5), (1.0, "longer", 15), (0.1, "", 3), (0.1, "longer", 9)
+    ]  # fmt: skip
+    options = {"labels": [1.0, 0.1], "steps": [5, 3], "learning_rates": 0.03, "draws": 2, "batch_size": 10}
+    asked = parse(Finetune.Options, options, "finetune")
+    assert parse(Finetune.Options, asked.model_dump(mode="json"), "finetune") == asked
+    assert Finetune.training_passes(asked, range(100), 32) == 10 * (5 + 3 + 3)
+    assert Finetune.training_passes(asked, range(100), 32, untrained=True) == 4 * 10 * (5 + 3 + 3)
+
+
+@pytest.mark.parametrize("steps", [0, 2.5, "many", True, [3, 0], [1, 2, 3], []])
+def test_wrong_numbers_of_steps_are_refused(steps: Any) -> None:
+    with pytest.raises(SpecError, match="allowed are a whole number from 1 on|one for each"):
+        parse(Finetune.Options, {"labels": [0.1, 1.0], "steps": steps}, "finetune")
+
+
 def test_one_image_a_class_takes_the_middle_rate() -> None:
     run = tune(subject_of(), labels=0.025, steps=2, learning_rates=[0.1, 0.01, 0.03]).details["runs"][0]
     assert run["images"] == 3 and run["learning_rate"] == 0.03 and run["tried"] == {} and "nothing" in run["chosen_on"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import itertools
+import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -130,7 +131,8 @@ def test_pairs_of_rows_that_our_seeds_tell_apart(run_folder: MakeRun) -> None:
     assert against and TASKS[2] in {low for _, low in against} and {"as published", "cannot be told apart"} <= set(verdicts.values())
     text = str(found)
     told = sum(verdict != "cannot be told apart" for verdict in verdicts.values())
-    assert f"of 15 pairs of rows {told} can be told apart here (Holm), {told - len(against)} in the published order and {len(against)} in the other" in text
+    start = f"of 15 pairs of rows {told} can be told apart here (over seeds, Holm)"
+    assert f"{start}, {told - len(against)} in the published order and {len(against)} in the other one: " in text
     assert all(f"{low} above {high}" in text for high, low in against)
     assert folder / "published_pairs.csv" in write_report(folder)
     lines = list(csv.DictReader((folder / "published_pairs.csv").open()))
@@ -172,6 +174,15 @@ def test_fewer_than_five_rows_in_common_say_nothing(run_folder: MakeRun) -> None
     table = load(folder).table()
     assert _agreements(table) == [] and agreement_csv(table) == "" and "Kendall" not in table.terminal()
     assert folder / "agreement.csv" not in write_report(folder)
+
+
+def test_rows_in_which_labels_are_do_not_stand_for_a_task(run_folder: MakeRun) -> None:
+    folder = run_folder(_rows((0.2, 0.3, 0.4, 0.5, 0.6, 0.7)), seeds=(0,))
+    run = json.loads((folder / "run.json").read_text())
+    run["rows"][0] |= {"uses_labels": True, "init": "timm:resnet18.a1_in1k, trained on ImageNet-1k, with labels"}
+    (folder / "run.json").write_text(json.dumps(run))
+    (found,) = _agreements(load(folder).table())
+    assert found.alone.n == 5 and "Exemplar" not in dict(found.rows)
 
 
 def test_a_failed_row_is_not_replaced_by_another_of_its_task(run_folder: MakeRun) -> None:

@@ -36,6 +36,8 @@ def _legend(table: Table, sign: str) -> list[str]:
 def _few_labels(record: dict[str, Any]) -> None:
     """The probe's numbers as those of two draws of a tenth of the labels."""
     record["measurements"] = [{**m, "labels": 0.1, "draw": draw} for m in record["measurements"] for draw in (0, 1)]
+    fit = {"labels": 0.1, "stage": "s1", "chosen_on": "5-fold cross-validation inside the draw", "fit": {"converged": True, "images": 400}}
+    record["details"] = {"fits": [fit]}
 
 
 def test_rows_that_see_other_input_are_named(run_folder: MakeRun) -> None:
@@ -66,9 +68,14 @@ def test_records_tell_the_input(task: str, kind: str | None) -> None:
 
 
 def test_choices_inside_a_draw_are_told_from_those_on_validation(run_folder: MakeRun) -> None:
-    def chosen(few: bool, rates: list[float]) -> str:
+    def chosen(few: bool, rates: list[float], scarce: bool = False) -> str:
         folder = run_folder(ROWS, seeds=(0,), predictions=False)
-        _change(folder, "*/*/finetune-*.json", lambda record: record.update(spec={"options": {"learning_rates": rates}}))
+        runs: list[dict[str, Any]] = [
+            {"labels": 0.1, "images": 400, "chosen_on": "a fifth of the draw"}, {"labels": 1.0, "images": 4_000, "chosen_on": "validation"}
+        ]  # fmt: skip
+        if scarce:
+            runs.append({"labels": 0.01, "images": 40, "chosen_on": "nothing: one image of a class cannot be both trained on and held back"})
+        _change(folder, "*/*/finetune-*.json", lambda record: record.update(spec={"options": {"learning_rates": rates}}, details={"runs": runs}))
         if few:
             _change(folder, "*/*/linear-*.json", _few_labels)
         (text,) = _legend(load(folder).table(), "chosen")
@@ -77,7 +84,38 @@ def test_choices_inside_a_draw_are_told_from_those_on_validation(run_folder: Mak
     assert chosen(True, [0.01, 0.1]) == "strength, stage and learning rate are chosen inside the draw"
     assert chosen(True, [0.1]) == "strength and stage are chosen inside the draw"
     assert chosen(False, [0.01, 0.1]) == "the learning rate is chosen inside the draw"
-    assert chosen(False, [0.1]) == ""
+    assert chosen(False, [0.1]) == "" == chosen(False, [0.1], scarce=True)
+    middle = "at 1 %, where a class has too few, the middle of the grid is taken"
+    assert chosen(False, [0.01, 0.1], scarce=True) == f"the learning rate is chosen inside the draw ({middle})"
+
+
+def test_rates_of_detectors_are_told_with_the_images_they_were_chosen_on(run_folder: MakeRun) -> None:
+    folder = run_folder(ROWS, seeds=(0,), boxes={"cells": {"rotation": 0.5, "simclr": 0.4}})
+    _change(folder, "*/*/detection-*.json", lambda record: record.update(details={"tried": {}}))
+    assert "detection" not in _legend(load(folder).table(), "chosen")[0]
+    _change(folder, "*/*/detection-*.json", lambda record: record.update(details={"tried": {"0.01": 0.3, "0.02": 0.5}}))
+    assert "; learning rate of detection on 60 of cells" in _legend(load(folder).table(), "chosen")[0]
+
+
+def test_members_of_a_combination_see_their_own_input(run_folder: MakeRun) -> None:
+    rows = {**ROWS, "relative_position+colorization": ("relative_position+colorization", "pretext", (0.4, 0.5))}
+    folder = run_folder(rows, seeds=(0,))
+    _change(folder, "relative_position*/*/pretrain.json", lambda record: record["describe"].update(input="standardised"))
+    seen, combined, _ = _legend(load(folder).table(), "input")
+    assert seen == "relative_position sees images standardised one by one, also when judged"
+    assert combined == "each member of a combination sees its own; judged are relative_position+colorization on images standardised one by one"
+    alone = {"relative_position+rotation": ("relative_position+rotation", "pretext", (0.4, 0.5))}
+    assert any("patch tasks are ranked fairly" in text for text in _legend(load(run_folder(alone, seeds=(0,))).table(), "input"))
+
+
+def test_rows_that_start_from_labelled_weights_are_not_said_to_have_been_given_all_labels(run_folder: MakeRun) -> None:
+    folder = run_folder(ROWS, seeds=(0,))
+    plain, _ = _legend(load(folder).table(), "†"), None
+    run = json.loads((folder / "run.json").read_text())
+    run["rows"][0] |= {"uses_labels": True, "init": "timm:resnet18.a1_in1k, trained on ImageNet-1k, with labels"}
+    (folder / "run.json").write_text(json.dumps(run))
+    assert all("weights" not in text for text in plain)
+    assert all("or starts from weights that were, or may have been" in text for text in _legend(load(folder).table(), "†"))
 
 
 @pytest.mark.parametrize("seeds", [(0,), (0, 1), (0, 1, 2)])

@@ -362,6 +362,25 @@ def test_several_draws_with_one_seed_widen_the_interval(run_folder: MakeRun) -> 
     assert cell.high == pytest.approx(values.mean() + math.hypot(high - values.mean(), spread))
 
 
+@pytest.mark.parametrize("column", ["linear top1 best 0.1", "linear top1 best", "finetune top1 0.1", "linear top1 pooled"])
+def test_a_comparison_is_of_the_numbers_in_the_table(run_folder: MakeRun, column: str) -> None:
+    """Also where the best stage differs from draw to draw: all draws are in the cell, so all are compared."""
+    folder = run_folder(draws=3, probe_shares=(0.1, 1.0))
+    for path in folder.glob("cells/*/*/linear-*.json"):
+        record = json.loads(path.read_text())
+        for m in record["measurements"]:
+            if m["labels"] == 0.1 and m["draw"] and m["metric"] == "top1":
+                m["best"] = m["stage"] == ("s1" if m["draw"] == 1 else "s4")
+        path.write_text(json.dumps(record))
+    (section,) = load(folder).table().sections
+    found = [c for c in section.comparisons if c.column == column]
+    lines = {line.row: line for line in section.lines if not line.variant}
+    assert len(found) == 2 and all(c.images == 500 for c in found)
+    for c in found:
+        first, second = (lines[row].cells[column].value for row in (c.first, c.second))
+        assert c.difference == pytest.approx(first - second, abs=1e-9)
+
+
 @pytest.mark.parametrize(("metric", "interval"), [("top1", "binomial"), ("auroc", ""), ("f1", "")])
 def test_only_shares_of_images_have_a_binomial_interval(run_folder: MakeRun, metric: str, interval: str) -> None:
     folder = run_folder({"simclr": ROWS["simclr"]}, seeds=(0,), predictions=False)

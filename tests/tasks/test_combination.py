@@ -19,7 +19,8 @@ from ssl_bench.errors import SpecError, SSLBenchError
 from ssl_bench.records import Pretraining, read_record
 from ssl_bench.registry import TASKS, identity, load_plugin
 from ssl_bench.spec import BackboneSpec, parse
-from ssl_bench.tasks.base import PretextTask, Setup
+from ssl_bench.tasks.base import PretextTask, Setup, TaskOptions
+from ssl_bench.tasks.combine import _combine
 from ssl_bench.testing import check_task
 from ssl_bench.transforms import lightness
 from ssl_bench.work import prepare
@@ -364,6 +365,34 @@ class Mine(PretextTask):
     assert changed.scales[1] > 2
     with pytest.raises(SpecError, match="plus sign"):
         TASKS.add(type("Plus", (PretextTask,), {"name": "a+b"}))
+
+
+def test_what_a_members_option_stands_for_is_in_the_combinations_id(tmp_path: Path) -> None:
+    """A file that an option names, say: its digest, not its path, decides the result."""
+
+    class Filed(PretextTask):
+        """A loss with a file."""
+
+        name = "filed"
+
+        class Options(TaskOptions):
+            file: str
+            digest: str = ""
+
+        @classmethod
+        def resolve(cls, options: Any, make: Any) -> Any:
+            return options.model_copy(update={"digest": Path(options.file).read_text()})
+
+    file = tmp_path / "colours.txt"
+    combined = _combine((TASKS.get("rotation"), Filed))
+    options = parse(combined.Options, {"filed": {"file": str(file)}}, "rotation+filed")
+    dumps = []
+    for text in ("one", "two"):
+        file.write_text(text)
+        resolved = combined.resolve(options, make_backbone)
+        assert resolved.filed.digest == text and resolved.rotation == options.rotation
+        dumps.append(resolved.model_dump(mode="json"))
+    assert dumps[0] != dumps[1]
 
 
 def test_it_is_a_task_like_any_other() -> None:

@@ -159,7 +159,8 @@ def test_surrogate_classes_are_the_images_of_the_set() -> None:
 
 def test_what_cannot_work_is_refused() -> None:
     with pytest.raises(SpecError, match="crops 1 leaves a view without a partner"):
-        make_task(crops=1)
+        parse(ExemplarOptions, {"crops": 1}, "exemplar")
+    assert parse(ExemplarOptions, {"crops": 1, "form": "surrogate"}, "exemplar").crops == 1
     with pytest.raises(SpecError, match="batch_size 1 leaves no other image"):
         make_task(batch_size=1)
     for idle in ({"margin": 0.4}, {"mining": "all"}, {"dimensions": 64}, {"gray": 0.5}, {"strength": 0.5}):

@@ -139,6 +139,10 @@ def test_small_images_are_refused_with_the_size_needed() -> None:
     small = ImageSet(np.zeros((2, 28, 28, 3), np.uint8), np.arange(2), None, (), "digits", "f")
     with pytest.raises(DataError, match="digits has images of 28 px.*at least 30"):
         RelativePosition.check(RelativePositionOptions(), small)
+    large = ImageSet(np.zeros((2, 30, 30, 3), np.uint8), np.arange(2), None, (), "photos", "f")
+    RelativePosition.check(RelativePositionOptions(), large)
+    with pytest.raises(SpecError, match="tiles smaller than their cells"):
+        RelativePosition.check(RelativePositionOptions(tile=0.99), large)
 
 
 def noise(count: int) -> Tensor:
