@@ -1,9 +1,10 @@
-"""Put tables and code into README.md from the files that hold them, so that nothing there is typed by hand.
+"""Put tables and code into README.md and results/*/README.md from the files that hold them, so that nothing there is typed by hand.
 
-    python benchmarks/fill_readme.py            # rewrites README.md; tests/test_readme.py checks that it is up to date
+    python benchmarks/fill_readme.py            # rewrites them; tests/test_readme.py checks that they are up to date
 
 A block begins with a comment such as ``<!-- table: results/quick -->`` and ends with ``<!-- end -->``. ``rows`` in place of
-``table`` leaves the published numbers out, which are the same below every table.
+``table`` leaves the published numbers out, which are the same below every table; ``order`` is how far the rows stand in the published
+order, pair by pair.
 """
 
 from __future__ import annotations
@@ -11,9 +12,10 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).parent.parent
-_BLOCK = re.compile(r"<!-- (table|rows|plugin|speed): (\S+) -->\n(?:.*?<!-- end -->)?", re.DOTALL)
+_BLOCK = re.compile(r"<!-- (table|rows|order|plugin|speed): (\S+) -->\n(?:.*?<!-- end -->)?", re.DOTALL)
 
 
 def content(kind: str, path: Path) -> str:
@@ -25,13 +27,32 @@ def content(kind: str, path: Path) -> str:
     from ssl_bench.report import load
 
     table = load(path).table()
+    if kind == "order":
+        return "\n\n".join(_order(agreement) for block in table.published for agreement in block.agreement)
     if kind == "rows":
         table = replace(table, published=[])
     return f"```\n{table.terminal(120).strip(chr(10))}\n```"
 
 
+def _order(agreement: Any) -> str:
+    """One comparison with a published order: its Kendall's tau, and any two rows."""
+    lines = [f"{agreement}."]
+    if agreement.pairs:
+        lines += ["", "| higher where published | lower | by, points | here by, points (95 %) | verdict |", "|---|---|---:|---:|---|"]
+    for pair in agreement.pairs:
+        c = pair.ours
+        here = f"{100 * c.difference:+.1f} ({100 * c.low:+.1f} to {100 * c.high:+.1f})"
+        lines.append(f"| {pair.first} | {pair.second} | {pair.published:.2f} | {here} | {pair.verdict} |")
+    return "\n".join(lines)
+
+
+def pages() -> list[Path]:
+    """Every page with blocks."""
+    return [ROOT / "README.md", *sorted(ROOT.glob("results/*/README.md"))]
+
+
 def filled(text: str) -> str:
-    """The README with every block renewed; a block whose file is missing stays empty."""
+    """A page with every block renewed; a block whose file is missing stays empty."""
 
     def renewed(match: re.Match[str]) -> str:
         kind, path = match[1], ROOT / match[2]
@@ -43,5 +64,5 @@ def filled(text: str) -> str:
 
 
 if __name__ == "__main__":
-    readme = ROOT / "README.md"
-    readme.write_text(filled(readme.read_text(encoding="utf-8")), encoding="utf-8")
+    for page in pages():
+        page.write_text(filled(page.read_text(encoding="utf-8")), encoding="utf-8")

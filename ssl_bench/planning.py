@@ -98,6 +98,8 @@ def plan(work: Work, on: str | None = None) -> Plan:
     rate = hardware.flops if hardware is not None else _training_rate(shop) if todo else 1.0
     backbone = shop.make_backbone().to(shop.device)
     forward = _forward_flops(backbone, work.data.size) if todo else 0.0
+    widths = _widths(work, shop, backbone)
+    products = rate if hardware is not None or not todo else _product_rate(shop.device)
     rows, evaluation, untrained = [], 0.0, 0
     counted: set[Path] = set()  # rows of equal settings share a cell, and its time counts once
     for row in work.rows:
@@ -122,6 +124,7 @@ def plan(work: Work, on: str | None = None) -> Plan:
             except Exception as error:  # a task's own mistake: its cell will report it in full, and the other rows can run
                 problem = f"{type(error).__name__}: {error}"
         evaluation += sum(_evaluation_flops(cell, work, forward) for cell in (*cells, *judged)) / rate
+        evaluation += sum(_fitting_flops(cell, work, widths) for cell in (*cells, *judged)) / products
         settings = candidate.recipe
         recipe = f"{settings.optimizer} {settings.learning_rate:g}, batch {settings.batch_size}" if row.task.trains else "not trained"
         steps = candidate.steps if row.task.trains else 0
@@ -129,7 +132,7 @@ def plan(work: Work, on: str | None = None) -> Plan:
         rows.append(RowPlan(row.name, finished, missing[row.name] + len(to_come), recipe, steps, passes, seconds, memory, problem))
     weights = 2 * untrained * sum(p.numel() * p.element_size() for p in backbone.parameters())  # the task's file holds the backbone too
     told = "" if hardware is None else f"{hardware.title} ({hardware.source})"
-    return Plan(rows, evaluation, _packed_bytes(work), weights, _feature_bytes(work, shop, backbone), told)
+    return Plan(rows, evaluation, _packed_bytes(work), weights, _feature_bytes(work, sum(widths)), told)
 
 
 def _packed_bytes(work: Work) -> int:
@@ -140,12 +143,16 @@ def _packed_bytes(work: Work) -> int:
     return sum(packs.values()) + sum(work.unpacked.values())
 
 
-def _feature_bytes(work: Work, shop: Workshop, backbone: Backbone) -> int:
-    """The features of all splits of a labelled set, of every stage, as frozen evaluators hold them."""
+def _widths(work: Work, shop: Workshop, backbone: Backbone) -> list[int]:
+    """Values an image of every stage's features, and of the pooled ones."""
     with torch.no_grad():
         maps = backbone.eval().stages(torch.zeros(1, 3, work.data.size, work.data.size, device=shop.device))
     limit = shop.stage_limit or stage_limit(work.device)
-    values = sum(pool_stage(x, limit).shape[1] for x in maps.values()) + backbone.num_features
+    return [*(pool_stage(x, limit).shape[1] for x in maps.values()), backbone.num_features]
+
+
+def _feature_bytes(work: Work, values: int) -> int:
+    """The features of all splits of a labelled set, ``values`` an image, as frozen evaluators hold them."""
     frozen = [one for one in work.evaluators if not one.evaluator.needs_training]
     counts = [len(judged.train) + len(judged.validation) + len(judged.test) for one in frozen for judged in one.sets]
     return 4 * values * max(counts, default=0)
@@ -166,6 +173,19 @@ def _training_rate(shop: Workshop) -> float:
             torch.cuda.synchronize()
         best = min(best, time.perf_counter() - start)
     return 3 * _forward_flops(backbone, shop.data.size) * _CALIBRATION_IMAGES / best
+
+
+def _product_rate(device: torch.device) -> float:
+    """FLOPs a second of a product of matrices as large as those of probes."""
+    left, right = (torch.rand(size, device=device) for size in ((4_096, 1_024), (1_024, 128)))
+    best = float("inf")
+    for _ in range(4):
+        start = time.perf_counter()
+        left @ right
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        best = min(best, time.perf_counter() - start)
+    return 2 * left.numel() * right.shape[1] / best
 
 
 def _forward_flops(backbone: nn.Module, size: int) -> float:
@@ -193,6 +213,12 @@ def _cost(cell: Cell, shop: Workshop) -> tuple[float, float, int]:
     weights = sum(p.numel() * p.element_size() for p in task.parameters())
     activations = max(0, sum(saved.values()) - weights) / images * cell.candidate.recipe.batch_size
     return cost.flops, cost.passes, int(activations + 4 * weights)
+
+
+def _fitting_flops(cell: Cell, work: Work, widths: list[int]) -> float:
+    """What probes compute once they have features; pixels and PCA, which have one representation, count as its widest stage."""
+    values = widths if cell.row.task.trainable else [max(widths)]
+    return sum(planned.evaluator.fitting_flops(planned.options, planned.labelled.train, values) for planned in work.missing(cell))
 
 
 def _evaluation_flops(cell: Cell, work: Work, forward: float) -> float:

@@ -155,5 +155,10 @@ class Evaluator:
         return 0.0
 
     @classmethod
+    def fitting_flops(cls, options: Any, train: Any, widths: Sequence[int]) -> float:
+        """What is computed on frozen features, each stage's of one of ``widths`` values an image, about, for the estimate of a plan."""
+        return 0.0
+
+    @classmethod
     def check(cls, options: Any, train: ImageSet, validation: ImageSet) -> None:
         """Refuse labels that cannot work (DataError, such as a fraction that leaves a class empty), before any training."""

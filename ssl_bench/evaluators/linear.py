@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -28,7 +28,7 @@ from ssl_bench.evaluators._scores import (
     per_class,
 )
 from ssl_bench.evaluators.base import Evaluation, Evaluator, EvaluatorOptions, Measurement, Subject
-from ssl_bench.evaluators.logistic import SoftmaxRegression, Solution
+from ssl_bench.evaluators.logistic import SoftmaxRegression, Solution, fit_flops
 
 STRONGEST, WEAKEST = 1e4, 1.0  # total penalties 1 / C, spread evenly in their logarithm
 EXTENSIONS = 4  # further strengths tried beyond an end of the grid that came out best
@@ -76,6 +76,19 @@ class Linear(Evaluator):
     @classmethod
     def smoke(cls, options: Any) -> Any:
         return options.model_copy(update={"labels": (1.0,), "draws": 1})
+
+    @classmethod
+    def fitting_flops(cls, options: Any, train: Any, widths: Sequence[int]) -> float:
+        total, classes = 0.0, len(train.classes)
+        for width in widths:
+            for fraction, _ in draws_of(options.labels, options.draws):
+                images = round(fraction * len(train))
+                if fraction == 1:
+                    total += options.strengths * fit_flops(min(images, options.search_images or images), width, classes)
+                    total += 2 * fit_flops(images, width, classes)
+                else:
+                    total += FOLDS * options.strengths * fit_flops(round(images * (1 - 1 / FOLDS)), width, classes) + fit_flops(images, width, classes)
+        return total
 
     def evaluate(self, subject: Subject) -> Evaluation:
         report = _Report(subject.num_classes)

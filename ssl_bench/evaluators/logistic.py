@@ -13,7 +13,14 @@ from ssl_bench.errors import TrainingError
 HISTORY = 10  # pairs of steps and gradient differences that L-BFGS remembers
 REFRESH = 50  # logits are updated along each step; recomputing them now and then keeps rounding from adding up
 NOISE = 1e-6  # nats by which rounding may move a loss
+USUAL_STEPS = 20
 LEAST_SPREAD = 1e-4  # variance of the predicted probabilities below which the metric follows no further
+
+
+def fit_flops(images: int, width: int, classes: int) -> float:
+    """What a fit computes, about, of ``images`` x ``width`` features: scores and gradient of every step, and the metric it steps in."""
+    width = min(images, width)
+    return USUAL_STEPS * (4 * images * width * classes + 2 * width**2 * classes) + 2 * images * width**2 + width**3 / 3
 
 
 @dataclass(frozen=True)

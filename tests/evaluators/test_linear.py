@@ -10,12 +10,14 @@ import numpy as np
 import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
+from torch.utils.flop_counter import FlopCounterMode
 
 from ssl_bench.data.splits import draw
 from ssl_bench.errors import DataError, Interrupted, SpecError
 from ssl_bench.evaluators import linear
 from ssl_bench.evaluators.base import Evaluation, Subject
 from ssl_bench.evaluators.linear import Linear
+from ssl_bench.evaluators.logistic import USUAL_STEPS, SoftmaxRegression, fit_flops
 from ssl_bench.spec import parse
 
 Make = Callable[..., Subject]
@@ -36,6 +38,32 @@ def value(found: Evaluation, metric: str, split: str, stage: str, **place: Any) 
 def standardised(subject: Subject, split: str, stage: str) -> np.ndarray:
     train = subject.features.get("train", stage).double().numpy()
     return (subject.features.get(split, stage).double().numpy() - train.mean(0)) / train.std(0, ddof=1)
+
+
+def test_a_plan_counts_the_fits_that_are_made(make_subject: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Against torch's own counter of products of matrices, in steps of the length that a plan takes for usual."""
+    made: list[tuple[int, int, int]] = []
+    real = linear.SoftmaxRegression.fit
+
+    def watching(problem: Any, *args: Any, **settings: Any) -> Any:
+        made.append((len(problem.labels), *problem.features.shape))
+        return real(problem, *args, **settings)
+
+    monkeypatch.setattr(linear.SoftmaxRegression, "fit", watching)
+    monkeypatch.setattr(linear, "EXTENSIONS", 0)
+    monkeypatch.setattr(linear._Stage, "shuffled", lambda stage: linear._Control([], {}))
+    subject = make_subject({"s1": 0.6, "pooled": 0.4}, dimensions=30)
+    options = parse(Linear.Options, {"labels": [0.1, 1.0], "draws": 3, "strengths": 4, "search_images": 150}, "linear")
+    Linear(options).evaluate(subject)
+    refits = [(n, *shape) for n, *shape in made if n > 400]  # on train + validation, which a plan takes for one on train
+    assert len(refits) == 2
+    expected = sum(fit_flops(min(n, 400), 30, 4) for n, *_ in made)
+    assert Linear.fitting_flops(options, subject.train, [30, 30]) == pytest.approx(expected, rel=1e-6)
+    x = torch.randn(500, 40)
+    problem = SoftmaxRegression(x, torch.arange(500) % 7, 7)
+    with FlopCounterMode(display=False) as counter:
+        solution = problem.fit(1e-3, tolerance=1e-6)
+    assert counter.get_total_flops() / solution.iterations * USUAL_STEPS == pytest.approx(fit_flops(500, 40, 7), rel=0.4)
 
 
 def test_every_number_is_scikit_learns(make_subject: Make) -> None:
