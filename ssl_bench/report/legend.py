@@ -302,7 +302,8 @@ def _data(results: Results) -> Iterable[str]:
         counts = [f"{entry[split]:,} {split}" for split in ("train", "validation", "test") if entry.get(split)]
         counts += [f"{len(entry['classes'])} classes"] if entry.get("classes") else []
         judged.append(f"{entry['name']}{': ' if counts else ''}{', '.join(counts)}")
-    yield f"pretrained on {pretrain.get('name', '?')}{images}; judged on {'; '.join(judged)}"
+    once = dict.fromkeys(judged)  # several evaluators may bring one set
+    yield f"pretrained on {pretrain.get('name', '?')}{images}; judged on {'; '.join(once)}"
 
 
 def _environments(results: Results) -> list[Environment]:

@@ -97,6 +97,13 @@ def test_rates_of_detectors_are_told_with_the_images_they_were_chosen_on(run_fol
     assert "; learning rate of detection on 60 of cells" in _legend(load(folder).table(), "chosen")[0]
 
 
+def test_a_set_that_two_evaluators_bring_is_described_once(run_folder: MakeRun) -> None:
+    results = load(run_folder(ROWS, seeds=(0,), boxes={"cells": {"rotation": 0.5, "simclr": 0.4}}))
+    once = _legend(results.table(), "data")
+    results.run.data["own"] *= 2
+    assert _legend(results.table(), "data") == once and once[-1].count("cells: 300 train") == 1
+
+
 def test_members_of_a_combination_see_their_own_input(run_folder: MakeRun) -> None:
     rows = {**ROWS, "relative_position+colorization": ("relative_position+colorization", "pretext", (0.4, 0.5))}
     folder = run_folder(rows, seeds=(0,))
