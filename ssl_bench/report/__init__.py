@@ -46,7 +46,7 @@ def write_report(folder: str | Path) -> list[Path]:
     results = load(root)
     table, wide = results.table(), results.table(wide=True)
     figures = draw_figures(results, root / "figures")
-    pictures = [str(path.relative_to(root)) for path in figures if path.suffix == ".png"]
+    pictures = [str(path.relative_to(root)) for path in figures if path.suffix != ".svg"]
     texts = {
         "table.md": table.markdown(), "table.csv": wide.csv(), "table.tex": table.latex(), "table.html": table.html(pictures),
         "comparisons.csv": comparisons_csv(wide), "labels_saved.csv": labels_saved_csv(table), "agreement.csv": agreement_csv(table),

@@ -38,8 +38,10 @@ def style() -> Iterator[None]:
 def file_bytes(figure: Figure, kind: str) -> bytes:
     buffer = io.BytesIO()
     # No date and no version in the file: the same records give the same bytes.
-    metadata: dict[str, Any] = {"Software": None} if kind == "png" else {"Date": None, "Creator": None}
-    figure.savefig(buffer, format=kind, metadata=metadata)
+    if kind == "jpg":
+        figure.savefig(buffer, format=kind, pil_kwargs={"quality": 85})
+    else:
+        figure.savefig(buffer, format=kind, metadata={"Software": None} if kind == "png" else {"Date": None, "Creator": None})  # type: ignore[arg-type,unused-ignore]
     return buffer.getvalue()
 
 
