@@ -117,7 +117,7 @@ def split_options(task: type[Any], written: Mapping[str, Any], where: str) -> tu
 def candidates_of(matrix: Matrix, task: type[Any], spec: TaskSpec, image_size: int, num_images: int) -> tuple[Candidate, ...]:
     """Every full setting of a row, in the order written."""
     where = f"task {spec.row!r}"
-    choices = {key: value["choose"] for key, value in spec.options.items() if isinstance(value, Mapping) and set(value) == {"choose"}}
+    choices = _choices(spec.options)
     for key, values in choices.items():
         if not isinstance(values, (list, tuple)) or len(values) < 2:
             raise SpecError(f"{where}: {key}: choose needs a list of at least two values, not {values!r}")
@@ -128,7 +128,7 @@ def candidates_of(matrix: Matrix, task: type[Any], spec: TaskSpec, image_size: i
     found = []
     for values in itertools.product(*choices.values()):
         chosen = dict(zip(choices, values, strict=True))
-        settings = {**spec.options, **chosen}
+        settings = _decided(spec.options, chosen)
         written, recipe_settings = split_options(task, settings, where)
         start = settings.get("init")
         options = task.resolve(parse(task.Options, written, where), make)
@@ -144,6 +144,23 @@ def candidates_of(matrix: Matrix, task: type[Any], spec: TaskSpec, image_size: i
         steps = max(1, round(images / recipe.batch_size))
         found.append(Candidate(options, recipe, steps, chosen, None if start is None else _init(task, options, make, start, where)))
     return tuple(found)
+
+
+def _choices(options: Mapping[str, Any], above: str = "") -> dict[str, Any]:
+    """The values to choose from, by the option's name; that of a combination's member has the member's before it, as "exemplar.crops"."""
+    found: dict[str, Any] = {}
+    for key, value in options.items():
+        if isinstance(value, Mapping):
+            found |= {above + key: value["choose"]} if set(value) == {"choose"} else _choices(value, f"{above}{key}.")
+    return found
+
+
+def _decided(options: Mapping[str, Any], chosen: Mapping[str, Any], above: str = "") -> dict[str, Any]:
+    """The options with a value for every choice."""
+    return {
+        key: chosen[above + key] if above + key in chosen else _decided(value, chosen, f"{above}{key}.") if isinstance(value, Mapping) else value
+        for key, value in options.items()
+    }
 
 
 def _init(task: type[Any], options: Any, make: Callable[..., Backbone], source: Any, where: str) -> Weights:

@@ -202,12 +202,6 @@ class PretrainSpec(Model):
         return self
 
 
-class Choose(Model):
-    """Candidates for one option, tried with one seed and chosen on validation."""
-
-    choose: tuple[Any, ...] = Field(min_length=2)
-
-
 class TaskSpec(Model):
     """A row: a task, its options and recipe settings as written, and the name the row is shown under."""
 

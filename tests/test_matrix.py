@@ -371,3 +371,12 @@ def test_status_counts_a_final_cell_only_with_its_test(tmp_path: Path) -> None:
     assert "0/1 under way" in status() and "1/1" not in status()
     compute(matrix(), tmp_path)
     assert "1/1 done" in status() and "0/1" not in status()
+
+
+def test_a_members_option_may_be_a_choice(tmp_path: Path) -> None:
+    task = {"rotation+exemplar": {"images": {"choose": ["each", "split"]}, "exemplar": {"crops": {"choose": [2, 3]}, "margin": 0.4}}}
+    (row,) = [row for row in prepare(matrix(tasks=[task], baselines=[]), tmp_path).rows if "+" in row.name]
+    assert [(one.options.images, one.options.exemplar.crops) for one in row.candidates] == [("each", 2), ("each", 3), ("split", 2), ("split", 3)]
+    assert dict(row.candidates[1].chosen) == {"images": "each", "exemplar.crops": 3} and row.candidates[1].options.exemplar.margin == 0.4
+    with pytest.raises(SpecError, match=r"exemplar.crops: choose needs a list of at least two values, not \[2\]"):
+        prepare(matrix(tasks=[{"rotation+exemplar": {"exemplar": {"crops": {"choose": [2]}}}}]), tmp_path)
