@@ -16,7 +16,7 @@ from ssl_bench.planning import Plan
 from ssl_bench.printing import duration, size_of
 from ssl_bench.records import EvaluationRecord, Failure, Pretraining, Run, read_record
 from ssl_bench.runner import Observer
-from ssl_bench.work import Work
+from ssl_bench.work import Work, validation_score
 
 HEARTBEAT_SECONDS = 60.0  # between lines of progress in a log
 
@@ -83,11 +83,7 @@ class Live(Observer):
         self._bar(self.label, 1, 1, text)
 
     def cell_finished(self, cell: Any, pretraining: Pretraining, evaluations: list[EvaluationRecord]) -> None:
-        parts = []
-        for record in evaluations:
-            value = headline(record)
-            if value is not None:
-                parts.append(f"{record.evaluator} {100 * value:.1f}")
+        parts = [text for record in evaluations if (text := headline(record))]
         trend = f"  kNN {pretraining.trend}" if pretraining.trend else ""
         took = duration(time.monotonic() - self.started)
         self._say(f"{self.label}: {took}  validation: {'  '.join(parts) or 'none'}{trend}")
@@ -102,12 +98,13 @@ class Live(Observer):
         self._say(f"{row.name}: chose {dict(winner.chosen)} on validation ({tried})")
 
 
-def headline(record: EvaluationRecord) -> float | None:
-    """A record's first validation accuracy, of the best stage where there is one."""
-    validation = [m for m in record.measurements if m.split == "validation" and m.metric.startswith("top1") and "shuffled" not in m.metric]
-    best = [m for m in validation if m.best]
-    found = best or validation
-    return found[0].value if found else None
+def headline(record: EvaluationRecord) -> str:
+    """What a record says in short: accuracy on validation by which choices are made, or mAP on which set; "" where it has neither."""
+    validation = [m for m in record.measurements if m.split == "validation"]
+    if any(m.metric.startswith("top1") for m in validation):
+        return f"{record.evaluator} {100 * validation_score(record):.1f}"
+    found = [m for m in validation if m.metric.startswith("map")]
+    return f"{record.evaluator} {record.data}{', ' + found[0].stage if found[0].stage else ''} {100 * found[0].value:.1f}" if found else ""
 
 
 def print_plan(console: Console, work: Work, plan: Plan) -> None:

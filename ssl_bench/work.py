@@ -219,10 +219,15 @@ def decide(work: Work, row: Row, give_up: bool) -> tuple[Candidate | None, dict[
 
 
 def validation_score(record: EvaluationRecord) -> float:
-    """The number a choice is made by: best stage's top-1 on validation (largest share of labels, mean of its draws), else the first accuracy."""
+    """The number a choice is made by: accuracy on validation with the largest share of labels, mean of its draws.
+
+    That of the best stage, where stages are compared; else the first one that the record holds.
+    """
     validation = [m for m in record.measurements if m.split == "validation" and m.metric.startswith("top1")]
     validation = [m for m in validation if m.metric not in ("top1_shuffled", "top1_chance")]
-    best = [m for m in validation if m.best and m.metric == "top1"] or validation[:1]
+    first = validation[0]
+    best = [m for m in validation if m.best and m.metric == "top1"]
+    best = best or [m for m in validation if (m.metric, m.stage, m.row) == (first.metric, first.stage, first.row)]
     share = max(m.labels for m in best)
     values = [m.value for m in best if m.labels == share]
     return sum(values) / len(values)

@@ -18,11 +18,12 @@ from PIL import Image
 
 import ssl_bench
 from ssl_bench.errors import Interrupted, SpecError
+from ssl_bench.live import headline
 from ssl_bench.matrix import cell_of
 from ssl_bench.records import EvaluationRecord, Pretraining, Run, read_record
 from ssl_bench.registry import EVALUATORS, TASKS
 from ssl_bench.runner import Observer, carry_out
-from ssl_bench.work import prepare
+from ssl_bench.work import prepare, validation_score
 
 TINY: dict[str, Any] = {
     "name": "tiny", "data": {"source": "shapes", "size": 32, "limit": {"train": 240, "test": 96}},
@@ -413,3 +414,20 @@ def test_two_rows_of_equal_settings_are_both_there_after_one_run(tmp_path: Path)
 
 def test_settings_apply_to_matrices_from_python_too(tmp_path: Path) -> None:
     assert prepare(matrix(), tmp_path, sets=("seeds=[0, 1]",)).matrix.seeds == (0, 1)
+
+
+def test_the_number_that_decides_and_is_shown_is_that_of_the_most_labels(tmp_path: Path) -> None:
+    """Fine-tuning reports its shares in the order asked for, and the row without pretraining a longer run beside each."""
+    asked = [{"finetune": {"labels": [0.5, 1.0], "draws": 2, "steps": 2, "learning_rates": 0.05}}, {"knn": {"k": [5, 20]}}]
+    spec = matrix(tasks=[], baselines=["random"], evaluate=[*asked, {"detection": {"source": "shapes", "size": 48, "limit": 20, "images": 4}}])
+    results = ssl_bench.run(spec, tmp_path)
+    records = {found.evaluator: found.record for found in results.evaluations}
+
+    def of(evaluator: str, **wanted: Any) -> list[float]:
+        measured = [m for m in records[evaluator].measurements if m.split == "validation"]
+        return [m.value for m in measured if all(getattr(m, key) == value for key, value in wanted.items())]
+
+    (tuned,), (nearest,), (found,) = of("finetune", labels=1.0, row=""), of("knn", metric="top1@5"), of("detection", metric="map_voc07")
+    assert len(of("finetune", labels=0.5, row="")) == 2 and validation_score(records["finetune"]) == tuned
+    assert headline(records["finetune"]) == f"finetune {100 * tuned:.1f}" and headline(records["knn"]) == f"knn {100 * nearest:.1f}"
+    assert headline(records["detection"]).startswith("detection shapes") and headline(records["detection"]).endswith(f" {100 * found:.1f}")
