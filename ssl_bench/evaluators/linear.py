@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
@@ -27,13 +27,12 @@ from ssl_bench.evaluators._scores import (
     measured,
     per_class,
 )
+from ssl_bench.evaluators._strengths import SEARCH_TOLERANCE, STRONGEST, WEAKEST, Fold, StrengthPath
 from ssl_bench.evaluators.base import Evaluation, Evaluator, EvaluatorOptions, Measurement, Subject
 from ssl_bench.evaluators.logistic import SoftmaxRegression, Solution, fit_flops
 
-STRONGEST, WEAKEST = 1e4, 1.0  # total penalties 1 / C, spread evenly in their logarithm
-EXTENSIONS = 4  # further strengths tried beyond an end of the grid that came out best
 FOLDS = 5
-SEARCH_TOLERANCE, TOLERANCE = 3e-4, 1e-4  # largest entry of the gradient; the second is scikit-learn's default
+TOLERANCE = 1e-4  # largest entry of the gradient; scikit-learn's default
 SHUFFLED_IMAGES = 2_000
 SHUFFLES = 5  # one shuffle can land off chance, because whole clusters of images get one answer
 
@@ -148,7 +147,7 @@ class _Stage:
         limit = self.options.search_images or self.count
         some = subsample(self.subject.train.labels, self.count, max(limit, self.classes), self.subject.seed)
         problem = SoftmaxRegression(*_rows(self.train, y, some), self.classes)
-        path = _Path([_Fold(problem, self.validation, y_validation)], self.options.strengths, lambda: go_on(self.subject, "linear probe"))
+        path = StrengthPath([Fold(problem, self.validation, y_validation)], self.options.strengths, lambda: go_on(self.subject, "linear probe"))
         penalty = self.penalty = path.choose()
         full = problem if len(some) == self.count else SoftmaxRegression(self.train, y, self.classes, problem.covariance)
         solution = full.fit(penalty / self.count, path.solution(penalty), TOLERANCE)
@@ -175,8 +174,8 @@ class _Stage:
         if smallest >= 2:
             count = min(FOLDS, smallest)
             inside = folds(y.cpu().numpy(), count, self.subject.seed, groups=groups)
-            parts = [_Fold(SoftmaxRegression(*_rows(x, y, kept), self.classes), *_rows(x, y, held)) for kept, held in inside]
-            path = _Path(parts, self.options.strengths, lambda: go_on(self.subject, "linear probe"))
+            parts = [Fold(SoftmaxRegression(*_rows(x, y, kept), self.classes), *_rows(x, y, held)) for kept, held in inside]
+            path = StrengthPath(parts, self.options.strengths, lambda: go_on(self.subject, "linear probe"))
             penalty = path.choose()
             facts: dict[str, Any] = path.facts() | {"chosen_on": f"{count}-fold cross-validation inside the draw"}
             chosen_by: float | None = path.accuracy(penalty)
@@ -227,67 +226,6 @@ class _Stage:
     def _test(self, solution: Solution) -> tuple[Tensor, Tensor]:
         features, labels = self._test_set()
         return solution.logits(features), labels
-
-
-@dataclass
-class _Fold:
-    """A problem to fit and what its solutions are judged on."""
-
-    problem: SoftmaxRegression
-    features: Tensor
-    labels: Tensor
-
-
-@dataclass
-class _Path:
-    """Held-out accuracy by strength, each optimum started from its stronger neighbour's."""
-
-    parts: list[_Fold]
-    strengths: int
-    check: Callable[[], None]
-    right: dict[float, int] = field(default_factory=dict)
-    solutions: dict[float, list[Solution]] = field(default_factory=dict)
-
-    def choose(self) -> float:
-        """The total penalty with the highest held-out accuracy; the strongest of equals."""
-        grid = [float(value) for value in np.geomspace(STRONGEST, WEAKEST, self.strengths)]
-        ratio = grid[0] / grid[1] if len(grid) > 1 else 10**0.5
-        for penalty in grid:
-            self._try(penalty, self.solutions.get(min(self.right)) if self.right else None)
-        for _ in range(EXTENSIONS if len(grid) > 1 else 0):
-            best = self._best()
-            if best == min(self.right):
-                self._try(best / ratio, self.solutions[best])
-            elif best == max(self.right):
-                self._try(best * ratio, self.solutions[best])
-            else:
-                break
-        return self._best()
-
-    def accuracy(self, penalty: float) -> float:
-        return self.right[penalty] / sum(len(part.labels) for part in self.parts)
-
-    def solution(self, penalty: float) -> Solution:
-        return self.solutions[penalty][0]
-
-    def facts(self) -> dict[str, Any]:
-        best = self._best()
-        tried = {f"{penalty:.6g}": self.accuracy(penalty) for penalty in sorted(self.right, reverse=True)}
-        stuck = sorted({s.l2 for solutions in self.solutions.values() for s in solutions if not s.converged})
-        return {"penalty": best, "tried": tried, "at_the_edge": best in (min(self.right), max(self.right)), "search_not_converged": stuck}
-
-    def _best(self) -> float:
-        return max(self.right, key=lambda penalty: (self.right[penalty], penalty))
-
-    def _try(self, penalty: float, starts: list[Solution] | None) -> None:
-        found, right = [], 0
-        for number, part in enumerate(self.parts):
-            self.check()
-            start = None if starts is None else starts[number]
-            solution = part.problem.fit(penalty / len(part.problem.labels), start, SEARCH_TOLERANCE)
-            found.append(solution)
-            right += int((solution.logits(part.features).argmax(1) == part.labels).sum())
-        self.solutions[penalty], self.right[penalty] = found, right
 
 
 class _Report:

@@ -14,7 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ssl_bench.data.splits import draw
 from ssl_bench.errors import DataError, Interrupted, SpecError
-from ssl_bench.evaluators import linear
+from ssl_bench.evaluators import _strengths, linear
 from ssl_bench.evaluators.base import Evaluation, Subject
 from ssl_bench.evaluators.linear import Linear
 from ssl_bench.evaluators.logistic import USUAL_STEPS, SoftmaxRegression, fit_flops
@@ -50,7 +50,7 @@ def test_a_plan_counts_the_fits_that_are_made(make_subject: Make, monkeypatch: p
         return real(problem, *args, **settings)
 
     monkeypatch.setattr(linear.SoftmaxRegression, "fit", watching)
-    monkeypatch.setattr(linear, "EXTENSIONS", 0)
+    monkeypatch.setattr(_strengths, "EXTENSIONS", 0)
     monkeypatch.setattr(linear._Stage, "shuffled", lambda stage: linear._Control([], {}))
     subject = make_subject({"s1": 0.6, "pooled": 0.4}, dimensions=30)
     options = parse(Linear.Options, {"labels": [0.1, 1.0], "draws": 3, "strengths": 4, "search_images": 150}, "linear")
