@@ -176,7 +176,7 @@ class Run(Record):
     rows: list[RunRow]
     cells: list[RunCell]
     losers: list[RunCell] = []  #: candidates of choices that were not chosen; never tested
-    seconds: float = 0.0  #: wall time of all commands that worked on it
+    seconds: float = 0.0  #: wall time of the commands that worked on it; where several did at once, of the one that ended last
     created: str
 
 

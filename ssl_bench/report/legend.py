@@ -34,7 +34,7 @@ def warnings_of(results: Results) -> list[str]:
     waiting = sum(missing.failure is None for missing in results.missing)
     if waiting:
         found.append(f"not finished: {waiting:,} of {results.expected:,} records are not there yet (…); intervals are over what is there")
-    if len({_environment(e) for e in _environments(results)}) > 1:
+    if len({_environment(e) for e, _ in _made(results)}) > 1:
         found.append("made in different environments, see `run`: differences between rows may come from them")
     if busy := _slowed(results):
         found.append(f"minutes of {', '.join(busy)} include waiting: other work had the processor")
@@ -97,11 +97,12 @@ def legend_of(results: Results, sections: list[Section]) -> list[tuple[str, str]
     test += ", and not shown here" if opened and not run.final else ""
     test += "; with other settings too, see above" if results.opened_elsewhere else ""
     lines.append(("test", test + (f".   protocol  {', '.join(protocols)}" if protocols else "")))
-    counted = Counter(_environment(e) for e in _environments(results))
+    made = _made(results)
+    counted = Counter(_environment(e) for e, _ in made)
     for text, times in counted.most_common():
-        code = " / ".join(dict.fromkeys(e.code for e in _environments(results) if _environment(e) == text))
-        end = f", {_duration(run.seconds)}" if len(counted) == 1 else f" ({times:,} records)"
-        lines.append(("run", f"{text}, ssl_bench {code}{end}"))
+        code = " / ".join(dict.fromkeys(e.code for e, _ in made if _environment(e) == text))
+        computing = _duration(sum(seconds for e, seconds in made if _environment(e) == text))
+        lines.append(("run", f"{text}, ssl_bench {code}, {computing} of computing" + (f" ({times:,} records)" if len(counted) > 1 else "")))
     failed = len({(m.row, m.seed) for m in results.missing if m.failure is not None})
     present = results.expected - len(results.missing)
     lines.append(("records", f"{run.name} ({present:,} of {results.expected:,}" + (f"; cells failed: {failed}" if failed else "") + ")"))
@@ -306,8 +307,10 @@ def _data(results: Results) -> Iterable[str]:
     yield f"pretrained on {pretrain.get('name', '?')}{images}; judged on {'; '.join(once)}"
 
 
-def _environments(results: Results) -> list[Environment]:
-    return [p.environment for p in results.pretrainings.values()] + [e.record.environment for e in results.evaluations]
+def _made(results: Results) -> list[tuple[Environment, float]]:
+    """Where each record was made, and in how many seconds. Their sum, unlike a command's wall time, holds whatever worked at once or was killed."""
+    pretrained = [(p.environment, p.seconds.get("total", math.nan)) for p in results.pretrainings.values()]
+    return pretrained + [(e.record.environment, e.record.seconds) for e in results.evaluations]
 
 
 def _environment(environment: Environment) -> str:

@@ -164,6 +164,7 @@ def make_run(
                         final=final,
                         test_opened=int(final),
                         measurements=measurements,
+                        seconds=1.0,
                         environment=environment(row),
                         created=CREATED,
                     ),
@@ -180,7 +181,6 @@ def make_run(
         "budget": "4 epochs x 4,000 images",
         "final": final,
         "seeds": list(seeds),
-        "seconds": 4_000.0,
         "rows": [RunRow(row=row, task=task, block=block, uses_labels=block == "labels") for row, (task, block, _) in chosen.items()],  # type: ignore[arg-type]
         "cells": cells,
         "created": CREATED,
