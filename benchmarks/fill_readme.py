@@ -4,7 +4,7 @@
 
 A block begins with a comment such as ``<!-- table: results/quick -->`` and ends with ``<!-- end -->``. ``rows`` in place of
 ``table`` leaves the published numbers out, which are the same below every table; ``classic`` has the columns of the classic table alone
-(frozen top-1 and top-5, detection mAP); ``order`` is how far the rows stand in the published order, pair by pair.
+(``ssl-bench report RUN --classic``); ``order`` is how far the rows stand in the published order, pair by pair.
 """
 
 from __future__ import annotations
@@ -26,32 +26,12 @@ def content(kind: str, path: Path) -> str:
         return path.read_text(encoding="utf-8").partition("\n")[2].strip()
     from ssl_bench.report import load
 
-    results = load(path)
-    table = results.table()
+    table = load(path).table(classic=kind == "classic")
     if kind == "order":
         return "\n\n".join(_order(agreement) for block in table.published for agreement in block.agreement)
     if kind == "rows":
         table = replace(table, published=[])
-    if kind == "classic":
-        table = _classic(results, table)
     return f"```\n{table.terminal(120).strip(chr(10))}\n```"
-
-
-def _classic(results: Any, table: Any) -> Any:
-    """A table of frozen accuracy at the best stage, detection on a network that was fine-tuned, and cost; above the published one of that shape."""
-    from ssl_bench.report.legend import legend_of
-
-    def belongs(column: Any) -> bool:
-        frozen_probe = column.evaluator == "linear" and column.stage == "best" and column.labels == 1
-        detection = column.metric == "map_voc07" and column.stage != "frozen"
-        return frozen_probe or detection or not column.evaluator
-
-    sections = [replace(section, columns=[c for c in section.columns if belongs(c)], saved=None) for section in table.sections]
-    for section in sections:
-        for line in section.lines:
-            line.cells = {column.key: line.cells[column.key] for column in section.columns}
-        section.lines = [line for line in section.lines if any(cell.status != "none" for cell in line.cells.values())]  # pixels and PCA
-    return replace(table, sections=sections, legend=legend_of(results, sections), published=[b for b in table.published if b.agreement])
 
 
 def _order(agreement: Any) -> str:

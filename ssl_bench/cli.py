@@ -108,13 +108,16 @@ def plan(
 
 
 @app.command()
-def report(folder: FolderArg, wide: Annotated[bool, typer.Option("--wide", help="Print every column.")] = False) -> None:
+def report(
+    folder: FolderArg, wide: Annotated[bool, typer.Option("--wide", help="Print every column.")] = False,
+    classic: Annotated[bool, typer.Option("--classic", help="Print frozen accuracy, detection mAP and cost alone.")] = False,
+) -> None:
     """Print a run's table and write its files anew, from the records alone."""
     from ssl_bench.report import load, write_report
 
     path = _folder(folder)
     write_report(path)
-    _print_table(_console(), load(path), wide)
+    _print_table(_console(), load(path), wide, classic)
 
 
 @app.command()
@@ -212,8 +215,8 @@ def _folder(path: Path) -> Path:
     raise SpecError(f"no run at {' or '.join(map(str, tried))}; {did_you_mean(path.name, known)}")
 
 
-def _print_table(console: Console, results: Any, wide: bool) -> None:
-    print(results.table(wide=wide).terminal(console.width))
+def _print_table(console: Console, results: Any, wide: bool, classic: bool = False) -> None:
+    print(results.table(wide, classic).terminal(console.width))
 
 
 def _failures(results: Any) -> None:

@@ -19,7 +19,7 @@ import unicodedata
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ssl_bench.errors import RecordError
 
@@ -176,7 +176,7 @@ class Run(Record):
     rows: list[RunRow]
     cells: list[RunCell]
     losers: list[RunCell] = []  #: candidates of choices that were not chosen; never tested
-    seconds: float = 0.0  #: wall time of the commands that worked on it; where several did at once, of the one that ended last
+    seconds: float = Field(default=0.0, exclude=True)  #: wall time, in files of earlier versions; not read, and no longer written
     created: str
 
 

@@ -23,7 +23,7 @@ from ssl_bench.records import EvaluationRecord, Failure, Pretraining, failure_fi
 from ssl_bench.registry import TASKS, load_plugin
 from ssl_bench.spec import Matrix, TaskSpec
 from ssl_bench.tasks.base import LONG_RUN_STEPS
-from ssl_bench.work import Work, choose, prepare, read_evaluation, read_pretraining, seconds_before, write_run
+from ssl_bench.work import Work, choose, prepare, read_evaluation, read_pretraining, write_run
 
 LOCK_POLL_SECONDS = 2.0
 
@@ -71,14 +71,13 @@ def run(
 
 def carry_out(work: Work, observer: Observer) -> None:
     """Compute every missing cell: choices first (validation only), then the table."""
-    started, before = time.monotonic(), seconds_before(work)
     with _stoppable() as stop:
         shop = Workshop(
             data=work.data, backbone=work.matrix.backbone, device=work.device, precision=work.matrix.precision,
             stage_limit=work.matrix.stage_values, checkpoint_seconds=work.matrix.pretrain.checkpoint_seconds, looks=work.matrix.pretrain.monitor, stop=stop,
             on_progress=observer.progressed, on_note=observer.noted,
         )
-        write_run(work, before)
+        write_run(work)
         try:
             todo = [cell for row in work.undecided() for cell in work.candidate_cells(row)]
             _compute(todo, work, shop, observer, final=False)
@@ -86,10 +85,10 @@ def carry_out(work: Work, observer: Observer) -> None:
                 scores = choose(work, row)
                 if scores:
                     observer.chose(row, work.winners[row.name], scores)
-            write_run(work, before + time.monotonic() - started)
+            write_run(work)
             _compute([cell for cell in work.cells() if work.asked_for(cell.row)], work, shop, observer, final=work.final)
         finally:
-            write_run(work, before + time.monotonic() - started)
+            write_run(work)
 
 
 def _compute(cells: list[Cell], work: Work, shop: Workshop, observer: Observer, final: bool) -> None:

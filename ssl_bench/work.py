@@ -233,7 +233,7 @@ def validation_score(record: EvaluationRecord) -> float:
     return sum(values) / len(values)
 
 
-def write_run(work: Work, seconds: float) -> None:
+def write_run(work: Work) -> None:
     """Write run.json: what the table is made of, as far as it is decided, by this command, an earlier one or another process.
 
     While a candidate that failed is to be tried again, the best of the others stands for its row.
@@ -267,7 +267,7 @@ def write_run(work: Work, seconds: float) -> None:
             "own": [_describe(e) | {"evaluator": asked.evaluator.name} for asked in work.evaluators if asked.own for e in asked.sets],
         },
         backbone=describe_backbone(work), budget=describe_budget(work), final=work.final, seeds=list(matrix.seeds), rows=rows,
-        cells=[_run_cell(work, cell) for cell in cells], losers=[_run_cell(work, cell) for cell in losers], seconds=seconds, created=created,
+        cells=[_run_cell(work, cell) for cell in cells], losers=[_run_cell(work, cell) for cell in losers], created=created,
     )
     write_record(path, record)
 
@@ -299,9 +299,3 @@ def describe_budget(work: Work) -> str:
     if spec.passes:
         return f"{spec.passes:,} network passes a row"
     return f"{spec.images:,} images seen" if spec.images else f"{spec.epochs:g} epochs x {images:,} images"
-
-
-def seconds_before(work: Work) -> float:
-    """Wall time of earlier commands on this folder."""
-    path = work.out / "run.json"
-    return read_record(path, Run).seconds if path.is_file() else 0.0

@@ -367,7 +367,7 @@ def test_status_counts_a_final_cell_only_with_its_test(tmp_path: Path) -> None:
         return " ".join(CliRunner().invoke(cli.app, ["status", str(tmp_path)]).output.split())
 
     assert "1/1 done" in status() and "under way" not in status()
-    write_run(prepare(matrix(), tmp_path), 0.0)  # as an interrupted final run leaves it
+    write_run(prepare(matrix(), tmp_path))  # as an interrupted final run leaves it
     assert "0/1 under way" in status() and "1/1" not in status()
     compute(matrix(), tmp_path)
     assert "1/1 done" in status() and "0/1" not in status()

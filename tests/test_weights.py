@@ -215,7 +215,7 @@ def test_a_start_is_described_and_counts_as_labelled_unless_it_is_known_to_be_fr
     }
     tasks = [{"autoencoder": {"init": source, "row": str(number)}} for number, source in enumerate(starts)]
     work = prepare(matrix(tasks=[*tasks, "rotation"], baselines=[], backbone=full), tmp_path / "second")
-    write_run(work, 0.0)
+    write_run(work)
     rows = read_record(tmp_path / "second" / "run.json", Run).rows
     for row, (source, (told, labels)) in zip(rows, starts.items(), strict=False):
         assert row.init == f"{source}, {told}" and row.uses_labels is labels and row.block == "pretext"

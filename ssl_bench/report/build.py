@@ -37,13 +37,13 @@ DRAWN = "drawn/"  # before a metric: its values on resamples of the test images,
 _SHARE = re.compile(r"(top\d+|acc|accuracy)(@|_|$)", re.IGNORECASE)  # metrics that are a share of the images
 
 
-def build(results: Results, wide: bool) -> Table:
+def build(results: Results, wide: bool, classic: bool) -> Table:
     """The table of a run."""
     sections = []
     for entry in results.data_sets():
         data = str(entry["name"])
-        columns = columns_of(results, data, len(entry.get("classes", [])), wide)
-        lines = _lines(results, data, columns)
+        columns = columns_of(results, data, len(entry.get("classes", [])), wide, classic)
+        lines = [line for line in _lines(results, data, columns) if line.failures or line.applies]
         section = Section(data, columns, lines)
         for column in columns:
             if column.unit == "%" and column.split == results.split:

@@ -26,7 +26,7 @@ def base_name(evaluator: str) -> str:
     return evaluator.split(" (")[0]
 
 
-def columns_of(results: Results, data: str, num_classes: int, wide: bool) -> list[Column]:
+def columns_of(results: Results, data: str, num_classes: int, wide: bool, classic: bool) -> list[Column]:
     """The columns for one labelled set: cheap and frozen first, then neighbours, few labels, what evaluators bring sets for, cost."""
     frame = results.frame
     frame = frame[frame["data"] == data]
@@ -48,7 +48,15 @@ def columns_of(results: Results, data: str, num_classes: int, wide: bool) -> lis
                 columns += _diagnostics(frame[frame["evaluator"] == evaluator], evaluator)
         else:
             columns += _other(own, evaluator, results.split)
-    return columns + _own(results, wide) + _cost(results, wide)
+    columns += _own(results, wide) + _cost(results, wide)
+    return [column for column in columns if _is_classic(column)] if classic else columns
+
+
+def _is_classic(column: Column) -> bool:
+    """Frozen accuracy at the best stage with all labels, detection mAP after fine-tuning (Doersch & Zisserman, 2017), and what the rows cost."""
+    probe = base_name(column.evaluator) == "linear" and column.stage == "best" and column.labels == 1
+    detection = column.metric == "map_voc07" and column.stage != "frozen"
+    return probe or detection or not column.evaluator
 
 
 def _own(results: Results, wide: bool) -> list[Column]:

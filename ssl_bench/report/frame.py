@@ -98,11 +98,14 @@ class Results:
         """The split that the table shows."""
         return "test" if self.run.final else "validation"
 
-    def table(self, wide: bool = False) -> Table:
-        """The comparison, one section per labelled set. ``wide`` adds columns: every k, codes, diagnostics, images/s, memory."""
+    def table(self, wide: bool = False, classic: bool = False) -> Table:
+        """The comparison, one section per labelled set.
+
+        ``wide`` adds columns: every k, codes, diagnostics, images/s, memory; ``classic`` keeps those of the classic table and the cost alone.
+        """
         from ssl_bench.report.table import build_table
 
-        return build_table(self, wide)
+        return build_table(self, wide, classic)
 
     def data_sets(self) -> list[dict[str, Any]]:
         """The labelled sets as the run describes them: name, train, validation, test, classes."""

@@ -101,6 +101,11 @@ class Line:
     def empty(self) -> bool:
         return not any(cell.status == "value" for cell in self.cells.values())
 
+    @property
+    def applies(self) -> bool:
+        """Whether any column is about such a row: pixels have no stage to choose, and nothing to detect with."""
+        return any(cell.status != "none" for cell in self.cells.values())
+
 
 @dataclass(frozen=True)
 class PairwiseResult:
@@ -193,8 +198,8 @@ class Table:
             yield Text(line, style=styles.get(style, ""), no_wrap=True, overflow="ignore")
 
 
-def build_table(results: Results, wide: bool = False) -> Table:
+def build_table(results: Results, wide: bool = False, classic: bool = False) -> Table:
     """The table of a run, from its records alone."""
     from ssl_bench.report.build import build
 
-    return build(results, wide)
+    return build(results, wide, classic)

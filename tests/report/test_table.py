@@ -258,6 +258,16 @@ def test_wide_adds_k_codes_and_cost(run_folder: MakeRun) -> None:
     assert _cell(results.table(wide=True), "autoencoder", "linear top1 code").stage == "code"
 
 
+def test_the_classic_columns_are_frozen_accuracy_detection_and_cost(run_folder: MakeRun) -> None:
+    results = load(run_folder(seeds=(0,), classes=21, probe_shares=(0.1, 1.0), boxes={"cells": {"rotation": 0.5, "simclr": 0.4}}))
+    (whole,), (classic,) = results.table().sections, results.table(classic=True).sections
+    assert [c.key for c in classic.columns] == [BEST, "linear top5 best", "cells detection map_voc07", "passes", "minutes"]
+    shown = {line.name: line.cells for line in whole.lines}
+    for line in classic.lines:
+        assert [line.cells[c.key].text(c) for c in classic.columns] == [shown[line.name][c.key].text(c) for c in classic.columns]
+    assert {line.row for line in whole.lines} - {line.row for line in classic.lines} == {"pixels"}  # one representation, and no network
+
+
 @pytest.mark.parametrize(("other", "shown"), [("s3", "s3/4"), ("pooled", "s4/last")])
 def test_stages_that_differ_between_seeds_are_all_named(run_folder: MakeRun, other: str, shown: str) -> None:
     folder = run_folder()
