@@ -38,7 +38,8 @@ def _order(agreement: Any) -> str:
     """One comparison with a published order: its Kendall's tau, and any two rows."""
     lines = [f"{agreement}."]
     if agreement.pairs:
-        lines += ["", "| higher where published | lower | by, points | here by, points (95 %) | verdict |", "|---|---|---:|---:|---|"]
+        heads = ["higher where published", "lower", "by, points", "here by, points (95 %, each pair alone)", "verdict (over all pairs, Holm)"]
+        lines += ["", f"| {' | '.join(heads)} |", "|---|---|---:|---:|---|"]
     for pair in agreement.pairs:
         c = pair.ours
         here = f"{100 * c.difference:+.1f} ({100 * c.low:+.1f} to {100 * c.high:+.1f})"
