@@ -82,7 +82,7 @@ def read_folder(folder: Path) -> tuple[dict[str, FolderSplit], list[str]]:
     else:
         splits["train"] = _read_classes(folder, least=2)
         if splits["train"].labels is not None:
-            notes.append(f"{folder}: {len(set(splits['train'].labels)):,} folders were read as classes")
+            notes.append(f"{folder.resolve().name}: {len(set(splits['train'].labels)):,} folders were read as classes")
     if not splits["train"].files:
         raise DataError(f"{folder} holds no image ({_allowed()})")
     return splits, notes

@@ -126,7 +126,7 @@ def _copy(asked: _Address, places: Places) -> Fetched | None:
         return None
     splits, unused = _choose(asked, str(folder), names)
     name = f"{asked} (copy)"
-    notes = [f"{name} is read from {folder}, which does not tell its revision"]
+    notes = [f"{name} is read from {asked.repository}, below the data root, which does not tell its revision"]
     notes += _unused(name, unused)
     return Fetched(name, {split: [folder / file for file in files] for split, files in splits.items()}, tuple(notes))
 

@@ -41,11 +41,15 @@ class JudgedElsewhere:
     shows: str = ""
 
 
-def note_repeated(name: str, train: np.ndarray, *judged: np.ndarray, notes: list[str]) -> None:
-    """Say how many training images are validated or tested on too, found by equal pixels."""
-    seen = {bytes(row) for found in judged for row in found}
-    if repeated := sum(bytes(row) in seen for row in train):
-        notes.append(f"{name}: {repeated:,} training images are also validation or test images, pixel for pixel")
+def note_repeated(name: str, train: np.ndarray, validation: np.ndarray, test: np.ndarray, notes: list[str]) -> None:
+    """Say how many images of one split are in a later one too, found by equal pixels; test is always told, for it is what counts."""
+    seen = {"validation": {bytes(row) for row in validation}, "test": {bytes(row) for row in test}}
+    counts = {f"{first} in {second}": sum(bytes(row) in seen[second] for row in rows)
+              for first, second, rows in (("train", "validation", train), ("train", "test", train), ("validation", "test", validation))}
+    if any(counts.values()):
+        told = [f"{count:,} of {which}" for which, count in counts.items() if count]
+        told += [] if counts["train in test"] or counts["validation in test"] else ["none in test"]
+        notes.append(f"{name}: images that are in two splits, pixel for pixel: {', '.join(told)}")
 
 
 def without(

@@ -229,7 +229,7 @@ def _copy(name: str, title: str, places: Places) -> Source | None:
     folder, source = (exact or found)[0]
     jpeg = name in _LOSSLESS and _format(source) == "JPEG"
     shown = f"{title} (JPEG copy)" if jpeg else title if folder.name.lower() == name else f"{title} (copy {folder.name})"
-    return Source(shown, source.classes, source.splits, notes=(*source.notes, f"{shown} is read from {folder}"))
+    return Source(shown, source.classes, source.splits, notes=(*source.notes, f"{shown} is read from {folder.name}, below the data root"))
 
 
 def _format(source: Source) -> str | None:

@@ -43,6 +43,8 @@ class Correlation:
     @property
     def _interval(self) -> str:
         if not math.isnan(self.low):
+            if self.seeds**-self.seeds > 0.025:  # a draw of one seed alone is likelier than a tail: the ends are what single seeds say
+                return f"{self.low:+.2f} to {self.high:+.2f} where {self.seeds} seeds are drawn anew, too few for 95 %"
             return f"95 %: {self.low:+.2f} to {self.high:+.2f} by bootstrap over {self.seeds} seeds"
         return f"{self.seeds or 'no'} shared seed{'s' if self.seeds != 1 else ''}: no interval"
 

@@ -128,7 +128,7 @@ def _intervals(results: Results, sections: list[Section], entries: list[Entry]) 
     if any(cell.interval == "draws" for cell in percent):
         lines.append(f"{where}few labels: 95 % interval over {images} and draws of labels (Wilson and Student t, half its width)")
     if any(cell.interval == "bootstrap" for cell in percent):
-        lines.append(f"{where}detection: 95 % interval by resampling test images (bootstrap, half its width)")
+        lines.append(f"{where}detection: 95 % interval by resampling test images (bootstrap, half its width; both ends in table.csv)")
     if lines and one:
         lines.append("One seed: how much another seed would differ is not known, so no row is marked best.")
     if seeds and counts:
@@ -238,6 +238,8 @@ def _choices(results: Results) -> str:
     text += f" (settings tried: {', '.join([*others, f'all others {usual}' if others else f'{usual} for every row'])})"
     taken = [f"{row.row} {', '.join(f'{key}={value}' for key, value in row.chosen.items())}" for row in results.run.rows if row.chosen]
     text += f"; taken: {'; '.join(taken)}" if taken else ""
+    if any("final_fit" in fit for e in results.evaluations for fit in e.record.details.get("fits", ())):
+        text += "; the linear probe that is tested with all labels is fitted on train and validation"
     if detectors := _detector_rates(results):
         text += f"; learning rate of detection {detectors}"
     if inside := _chosen_inside(results):
@@ -305,6 +307,7 @@ def _data(results: Results) -> Iterable[str]:
         judged.append(f"{entry['name']}{': ' if counts else ''}{', '.join(counts)}")
     once = dict.fromkeys(judged)  # several evaluators may bring one set
     yield f"pretrained on {pretrain.get('name', '?')}{images}; judged on {'; '.join(once)}"
+    yield from dict.fromkeys(results.run.data.get("notes", ()))
 
 
 def _made(results: Results) -> list[tuple[Environment, float]]:

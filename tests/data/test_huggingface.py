@@ -517,7 +517,7 @@ def test_a_copy_below_the_data_root_comes_first(online: Hub, split: Any, places:
         (places.root / name).write_bytes(content)
     found = find(f"hf:{REPOSITORY}", places)
     assert counts(found) == {"train": 8, "validation": 4} and found.name == f"hf:{REPOSITORY} (copy)"
-    assert f"is read from {places.root / REPOSITORY}, which does not tell its revision" in found.notes[0]
+    assert f"is read from {REPOSITORY}, below the data root, which does not tell its revision" in found.notes[0]
     assert online.asked == [] and counts(find(f"hf:{REPOSITORY}:plain_text", places)) == {"train": 8, "validation": 4}
     assert counts(find(f"hf:{REPOSITORY}@{commit}", places)) == {"train": 12}
 

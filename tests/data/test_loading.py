@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from ssl_bench.data import Data, ImageSet, is_grey, load
+from ssl_bench.data.leaks import note_repeated
 from ssl_bench.errors import DataError
 from ssl_bench.spec import DataSpec, parse
 
@@ -214,8 +215,22 @@ def test_training_images_that_are_judged_too_are_told(get: Any, toys: Path) -> N
     (labelled,) = data.evaluate
     judged = shown(labelled.test) | shown(labelled.validation)
     repeated = sum(image.tobytes() in judged for image in labelled.train.pixels[labelled.train.rows])
-    assert repeated
-    assert f"toys: {repeated} training images are also validation or test images, pixel for pixel" in data.notes
+    held_out = sum(image.tobytes() in shown(labelled.test) for image in labelled.validation.pixels[labelled.validation.rows])
+    assert repeated and repeated + held_out == 3  # the copies are either trained on or held out
+    told = [f"{repeated} of train in test"] + [f"{held_out} of validation in test"] * bool(held_out)
+    assert f"toys: images that are in two splits, pixel for pixel: {', '.join(told)}" in data.notes
+
+
+def test_images_that_are_in_two_splits_are_counted_split_by_split() -> None:
+    def told(train: str, validation: str, test: str) -> list[str]:
+        notes: list[str] = []
+        note_repeated("toys", *(np.array([[ord(letter)] * 16 for letter in split], np.uint8) for split in (train, validation, test)), notes)
+        return [note.removeprefix("toys: images that are in two splits, pixel for pixel: ") for note in notes]
+
+    assert told("abc", "de", "fg") == []
+    assert told("aabc", "ae", "fg") == ["2 of train in validation, none in test"]
+    assert told("abc", "de", "fdb") == ["1 of train in test, 1 of validation in test"]
+    assert told("abc", "cb", "b") == ["2 of train in validation, 1 of train in test, 1 of validation in test"]
 
 
 def test_what_cannot_be_judged_is_refused_before_decoding(

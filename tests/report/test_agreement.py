@@ -18,7 +18,7 @@ from scipy import stats
 
 from ssl_bench.records import RunRow
 from ssl_bench.report import Table, load, write_report
-from ssl_bench.report.agreement import Agreement, canonical, correlation, stand_ins
+from ssl_bench.report.agreement import Agreement, Correlation, canonical, correlation, stand_ins
 from ssl_bench.report.formats import agreement_csv
 from ssl_bench.report.published import load_published
 
@@ -97,7 +97,7 @@ def test_our_order_against_the_published_one(run_folder: MakeRun) -> None:
     for text in (table.terminal(), table.markdown(), table.html(), table.latex()):
         words = " ".join(text.replace(r"\%", "%").replace("&#x27;", "'").split())
         assert "linear probe, best stage, top-1 and ImageNet frozen top-5, 6 rows in common: +0.87" in words
-        assert "with the labels row, 7 rows: +0.33" in words and "by bootstrap over 3 seeds" in words
+        assert "with the labels row, 7 rows: +0.33" in words and "where 3 seeds are drawn anew, too few for 95 %" in words
         assert text.index("74.17") < text.index("Kendall")  # below its block, above the next one
         assert text.index("Kendall") < text.index("SimCLRv2")
     lines = list(csv.DictReader(io.StringIO(agreement_csv(table))))
@@ -198,3 +198,10 @@ def test_published_values_here_are_those_of_the_file() -> None:
     assert [file[canonical(task)] for task in TASKS] == list(PUBLISHED)
     frozen = {canonical(p.task): p.value for p in load_published() if p.metric == FROZEN}
     assert [frozen[canonical(task)] for task in TASKS] == sorted(frozen[canonical(task)] for task in TASKS)
+
+
+def test_an_interval_over_three_seeds_does_not_claim_95_percent() -> None:
+    """With three, each seed alone is drawn in 1 of 27 resamples, more than a tail of 2.5 % holds; with four in 1 of 256."""
+    said = {seeds: str(Correlation(6, 0.5, 0.2, 0.1, 0.7, seeds)) for seeds in (2, 3, 4)}
+    assert "95 %: +0.10 to +0.70 by bootstrap over 4 seeds" in said[4]
+    assert all("too few for 95 %" in said[seeds] and "95 %:" not in said[seeds] for seeds in (2, 3))

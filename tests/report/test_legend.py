@@ -228,3 +228,19 @@ def test_a_row_that_starts_from_other_weights_says_from_which(run_folder: MakeRu
     table = load(folder).table()
     assert _legend(table, "elsewhere") == [f"simclr starts from {start}"]
     assert "simclr †" in {line.name for line in table.sections[0].lines} and "simclr" not in {c.first for c in table.sections[0].comparisons}
+
+
+def test_what_is_known_of_the_data_is_told(run_folder: MakeRun) -> None:
+    results = load(run_folder(ROWS, seeds=(0,)))
+    before = _legend(results.table(), "data")
+    results.run.data["notes"] = ["toy: 3 unreadable train images are left out", "toy: 3 unreadable train images are left out"]
+    assert _legend(results.table(), "data") == [*before, "toy: 3 unreadable train images are left out"]
+
+
+def test_a_last_fit_on_validation_images_too_is_told(run_folder: MakeRun) -> None:
+    folder = run_folder(ROWS, seeds=(0,))
+    said = "the linear probe that is tested with all labels is fitted on train and validation"
+    assert said not in _legend(load(folder).table(), "chosen")[0]
+    fit = {"stage": "s1", "labels": 1.0, "fit": {"converged": True}, "final_fit": {"converged": True}}
+    _change(folder, "*/*/linear-*.json", lambda record: record.update(details={"fits": [fit]}))
+    assert said in _legend(load(folder).table(), "chosen")[0]
