@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import PurePath
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
@@ -27,23 +27,32 @@ def parse(model: type[M], value: Any, where: str) -> M:
     try:
         return model.model_validate(value)
     except ValidationError as error:
-        raise SpecError("\n".join(_explain(model, problem, where) for problem in error.errors())) from None
+        problems = error.errors()
+        # What is wrong inside of a list also leaves it too short: told is the cause.
+        causes = [one for one in problems if not any(one["loc"] == other["loc"][: len(one["loc"])] != other["loc"] for other in problems)]
+        raise SpecError("\n".join(_explain(model, problem, where) for problem in causes)) from None
 
 
 def _explain(model: type[BaseModel], problem: Any, where: str) -> str:
     path = [str(part) for part in problem["loc"]]
     if problem["type"] == "extra_forbidden":
-        owner: Any = model
-        for part in path[:-1]:
-            field = getattr(owner, "model_fields", {}).get(part)
-            owner = field.annotation if field is not None else owner
-        known = getattr(owner, "model_fields", model.model_fields)
-        return f"{where}: unknown key {'.'.join(path)!r}; {did_you_mean(path[-1], known)}"
+        owner = model
+        for part in path[:-1]:  # of a list, its place is no field
+            field = owner.model_fields.get(part)
+            owner = (field and _model_in(field.annotation)) or owner
+        return f"{where}: unknown key {'.'.join(path)!r}; {did_you_mean(path[-1], owner.model_fields)}"
     if problem["type"] == "missing":
         return f"{where}: {'.'.join(path)!r} is missing"
     message = problem["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
     prefix = f"{where}: {'.'.join(path)} = {problem['input']!r}: " if path else f"{where}: "
     return prefix + (f"should be {message}" if problem["msg"].startswith("Input should be") else message)
+
+
+def _model_in(annotation: Any) -> type[BaseModel] | None:
+    """The model that a field holds, alone, optional or in a tuple; None where it holds none."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next((found for inner in get_args(annotation) if (found := _model_in(inner))), None)
 
 
 def refuse_idle(model: BaseModel, names: Iterable[str], needed: str) -> None:

@@ -40,6 +40,8 @@ def test_numbers_are_what_people_expect() -> None:
     [
         ({"epoch": 3}, "unknown key 'epoch'"),
         ({"pretrain": {"epoch": 3}}, "unknown key 'pretrain.epoch'; did you mean 'epochs'"),
+        ({"tasks": [{"task": "rotation", "name": "x"}]}, "unknown key 'tasks.0.name'; known are: options, row, task"),
+        ({"evaluate": [{"evaluator": "linear", "seed": [0]}]}, "unknown key 'evaluate.0.seed'; did you mean 'seeds'"),
         ({"pretrain": {"epochs": 3, "images": 5}}, "exactly one of `epochs`, `images` and `passes`"),
         ({"pretrain": {"passes": 3, "images": 5}}, "exactly one of `epochs`, `images` and `passes`"),
         ({"pretrain": {}}, "exactly one"),
