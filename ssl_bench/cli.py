@@ -74,12 +74,13 @@ def run(
                 carry_out(work, live)
             finally:
                 live.close()
-                files = write_report(work.out)
+                results = load(work.out)
+                files = write_report(work.out, results)
         else:
             live.nothing_to_do(work)
             carry_out(work, live)
-            files = write_report(work.out)
-    results = load(work.out)
+            results = load(work.out)
+            files = write_report(work.out, results)
     _print_table(console, results, wide)
     if sentence := verdict(results):
         console.print(sentence, markup=False, highlight=False)
@@ -116,8 +117,9 @@ def report(
     from ssl_bench.report import load, write_report
 
     path = _folder(folder)
-    write_report(path)
-    _print_table(_console(), load(path), wide, classic)
+    results = load(path)
+    write_report(path, results)
+    _print_table(_console(), results, wide, classic)
 
 
 @app.command()

@@ -64,9 +64,10 @@ def run(
     work = prepare(matrix, out, **settings)
     observer.planned(work)
     carry_out(work, observer)
+    results = load_results(work.out)
     if report:
-        write_report(work.out)
-    return load_results(work.out)
+        write_report(work.out, results)
+    return results
 
 
 def carry_out(work: Work, observer: Observer) -> None:

@@ -139,7 +139,7 @@ def assemble(
         found, unreadable = loaded[split]
         sets[role] = replace(found.take(np.array([at for at in positions if at not in unreadable], np.int64)), split=role)
     notes += _same_classes(title, sets, "with the unreadable images left out")
-    note_repeated(title, sets["train"].hashes, sets["validation"].hashes, sets["test"].hashes, notes)
+    note_repeated(title, {role: sets[role].hashes for role in ("train", "validation", "test")}, notes)
     return DetectionData(title, sets["train"], sets["validation"], sets["test"], notes)
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -41,14 +42,13 @@ class JudgedElsewhere:
     shows: str = ""
 
 
-def note_repeated(name: str, train: np.ndarray, validation: np.ndarray, test: np.ndarray, notes: list[str]) -> None:
-    """Say how many images of one split are in a later one too, found by equal pixels; test is always told, for it is what counts."""
-    seen = {"validation": {bytes(row) for row in validation}, "test": {bytes(row) for row in test}}
-    counts = {f"{first} in {second}": sum(bytes(row) in seen[second] for row in rows)
-              for first, second, rows in (("train", "validation", train), ("train", "test", train), ("validation", "test", validation))}
+def note_repeated(name: str, hashes: Mapping[str, np.ndarray], notes: list[str]) -> None:
+    """Say how many images are in two splits, found by equal pixels: ``hashes`` of train, validation and test; test is told in any case."""
+    found = {split: [bytes(row) for row in rows] for split, rows in hashes.items()}
+    counts = {(one, other): sum(map(set(found[other]).__contains__, found[one])) for one, other in combinations(found, 2)}
     if any(counts.values()):
-        told = [f"{count:,} of {which}" for which, count in counts.items() if count]
-        told += [] if counts["train in test"] or counts["validation in test"] else ["none in test"]
+        told = [f"{count:,} of {one} in {other}" for (one, other), count in counts.items() if count]
+        told += [] if any(count for (_, other), count in counts.items() if other == "test") else ["none in test"]
         notes.append(f"{name}: images that are in two splits, pixel for pixel: {', '.join(told)}")
 
 

@@ -91,7 +91,7 @@ def load(
     labelled = []
     for one, name in zip(evaluate, _names([(one, sources[one].name) for one in evaluate]), strict=True):
         sets = {role: packed[one, role][0] for role in ("train", "validation", "test")}
-        note_repeated(name, packed[one, "train"][1], packed[one, "validation"][1], packed[one, "test"][1], notes)
+        note_repeated(name, {role: packed[one, role][1] for role in sets}, notes)
         labelled.append(Labelled(name, **{role: replace(found, name=name) for role, found in sets.items()}))
     pretrain, hashes = packed[spec.pretrain, "train"]
     elsewhere = [packed[one, role][1] for one in evaluate if one != spec.pretrain for role in ("validation", "test")]

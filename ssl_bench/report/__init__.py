@@ -23,9 +23,10 @@ def __getattr__(name: str) -> Any:
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
-def write_report(folder: str | Path) -> list[Path]:
+def write_report(folder: str | Path, results: Results | None = None) -> list[Path]:
     """Write table.md, .csv, .tex, .html, comparisons.csv and figures/ into a results folder, from its records alone.
 
+    ``results`` is what was loaded from that folder already, if it was.
     labels_saved.csv, agreement.csv and published_pairs.csv (both about published orders) are written where there is something to say, and else removed.
 
     Returns
@@ -43,7 +44,7 @@ def write_report(folder: str | Path) -> list[Path]:
     from ssl_bench.report.frame import load
 
     root = Path(folder)
-    results = load(root)
+    results = load(root) if results is None else results
     table, wide = results.table(), results.table(wide=True)
     figures = draw_figures(results, root / "figures")
     pictures = [str(path.relative_to(root)) for path in figures if path.suffix != ".svg"]

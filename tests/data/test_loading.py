@@ -213,8 +213,7 @@ def test_training_images_that_are_judged_too_are_told(get: Any, toys: Path) -> N
         shutil.copy(toys / "test" / "a" / f"{number:03d}.png", toys / "train" / "a" / f"again{number}.png")
     data = get("folder:toys")
     (labelled,) = data.evaluate
-    judged = shown(labelled.test) | shown(labelled.validation)
-    repeated = sum(image.tobytes() in judged for image in labelled.train.pixels[labelled.train.rows])
+    repeated = sum(image.tobytes() in shown(labelled.test) for image in labelled.train.pixels[labelled.train.rows])
     held_out = sum(image.tobytes() in shown(labelled.test) for image in labelled.validation.pixels[labelled.validation.rows])
     assert repeated and repeated + held_out == 3  # the copies are either trained on or held out
     told = [f"{repeated} of train in test"] + [f"{held_out} of validation in test"] * bool(held_out)
@@ -224,7 +223,8 @@ def test_training_images_that_are_judged_too_are_told(get: Any, toys: Path) -> N
 def test_images_that_are_in_two_splits_are_counted_split_by_split() -> None:
     def told(train: str, validation: str, test: str) -> list[str]:
         notes: list[str] = []
-        note_repeated("toys", *(np.array([[ord(letter)] * 16 for letter in split], np.uint8) for split in (train, validation, test)), notes)
+        splits = {"train": train, "validation": validation, "test": test}
+        note_repeated("toys", {split: np.array([[ord(letter)] * 16 for letter in found], np.uint8) for split, found in splits.items()}, notes)
         return [note.removeprefix("toys: images that are in two splits, pixel for pixel: ") for note in notes]
 
     assert told("abc", "de", "fg") == []
