@@ -1,7 +1,8 @@
 # Two commands for a machine that has Python (3.10 or newer) and nothing else:
 #
 #   make quick    the comparison of seven ways to pretrain: about five minutes on two CPU cores after installation
-#   make test     linters, types, tests
+#   make test     linters, types, tests; closes with the 20 slowest
+#   make test-long   what takes minutes: fresh environments, many kills, whole runs
 #
 # Both make the environment in .venv first; a second call finds it ready. Another interpreter: make quick PYTHON=python3.12
 # More words for the command: make quick ARGS="--out /tmp/quick"
@@ -12,11 +13,11 @@ ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help quick test clean
+.PHONY: help quick test test-long clean
 .DEFAULT_GOAL := help
 
 help:
-	@sed -n '1,7s/^# \{0,1\}//p' Makefile
+	@sed -n '1,8s/^# \{0,1\}//p' Makefile
 
 quick: $(VENV)/.installed
 	$(BIN)/ssl-bench run quick $(ARGS)
@@ -24,7 +25,10 @@ quick: $(VENV)/.installed
 test: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest --numprocesses=auto $(ARGS)
+	$(BIN)/python -m pytest --numprocesses=auto --durations=20 $(ARGS)
+
+test-long: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest -m long --durations=20 $(ARGS)
 
 # Stamps are newer than pyproject.toml once its dependencies are installed.
 $(VENV)/.installed: pyproject.toml | $(BIN)/python
