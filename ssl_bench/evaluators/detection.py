@@ -28,6 +28,7 @@ from ssl_bench.evaluators.base import Evaluation, Evaluator, EvaluatorOptions, J
 from ssl_bench.evaluators.detection_metrics import Found, Metrics, Truth, bootstrap_map, evaluate_detections
 from ssl_bench.evaluators.features import frozen
 from ssl_bench.fit import seed_everything
+from ssl_bench.protocols import VERSIONS
 from ssl_bench.spec import Recipe
 from ssl_bench.tasks.base import Setup
 
@@ -70,7 +71,7 @@ class Detection(Evaluator):
 
     name: ClassVar[str] = "detection"
     protocol: ClassVar[str] = "detection-frcnn"
-    version: ClassVar[int] = 2  # 2: boxes are pooled at the network's own strides; BatchNorm sees images at the size that the detector sees
+    version: ClassVar[int] = VERSIONS["detection"]  # 2: boxes are pooled at the network's own strides; BatchNorm sees images at the size that the detector sees
     Options: ClassVar[type[EvaluatorOptions]] = DetectionOptions
     accuracy: ClassVar[bool] = False
     needs_training: ClassVar[bool] = True

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from ssl_bench.data.batches import ImageStore
 from ssl_bench.evaluators._scores import go_on
 from ssl_bench.evaluators.base import Evaluation, Evaluator, EvaluatorOptions, Measurement, Subject
+from ssl_bench.protocols import VERSIONS
 
 DEAD = 1e-5  # deviation of a dimension, relative to the features' root mean square
 COLLAPSED = 5.0  # RankMe below which a representation is called collapsed
@@ -35,7 +36,7 @@ class Diagnostics(Evaluator):
     name: ClassVar[str] = "diagnostics"
     accuracy: ClassVar[bool] = False
     protocol: ClassVar[str] = "diagnostics"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = VERSIONS["diagnostics"]
     Options: ClassVar[type[EvaluatorOptions]] = DiagnosticsOptions
 
     def evaluate(self, subject: Subject) -> Evaluation:

@@ -32,6 +32,7 @@ from ssl_bench.evaluators._scores import (
 from ssl_bench.evaluators._training import train_on
 from ssl_bench.evaluators.base import Evaluation, Evaluator, EvaluatorOptions, Measurement, Subject
 from ssl_bench.evaluators.features import frozen
+from ssl_bench.protocols import VERSIONS
 from ssl_bench.spec import Recipe
 from ssl_bench.tasks.base import PretextTask, Setup, TaskOptions
 from ssl_bench.transforms.geometry import random_crop, random_flip
@@ -88,7 +89,7 @@ class Finetune(Evaluator):
 
     name: ClassVar[str] = "finetune"
     protocol: ClassVar[str] = "finetune-sgd"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = VERSIONS["finetune"]
     Options: ClassVar[type[EvaluatorOptions]] = FinetuneOptions
     needs_training: ClassVar[bool] = True
 

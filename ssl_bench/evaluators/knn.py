@@ -16,6 +16,7 @@ from ssl_bench.data.images import ImageSet
 from ssl_bench.evaluators._scores import Counts, accuracies, check_labels, compact, go_on, label_tensor, measured
 from ssl_bench.evaluators.base import Evaluation, Evaluator, EvaluatorOptions, Measurement, Subject
 from ssl_bench.evaluators.features import frozen
+from ssl_bench.protocols import VERSIONS
 
 TEMPERATURE = 0.07
 
@@ -37,7 +38,7 @@ class KNN(Evaluator):
 
     name: ClassVar[str] = "knn"
     protocol: ClassVar[str] = "knn-cosine"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = VERSIONS["knn"]
     Options: ClassVar[type[EvaluatorOptions]] = KNNOptions
 
     @classmethod

@@ -30,6 +30,7 @@ from ssl_bench.evaluators._scores import (
 from ssl_bench.evaluators._strengths import SEARCH_TOLERANCE, STRONGEST, WEAKEST, Fold, StrengthPath
 from ssl_bench.evaluators.base import Evaluation, Evaluator, EvaluatorOptions, Measurement, Subject
 from ssl_bench.evaluators.logistic import SoftmaxRegression, Solution, fit_flops
+from ssl_bench.protocols import VERSIONS
 
 FOLDS = 5
 TOLERANCE = 1e-4  # largest entry of the gradient; scikit-learn's default
@@ -64,7 +65,7 @@ class Linear(Evaluator):
 
     name: ClassVar[str] = "linear"
     protocol: ClassVar[str] = "linear-lbfgs"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = VERSIONS["linear"]
     Options: ClassVar[type[EvaluatorOptions]] = LinearOptions
 
     @classmethod
