@@ -29,6 +29,7 @@ from ssl_bench.evaluators.features import FrozenFeatures
 from ssl_bench.evaluators.knn import knn_monitor
 from ssl_bench.fit import FitResult, Progress, choose_precision, fit, seed_everything
 from ssl_bench.matrix import Cell, PlannedEvaluation
+from ssl_bench.movement import Movement, constant_features
 from ssl_bench.records import EvaluationRecord, MeasurementRecord, Pretraining, write_bytes, write_record
 from ssl_bench.spec import BackboneSpec
 from ssl_bench.tasks.base import Setup, part_images, parts_of
@@ -37,6 +38,7 @@ STATISTICS_IMAGES = 10_000  # BatchNorm statistics are averaged over at most thi
 CHUNK = 512
 MONITOR_IMAGES = 512
 DIAGNOSED_IMAGES = 1_000
+CHECKED_IMAGES = 64  # on which features are looked at for collapse
 LIGHTNESS_IMAGES = 5_000
 PARTS_SUFFIX = ".parts"  # folders of evaluations under way
 TASK_FILE, BACKBONE_FILE, CHECKPOINT_FILE = "task.safetensors", "backbone.safetensors", "checkpoint.safetensors"
@@ -126,29 +128,39 @@ def pretrain_cell(cell: Cell, shop: Workshop) -> tuple[Pretraining, Any]:
     """Train one backbone, write its weights and its record; returns the record and the trained task.
 
     A checkpoint left by an earlier attempt is continued.
+
+    Raises
+    ------
+    TrainingError : a loss, weights or features that are not finite, or a task that declares that it trains and left the judged network as it was.
     """
     cell.folder.mkdir(parents=True, exist_ok=True)
     checkpoint = cell.folder / CHECKPOINT_FILE
     started = time.perf_counter()
     task = build_task(cell, shop)
     describe = _described(task, cell, shop, {})
-    result = FitResult()
+    result, movement = FitResult(), Movement()
     if task.trains:
         result = fit(
             task, pretraining_batches(cell, shop), cell.candidate.recipe, cell.candidate.steps, seed=cell.seed, device=shop.device,
             precision=shop.precision, checkpoint=checkpoint, checkpoint_seconds=shop.checkpoint_seconds, final_checkpoint=True,
             monitor=_monitor(shop), looks=shop.looks, on_progress=shop.on_progress, stop=shop.stop,
+            movement=movement,
         )
         describe = _described(task, cell, shop, describe)  # with what was measured when training began
+        describe |= _moved(movement.check(task, cell.candidate.recipe.learning_rate), cell, shop)
     task.to(shop.device).eval()
     judged = task.evaluated()
     if isinstance(judged, Backbone) and judged.input.kind != "rgb":
         describe["input"] = judged.input.kind
     reestimate_batchnorm(judged, _clean_images(shop.data.pretrain, shop.device))
     unseen = shop.data.evaluate[0].validation if shop.data.evaluate else shop.data.pretrain
+    some = _some_images(unseen, shop.device)
+    if task.trains and (constant := constant_features(judged, some[:CHECKED_IMAGES], cell.row.task.name)):
+        describe["constant_features"] = constant
+        shop.on_note(f"{cell.row.name}: {constant} gives every image the same features; the network has collapsed")
     seed_everything(cell.seed, 0xD1)
     with torch.no_grad():
-        diagnosed = {name: float(value) for name, value in task.diagnose(_some_images(unseen, shop.device)).items()}
+        diagnosed = {name: float(value) for name, value in task.diagnose(some).items()}
     tensors = {name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for name, tensor in task.state_dict().items()}
     write_bytes(cell.folder / TASK_FILE, save(tensors, metadata={"kind": "ssl_bench.task", "pretraining": cell.id}))
     if isinstance(judged, Backbone):
@@ -174,6 +186,15 @@ def _described(task: Any, cell: Cell, shop: Workshop, known: Mapping[str, Any]) 
     for name in [name for name in found if name not in known]:
         shop.on_note(f"{cell.row.name}: {name} {found[name]}")
     return found | dict(known)
+
+
+def _moved(moved: str, cell: Cell, shop: Workshop) -> dict[str, str]:
+    """What to record of how much of the network training moved: nothing where it was all of it."""
+    some, _, whole = moved.partition(" of ")
+    if some == whole or cell.row.task.frozen_backbone:
+        return {}
+    shop.on_note(f"{cell.row.name}: training moved {moved} parameter tensors of the judged network")
+    return {"moved_tensors": moved}
 
 
 def load_task(cell: Cell, shop: Workshop) -> Any:

@@ -20,6 +20,7 @@ from ssl_bench.checkpoints import load_checkpoint, save_checkpoint
 from ssl_bench.cost import loss_of, measure_cost, not_finite, peak_memory, reset_peak_memory, seed_everything
 from ssl_bench.data.batches import Batches
 from ssl_bench.errors import Interrupted, SpecError
+from ssl_bench.movement import Movement
 from ssl_bench.optim import build_optimizer, learning_rate_at
 from ssl_bench.records import Curve
 from ssl_bench.spec import Recipe
@@ -85,6 +86,7 @@ def fit(
     task: Any, batches: Batches, recipe: Recipe, steps: int, *, seed: int, device: torch.device | str = "cpu", precision: str = "auto",
     checkpoint: Path | None = None, checkpoint_seconds: float = 120.0, monitor: Callable[[nn.Module], float] | None = None, looks: int = 10,
     on_progress: Callable[[Progress], None] | None = None, stop: Callable[[], bool] | None = None, cost: bool = True, final_checkpoint: bool = False,
+    movement: Movement | None = None,
 ) -> FitResult:
     """Train a task in place for a number of steps.
 
@@ -99,6 +101,7 @@ def fit(
     stop : asked after every step; when true, a checkpoint is written and Interrupted raised.
     cost : count FLOPs and trunk passes (one small extra step on a copy).
     final_checkpoint : write the checkpoint after the last step, however short the run was, for a caller whose next steps may fail.
+    movement : is shown the network before the first step, also of a run that goes on, for a caller who asks whether training moved it.
 
     Raises
     ------
@@ -116,7 +119,9 @@ def fit(
     task.to(device=device, memory_format=torch.channels_last)
     task.train()
     optimizers = [build_optimizer(task.phase_parameters(phase), recipe) for phase in task.phases]
-    loop = _Loop(task, batches, recipe, steps, seed, fabric, optimizers)
+    loop = _Loop(task, batches, recipe, steps, seed, fabric, optimizers, movement or Movement())
+    if movement is not None and checkpoint is not None and checkpoint.exists():
+        movement.rebuilt(task)
     if cost:
         found = measure_cost(task, batches.batch(0))
         loop.result.flops, loop.result.passes = found.flops * batches.batch_size * steps, found.passes
@@ -124,6 +129,8 @@ def fit(
     if not done:
         seed_everything(seed, 0xBE)
         task.before_training()
+        if movement is not None:
+            movement.begin(task)
     looks_at = {max(1, round((look + 1) * steps / looks)) for look in range(looks)} if monitor is not None and looks else set()
     reset_peak_memory(device)
     saved, loop.started, loop.worked = time.monotonic(), time.perf_counter(), time.process_time()
@@ -161,9 +168,11 @@ class _Loop:
     """State of one run: everything but the order of things, which is ``fit``'s."""
 
     def __init__(
-        self, task: Any, batches: Batches, recipe: Recipe, steps: int, seed: int, fabric: Fabric, optimizers: list[torch.optim.Optimizer]
+        self, task: Any, batches: Batches, recipe: Recipe, steps: int, seed: int, fabric: Fabric, optimizers: list[torch.optim.Optimizer],
+        movement: Movement,
     ) -> None:
         self.task, self.batches, self.recipe, self.steps, self.seed, self.fabric = task, batches, recipe, steps, seed, fabric
+        self.movement = movement
         wrapped = fabric.setup(task, *optimizers)
         self.module, self.optimizers = wrapped[0], wrapped[1:]
         self.result = FitResult(steps=steps, seconds=dict.fromkeys(PARTS, 0.0))
@@ -246,7 +255,7 @@ class _Loop:
             meta = {
                 "done": done, "steps": self.steps, "seed": self.seed, "task": self.task.name, "elapsed": self.elapsed(), "last": self.last,
                 "window": self.window, "images_seen": self.result.images_seen, "seconds": self.result.seconds | {"cpu": self.cpu_time()},
-                "curves": {name: curve.model_dump() for name, curve in self.result.curves.items()},
+                "curves": {name: curve.model_dump() for name, curve in self.result.curves.items()}, "start": self.movement.digests,
             }
             save_checkpoint(path, self.task, list(self.optimizers), meta)
         self.fabric.barrier()
@@ -256,6 +265,7 @@ class _Loop:
         self.last, self.window, self.before = meta["last"], meta["window"], meta["elapsed"]
         self.result.images_seen, self.result.seconds = meta["images_seen"], meta["seconds"]
         self.result.curves = {name: Curve.model_validate(curve) for name, curve in meta["curves"].items()}
+        self.movement.digests = meta.get("start", {})  # of an earlier version's checkpoint: not known
         self.worked_before = self.result.seconds.pop("cpu", 0.0)
         self.first = int(meta["done"])
         return self.first

@@ -195,7 +195,8 @@ def rows_of(matrix: Matrix, data: Data) -> list[Row]:
             found = candidates_of(matrix, task, spec, data.size, len(data.pretrain))
             for candidate in found:
                 _check_row(task, spec, candidate, data, matrix.data.fit)
-            block: Block = "pretext" if spec in matrix.tasks and task.trains else "elsewhere" if spec in matrix.weights else "baseline"
+            pretext = spec in matrix.tasks and task.trains and not task.frozen_backbone
+            block: Block = "pretext" if pretext else "elsewhere" if spec in matrix.weights else "baseline"
             rows.append(Row(spec, task, "labels" if task.uses_labels else block, found))
         except (SpecError, DataError, WeightsError) as error:
             problems.append(str(error))

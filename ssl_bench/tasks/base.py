@@ -87,6 +87,7 @@ class PretextTask(nn.Module):
     columns: ClassVar[frozenset[str]] = frozenset()  #: extra data columns that ``batch.extra`` must hold
     phases: ClassVar[tuple[str, ...]] = ("main",)  #: one optimiser each, stepped in order
     trains: ClassVar[bool] = True  #: False: a baseline that is judged as it is built
+    frozen_backbone: ClassVar[bool] = False  #: True: a control that trains, while the network that is judged is meant to stay as it starts
     untrained: ClassVar[bool] = False  #: True: as initialised; its fine-tuning gets a second, longer run
     trainable: ClassVar[bool] = True  #: False: not a network that could be fine-tuned (pixels, PCA)
     reads_borders: ClassVar[bool] = False  #: True: the black bars that `fit: pad` adds would give the answer away

@@ -24,6 +24,8 @@ def combine(name: str) -> type[Combination]:
             raise SpecError(f"{name!r} names {member.name!r} twice; a task combines with other tasks")
         if not member.trains:
             raise SpecError(f"{name!r}: {member.name} is not trained, so there is nothing to combine")
+        if member.frozen_backbone:
+            raise SpecError(f"{name!r}: {member.name} is a control that leaves the network as it starts, and a combination trains it")
         if member.phases != ("main",):
             raise SpecError(f"{name!r}: {member.name} trains in {len(member.phases)} phases ({', '.join(member.phases)}); members have one")
         if member.evaluated is not PretextTask.evaluated:
