@@ -144,6 +144,7 @@ class SourceSpec(Model):
     source: str
     labels: str | None = None  #: csv with columns file, label (and the group column) for a folder
     group: str | None = None  #: column whose values never straddle two splits
+    layout: Literal["auto", "splits", "classes", "flat"] = "auto"  #: what the folders of folder:PATH are; auto: decided by what they hold
     test: float | None = Field(default=None, gt=0, lt=1)  #: share held out as test where the source has none
 
     @model_validator(mode="before")
@@ -177,7 +178,7 @@ class DataSpec(Model):
         if not isinstance(value, Mapping):
             return value
         value = dict(value)
-        own = {key: value.pop(key) for key in ("source", "labels", "group", "test") if key in value}
+        own = {key: value.pop(key) for key in ("source", "labels", "group", "layout", "test") if key in value}
         if own:
             if "pretrain" in value or "evaluate" in value:
                 raise ValueError("data has both `source` and `pretrain`/`evaluate`; give one of the two forms")

@@ -59,7 +59,7 @@ def content_of(files: Sequence[Path], cache: Path, progress: Progress = silent, 
         try:
             stat = file.stat()
         except OSError as error:
-            raise DataError(f"{file} cannot be read: {error.strerror or error}") from None
+            raise unreadable(file, error) from None
         newest = max(newest, stat.st_mtime_ns, stat.st_ctime_ns)
         fact = f"{file.absolute()}\0{stat.st_size}\0{stat.st_mtime_ns}\0{stat.st_ctime_ns}\0{stat.st_ino}\n"
         facts.update(fact.encode("utf-8", "surrogateescape"))
@@ -89,8 +89,14 @@ def _hash_file(file: Path) -> bytes:
             while block := stream.read(1 << 20):
                 found.update(block)
     except OSError as error:
-        raise DataError(f"{file} cannot be read: {error.strerror or error}") from None
+        raise unreadable(file, error) from None
     return found.digest()
+
+
+def unreadable(file: Path | str, error: OSError) -> DataError:
+    """The error of a file that was there a moment ago."""
+    gone = "; it was there when its folder was listed: run again" if isinstance(error, FileNotFoundError) else ""
+    return DataError(f"{os.fsencode(file).decode('utf-8', 'backslashreplace')} cannot be read: {error.strerror or error}{gone}")
 
 
 @contextmanager

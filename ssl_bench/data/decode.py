@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import io
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union
 
@@ -80,8 +82,19 @@ def open_image(stored: Stored) -> Image.Image:
     if isinstance(stored, bytes):
         if not stored:
             raise UnreadableImage("empty file")
+        register_plugins()
         return Image.open(io.BytesIO(stored))
     return open_image(stored())
+
+
+@cache
+def register_plugins() -> None:
+    """Let PIL open HEIC, AVIF and JPEG XL where a package for them is installed; nothing happens where none is."""
+    for module, register in (("pillow_heif", "register_heif_opener"), ("pillow_avif", ""), ("pillow_jxl", "")):
+        with contextlib.suppress(Exception):  # one that is broken is as good as none
+            found = importlib.import_module(module)  # the others register themselves
+            if register:
+                getattr(found, register)()
 
 
 def upright_size(image: Image.Image) -> tuple[int, int]:
@@ -132,6 +145,8 @@ def _square(image: Image.Image, size: int, fit: Fit) -> Image.Image:
 def reason_of(error: Exception) -> str:
     if "cannot identify image file" in str(error):
         return "not an image, or of an unknown format"
+    if isinstance(error, Image.DecompressionBombError):
+        return f"too many pixels ({error}); scale it down"
     return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
 
 

@@ -4,22 +4,17 @@ from __future__ import annotations
 
 import csv
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from ssl_bench.data.content import Progress, content_of
 from ssl_bench.data.decode import Stored
+from ssl_bench.data.layout import FolderSplit, Layout, read_layout
+from ssl_bench.data.listing import list_folder, shown
 from ssl_bench.errors import DataError, did_you_mean
 
-EXTENSIONS = frozenset((
-    ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".jp2", ".avif",
-))
-_TRAIN = ("train", "training")
-_TEST = ("test", "testing")
-_VALIDATION = ("val", "valid", "validation")
 _SHOWN = 20
 
 
@@ -43,78 +38,27 @@ class FileReader:
             yield list(self.files[start:stop])
 
     def where(self, position: int) -> str:
-        return str(self.files[position])
+        return shown(self.files[position])
 
 
-@dataclass(frozen=True)
-class FolderSplit:
-    """Files of one split, their class names (None without labels) and group names (None without groups)."""
+def read_folder(folder: Path, layout: Layout = "auto") -> tuple[dict[str, FolderSplit], list[str], list[str]]:
+    """Splits of a folder, what a user should know about how it was read, and what in it cannot be read, with the reason.
 
-    files: list[Path]
-    labels: list[str] | None
-    groups: list[str] | None = None
+    Splits (``train/`` beside ``test/`` or ``val/``, each with class folders or without labels; or these in every class folder); else at least two
+    class folders and no image beside them; else any tree, without labels. ``layout`` decides where it can be read in more than one way.
 
-
-def read_folder(folder: Path) -> tuple[dict[str, FolderSplit], list[str]]:
-    """Splits of a folder, and what a user should know about how it was read.
-
-    ``train/`` beside ``test/`` or ``val/`` (each with class folders, or without labels); else at least two class folders and no
-    image beside them; else any tree, without labels.
-
-    Raises DataError when there is no image, or when all folders are named like a test or validation split.
+    Raises DataError when it can be read in more than one way, when there is no image to train on, and when a class would vanish because its
+    files cannot be read.
     """
-    children = {child.name.lower(): child for child in sorted(folder.iterdir()) if child.is_dir()}
+    root = list_folder(folder)
     notes: list[str] = []
-    splits: dict[str, FolderSplit] = {}
-    if any(name in children for name in _TRAIN):
-        for split, names in (("train", _TRAIN), ("test", _TEST), ("validation", _VALIDATION)):
-            for name in names:
-                if name in children and split not in splits:
-                    splits[split] = _read_classes(children[name], least=1)
-        for split, found in splits.items():
-            if not found.files:
-                raise DataError(f"{folder}: the {split} folder holds no image ({_allowed()})")
-    elif lone := _only_held_out(children):
-        raise DataError(
-            f"{folder} holds {', '.join(lone)} but no train folder; add train/ beside it, or if these are classes, list the files and "
-            "their labels in a csv (labels:)"
-        )
-    else:
-        splits["train"] = _read_classes(folder, least=2)
-        if splits["train"].labels is not None:
-            notes.append(f"{folder.resolve().name}: {len(set(splits['train'].labels)):,} folders were read as classes")
-    if not splits["train"].files:
-        raise DataError(f"{folder} holds no image ({_allowed()})")
-    return splits, notes
-
-
-def _only_held_out(children: Mapping[str, Path]) -> list[str]:
-    """The names of the folders when every one is a test or validation split, else nothing."""
-    visible = {name: child for name, child in children.items() if not name.startswith(".") and name != "__macosx"}
-    return [f"{child.name}/" for child in visible.values()] if set(visible) <= {*_TEST, *_VALIDATION} else []
-
-
-def _read_classes(folder: Path, least: int) -> FolderSplit:
-    files = find_images(folder)
-    first = [file.relative_to(folder).parts for file in files]
-    labels = [parts[0] for parts in first if len(parts) > 1]
-    labelled = len(labels) == len(files) and len(set(labels)) >= least
-    return FolderSplit(files, labels if labelled else None)
+    splits = read_layout(root, layout, notes)
+    return splits, notes, [f"{shown(path)}: {reason}" for one in root.below() for path, reason in one.unreadable.items()]
 
 
 def find_images(folder: Path) -> list[Path]:
     """Every image file below ``folder``, sorted by path; hidden files and folders are left out, links are followed once."""
-    found: list[Path] = []
-    seen: set[str] = set()
-    for here, folders, names in os.walk(folder, followlinks=True):
-        real = os.path.realpath(here)
-        if real in seen:
-            folders.clear()
-            continue
-        seen.add(real)
-        folders[:] = sorted(name for name in folders if not name.startswith(".") and name != "__MACOSX")
-        found.extend(Path(here, name) for name in names if not name.startswith(".") and os.path.splitext(name)[1].lower() in EXTENSIONS)
-    return sorted(found, key=lambda file: file.relative_to(folder).parts)
+    return list_folder(folder).files() if folder.is_dir() else []
 
 
 def read_csv(folder: Path, table: str, group: str | None) -> tuple[FolderSplit, list[str]]:
@@ -179,7 +123,3 @@ def _count(names: list[str]) -> dict[str, int]:
 
 def _some(names: Sequence[str]) -> str:
     return ", ".join(names[:_SHOWN]) + (f" and {len(names) - _SHOWN:,} more" if len(names) > _SHOWN else "")
-
-
-def _allowed() -> str:
-    return "looked for " + " ".join(sorted(EXTENSIONS)) + " in it and below"

@@ -25,6 +25,7 @@ __all__ = ["Data", "Labelled", "list_sources", "load"]
 _STATISTICS_IMAGES = 5_000
 _STATISTICS_BYTES = 150_000_000
 _SHOWN = 20
+_TOLD = 3
 FEW = 20  # a share below one twentieth is packed alone without asking
 _UNREADABLE_LIST = "unreadable.txt"
 
@@ -150,6 +151,12 @@ def _pack_all(
     found: dict[tuple[SourceSpec, str], tuple[ImageSet, np.ndarray]] = {}
     unreadable: list[str] = []
     total = 0
+    for source in {id(plan.source): plan.source for plan in plans.values()}.values():
+        unreadable += source.unreadable
+        total += len(source.unreadable)
+        if source.unreadable and spec.skip_unreadable:
+            told = f"{', '.join(source.unreadable[:_TOLD])}{' ...' if len(source.unreadable) > _TOLD else ''}"
+            notes.append(f"{source.name}: {len(source.unreadable):,} entries that cannot be read are left out: {told}")
     splits = [(one, plan, split) for one, plan in plans.items() for split in dict.fromkeys(raw for raw, _ in plan.roles.values())]
     readers = {(one, split): _reader(plan, split, size, spec, places) for one, plan, split in splits}
     if not is_looking():

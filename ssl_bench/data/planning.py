@@ -32,10 +32,14 @@ def plan_evaluation(one: SourceSpec, source: Source, spec: DataSpec, notes: list
     for split in ["train"] if testing is None else ["train", testing]:
         raw = source.splits[split]
         if raw.labels is None:
+            because = f": {raw.unlabelled}" if raw.unlabelled else ""
+            away = "; to judge on a share of train instead, name its folder alone with `test: 0.2`" if split != "train" and train.labels is not None else ""
             raise DataError(
-                f"{name}: the {split} images have no labels, and an evaluate source needs them (class folders, a csv, or a label "
-                "column); to pretrain on them alone, give ssl_bench.pretrain `evaluate: []`"
+                f"{name}: the {split} images have no labels{because}; an evaluate source needs them (class folders, a csv, or a label "
+                f"column){away}; to pretrain on them alone, give ssl_bench.pretrain `evaluate: []`"
             )
+        if raw.doubt:
+            raise DataError(f"{name}: {raw.doubt}")
         if (bare := int((raw.labels < 0).sum())):
             raise DataError(f"{name}: {bare:,} of {len(raw):,} {split} images have no label, and an evaluate source needs all of them")
     assert train.labels is not None

@@ -58,12 +58,22 @@ class Subset:
 
 @dataclass(frozen=True)
 class RawSplit:
-    """One split, not decoded. ``labels`` int64 [N], -1 where an image has none; ``groups`` int64 [N], comparable between splits."""
+    """One split, not decoded.
+
+    Attributes
+    ----------
+    labels : int64 [N], -1 where an image has none; None where none has.
+    groups : int64 [N], comparable between splits; None without groups.
+    unlabelled : why it has no labels, where that is known.
+    doubt : why the labels may not be what is meant; nothing is judged by them then.
+    """
 
     reader: Reader
     labels: np.ndarray | None = None
     groups: np.ndarray | None = None
     columns: Mapping[str, np.ndarray] = field(default_factory=dict)
+    unlabelled: str = ""
+    doubt: str = ""
 
     def __len__(self) -> int:
         return len(self.reader)
@@ -81,6 +91,7 @@ class Source:
     native : (width, height) when a sample of the images all has it, else None.
     common : the most common (width, height) of that sample.
     notes : what a user should know about how the source was read.
+    unreadable : what lies there and cannot be read, with the reason, beside the images of the splits.
     """
 
     name: str
@@ -89,6 +100,7 @@ class Source:
     native: tuple[int, int] | None = None
     common: tuple[int, int] | None = None
     notes: tuple[str, ...] = ()
+    unreadable: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from ssl_bench.data import folders, huggingface, torchvision_sets
 from ssl_bench.data.content import writing_to
 from ssl_bench.data.decode import open_image, upright_size
 from ssl_bench.data.hub import ParquetReader, find_files, unused_files
+from ssl_bench.data.listing import shown
 from ssl_bench.data.readers import Places, RawSplit, Source
 from ssl_bench.data.shapes_source import open_shapes
 from ssl_bench.errors import DataError, did_you_mean
@@ -46,6 +48,9 @@ def check_source(spec: SourceSpec, places: Places) -> None:
             f"group: {spec.group!r} names a column of a csv (folder:PATH with labels:), of parquet:PATH or of hf:OWNER/NAME; "
             f"{spec.source!r} has none"
         )
+    if spec.layout != "auto" and (kind != "folder" or spec.labels is not None):
+        whose = "a folder whose files `labels` lists" if kind == "folder" else repr(spec.source)
+        raise DataError(f"layout: {spec.layout!r} says how folder:PATH is read from its folders, and not {whose}; leave it out")
     if kind in ("folder", "parquet") and rest:
         resolve(rest, places, kind)
     elif not (kind == "hf" and rest or kind == "shapes" and not rest or kind in torchvision_sets.SETS):
@@ -84,8 +89,13 @@ def resolve(path: str, places: Places, kind: str) -> Path:
     given = Path(path).expanduser()
     tried = [given.absolute()] + ([places.root / given] if places.root is not None and not given.is_absolute() else [])
     for candidate in tried:
-        if candidate.exists():
-            return candidate
+        try:
+            candidate.stat()
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except (OSError, ValueError) as error:  # no permission, a link in a circle, a name that is too long or holds a zero byte
+            raise DataError(f"{kind}:{shown(path)} cannot be opened: {getattr(error, 'strerror', None) or error}") from None
+        return candidate
     hint = "" if places.root is not None or given.is_absolute() else "; no data root is set (--data-root or SSL_BENCH_DATA)"
     raise DataError(f"{kind}:{path} does not exist; looked for {' and '.join(map(str, tried))}{hint}")
 
@@ -94,17 +104,18 @@ def _folder(path: str, spec: SourceSpec, places: Places, title: str | None = Non
     folder = resolve(path, places, "folder")
     if not folder.is_dir():
         raise DataError(f"folder:{path} is a file, not a folder")
+    unreadable: list[str] = []
     if spec.labels is not None:
         found, notes = folders.read_csv(folder, spec.labels, spec.group)
         splits = {"train": found}
     else:
-        splits, notes = folders.read_folder(folder)
+        splits, notes, unreadable = folders.read_folder(folder, spec.layout)
     labels, classes = folders.class_numbers(splits)
     raw = {}
     for name, split in splits.items():  # groups come with a csv, whose files are one split
         groups = None if split.groups is None else np.unique(split.groups, return_inverse=True)[1].astype(np.int64)
-        raw[name] = RawSplit(folders.FileReader(split.files), labels[name], groups)
-    return Source(title or folder.resolve().name, classes, raw, notes=tuple(notes))
+        raw[name] = RawSplit(folders.FileReader(split.files), labels[name], groups, unlabelled=split.unlabelled, doubt=split.doubt)
+    return Source(title or shown(folder.resolve().name), classes, raw, notes=tuple(notes), unreadable=tuple(unreadable))
 
 
 def _parquet(path: Path, group: str | None, title: str) -> Source:
@@ -228,8 +239,8 @@ def _copy(name: str, title: str, places: Places) -> Source | None:
         return None
     folder, source = (exact or found)[0]
     jpeg = name in _LOSSLESS and _format(source) == "JPEG"
-    shown = f"{title} (JPEG copy)" if jpeg else title if folder.name.lower() == name else f"{title} (copy {folder.name})"
-    return Source(shown, source.classes, source.splits, notes=(*source.notes, f"{shown} is read from {folder.name}, below the data root"))
+    called = f"{title} (JPEG copy)" if jpeg else title if folder.name.lower() == name else f"{title} (copy {folder.name})"
+    return replace(source, name=called, notes=(*source.notes, f"{called} is read from {folder.name}, below the data root"))
 
 
 def _format(source: Source) -> str | None:
@@ -257,7 +268,7 @@ def _probed(source: Source) -> Source:
                 except Exception:  # listed with its path when it is packed
                     continue
     common = seen.most_common(1)[0][0] if seen else None
-    return Source(source.name, source.classes, source.splits, common if len(seen) == 1 else None, common, source.notes)
+    return replace(source, native=common if len(seen) == 1 else None, common=common)
 
 
 def data_root(given: Path | str | None) -> Path | None:

@@ -1,0 +1,456 @@
+"""How a folder of images is meant: splits, classes or neither, decided by what its folders hold and not by their names alone."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal, NoReturn
+
+from ssl_bench.data.listing import Folder, by_extension, decoder_hint, extensions, shown
+from ssl_bench.errors import DataError
+
+Layout = Literal["auto", "splits", "classes", "flat"]
+
+_SPLIT_WORDS = {
+    "train": "train", "training": "train", "trn": "train", "trainval": "train",
+    "test": "test", "testing": "test", "tst": "test",
+    "val": "validation", "valid": "validation", "validation": "validation", "validate": "validation", "dev": "validation", "eval": "validation",
+    "evaluation": "validation",
+}
+_SHORT_WORDS = {"tr": "train", "ts": "test", "te": "test", "va": "validation"}  # splits only beside a word for images: imagesTr
+_FILLERS = frozenset((
+    "image", "images", "img", "imgs", "data", "dataset", "set", "sets", "split", "splits", "folder", "folders", "file", "files", "photo", "photos", "picture",
+    "pictures", "sample", "samples", "example", "examples", "jpg", "jpeg", "jpegs", "png", "v", "x", "px", "the", "of", "for",
+))
+_GLUED = re.compile(r"(images?|imgs?|data)?(train(?:ing|val)?|test(?:ing)?|val(?:id(?:ation)?)?|dev|eval)(set|data|dataset|images?|imgs?|split|folder)?")
+_PICTURES = frozenset(("image", "images", "img", "imgs", "jpegimages", "photo", "photos", "picture", "pictures", "frames"))
+_ANNOTATIONS = frozenset((
+    "label", "labels", "mask", "masks", "annotation", "annotations", "ann", "anns", "gt", "groundtruth", "ground", "truth", "segmentation", "segmentations",
+    "seg", "target", "targets", "bbox", "bboxes", "boxes", "depth", "trimaps", "meta", "metadata",
+))
+_ALSO_CLASSES = ("train", "test", "valid")  # words that a class may be called, a vehicle or a finding
+_FEW = 5
+
+
+@dataclass(frozen=True)
+class FolderSplit:
+    """Files of one split.
+
+    Attributes
+    ----------
+    labels, groups : names of the classes and groups of the files, None without.
+    unlabelled : why it has no labels.
+    doubt : why the labels may not be what is meant, so that nothing is judged by them.
+    """
+
+    files: list[Path]
+    labels: list[str] | None
+    groups: list[str] | None = None
+    unlabelled: str = ""
+    doubt: str = ""
+
+
+@dataclass(frozen=True)
+class Role:
+    """What a folder's name says of a split.
+
+    Attributes
+    ----------
+    split : "train", "test" or "validation".
+    rest : the other words of the name, without numbers and words that say nothing; () for ``train2017`` and ``images_val``.
+    bare : the name is the split's word alone.
+    """
+
+    split: str
+    rest: tuple[str, ...]
+    bare: bool
+
+
+def words_of(name: str) -> list[str]:
+    """The words and numbers of a name in lower case, parted at signs, digits and capitals: "TrainSet_v2" is train, set, v, 2."""
+    runs = re.findall(r"[^\W\d_]+|\d+", name)
+    return [word.lower() for run in runs for word in re.findall(r"[A-Z]+(?=[A-Z][a-z])|[A-Z]?[^A-Z]+|[A-Z]+", run)]
+
+
+def role_of(name: str) -> Role | None:
+    """The split that a folder is named after, None for any other name."""
+    splits: list[str] = []
+    rest: list[str] = []
+    words = words_of(name)
+    if "".join(words) in _SPLIT_WORDS:  # "TrainVal", "VALid"
+        return Role(_SPLIT_WORDS["".join(words)], (), True)
+    fillers = any(word in _FILLERS for word in words)
+    for word in words:
+        glued = _GLUED.fullmatch(word)
+        split = _SPLIT_WORDS.get(word) or (_SPLIT_WORDS[glued[2]] if glued else None) or (_SHORT_WORDS.get(word) if fillers else None)
+        if split is not None:
+            splits.append(split)
+        elif word not in _FILLERS and not word.isdecimal():
+            rest.append(word)
+    if set(splits) == {"train", "validation"}:  # train_val
+        splits = ["train"]
+    return Role(splits[0], tuple(rest), False) if len(set(splits)) == 1 else None
+
+
+def read_layout(root: Folder, layout: Layout, notes: list[str]) -> dict[str, FolderSplit]:
+    """Splits of a folder that was listed; what was read, and what was left out, is added to ``notes``.
+
+    Raises DataError when it can be read in more than one way, when a class would vanish, and when there is no image to train on.
+    """
+    name = shown(root.path.resolve().name)
+    if not root.count:
+        raise DataError(
+            f"{shown(root.path)} holds no image (looked for {' '.join(sorted(extensions()))} in it and below; it holds: {_what_else(root)})"
+            f"{decoder_hint(root.other_files())}"
+        )
+    splits = _Reading(root, name, notes).read(layout)
+    used = {file for split in splits.values() for file in split.files}
+    if len(used) < root.count and (left := _unused(root, used)):
+        notes.append(f"{name}: not used: {some(left)}")
+    if others := root.other_files():
+        notes.append(f"{name}: files that are no images by their names are left out: {by_extension(others)}{decoder_hint(others)}")
+    if odd := [f"{_below(root, path)} is {kind}" for folder in root.below() for path, kind in folder.odd.items()]:
+        notes.append(f"{name}: {len(odd):,} entries that are no files are left out: {some(odd)}")
+    return splits
+
+
+class _Reading:
+    """One reading of ``root``, which messages call ``name``."""
+
+    def __init__(self, root: Folder, name: str, notes: list[str]) -> None:
+        self.root, self.name, self.notes = root, name, notes
+
+    def read(self, layout: Layout) -> dict[str, FolderSplit]:
+        if layout == "flat":
+            return {"train": FolderSplit(self.root.files(), None, unlabelled="`layout: flat` reads no labels")}
+        if layout == "classes":
+            return {"train": self.chosen_classes(self.root)}
+        return self.chosen_splits(self.root) if layout == "splits" else self.decide(self.root)
+
+    # ---- by content ----
+
+    def decide(self, folder: Folder) -> dict[str, FolderSplit]:
+        children = folder.with_images()
+        roles = {name: role for name in children if (role := role_of(name)) is not None}
+        if len(children) == 1 and not folder.images and not any(not role.rest for role in roles.values()):
+            self.check_vanished(folder)
+            ((inner, child),) = children.items()
+            splits = self.decide(child)
+            if len(splits) > 1 or splits["train"].labels is not None:
+                self.notes.append(f"{self.name}: read from {_below(self.root, child.path)}, the only folder with images")
+                return splits
+            why = splits["train"].unlabelled or f"only one folder, {shown(inner)}, holds images"
+            return {"train": FolderSplit(folder.files(), None, unlabelled=why)}
+        if (pictures := _pictures(children)) is not None and not folder.images:
+            return self.decide(pictures)
+        families = _families(children, roles)
+        if len(families) > 1:
+            self.refuse(folder, [*roles], "there are several families of splits")
+        if families:
+            return self.family(folder, children, families[0])
+        only = roles.keys() == children.keys() and not any(role.rest for role in roles.values())
+        if roles and only and (not folder.images or all(map(_class_names, children.values()))):
+            return self.only_splits(folder, children, roles)
+        doubtful = [name for name, role in roles.items() if _is_doubtful(name, role, children)]
+        if doubtful and len(children) > 1:
+            self.refuse(folder, doubtful, f"{some([_slash(name) for name in children if name not in doubtful]) or 'other images'} beside it")
+        return self.classes(folder, children)
+
+    def family(self, folder: Folder, children: Mapping[str, Folder], family: Mapping[str, Sequence[str]]) -> dict[str, FolderSplit]:
+        """One folder (or more, which is refused) for each split, whatever lies beside them."""
+        names = [name for found in family.values() for name in found]
+        if any(len(found) > 1 for found in family.values()):
+            self.refuse(folder, names, "a split has several folders")
+        own = {split: children[found[0]] for split, found in family.items()}
+        classes = {split: _class_names(child) for split, child in own.items()}
+        held_out = [found for split, found in classes.items() if split != "train"]
+        certain = any(classes["train"] & found for found in held_out) or (len(classes["train"]) > 1 and not any(held_out))
+        beside = [name for name in children if name not in names and not _is_annotation(name)]
+        if beside and not certain:
+            self.refuse(folder, names, f"{some([_slash(name) for name in beside])} beside them")
+        return self.splits(folder, {split: [child] for split, child in own.items()})
+
+    def only_splits(self, folder: Folder, children: Mapping[str, Folder], roles: Mapping[str, Role]) -> dict[str, FolderSplit]:
+        """Every folder is named after a split, and there is no family of train and another."""
+        trained = [name for name, role in roles.items() if role.split == "train"]
+        if not trained:
+            self.check_no_empty_split(folder)
+            raise DataError(
+                f"{shown(folder.path)} holds {', '.join(map(_slash, roles))} but no train folder; add train/ beside it, or if these are classes, set "
+                "`layout: classes`"
+            )
+        if len(trained) > 1:
+            self.refuse(folder, trained, "a split has several folders")
+        return self.splits(folder, {"train": [children[trained[0]]]})
+
+    def classes(self, folder: Folder, children: Mapping[str, Folder]) -> dict[str, FolderSplit]:
+        if not children or folder.images:
+            why = "its images lie in one folder"
+            if children:
+                why = f"{_images(len(folder.images))} ({some([shown(name) for name in folder.images], 3)}) beside its {len(children):,} folders"
+                self.notes.append(f"{self.name}: read as a tree without labels, for {why}; `layout: classes` leaves what lies beside the folders out")
+                why += ", so that these are no classes; move what lies beside them into a folder, or set `layout: classes` to leave it out"
+            return {"train": FolderSplit(folder.files(), None, unlabelled=why)}
+        inner = {name: _inner_roles(child) for name, child in children.items()}
+        if any({"train"} < {role.split for role in found.values()} for found in inner.values()):
+            return self.classes_of_splits(folder, children, inner)
+        self.check_vanished(folder)
+        self.tell_classes(children)
+        within = [_class_names(child) for child in children.values()]
+        doubt = ""
+        if len(within) > 1 and len(within[0]) > 1 and all(found == within[0] for found in within):
+            doubt = (
+                f"each of its {len(children):,} folders ({some([_slash(name) for name in children])}) holds the same folders "
+                f"({some([_slash(name) for name in sorted(within[0])])}), and either could be the classes; set `layout: classes` if the outer ones are, or "
+                f"name one of them, such as folder:{shown(folder.path / next(iter(children)))}"
+            )
+        return {"train": replace(_labelled(children), doubt=doubt)}
+
+    def tell_classes(self, children: Mapping[str, Folder]) -> None:
+        told = f"{self.name}: {len(children):,} folders were read as classes: {some([shown(name) for name in children])}"
+        if alike := [name for name in children if role_of(name) is not None]:
+            told += f" (also {some([shown(name) for name in alike])}, named like a split)"
+        self.notes.append(told)
+
+    def classes_of_splits(
+        self, folder: Folder, children: Mapping[str, Folder], inner: Mapping[str, Mapping[str, Role]],
+    ) -> dict[str, FolderSplit]:
+        """cat/train, cat/test, dog/train, ...: the label is the upper folder; where only some folders are like that, or deeper ones, it is refused."""
+        whole = [name for name, child in children.items() if inner[name].keys() == child.with_images().keys() and not child.images]
+        flat = all(len(_class_names(child.folders[name])) < 2 for child in children.values() for name in inner[child.path.name] if child.path.name in whole)
+        if len(whole) < len(children) or not flat or len(children) < 2:
+            holders = [name for name, found in inner.items() if "train" in {role.split for role in found.values()}]
+            raise DataError(
+                f"{shown(folder.path)}: {some([_slash(name) for name in holders])} of its {len(children):,} folders "
+                f"{'holds' if len(holders) == 1 else 'hold'} a train folder; name one of them, such as folder:{shown(folder.path / holders[0])}, or set "
+                "`layout: classes` (these folders are the classes) or `layout: flat` (no labels)"
+            )
+        return self.by_class(folder, children, inner)
+
+    # ---- on request ----
+
+    def chosen_classes(self, folder: Folder) -> FolderSplit:
+        children = folder.with_images()
+        if not children:
+            raise DataError(f"{shown(folder.path)}: `layout: classes` needs class folders, and its images lie in one folder; leave `layout` out")
+        self.check_vanished(folder)
+        self.tell_classes(children)
+        return _labelled(children)
+
+    def chosen_splits(self, folder: Folder) -> dict[str, FolderSplit]:
+        children = folder.with_images()
+        roles = {name: role for name in children if (role := role_of(name)) is not None}
+        plain = {name: role for name, role in roles.items() if not role.rest}
+        for found in (plain, roles):
+            if any(role.split == "train" for role in found.values()):
+                own: dict[str, list[Folder]] = {}
+                for name, role in found.items():
+                    own.setdefault(role.split, []).append(children[name])
+                return self.splits(folder, own, keep_labels=True)
+        inner = {name: found for name, child in children.items() if (found := _inner_roles(child))}
+        if len(inner) > 1 and "train" in {role.split for found in inner.values() for role in found.values()}:
+            return self.by_class(folder, {name: children[name] for name in inner}, inner)
+        if len(children) == 1 and not roles:
+            return self.chosen_splits(next(iter(children.values())))
+        raise DataError(
+            f"{shown(folder.path)}: `layout: splits` needs a folder named like train; it has {some([_slash(name) for name in children]) or 'no folder'}; "
+            "rename one, or leave `layout` out"
+        )
+
+    # ---- once it is decided ----
+
+    def splits(self, folder: Folder, own: Mapping[str, Sequence[Folder]], keep_labels: bool = False) -> dict[str, FolderSplit]:
+        self.check_no_empty_split(folder)
+        self.tell_lost(folder)
+        if any(len(found) > 1 or found[0].path.name.lower() not in _SPLIT_WORDS for found in own.values()):
+            told = [f"{split}: {', '.join(f'{_below(self.root, one.path)} ({one.count:,})' for one in found)}" for split, found in own.items()]
+            self.notes.append(f"{self.name}: read as splits: {'; '.join(told)}")
+        return {split: self.one_split(split, own[split], keep_labels) for split in ("train", "test", "validation") if split in own}
+
+    def check_no_empty_split(self, folder: Folder) -> None:
+        for name, child in folder.folders.items():
+            if not child.count and (role := role_of(name)) is not None and role.bare:
+                raise DataError(f"{shown(folder.path)}: the {role.split} folder holds no image ({_what_else(child)})")
+
+    def one_split(self, split: str, parts: Sequence[Folder], keep_labels: bool) -> FolderSplit:
+        read = [self.class_level(part, split, keep_labels) for part in parts]
+        files = [file for one in read for file in one.files]
+        labels = [label for one in read for label in one.labels or ()]
+        return FolderSplit(files, labels if len(labels) == len(files) else None, unlabelled=next((one.unlabelled for one in read if one.unlabelled), ""))
+
+    def class_level(self, part: Folder, split: str, keep_labels: bool) -> FolderSplit:
+        """The images of one split's folder, labelled by the folders in it; folders that only wrap them are gone through."""
+        folder = _unwrapped(part)
+        children = folder.with_images()
+        if not children:
+            return FolderSplit(folder.files(), None, unlabelled=f"{_below(self.root, folder.path)} holds no class folders")
+        self.check_vanished(folder)
+        if folder.images and not keep_labels:
+            where = _below(self.root, folder.path)
+            why = f"{_images(len(folder.images))} ({some([shown(name) for name in folder.images], 3)}) beside the folders in {where}"
+            self.notes.append(f"{self.name}: the {split} images are read without labels, for {why}")
+            why += "; move what lies there into a class folder, or set `layout: splits` to leave it out"
+            return FolderSplit(folder.files(), None, unlabelled=why)
+        return _labelled(children)
+
+    def by_class(self, folder: Folder, children: Mapping[str, Folder], inner: Mapping[str, Mapping[str, Role]]) -> dict[str, FolderSplit]:
+        self.check_vanished(folder)
+        files: dict[str, list[tuple[Path, str]]] = {}
+        for name, child in children.items():
+            for part, role in inner[name].items():
+                files.setdefault(role.split, []).extend((file, shown(name)) for file in child.folders[part].files())
+        told = ", ".join(f"{split}: {len(found):,}" for split, found in files.items())
+        self.notes.append(f"{self.name}: read as {len(children):,} classes ({some([shown(name) for name in children])}) that hold their splits ({told})")
+        return {
+            split: FolderSplit([file for file, _ in files[split]], [label for _, label in files[split]])
+            for split in ("train", "test", "validation") if split in files
+        }
+
+    def refuse(self, folder: Folder, names: Sequence[str], why: str) -> NoReturn:
+        children = folder.with_images()
+        ways = [f"`layout: classes` ({len(children):,} classes)"] if children else []
+        if any((role := role_of(name)) is not None and role.split == "train" for name in children):
+            ways.insert(0, "`layout: splits` (folders named like splits are splits, all else is left out)")
+        raise DataError(
+            f"{shown(folder.path)}: {some([f'{_slash(name)} ({children[name].count:,} images)' for name in names])} "
+            f"{'looks like a split' if len(names) == 1 else 'look like splits'}, with {why}: it can be read in more than one way; set {', '.join(ways)} or "
+            "`layout: flat` (every image, no labels), or move what does not belong here"
+        )
+
+    def check_vanished(self, folder: Folder) -> None:
+        """Stop where a class folder holds only what cannot be used; tell of folders that hold no image at all."""
+        lost = [child for name, child in folder.folders.items() if not child.count and child.lost() and not _is_annotation(name)]
+        if lost:
+            listed = some([f"{_below(self.root, child.path)} ({_what_else(child)})" for child in lost])
+            extensions = sum((child.other_files() for child in lost), start=type(lost[0].left_out)())
+            raise DataError(
+                f"{self.name}: {len(lost):,} folders hold files but no image that can be read, so that their class would vanish: {listed}"
+                f"{decoder_hint(extensions)}; convert or mend the files, move the folder away, or set `layout: flat` if these are no classes"
+            )
+        self.tell_lost(folder)
+
+    def tell_lost(self, folder: Folder) -> None:
+        empty = [f"{_below(self.root, child.path)} ({_what_else(child)})" for child in folder.folders.values() if not child.count]
+        if empty:
+            self.notes.append(f"{self.name}: {len(empty):,} folders without an image are not used: {some(empty)}")
+
+
+def _families(children: Mapping[str, Folder], roles: Mapping[str, Role]) -> list[dict[str, list[str]]]:
+    """Split to folder names, of folders that belong together: alike in name but for the split's word, or else in the classes they hold."""
+    by_rest: dict[tuple[str, ...], dict[str, list[str]]] = {}
+    together: dict[str, list[str]] = {}
+    for name, role in roles.items():
+        by_rest.setdefault(role.rest, {}).setdefault(role.split, []).append(name)
+        together.setdefault(role.split, []).append(name)
+    complete = [family for family in by_rest.values() if "train" in family and len(family) > 1]
+    if not complete and "train" in together and len(together) > 1:
+        classes = [_class_names(children[name]) for found in together.values() for name in found]
+        complete = [together] if len(set.intersection(*classes)) > 1 else []
+    return complete
+
+
+def _is_doubtful(name: str, role: Role, children: Mapping[str, Folder]) -> bool:
+    """Whether a folder that is named like a split, without its counterpart, may well be one and no class."""
+    own = _class_names(children[name])
+    if role.rest:  # "bullet_train", unless it holds the folders that another one holds, or is another one's part: "dog" and "dog_test"
+        others = {other: child for other, child in children.items() if other != name}
+        return any(tuple(words_of(other)) == role.rest for other in others) or len(own) > 1 and any(own == _class_names(child) for child in others.values())
+    if not role.bare or own or name.lower() not in _ALSO_CLASSES:
+        return True
+    return role.split == "train" and len(children) == 2
+
+
+def _pictures(children: Mapping[str, Folder]) -> Folder | None:
+    """The folder of images beside folders of masks or other annotations that are images too."""
+    pictures = [name for name in children if "".join(words_of(name)) in _PICTURES]
+    rest = [name for name in children if name not in pictures]
+    return children[pictures[0]] if len(pictures) == 1 and rest and all(map(_is_annotation, rest)) else None
+
+
+def _is_annotation(name: str) -> bool:
+    words = [word for word in words_of(name) if not word.isdecimal()]
+    return any(word in _ANNOTATIONS for word in words) and all(
+        word in _ANNOTATIONS or word in _FILLERS or word in _SPLIT_WORDS or word in _SHORT_WORDS for word in words
+    )
+
+
+def _unwrapped(folder: Folder) -> Folder:
+    """The folder with the images of a split: train/images and train/train hold what train means; train/cat is a class."""
+    while not folder.images:
+        children = folder.with_images()
+        pictures = _pictures(children)
+        if pictures is None and len(children) == 1:
+            ((name, child),) = children.items()
+            generic = all(word in _FILLERS or word.isdecimal() for word in words_of(name)) and not name.isdecimal()
+            pictures = child if generic or name.lower() == folder.path.name.lower() or _role_is_bare(name) else None
+        if pictures is None:
+            break
+        folder = pictures
+    return folder
+
+
+def _role_is_bare(name: str) -> bool:
+    role = role_of(name)
+    return role is not None and role.bare
+
+
+def _inner_roles(folder: Folder) -> dict[str, Role]:
+    return {name: role for name in folder.with_images() if (role := role_of(name)) is not None and not role.rest}
+
+
+def _class_names(folder: Folder) -> set[str]:
+    return set(_unwrapped(folder).with_images())
+
+
+def _labelled(children: Mapping[str, Folder]) -> FolderSplit:
+    """The images of class folders; where one holds images and their masks, without the masks."""
+    pairs = [
+        (file, shown(name)) for name, child in sorted(children.items()) for file in (_pictures(child.with_images()) or child).files()
+    ]
+    return FolderSplit([file for file, _ in pairs], [label for _, label in pairs])
+
+
+def _unused(folder: Folder, used: set[Path]) -> list[str]:
+    """Folders none of whose images is used, by name and count, and images that lie between folders that are used."""
+    told, waiting = [], [folder]
+    while waiting:
+        here = waiting.pop()
+        loose = sum(here.path / name not in used for name in here.images)
+        if loose:
+            told.append(f"{_images(loose)} directly in {_below(folder, here.path)}")
+        for child in here.with_images().values():
+            count = sum(file not in used for file in child.files())
+            if count == child.count:
+                told.append(f"{_below(folder, child.path)} ({_images(count)})")
+            elif count:
+                waiting.append(child)
+    return told
+
+
+def _what_else(folder: Folder) -> str:
+    """What a folder without images holds instead."""
+    lost = [reason for one in folder.below() for reason in (*one.unreadable.values(), *one.odd.values())]
+    told = [by_extension(others)] if (others := folder.other_files()) else []
+    told += [f"{reason} ({lost.count(reason):,})" for reason in dict.fromkeys(lost)]
+    return ", ".join(told) or "nothing"
+
+
+def _below(root: Folder, path: Path) -> str:
+    inner = shown(path.relative_to(root.path))
+    return shown(root.path.resolve().name) + "/" if inner == "." else f"{inner}/" if path.is_dir() else inner
+
+
+def _slash(name: str) -> str:
+    return f"{shown(name)}/"
+
+
+def _images(count: int) -> str:
+    return "1 image" if count == 1 else f"{count:,} images"
+
+
+def some(names: Iterable[str], most: int = _FEW) -> str:
+    """The first few names and how many more there are."""
+    listed = list(names)
+    return ", ".join(listed[:most]) + (f" and {len(listed) - most:,} more" if len(listed) > most else "")

@@ -1,0 +1,207 @@
+"""Folders as people have them: what is read as a split, what as a class, what is left out, and when it is refused."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ssl_bench.data import load
+from ssl_bench.data.layout import role_of
+from ssl_bench.data.readers import Places, Source
+from ssl_bench.data.sources import open_source
+from ssl_bench.errors import DataError, SpecError
+from ssl_bench.spec import DataSpec, SourceSpec, parse
+
+
+def grow(root: Path, tree: Mapping[str, int]) -> Path:
+    """Writes ``count`` different images into each folder; "" is the root. A name with an extension of no image is one file of it."""
+    random = np.random.default_rng(len(tree))
+    for folder, count in tree.items():
+        if "." in Path(folder).name:
+            (root / folder).parent.mkdir(parents=True, exist_ok=True)
+            (root / folder).write_bytes(b"x" * count)
+            continue
+        (root / folder).mkdir(parents=True, exist_ok=True)
+        for number in range(count):
+            stream = io.BytesIO()
+            Image.fromarray(random.integers(0, 256, (8, 8, 3), np.uint8)).save(stream, "PNG", compress_level=0)
+            (root / folder / f"{number}.png").write_bytes(stream.getvalue())
+    return root
+
+
+def read(root: Path, layout: Any = "auto") -> Source:
+    return open_source(SourceSpec(source=f"folder:{root}", layout=layout), Places(root.parent / "cache", size=8))
+
+
+def counts(source: Source) -> dict[str, Any]:
+    """Images a class of every split; their number where it has no labels."""
+    return {
+        name: len(split) if split.labels is None else dict(Counter(source.classes[label] for label in split.labels))
+        for name, split in source.splits.items()
+    }
+
+
+@pytest.mark.parametrize(("name", "split", "rest"), [
+    ("train", "train", ()), ("TRAIN", "train", ()), ("Training", "train", ()), ("train2017", "train", ()), ("2017_train", "train", ()),
+    ("train_images", "train", ()), ("imagesTr", "train", ()), ("TrainSet", "train", ()), ("trainset", "train", ()), ("trainval", "train", ()),
+    ("train_val", "train", ()), ("images-val", "validation", ()), ("Valid", "validation", ()), ("dev", "validation", ()), ("imagesTs", "test", ()),
+    ("test.1", "test", ()), ("01 test", "test", ()), ("DIV2K_train_HR", "train", ("div", "k", "hr")), ("seg_test", "test", ("seg",)),
+    ("bullet_train", "train", ("bullet",)), ("testament", None, None), ("valley", None, None), ("contest", None, None), ("tr", None, None),
+    ("train_test", None, None), ("2017", None, None), ("trainers", None, None), ("données_train", "train", ("données",)),
+])
+def test_names_of_splits(name: str, split: str | None, rest: Any) -> None:
+    role = role_of(name)
+    assert (None if role is None else role.split) == split and (role is None or role.rest == rest)
+
+
+TWO = {"cat": 3, "dog": 2}
+
+
+@pytest.mark.parametrize("names", [
+    ("train", "test"), ("train2017", "val2017"), ("train_images", "test_images"), ("images_train", "images_val"), ("Training", "Validation"), ("TRAIN", "dev"),
+    ("seg_train", "seg_test"), ("chestTrain", "chestTest"), ("1_train", "2_test"), ("trainset", "testset"), ("imagesTr", "imagesTs"),
+    ("front_train", "back_test"),
+])
+def test_folders_that_hold_the_same_classes_are_splits(tmp_path: Path, names: tuple[str, str]) -> None:
+    root = grow(tmp_path / "set", {f"{name}/{label}": count for name in names for label, count in TWO.items()})
+    found = counts(read(root))
+    assert len(found) == 2 and list(found.values()) == [TWO, TWO] and "train" in found
+
+
+@pytest.mark.parametrize(("tree", "expected"), [
+    ({"bus": 2, "car": 2, "train": 2}, {"train": {"bus": 2, "car": 2, "train": 2}}),
+    ({"bullet_train": 2, "test_tube": 2}, {"train": {"bullet_train": 2, "test_tube": 2}}),
+    ({"freight_train/day": 2, "test_tube/day": 1, "x/day": 1}, {"train": {"freight_train": 2, "test_tube": 1, "x": 1}}),
+    ({"valid": 2, "invalid": 2}, {"train": {"valid": 2, "invalid": 2}}),
+    ({"test": 2, "tree": 2}, {"train": {"test": 2, "tree": 2}}),
+    ({"dataset/train/a": 2, "dataset/train/b": 2, "dataset/test/a": 1, "dataset/test/b": 1}, {"train": {"a": 2, "b": 2}, "test": {"a": 1, "b": 1}}),
+    ({"in/here/a": 2, "in/here/b": 1}, {"train": {"a": 2, "b": 1}}),
+    ({"train/train/a": 2, "train/train/b": 1, "test/test/a": 1}, {"train": {"a": 2, "b": 1}, "test": {"a": 1}}),
+    ({"train": 3, "test": 2}, {"train": 3, "test": 2}),
+    ({"train2017": 3, "val2017": 2, "annotations/a.json": 9}, {"train": 3, "validation": 2}),
+    ({"train/a": 2, "train/b": 2, "test": 3}, {"train": {"a": 2, "b": 2}, "test": 3}),
+    ({"train/a": 2, "train/b": 2, "test": 3, "sample": 1}, {"train": {"a": 2, "b": 2}, "test": 3}),
+    ({"train/n1/images": 2, "train/n2/images": 2, "val/images": 2}, {"train": {"n1": 2, "n2": 2}, "validation": 2}),
+    ({"a/train": 2, "b/train": 3, "a/test": 1, "b/test": 1}, {"train": {"a": 2, "b": 3}, "test": {"a": 1, "b": 1}}),
+    ({"a/Train": 2, "b/Train": 3, "a/valid": 1}, {"train": {"a": 2, "b": 3}, "validation": {"a": 1}}),
+    ({"images/train": 3, "images/val": 2, "labels/train/0.txt": 5, "labels/val/0.txt": 5}, {"train": 3, "validation": 2}),
+    ({"train/images": 3, "train/labels/0.txt": 5, "valid/images": 2}, {"train": 3, "validation": 2}),
+    ({"images": 3, "masks": 3}, {"train": 3}),
+    ({"train/images": 3, "train/masks": 3, "test/images": 2}, {"train": 3, "test": 2}),
+    ({"imagesTr": 3, "imagesTs": 2, "labelsTr": 3}, {"train": 3, "test": 2}),
+    ({"sick/images": 2, "sick/masks": 2, "well/images": 1, "well/masks": 1}, {"train": {"sick": 2, "well": 1}}),
+    ({"2019/01": 1, "2020/02/03": 2, "2021": 1}, {"train": {"2019": 1, "2020": 2, "2021": 1}}),
+    ({"": 3, "a/b/c": 2, "d": 1}, {"train": 6}),
+    ({"only": 3}, {"train": 3}),
+    ({"train": 4}, {"train": 4}),
+    ({"train/a": 4, "train/b": 1}, {"train": {"a": 4, "b": 1}}),
+])
+def test_what_a_folder_is_read_as(tmp_path: Path, tree: dict[str, int], expected: dict[str, Any]) -> None:
+    source = read(grow(tmp_path / "set", tree))
+    assert counts(source) == expected
+    unused = sum(count for folder, count in tree.items() if "." not in folder) - sum(len(split) for split in source.splits.values())
+    told = sum(int(count) for note in source.notes if "not used" in note for count in re.findall(r"\((\d+) image", note))
+    assert told == unused, "what is not used is told by name and count"
+
+
+@pytest.mark.parametrize(("tree", "layouts"), [
+    ({"train": 2, "extra": 2}, {"splits": {"train": 2}, "classes": {"train": {"train": 2, "extra": 2}}}),
+    ({"train/a": 2, "train/b": 2, "extra/a": 2}, {"splits": {"train": {"a": 2, "b": 2}}, "classes": {"train": {"train": 4, "extra": 2}}}),
+    ({"a": 2, "b": 2, "train": 2, "test": 2}, {"splits": {"train": 2, "test": 2}, "classes": {"train": dict.fromkeys(("a", "b", "train", "test"), 2)}}),
+    ({"a": 2, "b": 2, "test/a": 1, "test/b": 1}, {"classes": {"train": {"a": 2, "b": 2, "test": 2}}}),
+    ({"a": 2, "b": 2, "test_images": 3}, {"classes": {"train": {"a": 2, "b": 2, "test_images": 3}}}),
+    ({"a": 2, "b": 2, "val": 3}, {"classes": {"train": {"a": 2, "b": 2, "val": 3}}}),
+    ({"train_1/a": 2, "train_2/b": 1, "test/a": 1}, {"splits": {"train": {"a": 2, "b": 1}, "test": {"a": 1}}}),
+    ({"Train/a": 1, "train/a": 2, "test/a": 1}, {"splits": {"train": {"a": 3}, "test": {"a": 1}}}),
+    ({"trainA": 2, "trainB": 2, "testA": 1, "testB": 1}, {"splits": {"train": 4, "test": 2}, "flat": {"train": 6}}),
+    ({"cat": 2, "dog": 2, "cat_test": 1, "dog_test": 1}, {"classes": {"train": {"cat": 2, "dog": 2, "cat_test": 1, "dog_test": 1}}}),
+    ({"cat_train": 2, "dog_train": 2, "cat_test": 1, "dog_test": 1}, {"splits": {"train": 4, "test": 2}}),
+    ({"indoor/train/a": 1, "indoor/test/a": 1, "outdoor": 2}, {"classes": {"train": {"indoor": 2, "outdoor": 2}}, "flat": {"train": 4}}),
+    ({"x/train/a": 1, "x/train/b": 1, "x/test/a": 1, "y/train/a": 1, "y/train/b": 1}, {"classes": {"train": {"x": 3, "y": 2}}}),
+])
+def test_what_can_be_read_in_two_ways_is_refused_and_the_setting_decides(
+    tmp_path: Path, tree: dict[str, int], layouts: dict[str, dict[str, Any]],
+) -> None:
+    root = grow(tmp_path / "set", tree)
+    with pytest.raises(DataError, match="layout: ") as caught:
+        read(root)
+    for layout, expected in ({"flat": {"train": sum(tree.values())}} | layouts).items():
+        assert counts(read(root, layout)) == expected, layout
+        assert f"layout: {layout}" in str(caught.value), "what is advised works, and what works is advised"
+    assert "layout: splits" not in str(caught.value) or counts(read(root, "splits"))
+
+
+def test_folders_that_all_hold_the_same_folders_are_judged_by_neither_in_silence(tmp_path: Path) -> None:
+    root = grow(tmp_path / "set", {f"fold{fold}/{label}": 6 for fold in (1, 2, 3) for label in "ab"})
+
+    def judged(layout: str) -> Any:
+        return load(parse(DataSpec, {"source": f"folder:{root}", "test": 0.25, "layout": layout}, "data"), cache=tmp_path / "cache")
+
+    with pytest.raises(DataError, match=r"each of its 3 folders \(fold1/, fold2/, fold3/\) holds the same folders \(a/, b/\).*`layout: classes`"):
+        judged("auto")
+    assert judged("classes").evaluate[0].train.classes == ("fold1", "fold2", "fold3")
+    assert len(load(parse(DataSpec, {"pretrain": f"folder:{root}", "evaluate": []}, "data"), cache=tmp_path / "cache").pretrain) == 36
+
+
+def test_nothing_beside_the_splits_is_left_out_in_silence(tmp_path: Path) -> None:
+    tree = {"train/a": 2, "train/b": 2, "test/a": 1, "test/b": 1, "extra/deep": 7, "more": 3, "": 2, "empty/x.txt": 1}
+    source = read(grow(tmp_path / "set", tree))
+    assert counts(source) == {"train": {"a": 2, "b": 2}, "test": {"a": 1, "b": 1}}
+    assert "set: not used: 2 images directly in set/, extra/ (7 images), more/ (3 images)" in source.notes
+    assert "set: 1 folders without an image are not used: empty/ (.txt 1)" in source.notes
+
+
+def test_a_long_list_is_cut_and_counted(tmp_path: Path) -> None:
+    tree = {"train/a": 1, "train/b": 1, "test/a": 1} | {f"other{number}": 1 for number in range(30)}
+    (note,) = [note for note in read(grow(tmp_path / "set", tree)).notes if "not used" in note]
+    assert "and 25 more" in note and len(note) < 250
+
+
+def test_files_beside_class_folders_are_named_as_the_reason(tmp_path: Path) -> None:
+    root = grow(tmp_path / "set", {"a": 20, "b": 20, "": 1})
+
+    def judged(layout: str) -> Any:
+        spec = {"source": f"folder:{root}", "test": 0.25, "layout": layout}
+        return load(parse(DataSpec, spec, "data"), cache=tmp_path / "cache")
+
+    with pytest.raises(DataError, match=r"no labels: 1 image \(0\.png\) beside its 2 folders.*`layout: classes`"):
+        judged("auto")
+    data = judged("classes")
+    assert len(data.evaluate[0].test) == 10 and any("1 image directly in set/" in note for note in data.notes)
+    assert len(load(parse(DataSpec, {"pretrain": f"folder:{root}", "evaluate": []}, "data"), cache=tmp_path / "cache").pretrain) == 41
+    grow(tmp_path / "two", {"train/a": 4, "train/b": 4, "train": 1, "test/a": 1, "test/b": 1})
+    assert counts(read(tmp_path / "two"))["train"] == 9
+    assert counts(read(tmp_path / "two", "splits")) == {"train": {"a": 4, "b": 4}, "test": {"a": 1, "b": 1}}
+
+
+def test_a_test_split_without_labels_says_what_can_be_done(tmp_path: Path) -> None:
+    root = grow(tmp_path / "set", {"train/a": 20, "train/b": 20, "test": 5})
+    with pytest.raises(DataError, match="test images have no labels: test/ holds no class folders.*its folder alone with `test: 0.2`"):
+        load(parse(DataSpec, f"folder:{root}", "data"), cache=tmp_path / "cache")
+    data = load(parse(DataSpec, {"source": f"folder:{root / 'train'}", "test": 0.2}, "data"), cache=tmp_path / "cache")
+    assert len(data.evaluate[0].test) == 8
+
+
+def test_an_empty_split_and_layouts_that_cannot_be_are_refused(tmp_path: Path) -> None:
+    root = grow(tmp_path / "set", {"test/a": 1, "test/b": 1, "train/a.heic": 3})
+    with pytest.raises(DataError, match=r"the train folder holds no image \(\.heic 1\)"):
+        read(root)
+    grow(tmp_path / "plain", {"a": 1, "b": 1})
+    with pytest.raises(DataError, match=r"needs a folder named like train; it has a/, b/"):
+        read(tmp_path / "plain", "splits")
+    grow(tmp_path / "flat", {"": 2})
+    with pytest.raises(DataError, match="needs class folders"):
+        read(tmp_path / "flat", "classes")
+    for spec in ({"source": "cifar10", "layout": "flat"}, {"source": f"folder:{root}", "labels": "x.csv", "layout": "classes"}):
+        with pytest.raises(DataError, match="layout: .* leave it out"):
+            open_source(SourceSpec(**spec), Places(tmp_path / "cache"))
+    with pytest.raises(SpecError, match="layout"):
+        parse(DataSpec, {"source": f"folder:{root}", "layout": "class"}, "data")
