@@ -74,6 +74,7 @@ def test_the_paper_scale_recipe_plans_as_it_is(root: Path, tmp_path: Path) -> No
     assert all(name in text for name in (*CLASSIC, *COMBINED, "random", "supervised"))
 
 
+@pytest.mark.long
 def test_the_paper_scale_recipe_runs_end_to_end(root: Path, tmp_path: Path) -> None:
     spec = written("classic_imagenet_resnet101")
     assert spec["backbone"] == {"name": "resnet101"} and spec["data"]["source"] == "imagenet"

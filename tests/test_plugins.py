@@ -75,6 +75,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return target
 
 
+@pytest.mark.long
 def test_an_installed_package_runs_in_a_matrix_and_its_edit_makes_a_new_cell(installed: Path, tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_text(MATRIX)
     first = _ssl_bench("run", "mine.yaml", "--out", "out", folder=tmp_path, path=(installed,))

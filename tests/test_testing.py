@@ -488,6 +488,7 @@ class Leaky(Blind):
         return images, target
 
 
+@pytest.mark.long
 def test_on_noise_a_guess_is_a_guess_and_a_planted_leak_is_found() -> None:
     assert run(Blind, "noise_at_chance").status == "passed"
     leaky = run(Leaky, "noise_at_chance")
