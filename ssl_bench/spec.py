@@ -142,7 +142,9 @@ class SourceSpec(Model):
     """Where images come from: a source name, and for a folder optional labels and test share."""
 
     source: str
-    labels: str | None = None  #: csv with columns file, label (and the group column) for a folder
+    labels: str | None = None  #: csv of files and their labels, for a folder
+    image: str | None = None  #: column of the images (of their files in a csv); None: chosen by type and name
+    target: str | None = None  #: column of the labels; None: chosen by type and name
     group: str | None = None  #: column whose values never straddle two splits
     layout: Literal["auto", "splits", "classes", "flat"] = "auto"  #: what the folders of folder:PATH are; auto: decided by what they hold
     test: float | None = Field(default=None, gt=0, lt=1)  #: share held out as test where the source has none
@@ -178,7 +180,7 @@ class DataSpec(Model):
         if not isinstance(value, Mapping):
             return value
         value = dict(value)
-        own = {key: value.pop(key) for key in ("source", "labels", "group", "layout", "test") if key in value}
+        own = {key: value.pop(key) for key in ("source", "labels", "image", "target", "group", "layout", "test") if key in value}
         if own:
             if "pretrain" in value or "evaluate" in value:
                 raise ValueError("data has both `source` and `pretrain`/`evaluate`; give one of the two forms")

@@ -1,9 +1,7 @@
-"""Images in folders: train and test, class folders, any tree, or files listed in a csv."""
+"""Images in folders: train and test, class folders, or any tree."""
 
 from __future__ import annotations
 
-import csv
-import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -11,11 +9,9 @@ import numpy as np
 
 from ssl_bench.data.content import Progress, content_of
 from ssl_bench.data.decode import Stored
+from ssl_bench.data.labels import spelled
 from ssl_bench.data.layout import FolderSplit, Layout, read_layout
 from ssl_bench.data.listing import list_folder, shown
-from ssl_bench.errors import DataError, did_you_mean
-
-_SHOWN = 20
 
 
 class FileReader:
@@ -61,65 +57,13 @@ def find_images(folder: Path) -> list[Path]:
     return list_folder(folder).files() if folder.is_dir() else []
 
 
-def read_csv(folder: Path, table: str, group: str | None) -> tuple[FolderSplit, list[str]]:
-    """Files listed in a csv with the columns ``file`` (below ``folder``), ``label`` and, where asked for, the group's.
-
-    Raises
-    ------
-    DataError : no such csv or column, empty fields, files listed twice or missing.
-    """
-    tried = [Path(table)] if Path(table).is_absolute() else [folder / table, Path(table)]
-    path = next((candidate for candidate in tried if candidate.is_file()), None)
-    if path is None:
-        raise DataError(f"labels {table!r} does not exist; looked for {' and '.join(map(str, tried))}")
-    try:
-        with open(path, newline="", encoding="utf-8-sig") as stream:
-            reader = csv.DictReader(stream)
-            columns = list(reader.fieldnames or [])
-            for column in ("file", "label", *([group] if group else [])):
-                if column not in columns:
-                    raise DataError(f"{path} has no column {column!r}; {did_you_mean(column, columns)}")
-            rows = [(reader.line_num, row["file"], row["label"], row[group] if group else "") for row in reader]
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{path} is not a csv in UTF-8: {error}") from None
-    if not rows:
-        raise DataError(f"{path} lists no file")
-    blank = [str(line) for line, *fields in rows if not all((field or "").strip() for field in (fields if group else fields[:2]))]
-    if blank:
-        raise DataError(f"{path}: empty fields in {len(blank):,} lines: {_some(blank)}")
-    names = [os.path.normpath(name.strip()) for _, name, _, _ in rows]
-    twice = sorted({name for name, count in _count(names).items() if count > 1})
-    if twice:
-        raise DataError(f"{path} lists {len(twice):,} files more than once: {_some(twice)}")
-    missing = [name for name in names if not (folder / name).is_file()]
-    if missing:
-        raise DataError(f"{path} names {len(missing):,} files that do not exist below {folder}: {_some(missing)}")
-    rows = [row for _, row in sorted(zip(names, rows, strict=True))]
-    names.sort()
-    unlisted = len({os.path.realpath(file) for file in find_images(folder)} - {os.path.realpath(folder / name) for name in names})
-    notes = [f"{folder}: {unlisted:,} images that {path.name} does not list are not used"] if unlisted else []
-    groups = [row[3].strip() for row in rows] if group else None
-    return FolderSplit([folder / name for name in names], [row[2].strip() for row in rows], groups), notes
-
-
 def class_numbers(splits: dict[str, FolderSplit]) -> tuple[dict[str, np.ndarray | None], tuple[str, ...]]:
     """Labels as int64 [N] per split (None where it has none), and the sorted class names of all splits together."""
-    names = {label for split in splits.values() for label in split.labels or ()}
+    names = {spelled(label) for split in splits.values() for label in split.labels or ()}
     whole = all(name.lstrip("-").isdecimal() and name.isascii() for name in names)
     classes = tuple(sorted(names, key=lambda name: (int(name), name) if whole else (0, name)))
     number = {name: at for at, name in enumerate(classes)}
     labels: dict[str, np.ndarray | None] = {}
     for split, found in splits.items():
-        labels[split] = None if found.labels is None else np.array([number[label] for label in found.labels], np.int64)
+        labels[split] = None if found.labels is None else np.array([number[spelled(label)] for label in found.labels], np.int64)
     return labels, classes
-
-
-def _count(names: list[str]) -> dict[str, int]:
-    counts: dict[str, int] = {}
-    for name in names:
-        counts[name] = counts.get(name, 0) + 1
-    return counts
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:_SHOWN]) + (f" and {len(names) - _SHOWN:,} more" if len(names) > _SHOWN else "")

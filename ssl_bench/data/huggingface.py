@@ -20,11 +20,13 @@ from pathlib import Path, PurePath
 from typing import Any
 from urllib.parse import quote
 
-from ssl_bench.data.hub import ParquetReader, sort_into_splits, split_named
+from ssl_bench.data.hub import sort_into_splits, split_named
 from ssl_bench.data.packing import SPARE_DISK, bytes_text
+from ssl_bench.data.parquet_source import readers_of
 from ssl_bench.data.readers import Places
 from ssl_bench.errors import DataError, did_you_mean
 from ssl_bench.records import write_bytes
+from ssl_bench.spec import SourceSpec
 
 SYNTAX = "hf:OWNER/NAME[@REVISION][:CONFIG]"
 
@@ -72,8 +74,10 @@ class _Listing:
     away: str = ""
 
 
-def fetch(address: str, places: Places) -> Fetched:
+def fetch(address: str, places: Places, spec: SourceSpec | None = None) -> Fetched:
     """The Parquet files of ``OWNER/NAME[@REVISION][:CONFIG]``: of train and test, and of validation only where test is of no use.
+
+    ``spec`` : the source's settings, which may name the columns of images and labels.
 
     Raises
     ------
@@ -97,7 +101,7 @@ def fetch(address: str, places: Places) -> Fetched:
     wanted = ["train", "test" if "test" in splits else "validation"]
     local = _download(asked, listing, [file for split in wanted for file in splits.get(split, [])], places)
     if {"test", "validation"} <= splits.keys():
-        if _labelled([local[file] for file in splits["test"]]):
+        if _labelled({split: [local[file] for file in splits[split]] for split in ("train", "test")}, spec or SourceSpec(source=str(asked))):
             notes.append(f"{name}: its validation split is not downloaded; validation images are taken from train")
         else:
             local |= _download(asked, listing, splits["validation"], places)
@@ -314,8 +318,9 @@ def _bar(places: Places, label: str, before: int, total: int) -> Any:
     return Bar
 
 
-def _labelled(files: Sequence[Path]) -> bool:
-    found = ParquetReader(files).labels()
+def _labelled(files: dict[str, list[Path]], spec: SourceSpec) -> bool:
+    """Whether test images have labels, in the column that train has them in."""
+    found = readers_of(files, spec)["test"].labels()
     return found is not None and bool((found[0] >= 0).any())
 
 

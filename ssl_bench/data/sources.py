@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,8 +14,11 @@ import numpy as np
 from ssl_bench.data import folders, huggingface, torchvision_sets
 from ssl_bench.data.content import writing_to
 from ssl_bench.data.decode import open_image, upright_size
-from ssl_bench.data.hub import ParquetReader, find_files, unused_files
+from ssl_bench.data.hub import find_files
+from ssl_bench.data.labels import joined_spellings, near_equal
+from ssl_bench.data.listed import read_csv
 from ssl_bench.data.listing import shown
+from ssl_bench.data.parquet_source import open_parquet, read_parquet
 from ssl_bench.data.readers import Places, RawSplit, Source
 from ssl_bench.data.shapes_source import open_shapes
 from ssl_bench.errors import DataError, did_you_mean
@@ -51,6 +54,11 @@ def check_source(spec: SourceSpec, places: Places) -> None:
     if spec.layout != "auto" and (kind != "folder" or spec.labels is not None):
         whose = "a folder whose files `labels` lists" if kind == "folder" else repr(spec.source)
         raise DataError(f"layout: {spec.layout!r} says how folder:PATH is read from its folders, and not {whose}; leave it out")
+    for setting, column in (("image", spec.image), ("target", spec.target)):
+        if column is not None and not (kind in ("parquet", "hf") or kind == "folder" and spec.labels is not None):
+            raise DataError(
+                f"{setting}: {column!r} names a column of parquet:PATH, of hf:OWNER/NAME or of a csv (folder:PATH with labels:); {spec.source!r} has none"
+            )
     if kind in ("folder", "parquet") and rest:
         resolve(rest, places, kind)
     elif not (kind == "hf" and rest or kind == "shapes" and not rest or kind in torchvision_sets.SETS):
@@ -75,13 +83,20 @@ def open_source(spec: SourceSpec, places: Places) -> Source:
     if kind == "folder":
         source = _folder(rest, spec, places)
     elif kind == "parquet":
-        source = _parquet(resolve(rest, places, "parquet"), spec.group, Path(rest).name)
+        source = open_parquet(resolve(rest, places, "parquet"), spec, Path(rest).name)
     elif kind == "hf":
-        found = huggingface.fetch(rest, places)
-        source = _read_parquet(found.name, found.files, spec.group, found.name, found.notes)
+        found = huggingface.fetch(rest, places, spec)
+        source = read_parquet(found.name, found.files, spec, found.name, found.notes)
     else:
         source = _named(kind, rest, places)
+    source = replace(source, notes=(*source.notes, *_slips(source)))
     return source if places.size is not None else _probed(source)
+
+
+def _slips(source: Source) -> list[str]:
+    """What the class names of all splits together may have gone wrong in."""
+    counts = sum(np.bincount(one.labels[one.labels >= 0], minlength=len(source.classes)) for one in source.splits.values() if one.labels is not None)
+    return near_equal(source.name, source.classes, counts.tolist()) if isinstance(counts, np.ndarray) else []
 
 
 def resolve(path: str, places: Places, kind: str) -> Path:
@@ -106,85 +121,17 @@ def _folder(path: str, spec: SourceSpec, places: Places, title: str | None = Non
         raise DataError(f"folder:{path} is a file, not a folder")
     unreadable: list[str] = []
     if spec.labels is not None:
-        found, notes = folders.read_csv(folder, spec.labels, spec.group)
-        splits = {"train": found}
+        splits, notes = read_csv(folder, spec)
     else:
         splits, notes, unreadable = folders.read_folder(folder, spec.layout)
+        notes += joined_spellings(shown(folder.resolve().name), [label for split in splits.values() for label in split.labels or ()])
     labels, classes = folders.class_numbers(splits)
+    known = {group: at for at, group in enumerate(sorted({group for split in splits.values() for group in split.groups or ()}))}
     raw = {}
-    for name, split in splits.items():  # groups come with a csv, whose files are one split
-        groups = None if split.groups is None else np.unique(split.groups, return_inverse=True)[1].astype(np.int64)
+    for name, split in splits.items():
+        groups = None if split.groups is None else np.array([known[group] for group in split.groups], np.int64)
         raw[name] = RawSplit(folders.FileReader(split.files), labels[name], groups, unlabelled=split.unlabelled, doubt=split.doubt)
     return Source(title or shown(folder.resolve().name), classes, raw, notes=tuple(notes), unreadable=tuple(unreadable))
-
-
-def _parquet(path: Path, group: str | None, title: str) -> Source:
-    files = find_files(path)
-    unused = [str(file.relative_to(path)) for file in unused_files(path, files)]
-    if not files and unused:
-        raise DataError(
-            f"{path}: it is not clear which split its Parquet files are; the names must be like train.parquet, train_0.parquet or "
-            f"train-00000-of-00001.parquet, and they are {', '.join(unused[:_SHOWN])}; rename one, or name one file as parquet:FILE"
-        )
-    if not files:
-        raise DataError(
-            f"{path} holds no Parquet files; looked for train-*.parquet, test-*.parquet, validation-*.parquet, also in "
-            f"{path / 'data'}"
-        )
-    if "train" not in files:
-        raise DataError(
-            f"{path} has no train split; its Parquet files: "
-            f"{', '.join(sorted(file.name for found in files.values() for file in found)[:_SHOWN])}"
-        )
-    notes = (f"{path}: {len(unused):,} Parquet files of no known split are not used: {', '.join(unused[:_SHOWN])}",) if unused else ()
-    return _read_parquet(str(path), files, group, title, notes)
-
-
-def _read_parquet(where: str, files: Mapping[str, Sequence[Path]], group: str | None, title: str, notes: tuple[str, ...]) -> Source:
-    readers = {split: ParquetReader(found) for split, found in files.items()}
-    for reader in readers.values():
-        reader.image_column  # noqa: B018  (raises where there is none)
-    empty = [split for split, reader in readers.items() if not len(reader)]
-    if empty:
-        raise DataError(f"{where}: the {empty[0]} split has no rows")
-    labelled = {split: reader.labels() for split, reader in readers.items()}
-    if all(reader.text_labels for split, reader in readers.items() if labelled[split] is not None):
-        labelled = _numbered_together(labelled)
-    names = {split: found[1] for split, found in labelled.items() if found is not None}
-    classes = names.get("train", ())
-    for split, own in names.items():
-        if own != classes and not (set(own) <= set(classes) and names["train"][: len(own)] == own):
-            raise DataError(
-                f"{where}: the class lists of train ({len(classes)}) and {split} ({len(own)}) differ, e.g. "
-                f"{_difference(classes, own)}"
-            )
-    groups: dict[str, np.ndarray | None] = dict.fromkeys(readers)
-    if group is not None:
-        values = {split: [str(value) for value in reader.column(group).to_pylist()] for split, reader in readers.items()}
-        known = {value: at for at, value in enumerate(sorted({value for found in values.values() for value in found}))}
-        groups = {split: np.array([known[value] for value in found], np.int64) for split, found in values.items()}
-    splits = {}
-    for split, reader in readers.items():
-        found = labelled[split]
-        splits[split] = RawSplit(reader, None if found is None else found[0], groups[split])
-    return Source(title, classes, splits, notes=notes)
-
-
-def _numbered_together(
-    labelled: Mapping[str, tuple[np.ndarray, tuple[str, ...]] | None],
-) -> dict[str, tuple[np.ndarray, tuple[str, ...]] | None]:
-    """Labels that each split numbered by its own names, numbered by the names of all splits; -1 stays."""
-    classes = tuple(sorted({name for found in labelled.values() if found is not None for name in found[1]}))
-    number = {name: at for at, name in enumerate(classes)}
-    together: dict[str, tuple[np.ndarray, tuple[str, ...]] | None] = {}
-    for split, found in labelled.items():  # the last entry of the table is what -1 looks up
-        together[split] = None if found is None else (np.array([*(number[name] for name in found[1]), -1], np.int64)[found[0]], classes)
-    return together
-
-
-def _difference(one: Sequence[str], other: Sequence[str]) -> str:
-    apart = sorted(set(one) ^ set(other))
-    return repr(apart[0]) if apart else "their order"
 
 
 def _named(name: str, extra_split: str, places: Places) -> Source:
@@ -225,7 +172,7 @@ def _copy(name: str, title: str, places: Places) -> Source | None:
     found: list[tuple[Path, Source]] = []
     for folder in sorted(child for child in places.root.iterdir() if child.is_dir() and pattern.match(child.name)):
         if find_files(folder):
-            source = _parquet(folder, None, title)
+            source = open_parquet(folder, SourceSpec(source=f"parquet:{folder}"), title)
         elif (folder / "train").is_dir():
             source = _folder(str(folder), SourceSpec(source=f"folder:{folder}"), places, title)
         else:

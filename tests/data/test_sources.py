@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from ssl_bench.data import torchvision_sets
-from ssl_bench.data.hub import ParquetReader
+from ssl_bench.data.parquet import ParquetReader
 from ssl_bench.data.readers import Places, Source
 from ssl_bench.data.sources import cache_folder, data_root, list_sources, open_source
 from ssl_bench.errors import DataError
@@ -174,7 +174,7 @@ def test_a_csv_gives_labels_and_groups(listed: Path, places: Places) -> None:
     ("file,label\nsub/0.png,a\nsub/9.png,b\n", "names 1 files that do not exist .*sub/9.png"),
     ("file,label\nsub/0.png,a\nsub//0.png,b\n", "more than once: sub/0.png"),
     ("file,label\nsub/0.png,\nsub/1.png,b\n", "empty fields in 1 lines: 2"),
-    ("path,label\nsub/0.png,a\n", "no column 'file'"),
+    ("foto,label\nsub/9.png,a\n", "no column 'file'"),
     ("file,lable\nsub/0.png,a\n", "no column 'label'; did you mean 'lable'"),
     ("file,label\n", "lists no file"),
     ("", "no column 'file'"),
