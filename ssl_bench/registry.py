@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-import ast
+import contextlib
 import functools
 import hashlib
 import importlib
 import importlib.util
 import inspect
 import sys
+import traceback
+from importlib.machinery import SourceFileLoader
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
+from ssl_bench.contracts import problem_of
 from ssl_bench.errors import SpecError, did_you_mean
+from ssl_bench.source_code import LOCAL, is_installed, local_files_in, local_modules, plain, tree_of
 
 T = TypeVar("T")
 
@@ -80,15 +84,14 @@ class Registry(Generic[T]):
         """Register a class under its ``name``; the same class may be added again, another one may not."""
         name = getattr(member, "name", None)
         if not isinstance(name, str) or not name:
-            raise SpecError(f"{member.__name__} has no class attribute `name`; give it one, such as name = {member.__name__.lower()!r}")
+            raise SpecError(f"{self.kind} class {member.__name__} {problem_of(member, _load(self._base), self.kind)}")
         if self._combine is not None and "+" in name:
             raise SpecError(f"{member.__name__} is named {name!r}; the plus sign combines {self.kind}s, choose another name")
         self._checked(member, name)
         held = self._added.get(name)
         if name in self._builtin or name in self._installed() or (held is not None and held is not member):
-            raise SpecError(
-                f"a {self.kind} named {name!r} exists already; choose another `name` for {member.__module__}.{member.__qualname__}"
-            )
+            holder = f" ({_where(held)})" if held is not None else ""
+            raise SpecError(f"a {self.kind} named {name!r} exists already{holder}; choose another `name` for {_where(member)}")
         self._added[name] = member
         return member
 
@@ -102,7 +105,15 @@ class Registry(Generic[T]):
             raise SpecError(f"{self.kind} {name!r} must be a class derived from {self._base.replace(':', '.')}, not {member!r}")
         if not member.__dict__.get("name", name) == name:
             raise SpecError(f"{self.kind} {name!r} is registered under another name than its own, {member.__dict__['name']!r}")
+        if name not in self._builtin and not getattr(member, "members", ()) and (told := problem_of(member, base, self.kind)):
+            raise SpecError(f"{self.kind} {name!r} ({_where(member)}) {told}")
         return member
+
+
+def _where(member: Any) -> str:
+    """A class and the file that defines it."""
+    file = getattr(sys.modules.get(member.__module__), "__file__", None)
+    return f"class {member.__qualname__} of {file or member.__module__}"
 
 
 def _load(target: str) -> Any:
@@ -142,52 +153,128 @@ EVALUATORS: Registry[Any] = Registry(
 )
 
 
-_IMPORTED: dict[str, bytes] = {}  # plugin module -> the source that it was imported from
+_IMPORTED: dict[str, dict[Path, bytes]] = {}  # plugin module -> the files that it was imported from, and what they held
 
 
 def load_plugin(path: str | Path) -> list[str]:
     """Import one Python file and register every task and evaluator that it defines.
 
-    A file that was edited since it was last imported is imported anew. Returns the registered names. Raises SpecError when
-    the file is missing, does not import, or defines none.
+    Files beside it can be imported by their names. A file that was edited since it was last imported, or a local module that it imports, is
+    imported anew. Returns the registered names.
+
+    Raises
+    ------
+    SpecError : the file is missing, does not import, changes torch's global state, defines no task and no evaluator, or one that breaks the contract.
     """
-    file = Path(path).expanduser().resolve()
-    if not file.is_file():
-        raise SpecError(f"plugin file {str(path)!r} does not exist")
+    file = _plugin_file(path)
     module_name = f"ssl_bench_plugin_{file.stem}_{hashlib.sha256(str(file).encode()).hexdigest()[:8]}"
-    text = file.read_bytes()
-    if module_name in sys.modules and _IMPORTED.get(module_name) != text:
-        # Edited since: the old class must not run under the id of the new code.
-        del sys.modules[module_name]
-        for registry in (TASKS, EVALUATORS):
-            registry.forget(module_name)
+    try:
+        text = file.read_bytes()
+    except OSError as error:
+        raise SpecError(f"plugin {str(path)!r} cannot be read: {error.strerror or error}") from None
+    tree_of(text, file)
+    helpers = local_modules([(module_name, file)])
+    LOCAL.offer(helpers)
+    sources = {file: text} | {helper: LOCAL.text_of(helper) for helper in helpers.values() if helper.is_file()}
+    if module_name in sys.modules and _IMPORTED.get(module_name) != sources:
+        _forget(module_name)  # edited since: the old class must not run under the id of the new code
     if module_name not in sys.modules:
-        spec = importlib.util.spec_from_file_location(module_name, file)
-        if spec is None or spec.loader is None:
-            raise SpecError(f"plugin {str(path)!r} is not a Python file; it must end in .py")
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[module_name] = module
-        try:
-            exec(compile(text, str(file), "exec"), vars(module))  # not from __pycache__, which misses an edit within the same second
-        except Exception as error:
-            del sys.modules[module_name]
-            raise SpecError(f"plugin {str(path)!r} cannot be imported: {type(error).__name__}: {error}") from error
-        _IMPORTED[module_name] = text
+        _import(module_name, file, text, path)
     module = sys.modules[module_name]
     registered = []
-    for registry in (TASKS, EVALUATORS):
-        base = _load(registry._base)
-        for member in vars(module).values():
-            own = isinstance(member, type) and issubclass(member, base) and member.__module__ == module_name
-            if own and not inspect.isabstract(member) and "name" in vars(member):
-                registry.add(member)
-                _code_of(member)
-                registered.append(member.name)
+    try:
+        for registry in (TASKS, EVALUATORS):
+            base = _load(registry._base)
+            for member in vars(module).values():
+                own = isinstance(member, type) and issubclass(member, base) and member.__module__ == module_name
+                if own and not inspect.isabstract(member) and (not _is_mixin(member, base) or "name" in vars(member)):
+                    registry.add(member)
+                    _code_of(member)
+                    registered.append(member.name)
+    except SpecError:
+        _forget(module_name)
+        raise
     if not registered:
+        _forget(module_name)
         raise SpecError(
             f"plugin {str(path)!r} defines no task and no evaluator: derive a class from ssl_bench.PretextTask and give it a `name`"
+            + _elsewhere(module)
         )
+    _IMPORTED[module_name] = sources
     return registered
+
+
+def _plugin_file(path: str | Path) -> Path:
+    """The file behind a plugin's path. Raises SpecError for what is none."""
+    given = Path(path).expanduser()
+    file = given.resolve()
+    if file.is_dir():
+        inside = sorted(inner.name for inner in file.glob("*.py"))[:5]
+        raise SpecError(f"plugin {str(path)!r} is a folder; name a file in it" + (f": {', '.join(inside)}" if inside else ""))
+    if not file.exists():
+        link = f" (a link to {file})" if given.is_symlink() else ""
+        raise SpecError(f"plugin file {str(path)!r} does not exist{link}")
+    if not file.is_file():
+        raise SpecError(f"plugin {str(path)!r} is not a file that could be read to its end (a pipe, a socket or a device)")
+    if given.suffix != ".py" and file.suffix != ".py":
+        raise SpecError(f"plugin {str(path)!r} is not a Python file; it must end in .py")
+    return file
+
+
+def _import(module_name: str, file: Path, text: bytes, path: str | Path) -> None:
+    """Run a plugin's file as a module. Raises SpecError for whatever it raises; what it prints goes to the error stream."""
+    from ssl_bench.global_state import changed, restored
+
+    spec = importlib.util.spec_from_loader(module_name, SourceFileLoader(module_name, str(file)), origin=str(file))
+    assert spec is not None
+    module = importlib.util.module_from_spec(spec)
+    module.__file__ = str(file)
+    sys.modules[module_name] = module
+    told = ""
+    try:
+        with restored() as before, contextlib.redirect_stdout(sys.stderr):
+            exec(compile(text, str(file), "exec"), vars(module))  # not from __pycache__, which misses an edit within the same second
+            told = changed(before)
+    except KeyboardInterrupt:
+        _forget(module_name)
+        raise
+    except BaseException as error:
+        _forget(module_name)
+        frame = next((one for one in reversed(traceback.extract_tb(error.__traceback__)) if not is_installed(Path(one.filename))), None)
+        where = f" ({frame.filename}, line {frame.lineno})" if frame is not None and not isinstance(error, SyntaxError) else ""
+        if "relative import" in str(error):
+            where += "; a plugin is a file by itself: import a file beside it by its plain name"
+        if isinstance(error, SystemExit):
+            raise SpecError(f"plugin {str(path)!r} ends the program when it is imported{where}; put that below `if __name__ == '__main__':`") from error
+        raise SpecError(f"plugin {str(path)!r} cannot be imported: {type(error).__name__}: {error}{where}") from error
+    if told:
+        _forget(module_name)
+        raise SpecError(f"plugin {str(path)!r} changes {told} for the whole program when it is imported, which every other row would feel; remove that")
+
+
+def _forget(module_name: str) -> None:
+    sys.modules.pop(module_name, None)
+    _IMPORTED.pop(module_name, None)
+    for registry in (TASKS, EVALUATORS):
+        registry.forget(module_name)
+
+
+def _is_mixin(member: type, base: type) -> bool:
+    """A class without a name of its own that others of its file derive from, or that leaves the contract's methods to them."""
+    module = sys.modules[member.__module__]
+    derived = any(isinstance(other, type) and other is not member and issubclass(other, member) for other in vars(module).values())
+    required = ("views", "forward") if base is _load(TASKS._base) else ("evaluate",)
+    return derived or hasattr(member, "name") or all(getattr(member, name) is getattr(base, name) for name in required)
+
+
+def _elsewhere(module: Any) -> str:
+    """The tasks and evaluators that a plugin imports, where it defines none itself."""
+    bases = tuple(_load(registry._base) for registry in (TASKS, EVALUATORS))
+    members = [value for value in vars(module).values() if isinstance(value, type) and issubclass(value, bases) and value not in bases]
+    members = [member for member in members if not member.__module__.startswith("ssl_bench.")]
+    if not members:
+        return ""
+    return f"; it imports {members[0].__name__} from {members[0].__module__!r}: give that file as a plugin, or derive a class from it here"
 
 
 def identity(registry: Registry[Any], name: str) -> dict[str, Any]:
@@ -207,7 +294,7 @@ def identity(registry: Registry[Any], name: str) -> dict[str, Any]:
 
 @functools.cache  # as it was when it was imported: a file edited later is not what runs
 def _code_of(member: Any) -> str:
-    """Hash over the source of a class and its bases: their files, and all of an installed package, whose parts import each other."""
+    """Hash over the source of a class and its bases: their files, the local modules that these import, and all of an installed package."""
     files: dict[str, Path] = {}
     for owner in member.__mro__:
         top = owner.__module__.partition(".")[0]
@@ -228,15 +315,11 @@ def _code_of(member: Any) -> str:
             files |= {f"{top}/{file.relative_to(folder).as_posix()}": file for file in folder.rglob("*.py")}
         else:
             files[owner.__module__] = Path(source)
-    trees = [_plain(ast.parse(file.read_text(encoding="utf-8"))) for file in files.values()]
+    roots = [(name.removesuffix(".py").removesuffix("/__init__").replace("/", "."), file) for name, file in files.items()]
+    known = {file.resolve() for file in files.values()}
+    roots = [root for root in roots if not is_installed(root[1])]
+    held = [one for name, _ in roots if name in sys.modules for one in local_files_in(sys.modules[name]).items()]
+    imported = dict(held) | {name: file for name, file in local_modules([*roots, *held], LOCAL.text_of).items() if file.is_file()}
+    files |= {f"import {name}": file for name, file in imported.items() if file.resolve() not in known}
+    trees = [plain(tree_of(LOCAL.text_of(file), file)) for file in files.values()]
     return hashlib.sha256("\0".join(sorted(trees)).encode()).hexdigest()[:16]
-
-
-def _plain(node: Any) -> str:
-    """A syntax tree as text, the same with every version of Python: ``ast.dump`` is not, and newer versions add fields, empty at first."""
-    if isinstance(node, ast.AST):
-        fields = ((name, getattr(node, name, None)) for name in sorted(node._fields))
-        return f"{type(node).__name__}({', '.join(f'{name}={_plain(value)}' for name, value in fields if value is not None and value != [])})"
-    if isinstance(node, list):
-        return f"[{', '.join(map(_plain, node))}]"
-    return ascii(node)  # not repr, which leaves what a version's Unicode tables call printable

@@ -1,0 +1,154 @@
+"""What the class of a plugin must be, looked at when it is loaded: a mistake shows before any training, not after."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from typing import Any
+
+LONGEST_NAME = 100
+
+_FLAGS = {
+    "task": ("uses_labels", "trains", "untrained", "trainable", "reads_borders", "frozen_backbone"),
+    "evaluator": ("accuracy", "needs_training"),
+}
+#: methods -> how many values they are called with, without the object or class
+_CALLED_ON_OBJECTS = {
+    "task": {
+        "__init__": 3, "views": 1, "forward": 1, "phase_parameters": 1, "before_training": 0, "after_step": 0, "chance_loss": 0,
+        "chance_accuracy": 0, "evaluated": 0, "codes": 1, "describe": 0, "diagnose": 1, "preview": 1,
+    },
+    "evaluator": {"__init__": 1, "evaluate": 1},
+}
+_CALLED_ON_CLASSES = {
+    "task": {"recipe": 3, "short_recipe": 2, "paper_recipe": 2, "build_backbone": 2, "resolve": 2, "saw_labels": 1, "check": 2},
+    "evaluator": {"own_sets": 2, "smoke": 1, "training_passes": 4, "fitting_flops": 3, "check": 3},
+}  # fmt: skip
+
+
+def problem_of(member: type[Any], base: type[Any], kind: str) -> str:
+    """What is wrong with the class of a plugin, in words, with what to write instead; "" where nothing is.
+
+    Parameters
+    ----------
+    member : a class derived from ``base``.
+    kind : "task" or "evaluator".
+    """
+    looks = (_name, _flags, _version, _options, _task if kind == "task" else _evaluator, _methods)
+    for look in looks:
+        if told := look(member, base, kind):
+            return told
+    return ""
+
+
+def _name(member: type[Any], base: type[Any], kind: str) -> str:
+    name = getattr(member, "name", None)
+    if not isinstance(name, str) or not name:
+        given = "has no class attribute `name`" if name is None else f"has name = {_short(name)}, and it must be text"
+        return f"{given}; give it one, such as name = {member.__name__.lower()!r}"
+    if "/" in name or "\\" in name or not name.isprintable() or name != name.strip() or len(name) > LONGEST_NAME or name in (".", ".."):
+        return f"has name = {_short(name)}; a name is printable text of at most {LONGEST_NAME} characters without slashes or spaces around it"
+    return ""
+
+
+def _flags(member: type[Any], base: type[Any], kind: str) -> str:
+    for name in _FLAGS[kind]:
+        if not isinstance(getattr(member, name), bool):
+            return f"has {name} = {_short(getattr(member, name))}, and it must be True or False"
+    return ""
+
+
+def _version(member: type[Any], base: type[Any], kind: str) -> str:
+    return _integer(member, "version") or (_integer(member, "min_image_size") or _integer(member, "divides") if kind == "task" else "")
+
+
+def _integer(member: type[Any], name: str) -> str:
+    value = getattr(member, name)
+    if isinstance(value, property) and name == "divides":  # of an object, as a combination's is
+        return ""
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        return f"has {name} = {_short(value)}, and it must be a whole number from 1 up, such as {name} = 1"
+    return ""
+
+
+def _options(member: type[Any], base: type[Any], kind: str) -> str:
+    wanted = base.Options
+    if not (isinstance(member.Options, type) and issubclass(member.Options, wanted)):
+        return f"has Options = {_short(member.Options)}, and it must be a class derived from ssl_bench.{wanted.__name__}"
+    return ""
+
+
+def _task(member: type[Any], base: type[Any], kind: str) -> str:
+    phases = member.phases
+    if isinstance(phases, str) or not isinstance(phases, tuple) or not phases or not all(isinstance(phase, str) and phase for phase in phases):
+        return f'has phases = {_short(phases)}, and it must be a tuple of one or more names, such as phases = ("main",)'
+    if len(set(phases)) != len(phases):
+        return f"has phases = {_short(phases)}, and their names must differ"
+    columns = member.columns
+    if not isinstance(columns, (set, frozenset)) or not all(isinstance(column, str) for column in columns):
+        return f'has columns = {_short(columns)}, and it must be a set of names, such as columns = frozenset({{"hue"}})'
+    rate = member.short_learning_rate
+    if isinstance(rate, bool) or not isinstance(rate, (int, float)) or not (math.isfinite(rate) and rate > 0):
+        return f"has short_learning_rate = {_short(rate)}, and it must be a positive number, such as 1e-3"
+    if member.trains:
+        for name, parameter in (("views", "batch"), ("forward", "views")):
+            if getattr(member, name) is getattr(base, name):
+                return f"has no method {name}(self, {parameter}), which a task that trains needs"
+    return ""
+
+
+def _evaluator(member: type[Any], base: type[Any], kind: str) -> str:
+    protocol = getattr(member, "protocol", None)
+    if not isinstance(protocol, str) or not protocol or not protocol.isprintable():
+        given = "has no class attribute `protocol`" if protocol is None else f"has protocol = {_short(protocol)}, and it must be text"
+        return f'{given}; say how it judges, as tables print it, such as protocol = "{member.name}-mine"'
+    if member.evaluate is base.evaluate:
+        return "has no method evaluate(self, subject), which returns an Evaluation"
+    return ""
+
+
+def _methods(member: type[Any], base: type[Any], kind: str) -> str:
+    for name, count in _CALLED_ON_OBJECTS[kind].items():
+        values = count
+        if name == "forward" and len(member.phases) > 1:
+            values = 2  # views and the phase
+        if told := _signature(getattr(member, name), values + 1, f"{name}({_words(base, name)})"):
+            return told
+    for name, count in _CALLED_ON_CLASSES[kind].items():
+        if not isinstance(inspect.getattr_static(member, name), (classmethod, staticmethod)):
+            return f"has {name} without @classmethod; it is called on the class, before there is an object"
+        if told := _signature(getattr(member, name), count, f"{name}({_words(base, name)})"):
+            return told
+    return ""
+
+
+def _words(base: type[Any], name: str) -> str:
+    return ", ".join(inspect.signature(inspect.getattr_static(base, name).__func__ if name in _all_classmethods() else getattr(base, name)).parameters)
+
+
+def _all_classmethods() -> set[str]:
+    return {name for methods in _CALLED_ON_CLASSES.values() for name in methods}
+
+
+def _signature(method: Any, count: int, wanted: str) -> str:
+    name = wanted.partition("(")[0]
+    if not callable(method):
+        return f"has {name} = {_short(method)}, and it must be a method {wanted}"
+    try:
+        signature = inspect.signature(method)
+    except (TypeError, ValueError):  # of compiled code
+        return ""
+    return "" if _takes(signature, count) else f"has {name}{signature}, and it is called as {wanted}"
+
+
+def _takes(signature: inspect.Signature, count: int) -> bool:
+    try:
+        signature.bind(*range(count))
+    except TypeError:
+        return False
+    return True
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
