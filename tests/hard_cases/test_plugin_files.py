@@ -76,7 +76,10 @@ NEEDS = {
     "built": ("def __init__(self, backbone):\n    pass", r"has __init__\(self, backbone\), and it is called as __init__\(self, backbone, options, setup\)"),
     "no method": ("evaluated = 3", "has evaluated = 3, and it must be a method"),
     "of the class": ("def resolve(self, options, make):\n    return options", "has resolve without @classmethod; it is called on the class"),
-    "recipe": ("@classmethod\ndef short_recipe(cls, options):\n    return None", r"has short_recipe\(options\), and it is called as short_recipe\(cls, options, image_size\)"),
+    "recipe": (
+        "@classmethod\ndef short_recipe(cls, options):\n    return None",
+        r"has short_recipe\(options\), and it is called as short_recipe\(cls, options, image_size\)",
+    ),
 }  # fmt: skip
 
 
@@ -114,7 +117,7 @@ FILES = {
     "exit": ("import sys\nsys.exit(3)\n", r"ends the program when it is imported \(.*mine.py, line 2\); put that below `if __name__"),
     "base exception": ("class Odd(BaseException): pass\nraise Odd('no')\n", r"cannot be imported: Odd: no \(.*mine.py, line 2\)"),
     "recursion": ("def f(): return f()\nf()\n", "cannot be imported: RecursionError"),
-    "dtype": ("import torch\ntorch.set_default_dtype(torch.float64)\n" + TASK, r"changes torch's default dtype \(torch.float32 to torch.float64\) for the whole"),
+    "dtype": ("import torch\ntorch.set_default_dtype(torch.float64)\n" + TASK, r"changes torch's default dtype \(torch.float32 to torch.float64\)"),
     "gradients": ("import torch\ntorch.set_grad_enabled(False)\n" + TASK, "changes whether gradients are recorded"),
     "twice": (TASK + TASK.replace("Mine", "Other"), "a task named 'mine' exists already .class Mine of .*; choose another `name` for class Other of .*mine.py"),
     "imported": ("from ssl_bench.tasks.rotation import Rotation\n", "defines no task and no evaluator"),
