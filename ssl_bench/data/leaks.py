@@ -62,9 +62,29 @@ def without(
     keep = np.array([bytes(row) not in seen for row in hashes], bool)
     if keep.all():
         return images, hashes
-    notes.append(f"{images.name}: {int((~keep).sum()):,} images are also validation or test images of {of} and are not pretrained on")
+    equal, siblings = int((~keep).sum()), 0
+    if (groups := images.columns.get("group")) is not None:
+        keep &= ~np.isin(groups, groups[~keep])
+        siblings = int((~keep).sum()) - equal
+    also = f", and {siblings:,} more are of their groups," if siblings else ""
+    notes.append(f"{images.name}: {equal:,} images are also validation or test images of {of}{also} and are not pretrained on")
+    return _kept(images, hashes, keep, of)
+
+
+def without_groups(
+    images: ImageSet, hashes: np.ndarray, names: Sequence[str], judged: set[str], column: str, of: str, notes: list[str],
+) -> tuple[ImageSet, np.ndarray]:
+    """The pretraining images, and their hashes, without those of the groups that ``of`` judges on; ``names`` are of the images' groups."""
+    keep = ~np.isin(images.columns["group"], [number for number, name in enumerate(names) if name in judged])
+    if keep.all():
+        return images, hashes
+    notes.append(f"{images.name}: {int((~keep).sum()):,} images are of groups ({column}) that {of} validates or tests on and are not pretrained on")
+    return _kept(images, hashes, keep, of)
+
+
+def _kept(images: ImageSet, hashes: np.ndarray, keep: np.ndarray, of: str) -> tuple[ImageSet, np.ndarray]:
     if not keep.any():
-        raise DataError(f"{images.name}: every image to pretrain on is a validation or test image of {of}")
+        raise DataError(f"{images.name}: every image to pretrain on is a validation or test image of {of}, or of the same group as one; give other images")
     kept = np.flatnonzero(keep)
     labels = None if images.labels is None else images.labels[kept]
     return images.take(kept, fingerprint_of(images.size, hashes[kept], labels)), hashes[kept]

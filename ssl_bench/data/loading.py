@@ -11,10 +11,10 @@ import numpy as np
 
 from ssl_bench.data.content import Progress, silent
 from ssl_bench.data.images import ImageSet, evenly_spaced, fingerprint_of
-from ssl_bench.data.leaks import JudgedElsewhere, note_repeated, without, without_judged_elsewhere
+from ssl_bench.data.leaks import JudgedElsewhere, note_repeated, without, without_groups, without_judged_elsewhere
 from ssl_bench.data.looking import is_looking
 from ssl_bench.data.packing import MORE_ROOM, SPARE_DISK, Pack, bytes_text, is_packed, pack, still_needed
-from ssl_bench.data.planning import Plan, plan_evaluation, plan_pretraining
+from ssl_bench.data.planning import SIBLINGS, Plan, plan_evaluation, plan_pretraining
 from ssl_bench.data.readers import Places, Reader, Source, Subset
 from ssl_bench.data.sources import cache_folder, check_source, data_root, list_sources, open_source
 from ssl_bench.errors import DataError
@@ -85,6 +85,7 @@ def load(
     notes = [note for source in sources.values() for note in source.notes]
     evaluate = tuple(dict.fromkeys(spec.evaluate))
     plans = {one: plan_evaluation(one, sources[one], spec, notes) for one in evaluate}
+    plans = {one: plan if one == spec.pretrain else plan.with_siblings() for one, plan in plans.items()}
     if spec.pretrain not in plans:
         plans[spec.pretrain] = plan_pretraining(spec.pretrain, sources[spec.pretrain], spec, notes)
     packed = _pack_all(plans, size, spec, places, notes)
@@ -95,7 +96,13 @@ def load(
         note_repeated(name, {role: packed[one, role][1] for role in sets}, notes)
         labelled.append(Labelled(name, **{role: replace(found, name=name) for role, found in sets.items()}))
     pretrain, hashes = packed[spec.pretrain, "train"]
-    elsewhere = [packed[one, role][1] for one in evaluate if one != spec.pretrain for role in ("validation", "test")]
+    for one in evaluate:
+        if one != spec.pretrain and one.group is not None and one.group == spec.pretrain.group:
+            judged_names = {sources[one].group_names[group] for group in plans[one].judged_groups()}
+            pretrain, hashes = without_groups(
+                pretrain, hashes, sources[spec.pretrain].group_names, judged_names, one.group, "an evaluate source", notes,
+            )
+    elsewhere = [found for (one, role), (_, found) in packed.items() if one != spec.pretrain and role != "train"]
     pretrain, hashes = without(pretrain, hashes, elsewhere, "an evaluate source", notes)
     pretrain = without_judged_elsewhere(pretrain, hashes, judged, spec.pretrain.source, spec.fit, places, notes)
     mean, std = _statistics(pretrain)
@@ -187,6 +194,8 @@ def _pack_all(
         )
     if unreadable:
         for (_, role), (images, _) in found.items():
+            if role.startswith(SIBLINGS):
+                continue
             if len(images) == 0 or images.labels is not None and role == "train" and len(np.unique(images.labels)) < len(images.classes):
                 raise DataError(f"{images.name}: with the unreadable images left out, a class or a whole split ({role}) is empty")
     return found

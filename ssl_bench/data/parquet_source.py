@@ -61,6 +61,7 @@ def read_parquet(where: str, files: Mapping[str, Sequence[Path]], spec: SourceSp
     labels, classes = _with_one_list(where, found)
     notes += joined_spellings(title, [word for one in found.values() if one is not None for word in one.words])
     groups: dict[str, np.ndarray | None] = dict.fromkeys(readers)
+    known: dict[str, int] = {}
     if spec.group is not None:
         values = {split: [str(value) for value in reader.column(spec.group).to_pylist()] for split, reader in readers.items()}
         known = {value: at for at, value in enumerate(sorted({value for own in values.values() for value in own}))}
@@ -73,7 +74,7 @@ def read_parquet(where: str, files: Mapping[str, Sequence[Path]], spec: SourceSp
     notes += columns.told(title, images, target, (spec.group, column), train.schema.names)
     why = "" if target is not None else train.why_unlabelled or f"its columns: {_listed(train.schema.names)}; `target:` names the one with labels"
     splits = {split: raw if raw.labels is not None else replace(raw, unlabelled=why) for split, raw in splits.items()}
-    return Source(title, classes, splits, notes=tuple(notes))
+    return Source(title, classes, splits, notes=tuple(notes), group_names=tuple(known))
 
 
 def readers_of(files: Mapping[str, Sequence[Path]], spec: SourceSpec) -> dict[str, ParquetReader]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -12,16 +12,39 @@ from ssl_bench.errors import DataError
 from ssl_bench.spec import DataSpec, SourceSpec
 
 _SHOWN = 20
+SIBLINGS = "siblings of"  # begins the names of roles that are neither trained on nor judged
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Which positions of a source's raw splits play which role; ``labels`` are renumbered to ``classes``."""
+    """Which positions of a source's raw splits play which role.
+
+    Attributes
+    ----------
+    classes, labels : class names, and the labels of each raw split renumbered to them.
+    roles : role to (raw split, sorted positions).
+    """
 
     source: Source
     classes: tuple[str, ...]
-    roles: dict[str, tuple[str, np.ndarray]]  # role -> (raw split, sorted positions)
-    labels: dict[str, np.ndarray | None]  # raw split -> labels
+    roles: dict[str, tuple[str, np.ndarray]]
+    labels: dict[str, np.ndarray | None]
+
+    def judged_groups(self) -> np.ndarray:
+        """The groups (int64, sorted) of the images that are validated or tested on; empty without groups."""
+        judged = [self.roles[role] for role in ("validation", "test") if role in self.roles]
+        found = [groups[at] for split, at in judged if (groups := self.source.splits[split].groups) is not None]
+        return np.unique(np.concatenate(found)) if found else np.zeros(0, np.int64)
+
+    def with_siblings(self) -> Plan:
+        """The same with further roles, "siblings of SPLIT": images of judged groups that a limit took out of the judged roles."""
+        judged, roles = self.judged_groups(), dict(self.roles)
+        for split, raw in self.source.splits.items():
+            if raw.groups is not None and len(judged):
+                known = [at for role, (used, at) in self.roles.items() if used == split and role != "train"]
+                siblings = np.setdiff1d(np.flatnonzero(np.isin(raw.groups, judged)), np.concatenate([np.zeros(0, np.int64), *known]))
+                roles |= {f"{SIBLINGS} {split}": (split, siblings)} if len(siblings) else {}
+        return replace(self, roles=roles)
 
 
 def plan_evaluation(one: SourceSpec, source: Source, spec: DataSpec, notes: list[str]) -> Plan:
@@ -69,20 +92,44 @@ def plan_evaluation(one: SourceSpec, source: Source, spec: DataSpec, notes: list
         kept, tested = splits.holdout(own, one.test or 0.0, groups=train.groups, classes=classes)
         testing = "train"
         if not len(tested):
-            raise DataError(f"{name}: test: {one.test} of {len(own)} images holds out none; give a larger share")
+            advice = f"give {0.55 / len(own):.2g} or more" if splits.can_be_parted(own) else "no class has a second image, so no share can; add images"
+            raise DataError(f"{name}: test: {one.test} of {len(own):,} images holds out none; {advice}")
     else:
         test_labels = labels[testing]
         kept, tested = np.arange(len(own)), np.arange(len(source.splits[testing]))
     assert test_labels is not None
-    if spec.limit.train is not None:
-        kept = kept[splits.subsample(own[kept], len(kept), spec.limit.train, classes=classes)]
     if spec.limit.test is not None:
         tested = tested[splits.subsample(test_labels[tested], len(tested), spec.limit.test, classes=classes, every_class=False)]
-    train_at, validation_at = splits.validation_split(own[kept], None if train.groups is None else train.groups[kept], classes=classes)
-    if not len(validation_at):
-        raise DataError(f"{name}: {len(kept)} training images are too few to hold any back for validation; every class needs two or more")
-    roles = {"train": ("train", kept[train_at]), "validation": ("train", kept[validation_at]), "test": (testing, tested)}
+    trained, validated = _train_and_validation(name, own, train.groups, kept, spec.limit.train, classes)
+    roles = {"train": ("train", trained), "validation": ("train", validated), "test": (testing, tested)}
     return Plan(source, classes, roles, labels)
+
+
+def _train_and_validation(
+    name: str, labels: np.ndarray, groups: np.ndarray | None, kept: np.ndarray, limit: int | None, classes: tuple[str, ...],
+) -> tuple[np.ndarray, np.ndarray]:
+    """Positions to train on and to choose on, of ``kept``. With groups the whole set is split before a limit cuts it: other limits, same sides."""
+    if groups is None:
+        few = kept if limit is None else kept[splits.subsample(labels[kept], len(kept), limit, classes=classes)]
+        trained, validated = splits.validation_split(labels[few], classes=classes)
+        if not len(validated):
+            smallest = len(np.unique(labels)) + 1
+            raise DataError(
+                f"{name}: with limit.train = {limit} no class has a second image to hold back for validation; allowed is {smallest} and up"
+                if limit is not None and len(few) < len(kept) and splits.can_be_parted(labels[kept]) else
+                f"{name}: {len(few):,} training images are too few to hold any back for validation: no class has two; add images"
+            )
+        return few[trained], few[validated]
+    at, held = splits.validation_split(labels[kept], groups[kept], classes=classes)
+    trained, validated = kept[at], kept[held]
+    if limit is not None and limit < len(kept):
+        present = len(np.unique(labels[trained]))
+        if limit <= present:
+            raise DataError(f"{name}: limit.train = {limit} leaves none for validation beside one of each class; allowed is {present + 1} and up")
+        count = min(max(1, round(limit * len(validated) / len(kept))), len(validated), limit - present)
+        trained = trained[splits.subsample(labels[trained], len(trained), limit - count, classes=classes)]
+        validated = validated[splits.subsample(labels[validated], len(validated), count, classes=classes, every_class=False)]
+    return trained, validated
 
 
 def _any_label(split: RawSplit) -> bool:
@@ -138,6 +185,6 @@ def _used_classes(
 def _check_groups(name: str, train: np.ndarray | None, test: np.ndarray | None) -> None:
     if train is not None and test is not None and len(both := np.intersect1d(train, test)):
         raise DataError(
-            f"{name}: {len(both):,} groups have images both in train and in test, so test would be seen in training; split by "
-            "group"
+            f"{name}: {len(both):,} groups have images both in train and in test, so test would be seen in training; put "
+            "each group into one split, or leave `group` out if these are no groups"
         )

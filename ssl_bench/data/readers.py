@@ -91,6 +91,7 @@ class Source:
     native : (width, height) when a sample of the images all has it, else None.
     common : the most common (width, height) of that sample.
     notes : what a user should know about how the source was read.
+    group_names : the values of the group column, by the numbers that splits have; empty without groups.
     unreadable : what lies there and cannot be read, with the reason, beside the images of the splits.
     """
 
@@ -101,6 +102,7 @@ class Source:
     common: tuple[int, int] | None = None
     notes: tuple[str, ...] = ()
     unreadable: tuple[str, ...] = ()
+    group_names: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -131,7 +131,7 @@ def _folder(path: str, spec: SourceSpec, places: Places, title: str | None = Non
     for name, split in splits.items():
         groups = None if split.groups is None else np.array([known[group] for group in split.groups], np.int64)
         raw[name] = RawSplit(folders.FileReader(split.files), labels[name], groups, unlabelled=split.unlabelled, doubt=split.doubt)
-    return Source(title or shown(folder.resolve().name), classes, raw, notes=tuple(notes), unreadable=tuple(unreadable))
+    return Source(title or shown(folder.resolve().name), classes, raw, notes=tuple(notes), unreadable=tuple(unreadable), group_names=tuple(known))
 
 
 def _named(name: str, extra_split: str, places: Places) -> Source:

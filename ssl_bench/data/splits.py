@@ -79,6 +79,11 @@ def fewest_units(labels: np.ndarray, groups: np.ndarray | None = None) -> int:
     return int(np.unique(pairs[0], return_counts=True)[1].min())
 
 
+def can_be_parted(labels: np.ndarray) -> bool:
+    """Whether any class has a second image, so that one can be held back."""
+    return len(np.unique(labels)) < len(labels)
+
+
 def draw(labels: np.ndarray, fraction: float, draw: int, seed: int = 0, classes: Sequence[str] = ()) -> np.ndarray:
     """Choose the images whose labels may be used, for evaluation with few labels.
 
