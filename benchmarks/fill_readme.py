@@ -31,7 +31,7 @@ def content(kind: str, path: Path) -> str:
         return "\n\n".join(_order(agreement) for block in table.published for agreement in block.agreement)
     if kind == "rows":
         table = replace(table, published=[])
-    width = 128 if kind == "classic" else 120  # its columns side by side
+    width = 136 if kind == "classic" else 120  # its columns side by side
     return f"```\n{table.terminal(width).strip(chr(10))}\n```"
 
 

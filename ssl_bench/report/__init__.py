@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ssl_bench.report.frame import Results, load
+    from ssl_bench.report.folder import load
+    from ssl_bench.report.frame import Results
     from ssl_bench.report.table import Table
 
 __all__ = ["Results", "Table", "load", "write_report"]
 
-_HOMES = {"Results": "ssl_bench.report.frame", "load": "ssl_bench.report.frame", "Table": "ssl_bench.report.table"}
+_HOMES = {"Results": "ssl_bench.report.frame", "load": "ssl_bench.report.folder", "Table": "ssl_bench.report.table"}
 
 
 def __getattr__(name: str) -> Any:
@@ -27,7 +28,8 @@ def write_report(folder: str | Path, results: Results | None = None) -> list[Pat
     """Write table.md, .csv, .tex, .html, comparisons.csv and figures/ into a results folder, from its records alone.
 
     ``results`` is what was loaded from that folder already, if it was.
-    labels_saved.csv, agreement.csv and published_pairs.csv (both about published orders) are written where there is something to say, and else removed.
+    Written where there is something to say, and else removed: labels_saved.csv, remeasured.csv (numbers under two versions of a protocol),
+    agreement.csv and published_pairs.csv (both about published orders).
 
     Returns
     -------
@@ -36,26 +38,34 @@ def write_report(folder: str | Path, results: Results | None = None) -> list[Pat
     Raises
     ------
     RecordError
-        Where the folder or one of its records cannot be read.
+        Where there is no run in the folder, or a file of the report cannot be written.
     """
+    from ssl_bench.errors import RecordError
     from ssl_bench.records import write_bytes
     from ssl_bench.report.figures import draw_figures
-    from ssl_bench.report.formats import agreement_csv, comparisons_csv, labels_saved_csv, published_pairs_csv
-    from ssl_bench.report.frame import load
+    from ssl_bench.report.folder import load
+    from ssl_bench.report.formats import agreement_csv, comparisons_csv, labels_saved_csv, published_pairs_csv, remeasured_csv
 
     root = Path(folder)
     results = load(root) if results is None else results
     table, wide = results.table(), results.table(wide=True)
-    figures = draw_figures(results, root / "figures")
-    pictures = [str(path.relative_to(root)) for path in figures if path.suffix != ".svg"]
-    texts = {
-        "table.md": table.markdown(), "table.csv": wide.csv(), "table.tex": table.latex(), "table.html": table.html(pictures),
-        "comparisons.csv": comparisons_csv(wide), "labels_saved.csv": labels_saved_csv(table), "agreement.csv": agreement_csv(table),
-        "published_pairs.csv": published_pairs_csv(table),
-    }
-    for name, text in texts.items():
-        if text:
-            write_bytes(root / name, text.encode())
-        else:
-            (root / name).unlink(missing_ok=True)  # of an earlier report, and no longer true
+    try:
+        figures = draw_figures(results, root / "figures")
+        pictures = [str(path.relative_to(root)) for path in figures if path.suffix != ".svg"]
+        texts = {
+            "table.md": table.markdown(), "table.csv": wide.csv(), "table.tex": table.latex(), "table.html": table.html(pictures),
+            "comparisons.csv": comparisons_csv(wide), "labels_saved.csv": labels_saved_csv(table), "agreement.csv": agreement_csv(table),
+            "published_pairs.csv": published_pairs_csv(table), "remeasured.csv": remeasured_csv(results),
+        }
+        for name, text in texts.items():
+            if text:
+                write_bytes(root / name, text.encode())
+            else:
+                (root / name).unlink(missing_ok=True)  # of an earlier report, and no longer true
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise RecordError(
+            f"the table's files cannot be written into {root}: {error.filename or root}: {reason}; the records are untouched. "
+            "Give permission to write and free space there, or copy the folder and report on the copy"
+        ) from None
     return [root / name for name, text in texts.items() if text] + figures

@@ -12,7 +12,7 @@ import numpy as np
 
 from ssl_bench.records import RunRow
 from ssl_bench.report.columns import base_name
-from ssl_bench.report.published import PublishedBlock
+from ssl_bench.report.published import PublishedBlock, canonical
 from ssl_bench.report.statistics import FEWEST_SEEDS, SIGNIFICANT, Comparison, holm, rank_correlation, rank_interval
 from ssl_bench.report.table import Column, Line, Section
 
@@ -82,6 +82,7 @@ class Agreement:
     alone: Correlation
     with_labels: Correlation | None
     pairs: tuple[Ordered, ...] = ()
+    protocol: str = ""  #: of our numbers
 
     def __str__(self) -> str:
         text = f"Kendall's tau between our {self.ours} and {self.metric}, {self.alone.n} rows in common: {self.alone}"
@@ -99,15 +100,6 @@ class Agreement:
             return text + (", all in the published order" if agree else "")
         named = ", ".join(f"{pair.second} above {pair.first}" for pair in against)
         return f"{text}, {agree} in the published order and {len(against)} in the other one: {named}"
-
-
-def canonical(task: str) -> str:
-    """A task's name in which the order of a combination's members says nothing.
-
-    >>> canonical("relative_position + colorization")
-    'colorization+relative_position'
-    """
-    return "+".join(sorted(part.strip() for part in task.split("+")))
 
 
 def stand_ins(rows: Sequence[RunRow]) -> dict[str, str]:
@@ -150,7 +142,7 @@ def agreements(block: PublishedBlock, rows: Sequence[RunRow], sections: Sequence
                 order = sorted(alone, key=lambda task: -published[task])
                 ordered = _ordered([(lines[named[task]], published[task]) for task in order], section, column, compare)
                 data = column.data or section.data
-                found.append(Agreement(block.setting, metric, ours, column.key, data, pairs, correlations[0], correlations[1], ordered))
+                found.append(Agreement(block.setting, metric, ours, column.key, data, pairs, correlations[0], correlations[1], ordered, column.protocol))
     return found
 
 
@@ -190,7 +182,7 @@ def _counterparts(metric: str, sections: Sequence[Section]) -> Iterator[tuple[st
         top5 = any(column.metric == "top5" for column in probes)
         for column in section.columns:
             if metric == FROZEN and column in probes and column.metric == ("top5" if top5 else "top1"):
-                yield f"{column.group}, best stage, {'top-5' if top5 else 'top-1'}{on}", section, column
+                yield f"{column.heading}, best stage, {'top-5' if top5 else 'top-1'}{on}", section, column
             elif metric == DETECTION and base_name(column.evaluator) == "detection" and column.metric == "map_voc07" and column.key not in seen:
                 seen.add(column.key)
                 yield f"detection mAP (VOC 2007) on {column.data}{', ' + column.stage if column.stage else ''}", section, column

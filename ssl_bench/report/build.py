@@ -3,69 +3,60 @@
 from __future__ import annotations
 
 import math
-import re
 import shlex
-from collections.abc import Sequence
+from collections import Counter
 from typing import Literal
 
 import numpy as np
 import pandas as pd
 
-from ssl_bench.errors import RecordError
-from ssl_bench.records import MeasurementRecord, RunRow
+from ssl_bench.records import RunRow
 from ssl_bench.report.agreement import agreements
-from ssl_bench.report.columns import base_name, columns_of, is_stage
+from ssl_bench.report.cautions import warnings_of
+from ssl_bench.report.columns import GAIN, columns_of, is_stage
+from ssl_bench.report.comparisons import SHARE, compare_pair, compare_rows, shared_seeds
+from ssl_bench.report.correctness import Correctness
 from ssl_bench.report.few_labels import saved_section
-from ssl_bench.report.frame import Found, Results
-from ssl_bench.report.legend import legend_of, title_of, warnings_of
+from ssl_bench.report.frame import Missing, Results
+from ssl_bench.report.gains import gain_entry
+from ssl_bench.report.legend import legend_of, title_of
 from ssl_bench.report.published import load_published, published_blocks
-from ssl_bench.report.statistics import (
-    FEWEST_SEEDS,
-    SIGNIFICANT,
-    Comparison,
-    compare_crossed,
-    compare_drawn,
-    compare_seeds,
-    holm,
-    t_interval,
-    wilson_interval,
-)
-from ssl_bench.report.table import Column, Entry, Line, PairwiseResult, Section, Table
-
-TRUTH = "target"  # name of the array of true labels among the predictions
-DRAWN = "drawn/"  # before a metric: its values on resamples of the test images, the same resamples for every row and seed
-_SHARE = re.compile(r"(top\d+|acc|accuracy)(@|_|$)", re.IGNORECASE)  # metrics that are a share of the images
+from ssl_bench.report.remeasured import earlier_section
+from ssl_bench.report.statistics import FEWEST_SEEDS, Comparison, t_interval, wilson_interval
+from ssl_bench.report.table import Column, Entry, Line, Section, Table
 
 
 def build(results: Results, wide: bool, classic: bool) -> Table:
     """The table of a run."""
     sections = []
+    correctness = Correctness(results)
     for entry in results.data_sets():
         data = str(entry["name"])
         columns = columns_of(results, data, len(entry.get("classes", [])), wide, classic)
-        lines = [line for line in _lines(results, data, columns) if line.failures or line.applies]
+        lines = [line for line in _lines(results, data, columns, correctness) if line.failures or line.applies]
         section = Section(data, columns, lines)
         for column in columns:
             if column.unit == "%" and column.split == results.split:
-                section.comparisons += _compare(results, data, column, lines)
+                section.comparisons += compare_rows(correctness, data, column, lines)
                 _mark_below(column, lines)
         _sort(section)
         section.saved = saved_section(results, section)
+        section.earlier = earlier_section(results, section, _measured)
         sections.append(section)
-    published = published_blocks(load_published(), {c.labels for section in sections for c in section.columns if c.labels is not None})
+    shares = {c.labels for section in sections for c in section.columns if c.labels is not None}
+    published = published_blocks(load_published(), shares, {row.task for row in results.run.rows if row.block not in ("baseline", "labels")})
 
     def compare(section: Section, column: Column, first: Line, second: Line) -> Comparison | None:
-        seeds = sorted(set(first.cells[column.key].values) & set(second.cells[column.key].values))
-        return _compared(results, section.data, column, (first, second), seeds) if len(seeds) >= FEWEST_SEEDS else None
+        seeds = shared_seeds(correctness, section.data, column, first, second)
+        return compare_pair(correctness, section.data, column, (first, second), seeds) if len(seeds) >= FEWEST_SEEDS else None
 
     for block in published:
         block.agreement = agreements(block, results.run.rows, sections, compare)
-    return Table(
-        results.run.name, title_of(results), not results.run.final, sections, legend_of(results, sections), warnings_of(results), published
-    )
+    warnings = warnings_of(results, list(correctness.problems))
+    return Table(results.run.name, title_of(results), not results.run.final, sections, legend_of(results, sections), warnings, published)
 
 
-def _lines(results: Results, data: str, columns: list[Column]) -> list[Line]:
+def _lines(results: Results, data: str, columns: list[Column], correctness: Correctness) -> list[Line]:
     frame = results.frame
     frame = frame[frame["data"].isin({data, *(column.data for column in columns)})]
     lines = []
@@ -73,7 +64,7 @@ def _lines(results: Results, data: str, columns: list[Column]) -> list[Line]:
         own = frame[frame["row"] == row.row]
         name = row.row + (" †" if row.uses_labels and row.block != "labels" else "")
         base = Line(row.row, name, row.task, row.block, row.uses_labels, failures=_failures(results, row, data))
-        base.cells = {column.key: _entry(results, row, data, _on(own[own["variant"] == ""], data, column), column) for column in columns}
+        base.cells = {column.key: _entry(results, row, data, _on(own[own["variant"] == ""], data, column), column, correctness) for column in columns}
         lines.append(base)
         for variant in dict.fromkeys(own["variant"]):
             if variant:
@@ -87,17 +78,21 @@ def _on(frame: pd.DataFrame, data: str, column: Column) -> pd.DataFrame:
     return frame[frame["data"] == (column.data or data)]
 
 
-def _entry(results: Results, row: RunRow, data: str, own: pd.DataFrame, column: Column) -> Entry:
+def _entry(results: Results, row: RunRow, data: str, own: pd.DataFrame, column: Column, correctness: Correctness) -> Entry:
     if not column.evaluator:
         return _cost(results, row, column)
-    entry = _measured(own, column)
+    entry = gain_entry(results, row.row, data, column, correctness) if column.metric.endswith(GAIN) else _measured(own, column)
     entry.saw_labels = entry.status == "value" and row.uses_labels and column.labels is not None and column.labels < 1
     elsewhere = own[(own["evaluator"] == column.evaluator) & (own["split"] == column.split)]
     if entry.status == "none" and elsewhere.empty:  # what the seeds that are there do not have, the others will not have either
         absent = [m for m in results.missing if m.row == row.row and m.what == column.evaluator and m.data == (column.data or data)]
         if absent:
-            entry.status = "failed" if any(m.failure for m in absent) else "missing"
+            entry.status = _why_absent(absent)
     return entry
+
+
+def _why_absent(absent: list[Missing]) -> Literal["failed", "damaged", "missing"]:
+    return "failed" if any(m.failure for m in absent) else "damaged" if any(m.damage for m in absent) else "missing"
 
 
 def _select(own: pd.DataFrame, column: Column) -> pd.DataFrame:
@@ -128,12 +123,14 @@ def _measured(own: pd.DataFrame, column: Column) -> Entry:
     if own["low"].notna().all() and len(own) == len(values):
         entry.resampled = float((own["high"] - own["low"]).mean()) / 2
     numbers = list(values.values())
-    if len(numbers) >= FEWEST_SEEDS:
+    if len(numbers) == 1 and len(own) == entry.draws == 2:  # two draws of labels: no spread can be told from two values
+        entry.pair = tuple(map(float, own.sort_values("draw")["value"]))
+    elif len(numbers) >= FEWEST_SEEDS:
         if len(set(numbers)) > 1:
             (entry.low, entry.high), entry.interval = t_interval(numbers), "t"
     elif len(numbers) == 1 and not math.isnan(entry.resampled):
         entry.low, entry.high, entry.interval = float(own["low"].iloc[0]), float(own["high"].iloc[0]), "bootstrap"
-    elif len(numbers) == 1 and entry.images > 0 and _SHARE.match(column.metric) and 0 <= numbers[0] <= 1:
+    elif len(numbers) == 1 and entry.images > 0 and SHARE.match(column.metric) and 0 <= numbers[0] <= 1:
         entry.low, entry.high, entry.interval = _of_images(numbers[0], entry.images, own["value"].tolist() if entry.draws > 1 else [])
     return entry
 
@@ -159,7 +156,7 @@ def _cost(results: Results, row: RunRow, column: Column) -> Entry:
     own = own[own["row"] == row.row]
     if own.empty:
         absent = [m for m in results.missing if m.row == row.row and m.what == "pretraining"]
-        return Entry("failed" if any(m.failure for m in absent) else "missing") if absent else Entry()
+        return Entry(_why_absent(absent)) if absent else Entry()
     if (own["parameters"] == 0).all():  # pixels and PCA: there is no network whose training could cost something
         return Entry()
     if row.block == "elsewhere" and column.metric in ("images_k", "passes", "minutes", "tflops", "images_per_second"):
@@ -183,7 +180,8 @@ def _failures(results: Results, row: RunRow, data: str) -> list[str]:
     for where, (failed, first_line) in found.items():
         command = f"ssl-bench show {shlex.quote(f'{results.run.name}/{row.row}/{min(failed)}')}"
         sentences.append(f"{'' if where == 'pretraining' else where + ' '}failed {len(failed)}/{seeds}: {first_line}; {command}")
-    return sentences
+    damaged = Counter(m.what for m in results.missing if m.row == row.row and m.damage and m.data in shown)
+    return sentences + [f"record of {what} damaged, {count}/{seeds}: see above" for what, count in damaged.items()]
 
 
 def _sort(section: Section) -> None:
@@ -208,104 +206,3 @@ def _mark_below(column: Column, lines: list[Line]) -> None:
         cell = line.cells[column.key]
         if random and line.block != "baseline" and not cell.saw_labels and cell.value < max(random):
             cell.below = True
-
-
-def _compare(results: Results, data: str, column: Column, lines: list[Line]) -> list[PairwiseResult]:
-    """The best pretrained row against every other, over three shared seeds or more; marks it and those that cannot be told from it.
-
-    Which row is best is read from the same numbers. Holm's correction over the comparisons with it keeps the truly best row
-    among the marked ones in 95 % of tables (multiple comparisons with the best, Hsu 1984). Nothing is marked while a row of too
-    few seeds reaches into the best one's numbers: it might be the best.
-    """
-    rows = [line for line in lines if line.block == "pretext" and not line.variant and not line.uses_labels]
-    rows = [line for line in rows if not math.isnan(line.cells[column.key].value)]
-    if not rows:
-        return []
-    best = max(rows, key=lambda line: line.cells[column.key].value)
-    a = best.cells[column.key].values
-    shared = [(other, b, sorted(set(a) & set(b))) for other in rows if other is not best for b in [other.cells[column.key].values]]
-    if len(a) < FEWEST_SEEDS or any(len(seeds) < FEWEST_SEEDS and max(b.values()) >= min(a.values()) for _, b, seeds in shared):
-        return []
-    best.cells[column.key].best = True
-    compared = [(other, _compared(results, data, column, (best, other), seeds)) for other, _, seeds in shared if len(seeds) >= FEWEST_SEEDS]
-    found = []
-    for (other, c), p in zip(compared, holm([c.p for _, c in compared]), strict=True):
-        found.append(PairwiseResult(column.key, best.row, other.row, c.difference, c.low, c.high, c.p, p, c.seeds, c.images))
-        if p > SIGNIFICANT:
-            best.cells[column.key].equal = other.cells[column.key].equal = True
-    return found
-
-
-def _compared(results: Results, data: str, column: Column, pair: tuple[Line, Line], seeds: list[int]) -> Comparison:
-    """Image by image where predictions are stored, by resampled images where those are, else over seeds alone."""
-    first, second = ([line.cells[column.key].values[seed] for seed in seeds] for line in pair)
-    images = min(line.cells[column.key].images for line in pair)
-    x, y = (_stack(_correct(results, data, column, line), seeds) for line in pair)
-    if x is not None and y is not None and x.shape == y.shape and x.shape[1] > 1:
-        return compare_crossed(x, y)
-    x, y = (_stack(_drawn(results, data, column, line), seeds) for line in pair)
-    if x is not None and y is not None and x.shape == y.shape and x.shape[1] > 1 and images > 0:
-        return compare_drawn(first, second, x, y, images)
-    return compare_seeds(first, second, images if _SHARE.match(column.metric) else 0)
-
-
-def _drawn(results: Results, data: str, column: Column, line: Line) -> dict[int, np.ndarray]:
-    """Seed to values float [draws] on resamples of the test images, of evaluations that store them."""
-    if column.split != "test":
-        return {}
-    own = [e for e in results.evaluations if e.row.row == line.row and e.evaluator == column.evaluator and e.data == (column.data or data)]
-    stored = {e.seed: results.predictions(e).get(DRAWN + column.metric) for e in own if any(_belongs(m, column) for m in e.measurements("test"))}
-    return {seed: array for seed, array in stored.items() if array is not None}
-
-
-def _stack(correct: dict[int, np.ndarray], seeds: Sequence[int]) -> np.ndarray | None:
-    arrays = [correct[seed] for seed in seeds if seed in correct]
-    return np.stack(arrays) if len(arrays) == len(seeds) and len({len(array) for array in arrays}) == 1 else None
-
-
-def _correct(results: Results, data: str, column: Column, line: Line) -> dict[int, np.ndarray]:
-    """Seed to correctness per test image, [N] in [0, 1], averaged over draws; only seeds whose predictions are all there."""
-    if column.split != "test" or not column.metric.startswith("top1"):
-        return {}
-    found: dict[int, np.ndarray] = {}
-    for evaluation in results.evaluations:
-        if evaluation.row.row != line.row or evaluation.evaluator != column.evaluator or evaluation.data != (column.data or data):
-            continue
-        wanted = [m for m in evaluation.measurements("test") if _belongs(m, column)]
-        if column.stage == "code":
-            wanted = [m for m in wanted if m.stage == wanted[0].stage]  # of several the first named, as in the table
-        draws = [array for m in wanted if (array := _correct_of(results, evaluation, m)) is not None]
-        if wanted and len(draws) == len(wanted):
-            found[evaluation.seed] = np.mean(draws, axis=0)
-    return found
-
-
-def _belongs(m: MeasurementRecord, column: Column) -> bool:
-    if m.row or m.metric != column.metric or (column.labels is not None and not math.isclose(m.labels, column.labels)):
-        return False
-    if column.stage == "code":
-        return not is_stage(m.stage)
-    return m.best if column.stage == "best" else not column.stage or m.stage == column.stage
-
-
-def _correct_of(results: Results, found: Found, m: MeasurementRecord) -> np.ndarray | None:
-    arrays = results.predictions(found)
-    name = prediction_name(base_name(found.evaluator), m)
-    if TRUTH not in arrays or name not in arrays:
-        return None
-    correct = (arrays[name] == arrays[TRUTH]).astype(np.float64)
-    if len(correct) != m.n or abs(correct.mean() - m.value) > 0.5 / max(1, m.n) + 1e-6:
-        path = found.path.with_suffix(".npz")
-        raise RecordError(
-            f"{path}: predictions {name!r} give {correct.mean():.4f} over {len(correct):,} images, "
-            f"the record says {m.value:.4f} over {m.n:,}; delete both and run again"
-        )
-    return correct
-
-
-def prediction_name(evaluator: str, m: MeasurementRecord) -> str:
-    """The name under which an evaluator stores the predictions behind a top-1 measurement."""
-    if evaluator == "finetune":
-        return f"{m.labels:g}/{m.draw}" + (f"/{m.row}" if m.row else "")
-    name = m.stage + m.metric.removeprefix("top1")
-    return name if m.labels == 1 else f"{name}@{m.labels:g}/{m.draw}"

@@ -11,6 +11,7 @@ import pandas as pd
 from ssl_bench.report.frame import Results
 from ssl_bench.report.table import Column
 
+GAIN = "_gain_over_random"  # behind a metric: its difference to the untrained network's at the same stage
 TOP5_ABOVE = 20  # classes; below, a top-5 accuracy says little
 _FRACTION = re.compile(r"(top\d|acc|accuracy|balanced_accuracy|m?ap\d*|miou|iou|f1|auc|auroc|precision|recall)(@|_|$)", re.IGNORECASE)
 _STAGE = re.compile(r"s\d+")
@@ -26,6 +27,12 @@ def base_name(evaluator: str) -> str:
     return evaluator.split(" (")[0]
 
 
+def reference_row(results: Results) -> str | None:
+    """The row of untrained networks that gains are over: the one called "random", else the first; None where there is none."""
+    rows = [row.row for row in results.run.rows if row.task == "random" and row.block == "baseline"]
+    return "random" if "random" in rows else rows[0] if rows else None
+
+
 def columns_of(results: Results, data: str, num_classes: int, wide: bool, classic: bool) -> list[Column]:
     """The columns for one labelled set: cheap and frozen first, then neighbours, few labels, what evaluators bring sets for, cost."""
     frame = results.frame
@@ -38,7 +45,7 @@ def columns_of(results: Results, data: str, num_classes: int, wide: bool, classi
         own = frame[(frame["evaluator"] == evaluator) & (frame["split"] == results.split)]
         count = evaluator.removeprefix(base_name(evaluator))
         if base_name(evaluator) == "linear":
-            columns += _linear(own, evaluator, count, results.split, num_classes > TOP5_ABOVE, wide)
+            columns += _linear(own, evaluator, count, results, num_classes > TOP5_ABOVE, wide)
         elif base_name(evaluator) == "knn":
             columns += _knn(own, evaluator, count, results.split, wide)
         elif base_name(evaluator) == "finetune":
@@ -48,8 +55,13 @@ def columns_of(results: Results, data: str, num_classes: int, wide: bool, classi
                 columns += _diagnostics(frame[frame["evaluator"] == evaluator], evaluator)
         else:
             columns += _other(own, evaluator, results.split)
-    columns += _own(results, wide) + _cost(results, wide)
+    columns = [_of_protocol(column, results, data) for column in (*columns, *_own(results, wide))] + _cost(results, wide)
     return [column for column in columns if _is_classic(column)] if classic else columns
+
+
+def _of_protocol(column: Column, results: Results, data: str) -> Column:
+    place = column.evaluator, column.data or data
+    return replace(column, protocol=results.protocols.get(place, ""), older=results.is_older(*place))
 
 
 def _is_classic(column: Column) -> bool:
@@ -81,14 +93,18 @@ def _detection(own: pd.DataFrame, evaluator: str, split: str, wide: bool) -> lis
     ]
 
 
-def _linear(own: pd.DataFrame, evaluator: str, count: str, split: str, top5: bool, wide: bool) -> list[Column]:
+def _linear(own: pd.DataFrame, evaluator: str, count: str, results: Results, top5: bool, wide: bool) -> list[Column]:
+    split = results.split
     shares = sorted(set(own["labels"])) or [1.0]
     group = f"linear probe{count}" + (f", {100 * shares[-1]:g} % of the labels" if shares[-1] != 1 else "")
 
     def column(stage: str, title: str, metric: str = "top1") -> Column:
         return Column(f"{evaluator} {metric} {stage}", group, title, evaluator, metric, stage, shares[-1], split)
 
-    found = [column("best", "best stage"), column("pooled", "last stage")]
+    found = [column("best", "best stage")]
+    if reference_row(results) is not None:
+        found.append(replace(column("best", "over random", f"top1{GAIN}"), unit="points"))
+    found.append(column("pooled", "last stage"))
     if top5:
         found += [column("best", "best, top-5", "top5"), column("pooled", "last, top-5", "top5")]
     if wide and any(not is_stage(stage) for stage in own["stage"]):

@@ -9,7 +9,7 @@ _LATEX = {
     "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "#": r"\#", "$": r"\$", "%": r"\%", "&": r"\&", "_": r"\_",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}",
     '"': r"\textquotedbl{}", "[": "{[}", "]": "{]}",  # a bracket after \\ would be read as its argument
-    "±": r"$\pm$", "▾": r"$\triangledown$", "…": r"\dots{}", "†": r"$\dagger$", "×": r"$\times$", "≤": r"$\leq$",
+    "±": r"$\pm$", "▾": r"$\triangledown$", "…": r"\dots{}", "†": r"$\dagger$", "×": r"$\times$", "≤": r"$\leq$", "−": "$-$",
 }
 
 

@@ -10,18 +10,19 @@ from itertools import groupby
 
 from ssl_bench.report import escape
 from ssl_bench.report.few_labels import SavedEntry
+from ssl_bench.report.frame import Results
 from ssl_bench.report.table import Column, Line, Section, Table
 from ssl_bench.report.terminal import NOT_COMPARABLE
 
 CSV_COLUMNS = [
     "data", "block", "row", "variant", "task", "uses_labels", "column", "evaluator", "metric", "stage", "labels", "split", "unit",
-    "status", "value", "low", "high", "interval", "n", "images", "draws", "marks",
+    "status", "value", "low", "high", "interval", "n", "images", "draws", "marks", "protocol", "values",
 ]
 SIGNS = ("±", "=", "▾", "†", "×")  # explained without a colon
 
 
 def _header(column: Column) -> str:
-    return f"{column.group}: {column.title}" if column.group != column.title else column.title
+    return f"{column.heading}: {column.title}" if column.heading != column.title else column.title
 
 
 def _note(table: Table) -> list[str]:
@@ -41,7 +42,8 @@ def markdown(table: Table) -> str:
         if len(table.sections) > 1:
             out += [f"## Judged on {e(section.data)}", ""]
         out += [*_markdown_grid(section), "", *[f"- {e(line.name)}: {e(failure)}" for line in section.lines for failure in line.failures], ""]
-        out += [*_markdown_grid(section.saved), ""] if section.saved else []
+        for part in section.below:
+            out += [*_markdown_grid(part), ""]
     out += [f"- {e(note)}" for note in _note(table)]
     out += ["", "## Published numbers"] if table.published else []
     for block in table.published:
@@ -71,13 +73,17 @@ def _plain_number(value: float) -> str:
 
 
 def csv(table: Table) -> str:
-    """One line a row and column. ``n`` counts seeds, ``images`` the images behind each of them; accuracies are fractions."""
+    """One line a row and column, then those of numbers under another protocol; accuracies are fractions, and so are differences of them.
+
+    ``n`` counts seeds, ``images`` the images behind each of them; ``values`` are both values where there is no interval, of two seeds or
+    of two draws of one.
+    """
     buffer = io.StringIO()
     writer = _csv.writer(buffer, lineterminator="\n")
     writer.writerow(CSV_COLUMNS)
-    for section in table.sections:
+    for section in [part for whole in table.sections for part in (whole, whole.earlier) if part is not None]:
         for line in section.lines:
-            for column in section.columns:
+            for column in [column for column in section.columns if not column.repeated]:
                 cell = line.cells[column.key]
                 marked = {"best": cell.best, "equal": cell.equal, "below_random": cell.below, "saw_labels": cell.saw_labels}
                 marks = [name for name, on in marked.items() if on]
@@ -85,8 +91,9 @@ def csv(table: Table) -> str:
                     column.data or section.data, line.block, line.row, line.variant, line.task, int(line.uses_labels), column.key, column.evaluator,
                     column.metric, cell.stage or column.stage, "" if column.labels is None else column.labels,
                     column.split if column.evaluator else "",
-                    "fraction" if column.unit == "%" else column.unit, cell.status, _plain_number(cell.value), _plain_number(cell.low),
+                    "fraction" if column.unit in ("%", "points") else column.unit, cell.status, _plain_number(cell.value), _plain_number(cell.low),
                     _plain_number(cell.high), cell.interval, len(cell.values), cell.images or "", cell.draws or "", " ".join(marks),
+                    column.protocol, " ".join(map(_plain_number, cell.both)) if column.unit in ("%", "points") else "",
                 ])
     return buffer.getvalue()
 
@@ -95,15 +102,16 @@ def comparisons_csv(table: Table) -> str:
     """Every paired comparison behind the marks: difference (first minus second, fractions), interval, p, Holm's p; data and column as in ``csv``."""
     buffer = io.StringIO()
     writer = _csv.writer(buffer, lineterminator="\n")
-    writer.writerow(["data", "column", "first", "second", "difference", "low", "high", "p", "p_holm", "seeds", "images"])
+    writer.writerow(["data", "column", "first", "second", "difference", "low", "high", "p", "p_holm", "seeds", "images", "protocol"])
     written = set()  # what evaluators measure on sets of their own stands beside every labelled set
     for section in table.sections:
-        own = {column.key: column.data for column in section.columns if column.data}
+        columns = {column.key: column for column in section.columns}
         for c in section.comparisons:
-            place = (own.get(c.column, section.data), c.column, c.first, c.second)
+            place = (columns[c.column].data or section.data, c.column, c.first, c.second)
             if place not in written:
                 written.add(place)
-                writer.writerow([*place, *(_plain_number(value) for value in (c.difference, c.low, c.high, c.p, c.p_holm)), c.seeds, c.images])
+                numbers = [_plain_number(value) for value in (c.difference, c.low, c.high, c.p, c.p_holm)]
+                writer.writerow([*place, *numbers, c.seeds, c.images, columns[c.column].protocol])
     return buffer.getvalue()
 
 
@@ -111,7 +119,8 @@ def labels_saved_csv(table: Table) -> str:
     """One line a row and share of the labels; "" where nothing could be compared. Labels are counts, bounds ">" and "<=" as in ``Needed``."""
     buffer = io.StringIO()
     writer = _csv.writer(buffer, lineterminator="\n")
-    writer.writerow(["data", "evaluator", "row", "share", "labels", "random_needs", "bound", "factor", "low", "low_bound", "high", "high_bound", "seeds"])
+    needs = ["labels", "random_needs", "bound", "factor", "low", "low_bound", "high", "high_bound"]
+    writer.writerow(["data", "evaluator", "row", "share", *needs, "seeds", "protocol"])
     empty = True
     for section in table.sections:
         for line, column in [(line, column) for line in section.saved.lines for column in section.saved.columns] if section.saved else []:
@@ -119,7 +128,7 @@ def labels_saved_csv(table: Table) -> str:
             if isinstance(cell, SavedEntry) and (saving := cell.saving) is not None:
                 ends = [(_plain_number(saving.factor(needed)), needed.bound) for needed in saving.range or ()] or [("", ""), ("", "")]
                 numbers = [_plain_number(saving.labels), _plain_number(saving.mean.labels), saving.mean.bound, _plain_number(saving.factor(saving.mean))]
-                writer.writerow([section.data, saving.evaluator, line.row, saving.share, *numbers, *ends[0], *ends[1], len(saving.seeds)])
+                writer.writerow([section.data, saving.evaluator, line.row, saving.share, *numbers, *ends[0], *ends[1], len(saving.seeds), column.protocol])
                 empty = False
     return "" if empty else buffer.getvalue()
 
@@ -128,14 +137,15 @@ def agreement_csv(table: Table) -> str:
     """Every comparison with a published order, without and with the row of labels; "" where there is none."""
     buffer = io.StringIO()
     writer = _csv.writer(buffer, lineterminator="\n")
-    writer.writerow(["setting", "published", "data", "column", "labels_row", "n", "tau", "p", "low", "high", "seeds", "rows"])
+    writer.writerow(["setting", "published", "data", "column", "labels_row", "n", "tau", "p", "low", "high", "seeds", "rows", "protocol"])
     found = [agreement for block in table.published for agreement in block.agreement]
     for agreement in found:
         rows = "; ".join(f"{theirs}={ours}" for theirs, ours in agreement.rows)
         for labels_row, one in enumerate((agreement.alone, agreement.with_labels)):
             if one is not None:
                 numbers = [_plain_number(value) for value in (one.tau, one.p, one.low, one.high)]
-                writer.writerow([agreement.setting, agreement.metric, agreement.data, agreement.column, labels_row, one.n, *numbers, one.seeds, rows])
+                place = (agreement.setting, agreement.metric, agreement.data, agreement.column)
+                writer.writerow([*place, labels_row, one.n, *numbers, one.seeds, rows, agreement.protocol])
     return buffer.getvalue() if found else ""
 
 
@@ -144,14 +154,19 @@ def published_pairs_csv(table: Table) -> str:
     buffer = io.StringIO()
     writer = _csv.writer(buffer, lineterminator="\n")
     numbers = ["published_difference", "difference", "low", "high", "p", "p_holm"]
-    writer.writerow(["setting", "published", "data", "column", "first", "second", *numbers, "seeds", "images", "verdict"])
+    writer.writerow(["setting", "published", "data", "column", "first", "second", *numbers, "seeds", "images", "verdict", "protocol"])
     found = [(agreement, pair) for block in table.published for agreement in block.agreement for pair in agreement.pairs]
     for agreement, pair in found:
         c = pair.ours
         values = [f"{pair.published:.2f}", *(_plain_number(value) for value in (c.difference, c.low, c.high, c.p, pair.p_holm))]
         place = (agreement.setting, agreement.metric, agreement.data, agreement.column, pair.first, pair.second)
-        writer.writerow([*place, *values, c.seeds, c.images, pair.verdict])
+        writer.writerow([*place, *values, c.seeds, c.images, pair.verdict, agreement.protocol])
     return buffer.getvalue() if found else ""
+
+
+def remeasured_csv(results: Results) -> str:
+    """Every number that a cell has under two versions of a protocol; "" where there is none. See ``Results.remeasured``."""
+    return results.remeasured.to_csv(index=False, lineterminator="\n") if len(results.earlier) else ""
 
 
 def latex(table: Table) -> str:
@@ -162,7 +177,8 @@ def latex(table: Table) -> str:
         judged = [f"judged on {section.data}"] if len(table.sections) > 1 else []
         caption = ". ".join(e(part) for part in [*(["VALIDATION"] if table.validation else []), *table.title, *judged])
         out += [r"\begin{table}", r"\centering\footnotesize", rf"\caption{{{caption}.}}", *_latex_grid(section)]
-        out += [r"\par\medskip", *_latex_grid(section.saved)] if section.saved else []
+        for part in section.below:
+            out += [r"\par\medskip", *_latex_grid(part)]
         notes = [f"{line.name}: {failure}" for line in section.lines for failure in line.failures] + table.warnings + _note(table)
         out += [rf"\par\raggedright\scriptsize {e(note)}" for note in notes]
         out += [r"\end{table}", ""]
@@ -188,7 +204,7 @@ def _latex_grid(section: Section) -> list[str]:
 
 
 def _latex_head(section: Section) -> list[str]:
-    groups = [(group, len(list(columns))) for group, columns in groupby(section.columns, key=lambda column: column.group)]
+    groups = [(group, len(list(columns))) for group, columns in groupby(section.columns, key=lambda column: column.heading)]
     upper = " & ".join([escape.latex(section.title), *[rf"\multicolumn{{{size}}}{{c}}{{{escape.latex(group)}}}" for group, size in groups]]) + r" \\"
     rules, at = [], 2
     for _, size in groups:
@@ -221,7 +237,8 @@ def html(table: Table, figures: list[str]) -> str:
     for section in table.sections:
         if len(table.sections) > 1:
             out.append(f"<h2>Judged on {e(section.data)}</h2>")
-        out += [*_html_grid(section), *(_html_grid(section.saved) if section.saved else [])]
+        for part in (section, *section.below):
+            out += _html_grid(part)
     out += ['<ul class="notes">', *[f"<li>{e(note)}</li>" for note in _note(table)], "</ul>"]
     out += [f'<img src="{e(figure)}" alt="{e(figure.rpartition("/")[2].rpartition(".")[0])}">' for figure in figures]
     out += ['<section class="published"><h2>Published numbers</h2>'] if table.published else []
@@ -245,7 +262,7 @@ def _html_grid(section: Section) -> list[str]:
 
 
 def _html_head(section: Section) -> list[str]:
-    groups = [(group, len(list(columns))) for group, columns in groupby(section.columns, key=lambda column: column.group)]
+    groups = [(group, len(list(columns))) for group, columns in groupby(section.columns, key=lambda column: column.heading)]
     upper = "".join(f'<th colspan="{size}">{escape.html(group)}</th>' for group, size in groups)
     lower = "".join(f"<th>{escape.html(column.title)}</th>" for column in section.columns)
     return [f"<thead><tr><th>{escape.html(section.title)}</th>{upper}</tr><tr><th></th>{lower}</tr></thead>"]

@@ -1,8 +1,7 @@
-"""From a results folder to tidy data: every record of a run, read once."""
+"""A run's records as tidy data."""
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -13,26 +12,31 @@ import numpy as np
 import pandas as pd
 
 from ssl_bench.errors import RecordError
-from ssl_bench.records import EvaluationRecord, Failure, MeasurementRecord, Pretraining, Run, RunCell, RunRow, failure_files, read_record, safe_name
+from ssl_bench.protocols import is_older
+from ssl_bench.records import EvaluationRecord, Failure, MeasurementRecord, Pretraining, Run, RunRow
 
 if TYPE_CHECKING:
     from ssl_bench.report.table import Table
 
 FRAME_COLUMNS = [
     "row", "task", "seed", "evaluator", "data", "stage", "labels", "draw", "split", "metric", "value", "n", "best", "variant",
-    "low", "high",
+    "low", "high", "protocol",
 ]
 
 
 @dataclass(frozen=True)
 class Missing:
-    """An expected record that is not there: ``what`` is "pretraining" or an evaluator. ``failure`` says why, where that is known."""
+    """An expected record that is not there: ``what`` is "pretraining" or an evaluator.
+
+    ``failure`` says why, where that is known; ``damage`` what is wrong with a file that is there and cannot be used.
+    """
 
     row: str
     seed: int
     what: str
     data: str = ""
     failure: Failure | None = None
+    damage: str = ""
 
 
 @dataclass(frozen=True)
@@ -56,6 +60,7 @@ class Results:
     """A run's records, as data frames and tables.
 
     ``run`` names what the table is made of, ``failures`` why cells have no numbers, ``missing`` which expected records are not there.
+    Numbers of two versions of a protocol are never mixed: those of another version than their evaluator's others are ``earlier``.
     """
 
     run: Run
@@ -64,17 +69,40 @@ class Results:
     failures: list[Failure]
     missing: list[Missing]
     expected: int
+    earlier: list[Found] = field(default_factory=list)  #: the same cells under another version of a protocol
+    protocols: dict[tuple[str, str], str] = field(default_factory=dict)  #: evaluator and data to the protocol of its numbers
     opened_elsewhere: dict[str, int] = field(default_factory=dict)  #: row to evaluations of it that saw test and are not in this table
+    damaged: list[str] = field(default_factory=list)  #: what is wrong with files that are left out, each with its path
     _predictions: dict[Path, dict[str, np.ndarray]] = field(default_factory=dict, repr=False)
 
     @cached_property
     def frame(self) -> pd.DataFrame:
-        """One line per number: row, task, seed, evaluator, data, stage, labels, draw, split, metric, value, n, best, variant, low, high."""
-        lines = [
-            (f.row.row, f.row.task, f.seed, f.evaluator, f.data, m.stage, m.labels, m.draw, m.split, m.metric, m.value, m.n, m.best, m.row, m.low, m.high)
-            for f in self.evaluations for split in ("validation", "test") for m in f.measurements(split)
-        ]
-        return pd.DataFrame(lines, columns=FRAME_COLUMNS)
+        """One line per number: row, task, seed, evaluator, data, stage, labels, draw, split, metric, value, n, best, variant, low, high, protocol."""
+        return _frame(self.evaluations)
+
+    @cached_property
+    def earlier_frame(self) -> pd.DataFrame:
+        """As ``frame``, the numbers that the same cells had under another version of a protocol."""
+        return _frame(self.earlier)
+
+    @cached_property
+    def gains(self) -> pd.DataFrame:
+        """One line per accuracy at a row's best stage: ``value``, ``random`` (the untrained network's at that same stage) and ``gain``, their difference."""
+        from ssl_bench.report.gains import gains_of
+
+        return gains_of(self)
+
+    @cached_property
+    def remeasured(self) -> pd.DataFrame:
+        """One line per number that a cell has under two versions of a protocol: ``before``, ``value`` and their ``difference``."""
+        from ssl_bench.report.remeasured import remeasured_of
+
+        return remeasured_of(self)
+
+    def is_older(self, evaluator: str, data: str) -> bool:
+        """Whether an evaluator's numbers are of an older version of its protocol than the installed one."""
+        protocol = self.protocols.get((evaluator, data))
+        return protocol is not None and is_older(evaluator.split(" (")[0], protocol)
 
     @cached_property
     def pretraining(self) -> pd.DataFrame:
@@ -130,95 +158,17 @@ class Results:
                     self._predictions[path] = {name: arrays[name] for name in arrays.files}
             except FileNotFoundError:
                 self._predictions[path] = {}
-            except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
+            except Exception as error:  # a damaged archive fails in many ways: in its directory, its streams, its arrays' headers
                 raise RecordError(f"{path} cannot be read: {error}") from None
         return self._predictions[path]
 
 
-def load(folder: str | Path) -> Results:
-    """Read a results folder.
-
-    Parameters
-    ----------
-    folder : where ``run.json`` lies, such as ``runs/quick``.
-
-    Returns
-    -------
-    Results, also of a run that is not finished: what is not there yet is listed in ``missing``.
-
-    Raises
-    ------
-    RecordError
-        Naming the file: no run here, a damaged record, one of a newer ssl_bench, or one that is not what the run expects.
-    """
-    root = Path(folder)
-    if not (root / "run.json").is_file():
-        raise RecordError(f"{root} holds no run.json, so it is no results folder; give one that `ssl-bench run` wrote, such as runs/quick")
-    run = read_record(root / "run.json", Run)
-    rows = {row.row: row for row in run.rows}
-    results = Results(run, {}, [], [], [], sum(1 + len(cell.evaluations) for cell in run.cells))
-    for cell in run.cells:
-        if cell.row not in rows:
-            raise RecordError(f"{root / 'run.json'} has a cell of row {cell.row!r}, which is not among its rows")
-        _read_cell(root, cell, rows[cell.row], results)
-    results.opened_elsewhere = _opened_elsewhere(root, results)
-    return results
-
-
-def _opened_elsewhere(root: Path, results: Results) -> dict[str, int]:
-    """What else lies in the rows' folders and was given test: other settings, seeds or evaluators' options, tried before or beside these."""
-    here = {found.path.resolve() for found in results.evaluations}
-    homes = {(root / cell.folder).parent.resolve(): cell.row for cell in results.run.cells}
-    found: dict[str, int] = {}
-    for home, row in homes.items():
-        for path in sorted(home.glob("*/*.json")):
-            if path.resolve() in here or path.name == "pretrain.json" or path in failure_files(path.parent):
-                continue
-            try:
-                opened = read_record(path, EvaluationRecord).test_opened
-            except RecordError:  # of another version, or half written: nothing of this table
-                continue
-            if opened:
-                found[row] = found.get(row, 0) + 1
-    return found
-
-
-def _read_cell(root: Path, cell: RunCell, row: RunRow, results: Results) -> None:
-    folder = root / cell.folder
-    if not folder.resolve().is_relative_to(root.resolve()):
-        raise RecordError(f"{root / 'run.json'} names {cell.folder!r} as the folder of {cell.row!r}, which lies outside of {root}")
-    failures = [read_record(path, Failure) for path in failure_files(folder)]
-    absent: list[tuple[str, str, str]] = []  # what it is called here, data, id
-    if (folder / "pretrain.json").is_file():
-        pretraining = read_record(folder / "pretrain.json", Pretraining)
-        _check_id(folder / "pretrain.json", pretraining.id, cell.pretraining)
-        results.pretrainings[cell.row, cell.seed] = pretraining
-    else:
-        absent.append(("pretraining", "", ""))
-    seen: dict[tuple[str, str], int] = {}
-    for expected in cell.evaluations:
-        # The same evaluator may be asked twice with other options, and not both of every seed.
-        count = seen[expected.evaluator, expected.data] = expected.number or seen.get((expected.evaluator, expected.data), 0) + 1
-        name = expected.evaluator if count == 1 else f"{expected.evaluator} ({count})"
-        path = folder / f"{safe_name(expected.evaluator)}-{expected.id}.json"
-        if not path.is_file():
-            absent.append((name, expected.data, expected.id))
-            continue
-        record = read_record(path, EvaluationRecord)
-        _check_id(path, record.id, expected.id)
-        if results.run.final and not record.final:
-            absent.append((name, expected.data, expected.id))
-        results.evaluations.append(Found(row, cell.seed, name, expected.data, path, record))
-    # A failure is over once what failed has its record; without a backbone nothing else could be done.
-    blocked = next((failure for failure in failures if failure.where == "pretraining"), None)
-    for what, data, identity in absent:
-        own = (failure for failure in failures if failure.where == what.split(" (")[0] and failure.id in ("", identity))
-        why = blocked or next(own, None)
-        results.missing.append(Missing(cell.row, cell.seed, what, data, why))
-        if why is not None and why not in results.failures:
-            results.failures.append(why)
-
-
-def _check_id(path: Path, found: str, expected: str) -> None:
-    if found != expected:
-        raise RecordError(f"{path} is the record {found}, where the run expects {expected}; it was moved or edited: delete it, run again")
+def _frame(evaluations: list[Found]) -> pd.DataFrame:
+    lines = [
+        (
+            f.row.row, f.row.task, f.seed, f.evaluator, f.data, m.stage, m.labels, m.draw, m.split, m.metric, m.value, m.n, m.best, m.row, m.low, m.high,
+            f.record.protocol,
+        )
+        for f in evaluations for split in ("validation", "test") for m in f.measurements(split)
+    ]
+    return pd.DataFrame(lines, columns=FRAME_COLUMNS)

@@ -1,4 +1,4 @@
-"""What stands above and below the table: what was run, what every sign means, how numbers were chosen, where they were made."""
+"""What stands below the table, and its first line: what was run, what every sign means, how numbers were chosen, where they were made."""
 
 from __future__ import annotations
 
@@ -10,14 +10,15 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from ssl_bench.records import Environment
+from ssl_bench.report.cautions import environment_key, made_in
+from ssl_bench.report.columns import GAIN, reference_row
 from ssl_bench.report.few_labels import SavedEntry
 from ssl_bench.report.frame import Results
+from ssl_bench.report.remeasured import rows_tested_again, versions
 from ssl_bench.report.statistics import sampling_error
 from ssl_bench.report.table import Entry, Section
 
 INPUTS = {"lightness": "lightness only", "standardised": "images standardised one by one"}
-LEAST_CORE = 0.9  # of one core's time a pretraining must have had for its minutes to mean something
 PATCHES_FAIR_FROM = 64  # px; below, the tiles of an image hold too few pixels
 
 
@@ -26,40 +27,6 @@ def title_of(results: Results) -> list[str]:
     run, count = results.run, len(results.run.seeds)
     split = "test split" if run.final else "validation split"
     return [run.name, run.backbone, run.budget, f"{count} seed{'s' if count != 1 else ''}", f"top-1 accuracy in %, {split}"]
-
-
-def warnings_of(results: Results) -> list[str]:
-    """What a reader must know before the numbers."""
-    found = []
-    waiting = sum(missing.failure is None for missing in results.missing)
-    if waiting:
-        found.append(f"not finished: {waiting:,} of {results.expected:,} records are not there yet (…); intervals are over what is there")
-    if len({_environment(e) for e, _ in _made(results)}) > 1:
-        found.append("made in different environments, see `run`: differences between rows may come from them")
-    if busy := _slowed(results):
-        found.append(f"minutes of {', '.join(busy)} include waiting: other work had the processor")
-    opened: dict[str, int] = {}
-    for evaluation in results.evaluations:
-        opened[evaluation.row.row] = max(opened.get(evaluation.row.row, 0), evaluation.record.test_opened)
-    often = {row: times for row, times in opened.items() if times > 1}
-    if often:
-        found.append("test was opened more than once: " + ", ".join(f"{row} {times} times" for row, times in often.items()))
-    if others := results.opened_elsewhere:
-        rows = ", ".join(f"{row} ({times:,} record{'s' if times > 1 else ''})" for row, times in others.items())
-        found.append(f"test was also opened with settings that are not in this table: {rows}")
-    if loose := _loose(results):
-        found.append(f"linear probes that did not converge: {', '.join(loose)}")
-    return found
-
-
-def _loose(results: Results) -> list[str]:
-    """Row and stage of probes whose L-BFGS stopped before its tolerance, with how often (seeds, draws)."""
-    loose: Counter[str] = Counter()
-    for evaluation in results.evaluations:
-        for fit in evaluation.record.details.get("fits", []) if evaluation.record.evaluator == "linear" else ():
-            if not all(fit[name]["converged"] for name in ("fit", "final_fit") if name in fit) or fit.get("search_not_converged"):
-                loose[f"{evaluation.row.row} {fit['stage']}"] += 1
-    return [name + (f" ({times} times)" if times > 1 else "") for name, times in loose.items()]
 
 
 def legend_of(results: Results, sections: list[Section]) -> list[tuple[str, str]]:
@@ -81,6 +48,7 @@ def legend_of(results: Results, sections: list[Section]) -> list[tuple[str, str]
         more = f"was given all labels in pretraining{started}: has no rank where others have a share of them, and" if few else ""
         lines.append(("†", f"{more or f'was given labels in pretraining{started};'} takes no part in comparisons"))
     lines += [("×", text) for text in _saved(sections)]
+    lines += [("gain", text) for text in _gain(results, sections)]
     signs = "-  does not apply.   passes  network passes per image"
     lines.append(("s1-s4", f"stage of the ResNet, chosen on validation (last: pooled output).   {signs}"))
     if capped := _capped(results):
@@ -92,16 +60,19 @@ def legend_of(results: Results, sections: list[Section]) -> list[tuple[str, str]
         lines.append(("control", control))
     lines += [("data", text) for text in _data(results)]
     protocols = list(dict.fromkeys(e.record.protocol for e in results.evaluations))
-    opened = max((e.record.test_opened for e in results.evaluations if e.record.final), default=0)
+    opened = max((e.record.test_opened for e in (*results.evaluations, *results.earlier) if e.record.final), default=0)
     test = "not opened" if not opened else "opened once per row" if opened <= 1 else f"opened up to {opened} times"
     test += ", and not shown here" if opened and not run.final else ""
+    if again := rows_tested_again(results):
+        rows = f"{len(again):,} row{'s' if len(again) > 1 else ''}"
+        test += f"; again for {rows} because of a new protocol version: the numbers of {' and '.join(versions(results))} stand apart"
     test += "; with other settings too, see above" if results.opened_elsewhere else ""
     lines.append(("test", test + (f".   protocol  {', '.join(protocols)}" if protocols else "")))
-    made = _made(results)
-    counted = Counter(_environment(e) for e, _ in made)
+    made = made_in(results)
+    counted = Counter(environment_key(e) for e, _ in made)
     for text, times in counted.most_common():
-        code = " / ".join(dict.fromkeys(e.code for e, _ in made if _environment(e) == text))
-        computing = _duration(sum(seconds for e, seconds in made if _environment(e) == text))
+        code = " / ".join(dict.fromkeys(e.code for e, _ in made if environment_key(e) == text))
+        computing = _duration(sum(seconds for e, seconds in made if environment_key(e) == text))
         lines.append(("run", f"{text}, ssl_bench {code}, {computing} of computing" + (f" ({times:,} records)" if len(counted) > 1 else "")))
     failed = len({(m.row, m.seed) for m in results.missing if m.failure is not None})
     present = results.expected - len(results.missing)
@@ -115,12 +86,15 @@ def _intervals(results: Results, sections: list[Section], entries: list[Entry]) 
     seeds = sorted({len(cell.values) for cell in percent if cell.interval == "t"})
     accuracies = [line.cells[column.key] for section in sections for line in section.lines for column in section.columns if column.metric.startswith("top")]
     counts = sorted({cell.images for cell in accuracies if cell.status == "value" and cell.images})
-    images = f"{' / '.join(f'{count:,}' for count in counts)} {'test' if results.run.final else 'validation'} images"
+    split = "test" if results.run.final else "validation"
+    images = f"{' / '.join(f'{count:,}' for count in counts)} {split} images"
     lines = []
     if seeds:
         lines.append(f"95 % interval over {' or '.join(map(str, seeds))} pretraining seeds (Student t)")
     if any(len(cell.values) == 2 for cell in percent):
         lines.append("two seeds: both values, no interval")
+    if any(cell.pair for cell in percent):
+        lines.append("one seed and two draws of labels: both values, no interval")
     one = len(results.run.seeds) == 1
     where = "" if one else "where a row has one seed: "
     if any(cell.interval == "binomial" for cell in percent):
@@ -130,7 +104,9 @@ def _intervals(results: Results, sections: list[Section], entries: list[Entry]) 
     if any(cell.interval == "bootstrap" for cell in percent):
         lines.append(f"{where}detection: 95 % interval by resampling test images (bootstrap, half its width; both ends in table.csv)")
     if lines and one:
-        lines.append("One seed: how much another seed would differ is not known, so no row is marked best.")
+        lines.append(f"One seed: the interval covers the {split} images, not training noise; so no row is marked best.")
+    elif any(cell.interval in ("binomial", "draws", "bootstrap") for cell in percent):
+        lines.append(f"Where a row has one seed, the interval covers the {split} images, not training noise.")
     if seeds and counts:
         half, high = (f"±{100 * sampling_error(share, counts[0]):.1f}" for share in (0.5, 0.9))
         lines.append(f"Besides, {images} leave about {half} at 50 %, {high} at 90 %.")
@@ -138,6 +114,14 @@ def _intervals(results: Results, sections: list[Section], entries: list[Entry]) 
     if draws := _draws(sections):
         lines[:1] = ["; ".join([*lines[:1], draws])]
     return lines
+
+
+def _gain(results: Results, sections: list[Section]) -> Iterable[str]:
+    """What a gain is, where one is shown."""
+    columns = [column for section in sections for column in section.columns if column.metric.endswith(GAIN)]
+    if any(line.cells[c.key].status == "value" for section in sections for c in section.columns if c in columns for line in section.lines):
+        name = reference_row(results)
+        yield f"{columns[0].title}: accuracy at the row's best stage minus {name}'s at that same stage, paired by seed"
 
 
 def _resampled(sections: list[Section]) -> list[str]:
@@ -174,7 +158,7 @@ def _draws(sections: list[Section]) -> str:
     for section in sections:
         for column in section.columns:
             for line in section.lines:
-                if line.cells[column.key].draws > 1:
+                if line.cells[column.key].draws > 1 and not line.cells[column.key].pair:
                     drawn.setdefault(line.cells[column.key].draws, {})[column.title] = None
     parts = [f"{' and '.join(titles)}: each seed the mean of {draws} draws of labels" for draws, titles in drawn.items()]
     return "; ".join(parts)
@@ -308,25 +292,6 @@ def _data(results: Results) -> Iterable[str]:
     once = dict.fromkeys(judged)  # several evaluators may bring one set
     yield f"pretrained on {pretrain.get('name', '?')}{images}; judged on {'; '.join(once)}"
     yield from dict.fromkeys(results.run.data.get("notes", ()))
-
-
-def _made(results: Results) -> list[tuple[Environment, float]]:
-    """Where each record was made, and in how many seconds. Their sum, unlike a command's wall time, holds whatever worked at once or was killed."""
-    pretrained = [(p.environment, p.seconds.get("total", math.nan)) for p in results.pretrainings.values()]
-    return pretrained + [(e.record.environment, e.record.seconds) for e in results.evaluations]
-
-
-def _environment(environment: Environment) -> str:
-    """What can move a number behind an id's back; our own code cannot, a part whose numbers change takes another version and so another id."""
-    return f"{environment.device}, {environment.precision}, torch {environment.versions.get('torch', '?')}"
-
-
-def _slowed(results: Results) -> list[str]:
-    """Rows whose pretraining had less than nine tenths of one core's time, so that its wall time tells of the machine's other work."""
-    trained = results.pretraining
-    on_cpu = [p.environment.device.startswith("cpu") for p in results.pretrainings.values()]
-    slowed = trained[np.array(on_cpu, bool) & (trained["cpu_seconds"] < LEAST_CORE * trained["seconds"])]
-    return list(dict.fromkeys(slowed["row"]))
 
 
 def _duration(seconds: float) -> str:

@@ -15,6 +15,15 @@ if TYPE_CHECKING:
     from ssl_bench.report.agreement import Agreement
 
 
+def canonical(task: str) -> str:
+    """A task's name in which the order of a combination's members says nothing.
+
+    >>> canonical("relative_position + colorization")
+    'colorization+relative_position'
+    """
+    return "+".join(sorted(part.strip() for part in task.split("+")))
+
+
 @dataclass(frozen=True)
 class Published:
     """One published number. ``task`` names our task where the method is the same one, "" otherwise; ``value`` is in per cent."""
@@ -44,6 +53,11 @@ class PublishedBlock:
     rows: dict[str, dict[str, Published]]
     agreement: list[Agreement] = field(default_factory=list)
 
+    @property
+    def tasks(self) -> set[str]:
+        """Our names of its methods, where we have them, in canonical form."""
+        return {canonical(number.task) for values in self.rows.values() for number in values.values() if number.task}
+
     def cells(self, row: str) -> list[str]:
         """The numbers of a row, "-" where none was published."""
         return [self.rows[row][metric].text if metric in self.rows[row] else "-" for metric in self.metrics]
@@ -63,15 +77,17 @@ def load_published() -> list[Published]:
     return found
 
 
-def published_blocks(published: Iterable[Published], shares: Iterable[float]) -> list[PublishedBlock]:
-    """Published numbers by setting, in the file's order; those about a share of the labels only beside numbers of ours with that share.
+def published_blocks(published: Iterable[Published], shares: Iterable[float], tasks: Iterable[str]) -> list[PublishedBlock]:
+    """Published numbers by setting, in the file's order, where they belong beside ours: at least one of a setting's tasks is in our table, and a
+    setting about a share of the labels has numbers of ours with that share.
 
     Parameters
     ----------
     published : the published numbers.
     shares : shares of the labels, in (0, 1], that our table has columns for.
+    tasks : tasks of our rows, baselines and the row of all labels left out: every table has those.
     """
-    known = list(shares)
+    known, ours = list(shares), {canonical(task) for task in tasks}
     blocks: dict[str, PublishedBlock] = {}
     for number in published:
         if number.labels is None or any(math.isclose(number.labels, share) for share in known):
@@ -79,4 +95,4 @@ def published_blocks(published: Iterable[Published], shares: Iterable[float]) ->
             block.rows.setdefault(number.row, {})[number.metric] = number
             block.sources += [number.source] if number.source not in block.sources else []
             block.metrics += [number.metric] if number.metric not in block.metrics else []
-    return list(blocks.values())
+    return [block for block in blocks.values() if block.tasks & ours]

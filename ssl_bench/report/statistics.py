@@ -3,7 +3,7 @@
 Which interval stands behind a number depends on how many pretraining seeds there are:
 
 * one: Wilson's binomial interval over the test images; it says nothing of what another seed would give;
-* two: none, both values are shown;
+* two: none, both values are shown (and so are two draws of labels with one seed: two values have no spread to go by);
 * three or more: Student's t over the seeds (label draws are averaged within a seed first, they are not replications of it).
 
 Two rows are compared on the same seeds and the same test images. Both are samples: another seed and another test set would
@@ -61,6 +61,30 @@ def wilson_interval(successes: float, n: int, level: float = LEVEL) -> tuple[flo
     half = z * math.sqrt(share * (1 - share) / n + weight / (4 * n)) / (1 + weight)
     # At 0 and at n successes the bound is exactly 0 or 1; rounding must not move it.
     return (0.0 if successes == 0 else max(0.0, centre - half)), (1.0 if successes == n else min(1.0, centre + half))
+
+
+def difference_interval(first: float, second: float, n: int, correlation: float = 0.0, level: float = LEVEL) -> tuple[float, float]:
+    """Newcombe's interval of the difference of two proportions of the same ``n`` trials: Wilson's of each, squared and added.
+
+    Parameters
+    ----------
+    first, second : the two proportions, in [0, 1].
+    n : number of trials, at least 1.
+    correlation : between the trials' outcomes, in [-1, 1]; 0 where they are not known one by one, which is cautious where trials are
+        hard or easy for both.
+
+    Returns
+    -------
+    Lower and upper bound of ``first - second``.
+
+    References
+    ----------
+    Newcombe, Improved confidence intervals for the difference between binomial proportions based on paired data, Statistics in Medicine 17 (1998).
+    """
+    (l1, u1), (l2, u2) = (wilson_interval(share * n, n, level) for share in (first, second))
+    below, above = (first - l1, u2 - second), (u1 - first, second - l2)
+    low, high = (math.sqrt(max(0.0, a * a - 2 * correlation * a * b + b * b)) for a, b in (below, above))
+    return first - second - low, first - second + high
 
 
 def t_interval(values: Sequence[float], level: float = LEVEL) -> tuple[float, float]:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
+from ssl_bench.protocols import split_protocol
 from ssl_bench.records import Block
 from ssl_bench.report.published import PublishedBlock
 
@@ -21,7 +22,7 @@ BLOCKS = {"pretext": "", "elsewhere": "pretrained elsewhere", "baseline": "witho
 
 @dataclass(frozen=True)
 class Column:
-    """What a column shows. ``key`` names it in the csv; ``unit`` "%" means fractions shown in per cent."""
+    """What a column shows. ``key`` names it in the csv; ``unit`` "%" means fractions shown in per cent, "points" differences of such."""
 
     key: str
     group: str
@@ -35,21 +36,31 @@ class Column:
     digits: int = 1
     data: str = ""  #: set it was measured on, where an evaluator brings its own; "": the section's
     folds: bool = False  #: goes to a second table where the terminal is narrow
+    protocol: str = ""  #: of its numbers, such as "linear-lbfgs v2"; "" while there are none
+    older: bool = False  #: of an older version than the installed evaluator's
+    bare: bool = False  #: shown without intervals
+    repeated: bool = False  #: its numbers stand in another column already
+
+    @property
+    def heading(self) -> str:
+        """The group, and the version of the protocol where it is an older one."""
+        return f"{self.group}, protocol v{split_protocol(self.protocol)[1]}" if self.older else self.group
 
 
 @dataclass
 class Entry:
     """One cell of the table.
 
-    ``values`` holds one number a seed (label draws averaged). ``interval`` says what low and high are: "binomial" or
-    "bootstrap" over test images, "draws" over these and draws of labels, "t" over seeds, "" where there is none.
+    ``values`` holds one number a seed (label draws averaged). ``interval`` says what low and high are: "binomial", "paired" (of a
+    difference on the same images) or "bootstrap" over test images, "draws" over these and draws of labels, "t" over seeds, "" where
+    there is none: two values, of two seeds or of two draws of one (``pair``), have no interval and are both shown.
     """
 
-    status: Literal["value", "none", "missing", "failed"] = "none"
+    status: Literal["value", "none", "missing", "failed", "damaged"] = "none"
     values: dict[int, float] = field(default_factory=dict)
     low: float = math.nan
     high: float = math.nan
-    interval: Literal["", "binomial", "draws", "bootstrap", "t"] = ""
+    interval: Literal["", "binomial", "paired", "draws", "bootstrap", "t"] = ""
     resampled: float = math.nan  #: half the width of the interval by resampling test images, mean over seeds, where an evaluator gives one
     images: int = 0
     draws: int = 0
@@ -58,27 +69,33 @@ class Entry:
     best: bool = False  #: highest mean among the pretrained rows, where three or more seeds allow saying so
     below: bool = False  #: mean below random's
     saw_labels: bool = False  #: the column is about a share of the labels, and the pretraining was given labels
+    pair: tuple[float, ...] = ()  #: the values of two draws of labels, where there is one seed
 
     @property
     def value(self) -> float:
         return sum(self.values.values()) / len(self.values) if self.values else math.nan
 
+    @property
+    def both(self) -> tuple[float, ...]:
+        """The two values of two seeds, or of two draws of labels of one seed; () where there are more or fewer."""
+        return tuple(self.values[seed] for seed in sorted(self.values)) if len(self.values) == 2 else self.pair
+
     def text(self, column: Column) -> str:
-        """As printed: "88.4 ±0.6 s4=", both values of two seeds, "-", "…" or "failed"."""
+        """As printed: "88.4 ±0.6 s4=", both values of two seeds or two draws, "-", "…", "failed" or "damaged"."""
         if self.status != "value":
-            return {"none": "-", "missing": "…", "failed": "failed"}[self.status]
-        if column.unit == "%" and len(self.values) == 2:
-            number = ", ".join(_number(self.values[seed], column) for seed in sorted(self.values))
-        else:
-            number = _number(self.value, column)
-        if self.interval:
-            number += f" ±{_number((self.high - self.low) / 2, column)}"
+            return {"none": "-", "missing": "…", "failed": "failed", "damaged": "damaged"}[self.status]
+        both = self.both if column.unit in ("%", "points") else ()
+        number = ", ".join(_number(value, column) for value in both or (self.value,))
+        if self.interval and not column.bare:
+            number += f" ±{_number((self.high - self.low) / 2, column).lstrip('+')}"
         return number + (f" {self.stage}" if self.stage else "") + ("=" if self.equal else "") + ("▾" if self.below else "") + ("†" if self.saw_labels else "")
 
 
 def _number(value: float, column: Column) -> str:
     if column.unit == "%":
         return f"{100 * value:.{column.digits}f}"
+    if column.unit == "points":
+        return f"{100 * value:+.{column.digits}f}".replace("-", "−")
     if value == 0:
         return "0"
     return f"{value:.{column.digits}f}" if value < 10 else f"{value:,.0f}"
@@ -125,7 +142,7 @@ class PairwiseResult:
 
 @dataclass
 class Section:
-    """The table of one labelled set; ``saved`` is a small one below it, of labels saved."""
+    """The table of one labelled set; small ones below it are of labels saved, and of what was measured under another protocol."""
 
     data: str
     columns: list[Column]
@@ -133,6 +150,11 @@ class Section:
     comparisons: list[PairwiseResult] = field(default_factory=list)
     title: str = ""
     saved: Section | None = None
+    earlier: Section | None = None
+
+    @property
+    def below(self) -> list[Section]:
+        return [part for part in (self.saved, self.earlier) if part is not None]
 
     def blocks(self) -> Iterable[tuple[str, list[Line]]]:
         """Heading ("" for the first block) and rows, in the order shown; empty blocks are left out."""

@@ -14,7 +14,7 @@ from ssl_bench.report.table import Column, Line, Section, Table
 LONGEST_NAME = 30  # or a third of the width, where that is more
 GAP = "  "
 NOT_COMPARABLE = "not ours, and not comparable with the table above"
-_NUMBER = re.compile(r"[>≤]?\d+(,\d{3})*(\.\d+)?")
+_NUMBER = re.compile(r"[>≤+−]?\d+(,\d{3})*(\.\d+)?")
 _COMMAND = re.compile(r"; (ssl-bench show .*)$", re.DOTALL)
 
 
@@ -25,7 +25,7 @@ def terminal(table: Table, width: int) -> list[tuple[str, str]]:
     for section in table.sections:
         if len(table.sections) > 1:
             lines += [("title", ""), ("title", f"judged on {plain(section.data)}")]
-        for grid in [section, *([section.saved] if section.saved else [])]:
+        for grid in [section, *section.below]:
             for part, columns in enumerate(_parts(grid, width)):
                 lines += [("row", ""), *_grid(grid, columns, width, failures=part == 0)]
     lines.append(("legend", ""))
@@ -52,7 +52,7 @@ def _parts(section: Section, width: int) -> list[list[Column]]:
     names = _names(section, width)
     groups: dict[str, list[Column]] = {}
     for column in section.columns:
-        groups.setdefault(column.group, []).append(column)
+        groups.setdefault(column.heading, []).append(column)
     size = {group: sum(_widths(section, columns)) + len(GAP) * len(columns) for group, columns in groups.items()}
     if names + sum(size.values()) <= width:
         return [section.columns] if section.columns else []
@@ -82,8 +82,8 @@ def _texts(section: Section, column: Column) -> list[str]:
 
 def _widths(section: Section, columns: list[Column]) -> list[int]:
     widths = [max(len(plain(column.title)), *(cell_len(text) for text in _texts(section, column)), 1) for column in columns]
-    group = len(plain(columns[0].group))
-    if len({column.group for column in columns}) == 1:
+    group = len(plain(columns[0].heading))
+    if len({column.heading for column in columns}) == 1:
         widths[-1] += max(0, group - sum(widths) - len(GAP) * (len(columns) - 1))
     return widths
 
@@ -93,7 +93,7 @@ def _grid(section: Section, columns: list[Column], width: int, failures: bool) -
     texts = {column.key: dict(zip(map(id, section.lines), _texts(section, column), strict=True)) for column in columns}
     groups: dict[str, list[Column]] = {}
     for column in columns:
-        groups.setdefault(column.group, []).append(column)
+        groups.setdefault(column.heading, []).append(column)
     widths = {c.key: w for own in groups.values() for c, w in zip(own, _widths(section, own), strict=True)}
     total = names + sum(len(GAP) + w for w in widths.values())
     upper = f" {plain(section.title)}".ljust(names)

@@ -16,7 +16,7 @@ def verdict(results: Results) -> str:
 
     By the linear probe's best stage on validation of the first labelled set, top-1, all labels. The interval is over shared seeds and
     validation images, as the tables' comparisons are (`compare_variances`), but as if the rows were judged on different images, which
-    is cautious. Of one seed there is no spread to be known; that is said. "" with fewer than two rows.
+    is cautious. One seed has no spread to be known, two have too little for an interval; that is said. "" with fewer than two rows.
 
     >>> verdict(load("runs/photos"))  # doctest: +SKIP
     'Best on your validation: simclr, +2.1 over timm:resnet18.a1_in1k (interval 0.4 to 3.8)'
@@ -34,16 +34,29 @@ def verdict(results: Results) -> str:
     best = ranked[0]
     others = [row for row in ranked[1:] if rows[row].block == "elsewhere"] if rows[best].block != "elsewhere" else []
     other = (others or ranked[1:])[0]
+    if len(shared := sorted(set(values[best]) & set(values[other]))) == 2:
+        return _of_two(best, other, [values[best][seed] - values[other][seed] for seed in shared])
     difference, low, high = _difference(values[best], values[other], int(own["n"].min()))
     if math.isnan(difference):
         return ""
-    one_seed = len(set(values[best]) & set(values[other])) == 1
+    one_seed = len(shared) == 1
     interval = f"interval {100 * low:.1f} to {100 * high:.1f}".replace("-", "−") + (", of the images alone: one seed" if one_seed else "")
     if low > 0:
         word = "Highest" if one_seed else "Best"
-        return f"{word} on your validation: {best}, +{100 * difference:.1f} over {other} ({interval})"
-    sign = "+" if difference >= 0 else "−"
-    return f"Best on your validation: {best} and {other} cannot be told apart ({sign}{abs(100 * difference):.1f}, {interval})"
+        return f"{word} on your validation: {best}, {_signed(difference)} over {other} ({interval})"
+    return f"Best on your validation: {best} and {other} cannot be told apart ({_signed(difference)}, {interval})"
+
+
+def _of_two(best: str, other: str, differences: list[float]) -> str:
+    """Two seeds have no interval: both differences are told, and whether they agree."""
+    both = ", ".join(map(_signed, differences))
+    if min(differences) > 0:
+        return f"Highest on your validation with both seeds: {best}, over {other} by {both} (two seeds: no interval)"
+    return f"Best on your validation: {best} and {other} cannot be told apart ({both}; two seeds: no interval)"
+
+
+def _signed(difference: float) -> str:
+    return f"{100 * difference:+.1f}".replace("-", "−")
 
 
 def _difference(first: dict[int, float], second: dict[int, float], images: int) -> tuple[float, float, float]:

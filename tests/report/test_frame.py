@@ -13,6 +13,9 @@ from ssl_bench.errors import RecordError
 from ssl_bench.report import load
 
 MakeRun = Callable[..., Path]
+ROWS = {
+    "rotation": ("rotation", "pretext", (0.55, 0.80)), "simclr": ("simclr", "pretext", (0.55, 0.80)), "random": ("random", "baseline", (0.5, 0.4)),
+}  # fmt: skip
 FIXTURE = Path(__file__).parent / "fixtures" / "schema1"
 
 
@@ -25,7 +28,7 @@ def test_frame_is_tidy(run_folder: MakeRun) -> None:
     frame = results.frame
     assert list(frame.columns) == [
         "row", "task", "seed", "evaluator", "data", "stage", "labels", "draw", "split", "metric", "value", "n", "best", "variant",
-        "low", "high",
+        "low", "high", "protocol",
     ]  # fmt: skip
     assert set(frame["seed"]) == {0, 1, 2} and set(frame["split"]) == {"validation", "test"}
     assert not frame.duplicated([c for c in frame.columns if c not in ("value", "n", "best")]).any()
@@ -93,16 +96,23 @@ def test_a_record_that_cannot_be_read_is_named(run_folder: MakeRun, name: str, d
         path.write_text('{"schema_version": 1, "kind": "failure"}')
     else:
         _edit(path, surprise=1)
-    with pytest.raises(RecordError, match="newer ssl_bench" if damage == "newer" else path.name):
-        load(folder)
+    told = "newer ssl_bench" if damage == "newer" else path.name
+    if name == "run.json":
+        with pytest.raises(RecordError, match=told):
+            load(folder)
+        return
+    results = load(folder)
+    (message,) = results.damaged
+    assert told in message and str(path) in message
+    assert [(m.row, m.what, m.damage) for m in results.missing] == [("simclr", "pretraining" if "pretrain" in name else "knn", message)]
 
 
-def test_another_cells_record_is_refused(run_folder: MakeRun) -> None:
+def test_another_cells_record_is_left_out_and_named(run_folder: MakeRun) -> None:
     folder = run_folder(seeds=(0,))
     (path,) = folder.glob("cells/simclr/0-*/pretrain.json")
     _edit(path, id="0123456789abcdef")
-    with pytest.raises(RecordError, match="0123456789abcdef"):
-        load(folder)
+    results = load(folder)
+    assert "0123456789abcdef" in results.damaged[0] and ("simclr", 0) not in results.pretrainings
 
 
 def test_a_cell_outside_of_the_folder_is_refused(run_folder: MakeRun) -> None:
@@ -119,23 +129,46 @@ def test_no_run_is_said_so(tmp_path: Path) -> None:
         load(tmp_path)
 
 
-def test_damaged_predictions_are_named(run_folder: MakeRun) -> None:
-    folder = run_folder()
+def test_damaged_predictions_are_named_and_their_seed_is_not_compared(run_folder: MakeRun) -> None:
+    folder = run_folder(seeds=(0, 1, 2, 3))
+    whole = load(folder).table()
     (path,) = folder.glob("cells/simclr/0-*/linear-*.npz")
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(RecordError, match=path.name):
-        load(folder).table()
+        results = load(folder)
+        results.predictions(next(found for found in results.evaluations if found.path == path.with_suffix(".json")))
+    table = load(folder).table()
+    (warning,) = table.warnings
+    assert warning.startswith("predictions left out of comparisons: ") and str(path) in warning
+    for column, seeds in (("linear top1 best", 3), ("knn top1@20", 4)):
+        compared = [c for c in table.sections[0].comparisons if c.column == column and "simclr" in (c.first, c.second)]
+        assert compared and {c.seeds for c in compared} == {seeds} and {c.images for c in compared} == {500}
+    for before, after in zip(whole.sections[0].lines, table.sections[0].lines, strict=True):
+        assert {key: cell.values for key, cell in before.cells.items()} == {key: cell.values for key, cell in after.cells.items()}
 
 
-def test_predictions_must_agree_with_their_record(run_folder: MakeRun) -> None:
-    folder = run_folder()
+@pytest.mark.parametrize("damage", ["changed", "missing", "flipped"])
+def test_predictions_must_agree_with_their_record(run_folder: MakeRun, damage: str) -> None:
+    """With two seeds left there is no comparison, and no row is called the best over one that was left out."""
+    folder = run_folder(ROWS)
     (path,) = folder.glob("cells/simclr/0-*/knn-*.npz")
-    with np.load(path) as arrays:
-        changed = {name: arrays[name] for name in arrays.files}
-    changed["pooled@20"] = np.roll(changed["pooled@20"], 1)
-    np.savez_compressed(path, allow_pickle=False, **changed)  # type: ignore[arg-type,unused-ignore]
-    with pytest.raises(RecordError, match="pooled@20"):
-        load(folder).table()
+    if damage == "missing":
+        path.unlink()
+    elif damage == "flipped":
+        raw = bytearray(path.read_bytes())
+        raw[len(raw) // 3] ^= 0x55
+        path.write_bytes(raw)
+    else:
+        with np.load(path) as arrays:
+            changed = {name: arrays[name] for name in arrays.files}
+        changed["pooled@20"] = np.roll(changed["pooled@20"], 1)
+        np.savez_compressed(path, allow_pickle=False, **changed)  # type: ignore[arg-type,unused-ignore]
+    table = load(folder).table()
+    assert len(table.warnings) == 1 and path.name in table.warnings[0]
+    assert damage != "changed" or "pooled@20" in table.warnings[0]
+    assert not [c for c in table.sections[0].comparisons if c.column == "knn top1@20"]
+    assert not any(line.cells["knn top1@20"].best for line in table.sections[0].lines)
+    assert [c for c in table.sections[0].comparisons if c.column == "linear top1 best"]
 
 
 def test_records_of_schema_1_stay_readable() -> None:

@@ -22,6 +22,7 @@ ROWS = {
     "random": ("random", "baseline", (0.53, 0.51, 0.49, 0.46)), "supervised": ("supervised", "labels", (0.58, 0.72, 0.88, 0.94)),
 }  # fmt: skip
 BEST, LAST, FEW = "linear top1 best", "linear top1 pooled", "finetune top1 0.1"
+GAIN = "linear top1_gain_over_random best"
 
 
 def _line(table: Table, name: str) -> Line:
@@ -169,7 +170,7 @@ def test_what_does_not_apply_is_a_dash(run_folder: MakeRun) -> None:
     table = load(run_folder()).table()
     pixels = _line(table, "pixels")
     shown = {column.key: pixels.cells[column.key].text(column) for column in table.sections[0].columns}
-    assert {key for key, text in shown.items() if text == "-"} == {BEST, FEW, "finetune top1 1", "passes", "minutes"}
+    assert {key for key, text in shown.items() if text == "-"} == {BEST, GAIN, FEW, "finetune top1 1", "passes", "minutes"}
     random = _line(table, "random").cells
     assert random["passes"].value == 0 and random["minutes"].value == 0  # untrained, so the seconds of building it are no cost
 
@@ -207,6 +208,7 @@ def test_nothing_finished_still_gives_a_table(run_folder: MakeRun) -> None:
     table = results.table()
     assert results.frame.empty and [c.title for c in table.sections[0].columns] == [
         "best stage",
+        "over random",
         "last stage",
         "k=20",
         "10 %",
@@ -261,7 +263,7 @@ def test_wide_adds_k_codes_and_cost(run_folder: MakeRun) -> None:
 def test_the_classic_columns_are_frozen_accuracy_detection_and_cost(run_folder: MakeRun) -> None:
     results = load(run_folder(seeds=(0,), classes=21, probe_shares=(0.1, 1.0), boxes={"cells": {"rotation": 0.5, "simclr": 0.4}}))
     (whole,), (classic,) = results.table().sections, results.table(classic=True).sections
-    assert [c.key for c in classic.columns] == [BEST, "linear top5 best", "cells detection map_voc07", "passes", "minutes"]
+    assert [c.key for c in classic.columns] == [BEST, GAIN, "linear top5 best", "cells detection map_voc07", "passes", "minutes"]
     shown = {line.name: line.cells for line in whole.lines}
     for line in classic.lines:
         assert [line.cells[c.key].text(c) for c in classic.columns] == [shown[line.name][c.key].text(c) for c in classic.columns]
@@ -331,7 +333,7 @@ def test_a_pretext_row_that_was_given_labels_is_marked_and_not_compared(run_fold
 
 
 def test_published_numbers_stand_below_in_their_own_block(run_folder: MakeRun) -> None:
-    table = load(run_folder(seeds=(0,))).table()
+    table = load(run_folder(ROWS | {"colorization": ("colorization", "pretext", (0.5, 0.6))}, seeds=(0,))).table()
     for text in (table.terminal(), table.markdown(), table.html(), table.latex()):
         assert text.index("59.21") > text.index("records") and "Doersch" in text and "ResNet-101" in text
     assert not any(block.agreement for block in table.published) and "59.21" not in table.csv()

@@ -53,3 +53,19 @@ def test_one_row_or_no_probe_needs_no_sentence(run_folder: Callable[..., Path]) 
 def test_one_seed_names_no_best(run_folder: Callable[..., Path]) -> None:
     sentence = verdict(load(run_folder(FAR, (0,))))
     assert sentence.startswith("Highest on your validation: ") and sentence.endswith(", of the images alone: one seed)")
+
+
+def test_two_seeds_show_both_differences_and_no_interval(run_folder: Callable[..., Path]) -> None:
+    """An interval from two values would reach from one end of the scale to the other."""
+    results = load(run_folder(FAR, (0, 1)))
+    frame = results.frame
+    own = frame[(frame["evaluator"] == "linear") & (frame["metric"] == "top1") & (frame["split"] == "validation") & frame["best"].astype(bool)]
+    means = own.groupby("row")["value"].mean()
+    best = means[["simclr", "rotation"]].idxmax()
+    a, b = own[own["row"] == best].set_index("seed")["value"] - own[own["row"] == "timm:x"].set_index("seed")["value"]
+    expected = f"{best}, over timm:x by +{100 * a:.1f}, +{100 * b:.1f} (two seeds: no interval)"
+    assert verdict(results) == f"Highest on your validation with both seeds: {expected}"
+    close = FAR | {"timm:x": ("weights", "elsewhere", (0.4, 0.8))}
+    either = verdict(load(run_folder(close, (0, 1), noise=0.2)))
+    assert either.endswith("(two seeds: no interval)") or "no interval)" in either
+    assert "interval −" not in either and "±" not in either

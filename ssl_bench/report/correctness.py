@@ -1,0 +1,131 @@
+"""Which test images each row got right, from the predictions stored beside records; what of them cannot be used is told."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from ssl_bench.errors import RecordError
+from ssl_bench.records import MeasurementRecord
+from ssl_bench.report.columns import base_name, is_stage
+from ssl_bench.report.frame import Found, Results
+from ssl_bench.report.table import Column
+
+TRUTH = "target"  # name of the array of true labels among the predictions
+DRAWN = "drawn/"  # before a metric: its values on resamples of the test images, the same resamples for every row and seed
+
+
+class Correctness:
+    """The predictions of a run, read where a comparison asks for them.
+
+    A file that is damaged, that disagrees with its record, or that is missing where the same evaluator's other records have theirs makes
+    its seed unusable for comparisons; ``problems`` says which and why.
+    """
+
+    def __init__(self, results: Results) -> None:
+        self._results = results
+        self._found: dict[tuple[str, str, str], list[Found]] = {}
+        for found in results.evaluations:
+            self._found.setdefault((found.row.row, found.evaluator, found.data), []).append(found)
+        self._stored = {(f.evaluator, f.data) for f in results.evaluations if f.path.with_suffix(".npz").is_file()}
+        self._of_column: dict[tuple[str, str, str], tuple[dict[int, np.ndarray], set[int]]] = {}
+        self._refuted: set[Path] = set()  # predictions that their record contradicts
+        self.problems: dict[str, None] = {}
+
+    def per_image(self, row: str, data: str, column: Column) -> dict[int, np.ndarray]:
+        """Seed to correctness per test image, [N] in [0, 1], averaged over draws; only seeds whose predictions are all there."""
+        return self._read(row, data, column)[0]
+
+    def unusable(self, row: str, data: str, column: Column) -> set[int]:
+        """Seeds whose predictions should be there and cannot be used."""
+        return self._read(row, data, column)[1]
+
+    def drawn(self, row: str, data: str, column: Column) -> dict[int, np.ndarray]:
+        """Seed to values float [draws] on resamples of the test images, of evaluations that store them."""
+        if column.split != "test":
+            return {}
+        own = [f for f in self._found.get((row, column.evaluator, column.data or data), ()) if any(_belongs(m, column) for m in f.measurements("test"))]
+        stored = {f.seed: (self._arrays(f) or {}).get(DRAWN + column.metric) for f in own}
+        return {seed: array for seed, array in stored.items() if array is not None}
+
+    def at_stages(
+        self, row: str, data: str, evaluator: str, metric: str, seed: int, labels: float, stages: Mapping[int, str]
+    ) -> np.ndarray | None:
+        """Correctness per test image at a stage for each draw of the labels, averaged over the draws; None where any is not there."""
+        arrays = []
+        for found in self._found.get((row, evaluator, data), ()):
+            for m in found.measurements("test") if found.seed == seed else ():
+                if not m.row and m.metric == metric and math.isclose(m.labels, labels) and stages.get(m.draw) == m.stage:
+                    arrays.append(self._correct(found, m))
+        usable = [array for array in arrays if array is not None]
+        return np.mean(usable, axis=0) if len(usable) == len(stages) and len({len(array) for array in usable}) == 1 else None
+
+    def _read(self, row: str, data: str, column: Column) -> tuple[dict[int, np.ndarray], set[int]]:
+        if column.split != "test":
+            return {}, set()
+        place = row, column.data or data, column.key
+        if place not in self._of_column:
+            self._of_column[place] = correct, unusable = {}, set()
+            for found in self._found.get((row, column.evaluator, column.data or data), ()):
+                wanted = [m for m in found.measurements("test") if _belongs(m, column)]
+                if column.stage == "code":
+                    wanted = [m for m in wanted if m.stage == wanted[0].stage]  # of several the first named, as in the table
+                if not wanted:
+                    continue
+                if not column.metric.startswith("top1"):
+                    if base_name(column.evaluator) == "detection" and self._arrays(found) is None:
+                        unusable.add(found.seed)
+                    continue
+                arrays = [self._correct(found, m) for m in wanted]
+                usable = [array for array in arrays if array is not None]
+                if len(usable) == len(wanted):
+                    correct[found.seed] = np.mean(usable, axis=0)
+                elif self._arrays(found) is None or found.path in self._refuted:
+                    unusable.add(found.seed)
+        return self._of_column[place]
+
+    def _arrays(self, found: Found) -> dict[str, np.ndarray] | None:
+        """Arrays beside a record; None where they should be there and cannot be used."""
+        try:
+            arrays = self._results.predictions(found)
+            if not arrays and (found.evaluator, found.data) in self._stored and found.record.final:
+                raise RecordError(f"{found.path.with_suffix('.npz')} is missing, and the other records of {found.evaluator} have theirs")
+        except RecordError as error:
+            self.problems[str(error)] = None
+            return None
+        return arrays
+
+    def _correct(self, found: Found, m: MeasurementRecord) -> np.ndarray | None:
+        arrays = self._arrays(found) or {}
+        name = prediction_name(base_name(found.evaluator), m)
+        if TRUTH not in arrays or name not in arrays:
+            return None
+        same = arrays[name].shape == arrays[TRUTH].shape
+        correct = (arrays[name] == arrays[TRUTH]).astype(np.float64) if same else np.zeros(1)
+        if len(correct) != m.n or abs(correct.mean() - m.value) > 0.5 / max(1, m.n) + 1e-6:
+            self.problems[
+                f"{found.path.with_suffix('.npz')}: predictions {name!r} give {correct.mean():.4f} over {len(correct):,} images, "
+                f"the record says {m.value:.4f} over {m.n:,}; delete both and run again"
+            ] = None
+            self._refuted.add(found.path)
+            return None
+        return correct
+
+
+def _belongs(m: MeasurementRecord, column: Column) -> bool:
+    if m.row or m.metric != column.metric or (column.labels is not None and not math.isclose(m.labels, column.labels)):
+        return False
+    if column.stage == "code":
+        return not is_stage(m.stage)
+    return m.best if column.stage == "best" else not column.stage or m.stage == column.stage
+
+
+def prediction_name(evaluator: str, m: MeasurementRecord) -> str:
+    """The name under which an evaluator stores the predictions behind a top-1 measurement."""
+    if evaluator == "finetune":
+        return f"{m.labels:g}/{m.draw}" + (f"/{m.row}" if m.row else "")
+    name = m.stage + m.metric.removeprefix("top1")
+    return name if m.labels == 1 else f"{name}@{m.labels:g}/{m.draw}"
