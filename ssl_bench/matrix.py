@@ -186,12 +186,12 @@ def budget_images(matrix: Matrix, num_images: int) -> int:
 def rows_of(matrix: Matrix, data: Data) -> list[Row]:
     """The rows of a matrix, checked against the data. Every problem of every row is told at once."""
     rows, problems = [], []
-    defaults = () if "baselines" in matrix.model_fields_set else matrix.baselines
+    absent = _absent(matrix, data)
     for spec in (*matrix.tasks, *matrix.baselines, *matrix.weights):
+        if spec in absent:
+            continue
         try:
             task = TASKS.get(spec.task)
-            if spec in defaults and task.uses_labels and data.pretrain.labels is None:
-                continue  # a default that cannot be had: unlabelled photos must not be refused for it
             found = candidates_of(matrix, task, spec, data.size, len(data.pretrain))
             for candidate in found:
                 _check_row(task, spec, candidate, data, matrix.data.fit)
@@ -205,6 +205,18 @@ def rows_of(matrix: Matrix, data: Data) -> list[Row]:
     return rows
 
 
+def _absent(matrix: Matrix, data: Data) -> list[TaskSpec]:
+    """Default baselines that cannot be had: unlabelled photos must not be refused for them."""
+    defaults = () if "baselines" in matrix.model_fields_set or data.pretrain.labels is not None else matrix.baselines
+    return [spec for spec in defaults if TASKS.get(spec.task).uses_labels]
+
+
+def why_absent(matrix: Matrix, data: Data) -> list[str]:
+    """A note for each default baseline that is no row of this matrix, with the reason."""
+    instead = "; fine-tuning the row 'random' tells what the labels that rows are judged on give without pretraining" if data.evaluate else ""
+    return [f"{spec.row} is no row here: it needs labels, and {data.unlabelled}{instead}" for spec in _absent(matrix, data)]
+
+
 def _check_row(task: type[Any], spec: TaskSpec, candidate: Candidate, data: Data, fit: str) -> None:
     where = f"task {spec.row!r}"
     if fit == "pad" and task.reads_borders:
@@ -215,8 +227,8 @@ def _check_row(task: type[Any], spec: TaskSpec, candidate: Candidate, data: Data
         count = len(data.pretrain)
         raise DataError(f"{where}: batch_size {candidate.recipe.batch_size} is larger than the {count:,} pretraining images; allowed is 1 to {count:,}")
     if task.trains and task.uses_labels and data.pretrain.labels is None:
-        have = f"the pretraining images ({data.pretrain.name}) have none"
-        raise DataError(f"{where} needs labels, and {have}; remove it from the matrix or give it labelled images")
+        why = data.unlabelled or f"the pretraining images ({data.pretrain.name}) have none"
+        raise DataError(f"{where} needs labels, and {why}; remove it from the matrix, or give labelled images as the one `source` of data")
     missing = sorted(task.columns - set(data.pretrain.columns))
     if missing:
         known = ", ".join(sorted(data.pretrain.columns)) or "none"
@@ -284,4 +296,4 @@ def as_matrix(value: Matrix | Mapping[str, Any] | str | Path, sets: tuple[str, .
     return load_matrix(find(str(value)), sets)
 
 
-__all__ = ["Candidate", "Cell", "PlannedEvaluation", "Row", "as_matrix", "cell_of", "rows_of"]
+__all__ = ["Candidate", "Cell", "PlannedEvaluation", "Row", "as_matrix", "cell_of", "rows_of", "why_absent"]

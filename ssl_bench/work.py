@@ -18,7 +18,7 @@ from ssl_bench.data.looking import looking
 from ssl_bench.environment import now
 from ssl_bench.errors import RecordError, SpecError, did_you_mean
 from ssl_bench.fit import choose_device
-from ssl_bench.matrix import HEADLINE, Candidate, Cell, PlannedEvaluation, Row, as_matrix, cell_of, rows_of
+from ssl_bench.matrix import HEADLINE, Candidate, Cell, PlannedEvaluation, Row, as_matrix, cell_of, rows_of, why_absent
 from ssl_bench.records import EvaluationRecord, Pretraining, Run, RunCell, RunEvaluation, RunRow, failure_files, read_record, write_record
 from ssl_bench.registry import load_plugin
 from ssl_bench.spec import Matrix
@@ -158,6 +158,7 @@ def prepare(
         asked = asked_of(spec.evaluate, spec.seeds, places, smoke)  # before the data: a folder of boxes that is missing shows before much is packed
         data = load(spec.data, data_root=places.root, progress=progress, judged=judged_elsewhere(asked))
     rows = rows_of(spec, data)
+    data.notes.extend(why_absent(spec, data))
     if spec.pretrain.passes is not None:
         from ssl_bench.passes import at_equal_passes
 

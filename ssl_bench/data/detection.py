@@ -14,6 +14,7 @@ import numpy as np
 from ssl_bench.data import sources, voc
 from ssl_bench.data.content import Progress, silent, writing_to
 from ssl_bench.data.detection_sets import DetectionData, DetectionSet, ListedImages, assemble, joined
+from ssl_bench.data.labels import near_equal
 from ssl_bench.data.packing import locked, pack
 from ssl_bench.data.ragged import pack_ragged
 from ssl_bench.data.readers import Places
@@ -111,6 +112,8 @@ def _voc(folder: Path, title: str, asked: Mapping[str, Any], seed: int, skip_fau
         faults += [Fault("empty split", f"{split}: no image is left") for split, found in names.items() if not found]
     classes = tuple(sorted({name for image in images.values() for name in image.names}))
     number = {name: at for at, name in enumerate(classes)}
+    objects = Counter(name for image in images.values() for name in image.names)
+    notes += near_equal(title, classes, [objects[name] for name in classes], "objects")
 
     def listed(split: str) -> ListedImages:
         members = [images[name] for name in names[split] if name in images]

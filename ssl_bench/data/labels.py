@@ -59,10 +59,10 @@ def joined_spellings(title: str, words: Iterable[str | None]) -> list[str]:
     return [f"{title}: labels that differ only in spaces around them or in how Unicode writes a letter are one class: {shown}{_more(several)}"]
 
 
-def near_equal(title: str, classes: Sequence[str], counts: Sequence[int]) -> list[str]:
+def near_equal(title: str, classes: Sequence[str], counts: Sequence[int], things: str = "images") -> list[str]:
     """Notes on class names that may be slips: alike but for letter case and punctuation, equal numbers, words for a missing value.
 
-    ``counts`` : images of each class, of all splits together.
+    ``counts`` : images (or other ``things``) of each class, of all splits together.
     """
     alike: dict[str, list[int]] = {}
     for at, name in enumerate(classes):
@@ -71,14 +71,14 @@ def near_equal(title: str, classes: Sequence[str], counts: Sequence[int]) -> lis
     several = {key: found for key, found in alike.items() if len(found) > 1}
     notes = []
     if several:
-        shown = "; ".join(" and ".join(f"{classes[at]!r} ({counts[at]:,} images)" for at in found) for found in list(several.values())[:_SHOWN])
+        shown = "; ".join(" and ".join(f"{classes[at]!r} ({counts[at]:,} {things})" for at in found) for found in list(several.values())[:_SHOWN])
         notes.append(
             f"{title}: class names that nearly agree are classes of their own here: {shown}{_more(several)}; if they are meant to be one, "
             "write them alike"
         )
     if doubtful := [at for at, name in enumerate(classes) if counts[at] and name.casefold() in _DOUBTFUL]:
-        shown = ", ".join(f"{classes[at]!r} ({counts[at]:,} images)" for at in doubtful[:_SHOWN])
-        notes.append(f"{title}: {shown} may stand for a missing label, and is a class here; leave these images out if it is none")
+        shown = ", ".join(f"{classes[at]!r} ({counts[at]:,} {things})" for at in doubtful[:_SHOWN])
+        notes.append(f"{title}: {shown} may stand for a missing label, and is a class here; leave them out if it is none")
     return notes
 
 

@@ -38,8 +38,13 @@ class _Table:
     lines: list[int]
 
     def column(self, name: str) -> list[str]:
+        """Its values without spaces around them."""
+        return [text.strip() for text in self.written(name)]
+
+    def written(self, name: str) -> list[str]:
+        """Its values as they stand there."""
         at = self.columns.index(name)
-        return [row[at].strip() for row in self.rows]
+        return [row[at] for row in self.rows]
 
 
 def read_csv(folder: Path, spec: SourceSpec) -> tuple[dict[str, FolderSplit], list[str]]:
@@ -60,8 +65,9 @@ def read_csv(folder: Path, spec: SourceSpec) -> tuple[dict[str, FolderSplit], li
     files = _Files(folder)
     of_files = spec.image or _file_column(table, files, [spec.target, spec.group])
     of_labels = spec.target or _label_column(table, [of_files, spec.group])
+    _codes(table, of_labels)  # refuses what are no classes
     of_splits = columns.split_column([name for name in table.columns if name not in (of_files, of_labels, spec.group)])
-    words, texts = table.column(of_labels), table.column(of_files)
+    words, texts = table.written(of_labels), table.column(of_files)
     groups = table.column(spec.group) if spec.group is not None else None
     blank = [line for at, line in enumerate(table.lines) if not texts[at] or is_missing(words[at]) or groups is not None and not groups[at]]
     if not table.rows:
@@ -216,9 +222,10 @@ def _label_column(table: _Table, taken: Sequence[str | None]) -> str:
 
 def _codes(table: _Table, name: str) -> np.ndarray:
     words = table.column(name)
-    for word in words:
-        if not is_missing(word) and (number := as_number(word)) is not None and number != int(number):
-            raise columns.NotLabels(f"{table.path}: column {name!r} holds measurements such as {word}, not classes")
+    numbers = {word: as_number(word) for word in words if not is_missing(word)}
+    broken = next((word for word, number in numbers.items() if number is not None and number != int(number)), None)
+    if broken is not None and None not in numbers.values():
+        raise columns.NotLabels(f"{table.path}: column {name!r} holds measurements such as {broken}, not classes")
     return numbered(words)[0]
 
 

@@ -46,11 +46,13 @@ class Data:
 
     Attributes
     ----------
-    pretrain : images to pretrain on; with labels where the source has them (the loop takes them away from tasks that declare none).
+    pretrain : images to pretrain on; with labels where they are those of an evaluate source or the only images there are, and have some (the loop
+        takes them away from tasks that declare none).
     evaluate : labelled sets to judge on.
     size : side of every image, in pixels.
     mean, std : per channel of pretraining pixels in [0, 1], over at most 5,000 images.
     notes : what a user should know: images left out, splits not used, how a folder was read.
+    unlabelled : why ``pretrain`` has no labels; "" where it has some.
     """
 
     pretrain: ImageSet
@@ -59,6 +61,7 @@ class Data:
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     notes: list[str]
+    unlabelled: str = ""
 
 
 def load(
@@ -106,7 +109,19 @@ def load(
     pretrain, hashes = without(pretrain, hashes, elsewhere, "an evaluate source", notes)
     pretrain = without_judged_elsewhere(pretrain, hashes, judged, spec.pretrain.source, spec.fit, places, notes)
     mean, std = _statistics(pretrain)
-    return Data(pretrain, tuple(labelled), size, mean, std, notes)
+    unlabelled = "" if pretrain.labels is not None else f"the pretraining images ({pretrain.name}) have none"
+    if evaluate and not any(_same_labels(spec.pretrain, one) for one in evaluate):
+        # What they may be labelled with, such as the years that photos lie in folders of, is not what the table is about.
+        judged_on = " and ".join(one.name for one in labelled)
+        unlabelled = f"the pretraining images ({pretrain.name}) are not the ones that rows are judged on ({judged_on}), and have no labels of those classes"
+        pretrain = pretrain.without_labels()
+    return Data(pretrain, tuple(labelled), size, mean, std, notes, unlabelled)
+
+
+def _same_labels(one: SourceSpec, other: SourceSpec) -> bool:
+    """Whether two sources are the same images with the same labels, however each is split."""
+    how = {"group": None, "test": None}
+    return one.model_copy(update=how) == other.model_copy(update=how)
 
 
 def check(spec: DataSpec, places: Places) -> None:

@@ -22,6 +22,7 @@ from ssl_bench.data import decode as decoding
 from ssl_bench.data.content import Progress, silent, workers
 from ssl_bench.data.decode import upright_size
 from ssl_bench.data.folders import find_images
+from ssl_bench.data.labels import spelled
 from ssl_bench.errors import DataError, did_you_mean
 
 _SHOWN = 20
@@ -201,7 +202,7 @@ def _objects(root: ElementTree.Element, where: str, faults: list[Fault]) -> tupl
     boxes: list[list[float]] = []
     difficult: list[bool] = []
     for number, thing in enumerate(root.findall("object"), 1):
-        name = (thing.findtext("name") or "").strip()
+        name = spelled(thing.findtext("name") or "")
         if not name:
             faults.append(Fault("object without a name", f"{where}: object {number} has no name"))
             continue

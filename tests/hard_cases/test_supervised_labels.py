@@ -1,0 +1,94 @@
+"""Whose labels `supervised` learns: those that rows are judged on, or none, with the reason."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from rich.console import Console
+
+import ssl_bench
+from ssl_bench.data import load
+from ssl_bench.errors import SpecError
+from ssl_bench.live import print_plan
+from ssl_bench.planning import plan
+from ssl_bench.report import load as load_results
+from ssl_bench.spec import DataSpec, parse
+from ssl_bench.work import Work, prepare, write_run
+
+
+def tree(folder: Path, classes: list[str], each: int = 8, seed: int = 0) -> Path:
+    random = np.random.default_rng(seed)
+    for name in classes:
+        (folder / name).mkdir(parents=True)
+        for at in range(each):
+            Image.fromarray(random.integers(0, 256, (32, 32, 3), np.uint8)).save(folder / name / f"{at}.png")
+    return folder
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    return tree(tmp_path / "photos", ["2019", "2020", "2021", "2022", "2023"], 4)
+
+
+@pytest.fixture
+def judged(tmp_path: Path) -> Path:
+    return tree(tmp_path / "judged", ["cat", "dog"], 10, seed=1)
+
+
+def matrix(data: Any, **more: Any) -> dict[str, Any]:
+    return {
+        "name": "m", "data": data, "backbone": {"name": "resnet18", "width": 0.125}, "pretrain": {"images": 16, "batch_size": 8},
+        "tasks": ["rotation"], "evaluate": [{"knn": {"k": [1]}}], **more,
+    }  # fmt: skip
+
+
+def made(data: Any, tmp_path: Path, **more: Any) -> Work:
+    return prepare(matrix(data, **more), tmp_path / "run", device="cpu")
+
+
+def apart(photos: Path, judged: Path) -> dict[str, Any]:
+    return {"pretrain": f"folder:{photos}", "evaluate": {"source": f"folder:{judged}", "test": 0.3}}
+
+
+def test_years_are_no_labels(photos: Path, judged: Path, tmp_path: Path) -> None:
+    work = made(apart(photos, judged), tmp_path)
+    assert work.data.pretrain.labels is None and work.data.pretrain.classes == ()
+    assert [row.name for row in work.rows] == ["rotation", "random", "pixels", "pca"]
+    note = next(note for note in work.data.notes if note.startswith("supervised is no row here: it needs labels"))
+    assert "the pretraining images (photos) are not the ones that rows are judged on (judged)" in note and "fine-tuning" in note
+    stream = io.StringIO()
+    print_plan(Console(file=stream, width=400), work, plan(work))
+    assert note in stream.getvalue()
+    write_run(work)
+    assert any(note in text for _, text in load_results(tmp_path / "run").table().legend), "the table says it too"
+
+
+@pytest.mark.parametrize("where", [{"tasks": ["supervised"], "baselines": []}, {"baselines": ["supervised"]}, {"tasks": ["supervised+rotation"]}])
+def test_asked_for_it_is_refused_with_the_reason(photos: Path, judged: Path, tmp_path: Path, where: Any) -> None:
+    reason = r"supervised.* needs labels, and the pretraining images \(photos\) are not the ones that rows are judged on \(judged\)"
+    with pytest.raises(SpecError, match=reason):
+        made(apart(photos, judged), tmp_path, **where)
+    with pytest.raises(SpecError, match="needs labels"):
+        ssl_bench.pretrain("supervised", apart(photos, judged), images=16, options={"batch_size": 8}, device="cpu")
+
+
+def test_the_images_that_are_judged_keep_their_labels(photos: Path, judged: Path, tmp_path: Path) -> None:
+    source = f"folder:{judged}"
+    for data in ({"source": source, "test": 0.3}, {"pretrain": source, "evaluate": {"source": source, "test": 0.3}}):
+        work = made(data, tmp_path)
+        assert [row.name for row in work.rows][-1] == "supervised" and work.data.pretrain.classes == ("cat", "dog")
+        assert not any("no row here" in note for note in work.data.notes)
+    alone = load(parse(DataSpec, {"pretrain": f"folder:{photos}", "evaluate": []}, "data"), cache=tmp_path / "cache")
+    assert len(alone.pretrain.classes) == 5, "nothing is judged: a caller who asks for supervised means these folders"
+
+
+def test_what_is_pretrained_on_is_known_by_the_same_hash(photos: Path, judged: Path, tmp_path: Path) -> None:
+    """Taking the labels away changes no number of any other row, and no id."""
+    both = load(parse(DataSpec, apart(photos, judged), "data"), cache=tmp_path / "cache")
+    alone = load(parse(DataSpec, {"pretrain": f"folder:{photos}", "evaluate": []}, "data"), cache=tmp_path / "cache")
+    assert both.pretrain.fingerprint == alone.pretrain.fingerprint
