@@ -97,21 +97,55 @@ class Cell:
 
 
 def split_options(task: type[Any], written: Mapping[str, Any], where: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """A row's settings as (task options, recipe settings). Raises SpecError with the nearest known key, or those that are allowed."""
-    options, recipe = {}, {}
-    training = (*Recipe.model_fields, "init")
+    """A row's settings as (task options, recipe settings).
+
+    A name that only one of the two has may stand in the row itself. ``recipe: {...}`` and ``options: {...}`` hold the settings of training and
+    of the task whatever they are called, and have to where both have the name.
+
+    Raises
+    ------
+    SpecError : an unknown setting (with the nearest known one), one that could be either, one given twice, or one of training for a task without.
+    """
+    own, training = task.Options.model_fields, (*Recipe.model_fields, "init", "recipe")
+    known = [*own, *(training if task.trains else ()), "row"]
+    options, recipe = (dict(_inner(written, key, where)) for key in ("options", "recipe"))
+    if not task.trains and "recipe" in written:
+        raise SpecError(_not_trained(task, "recipe", where))
+    for key in recipe:
+        if key not in Recipe.model_fields:
+            raise SpecError(f"{where}: recipe: unknown setting {key!r}; {did_you_mean(key, Recipe.model_fields)}")
     for key, value in written.items():
-        if key in task.Options.model_fields:
-            options[key] = value
-        elif key in training and not task.trains:
-            allowed = ", ".join([*task.Options.model_fields, "row"])
-            raise SpecError(f"{where}: {key!r} is a setting of training, and {task.name} is not trained; allowed are: {allowed}")
-        elif key in Recipe.model_fields:
-            recipe[key] = value
-        elif key != "init":
-            known = [*task.Options.model_fields, *(training if task.trains else ()), "row"]
+        if key in ("options", "recipe", "init") and (task.trains or key == "options"):
+            continue
+        if key in own and key in Recipe.model_fields and task.trains:
+            raise SpecError(
+                f"{where}: {key!r} is an option of {task.name} and a setting of training; write options: {{{key}: ...}} for the task's, "
+                f"recipe: {{{key}: ...}} for that of training"
+            )
+        place = options if key in own else recipe
+        if key in place:
+            raise SpecError(f"{where}: {key!r} is given twice, in the row and below {'options' if key in own else 'recipe'!r}; keep one")
+        if key in training and key not in own and not task.trains:
+            raise SpecError(_not_trained(task, key, where))
+        if key not in own and key not in Recipe.model_fields:
             raise SpecError(f"{where}: unknown option {key!r}; {did_you_mean(key, known)}")
+        place[key] = value
+    for key in options:
+        if key not in own:
+            raise SpecError(f"{where}: options: unknown option {key!r} of {task.name}; {did_you_mean(key, own)}")
     return options, recipe
+
+
+def _inner(written: Mapping[str, Any], key: str, where: str) -> Mapping[str, Any]:
+    value = written.get(key)
+    if value is not None and not isinstance(value, Mapping):
+        raise SpecError(f"{where}: {key} = {value!r}; settings are written as {{setting: value}}")
+    return value or {}
+
+
+def _not_trained(task: type[Any], key: str, where: str) -> str:
+    allowed = ", ".join([*task.Options.model_fields, "row"])
+    return f"{where}: {key!r} is a setting of training, and {task.name} is not trained; allowed are: {allowed}"
 
 
 def candidates_of(matrix: Matrix, task: type[Any], spec: TaskSpec, image_size: int, num_images: int) -> tuple[Candidate, ...]:

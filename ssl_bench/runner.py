@@ -226,4 +226,11 @@ def smoke(matrix: Matrix | Mapping[str, Any] | str | Path, *, observer: Observer
 def _small_batch(row: TaskSpec, batch: int) -> TaskSpec:
     if not TASKS.get(row.task).trains:
         return row
-    return row.model_copy(update={"options": {**row.options, "batch_size": batch}})
+    options = {key: value for key, value in row.options.items() if key not in ("batch_size", "recipe")}
+    if "batch_size" in row.options and "batch_size" in TASKS.get(row.task).Options.model_fields:
+        options["batch_size"] = row.options["batch_size"]  # not training's, or told so where options are read
+    recipe = row.options.get("recipe") or {}
+    if isinstance(recipe, Mapping):  # else refused where options are read
+        whole = set(recipe) == {"choose"} and isinstance(recipe["choose"], (list, tuple)) and all(isinstance(one, Mapping) for one in recipe["choose"])
+        recipe = {"choose": [{**one, "batch_size": batch} for one in recipe["choose"]]} if whole else {**recipe, "batch_size": batch}
+    return row.model_copy(update={"options": {**options, "recipe": recipe}})

@@ -218,13 +218,19 @@ class TaskSpec(Model):
     """A row: a task, its options and recipe settings as written, and the name the row is shown under."""
 
     task: str
-    options: dict[str, Any] = {}  #: task options and recipe settings together; validated against the task
+    #: task options and recipe settings together, or apart below ``options`` and ``recipe``; validated against the task
+    options: dict[str, Any] = {}
     row: str
 
     @model_validator(mode="before")
     @classmethod
     def _short_forms(cls, value: Any) -> Any:
         value = _with_own(_named(value, "task"), "row")
+        if "recipe" in value:  # of the long form, where it stands beside the options
+            options = dict(value.get("options") or {})
+            if "recipe" in options:
+                raise ValueError(f"task {value.get('task')!r}: recipe is given twice, beside the options and among them; keep one")
+            value = {**{key: inner for key, inner in value.items() if key != "recipe"}, "options": {**options, "recipe": value["recipe"]}}
         return {"row": value.get("task"), **value}
 
     @field_validator("row")

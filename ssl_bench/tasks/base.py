@@ -14,20 +14,26 @@ from ssl_bench.data.batches import Batch
 from ssl_bench.errors import SpecError
 from ssl_bench.spec import Model, Recipe
 
+ROW_KEYS = {"row", "task", "options", "recipe", "init"}  # of a row of a matrix, beside the task's options
 LONG_RUN_STEPS = 20_000  # below this a recipe written for hundreds of epochs ranks optimisers, not tasks
 PART_VALUES = 1 << 24  # pixel values (64 MiB) that stand in memory at once where a sample is gone through in parts
 
 
 class TaskOptions(Model):
-    """Base of a task's options: typed, documented (``#:`` comments or Field descriptions), validated, part of the cell's id."""
+    """Base of a task's options: typed, documented (``#:`` comments or Field descriptions), validated, part of the cell's id.
+
+    An option may have the name of a setting of training, such as ``momentum``. A row then says which it means:
+    ``options: {momentum: 0.99}`` or ``recipe: {momentum: 0.9}``.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
 
-    def __init_subclass__(cls, **kwargs: Any) -> None:
-        super().__init_subclass__(**kwargs)
-        taken = (set(Recipe.model_fields) | {"row", "task", "options", "recipe", "init"}) & set(vars(cls).get("__annotations__", {}))
+    @classmethod
+    def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
+        super().__pydantic_init_subclass__(**kwargs)
+        taken = sorted(ROW_KEYS & set(cls.model_fields))
         if taken:
-            raise SpecError(f"option {sorted(taken)[0]!r} of {cls.__qualname__} has the name of a training setting; choose another")
+            raise SpecError(f"option {taken[0]!r} of {cls.__qualname__} has the name of a key that every row may have; choose another")
 
 
 @dataclass(frozen=True)
