@@ -73,6 +73,8 @@ def _of_numbers(values: Any, names: tuple[str, ...] | None, file: str, where: st
         numbers = values.cast(pa.int64()).fill_null(-1).to_numpy().astype(np.int64)
     except pa.ArrowInvalid:
         raise NotLabels(f"{where} holds numbers too large to be classes") from None
+    if names is None and not values.null_count and set(np.unique(numbers).tolist()) == {-1, 1}:  # how some write two classes, not "one class or none"
+        return Labels((numbers > 0).astype(np.int64), ("-1", "1"), listed=False)
     numbers = np.where(numbers < 0, -1, numbers)
     if names is None:
         occurring, place = np.unique(numbers, return_inverse=True)

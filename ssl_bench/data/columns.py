@@ -30,7 +30,7 @@ _DERIVED = frozenset((  # of pictures about a picture
     "thumb", "preview", "annotation", "annotations", "edge", "edges", "canny", "conditioning", "condition", "trimap", "matte", "alpha", "saliency",
     "heatmap", "flow", "overlay", "gt", "truth", "groundtruth", "label", "labels", "sketch", "contour", "skeleton", "cam", "attention", "icon",
 ))
-_OWN = re.compile(r"__\w+__")  # webdataset's __key__ and __url__
+_OWN = re.compile(r"|__\w+__|Unnamed: \d+")  # webdataset's __key__ and __url__, and an index that pandas wrote
 _SHOWN = 20
 
 

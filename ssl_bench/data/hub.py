@@ -26,7 +26,7 @@ _LIKE_A_SPLIT = re.compile(rf"^(?:{'|'.join(_SPLITS)})(?![A-Za-z])", re.IGNORECA
 def find_files(path: Path) -> dict[str, list[Path]]:
     """The splits of a single Parquet file (train) or of a folder's Parquet files, as ``sort_into_splits`` has it."""
     if path.is_file():
-        return {"train": [path]} if path.suffix == ".parquet" else {}
+        return {"train": [path]}
     folders = [folder for folder in (path, path / "data") if folder.is_dir()]
     within = [child for folder in folders for child in folder.iterdir() if child.is_dir() and split_named(child.name)]
     files = [file.relative_to(path) for folder in (*folders, *within) for file in folder.glob(f"*{_ENDING}") if not file.name.startswith(".")]

@@ -315,4 +315,14 @@ def _opened(file: Path) -> Any:
     try:
         return pq.ParquetFile(file, memory_map=True)
     except (pa.ArrowException, OSError) as error:
+        if _begins_with(file, b"version https://git-lfs"):
+            raise DataError(f"{file} is a Git LFS pointer in place of the file; `git lfs pull` gets what it stands for") from None
         raise DataError(f"{file} cannot be read as Parquet: {error}") from None
+
+
+def _begins_with(file: Path, signature: bytes) -> bool:
+    try:
+        with open(file, "rb") as stream:
+            return stream.read(len(signature)) == signature
+    except OSError:
+        return False

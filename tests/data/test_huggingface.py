@@ -283,6 +283,16 @@ def test_what_cannot_be_remembered_is_asked_again(online: Hub, split: Any, place
         assert counts(find(f"hf:{REPOSITORY}@{commit}", places)) == {"train": 8} and "GET tree" in online.asked
 
 
+def test_columns_that_are_named(online: Hub, split: Any, places: Places) -> None:
+    bare = split("test", 4, labelled=False, extra={"kind": ["y"] * 4})
+    online.push(within("data", split("train", extra={"kind": ["x", "y"] * 4}), bare, split("validation", 5)))
+    found = find(f"hf:{REPOSITORY}", places, target="kind")
+    assert found.classes == ("x", "y") and counts(found) == {"train": 8, "test": 4}, "whether test has labels is asked of that column"
+    assert any("labels from 'kind'; not used: 'label'" in note for note in found.notes)
+    with pytest.raises(DataError, match=r"no column 'knid' \(target: knid\); did you mean 'kind'"):
+        find(f"hf:{REPOSITORY}", places, target="knid")
+
+
 def test_a_column_of_groups(online: Hub, split: Any, places: Places) -> None:
     online.push(split("train", 4, extra={"who": ["x", "y", "x", "z"]}))
     groups = find(f"hf:{REPOSITORY}", places, group="who", test=0.5).splits["train"].groups

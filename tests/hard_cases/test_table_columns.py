@@ -182,6 +182,10 @@ def test_numbers_without_names(tmp_path: Path) -> None:
     assert large.classes == ("7", str(10**12))
     truth = find(write(tmp_path / "c.parquet", {"image": images(), "label": [True, False] * 12}))
     assert labels(truth) == ["true", "false"] * 12
+    signs = find(write(tmp_path / "d.parquet", {"image": images(), "label": [1, -1] * 12}))
+    assert labels(signs) == ["1", "-1"] * 12
+    rest = find(write(tmp_path / "e.parquet", {"image": images(), "label": [0, -1, 1] * 8}))
+    assert labels(rest) == ["0", None, "1"] * 8
 
 
 def test_class_lists_of_splits(tmp_path: Path) -> None:
@@ -290,6 +294,18 @@ def test_damaged_pages_name_file_column_and_row_group(tmp_path: Path) -> None:
     found = find(file)
     with pytest.raises(DataError, match="a.parquet: column 'image', row group 1 cannot be read: .*; the file is damaged"):
         list(found.splits["train"].reader.items([(20, 21)]))
+
+
+@pytest.mark.parametrize(("content", "message"), [
+    (b"", "cannot be read as Parquet: .*0 bytes"),
+    (b"PAR1" + bytes(40), "cannot be read as Parquet"),
+    (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n", "is a Git LFS pointer in place of the file; `git lfs pull`"),
+])
+@pytest.mark.parametrize("name", ["train.parquet", "train.pq"])
+def test_files_that_are_none(tmp_path: Path, content: bytes, message: str, name: str) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(DataError, match=f"{name} {message}"):
+        find(tmp_path / name)
 
 
 def test_files_without_rows(tmp_path: Path) -> None:
