@@ -169,6 +169,7 @@ class DataSpec(Model):
     evaluate: tuple[SourceSpec, ...]
     size: int | None = Field(default=None, ge=8, le=1024)  #: side in pixels; None: the source's own
     fit: Literal["crop", "pad", "squash"] = "crop"  #: how a non-square image becomes square
+    range: Literal["full", "set"] = "full"  #: of images of 16 bits a channel or more: what their format can hold, or what the source's training images use
     skip_unreadable: bool = False  #: leave unreadable images out and count them, instead of stopping
     limit: Limit = Limit()
 

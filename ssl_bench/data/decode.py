@@ -16,6 +16,7 @@ import numpy as np
 from PIL import Image, ImageFile, ImageOps
 
 from ssl_bench.data.content import workers
+from ssl_bench.data.facts import Facts
 
 Fit = Literal["crop", "pad", "squash"]
 Stored = Union[bytes, Path, np.ndarray, Image.Image, Callable[[], "Stored"]]  # noqa: UP007  (| cannot name itself); what a source hands over
@@ -24,13 +25,14 @@ T = TypeVar("T")
 VERSION = 1  # raise it when the same file would give other pixels; packed images of another version are not used
 _RESAMPLE = Image.Resampling.BICUBIC
 _WHITE = (255, 255, 255)
+_WIDTH, _HEIGHT = 256, 257  # tags of a TIFF
 
 
 class UnreadableImage(Exception):
     """An image that cannot become pixels, and why. Packing collects these; users see a DataError with all of them."""
 
 
-def decode(stored: Stored, size: int, fit: Fit = "crop") -> tuple[np.ndarray, tuple[int, int]]:
+def decode(stored: Stored, size: int, fit: Fit = "crop", facts: Facts | None = None) -> tuple[np.ndarray, tuple[int, int]]:
     """Pixels of one stored image, upright, in RGB and square.
 
     Transparency is laid over white. Sixteen-bit grey levels are divided by 257, never clipped. An image that has
@@ -43,6 +45,7 @@ def decode(stored: Stored, size: int, fit: Fit = "crop") -> tuple[np.ndarray, tu
     size : side of the result, in pixels.
     fit : "crop" scales the short side to ``size`` and keeps the centre, "pad" scales the long side and fills with black,
         "squash" ignores the aspect ratio.
+    facts : where to count what was left out or chosen.
 
     Returns
     -------
@@ -54,13 +57,19 @@ def decode(stored: Stored, size: int, fit: Fit = "crop") -> tuple[np.ndarray, tu
     """
     try:
         image = open_image(stored)
-        width, height = image.size
-        if (turn := _orientation(image)) >= 5:
-            width, height = height, width
+        facts = Facts() if facts is None else facts
+        deep = is_deep(image)  # before metadata are asked for, which decodes a PNG
+        turn = orientation(image)
+        width, height = _turned_size(image, turn)
+        facts.frames += _is_of_several(image)
         if image.format == "JPEG" and min(width, height) >= 4 * size:
             image.draft(None, (2 * size, 2 * size))
         upright = ImageOps.exif_transpose(image) if turn > 1 else image
-        return np.asarray(_square(as_rgb(upright), size, fit)), (width, height)
+        pixels = np.asarray(_square(as_rgb(upright, facts), size, fit))
+        if deep and image.mode[0] != "I":  # colours, of which PIL has kept the upper 8 bits
+            levels = np.asarray(upright)
+            facts.saw_levels(int(levels.min()) * 257, int(levels.max()) * 257)
+        return pixels, (width, height)
     except (UnreadableImage, MemoryError):  # memory says nothing about the image
         raise
     except OSError as error:
@@ -99,11 +108,18 @@ def register_plugins() -> None:
 
 def upright_size(image: Image.Image) -> tuple[int, int]:
     """(width, height) once the camera's orientation is applied."""
+    return _turned_size(image, orientation(image))
+
+
+def _turned_size(image: Image.Image, turn: int) -> tuple[int, int]:
     width, height = image.size
-    return (height, width) if _orientation(image) >= 5 else (width, height)
+    tags = getattr(image, "tag_v2", {}) if image.format == "TIFF" else {}
+    if {_WIDTH, _HEIGHT} <= set(tags):  # some versions of PIL turn the size of a TIFF when they open it
+        width, height = int(tags[_WIDTH]), int(tags[_HEIGHT])
+    return (height, width) if turn >= 5 else (width, height)
 
 
-def _orientation(image: Image.Image) -> int:
+def orientation(image: Image.Image) -> int:
     """EXIF orientation, 1 (upright) to 8; 5 and above exchange width and height."""
     if image.format == "JPEG" and "exif" not in image.info:
         return 1  # spares the many small images of a set the parsing of nothing
@@ -113,18 +129,38 @@ def _orientation(image: Image.Image) -> int:
     return 1
 
 
-def as_rgb(image: Image.Image) -> Image.Image:
+def is_deep(image: Image.Image) -> bool:
+    """Whether an image, not decoded yet, has more than 8 bits a channel."""
+    return image.mode[0] in "IF" or any(";16" in str(tile[3]) for tile in getattr(image, "tile", ()))
+
+
+def _is_of_several(image: Image.Image) -> bool:
+    """Whether it has more frames or pages than one; a phone's depth maps and previews (MPO) do not count."""
+    if image.format in ("JPEG", "MPO", "BMP", "PPM"):
+        return False
+    with contextlib.suppress(Exception):  # what follows the first frame may be damaged
+        return bool(getattr(image, "is_animated", False))
+    return False
+
+
+def as_rgb(image: Image.Image, facts: Facts | None = None) -> Image.Image:
+    facts = Facts() if facts is None else facts
     if image.mode == "RGB" and "transparency" not in image.info:
         image.load()
         return image
     if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG"):
         levels = np.asarray(image).astype(np.uint32)  # a plain convert() would clip everything above 255 to white
+        facts.saw_levels(int(levels.min()), int(levels.max()))
         image = Image.fromarray(((levels + 128) // 257).astype(np.uint8))
     elif image.mode in ("I", "F"):
-        raise UnreadableImage(f"pixels of mode {image.mode!r} (32 bits) have no known range; store them with 8 or 16 bits")
+        raise UnreadableImage(
+            f"pixels of mode {image.mode!r} (32 bits) have no known range; set `range: set` to scale them by the set's own, or store them with 8 or 16 bits"
+        )
+    facts.inks += image.mode == "CMYK"
     if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
         # La cannot become RGBA directly
         layer = image.convert("LA").convert("RGBA") if image.mode == "La" else image.convert("RGBA")
+        facts.transparent += layer.getchannel("A").getextrema() != (255, 255)
         image = Image.alpha_composite(Image.new("RGBA", layer.size, _WHITE), layer)
     return image.convert("RGB")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -12,6 +13,7 @@ import numpy as np
 from ssl_bench.data.content import Progress, silent
 from ssl_bench.data.images import ImageSet, evenly_spaced, fingerprint_of
 from ssl_bench.data.leaks import JudgedElsewhere, note_repeated, without, without_groups, without_judged_elsewhere
+from ssl_bench.data.levels import Rescaled, range_of
 from ssl_bench.data.looking import is_looking
 from ssl_bench.data.packing import MORE_ROOM, SPARE_DISK, Pack, bytes_text, is_packed, pack, still_needed
 from ssl_bench.data.planning import SIBLINGS, Plan, plan_evaluation, plan_pretraining
@@ -84,6 +86,8 @@ def load(
     """
     places = places_of(data_root, cache, progress, spec.size)
     sources = {source: open_source(source, places) for source in dict.fromkeys((*spec.evaluate, spec.pretrain))}
+    if spec.range == "set":
+        sources = {one: _with_own_range(source, places) for one, source in sources.items()}
     size = spec.size or _common_size(list(sources.values()))
     notes = [note for source in sources.values() for note in source.notes]
     evaluate = tuple(dict.fromkeys(spec.evaluate))
@@ -122,6 +126,21 @@ def _same_labels(one: SourceSpec, other: SourceSpec) -> bool:
     """Whether two sources are the same images with the same labels, however each is split."""
     how = {"group": None, "test": None}
     return one.model_copy(update=how) == other.model_copy(update=how)
+
+
+def _with_own_range(source: Source, places: Places) -> Source:
+    """The source with images of more than 8 bits scaled by the range of its training images; others stay as they are."""
+    reader = source.splits["train"].reader
+    found = range_of(reader, places.cache, places.progress, source.name)
+    if found is not None and not found.images:
+        return replace(source, notes=(*source.notes, f"{source.name}: `range: set` changes nothing, for no training image has more than 8 bits a channel"))
+    low, high = (math.nan, math.nan) if found is None else (found.low, found.high)  # not known yet: nothing that is packed counts as these images
+    told = () if found is None else (
+        f"{source.name}: levels {low:,g} to {high:,g}, those of its {found.images:,} training images of more than 8 bits a channel, are scaled to 0 to 255; "
+        "what lies outside in other splits is cut off",
+    )
+    splits = {name: replace(split, reader=Rescaled(split.reader, low, high)) for name, split in source.splits.items()}
+    return replace(source, splits=splits, notes=(*source.notes, *told))
 
 
 def check(spec: DataSpec, places: Places) -> None:
@@ -188,6 +207,7 @@ def _pack_all(
             raw, (reader, row_of, needed) = plan.source.splits[split], readers[one, split]
             packed = pack(reader, size, spec.fit, places.cache, what=_what(plan, split), uniform=spec.size is None, progress=places.progress)
             reasons = packed.unreadable
+            notes += packed.facts.told(_what(plan, split))
             bad = {int(at): reasons[int(row_of[at])] for at in needed if int(row_of[at]) in reasons} if reasons else {}
             unreadable += [f"{raw.reader.where(position)}: {reason}" for position, reason in bad.items()]
             total += len(needed)

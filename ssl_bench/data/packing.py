@@ -18,7 +18,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -30,6 +30,7 @@ from PIL import Image
 from ssl_bench.data import decode as decoding
 from ssl_bench.data.content import NotRemembered, Progress, silent, unread, workers, writing_to
 from ssl_bench.data.decode import Fit, Stored, UnreadableImage, decode, in_parallel
+from ssl_bench.data.facts import Facts
 from ssl_bench.data.looking import count_missing, is_looking, no_hashes, square_noise
 from ssl_bench.data.readers import Reader
 from ssl_bench.errors import DataError
@@ -53,12 +54,14 @@ class Pack:
     hashes : uint8 [N, 16], of each image's pixels.
     unreadable : position to reason.
     resampled : images whose stored size was not S x S.
+    facts : what decoding left out or chose; nothing in packs of versions that did not count it.
     """
 
     pixels: np.ndarray
     hashes: np.ndarray
     unreadable: dict[int, str]
     resampled: int
+    facts: Facts = field(default_factory=Facts)
 
 
 @dataclass
@@ -68,6 +71,7 @@ class _Chunk:
     hashes: np.ndarray
     unreadable: dict[int, str] = field(default_factory=dict)
     resampled: int = 0
+    facts: Facts = field(default_factory=Facts)
 
 
 def is_packed(reader: Reader, size: int, fit: Fit, cache: Path, progress: Progress = silent, *, read: bool = True) -> bool:
@@ -170,7 +174,7 @@ def _open(folder: Path, shape: tuple[int, ...]) -> Pack | None:
     spots = np.unique(np.linspace(0, shape[0] - 1, _SPOT_CHECKS).astype(int))
     if not np.array_equal(hash_images(pixels[spots], [int(spot) in unreadable for spot in spots]), hashes[spots]):
         return None
-    return Pack(pixels, hashes, unreadable, resampled)
+    return Pack(pixels, hashes, unreadable, resampled, Facts.read(meta.get("facts")))
 
 
 def decoder_versions() -> str:
@@ -209,7 +213,7 @@ def _write(reader: Reader, folder: Path, shape: tuple[int, ...], fit: Fit, what:
             part.flush()  # before its journal line, so that a line never speaks of bytes that a kill took away
             hashes[chunk.start : chunk.start + len(chunk.hashes)] = chunk.hashes
             note = {"start": chunk.start, "digest": _digest(chunk.hashes), "unreadable": chunk.unreadable, "resampled": chunk.resampled}
-            note["decoders"] = decoder_versions()
+            note |= {"decoders": decoder_versions(), "facts": asdict(chunk.facts)}
             notes[chunk.start] = note
             journal.write(json.dumps(note).encode() + b"\n")
             journal.flush()
@@ -218,7 +222,10 @@ def _write(reader: Reader, folder: Path, shape: tuple[int, ...], fit: Fit, what:
         os.fsync(part.fileno())
     unreadable = {position: reason for note in notes.values() for position, reason in note["unreadable"].items()}
     resampled = sum(note["resampled"] for note in notes.values())
-    seal(folder, hashes, {"what": what, "unreadable": unreadable, "resampled": resampled})
+    facts = Facts()
+    for note in notes.values():
+        facts.add(Facts.read(note["facts"]))
+    seal(folder, hashes, {"what": what, "unreadable": unreadable, "resampled": resampled, "facts": asdict(facts)})
     (folder / "journal.part").unlink()
 
 
@@ -285,7 +292,7 @@ def _journalled(journal: BinaryIO) -> Iterator[dict[str, Any]]:
             start, digest, resampled = int(note["start"]), str(note["digest"]), int(note["resampled"])
             if unreadable and note.get("decoders") != decoder_versions():
                 continue
-            yield {"start": start, "digest": digest, "resampled": resampled, "unreadable": unreadable}
+            yield {"start": start, "digest": digest, "resampled": resampled, "unreadable": unreadable, "facts": note.get("facts")}
         except (ValueError, KeyError, TypeError, AttributeError):
             continue
 
@@ -309,7 +316,7 @@ def _decode_chunk(start: int, items: list[Stored], size: int, fit: Fit) -> _Chun
     chunk = _Chunk(start, np.zeros((len(items), size, size, 3), np.uint8), np.zeros((0, HASH_BYTES), np.uint8))
     for at, item in enumerate(items):
         try:
-            chunk.pixels[at], stored = decode(item, size, fit)
+            chunk.pixels[at], stored = decode(item, size, fit, chunk.facts)
             chunk.resampled += stored != (size, size)
         except UnreadableImage as error:
             chunk.unreadable[start + at] = str(error)
