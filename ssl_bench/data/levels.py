@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -147,7 +148,7 @@ def _levels_of(image: Image.Image, content: bytes | None) -> tuple[np.ndarray, n
 
 def _lower_bits(content: bytes) -> np.ndarray | None:
     """int64 [H, W, C]: what PIL drops of 16 bits a channel, found by reading the bytes as if they were the other way round; None where it cannot."""
-    image = open_image(content)
+    image: Any = open_image(content)  # an image file, which has tiles
     tiles = []
     for tile in image.tile:
         mode, *more = (tile[3],) if isinstance(tile[3], str) else tile[3]
