@@ -95,7 +95,7 @@ def _detection(own: pd.DataFrame, evaluator: str, split: str, wide: bool) -> lis
 
 def _linear(own: pd.DataFrame, evaluator: str, count: str, results: Results, top5: bool, wide: bool) -> list[Column]:
     split = results.split
-    shares = sorted(set(own["labels"])) or [1.0]
+    shares = sorted(set(own[own["metric"] == "top1"]["labels"])) or [1.0]  # the control on shuffled labels always has them all
     group = f"linear probe{count}" + (f", {100 * shares[-1]:g} % of the labels" if shares[-1] != 1 else "")
 
     def column(stage: str, title: str, metric: str = "top1") -> Column:

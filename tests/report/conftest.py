@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from ssl_bench.protocols import VERSIONS
 from ssl_bench.records import (
     Curve,
     Environment,
@@ -158,7 +159,7 @@ def make_run(
                         task=task,
                         seed=seed,
                         evaluator=expected.evaluator,
-                        protocol=f"{expected.evaluator}-x v1",
+                        protocol=f"{expected.evaluator}-x v{VERSIONS[expected.evaluator]}",
                         data=expected.data,
                         spec={},
                         final=final,

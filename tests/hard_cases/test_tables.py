@@ -1,0 +1,313 @@
+"""What a table may not show: two protocols in one column, intervals from two values, damaged numbers, or no table for one damaged file."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from ssl_bench import protocols
+from ssl_bench.errors import RecordError
+from ssl_bench.evaluators import detection, diagnostics, finetune, knn, linear
+from ssl_bench.report import Table, load, write_report
+from ssl_bench.report.formats import comparisons_csv, labels_saved_csv, remeasured_csv
+from ssl_bench.report.statistics import difference_interval, t_interval, wilson_interval
+from ssl_bench.report.table import Line
+from tests.report.conftest import make_run
+
+ROWS = {
+    "rotation": ("rotation", "pretext", (0.55, 0.66, 0.80, 0.70)), "simclr": ("simclr", "pretext", (0.55, 0.68, 0.80, 0.88)),
+    "random": ("random", "baseline", (0.53, 0.51, 0.49, 0.46)), "supervised": ("supervised", "labels", (0.58, 0.72, 0.88, 0.94)),
+}  # fmt: skip
+BEST, LAST, GAIN = "linear top1 best", "linear top1 pooled", "linear top1_gain_over_random best"
+SHIFT = 0.05  # what the next version adds to every accuracy
+
+
+def _line(table: Table, name: str) -> Line:
+    return next(line for line in table.sections[0].lines if line.name == name)
+
+
+def _edit(path: Path, change: Callable[[dict[str, Any]], Any]) -> None:
+    record = json.loads(path.read_text())
+    change(record)
+    path.write_text(json.dumps(record))
+
+
+def _lines(text: str) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO(text)))
+
+
+def _remeasure(folder: Path, evaluator: str = "linear", rows: tuple[str, ...] = tuple(ROWS), listed: tuple[str, ...] | None = None) -> None:
+    """What `ssl-bench run` does once an evaluator's version was raised: run.json lists new ids, records of ``rows`` lie beside the old ones."""
+    run = json.loads((folder / "run.json").read_text())
+    for cell in run["cells"]:
+        for expected in [e for e in cell["evaluations"] if e["evaluator"] == evaluator]:
+            old = folder / cell["folder"] / f"{evaluator}-{expected['id']}.json"
+            if listed is None or cell["row"] in listed:
+                expected["id"] = expected["id"][:-4] + "0002"
+            if cell["row"] in rows:
+                record = json.loads(old.read_text())
+                name, version = record["protocol"].split(" v")
+                record |= {"id": expected["id"], "protocol": f"{name} v{int(version) + 1}", "created": "2026-06-01T00:00:00+00:00"}
+                for m in record["measurements"]:
+                    if m["metric"] == "top1":
+                        m["value"] = min(1.0, m["value"] + SHIFT)
+                old.with_name(f"{evaluator}-{expected['id']}.json").write_text(json.dumps(record))
+    (folder / "run.json").write_text(json.dumps(run))
+
+
+@pytest.fixture
+def remeasured(tmp_path: Path) -> tuple[Table, Path]:
+    """The table before, and the folder after the probe was measured again under another version."""
+    folder = make_run(tmp_path / "run", ROWS, predictions=False, probe_shares=(0.1, 1.0))
+    before = load(folder).table()
+    _remeasure(folder)
+    return before, folder
+
+
+def test_versions_known_to_reports_are_those_of_the_evaluators() -> None:
+    classes = (linear.Linear, knn.KNN, finetune.Finetune, detection.Detection, diagnostics.Diagnostics)
+    assert {one.name: one.version for one in classes} == protocols.VERSIONS
+
+
+def test_numbers_of_two_versions_never_share_a_column(remeasured: tuple[Table, Path]) -> None:
+    before, folder = remeasured
+    results = load(folder)
+    table = results.table()
+    for old, new in ((_line(before, row), _line(table, row)) for row in ROWS):
+        for seed in (0, 1, 2):
+            assert new.cells[LAST].values[seed] == pytest.approx(min(1.0, old.cells[LAST].values[seed] + SHIFT))
+            assert new.cells["knn top1@20"].values[seed] == old.cells["knn top1@20"].values[seed]
+    for frame in (results.frame, results.gains):
+        assert frame.groupby(["evaluator", "data"])["protocol"].nunique().max() == 1
+    assert set(results.frame["value"]).isdisjoint(set(results.earlier_frame["value"]) - set(results.frame["value"]))
+    by_column: dict[tuple[str, str], set[str]] = {}
+    for text in (table.csv(), comparisons_csv(table), labels_saved_csv(table)):
+        for line in _lines(text):
+            by_column.setdefault((line["data"], line.get("column") or f"{line['evaluator']} saved"), set()).add(line["protocol"])
+    assert len(by_column) > 8 and all(len(versions) == 1 for versions in by_column.values())
+    saved = {line["evaluator"]: line["protocol"] for line in _lines(labels_saved_csv(table))}
+    assert saved["linear"] == results.protocols["linear", "toy"] != before.sections[0].columns[0].protocol
+
+
+def test_a_remeasurement_is_counted_and_shown_apart(remeasured: tuple[Table, Path]) -> None:
+    before, folder = remeasured
+    results = load(folder)
+    table = results.table()
+    (test,) = [text for sign, text in table.legend if sign == "test"]
+    old = before.sections[0].columns[0].protocol.split()[1]
+    assert f"again for 4 rows because of a new protocol version: the numbers of {old} stand apart" in test
+    assert not table.warnings  # nothing is missing, and these are no other settings
+    part = table.sections[0].earlier
+    assert part is not None and part.title == "measured before" and {line.row for line in part.lines} == set(ROWS)
+    titles = [column.title for column in part.columns if column.group == "linear probe, last stage"]
+    assert titles == [old, f"v{int(old[1:]) + 1}", "change"] and not any("kNN" in column.group for column in part.columns)
+    first, second, change = (column for column in part.columns if column.group == "linear probe, last stage")
+    for line in part.lines:
+        was, now = _line(before, line.row).cells[LAST], _line(table, line.row).cells[LAST]
+        assert (line.cells[first.key].value, line.cells[second.key].value) == (pytest.approx(was.value), pytest.approx(now.value))
+        assert line.cells[change.key].text(change) == f"+{100 * (now.value - was.value):.1f}"
+    for text in (table.terminal(), table.markdown(), table.html(), table.latex(), results.table(wide=True).terminal()):
+        assert "measured before" in text
+    keys = {line["column"] for line in _lines(table.csv())}
+    assert first.key in keys and change.key in keys and second.key not in keys  # which stands above
+
+
+def test_every_remeasured_number_is_written_beside_the_old_one(remeasured: tuple[Table, Path]) -> None:
+    _, folder = remeasured
+    lines = _lines(remeasured_csv(load(folder)))
+    assert {line["evaluator"] for line in lines} == {"linear"} and {line["split"] for line in lines} == {"validation", "test"}
+    for line in lines:
+        expected = min(1.0, float(line["before"]) + SHIFT) - float(line["before"]) if line["metric"] == "top1" else 0
+        assert float(line["difference"]) == pytest.approx(expected) and line["protocol"] != line["protocol_before"]
+    (best,) = [
+        line for line in lines
+        if (line["row"], line["seed"], line["stage"], line["split"], line["labels"]) == ("rotation", "1", "best", "test", "1.0")
+    ]  # fmt: skip
+    assert (best["stage_before"], best["stage_now"]) == ("s3", "s3")
+    assert remeasured_csv(load(make_run(folder.parent / "once", ROWS, seeds=(0,)))) == ""
+
+
+@pytest.mark.parametrize("listed", [None, ("simclr", "random")])
+def test_an_interrupted_remeasurement_never_falls_back_on_old_numbers(tmp_path: Path, listed: tuple[str, ...] | None) -> None:
+    """Rows that wait for the new version show that they wait, whether run.json lists their new ids already or still the old ones."""
+    folder = make_run(tmp_path, ROWS, seeds=(0,))
+    _remeasure(folder, rows=("simclr", "random"), listed=listed)
+    results = load(folder)
+    table = results.table()
+    for row in ("rotation", "supervised"):
+        cells = _line(table, row).cells
+        assert {cells[key].status for key in (BEST, LAST)} == {"missing"} and cells["knn top1@20"].status == "value"
+    assert _line(table, "simclr").cells[BEST].status == "value" and _line(table, "simclr").cells[GAIN].status == "value"
+    assert table.warnings[0].startswith("not finished: 2 of 16 records")
+    part = table.sections[0].earlier
+    assert part is not None and {line.row for line in part.lines} == set(ROWS)
+    text = {column.title: next(line for line in part.lines if line.row == "rotation").cells[column.key].text(column) for column in part.columns[:3]}
+    assert list(text.values())[1:] == ["…", "-"] and re.match(r"\d", next(iter(text.values())))
+    (test,) = [text for sign, text in table.legend if sign == "test"]
+    assert "again for 2 rows" in test
+
+
+def test_other_settings_of_the_same_version_are_no_remeasurement(tmp_path: Path) -> None:
+    folder = make_run(tmp_path, ROWS, seeds=(0,))
+    (path,) = folder.glob("cells/simclr/0-*/linear-*.json")
+    _edit(path, lambda record: record.update(id="0123456789abcdef"))
+    path.rename(path.with_name("linear-0123456789abcdef.json"))
+    make_run(tmp_path, ROWS, seeds=(0,))
+    results = load(folder)
+    assert not results.earlier and results.opened_elsewhere == {"simclr": 1}
+
+
+def test_of_several_old_records_the_one_with_the_same_options_stands_beside_the_new_one(tmp_path: Path) -> None:
+    folder = make_run(tmp_path, ROWS, seeds=(0,))
+    for path in folder.glob("cells/*/*/linear-*.json"):
+        _edit(path, lambda record: record.update(spec={"options": {"strengths": 9, "search_images": 600}}))
+        other = json.loads(path.read_text()) | {"id": "feedfeedfeedfeed", "spec": {"options": {"strengths": 3}}, "measurements": []}
+        path.with_name("linear-feedfeedfeedfeed.json").write_text(json.dumps(other))
+    _remeasure(folder)
+    results = load(folder)
+    assert len(results.earlier) == 4 and all(found.record.measurements for found in results.earlier)
+    assert results.opened_elsewhere == dict.fromkeys(ROWS, 1)
+
+
+def test_columns_of_an_older_version_say_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = make_run(tmp_path, ROWS)
+    for path in folder.glob("cells/*/*/linear-*.json"):
+        _edit(path, lambda record: record.update(protocol="linear-lbfgs v1"))
+    monkeypatch.setitem(protocols.VERSIONS, "linear", 2)
+    table = load(folder).table()
+    for text in (table.terminal(), table.markdown(), table.html(), table.latex()):
+        assert "linear probe, protocol v1" in text and "kNN, protocol" not in text and "fine-tune, share of labels, protocol" not in text
+    monkeypatch.setitem(protocols.VERSIONS, "linear", 1)
+    assert "protocol v1" not in load(folder).table().markdown()
+
+
+@pytest.mark.parametrize(("seeds", "draws"), [((0,), 2), ((0, 1), 1), ((0, 1), 2)])
+def test_two_values_are_both_shown_and_have_no_interval(tmp_path: Path, seeds: tuple[int, ...], draws: int) -> None:
+    """A t interval from two values is as good as none: it printed 28.9 ±43.3."""
+    results = load(make_run(tmp_path, ROWS, seeds, draws=draws, shares=(0.1,), probe_shares=(0.1,), noise=0.05))
+    table = results.table()
+    frame = results.frame[(results.frame["row"] == "simclr") & (results.frame["split"] == "test") & (results.frame["variant"] == "")]
+    for key, own in (
+        ("finetune top1 0.1", frame[frame["evaluator"] == "finetune"]), (BEST, frame[(frame["metric"] == "top1") & frame["best"].astype(bool)]),
+    ):  # fmt: skip
+        values = own.groupby("seed" if len(seeds) == 2 else "draw")["value"].mean().tolist()
+        (column,) = [column for column in table.sections[0].columns if column.key == key]
+        cell = _line(table, "simclr").cells[key]
+        assert cell.text(column).startswith(f"{100 * values[0]:.1f}, {100 * values[1]:.1f}") and "±" not in cell.text(column)
+        (line,) = [line for line in _lines(table.csv()) if (line["row"], line["column"]) == ("simclr", key)]
+        assert (line["low"], line["high"], line["interval"]) == ("", "", "")
+        assert [float(value) for value in line["values"].split()] == pytest.approx(values)
+    (column,) = [column for column in table.sections[0].columns if column.key == GAIN]
+    assert re.fullmatch(r"[+−]\d+\.\d, [+−]\d+\.\d", _line(table, "simclr").cells[GAIN].text(column))
+    assert "no interval" in table.terminal()
+
+
+def test_the_gain_is_over_random_at_the_same_stage_and_seed(tmp_path: Path) -> None:
+    """The best stage of `random` is its first; a row whose best stage is its third is held against the third."""
+    results = load(make_run(tmp_path, ROWS, noise=0.02))
+    table = results.table()
+    frame = results.frame[(results.frame["evaluator"] == "linear") & (results.frame["metric"] == "top1") & (results.frame["split"] == "test")]
+    for row, stage in (("rotation", "s3"), ("simclr", "s4"), ("supervised", "s4")):
+        at = [frame[(frame["row"] == name) & (frame["stage"] == stage)].set_index("seed")["value"] for name in (row, "random")]
+        gains = (at[0] - at[1]).tolist()
+        cell = _line(table, row).cells[GAIN]
+        assert list(cell.values.values()) == pytest.approx(gains) and (cell.low, cell.high) == pytest.approx(t_interval(gains))
+    (own,) = [line for line in _lines(table.csv()) if (line["row"], line["column"]) == ("rotation", GAIN)]
+    assert float(own["value"]) == pytest.approx(_line(table, "rotation").cells[GAIN].value) and own["unit"] == "fraction"
+    assert _line(table, "random").cells[GAIN].status == "none"
+    assert "over random: accuracy at the row's best stage minus random's at that same stage" in table.markdown()
+    alone = load(make_run(tmp_path / "alone", {"simclr": ROWS["simclr"]}, seeds=(0,))).table()
+    assert GAIN not in _line(alone, "simclr").cells and "over random" not in alone.terminal()
+
+
+def test_with_one_seed_the_gain_is_of_paired_images(tmp_path: Path) -> None:
+    """Images that are hard for one row are hard for the other: the interval is narrower than without the predictions, and never wider than theirs."""
+    halves = []
+    for predictions in (True, False):
+        results = load(make_run(tmp_path / str(predictions), ROWS, (0,), predictions=predictions, n=2_000))
+        cell = _line(results.table(), "rotation").cells[GAIN]
+        halves.append((cell.high - cell.low) / 2)
+        assert cell.interval == "paired" and cell.low < cell.value < cell.high
+    assert halves[0] < 0.9 * halves[1]
+    (own,) = results.gains.query("row == 'rotation' and split == 'test' and metric == 'top1'").to_dict("records")
+    assert halves[1] == pytest.approx(np.diff(difference_interval(own["value"], own["random"], 2_000))[0] / 2)
+
+
+@pytest.mark.parametrize(("first", "second", "both"), [(0.6, 0.5, 0.45), (0.3, 0.3, 0.15), (0.9, 0.1, 0.1)])
+def test_the_interval_of_a_paired_difference_covers_it(first: float, second: float, both: float) -> None:
+    rng = np.random.default_rng(0)
+    covered = 0
+    for _ in range(1_000):
+        cells = rng.multinomial(200, [both, first - both, second - both, 1 - first - second + both])
+        x, y = np.repeat([1, 1, 0, 0], cells), np.repeat([1, 0, 1, 0], cells)
+        low, high = difference_interval(x.mean(), y.mean(), 200, float(np.corrcoef(x, y)[0, 1]))
+        covered += low <= first - second <= high
+    assert 930 <= covered <= 985
+    apart = difference_interval(first, second, 200)
+    assert apart[0] <= first - second - np.hypot(*(p - wilson_interval(p * 200, 200)[0] for p in (first, second))) * 0.9  # about as wide as two
+
+
+def test_with_one_seed_the_legend_says_what_the_interval_leaves_out(tmp_path: Path) -> None:
+    said = "the interval covers the {} images, not training noise"
+    for final, split in ((True, "test"), (False, "validation")):
+        text = " ".join(load(make_run(tmp_path / split, ROWS, (0,), final=final)).table().terminal().split())
+        assert f"One seed: {said.format(split)}" in text
+    several = make_run(tmp_path / "three", ROWS, (0, 1, 2))
+    assert "training noise" not in load(several).table().terminal()
+    one_row = make_run(tmp_path / "some", ROWS, (0, 1, 2), skip=lambda row, seed, what: row == "simclr" and seed > 0)
+    assert f"Where a row has one seed, {said.format('test')}" in " ".join(load(one_row).table().terminal().split())
+
+
+@pytest.mark.parametrize(
+    ("what", "damage"), [("knn", "no json"), ("knn", "empty"), ("pretrain", "other id"), ("pretrain", "unknown field"), ("pretrain", "not a record")]
+)
+def test_a_damaged_record_costs_its_cell_and_nothing_else(tmp_path: Path, what: str, damage: str) -> None:
+    folder = make_run(tmp_path, ROWS, seeds=(0,))
+    whole = load(folder).table()
+    (path,) = folder.glob(f"cells/simclr/0-*/{what}*.json")
+    if damage == "no json":
+        path.write_text(path.read_text()[:200])
+    elif damage == "empty":
+        path.write_bytes(b"")
+    elif damage == "other id":
+        _edit(path, lambda record: record.update(id="0123456789abcdef"))
+    elif damage == "unknown field":
+        _edit(path, lambda record: record.update(surprise=1))
+    else:
+        path.write_text("[]")
+    results = load(folder)
+    table = results.table()
+    assert len(results.damaged) == 1 and str(path) in results.damaged[0] and str(path) in table.warnings[0]
+    hit = {"knn top1@20"} if what == "knn" else {"passes", "minutes"}
+    for old, new in zip(whole.sections[0].lines, table.sections[0].lines, strict=True):
+        for column in table.sections[0].columns:
+            expected = "damaged" if (new.row == "simclr" and column.key in hit) else old.cells[column.key].text(column)
+            assert new.cells[column.key].text(column) == expected
+    for text in (table.terminal(), table.markdown(), table.html(), table.latex()):
+        assert "damaged" in text
+    assert {line["status"] for line in _lines(table.csv()) if line["row"] == "simclr" and line["column"] in hit} == {"damaged"}
+
+
+def test_a_damaged_failure_record_costs_nothing(tmp_path: Path) -> None:
+    folder = make_run(tmp_path, ROWS, seeds=(0,), fails={("simclr", 0, "pretraining"): "no memory"})
+    (path,) = folder.glob("cells/simclr/0-*/failed.json")
+    path.write_text("{")
+    results = load(folder)
+    assert str(path) in results.damaged[0] and {m.row for m in results.missing} == {"simclr"}
+    assert _line(results.table(), "rotation").cells[BEST].status == "value"
+
+
+def test_files_that_cannot_be_written_are_named(tmp_path: Path) -> None:
+    """A file where the folder of figures belongs stands for a folder without permission, which root would not notice."""
+    folder = make_run(tmp_path, ROWS, seeds=(0,))
+    (folder / "figures").write_text("in the way")
+    with pytest.raises(RecordError, match=re.escape(str(folder / "figures"))):
+        write_report(folder)
