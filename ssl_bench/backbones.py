@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Annotated, Any, Literal, cast
 
 import timm
 import torch
+from pydantic import Field
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from timm.models.resnet import BasicBlock, Bottleneck, ResNet, downsample_conv
@@ -15,12 +16,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ssl_bench.errors import SpecError, WeightsError, did_you_mean
+from ssl_bench.model import MOST_SIDE
 from ssl_bench.records import write_bytes
 from ssl_bench.spec import BackboneSpec, Model, parse
 
 STAGES = ("s1", "s2", "s3", "s4")
 FEWEST_CHANNELS = 8  # of a stage; with 4, the backward pass on a CPU corrupts memory (torch 2.15)
 FORMAT = 1
+_Mean = Annotated[float, Field(ge=-1_000, le=1_000)]
+_Spread = Annotated[float, Field(gt=0, le=1_000)]
 InputKind = Literal["rgb", "standardised", "lightness"]  # from what keeps most of an image to what keeps least
 
 
@@ -29,9 +33,9 @@ class InputSpec(Model):
 
     #: lightness: CIE L / 100, repeated three times; standardised: each image to mean 0 and deviation 1 over its channels and pixels
     kind: InputKind = "rgb"
-    mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
-    std: tuple[float, float, float] = (0.25, 0.25, 0.25)
-    size: int | None = None  #: side that images are resized to first (bicubic, antialiased), in pixels; None: as they are
+    mean: tuple[_Mean, _Mean, _Mean] = (0.5, 0.5, 0.5)
+    std: tuple[_Spread, _Spread, _Spread] = (0.25, 0.25, 0.25)
+    size: int | None = Field(default=None, ge=1, le=MOST_SIDE)  #: side that images are resized to first (bicubic, antialiased), in pixels; None: as they are
 
 
 class Backbone(nn.Module):

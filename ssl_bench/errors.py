@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import difflib
+import reprlib
 from collections.abc import Iterable
+from typing import Any
+
+MOST_QUOTED = 60  # characters of a value in a message
+MOST_NAMES = 60  # known names in a message
 
 
 class SSLBenchError(Exception):
@@ -34,6 +39,44 @@ class Interrupted(SSLBenchError):
     """The run was asked to stop; what was reached is saved and the same command goes on from there."""
 
 
+class _Quoting(reprlib.Repr):
+    """Values as a settings file has them, long ones cut before they are turned into text."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.maxlevel, self.maxlist, self.maxtuple, self.maxdict, self.maxset = 3, 8, 8, 4, 8
+        self.maxstring = self.maxother = MOST_QUOTED + 2  # and its quotes
+
+    def repr_int(self, value: int, level: int) -> str:
+        return str(value) if abs(value) < 10**20 else f"a whole number of {int(value.bit_length() * 0.30103) + 1:,} digits"
+
+    def repr_bool(self, value: bool, level: int) -> str:
+        return "true" if value else "false"
+
+    def repr_NoneType(self, value: None, level: int) -> str:
+        return "null"
+
+    def repr_tuple(self, value: tuple[Any, ...], level: int) -> str:
+        return self.repr_list(list(value), level)
+
+
+_QUOTING = _Quoting()
+
+
+def quoted(value: Any) -> str:
+    """A value as a message shows it: in YAML's words, on one line, and cut to ``MOST_QUOTED`` characters.
+
+    >>> quoted([0, True, None, "a"])
+    "[0, true, null, 'a']"
+    """
+    try:
+        text = _QUOTING.repr(value)
+    except Exception:  # whatever a stranger's repr does
+        text = f"a value of type {type(value).__name__}"
+    text = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+    return text if len(text) <= MOST_QUOTED + 2 else f"{text[:MOST_QUOTED]}..."
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """A half-sentence naming the nearest known words, or all of them when nothing is near.
 
@@ -41,7 +84,9 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     "did you mean 'rotation'?"
     """
     names = sorted({str(name) for name in known})
-    near = difflib.get_close_matches(str(word), names, n=3, cutoff=0.6)
+    near = difflib.get_close_matches(str(word)[:MOST_QUOTED], names, n=3, cutoff=0.6)
     if near:
         return "did you mean " + " or ".join(repr(name) for name in near) + "?"
-    return "known are: " + ", ".join(names) if names else "none are known"
+    shown = [name[:MOST_QUOTED] for name in names[:MOST_NAMES]]
+    more = f" and {len(names) - MOST_NAMES:,} more" if len(names) > MOST_NAMES else ""
+    return "known are: " + ", ".join(shown) + more if names else "none are known"

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from ssl_bench.checkpoints import load_checkpoint, save_checkpoint
 from ssl_bench.cost import loss_of, measure_cost, not_finite, peak_memory, reset_peak_memory, seed_everything
 from ssl_bench.data.batches import Batches
-from ssl_bench.errors import Interrupted, SpecError
+from ssl_bench.errors import Interrupted, SpecError, quoted
 from ssl_bench.movement import Movement
 from ssl_bench.optim import build_optimizer, learning_rate_at
 from ssl_bench.records import Curve
@@ -72,10 +72,12 @@ def choose_device(requested: str | None = None) -> torch.device:
     if requested is None or requested == "auto":
         return torch.device(next(name for name in ("cuda", "mps", "cpu") if present[name]))
     try:
-        device = torch.device(requested)
+        device = torch.device(requested) if isinstance(requested, (str, torch.device)) else None
     except RuntimeError:
-        raise SpecError(f"unknown device {requested!r}; allowed are auto, cpu, cuda, cuda:N, mps") from None
-    if not present.get(device.type, False):
+        device = None
+    if device is None or device.type not in present:
+        raise SpecError(f"unknown device {quoted(requested)}; allowed are auto, cpu, cuda, cuda:N, mps")
+    if not present[device.type]:
         raise SpecError(f"device {requested!r} is not available here; available: {', '.join(n for n, there in present.items() if there)}")
     if device.type == "cuda" and device.index is not None and device.index >= torch.cuda.device_count():
         raise SpecError(f"device {requested!r} is not available here; there are cuda:0 to cuda:{torch.cuda.device_count() - 1}")

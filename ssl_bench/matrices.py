@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ssl_bench.errors import SpecError, did_you_mean
+from ssl_bench.errors import SpecError, did_you_mean, quoted
+from ssl_bench.reading import missing_file
 
 _FOLDERS = (Path(__file__).parent / "shipped_matrices", Path(__file__).parent.parent / "benchmarks")
 
@@ -24,12 +25,16 @@ def find(name: str) -> Path:
     matrices = shipped()
     if name in matrices:
         return matrices[name]
-    path = Path(name).expanduser()
-    if path.is_file():
+    try:
+        path = Path(name).expanduser()
+    except RuntimeError:  # ~somebody who is not there
+        path = Path(name)
+    why = missing_file(path)
+    if not why:
         return path
-    if path.suffix in (".yaml", ".yml") or "/" in name:
-        raise SpecError(f"matrix file {name!r} does not exist")
-    raise SpecError(f"no shipped matrix and no file is called {name!r}; {did_you_mean(name, matrices)}")
+    if why.startswith("does not exist") and path.suffix not in (".yaml", ".yml", ".json") and "/" not in name:
+        raise SpecError(f"no shipped matrix and no file is called {quoted(name)}; {did_you_mean(name, matrices)}")
+    raise SpecError(f"matrix file {quoted(name)} {why}")
 
 
 def headline_comment(path: Path) -> str:

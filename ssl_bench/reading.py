@@ -3,102 +3,111 @@
 from __future__ import annotations
 
 import copy
-import re
+import os
+import stat
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from ssl_bench.errors import SpecError, did_you_mean
+from ssl_bench.errors import SpecError, did_you_mean, quoted
 from ssl_bench.spec import Matrix, parse
+from ssl_bench.wording import plain
+from ssl_bench.yaml_text import LONGEST, read_yaml
 
+__all__ = ["load_matrix", "missing_file", "read_yaml", "with_settings"]
 
-class _Loader(yaml.SafeLoader):
-    """YAML whose numbers are what people expect (1e-3, 20_000) and whose keys are not given twice."""
-
-
-_MERGE = "tag:yaml.org,2002:merge"  # of the key `<<`
-
-
-def _unique_mapping(loader: _Loader, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-    own = [loader.construct_object(key, deep=True) for key, _ in node.value if key.tag != _MERGE]  # type: ignore[no-untyped-call]
-    for key in own:
-        if isinstance(key, (dict, list)):
-            raise SpecError(f"line {node.start_mark.line + 1}: {key!r} stands where a key should; text that begins with {{ or [ needs quotes")
-        if own.count(key) > 1:
-            raise SpecError(f"line {node.start_mark.line + 1}: key {key!r} is given twice")
-    loader.flatten_mapping(node)  # `<<: *other`, whose keys come first and so give way to the mapping's own
-    keys = [loader.construct_object(key, deep=True) for key, _ in node.value]  # type: ignore[no-untyped-call]
-    return {key: loader.construct_object(value, deep=True) for key, (_, value) in zip(keys, node.value, strict=True)}  # type: ignore[no-untyped-call]
-
-
-def _number(loader: _Loader, node: yaml.ScalarNode) -> float:
-    return float(str(node.value).replace("_", ""))
-
-
-_Loader.add_constructor("tag:yaml.org,2002:map", _unique_mapping)
-_Loader.add_constructor("!number", _number)
-_Loader.add_implicit_resolver("!number", re.compile(r"^[-+]?[0-9][0-9_]*(\.[0-9_]*)?[eE][-+]?[0-9]+$"), list("-+0123456789"))
-
-
-def read_yaml(text: str, where: str) -> Any:
-    """YAML text to plain data. Raises SpecError with the line of a syntax error or a doubled key."""
-    try:
-        return yaml.load(text, Loader=_Loader)
-    except SpecError as error:
-        raise SpecError(f"{where}: {error}") from None
-    except yaml.YAMLError as error:
-        raise SpecError(f"{where} is not valid YAML: {error}") from None
+BUDGETS = ("epochs", "images", "passes")  # of which a matrix has one
 
 
 def load_matrix(path: str | Path, sets: tuple[str, ...] = ()) -> Matrix:
     """A matrix from a YAML file, with ``key.path=value`` settings applied on top."""
-    file = Path(path)
-    if not file.is_file():
-        raise SpecError(f"matrix file {str(path)!r} does not exist")
-    data = read_yaml(_text(file), str(path))
+    data = read_yaml(_text(Path(path)), str(path))
     if not isinstance(data, dict):
-        raise SpecError(f"{path} holds {type(data).__name__}, not a matrix (keys: {', '.join(Matrix.model_fields)})")
+        what = "nothing" if data is None else "a list" if isinstance(data, list) else f"the single value {quoted(data)}"
+        raise SpecError(f"{path} holds {what}, and should hold a matrix: key: value settings with the keys {', '.join(Matrix.model_fields)}")
     return parse(Matrix, with_settings(data, sets), str(path))
 
 
-def _text(file: Path) -> str:
+def missing_file(path: Path) -> str:
+    """Why there is no file to read at ``path``; "" where there is one."""
     try:
-        content = file.read_bytes()
+        kind = path.stat().st_mode
+    except FileNotFoundError:
+        return "does not exist" + ("; it is a link that points nowhere" if path.is_symlink() else "")
+    except (OSError, ValueError) as error:
+        return f"cannot be read: {getattr(error, 'strerror', None) or error}"
+    return "" if stat.S_ISREG(kind) else "is a folder; name a file in it" if stat.S_ISDIR(kind) else "is no file but a pipe, a socket or a device"
+
+
+def _text(file: Path) -> str:
+    why = missing_file(file)
+    if why:
+        raise SpecError(f"matrix file {quoted(str(file))} {why}")
+    try:
+        with open(file, "rb") as opened:
+            content = opened.read(4 * LONGEST + 1)
+    except OSError as error:
+        raise SpecError(f"matrix file {quoted(str(file))} cannot be read: {error.strerror or error}") from None
+    if len(content) > 4 * LONGEST:
+        raise SpecError(f"{file} holds {os.stat(file).st_size:,} bytes; a matrix has at most {LONGEST:,}")
+    try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = content[: error.start].count(b"\n") + 1
         raise SpecError(f"{file}: line {line}: byte 0x{content[error.start]:02x} is not UTF-8; save the file in that encoding") from None
-    except OSError as error:
-        raise SpecError(f"{file} cannot be read: {error.strerror or error}") from None
 
 
-def with_settings(data: dict[str, Any], sets: tuple[str, ...]) -> dict[str, Any]:
-    """A matrix as written with ``key.path=value`` settings on top; the original stays as it was."""
-    data = copy.deepcopy(data)
-    for setting in sets:
-        _apply(data, setting)
-    return data
+def with_settings(data: Mapping[str, Any], sets: tuple[str, ...]) -> dict[str, Any]:
+    """A matrix as written with ``key.path=value`` settings on top; the original stays as it was.
+
+    A budget that is set (epochs, images or passes) takes the place of the one that is written.
+    """
+    if isinstance(sets, str):
+        sets = (sets,)
+    settings = [_taken_apart(setting) for setting in sets]
+    written: dict[str, Any] = copy.deepcopy(plain(data, "matrix"))
+    if any(len(parts) == 2 and parts[0] == "pretrain" and parts[1] in BUDGETS for _, parts, _ in settings) and isinstance(written.get("pretrain"), dict):
+        for budget in BUDGETS:
+            written["pretrain"].pop(budget, None)
+    for setting, parts, value in settings:
+        _apply(written, setting, parts, value)
+    return written
 
 
-def _apply(data: dict[str, Any], setting: str) -> None:
-    key, equals, text = setting.partition("=")
-    if not equals or not key:
-        raise SpecError(f"--set {setting!r}: write key=value, such as pretrain.epochs=8")
-    parts, value = key.split("."), read_yaml(text, f"--set {setting}")
+def _taken_apart(setting: Any) -> tuple[str, list[str], Any]:
+    """(as a message shows it, key path, value) of ``key.path=value``."""
+    shown = f"--set {quoted(setting)}"
+    key, equals, text = setting.partition("=") if isinstance(setting, str) else ("", "", "")
+    parts = [part.strip() for part in key.split(".")]
+    if not equals or not all(parts):
+        raise SpecError(f"{shown}: write key=value, such as pretrain.epochs=8")
     if parts[0] not in Matrix.model_fields:
-        raise SpecError(f"--set {setting!r}: unknown key {parts[0]!r}; {did_you_mean(parts[0], Matrix.model_fields)}")
-    here = data
+        raise SpecError(f"{shown}: unknown key {quoted(parts[0])}; {did_you_mean(parts[0], Matrix.model_fields)}")
+    return shown, parts, read_yaml(text, shown)
+
+
+def _apply(data: dict[str, Any], shown: str, parts: list[str], value: Any) -> None:
+    here: Any = data
     for at, part in enumerate(parts[:-1]):
-        inner = here.get(part)
-        if isinstance(inner, str) and part in ("backbone", "data"):
+        inner = here[_place(here, part, shown, parts[:at])] if isinstance(here, list) else here.get(part)
+        if isinstance(inner, str) and at == 0 and part in ("backbone", "data"):
             inner = {"name" if part == "backbone" else "source": inner}
         if inner is None:
             inner = {}
-        if not isinstance(inner, dict):
-            raise SpecError(f"--set {setting!r}: {'.'.join(parts[: at + 1])} is {inner!r}, which has no key {parts[at + 1]!r}")
-        here[part] = dict(inner)
-        here = here[part]
-    if parts[0] == "pretrain" and parts[-1] in ("epochs", "images"):
-        here.pop("images" if parts[-1] == "epochs" else "epochs", None)
-    here[parts[-1]] = value
+        if not isinstance(inner, (dict, list, tuple)):
+            remedy = f"; write {{{inner}: {{{parts[at + 1]}: ...}}}} in its place" if isinstance(inner, str) and isinstance(here, list) else ""
+            raise SpecError(f"{shown}: {'.'.join(parts[: at + 1])} is {quoted(inner)}, which has no key {quoted(parts[at + 1])}{remedy}")
+        inner = dict(inner) if isinstance(inner, dict) else list(inner)
+        here[int(part) if isinstance(here, list) else part] = inner
+        here = inner
+    if isinstance(here, list):
+        here[_place(here, parts[-1], shown, parts[:-1])] = value
+    else:
+        here[parts[-1]] = value
+
+
+def _place(entries: list[Any], part: str, shown: str, above: list[str]) -> int:
+    if not (part.isascii() and part.isdigit() and len(part) < 10 and int(part) < len(entries)):
+        counted = f"0 to {len(entries) - 1}" if entries else "none: it is empty"
+        raise SpecError(f"{shown}: {'.'.join(above)} is a list, and {quoted(part)} is no place in it; allowed are {counted}")
+    return int(part)

@@ -16,12 +16,13 @@ from ssl_bench.data import Data, load, places_of
 from ssl_bench.data.loading import check
 from ssl_bench.data.looking import looking
 from ssl_bench.environment import now
-from ssl_bench.errors import RecordError, SpecError, did_you_mean
+from ssl_bench.errors import RecordError, SpecError, did_you_mean, quoted
 from ssl_bench.fit import choose_device
 from ssl_bench.matrix import HEADLINE, Candidate, Cell, PlannedEvaluation, Row, as_matrix, cell_of, rows_of, why_absent
+from ssl_bench.reading import missing_file
 from ssl_bench.records import EvaluationRecord, Pretraining, Run, RunCell, RunEvaluation, RunRow, failure_files, read_record, write_record
 from ssl_bench.registry import load_plugin
-from ssl_bench.spec import Matrix
+from ssl_bench.spec import DataSpec, Matrix, parse
 
 
 @dataclass
@@ -138,13 +139,13 @@ def prepare(
     ``judged``: whether there must be labelled images to judge on. ``pack``: False lets noise stand in for images that are not packed yet,
     to check and to plan from their counts, labels and sizes; nothing of them is then known to be done.
     """
-    for plugin in plugins:
+    for plugin in (plugins,) if isinstance(plugins, (str, Path)) else plugins:
         load_plugin(plugin)
     spec = as_matrix(matrix, sets)
     if limit is not None:
-        if limit < 1:
-            raise SpecError(f"--limit {limit}: at least 1 image")
-        spec = spec.model_copy(update={"data": spec.data.model_copy(update={"limit": spec.data.limit.model_copy(update={"train": limit, "test": limit})})})
+        both = parse(DataSpec, {"source": "any", "limit": limit}, "--limit").limit
+        spec = spec.model_copy(update={"data": spec.data.model_copy(update={"limit": both})})
+    only = (only,) if isinstance(only, str) else tuple(only)
     _check_only(spec, only)
     if judged and not spec.data.evaluate:
         raise SpecError(f"matrix {spec.name!r}: data.evaluate is empty, and rows are compared on labelled images; name a labelled source")
@@ -179,13 +180,16 @@ def _check_only(spec: Matrix, only: tuple[str, ...]) -> None:
     known = {name for row in (*spec.tasks, *spec.baselines, *spec.weights) for name in (row.row, row.task)}
     for name in only:
         if name not in known:
-            raise SpecError(f"--only {name!r}: no such row in matrix {spec.name!r}; {did_you_mean(name, known)}")
+            raise SpecError(f"--only {quoted(name)}: no such row in matrix {spec.name!r}; {did_you_mean(name, known)}")
 
 
 def _refuse_newer(folder: Path) -> None:
+    why = missing_file(folder)
+    if why.startswith("cannot be read"):
+        raise RecordError(f"--out {quoted(str(folder))} {why}; give another folder")
     if (folder / "run.json").is_file():
         read_record(folder / "run.json", Run)
-    elif folder.exists() and not folder.is_dir():
+    elif not why or folder.exists() and not folder.is_dir():
         raise RecordError(f"{folder} is a file; --out needs a folder")
 
 

@@ -46,12 +46,12 @@ def test_numbers_are_what_people_expect() -> None:
         ({"pretrain": {"passes": 3, "images": 5}}, "exactly one of `epochs`, `images` and `passes`"),
         ({"pretrain": {}}, "exactly one"),
         ({"backbone": {"widht": 2}}, "did you mean 'width'"),
-        ({"backbone": {"width": -1}}, "greater than 0"),
+        ({"backbone": {"width": -1}}, "above 0 and up to 4"),
         ({"seeds": [0, 0]}, "different numbers"),
         ({"tasks": ["vae", "vae"]}, "two rows are called 'vae'"),
         ({"tasks": [{"vae": 3}]}, "options are written as"),
         ({"evaluate": ["knn", "knn"]}, "listed twice"),
-        ({"evaluate": []}, "at least 1 item"),
+        ({"evaluate": []}, "with 1 to 100 entries"),
         ({"name": "../x"}, "becomes a folder"),
         ({"data": {"source": "a", "pretrain": "b"}}, "one of the two forms"),
         ({"data": {"evaluate": "b"}}, "without data.pretrain"),
@@ -96,7 +96,7 @@ def test_files_settings_and_doubled_keys(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"data: shapes\nname: {{ x }}\n", r"m\.yaml: line 2: \{'x': None\} stands where a key should; .* needs quotes"),
+        (b"data: shapes\nname: {{ x }}\n", r"m\.yaml: line 2: \{'x': null\} stands where a key should; .* needs quotes"),
         (b"data: shapes\n? [a, b]\n: 3\n", r"m\.yaml: line 1: \['a', 'b'\] stands where a key should"),
         (b"name: m\ndata: shapes\n# caf\xe9\n", r"m\.yaml: line 3: byte 0xe9 is not UTF-8"),
         (b"name: m\nweights: [/x/model.safetensors]\n", r"m\.yaml: weights = .*: '/x/model\.safetensors' .*did you mean 'file:/x/model\.safetensors'"),

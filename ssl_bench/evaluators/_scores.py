@@ -13,7 +13,10 @@ from ssl_bench.data.images import ImageSet
 from ssl_bench.data.splits import draw
 from ssl_bench.errors import DataError, Interrupted
 from ssl_bench.evaluators.base import Measurement, Subject
+from ssl_bench.model import Rate
 
+MOST_LISTED = 100  # shares, rates or counts of one evaluator
+MOST_DRAWS = 1_000
 TOP5_ABOVE = 20  # classes
 
 
@@ -28,10 +31,13 @@ def _different(value: tuple[Any, ...]) -> tuple[Any, ...]:
 
 
 Fractions = Annotated[
-    tuple[Annotated[float, Field(gt=0, le=1)], ...], BeforeValidator(_as_tuple), AfterValidator(_different), Field(min_length=1)
+    tuple[Annotated[float, Field(gt=0, le=1)], ...], BeforeValidator(_as_tuple), AfterValidator(_different),
+    Field(min_length=1, max_length=MOST_LISTED),
+]  # fmt: skip
+Rates = Annotated[tuple[Rate, ...], BeforeValidator(_as_tuple), AfterValidator(_different), Field(min_length=1, max_length=MOST_LISTED)]
+Counts = Annotated[
+    tuple[Annotated[int, Field(ge=1, le=1_000_000)], ...], BeforeValidator(_as_tuple), AfterValidator(_different), Field(min_length=1, max_length=MOST_LISTED)
 ]
-Rates = Annotated[tuple[Annotated[float, Field(gt=0)], ...], BeforeValidator(_as_tuple), AfterValidator(_different), Field(min_length=1)]
-Counts = Annotated[tuple[Annotated[int, Field(ge=1)], ...], BeforeValidator(_as_tuple), AfterValidator(_different), Field(min_length=1)]
 
 
 def check_labels(what: str, train: ImageSet, validation: ImageSet) -> None:

@@ -7,7 +7,7 @@ import math
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -28,6 +28,7 @@ from ssl_bench.evaluators.base import Evaluation, Evaluator, EvaluatorOptions, J
 from ssl_bench.evaluators.detection_metrics import Found, Metrics, Truth, bootstrap_map, evaluate_detections
 from ssl_bench.evaluators.features import frozen
 from ssl_bench.fit import seed_everything
+from ssl_bench.model import MOST_IN_SET, MOST_SIDE, MOST_WIDE, Share
 from ssl_bench.protocols import VERSIONS
 from ssl_bench.spec import Recipe
 from ssl_bench.tasks.base import Setup
@@ -44,22 +45,23 @@ class DetectionOptions(EvaluatorOptions):
 
     source: str = "shapes"  #: images with boxes: voc:PATH, voc2007, voc2012, bccd or shapes
     train: str | None = None  #: list of the folder to train on; None: trainval, else train
-    validation: str | float | None = None  #: list to choose on, or the share of train to hold out; None: val where it shares no image, else a fifth
-    test: str | float | None = None  #: list to test on, or the share of train to hold out; None: test, else a fifth
+    validation: str | Share | None = None  #: list to choose on, or the share of train to hold out; None: val where it shares no image, else a fifth
+    test: str | Share | None = None  #: list to test on, or the share of train to hold out; None: test, else a fifth
     skip_faulty: bool = False  #: leave out images that cannot be read or whose annotation cannot be used, and count them, instead of stopping
-    limit: int | None = Field(default=None, ge=10)  #: of the images of every split, drawn so that no class of train is lost; None: all of them
-    size: int | None = Field(default=240, ge=32)  #: short side that images are reduced to, in pixels; None: as they are
+    limit: int | None = Field(default=None, ge=10, le=MOST_IN_SET)  #: of the images of every split, drawn so that no class of train is lost; None: all of them
+    size: int | None = Field(default=240, ge=32, le=MOST_SIDE)  #: short side that images are reduced to, in pixels; None: as they are
     form: Literal["fpn", "c4"] = "fpn"  #: a feature pyramid over the last three stages, or the classic form on the third
-    channels: int = Field(default=64, ge=8)  #: of the pyramid
-    hidden: int = Field(default=128, ge=8)  #: width of the box head
-    proposals: int = Field(default=100, ge=10)  #: boxes an image that reach the box head
+    channels: int = Field(default=64, ge=8, le=MOST_WIDE)  #: of the pyramid
+    hidden: int = Field(default=128, ge=8, le=MOST_WIDE)  #: width of the box head
+    proposals: int = Field(default=100, ge=10, le=100_000)  #: boxes an image that reach the box head
     freeze: bool = False  #: leave the backbone as it was pretrained
-    images: int = Field(default=1_500, ge=1)  #: training images seen
-    batch_size: int = Field(default=4, ge=1)
+    images: int = Field(default=1_500, ge=1, le=MOST_IN_SET)  #: training images seen
+    batch_size: int = Field(default=4, ge=1, le=10_000)
     learning_rates: Rates = (0.02,)  #: the same for every row; one of several is chosen on validation
-    weight_decay: float = Field(default=1e-4, ge=0)
+    weight_decay: float = Field(default=1e-4, ge=0, le=1_000)
     warmup: float = Field(default=0.1, ge=0, lt=1)  #: share of the steps
-    scales: tuple[float, ...] = Field(default=(0.8, 1.0, 1.2), min_length=1)  #: of the images, one drawn per batch
+    #: of the images, one drawn per batch
+    scales: tuple[Annotated[float, Field(ge=0.1, le=10)], ...] = Field(default=(0.8, 1.0, 1.2), min_length=1, max_length=100)
 
 
 class Detection(Evaluator):

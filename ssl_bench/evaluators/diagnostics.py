@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from ssl_bench.data.batches import ImageStore
 from ssl_bench.evaluators._scores import go_on
 from ssl_bench.evaluators.base import Evaluation, Evaluator, EvaluatorOptions, Measurement, Subject
+from ssl_bench.model import MOST_IN_SET
 from ssl_bench.protocols import VERSIONS
 
 DEAD = 1e-5  # deviation of a dimension, relative to the features' root mean square
@@ -22,7 +23,7 @@ PICTURE_BYTES = 256 << 20  # images handed to the task at once
 class DiagnosticsOptions(EvaluatorOptions):
     """Options of the diagnostics."""
 
-    n: int = Field(default=2_048, ge=2)  #: validation images looked at (all, where there are fewer); the same for every row
+    n: int = Field(default=2_048, ge=2, le=MOST_IN_SET)  #: validation images looked at (all, where there are fewer); the same for every row
 
 
 class Diagnostics(Evaluator):

@@ -9,7 +9,7 @@ from typing import Annotated, Any, ClassVar
 
 import numpy as np
 import torch
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -18,6 +18,8 @@ from ssl_bench.data.images import ImageSet
 from ssl_bench.data.splits import draw, fewest_units, holdout
 from ssl_bench.errors import TrainingError
 from ssl_bench.evaluators._scores import (
+    MOST_DRAWS,
+    MOST_LISTED,
     Fractions,
     Rates,
     accuracies,
@@ -32,6 +34,7 @@ from ssl_bench.evaluators._scores import (
 from ssl_bench.evaluators._training import train_on
 from ssl_bench.evaluators.base import Evaluation, Evaluator, EvaluatorOptions, Measurement, Subject
 from ssl_bench.evaluators.features import frozen
+from ssl_bench.model import MOST_BATCH
 from ssl_bench.protocols import VERSIONS
 from ssl_bench.spec import Recipe
 from ssl_bench.tasks.base import PretextTask, Setup, TaskOptions
@@ -44,24 +47,18 @@ EPOCHS_FEW, EPOCHS, FEW = 60, 30, 0.01  # SimCLR, B.5: 60 epochs at 1 % of the l
 LEAST_STEPS, MOST_STEPS = 50, 20_000
 
 
-def _whole(value: Any) -> Any:
-    several = isinstance(value, (list, tuple))
-    if value is None or all(isinstance(one, int) and not isinstance(one, bool) and one > 0 for one in (value if several else [value])):
-        return tuple(value) if several else value
-    raise ValueError("allowed are a whole number from 1 on, or a list of them")
-
-
-Steps = Annotated[int | tuple[int, ...] | None, BeforeValidator(_whole)]
+StepCount = Annotated[int, Field(ge=1, le=10_000_000)]
+Steps = StepCount | Annotated[tuple[StepCount, ...], Field(min_length=1, max_length=MOST_LISTED)] | None
 
 
 class FinetuneOptions(EvaluatorOptions):
     """Options of fine-tuning."""
 
     labels: Fractions = (1.0,)  #: shares of the training labels
-    draws: int = Field(default=1, ge=1)  #: draws of every share below 1
+    draws: int = Field(default=1, ge=1, le=MOST_DRAWS)  #: draws of every share below 1
     #: for every share alike, or a list of one for each in the order of ``labels``; None: 60 epochs at 1 % of the labels or less, else 30
     steps: Steps = None
-    batch_size: int = Field(default=128, ge=2)
+    batch_size: int = Field(default=128, ge=2, le=MOST_BATCH)
     learning_rates: Rates = (0.01, 0.03, 0.1)  #: the same for every row; chosen per share and draw
     warmup: float = Field(default=0.05, ge=0, lt=1)  #: share of the steps; SimCLR has none, but also trains at batches of 4,096
 

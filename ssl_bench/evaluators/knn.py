@@ -25,7 +25,7 @@ class KNNOptions(EvaluatorOptions):
     """Options of the nearest-neighbour classifier."""
 
     k: Counts = (20, 200)  #: neighbours asked; capped at the bank's smallest class
-    temperature: float = Field(default=TEMPERATURE, gt=0)
+    temperature: float = Field(default=TEMPERATURE, ge=1e-3, le=1_000)
 
 
 class KNN(Evaluator):

@@ -15,6 +15,7 @@ from torch import Tensor
 from ssl_bench.data.images import ImageSet
 from ssl_bench.data.splits import draw, fewest_units, folds, subsample
 from ssl_bench.evaluators._scores import (
+    MOST_DRAWS,
     Fractions,
     accuracies,
     check_fractions,
@@ -30,6 +31,7 @@ from ssl_bench.evaluators._scores import (
 from ssl_bench.evaluators._strengths import SEARCH_TOLERANCE, STRONGEST, WEAKEST, Fold, StrengthPath
 from ssl_bench.evaluators.base import Evaluation, Evaluator, EvaluatorOptions, Measurement, Subject
 from ssl_bench.evaluators.logistic import SoftmaxRegression, Solution, fit_flops
+from ssl_bench.model import MOST_IN_SET
 from ssl_bench.protocols import VERSIONS
 
 FOLDS = 5
@@ -42,9 +44,9 @@ class LinearOptions(EvaluatorOptions):
     """Options of the linear probe."""
 
     labels: Fractions = (1.0,)  #: shares of the training labels
-    draws: int = Field(default=1, ge=1)  #: draws of every share below 1
-    strengths: int = Field(default=9, ge=1)  #: l2 strengths tried
-    search_images: int | None = Field(default=10_000, ge=1)  #: strengths are tried on at most this many training images; None: on all
+    draws: int = Field(default=1, ge=1, le=MOST_DRAWS)  #: draws of every share below 1
+    strengths: int = Field(default=9, ge=1, le=100)  #: l2 strengths tried
+    search_images: int | None = Field(default=10_000, ge=1, le=MOST_IN_SET)  #: strengths are tried on at most this many training images; None: on all
 
 
 class Linear(Evaluator):

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ssl_bench.data.batches import Batch
 from ssl_bench.errors import SpecError
+from ssl_bench.model import MOST_PAD, MOST_WIDE
 from ssl_bench.spec import Recipe
 from ssl_bench.tasks.base import PretextTask, Setup, TaskOptions
 from ssl_bench.transforms.geometry import random_crop, random_flip
@@ -21,8 +22,8 @@ CHUNK = 256  # images decoded at a time outside training
 class ReconstructionOptions(TaskOptions):
     """Options of every task that rebuilds images."""
 
-    code_size: int | None = Field(default=None, ge=1)  #: numbers in the code; None: by image size, 128 at 32 px
-    pad: int | None = Field(default=None, ge=0)  #: mirrored pixels on every side before cropping; None: an eighth of the side
+    code_size: int | None = Field(default=None, ge=1, le=MOST_WIDE)  #: numbers in the code; None: by image size, 128 at 32 px
+    pad: int | None = Field(default=None, ge=0, le=MOST_PAD)  #: mirrored pixels on every side before cropping; None: an eighth of the side
 
 
 class Reconstruction(PretextTask):

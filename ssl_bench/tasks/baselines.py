@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ssl_bench.errors import DataError
+from ssl_bench.model import MOST_WIDE
 from ssl_bench.tasks.base import PretextTask, Setup, TaskOptions
 
 PIXEL_SIDE = 32  # larger images are averaged down to this side, so that a linear classifier on pixels stays one
@@ -51,9 +52,9 @@ class Pixels(PretextTask):
 class PCAOptions(TaskOptions):
     """Options of ``pca``."""
 
-    components: int = Field(default=256, ge=1)  #: principal components kept; fewer where images or pixels are fewer
+    components: int = Field(default=256, ge=1, le=MOST_WIDE)  #: principal components kept; fewer where images or pixels are fewer
     whiten: bool = False  #: divide every score by its deviation
-    fit_images: int = Field(default=10_000, ge=2)  #: pretraining images to fit on, at most (fewer of large ones)
+    fit_images: int = Field(default=10_000, ge=2, le=10_000_000)  #: pretraining images to fit on, at most (fewer of large ones)
 
 
 class PCA(PretextTask):

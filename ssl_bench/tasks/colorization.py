@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from ssl_bench.data.batches import Batch
 from ssl_bench.data.images import ImageSet, is_grey
 from ssl_bench.errors import DataError
+from ssl_bench.model import MOST_PAD
 from ssl_bench.spec import Recipe
 from ssl_bench.tasks._reconstruction import feature_map_shape, upsampling
 from ssl_bench.tasks.base import PretextTask, Setup, TaskOptions
@@ -30,8 +31,8 @@ class ColorizationOptions(TaskOptions):
     """Options of ``colorization``."""
 
     uniform_part: float = Field(default=0.5, gt=0, le=1)  #: of the prior whose inverse weights colours; 1: all alike
-    sigma: float = Field(default=5.0, gt=0)  #: Gaussian, in ab units, by which targets and prior are spread over bins
-    pad: int | None = Field(default=None, ge=0)  #: mirrored pixels on every side before cropping; None: an eighth of the side
+    sigma: float = Field(default=5.0, gt=0, le=1_000)  #: Gaussian, in ab units, by which targets and prior are spread over bins
+    pad: int | None = Field(default=None, ge=0, le=MOST_PAD)  #: mirrored pixels on every side before cropping; None: an eighth of the side
 
 
 class Colorization(PretextTask):

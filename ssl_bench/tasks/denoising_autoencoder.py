@@ -20,7 +20,7 @@ class DenoisingAutoencoderOptions(ReconstructionOptions):
     """Options of ``denoising_autoencoder``."""
 
     noise: Literal["gaussian", "mask"] = "gaussian"  #: gaussian: added to every value; mask: whole pixels become the data's mean colour
-    sigma: float = Field(default=0.3, gt=0)  #: gaussian: deviation of the noise, where pixels have deviation 1
+    sigma: float = Field(default=0.3, gt=0, le=1_000)  #: gaussian: deviation of the noise, where pixels have deviation 1
     masked: float = Field(default=0.5, gt=0, lt=1)  #: mask: share of the pixels
 
     @model_validator(mode="after")

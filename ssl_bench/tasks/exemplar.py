@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from ssl_bench.data.batches import Batch
 from ssl_bench.errors import DataError, SpecError
+from ssl_bench.model import MOST_WIDE
 from ssl_bench.spec import Recipe, refuse_idle
 from ssl_bench.tasks._recipes import revisited
 from ssl_bench.tasks.base import PretextTask, Setup, TaskOptions
@@ -27,11 +28,11 @@ class ExemplarOptions(TaskOptions):
     """Options of ``exemplar``."""
 
     form: Literal["triplet", "surrogate"] = "triplet"  #: triplet: nearer than views of others; surrogate: every image is a class
-    crops: int = Field(default=2, ge=1)  #: views of every image in a batch; triplets need two or more
+    crops: int = Field(default=2, ge=1, le=1_000)  #: views of every image in a batch; triplets need two or more
     margin: float = Field(default=0.5, gt=0, le=2)  #: by which a view of another image should be further away (cosine distance; triplet)
     #: the nearest of the others that is further than the partner, or the mean over all others (triplet)
     mining: Literal["semi-hard", "all"] = "semi-hard"
-    dimensions: int = Field(default=128, ge=2)  #: in which views are compared (triplet)
+    dimensions: int = Field(default=128, ge=2, le=MOST_WIDE)  #: in which views are compared (triplet)
     gray: float = Field(default=0.66, ge=0, le=1)  #: share of views made grey (triplet)
     strength: float = Field(default=0.5, ge=0, le=2.5)  #: s of the colour distortion, as in SimCLR (triplet)
 

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from ssl_bench.data.batches import Batch
 from ssl_bench.errors import DataError
+from ssl_bench.model import MOST_WIDE
 from ssl_bench.spec import Recipe
 from ssl_bench.tasks._recipes import revisited
 from ssl_bench.tasks.base import PretextTask, Setup, TaskOptions
@@ -31,7 +32,7 @@ class RelativePositionOptions(TaskOptions):
     tile: float = Field(default=0.75, gt=0, lt=1)  #: side of a tile as a share of its cell; the rest is gap and jitter
     flip: bool = True  #: mirror whole images at random, before tiles are cut
     both_orders: bool = True  #: ask for every pair twice, where the neighbour lies and where the centre lies
-    hidden: int = Field(default=1024, ge=1)  #: width of the head
+    hidden: int = Field(default=1024, ge=1, le=MOST_WIDE)  #: width of the head
 
 
 class RelativePosition(PretextTask):

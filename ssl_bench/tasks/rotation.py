@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ssl_bench.data.batches import Batch
+from ssl_bench.model import MOST_PAD
 from ssl_bench.spec import Recipe
 from ssl_bench.tasks.base import PretextTask, Setup, TaskOptions
 from ssl_bench.transforms import quarter_turns, random_crop, random_flip, rotate90
@@ -23,7 +24,7 @@ class RotationOptions(TaskOptions):
     """Options of ``rotation``."""
 
     #: black pixels on every side before cropping; None: 4 up to 40 px, and above that no padding but a window of 7/8 of the side
-    pad: int | None = Field(default=None, ge=0)
+    pad: int | None = Field(default=None, ge=0, le=MOST_PAD)
     flip: bool = True  #: mirror at random, before rotating (afterwards it would make 90 degrees look like 270)
 
 

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from ssl_bench.data.batches import Batch
 from ssl_bench.errors import SpecError
+from ssl_bench.model import MOST_WIDE
 from ssl_bench.spec import Recipe
 from ssl_bench.tasks.base import PretextTask, Setup, TaskOptions
 from ssl_bench.transforms import color_jitter, gaussian_blur, random_grayscale, random_resized_crop
@@ -25,13 +26,13 @@ SMALL = 32  # px; up to here the paper's CIFAR-10 setting holds: half the colour
 class SimCLROptions(TaskOptions):
     """Options of ``simclr``; what is None follows the image size."""
 
-    temperature: float | None = Field(default=None, gt=0)  #: of NT-Xent; None: 0.5 up to 32 px, 0.1 above
+    temperature: float | None = Field(default=None, ge=1e-3, le=1_000)  #: of NT-Xent; None: 0.5 up to 32 px, 0.1 above
     strength: float | None = Field(default=None, ge=0, le=2.5)  #: s of the colour distortion; None: 0.5 up to 32 px, 1 above
     blur: bool | None = None  #: blur half of the views; None: above 32 px only
     min_scale: float = Field(default=0.08, gt=0, le=1)  #: smallest crop, as a share of the image's area
     interpolation: Literal["bilinear", "bicubic"] = "bicubic"  #: of the crop
-    hidden: int | None = Field(default=None, ge=1)  #: width of the projection head; None: as wide as the features
-    projection: int = Field(default=128, ge=2)  #: dimensions in which views are compared
+    hidden: int | None = Field(default=None, ge=1, le=MOST_WIDE)  #: width of the projection head; None: as wide as the features
+    projection: int = Field(default=128, ge=2, le=MOST_WIDE)  #: dimensions in which views are compared
 
 
 class SimCLR(PretextTask):

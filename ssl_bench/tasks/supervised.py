@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from ssl_bench.data.batches import Batch
 from ssl_bench.errors import DataError
+from ssl_bench.model import MOST_PAD
 from ssl_bench.spec import Recipe
 from ssl_bench.tasks.base import PretextTask, Setup, TaskOptions
 from ssl_bench.transforms.geometry import random_crop, random_flip
@@ -19,7 +20,7 @@ from ssl_bench.transforms.geometry import random_crop, random_flip
 class SupervisedOptions(TaskOptions):
     """Options of ``supervised``."""
 
-    pad: int | None = Field(default=None, ge=0)  #: black pixels on every side before cropping; None: an eighth of the side (4 at 32 px)
+    pad: int | None = Field(default=None, ge=0, le=MOST_PAD)  #: black pixels on every side before cropping; None: an eighth of the side (4 at 32 px)
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)  #: share of the target spread over all classes
 
 

@@ -17,9 +17,9 @@ ACTIVE_VARIANCE = 0.01  # a latent whose mean varies less over images than this 
 class VAEOptions(ReconstructionOptions):
     """Options of ``vae``; ``code_size`` is the number of latents."""
 
-    beta: float = Field(default=1.0, ge=0)  #: weight of the KL term; above 1 (beta-VAE) fewer latents stay active
+    beta: float = Field(default=1.0, ge=0, le=1_000_000)  #: weight of the KL term; above 1 (beta-VAE) fewer latents stay active
     #: variance of the Gaussian decoder, where pixels have variance 1: a latent pays off where it explains more than this in total
-    pixel_variance: float = Field(default=1.0, gt=0)
+    pixel_variance: float = Field(default=1.0, gt=0, le=1_000_000)
     kl_warmup: float = Field(default=0.1, ge=0, le=1)  #: share of the run over which the weight of the KL term rises from 0 to beta
 
 

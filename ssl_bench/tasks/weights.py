@@ -9,6 +9,7 @@ from pydantic import Field
 from torch import nn
 
 from ssl_bench.errors import WeightsError
+from ssl_bench.model import MOST_SIDE
 from ssl_bench.tasks.base import PretextTask, TaskOptions
 from ssl_bench.weights import build, open_weights
 
@@ -17,7 +18,7 @@ class WeightsOptions(TaskOptions):
     """Options of ``weights``."""
 
     source: str = Field(exclude=True)  #: timm:NAME or file:PATH (safetensors); where weights lie is no part of a cell's id, what they hold is
-    size: int | None = Field(default=None, ge=8)  #: side that images are resized to, in pixels; None: what the weights' configuration states
+    size: int | None = Field(default=None, ge=8, le=MOST_SIDE)  #: side that images are resized to, in pixels; None: what the weights' configuration states
     digest: str = ""  #: of the tensors and of how they are used; found by itself
 
 
