@@ -265,7 +265,8 @@ def read_weights(path: str | Path) -> tuple[dict[str, Tensor], tuple[BackboneSpe
             tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 - not a dict, only its keys iterate
     except (SafetensorError, OSError, ValueError) as error:
         why = "pickled checkpoints are not opened, because opening one can run any code in it"
-        raise WeightsError(f"{path} is not a safetensors file ({error}); {why}") from None
+        remedy = f"`ssl-bench convert {path}` reads the tensors of one alone and writes them as safetensors"
+        raise WeightsError(f"{path} is not a safetensors file ({error}); {why}; {remedy}") from None
     if meta.get("kind") != "ssl_bench.backbone":
         return tensors, None
     if int(meta["format"]) > FORMAT:

@@ -188,6 +188,26 @@ def check_task(
 
 
 @app.command()
+def convert(
+    file: Annotated[Path, typer.Argument(help="A checkpoint: .pth, .pt, .ckpt, .bin or .safetensors.", show_default=False)],
+    out: Annotated[Path | None, typer.Option("--out", help="File to write; beside FILE unless given.", show_default=False)] = None,
+    backbone: Annotated[str | None, typer.Option("--backbone", help="A ResNet of timm's; found by the shapes unless given.", show_default=False)] = None,
+    prefix: Annotated[str | None, typer.Option("--prefix", help="What stands before the names, where there are several.", show_default=False)] = None,
+) -> None:
+    """Write the ResNet in a checkpoint of another program as weights for `weights:` and `init:`. Reads tensors only, and runs nothing."""
+    from ssl_bench.convert import convert as write
+
+    path, found = write(file, out, backbone, prefix)
+    width = f", width {found.spec.width:g}" if found.spec.width != 1 else ""
+    before = f" behind {found.prefix!r}" if found.prefix else ""
+    print(f"kept: {found.spec.name}{width}, {len(found.tensors)} tensors{before}")
+    print("left out: " + (", ".join(f"{name} ({count})" for name, count in found.dropped.items()) or "nothing"))
+    for note in found.notes:
+        print(f"note: {note}")
+    print(f"wrote {path}; use it as  weights: ['file:{path}']  or, in a task,  init: 'file:{path}'")
+
+
+@app.command()
 def versions() -> None:
     """Versions and device, for a bug report."""
     from ssl_bench.environment import code_version, device_name

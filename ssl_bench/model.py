@@ -21,7 +21,7 @@ MOST_WIDE = 65_536  # values of a layer, a code or a projection
 LONGEST_NAME, LONGEST_FILE_NAME = 100, 200  # characters, and bytes: a file's name has at most 255, of which some are needed for more
 
 Seed = Annotated[int, Field(ge=0, le=2**63 - 1)]
-Rate = Annotated[float, Field(gt=0, le=1_000)]  #: a learning rate
+Rate = Annotated[float, Field(gt=0, le=1_000_000)]  #: a learning rate
 Share = Annotated[float, Field(gt=0, lt=1)]
 
 

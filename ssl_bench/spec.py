@@ -248,7 +248,8 @@ def _weights_row(value: Any) -> Any:
     if not isinstance(options.get("source"), str):
         raise ValueError(f"{quoted(value)} names no weights; write timm:NAME, file:PATH, or {{source: ..., row: ...}}")
     source = str(options["source"])
-    if ":" not in source and ("/" in source or source.endswith(".safetensors")):  # else its slashes would be refused, as those of a row's name
+    file = "/" in source or source.endswith((".safetensors", ".pth", ".pt", ".ckpt", ".bin"))
+    if ":" not in source and file:  # else its slashes would be refused, as those of a row's name
         raise ValueError(f"{quoted(source)} is neither timm:NAME nor file:PATH; did you mean {quoted(f'file:{source}')}?")
     path = PurePath(source.removeprefix("file:"))
     own = path.name == "backbone.safetensors" and len(path.parts) >= 3  # of a cell: ROW/SEED-ID tells it apart

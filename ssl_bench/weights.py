@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -14,7 +16,7 @@ import torch
 from torch import Tensor
 
 from ssl_bench.backbones import Backbone, InputSpec, check_resnet, load_strictly, read_weights
-from ssl_bench.errors import WeightsError
+from ssl_bench.errors import WeightsError, quoted
 from ssl_bench.records import Pretraining, digest, read_record
 from ssl_bench.spec import BackboneSpec
 
@@ -25,6 +27,24 @@ TRAINED_ON = {
     "in1k": "ImageNet-1k, with labels", "in12k": "ImageNet-12k, with labels", "in22k": "ImageNet-22k, with labels",
     "in21k": "ImageNet-21k, with labels",
 }
+
+
+REACH_SECONDS = 5.0  # for a first answer of the hub, before anything is downloaded
+_downloads = ContextVar("downloads", default=True)
+
+
+class AbsentWeights(WeightsError):
+    """Weights that would have to be downloaded, and cannot be here and now."""
+
+
+@contextmanager
+def from_cache_alone() -> Iterator[None]:
+    """Download nothing: what is not in timm's cache is absent at once."""
+    before = _downloads.set(False)
+    try:
+        yield
+    finally:
+        _downloads.reset(before)
 
 
 @dataclass(frozen=True)
@@ -67,8 +87,34 @@ class Weights:
         return digest({"tensors": self.digest, "spec": spec, "input": handling.model_dump(mode="json"), "image_size": self.image_size})
 
     def into(self, network: Any) -> None:
-        """Load every tensor or none. Raises WeightsError counting what matches, is missing and is not expected."""
-        load_strictly(network, dict(self.tensors), self.source)
+        """Load every tensor or none. Raises WeightsError counting what matches, is missing and is not expected, and saying what to do."""
+        try:
+            load_strictly(network, dict(self.tensors), self.source)
+        except WeightsError as error:
+            raise WeightsError(f"{error}; {self._remedy()}") from None
+
+    def _remedy(self) -> str:
+        """What would make tensors fit that do not."""
+        from ssl_bench.convert import beginnings, nearest
+
+        if self.spec is not None:
+            own = {key: value for key, value in self.spec.model_dump(exclude_defaults=True).items() if key != "name"}
+            written = f"{{name: {self.spec.name}, {', '.join(f'{key}: {value}' for key, value in own.items())}}}" if own else self.spec.name
+            return f"they are those of a {self.spec.name}: write backbone: {written}"
+        file = self.source.removeprefix("file:")
+        before = [start for start in beginnings(self.tensors) if start]
+        if before:
+            return f"{quoted(before[0])} stands before the names of its network: `ssl-bench convert {file}` writes them without"
+        if "conv1.weight" not in self.tensors and "conv1.0.weight" not in self.tensors:
+            return f"they are not named as a ResNet's of timm or torchvision; `ssl-bench convert {file}` tells what it finds"
+        try:
+            name, width, stem, matched, layout = nearest(self.tensors)
+        except WeightsError as error:
+            return str(error)
+        if matched < len(layout):
+            return f"nearest is {name}, of which {matched} of {len(layout)} tensors are there"
+        written = ", ".join([f"name: {name}", *([f"width: {width:g}"] if width != 1 else []), f"stem: {stem}"])
+        return f"they are those of a {name}: write backbone: {{{written}}}, or `ssl-bench convert {file}` to judge them as such beside another network"
 
 
 def open_weights(source: str) -> Weights:
@@ -77,13 +123,14 @@ def open_weights(source: str) -> Weights:
     Raises
     ------
     WeightsError : neither form; a file that is missing or no safetensors file (pickles are never opened); a name that timm lacks, that
-        is no ResNet of timm's or has no pretrained weights; no way to download them.
+        is no ResNet of timm's or has no pretrained weights.
+    AbsentWeights : no way to download them, told within seconds.
     """
     if source.startswith("timm:"):
         return _opened(source, "")
     if source.startswith("file:"):
         return _opened(source, _stamp(Path(source.removeprefix("file:")).expanduser()))
-    raise WeightsError(f"weights {source!r}; allowed are {' and '.join(f'{kind}NAME' if kind == 'timm:' else f'{kind}PATH' for kind in KINDS)}")
+    raise WeightsError(f"weights {quoted(source)}; allowed are {' and '.join(f'{kind}NAME' if kind == 'timm:' else f'{kind}PATH' for kind in KINDS)}")
 
 
 @lru_cache(maxsize=4)
@@ -106,15 +153,50 @@ def _from_timm(source: str) -> Weights:
     known = timm.list_pretrained(f"{name.partition('.')[0]}*")
     if name not in known and "." in name or not any(one.partition(".")[0] == name.partition(".")[0] for one in known):
         raise WeightsError(f"{source}: timm has no such pretrained weights; it has: {', '.join(known) or 'none'}")
-    try:
-        network: Any = timm.create_model(name, pretrained=True, num_classes=0)
-    except Exception as error:
-        raise WeightsError(f"{source} is not in timm's cache and could not be downloaded: {type(error).__name__}: {error}") from error
+    network: Any = _loaded(source, name)
     config: Mapping[str, Any] = network.pretrained_cfg
     spec = BackboneSpec(name=name.partition(".")[0], stem="timm")
     handling = InputSpec(mean=tuple(config["mean"]), std=tuple(config["std"]), size=int(config["input_size"][-1]))
     trained_on = TRAINED_ON.get(str(config.get("tag") or "").rpartition("_")[2], "")
     return Weights(source, network.state_dict(), spec, handling, handling.size, trained_on, _digest(network.state_dict()))
+
+
+def _loaded(source: str, name: str) -> Any:
+    """timm's network with its weights, from the cache where they are there: a hub that is away is asked for minutes otherwise."""
+    from huggingface_hub import constants
+
+    config = timm.get_pretrained_cfg(name)
+    if config is not None and config.hf_hub_id:
+        online, constants.HF_HUB_OFFLINE = constants.HF_HUB_OFFLINE, True
+        try:
+            return timm.create_model(name, pretrained=True, num_classes=0)
+        except Exception:  # not in the cache, or not whole
+            pass
+        finally:
+            constants.HF_HUB_OFFLINE = online
+    if not _downloads.get():
+        raise AbsentWeights(f"{source} is not in timm's cache, and a plan downloads nothing")
+    away = _away()
+    if away:
+        raise AbsentWeights(f"{source} is not in timm's cache, and {away}; run once where the hub can be reached, or leave the row out")
+    try:
+        return timm.create_model(name, pretrained=True, num_classes=0)
+    except Exception as error:
+        reason = str(error).splitlines()[0] if str(error) else "no reason given"
+        raise AbsentWeights(f"{source} is not in timm's cache and could not be downloaded: {type(error).__name__}: {reason[:200]}") from error
+
+
+def _away() -> str:
+    """Why the hub cannot be reached; "" where it answers."""
+    from huggingface_hub import constants, get_session
+
+    if constants.HF_HUB_OFFLINE:
+        return "HF_HUB_OFFLINE is set"
+    try:
+        get_session().head(constants.ENDPOINT, timeout=REACH_SECONDS)
+    except Exception as error:
+        return f"{constants.ENDPOINT} is out of reach ({type(error).__name__})"
+    return ""
 
 
 def _from_file(source: str) -> Weights:

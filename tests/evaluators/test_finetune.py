@@ -110,10 +110,10 @@ def test_trials_take_a_third_of_the_steps(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_a_rate_that_diverges_is_not_chosen_and_only_divergence_everywhere_fails() -> None:
-    run = tune(subject_of(), learning_rates=[0.03, 1e30]).details["runs"][0]
-    assert run["learning_rate"] == 0.03 and run["tried"]["1e+30"] == 0.0
+    run = tune(subject_of(), learning_rates=[0.03, 1e6]).details["runs"][0]
+    assert run["learning_rate"] == 0.03 and run["tried"]["1000000.0"] == 0.0
     with pytest.raises(TrainingError, match="not finite"):
-        tune(subject_of(), learning_rates=[1e30, 1e31])
+        tune(subject_of(), learning_rates=[1e5, 1e6])
 
 
 def test_only_a_random_backbone_gets_a_longer_run() -> None:
@@ -144,7 +144,7 @@ def test_every_share_may_have_steps_of_its_own() -> None:
 
 @pytest.mark.parametrize("steps", [0, 2.5, "many", True, [3, 0], [1, 2, 3], []])
 def test_wrong_numbers_of_steps_are_refused(steps: Any) -> None:
-    with pytest.raises(SpecError, match="allowed are a whole number from 1 on|one for each"):
+    with pytest.raises(SpecError, match="a whole number from 1 to 10,000,000|one for each"):
         parse(Finetune.Options, {"labels": [0.1, 1.0], "steps": steps}, "finetune")
 
 

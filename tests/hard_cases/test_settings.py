@@ -177,7 +177,7 @@ def test_mistakes_say_what_is_allowed(changes: dict[Any, Any], message: str) -> 
         ("knn", {"temperature": 1e-300}, "should be a number from 0.001 to 1,000"),
         ("finetune", {"steps": [100, 0]}, "steps = [100, 0]: should be a whole number from 1 to 10,000,000, or a list of whole"),
         ("finetune", {"steps": "all"}, "steps = 'all': should be a whole number from 1 to 10,000,000, or a list of whole numbers from 1 to 10,000,000"),
-        ("finetune", {"learning_rates": [1e9]}, "should be a number above 0 and up to 1,000"),
+        ("finetune", {"learning_rates": [1e9]}, "should be a number above 0 and up to 1,000,000"),
         ("detection", {"validation": 2}, "validation = 2: should be text or a number above 0 and below 1"),
         ("detection", {"scales": []}, "should be a list of numbers from 0.1 to 10 with 1 to 100 entries"),
         ("detection", {"freeze": "maybe"}, "should be true or false"),
