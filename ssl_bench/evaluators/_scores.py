@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from pydantic import AfterValidator, BeforeValidator, Field
 from torch import Tensor
+from torch.nn import functional as F
 
 from ssl_bench.data.images import ImageSet
 from ssl_bench.data.splits import draw
@@ -18,6 +19,9 @@ from ssl_bench.model import Rate
 MOST_LISTED = 100  # shares, rates or counts of one evaluator
 MOST_DRAWS = 1_000
 TOP5_ABOVE = 20  # classes
+SMALL = 5_000  # images; on fewer, accuracy is too coarse to choose by: its noise is larger than what there is to choose between
+NOTICED = 0.05  # by which a draw may change the share of the largest class before it is told
+MOST_NATS = 20.0  # that one image counts in a log loss: a single odd one must not decide
 
 
 def _as_tuple(value: Any) -> Any:
@@ -83,13 +87,38 @@ def label_tensor(images: ImageSet, device: torch.device) -> Tensor:
 
 
 def accuracies(scores: Tensor, labels: Tensor, num_classes: int, suffix: str = "") -> dict[str, float]:
-    """top1 and, above 20 classes, top5 of scores [N, K]; equal scores count for the lower class id."""
-    found = {f"top1{suffix}": float((scores.argmax(1) == labels).double().mean())}
+    """top1, above 20 classes top5, and where classes are unequal balanced_top1 of scores [N, K].
+
+    Equal scores count for the lower class id; a score of minus infinity is no answer. Classes are unequal where the largest one has
+    more than 2 / K of the images: always answering it would then look like skill. Balanced is the mean of the recalls of the classes present.
+    """
+    predicted = scores.argmax(1)
+    found = {f"top1{suffix}": float((predicted == labels).double().mean())}
     if num_classes > TOP5_ABOVE:
         # A stable sort keeps the lower class id first among equals; topk promises no order.
-        best = scores.argsort(dim=1, descending=True, stable=True)[:, :5]
-        found[f"top5{suffix}"] = float((best == labels[:, None]).any(1).double().mean())
+        values, classes = scores.sort(dim=1, descending=True, stable=True)
+        answered = (classes == labels[:, None]) & (values > -torch.inf)
+        found[f"top5{suffix}"] = float(answered[:, :5].any(1).double().mean())
+    if len(labels) and int(torch.bincount(labels).max()) * num_classes > 2 * len(labels):
+        recalls = [recall for recall in per_class(predicted, labels, num_classes) if recall is not None]
+        found[f"balanced_top1{suffix}"] = sum(recalls) / len(recalls)
     return found
+
+
+def log_loss(scores: Tensor, labels: Tensor) -> Tensor:
+    """Cross-entropy in nats, float64 [N], of logits [N, K]; at most 20 an image, so that it is finite whatever the logits are."""
+    losses = F.cross_entropy(scores.double(), labels, reduction="none")
+    return losses.nan_to_num(nan=MOST_NATS, posinf=MOST_NATS).clamp_max(MOST_NATS)
+
+
+def changed_proportions(train: ImageSet, drawn: np.ndarray) -> dict[str, Any] | None:
+    """The largest class of train with its share there and among the images ``drawn``; None where a draw keeps it within five points."""
+    assert train.labels is not None
+    whole, part = (np.bincount(labels, minlength=len(train.classes)) / len(labels) for labels in (train.labels, train.labels[drawn]))
+    largest = int(whole.argmax())
+    if abs(whole[largest] - part[largest]) <= NOTICED:
+        return None
+    return {"class": train.classes[largest], "train": float(whole[largest]), "draw": float(part[largest])}
 
 
 def per_class(predicted: Tensor, labels: Tensor, num_classes: int) -> list[float | None]:

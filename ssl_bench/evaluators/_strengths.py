@@ -1,4 +1,4 @@
-"""The strength of a probe's penalty, chosen by held-out accuracy along a path from strong to weak."""
+"""The strength of a probe's penalty, chosen by held-out log loss along a path from strong to weak."""
 
 from __future__ import annotations
 
@@ -9,11 +9,13 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from ssl_bench.evaluators._scores import log_loss
 from ssl_bench.evaluators.logistic import SoftmaxRegression, Solution
 
 STRONGEST, WEAKEST = 1e4, 1.0  # total penalties 1 / C, spread evenly in their logarithm
 EXTENSIONS = 4  # further strengths tried beyond an end of the grid that came out best
-SEARCH_TOLERANCE = 3e-4  # largest entry of the gradient
+PATIENCE = 2  # weaker strengths in a row that are worse than the best before the rest of the grid is left out
+SEARCH_TOLERANCE = 1e-3  # of the gap; see SoftmaxRegression
 
 
 @dataclass
@@ -27,51 +29,60 @@ class Fold:
 
 @dataclass
 class StrengthPath:
-    """Held-out accuracy by strength, each optimum started from its stronger neighbour's."""
+    """Held-out log loss by strength, each optimum started from its stronger neighbour's.
+
+    A held-out loss falls and then rises along the path; the weak end, where fits take longest, is left out once it has risen twice.
+    """
 
     parts: list[Fold]
     strengths: int
     check: Callable[[], None]
-    right: dict[float, int] = field(default_factory=dict)
+    losses: dict[float, float] = field(default_factory=dict)  #: total penalty -> mean cross-entropy of the held-out images, in nats
     solutions: dict[float, list[Solution]] = field(default_factory=dict)
 
     def choose(self) -> float:
-        """The total penalty with the highest held-out accuracy; the strongest of equals."""
+        """The total penalty with the lowest held-out log loss; the strongest of equals."""
         grid = [float(value) for value in np.geomspace(STRONGEST, WEAKEST, self.strengths)]
         ratio = grid[0] / grid[1] if len(grid) > 1 else 10**0.5
-        for penalty in grid:
-            self._try(penalty, self.solutions.get(min(self.right)) if self.right else None)
+        for at, penalty in enumerate(grid):
+            self._try(penalty, self.solutions[grid[at - 1]] if at else None)
+            if at - grid.index(self._best()) >= PATIENCE:
+                break
         for _ in range(EXTENSIONS if len(grid) > 1 else 0):
             best = self._best()
-            if best == min(self.right):
+            if best == min(self.losses):
                 self._try(best / ratio, self.solutions[best])
-            elif best == max(self.right):
+            elif best == max(self.losses):
                 self._try(best * ratio, self.solutions[best])
             else:
                 break
         return self._best()
 
-    def accuracy(self, penalty: float) -> float:
-        return self.right[penalty] / sum(len(part.labels) for part in self.parts)
+    def loss(self, penalty: float) -> float:
+        return self.losses[penalty]
 
     def solution(self, penalty: float) -> Solution:
+        """That of the first part, to start a further fit from."""
         return self.solutions[penalty][0]
 
     def facts(self) -> dict[str, Any]:
         best = self._best()
-        tried = {f"{penalty:.6g}": self.accuracy(penalty) for penalty in sorted(self.right, reverse=True)}
+        tried = {f"{penalty:.6g}": self.losses[penalty] for penalty in sorted(self.losses, reverse=True)}
         stuck = sorted({s.l2 for solutions in self.solutions.values() for s in solutions if not s.converged})
-        return {"penalty": best, "tried": tried, "at_the_edge": best in (min(self.right), max(self.right)), "search_not_converged": stuck}
+        return {
+            "penalty": best, "chosen_by": "log loss", "tried": tried, "at_the_edge": best in (min(self.losses), max(self.losses)),
+            "search_not_converged": stuck,
+        }
 
     def _best(self) -> float:
-        return max(self.right, key=lambda penalty: (self.right[penalty], penalty))
+        return min(self.losses, key=lambda penalty: (self.losses[penalty], -penalty))
 
     def _try(self, penalty: float, starts: list[Solution] | None) -> None:
-        found, right = [], 0
+        solutions, total = [], 0.0
         for number, part in enumerate(self.parts):
             self.check()
             start = None if starts is None else starts[number]
             solution = part.problem.fit(penalty / len(part.problem.labels), start, SEARCH_TOLERANCE)
-            found.append(solution)
-            right += int((solution.logits(part.features).argmax(1) == part.labels).sum())
-        self.solutions[penalty], self.right[penalty] = found, right
+            solutions.append(solution)
+            total += float(log_loss(solution.logits(part.features), part.labels).sum())
+        self.solutions[penalty], self.losses[penalty] = solutions, total / sum(len(part.labels) for part in self.parts)
