@@ -278,7 +278,7 @@ def _write_evaluation(
         write_bytes(cell.folder / f"{planned.file_name}.npz", buffer.getvalue())
     record = EvaluationRecord(
         id=planned.id, pretraining=cell.id, row=cell.row.name, task=cell.row.task.name, seed=cell.seed, evaluator=planned.name,
-        protocol=f"{planned.evaluator.protocol} v{planned.evaluator.version}", data=planned.labelled.name, spec=dict(planned.spec), final=final,
+        protocol=f"{planned.evaluator.protocol} v{planned.spec['evaluator']['version']}", data=planned.labelled.name, spec=dict(planned.spec), final=final,
         test_opened=opened_before + int(final), measurements=[MeasurementRecord(**vars(m)) for m in evaluation.measurements],
         details=dict(evaluation.details), seconds=seconds, environment=environment(shop.device, shop.used_precision), created=now(),
     )

@@ -305,7 +305,8 @@ def cell_of(
         counts[one.evaluator.name, labelled.name] += 1
         if seed in one.seeds:
             asked: dict[str, Any] = {
-                "evaluator": identity(EVALUATORS, one.evaluator.name), "options": one.options.model_dump(mode="json"), "pretraining": cell_id,
+                "evaluator": identity(EVALUATORS, one.evaluator.name) | {"version": one.evaluator.version_on(one.options, labelled)},
+                "options": one.options.model_dump(mode="json"), "pretraining": cell_id,
                 "data": {"train": labelled.train.fingerprint, "validation": labelled.validation.fingerprint, "test": labelled.test.fingerprint},
             }
             if one.evaluator.needs_training and matrix.precision != "auto":

@@ -15,10 +15,11 @@ from ssl_bench.asked import Asked, asked_of, judged_elsewhere, on_data
 from ssl_bench.data import Data, load, places_of
 from ssl_bench.data.loading import check
 from ssl_bench.data.looking import looking
+from ssl_bench.effort import effort_of, resolved
 from ssl_bench.environment import now
 from ssl_bench.errors import RecordError, SpecError, did_you_mean, quoted
 from ssl_bench.fit import choose_device
-from ssl_bench.matrix import HEADLINE, Candidate, Cell, PlannedEvaluation, Row, as_matrix, cell_of, rows_of, why_absent
+from ssl_bench.matrix import HEADLINE, Candidate, Cell, PlannedEvaluation, Row, as_matrix, budget_images, cell_of, rows_of, why_absent
 from ssl_bench.reading import missing_file
 from ssl_bench.records import EvaluationRecord, Pretraining, Run, RunCell, RunEvaluation, RunRow, failure_files, read_record, write_record
 from ssl_bench.registry import load_plugin
@@ -167,6 +168,8 @@ def prepare(
     if not rows:
         raise SpecError(f"matrix {spec.name!r} has no rows: give it `tasks` or `baselines`")
     asked = on_data(asked, data.evaluate)
+    images = budget_images(spec, len(data.pretrain))
+    asked = resolved(asked, lambda: effort_of(spec.backbone, data.size, images, spec.stage_values))
     data.notes.extend(dict.fromkeys(note for one in asked if one.own for judged in one.sets for note in getattr(judged, "notes", ())))
     work = Work(spec, folder, data, rows, asked, chosen_device, final=not val, only=only, unpacked=unpacked)
     if not smoke:

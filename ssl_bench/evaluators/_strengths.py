@@ -14,8 +14,9 @@ from ssl_bench.evaluators.logistic import SoftmaxRegression, Solution
 
 STRONGEST, WEAKEST = 1e4, 1.0  # total penalties 1 / C, spread evenly in their logarithm
 EXTENSIONS = 4  # further strengths tried beyond an end of the grid that came out best
-PATIENCE = 2  # weaker strengths in a row that are worse than the best before the rest of the grid is left out
-SEARCH_TOLERANCE = 1e-3  # of the gap; see SoftmaxRegression
+RISEN = 1.01  # times the lowest loss: above it, weaker strengths are left out
+PATIENCE = 2  # weaker strengths in a row that are worse than the best, however little, before the rest of the grid is left out
+SEARCH_TOLERANCE = 3e-3  # of the gap; see SoftmaxRegression
 
 
 @dataclass
@@ -31,7 +32,7 @@ class Fold:
 class StrengthPath:
     """Held-out log loss by strength, each optimum started from its stronger neighbour's.
 
-    A held-out loss falls and then rises along the path; the weak end, where fits take longest, is left out once it has risen twice.
+    A held-out loss falls and then rises along the path; the weak end, where fits take longest, is left out once it has risen.
     """
 
     parts: list[Fold]
@@ -46,7 +47,8 @@ class StrengthPath:
         ratio = grid[0] / grid[1] if len(grid) > 1 else 10**0.5
         for at, penalty in enumerate(grid):
             self._try(penalty, self.solutions[grid[at - 1]] if at else None)
-            if at - grid.index(self._best()) >= PATIENCE:
+            best = self._best()
+            if self.losses[penalty] > RISEN * self.losses[best] or at - grid.index(best) >= PATIENCE:
                 break
         for _ in range(EXTENSIONS if len(grid) > 1 else 0):
             best = self._best()

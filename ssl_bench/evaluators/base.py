@@ -115,6 +115,14 @@ class Judged(Protocol):
     def test(self) -> Any: ...
 
 
+@dataclass(frozen=True)
+class Effort:
+    """What a matrix spends on a row without a task's own parts: counted, not timed, so that every machine decides alike by it."""
+
+    pretraining_flops: float  #: of the bare backbone on the images of the budget, forward and backward, 2 per multiply-add
+    widths: tuple[int, ...]  #: values an image of every stage's features on a CPU, and of the pooled ones
+
+
 class Evaluator:
     """Base class of every evaluator. A subclass sets ``name`` and ``protocol`` and writes ``evaluate``."""
 
@@ -140,6 +148,16 @@ class Evaluator:
         images, are held against what is pretrained on, so that no row sees validation or test images; others get a note.
         """
         return None
+
+    @classmethod
+    def resolve(cls, options: Any, labelled: Judged, effort: Effort) -> Any:
+        """The same options with everything decided that they leave open, for one set of a matrix: alike for all of its rows, and part of the id."""
+        return options
+
+    @classmethod
+    def version_on(cls, options: Any, labelled: Judged) -> int:
+        """The version of the protocol that enters the id: an earlier one where what changed since cannot move a number."""
+        return cls.version
 
     @classmethod
     def smoke(cls, options: Any) -> Any:
