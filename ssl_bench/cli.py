@@ -141,6 +141,33 @@ def show(address: Annotated[str, typer.Argument(help="RUN/TASK/SEED, such as qui
     print_cell(_console(), _folder(Path(parts[0])), parts[1], int(parts[2]))
 
 
+@app.command()
+def duplicates(
+    matrix: MatrixArg, sets: Sets = None, data_root: DataRoot = None,
+    out: Annotated[Path | None, typer.Option("--out", help="A csv to write to, instead of printing.", show_default=False)] = None,
+) -> None:
+    """List the images that a matrix's sources hold more than once, pixel for pixel, with their splits and labels, as csv."""
+    import csv
+    import dataclasses
+    import io
+
+    from ssl_bench.data.loading import duplicates as find
+    from ssl_bench.live import Live
+    from ssl_bench.matrix import as_matrix
+    from ssl_bench.records import write_bytes
+
+    with Live(_console()) as live:
+        copies = find(as_matrix(matrix, tuple(sets or ())).data, data_root=data_root, progress=live.packing)
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerows([["copy", "source", "split", "label", "image"], *(dataclasses.astuple(copy) for copy in copies)])
+    if out is None:
+        print(text.getvalue(), end="")
+        return
+    write_bytes(out, text.getvalue().encode())
+    print(f"{len(copies):,} images, {copies[-1].number if copies else 0:,} different: {out}")
+
+
 @app.command("list")
 def list_(
     what: Annotated[str, typer.Argument(help="tasks, evaluators, sources or matrices.", show_default=False)], plugin: Plugins = None,

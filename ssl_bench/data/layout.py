@@ -2,34 +2,17 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, NoReturn
 
 from ssl_bench.data.listing import Folder, by_extension, decoder_hint, extensions, shown
+from ssl_bench.data.split_names import Role, is_annotation, is_pictures, is_split_word, role_of, says_nothing, words_of
 from ssl_bench.errors import DataError
 
 Layout = Literal["auto", "splits", "classes", "flat"]
 
-_SPLIT_WORDS = {
-    "train": "train", "training": "train", "trn": "train", "trainval": "train",
-    "test": "test", "testing": "test", "tst": "test",
-    "val": "validation", "valid": "validation", "validation": "validation", "validate": "validation", "dev": "validation", "eval": "validation",
-    "evaluation": "validation",
-}
-_SHORT_WORDS = {"tr": "train", "ts": "test", "te": "test", "va": "validation"}  # splits only beside a word for images: imagesTr
-_FILLERS = frozenset((
-    "image", "images", "img", "imgs", "data", "dataset", "set", "sets", "split", "splits", "folder", "folders", "file", "files", "photo", "photos", "picture",
-    "pictures", "sample", "samples", "example", "examples", "jpg", "jpeg", "jpegs", "png", "v", "x", "px", "the", "of", "for",
-))
-_GLUED = re.compile(r"(images?|imgs?|data)?(train(?:ing|val)?|test(?:ing)?|val(?:id(?:ation)?)?|dev|eval)(set|data|dataset|images?|imgs?|split|folder)?")
-_PICTURES = frozenset(("image", "images", "img", "imgs", "jpegimages", "photo", "photos", "picture", "pictures", "frames"))
-_ANNOTATIONS = frozenset((
-    "label", "labels", "mask", "masks", "annotation", "annotations", "ann", "anns", "gt", "groundtruth", "ground", "truth", "segmentation", "segmentations",
-    "seg", "target", "targets", "bbox", "bboxes", "boxes", "depth", "trimaps", "meta", "metadata",
-))
 _ALSO_CLASSES = ("train", "test", "valid")  # words that a class may be called, a vehicle or a finding
 _FEW = 5
 
@@ -50,48 +33,6 @@ class FolderSplit:
     groups: list[str] | None = None
     unlabelled: str = ""
     doubt: str = ""
-
-
-@dataclass(frozen=True)
-class Role:
-    """What a folder's name says of a split.
-
-    Attributes
-    ----------
-    split : "train", "test" or "validation".
-    rest : the other words of the name, without numbers and words that say nothing; () for ``train2017`` and ``images_val``.
-    bare : the name is the split's word alone.
-    """
-
-    split: str
-    rest: tuple[str, ...]
-    bare: bool
-
-
-def words_of(name: str) -> list[str]:
-    """The words and numbers of a name in lower case, parted at signs, digits and capitals: "TrainSet_v2" is train, set, v, 2."""
-    runs = re.findall(r"[^\W\d_]+|\d+", name)
-    return [word.lower() for run in runs for word in re.findall(r"[A-Z]+(?=[A-Z][a-z])|[A-Z]?[^A-Z]+|[A-Z]+", run)]
-
-
-def role_of(name: str) -> Role | None:
-    """The split that a folder is named after, None for any other name."""
-    splits: list[str] = []
-    rest: list[str] = []
-    words = words_of(name)
-    if "".join(words) in _SPLIT_WORDS:  # "TrainVal", "VALid"
-        return Role(_SPLIT_WORDS["".join(words)], (), True)
-    fillers = any(word in _FILLERS for word in words)
-    for word in words:
-        glued = _GLUED.fullmatch(word)
-        split = _SPLIT_WORDS.get(word) or (_SPLIT_WORDS[glued[2]] if glued else None) or (_SHORT_WORDS.get(word) if fillers else None)
-        if split is not None:
-            splits.append(split)
-        elif word not in _FILLERS and not word.isdecimal():
-            rest.append(word)
-    if set(splits) == {"train", "validation"}:  # train_val
-        splits = ["train"]
-    return Role(splits[0], tuple(rest), False) if len(set(splits)) == 1 else None
 
 
 def read_layout(root: Folder, layout: Layout, notes: list[str]) -> dict[str, FolderSplit]:
@@ -167,7 +108,7 @@ class _Reading:
         classes = {split: _class_names(child) for split, child in own.items()}
         held_out = [found for split, found in classes.items() if split != "train"]
         certain = any(classes["train"] & found for found in held_out) or (len(classes["train"]) > 1 and not any(held_out))
-        beside = [name for name in children if name not in names and not _is_annotation(name)]
+        beside = [name for name in children if name not in names and not is_annotation(name)]
         if beside and not certain:
             self.refuse(folder, names, f"{some([_slash(name) for name in beside])} beside them")
         return self.splits(folder, {split: [child] for split, child in own.items()})
@@ -264,7 +205,7 @@ class _Reading:
     def splits(self, folder: Folder, own: Mapping[str, Sequence[Folder]], keep_labels: bool = False) -> dict[str, FolderSplit]:
         self.check_no_empty_split(folder)
         self.tell_lost(folder)
-        if any(len(found) > 1 or found[0].path.name.lower() not in _SPLIT_WORDS for found in own.values()):
+        if any(len(found) > 1 or not is_split_word(found[0].path.name) for found in own.values()):
             told = [f"{split}: {', '.join(f'{_below(self.root, one.path)} ({one.count:,})' for one in found)}" for split, found in own.items()]
             self.notes.append(f"{self.name}: read as splits: {'; '.join(told)}")
         return {split: self.one_split(split, own[split], keep_labels) for split in ("train", "test", "validation") if split in own}
@@ -321,7 +262,7 @@ class _Reading:
 
     def check_vanished(self, folder: Folder) -> None:
         """Stop where a class folder holds only what cannot be used; tell of folders that hold no image at all."""
-        lost = [child for name, child in folder.folders.items() if not child.count and child.lost() and not _is_annotation(name)]
+        lost = [child for name, child in folder.folders.items() if not child.count and child.lost() and not is_annotation(name)]
         if lost:
             listed = some([f"{_below(self.root, child.path)} ({_what_else(child)})" for child in lost])
             extensions = sum((child.other_files() for child in lost), start=type(lost[0].left_out)())
@@ -364,16 +305,9 @@ def _is_doubtful(name: str, role: Role, children: Mapping[str, Folder]) -> bool:
 
 def _pictures(children: Mapping[str, Folder]) -> Folder | None:
     """The folder of images beside folders of masks or other annotations that are images too."""
-    pictures = [name for name in children if "".join(words_of(name)) in _PICTURES]
+    pictures = [name for name in children if is_pictures(name)]
     rest = [name for name in children if name not in pictures]
-    return children[pictures[0]] if len(pictures) == 1 and rest and all(map(_is_annotation, rest)) else None
-
-
-def _is_annotation(name: str) -> bool:
-    words = [word for word in words_of(name) if not word.isdecimal()]
-    return any(word in _ANNOTATIONS for word in words) and all(
-        word in _ANNOTATIONS or word in _FILLERS or word in _SPLIT_WORDS or word in _SHORT_WORDS for word in words
-    )
+    return children[pictures[0]] if len(pictures) == 1 and rest and all(map(is_annotation, rest)) else None
 
 
 def _unwrapped(folder: Folder) -> Folder:
@@ -383,17 +317,13 @@ def _unwrapped(folder: Folder) -> Folder:
         pictures = _pictures(children)
         if pictures is None and len(children) == 1:
             ((name, child),) = children.items()
-            generic = all(word in _FILLERS or word.isdecimal() for word in words_of(name)) and not name.isdecimal()
-            pictures = child if generic or name.lower() == folder.path.name.lower() or _role_is_bare(name) else None
+            role = role_of(name)
+            same = name.lower() == folder.path.name.lower() or role is not None and role.bare
+            pictures = child if same or says_nothing(name) else None
         if pictures is None:
             break
         folder = pictures
     return folder
-
-
-def _role_is_bare(name: str) -> bool:
-    role = role_of(name)
-    return role is not None and role.bare
 
 
 def _inner_roles(folder: Folder) -> dict[str, Role]:

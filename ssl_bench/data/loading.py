@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from ssl_bench.data.content import Progress, silent
+from ssl_bench.data.duplicates import Copy, copies_of, note_copies
 from ssl_bench.data.images import ImageSet, evenly_spaced, fingerprint_of
 from ssl_bench.data.leaks import JudgedElsewhere, note_repeated, without, without_groups, without_judged_elsewhere
 from ssl_bench.data.levels import Rescaled, range_of
@@ -22,7 +23,7 @@ from ssl_bench.data.sources import cache_folder, check_source, data_root, list_s
 from ssl_bench.errors import DataError
 from ssl_bench.spec import DataSpec, SourceSpec
 
-__all__ = ["Data", "Labelled", "list_sources", "load"]
+__all__ = ["Data", "Labelled", "duplicates", "list_sources", "load"]
 
 _STATISTICS_IMAGES = 5_000
 _STATISTICS_BYTES = 150_000_000
@@ -30,6 +31,9 @@ _SHOWN = 20
 _TOLD = 3
 FEW = 20  # a share below one twentieth is packed alone without asking
 _UNREADABLE_LIST = "unreadable.txt"
+
+
+_Role = tuple[ImageSet, np.ndarray, np.ndarray]  # images, their hashes uint8 [N, 16], their positions in the raw split
 
 
 @dataclass(frozen=True)
@@ -85,31 +89,26 @@ def load(
     DataError : sources that are missing or cannot be used, unreadable images (all of them listed) unless they are skipped, a full disk.
     """
     places = places_of(data_root, cache, progress, spec.size)
-    sources = {source: open_source(source, places) for source in dict.fromkeys((*spec.evaluate, spec.pretrain))}
-    if spec.range == "set":
-        sources = {one: _with_own_range(source, places) for one, source in sources.items()}
-    size = spec.size or _common_size(list(sources.values()))
-    notes = [note for source in sources.values() for note in source.notes]
+    notes: list[str] = []
+    sources, plans, size, packed = _packed(spec, places, notes)
     evaluate = tuple(dict.fromkeys(spec.evaluate))
-    plans = {one: plan_evaluation(one, sources[one], spec, notes) for one in evaluate}
-    plans = {one: plan if one == spec.pretrain else plan.with_siblings() for one, plan in plans.items()}
-    if spec.pretrain not in plans:
-        plans[spec.pretrain] = plan_pretraining(spec.pretrain, sources[spec.pretrain], spec, notes)
-    packed = _pack_all(plans, size, spec, places, notes)
 
     labelled = []
     for one, name in zip(evaluate, _names([(one, sources[one].name) for one in evaluate]), strict=True):
         sets = {role: packed[one, role][0] for role in ("train", "validation", "test")}
         note_repeated(name, {role: packed[one, role][1] for role in sets}, notes)
+        note_copies(name, {role: packed[one, role][:2] for role in sets}, notes)
         labelled.append(Labelled(name, **{role: replace(found, name=name) for role, found in sets.items()}))
-    pretrain, hashes = packed[spec.pretrain, "train"]
+    pretrain, hashes, _ = packed[spec.pretrain, "train"]
+    if spec.pretrain not in evaluate:
+        note_copies(sources[spec.pretrain].name, {"train": (pretrain, hashes)}, notes)
     for one in evaluate:
         if one != spec.pretrain and one.group is not None and one.group == spec.pretrain.group:
             judged_names = {sources[one].group_names[group] for group in plans[one].judged_groups()}
             pretrain, hashes = without_groups(
                 pretrain, hashes, sources[spec.pretrain].group_names, judged_names, one.group, "an evaluate source", notes,
             )
-    elsewhere = [found for (one, role), (_, found) in packed.items() if one != spec.pretrain and role != "train"]
+    elsewhere = [found for (one, role), (_, found, _) in packed.items() if one != spec.pretrain and role != "train"]
     pretrain, hashes = without(pretrain, hashes, elsewhere, "an evaluate source", notes)
     pretrain = without_judged_elsewhere(pretrain, hashes, judged, spec.pretrain.source, spec.fit, places, notes)
     mean, std = _statistics(pretrain)
@@ -126,6 +125,40 @@ def _same_labels(one: SourceSpec, other: SourceSpec) -> bool:
     """Whether two sources are the same images with the same labels, however each is split."""
     how = {"group": None, "test": None}
     return one.model_copy(update=how) == other.model_copy(update=how)
+
+
+def duplicates(
+    spec: DataSpec, *, data_root: Path | str | None = None, cache: Path | str | None = None, progress: Progress | None = None,
+) -> list[Copy]:
+    """The images that a source of ``spec`` holds more than once, by equal pixels at the matrix's size. Arguments and errors are those of ``load``."""
+    sources, plans, _, packed = _packed(spec, places_of(data_root, cache, progress, spec.size), [])
+    found: list[Copy] = []
+    for one, name in zip(plans, _names([(one, sources[one].name) for one in plans]), strict=True):
+        entries = []
+        for role in [role for role in plans[one].roles if not role.startswith(SIBLINGS)]:
+            images, hashes, positions = packed[one, role]
+            reader = sources[one].splits[plans[one].roles[role][0]].reader
+            for at, position in enumerate(positions):
+                label = "" if images.labels is None else images.classes[images.labels[at]]
+                entries.append((bytes(hashes[at]), role, label, reader.where(int(position))))
+        found += copies_of(name, entries, found[-1].number + 1 if found else 1)
+    return found
+
+
+def _packed(
+    spec: DataSpec, places: Places, notes: list[str],
+) -> tuple[dict[SourceSpec, Source], dict[SourceSpec, Plan], int, dict[tuple[SourceSpec, str], _Role]]:
+    """Sources, what their images are for, the images' size, and every role of every source decoded."""
+    sources = {source: open_source(source, places) for source in dict.fromkeys((*spec.evaluate, spec.pretrain))}
+    if spec.range == "set":
+        sources = {one: _with_own_range(source, places) for one, source in sources.items()}
+    size = spec.size or _common_size(list(sources.values()))
+    notes += [note for source in sources.values() for note in source.notes]
+    plans = {one: plan_evaluation(one, sources[one], spec, notes) for one in dict.fromkeys(spec.evaluate)}
+    plans = {one: plan if one == spec.pretrain else plan.with_siblings() for one, plan in plans.items()}
+    if spec.pretrain not in plans:
+        plans[spec.pretrain] = plan_pretraining(spec.pretrain, sources[spec.pretrain], spec, notes)
+    return sources, plans, size, _pack_all(plans, size, spec, places, notes)
 
 
 def _with_own_range(source: Source, places: Places) -> Source:
@@ -187,9 +220,9 @@ def _common_size(sources: Sequence[Source]) -> int:
 
 def _pack_all(
     plans: dict[SourceSpec, Plan], size: int, spec: DataSpec, places: Places, notes: list[str],
-) -> dict[tuple[SourceSpec, str], tuple[ImageSet, np.ndarray]]:
-    """Every role of every source as an image set with its hashes uint8 [N, 16]; unreadable images are listed for all of them at once."""
-    found: dict[tuple[SourceSpec, str], tuple[ImageSet, np.ndarray]] = {}
+) -> dict[tuple[SourceSpec, str], _Role]:
+    """Every role of every source; unreadable images are listed for all of them at once."""
+    found: dict[tuple[SourceSpec, str], _Role] = {}
     unreadable: list[str] = []
     total = 0
     for source in {id(plan.source): plan.source for plan in plans.values()}.values():
@@ -228,7 +261,7 @@ def _pack_all(
             f"{shown}{more}"
         )
     if unreadable:
-        for (_, role), (images, _) in found.items():
+        for (_, role), (images, *_) in found.items():
             if role.startswith(SIBLINGS):
                 continue
             if len(images) == 0 or images.labels is not None and role == "train" and len(np.unique(images.labels)) < len(images.classes):
@@ -270,7 +303,7 @@ def _check_room(wanted: Sequence[tuple[str, Reader]], size: int, spec: DataSpec,
 
 def _image_set(
     plan: Plan, split: str, positions: np.ndarray, packed: Pack, row_of: np.ndarray, bad: set[int],
-) -> tuple[ImageSet, np.ndarray]:
+) -> _Role:
     raw, labels = plan.source.splits[split], plan.labels.get(split)
     good = positions[[int(position) not in bad for position in positions]] if bad else positions
     rows = row_of[good]
@@ -282,7 +315,7 @@ def _image_set(
     classes = plan.classes if own is not None else ()
     fingerprint = fingerprint_of(packed.pixels.shape[1], hashes, own)
     images = ImageSet(packed.pixels, rows, own, classes, plan.source.name, fingerprint, columns, skipped=len(positions) - len(good))
-    return images, hashes
+    return images, hashes, good
 
 
 def _statistics(images: ImageSet) -> tuple[tuple[float, float, float], tuple[float, float, float]]:

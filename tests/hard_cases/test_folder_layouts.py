@@ -14,9 +14,9 @@ import pytest
 from PIL import Image
 
 from ssl_bench.data import load
-from ssl_bench.data.layout import role_of
 from ssl_bench.data.readers import Places, Source
 from ssl_bench.data.sources import open_source
+from ssl_bench.data.split_names import role_of
 from ssl_bench.errors import DataError, SpecError
 from ssl_bench.spec import DataSpec, SourceSpec, parse
 
