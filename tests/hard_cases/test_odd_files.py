@@ -197,7 +197,7 @@ def test_names_of_any_bytes_and_length(root: Path, get: Any) -> None:
 
 
 def test_a_path_that_cannot_be_is_refused_without_a_traceback(tmp_path: Path) -> None:
-    for path, why in ((f"/{'x' * 300}", "File name too long"), ("/tmp/a\0b", "null byte"), (str(tmp_path / "loop"), "symbolic links")):
+    for path, why in ((f"/{'x' * 300}", "File name too long"), (str(tmp_path / "loop"), "symbolic links")):
         if why == "symbolic links":
             Path(path).symlink_to(path)
         with pytest.raises(DataError, match=why):
