@@ -168,7 +168,9 @@ class Run(Record):
     kind: Literal["run"] = "run"
     name: str
     matrix: dict[str, Any]  #: the matrix as resolved
-    data: dict[str, Any]  #: {"pretrain": {"name", "images", "size"}, "evaluate": [{"name", "train", "validation", "test", "classes": [...]}]}
+    #: {"pretrain": {"name", "images", "size"}, "evaluate": [{"name", "train", "validation", "test", "classes": [...]}]}; where classes are of
+    #: very unequal size a set also has "majority": {"class", "train", "validation", "test"}, the largest class and its share of each split
+    data: dict[str, Any]
     backbone: str  #: "resnet18, width 0.25, 3x3 stem, stride 2"
     budget: str  #: "4 epochs x 4,500 images"
     final: bool  #: False: a validation table

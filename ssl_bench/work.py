@@ -9,10 +9,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from ssl_bench.asked import Asked, asked_of, judged_elsewhere, on_data
-from ssl_bench.data import Data, load, places_of
+from ssl_bench.data import Data, Labelled, load, places_of
 from ssl_bench.data.loading import check
 from ssl_bench.data.looking import looking
 from ssl_bench.effort import effort_of, resolved
@@ -270,7 +271,7 @@ def write_run(work: Work) -> None:
         name=matrix.name, matrix=matrix.model_dump(mode="json"),
         data={
             "pretrain": {"name": data.pretrain.name, "images": len(data.pretrain), "size": data.size, "skipped": data.pretrain.skipped},
-            "evaluate": [_describe(e) for e in data.evaluate],
+            "evaluate": [_describe(e) | _majority(e) for e in data.evaluate],
             "notes": list(data.notes),
             "own": [_describe(e) | {"evaluator": asked.evaluator.name} for asked in work.evaluators if asked.own for e in asked.sets],
         },
@@ -283,6 +284,17 @@ def write_run(work: Work) -> None:
 def _describe(judged: Any) -> dict[str, Any]:
     counts = {split: len(getattr(judged, split)) for split in ("train", "validation", "test")}
     return {"name": judged.name, **counts, "classes": list(judged.train.classes)}
+
+
+def _majority(judged: Labelled) -> dict[str, Any]:
+    """The largest class of train and its share of every split, where it has more than twice an equal part of one; {} else."""
+    labels = {split: np.asarray(getattr(judged, split).labels) for split in ("train", "validation", "test")}
+    classes = len(judged.train.classes)
+    if not classes or not all(len(found) for found in labels.values()):
+        return {}
+    largest = int(np.bincount(labels["train"], minlength=classes).argmax())
+    shares = {split: float(np.mean(found == largest)) for split, found in labels.items()}
+    return {"majority": {"class": judged.train.classes[largest], **shares}} if max(shares.values()) * classes > 2 else {}
 
 
 def _run_cell(work: Work, cell: Cell) -> RunCell:

@@ -29,7 +29,7 @@ def write_report(folder: str | Path, results: Results | None = None) -> list[Pat
 
     ``results`` is what was loaded from that folder already, if it was.
     Written where there is something to say, and else removed: labels_saved.csv, remeasured.csv (numbers under two versions of a protocol),
-    agreement.csv and published_pairs.csv (both about published orders).
+    per_class.csv, agreement.csv and published_pairs.csv (both about published orders).
 
     Returns
     -------
@@ -42,6 +42,7 @@ def write_report(folder: str | Path, results: Results | None = None) -> list[Pat
     """
     from ssl_bench.errors import RecordError
     from ssl_bench.records import write_bytes
+    from ssl_bench.report.classes import per_class_csv
     from ssl_bench.report.figures import draw_figures
     from ssl_bench.report.folder import load
     from ssl_bench.report.formats import agreement_csv, comparisons_csv, labels_saved_csv, published_pairs_csv, remeasured_csv
@@ -56,6 +57,7 @@ def write_report(folder: str | Path, results: Results | None = None) -> list[Pat
             "table.md": table.markdown(), "table.csv": wide.csv(), "table.tex": table.latex(), "table.html": table.html(pictures),
             "comparisons.csv": comparisons_csv(wide), "labels_saved.csv": labels_saved_csv(table), "agreement.csv": agreement_csv(table),
             "published_pairs.csv": published_pairs_csv(table), "remeasured.csv": remeasured_csv(results),
+            "per_class.csv": per_class_csv(results),
         }
         for name, text in texts.items():
             if text:

@@ -13,7 +13,8 @@ from ssl_bench.report.table import Column
 
 GAIN = "_gain_over_random"  # behind a metric: its difference to the untrained network's at the same stage
 TOP5_ABOVE = 20  # classes; below, a top-5 accuracy says little
-_FRACTION = re.compile(r"(top\d|acc|accuracy|balanced_accuracy|m?ap\d*|miou|iou|f1|auc|auroc|precision|recall)(@|_|$)", re.IGNORECASE)
+BALANCED = "balanced_"  # before an accuracy: the mean of those within each class
+_FRACTION = re.compile(r"((balanced_)?top\d|acc|accuracy|balanced_accuracy|m?ap\d*|miou|iou|f1|auc|auroc|precision|recall)(@|_|$)", re.IGNORECASE)
 _STAGE = re.compile(r"s\d+")
 
 
@@ -49,7 +50,7 @@ def columns_of(results: Results, data: str, num_classes: int, wide: bool, classi
         elif base_name(evaluator) == "knn":
             columns += _knn(own, evaluator, count, results.split, wide)
         elif base_name(evaluator) == "finetune":
-            columns += _finetune(own, evaluator, count, results, num_classes > TOP5_ABOVE and wide)
+            columns += _finetune(own, evaluator, count, results, num_classes > TOP5_ABOVE and wide, wide and _is_balanced(own))
         elif base_name(evaluator) == "diagnostics":
             if wide:
                 columns += _diagnostics(frame[frame["evaluator"] == evaluator], evaluator)
@@ -102,19 +103,35 @@ def _linear(own: pd.DataFrame, evaluator: str, count: str, results: Results, top
         return Column(f"{evaluator} {metric} {stage}", group, title, evaluator, metric, stage, shares[-1], split)
 
     found = [column("best", "best stage")]
+    balanced = _is_balanced(own)
+    if balanced:
+        found.append(column("best", "balanced", f"{BALANCED}top1"))
     if reference_row(results) is not None:
         found.append(replace(column("best", "over random", f"top1{GAIN}"), unit="points"))
     found.append(column("pooled", "last stage"))
+    if balanced and wide:
+        found.append(column("pooled", "last, balanced", f"{BALANCED}top1"))
     if top5:
         found += [column("best", "best, top-5", "top5"), column("pooled", "last, top-5", "top5")]
     if wide and any(not is_stage(stage) for stage in own["stage"]):
         found.append(column("code", "code"))
     few = f"linear probe{count}, best stage"
     found += [
-        Column(f"{evaluator} top1 best {share:g}", few, f"{100 * share:g} %", evaluator, "top1", "best", share, split, folds=True)
+        Column(f"{evaluator} {metric} best {share:g}", few, f"{100 * share:g} %{suffix}", evaluator, metric, "best", share, split, folds=True)
         for share in shares[:-1]
+        for metric, suffix in _with_balanced("top1", balanced and wide)
     ]
     return found
+
+
+def _is_balanced(own: pd.DataFrame) -> bool:
+    """Whether balanced accuracies were measured: where classes are of very unequal size."""
+    return any(str(metric).startswith(BALANCED) for metric in set(own["metric"]))
+
+
+def _with_balanced(metric: str, balanced: bool) -> list[tuple[str, str]]:
+    """A metric and what its title adds; the balanced one beside it."""
+    return [(metric, ""), (f"{BALANCED}{metric}", ", balanced")] if balanced else [(metric, "")]
 
 
 def _knn(own: pd.DataFrame, evaluator: str, count: str, split: str, wide: bool) -> list[Column]:
@@ -122,17 +139,19 @@ def _knn(own: pd.DataFrame, evaluator: str, count: str, split: str, wide: bool) 
     if not wide and numbers:
         numbers = [20 if 20 in numbers else numbers[0]]
     return [
-        Column(f"{evaluator} top1@{k}", f"kNN{count}", f"k={k}", evaluator, f"top1@{k}", "pooled", split=split) for k in numbers or [20]
+        Column(f"{evaluator} {metric}", f"kNN{count}", f"k={k}{suffix}", evaluator, metric, "pooled", split=split)
+        for k in numbers or [20]
+        for metric, suffix in _with_balanced(f"top1@{k}", wide and _is_balanced(own))
     ]
 
 
-def _finetune(own: pd.DataFrame, evaluator: str, count: str, results: Results, top5: bool) -> list[Column]:
+def _finetune(own: pd.DataFrame, evaluator: str, count: str, results: Results, top5: bool, balanced: bool) -> list[Column]:
     shares = sorted(set(own["labels"])) or _asked_shares(results) or [1.0]
     group = f"fine-tune{count}, share of labels"
     split = results.split
     return [
         Column(f"{evaluator} {metric} {share:g}", group, f"{100 * share:g} %{suffix}", evaluator, metric, "", share, split, folds=True)
-        for metric, suffix in (("top1", ""), ("top5", ", top-5"))[: 2 if top5 else 1]
+        for metric, suffix in (*_with_balanced("top1", balanced), *([("top5", ", top-5")] if top5 else []))
         for share in shares
     ]
 

@@ -11,6 +11,7 @@ import numpy as np
 from scipy import stats
 
 from ssl_bench.report.cautions import environment_key, made_in
+from ssl_bench.report.classes import class_notes
 from ssl_bench.report.columns import GAIN, reference_row
 from ssl_bench.report.few_labels import SavedEntry
 from ssl_bench.report.frame import Results
@@ -51,6 +52,7 @@ def legend_of(results: Results, sections: list[Section]) -> list[tuple[str, str]
     lines += [("gain", text) for text in _gain(results, sections)]
     signs = "-  does not apply.   passes  network passes per image"
     lines.append(("s1-s4", f"stage of the ResNet, chosen on validation (last: pooled output).   {signs}"))
+    lines += [("classes", text) for text in class_notes(results)]
     if capped := _capped(results):
         lines.append(("k", f"capped by the smallest class: {capped}"))
     lines += [("input", text) for text in _inputs(results)]

@@ -14,12 +14,16 @@ import numpy as np
 import pytest
 
 from ssl_bench import protocols
+from ssl_bench.data import Labelled
+from ssl_bench.data.images import ImageSet
 from ssl_bench.errors import RecordError
 from ssl_bench.evaluators import detection, diagnostics, finetune, knn, linear
 from ssl_bench.report import Table, load, write_report
+from ssl_bench.report.classes import per_class_csv
 from ssl_bench.report.formats import comparisons_csv, labels_saved_csv, remeasured_csv
 from ssl_bench.report.statistics import difference_interval, t_interval, wilson_interval
 from ssl_bench.report.table import Line
+from ssl_bench.work import _majority
 from tests.report.conftest import make_run
 
 ROWS = {
@@ -311,3 +315,68 @@ def test_files_that_cannot_be_written_are_named(tmp_path: Path) -> None:
     (folder / "figures").write_text("in the way")
     with pytest.raises(RecordError, match=re.escape(str(folder / "figures"))):
         write_report(folder)
+
+
+def _imbalanced(folder: Path, draws: bool = False) -> None:
+    """Records as of a set where one class has 95 % of the images: a balanced accuracy beside each, accuracies within classes, changed draws."""
+    for path in folder.glob("cells/*/*/*-*.json"):
+        record = json.loads(path.read_text())
+        found = [m for m in record["measurements"] if m["metric"].partition("@")[0] == "top1"]
+        record["measurements"] += [m | {"metric": "balanced_" + m["metric"], "value": m["value"] / 2} for m in found]
+        if record["evaluator"] == "linear":
+            recalls = [record["seed"] / 10, 0.5, None, 1.0]
+            record["details"]["per_class"] = {stage: {"validation": [0.0] * 4, "test": recalls} for stage in ("s3", "pooled")}
+        if draws and record["evaluator"] == "finetune":
+            record["details"]["draw_changes_proportions"] = {"0.1": {"class": "class 1", "train": 0.95, "draw": 0.5}}
+        path.write_text(json.dumps(record))
+    _edit(
+        folder / "run.json",
+        lambda run: run["data"]["evaluate"][0].update(majority={"class": "class 1", "train": 0.95, "validation": 0.948, "test": 0.952}),
+    )
+
+
+def test_unequal_classes_have_balanced_accuracy_beside_accuracy(tmp_path: Path) -> None:
+    folder = make_run(tmp_path, ROWS, predictions=False)
+    assert "balanced" not in load(folder).table(wide=True).terminal() and "classes" not in {sign for sign, _ in load(folder).table().legend}
+    _imbalanced(folder)
+    results = load(folder)
+    shown = [column.title for column in results.table().sections[0].columns if column.evaluator == "linear"]
+    assert shown == ["best stage", "balanced", "over random", "last stage"]
+    wide = results.table(wide=True)
+    titles = [column.title for column in wide.sections[0].columns]
+    assert {"last, balanced", "k=20, balanced", "k=200, balanced", "10 %, balanced", "100 %, balanced"} <= set(titles)
+    pairs = [(BEST, "linear balanced_top1 best"), ("knn top1@20", "knn balanced_top1@20"), ("finetune top1 0.1", "finetune balanced_top1 0.1")]
+    for row in ROWS:
+        for plain, balanced in pairs:
+            cells = _line(wide, row).cells
+            assert cells[balanced].value == pytest.approx(cells[plain].value / 2) and cells[balanced].interval in ("", "t")
+    lines = {(line["row"], line["column"]): line for line in _lines(wide.csv())}
+    assert lines["simclr", "knn balanced_top1@20"]["unit"] == "fraction"
+    (note,) = [text for sign, text in results.table().legend if sign == "classes"]
+    assert "always answering the largest one (class 1) would score 95.2 %" in note and "per_class.csv" in note
+
+
+def test_draws_that_change_the_proportions_say_so(tmp_path: Path) -> None:
+    """95 % by chance with all labels, beside 58 % after a balanced draw, looks like a loss and is none."""
+    folder = make_run(tmp_path, ROWS, seeds=(0,), predictions=False)
+    _imbalanced(folder, draws=True)
+    text = " ".join(load(folder).table().terminal().split())
+    assert "draws of a share of the labels hold the classes in other proportions than train (at 10 % class 1 is 50 % of the draw, 95 % of train)" in text
+
+
+def test_accuracies_within_classes_are_written(tmp_path: Path) -> None:
+    folder = make_run(tmp_path, ROWS, seeds=(0, 3), predictions=False)
+    assert per_class_csv(load(folder)) == ""
+    _imbalanced(folder)
+    lines = _lines(per_class_csv(load(folder)))
+    assert len(lines) == len(ROWS) * 2 * 2 * 4 and {line["split"] for line in lines} == {"test"}
+    own = {line["class"]: line["value"] for line in lines if (line["row"], line["seed"], line["of"]) == ("simclr", "3", "pooled")}
+    assert own == {"class 0": "0.3", "class 1": "0.5", "class 2": "", "class 3": "1.0"}
+
+
+@pytest.mark.parametrize(("counts", "told"), [((90, 5, 5), 0.9), ((40, 35, 25), None)])
+def test_the_run_tells_its_largest_class(counts: tuple[int, ...], told: float | None) -> None:
+    labels = np.repeat(np.arange(3), counts)
+    images = ImageSet(np.zeros((100, 8, 8, 3), np.uint8), np.arange(100), labels, ("a", "b", "c"), "toy", "")
+    described = _majority(Labelled("toy", images, images, images))
+    assert described.get("majority") == (None if told is None else {"class": "a", "train": told, "validation": told, "test": told})
