@@ -15,6 +15,7 @@ Layout = Literal["auto", "splits", "classes", "flat"]
 
 _ALSO_CLASSES = ("train", "test", "valid")  # words that a class may be called, a vehicle or a finding
 _FEW = 5
+_ONLY = "the only folder with images"
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,8 @@ class _Reading:
             ((inner, child),) = children.items()
             splits = self.decide(child)
             if len(splits) > 1 or splits["train"].labels is not None:
-                self.notes.append(f"{self.name}: read from {_below(self.root, child.path)}, the only folder with images")
+                if not any(_ONLY in note for note in self.notes):  # the innermost wrapper says where
+                    self.notes.append(f"{self.name}: read from {_below(self.root, child.path)}, {_ONLY}")
                 return splits
             why = splits["train"].unlabelled or f"only one folder, {shown(inner)}, holds images"
             return {"train": FolderSplit(folder.files(), None, unlabelled=why)}
@@ -88,7 +90,7 @@ class _Reading:
             return self.decide(pictures)
         families = _families(children, roles)
         if len(families) > 1:
-            self.refuse(folder, [*roles], "there are several families of splits")
+            self.refuse(folder, [*roles], " of several kinds")
         if families:
             return self.family(folder, children, families[0])
         only = roles.keys() == children.keys() and not any(role.rest for role in roles.values())
@@ -96,21 +98,21 @@ class _Reading:
             return self.only_splits(folder, children, roles)
         doubtful = [name for name, role in roles.items() if _is_doubtful(name, role, children)]
         if doubtful and len(children) > 1:
-            self.refuse(folder, doubtful, f"{some([_slash(name) for name in children if name not in doubtful]) or 'other images'} beside it")
+            self.refuse(folder, doubtful, f", with {some([_slash(name) for name in children if name not in doubtful]) or 'other images'} beside it")
         return self.classes(folder, children)
 
     def family(self, folder: Folder, children: Mapping[str, Folder], family: Mapping[str, Sequence[str]]) -> dict[str, FolderSplit]:
         """One folder (or more, which is refused) for each split, whatever lies beside them."""
         names = [name for found in family.values() for name in found]
         if any(len(found) > 1 for found in family.values()):
-            self.refuse(folder, names, "a split has several folders")
+            self.refuse(folder, names, ", several for one split")
         own = {split: children[found[0]] for split, found in family.items()}
         classes = {split: _class_names(child) for split, child in own.items()}
         held_out = [found for split, found in classes.items() if split != "train"]
         certain = any(classes["train"] & found for found in held_out) or (len(classes["train"]) > 1 and not any(held_out))
         beside = [name for name in children if name not in names and not is_annotation(name)]
         if beside and not certain:
-            self.refuse(folder, names, f"{some([_slash(name) for name in beside])} beside them")
+            self.refuse(folder, names, f", with {some([_slash(name) for name in beside])} beside them")
         return self.splits(folder, {split: [child] for split, child in own.items()})
 
     def only_splits(self, folder: Folder, children: Mapping[str, Folder], roles: Mapping[str, Role]) -> dict[str, FolderSplit]:
@@ -123,7 +125,7 @@ class _Reading:
                 "`layout: classes`"
             )
         if len(trained) > 1:
-            self.refuse(folder, trained, "a split has several folders")
+            self.refuse(folder, trained, ", several for one split")
         return self.splits(folder, {"train": [children[trained[0]]]})
 
     def classes(self, folder: Folder, children: Mapping[str, Folder]) -> dict[str, FolderSplit]:
@@ -255,8 +257,8 @@ class _Reading:
         if any((role := role_of(name)) is not None and role.split == "train" for name in children):
             ways.insert(0, "`layout: splits` (folders named like splits are splits, all else is left out)")
         raise DataError(
-            f"{shown(folder.path)}: {some([f'{_slash(name)} ({children[name].count:,} images)' for name in names])} "
-            f"{'looks like a split' if len(names) == 1 else 'look like splits'}, with {why}: it can be read in more than one way; set {', '.join(ways)} or "
+            f"{shown(folder.path)}: {some([f'{_slash(name)} ({_images(children[name].count)})' for name in names])} "
+            f"{'looks like a split' if len(names) == 1 else 'look like splits'}{why}: it can be read in more than one way; set {', '.join(ways)} or "
             "`layout: flat` (every image, no labels), or move what does not belong here"
         )
 

@@ -264,8 +264,10 @@ def _pack_all(
         for (_, role), (images, *_) in found.items():
             if role.startswith(SIBLINGS):
                 continue
-            if len(images) == 0 or images.labels is not None and role == "train" and len(np.unique(images.labels)) < len(images.classes):
-                raise DataError(f"{images.name}: with the unreadable images left out, a class or a whole split ({role}) is empty")
+            counts = np.bincount(images.labels, minlength=len(images.classes)) if images.labels is not None and role == "train" else np.ones(1)
+            if len(images) == 0 or not counts.all():
+                lost = f"class {images.classes[int(np.argmin(counts))]!r} has" if len(images) else f"the {role} split has"
+                raise DataError(f"{images.name}: with the unreadable images left out, {lost} no image left; mend some of them, or take what is empty out")
     return found
 
 
