@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
+from ssl_bench.protocols import split_protocol
 from ssl_bench.report.cautions import environment_key, made_in
 from ssl_bench.report.classes import class_notes
 from ssl_bench.report.columns import GAIN, reference_row
@@ -217,13 +218,16 @@ def _choices(results: Results) -> str:
     tried = Counter(row.choices for row in results.run.rows)
     usual = tried.most_common(1)[0][0] if tried else 1
     others = [f"{row.row} {row.choices}" for row in results.run.rows if row.choices != usual]
-    names = ["probe strength", "stage", "task options"]
+    folded, by_loss = _probe_choice(results)
+    names = [] if folded else ["probe strength and stage by log loss"] if by_loss else ["probe strength", "stage"]
+    names.append("task options")
     if any(e.record.evaluator == "finetune" and len(_rates(e.record.spec)) > 1 for e in results.evaluations):
         names.append("learning rate of fine-tuning")
     text = f"on {' / '.join(sizes) or 'the'} validation images: {', '.join(names)}"
     text += f" (settings tried: {', '.join([*others, f'all others {usual}' if others else f'{usual} for every row'])})"
     taken = [f"{row.row} {', '.join(f'{key}={value}' for key, value in row.chosen.items())}" for row in results.run.rows if row.chosen]
     text += f"; taken: {'; '.join(taken)}" if taken else ""
+    text += f"; probe strength and stage by log loss in {folded}" if folded else ""
     if any("final_fit" in fit for e in results.evaluations for fit in e.record.details.get("fits", ())):
         text += "; the linear probe that is tested with all labels is fitted on train and validation"
     if detectors := _detector_rates(results):
@@ -231,6 +235,13 @@ def _choices(results: Results) -> str:
     if inside := _chosen_inside(results):
         text += f"; with a share of the labels, {inside}"
     return text
+
+
+def _probe_choice(results: Results) -> tuple[str, bool]:
+    """How the probe's strength and stage were chosen with all labels: the folds, "" where validation was held out; and whether by log loss."""
+    records = [e.record for e in results.evaluations if e.record.evaluator == "linear"]
+    on = dict.fromkeys(str(fit.get("chosen_on", "")) for record in records for fit in record.details.get("fits", ()) if fit.get("labels", 1) == 1)
+    return " / ".join(where for where in on if "cross-validation" in where), any(split_protocol(record.protocol)[1] > 1 for record in records)
 
 
 def _chosen_inside(results: Results) -> str:

@@ -244,3 +244,19 @@ def test_a_last_fit_on_validation_images_too_is_told(run_folder: MakeRun) -> Non
     fit = {"stage": "s1", "labels": 1.0, "fit": {"converged": True}, "final_fit": {"converged": True}}
     _change(folder, "*/*/linear-*.json", lambda record: record.update(details={"fits": [fit]}))
     assert said in _legend(load(folder).table(), "chosen")[0]
+
+
+def test_the_choice_of_the_probe_is_told_as_it_was_made(run_folder: MakeRun) -> None:
+    """The first protocol chose by accuracy on validation; later ones choose by log loss, there or on folds."""
+    folder = run_folder(ROWS, seeds=(0,), predictions=False)
+
+    def chosen(protocol: str, on: str) -> str:
+        fit = {"stage": "s1", "labels": 1.0, "chosen_on": on, "fit": {"converged": True}}
+        _change(folder, "*/*/linear-*.json", lambda record: record.update(protocol=protocol, details={"fits": [fit]}))
+        return _legend(load(folder).table(), "chosen")[0]
+
+    assert chosen("linear-lbfgs v1", "validation").startswith("on 400 validation images: probe strength, stage, task options (")
+    assert chosen("linear-lbfgs v2", "validation").startswith("on 400 validation images: probe strength and stage by log loss, task options (")
+    folds = "5-fold cross-validation of train and validation"
+    told = chosen("linear-lbfgs v2", folds)
+    assert told.startswith("on 400 validation images: task options (") and f"probe strength and stage by log loss in {folds}" in told
