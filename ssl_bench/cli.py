@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from ssl_bench.errors import Interrupted, SpecError, SSLBenchError, did_you_mean
+from ssl_bench.disk import reason
+from ssl_bench.errors import SpecError, WriteError, did_you_mean
+from ssl_bench.terminal import console as make_console
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from ssl_bench.live import Live
+    from ssl_bench.report import Results
+    from ssl_bench.work import Work
+
+EXIT_CODES = "Exit codes: 0 done, 1 something failed, 2 wrong command, settings or data, 75 stopped by SIGTERM or SIGUSR1, 130 Ctrl-C."
+
+# Help is not read as markup, which would take the brackets of `tasks=[my_task]` for a style; lines after a \b are kept as they are.
 app = typer.Typer(
-    name="ssl-bench", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, context_settings={"help_option_names": ["-h", "--help"]},
+    name="ssl-bench", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]}, epilog=EXIT_CODES,
     help="Compare pretext tasks by what one common ResNet learns from them. Start with: ssl-bench run quick",
 )
-
-LOG_WIDTH = 120  # columns where the output is no terminal
 
 MatrixArg = Annotated[str, typer.Argument(help="A shipped matrix (quick, cifar10, ...) or a YAML file.", show_default=False)]
 FolderArg = Annotated[Path, typer.Argument(help="A results folder, or a run's name under runs/ or results/.", show_default=False)]
@@ -41,51 +48,63 @@ def run(
 ) -> None:
     """Run a matrix: plan, compute what is missing, print the table. Run it again to go on or to see that nothing is left.
 
+    \b
     Examples:
-
       ssl-bench run quick
-
       ssl-bench run cifar10 --set backbone.width=0.25 --set pretrain.epochs=6 --out runs/cifar10-cpu
-
       ssl-bench run quick --plugin my_task.py --set 'tasks=[my_task]' --out runs/my_task --val
+
+    Ends with 0 once every cell that was asked for has its records, 1 when one failed, 2 when the matrix or its data cannot work, 75 when
+    SIGTERM or SIGUSR1 stopped it (the same command goes on), 130 after Ctrl-C.
     """
     from ssl_bench.live import Live, print_plan
     from ssl_bench.planning import plan as make_plan
-    from ssl_bench.report import load, write_report
+    from ssl_bench.report import load
     from ssl_bench.report.verdict import verdict
-    from ssl_bench.runner import carry_out
     from ssl_bench.runner import smoke as run_smoke
     from ssl_bench.work import prepare
 
-    console = _console()
+    console = make_console()
     common: dict[str, Any] = {"sets": tuple(sets or ()), "device": device, "data_root": data_root, "plugins": tuple(plugin or ())}
     with Live(console) as live:
         if smoke:
             results = run_smoke(matrix, observer=live, only=tuple(only or ()), progress=live.packing, **common)
             live.close()
-            _failures(results)
+            if results.failures or results.missing:
+                raise typer.Exit(1)
             console.print("smoke: every cell took its two steps and every evaluator answered", highlight=False)
             return
         work = prepare(matrix, out, only=tuple(only or ()), val=val, limit=limit, progress=live.packing, **common)
         todo = make_plan(work)
         if todo.missing:
             print_plan(console, work, todo)
-            try:
-                carry_out(work, live)
-            finally:
-                live.close()
-                results = load(work.out)
-                files = write_report(work.out, results)
         else:
             live.nothing_to_do(work)
-            carry_out(work, live)
-            results = load(work.out)
-            files = write_report(work.out, results)
+        failures = _carry_out(work, live)
+    results = load(work.out)
     _print_table(console, results, wide)
     if sentence := verdict(results):
         console.print(sentence, markup=False, highlight=False)
-    console.print(f"table.md, .csv, .tex, .html and figures: {work.out} ({len(files)} files)", markup=False, highlight=False)
-    _failures(results)
+    _write_report(work.out, results, console)
+    left = {cell.address for cell in work.todo()} | {row.name for row in work.undecided()}
+    if left and not failures:  # another process failed at them, or somebody removed them meanwhile
+        console.print(f"without records yet: {', '.join(sorted(left))}; the same command computes them", markup=False, highlight=False)
+    if left or failures:
+        raise typer.Exit(1)
+
+
+def _carry_out(work: Work, live: Live) -> list[Any]:
+    """Compute what is missing; where that is interrupted, the table still tells of what there is."""
+    from ssl_bench.errors import Interrupted
+    from ssl_bench.report import write_report
+    from ssl_bench.runner import carry_out
+
+    try:
+        return carry_out(work, live)
+    except Interrupted:
+        live.close()
+        write_report(work.out)
+        raise
 
 
 @app.command()
@@ -94,18 +113,21 @@ def plan(
     data_root: DataRoot = None, plugin: Plugins = None,
     on: Annotated[str | None, typer.Option("--on", help="The time on v100 or a100 instead.", show_default=False)] = None,
 ) -> None:
-    """Say what a matrix would compute here: cells done and missing, time, memory and disk. Trains nothing."""
+    """Say what a matrix would compute here. Cells done and missing, time, memory and disk; trains nothing."""
     from ssl_bench.live import Live, print_plan
     from ssl_bench.planning import plan as make_plan
     from ssl_bench.work import prepare
 
-    console = _console()
+    console = make_console()
     with Live(console) as live:
         work = prepare(
             matrix, out, sets=tuple(sets or ()), only=tuple(only or ()), val=val, limit=limit, device=device, data_root=data_root,
             plugins=tuple(plugin or ()), pack=False, progress=live.packing,
         )
-    print_plan(console, work, make_plan(work, on))
+    found = make_plan(work, on)
+    print_plan(console, work, found)
+    if any(row.problem for row in found.rows):
+        raise typer.Exit(1)
 
 
 @app.command()
@@ -113,32 +135,33 @@ def report(
     folder: FolderArg, wide: Annotated[bool, typer.Option("--wide", help="Print every column.")] = False,
     classic: Annotated[bool, typer.Option("--classic", help="Print frozen accuracy, detection mAP and cost alone.")] = False,
 ) -> None:
-    """Print a run's table and write its files anew, from the records alone."""
-    from ssl_bench.report import load, write_report
+    """Print a run's table, write its files anew. From the records alone; ends with 1 where the files cannot be written."""
+    from ssl_bench.report import load
 
     path = _folder(folder)
     results = load(path)
-    write_report(path, results)
-    _print_table(_console(), results, wide, classic)
+    console = make_console()
+    _print_table(console, results, wide, classic)
+    _write_report(path, results, console, told=False)
 
 
 @app.command()
 def status(folder: FolderArg) -> None:
-    """How far a run is, whoever computes it."""
+    """How far a run is, whoever computes it. Ends with 0, however far that is."""
     from ssl_bench.printing import print_status
 
-    print_status(_console(), _folder(folder))
+    print_status(make_console(), _folder(folder))
 
 
 @app.command()
 def show(address: Annotated[str, typer.Argument(help="RUN/TASK/SEED, such as quick/simclr/0.", show_default=False)]) -> None:
-    """Everything known of one cell: settings, curves' ends, measurements, or why it failed."""
+    """Everything known of one cell. Settings, curves' ends, measurements, or why it failed."""
     from ssl_bench.printing import print_cell
 
-    parts = address.rsplit("/", 2)
-    if len(parts) != 3 or not parts[2].isdigit():
-        raise SpecError(f"{address!r} is not an address; write RUN/TASK/SEED, such as quick/simclr/0")
-    print_cell(_console(), _folder(Path(parts[0])), parts[1], int(parts[2]))
+    parts = address.rstrip("/").rsplit("/", 2)
+    if len(parts) != 3 or not all(parts):
+        raise SpecError(f"{address[:80]!r} is not an address; write RUN/TASK/SEED, such as quick/simclr/0")
+    print_cell(make_console(), _folder(Path(parts[0])), parts[1], parts[2])
 
 
 @app.command()
@@ -181,7 +204,7 @@ def list_(
     kinds = ("tasks", "evaluators", "sources", "matrices")
     if what not in kinds:
         raise SpecError(f"list {what!r}: {did_you_mean(what, kinds)}")
-    print_list(_console(), what)
+    print_list(make_console(), what)
 
 
 @app.command("new-task")
@@ -203,14 +226,14 @@ def check_task(
     name: Annotated[str, typer.Argument(help="A task's name.", show_default=False)], plugin: Plugins = None,
     noise: Annotated[bool, typer.Option("--noise/--no-noise", help="Also train on pure noise, which must stay at chance.")] = True,
 ) -> None:
-    """Hold a task against the public battery; each failure says what to do."""
+    """Hold a task against the public battery. Each failure says what to do, and ends the command with 1."""
     from ssl_bench.printing import print_checks
     from ssl_bench.registry import load_plugin
     from ssl_bench.testing import check_task as check
 
     for path in plugin or ():
         load_plugin(path)
-    if not print_checks(_console(), check(name, noise=noise)):
+    if not print_checks(make_console(), check(name, noise=noise)):
         raise typer.Exit(1)
 
 
@@ -248,54 +271,44 @@ def versions() -> None:
     print(f"device {device_name(device)}, precision {choose_precision('auto', device)}")
 
 
-def _console() -> Console:
-    from rich.console import Console
-
-    return Console(highlight=False, width=None if sys.stdout.isatty() else LOG_WIDTH)
-
-
 def _folder(path: Path) -> Path:
     """A results folder by path, or by name under runs/ and results/."""
+
+    def is_run(folder: Path) -> bool:
+        try:
+            return (folder / "run.json").is_file()
+        except (OSError, ValueError):  # a name that no file can have
+            return False
+
     tried = [path, Path("runs") / path, Path("results") / path]
     for folder in tried:
-        if (folder / "run.json").is_file():
+        if is_run(folder):
             return folder
     known = [p.parent.name for root in ("runs", "results") for p in Path(root).glob("*/run.json")]
-    raise SpecError(f"no run at {' or '.join(map(str, tried))}; {did_you_mean(path.name, known)}")
+    raise SpecError(f"no run at {' or '.join(str(folder)[:200] for folder in tried)}; {did_you_mean(path.name, known)}")
 
 
-def _print_table(console: Console, results: Any, wide: bool, classic: bool = False) -> None:
+def _print_table(console: Console, results: Results, wide: bool, classic: bool = False) -> None:
     print(results.table(wide, classic).terminal(console.width))
 
 
-def _failures(results: Any) -> None:
-    if len(results.failures):
-        raise typer.Exit(1)
+def _write_report(folder: Path, results: Results, console: Console, told: bool = True) -> None:
+    """The table's files. The table is on the screen by then: that they cannot be written must not hide it."""
+    from ssl_bench.report import write_report
+
+    try:
+        files = write_report(folder, results)
+    except OSError as error:
+        raise WriteError(f"the table is above; its files cannot be written: {reason(error)}") from error
+    if told:
+        console.print(f"table.md, .csv, .tex, .html and figures: {folder} ({len(files)} files)", markup=False, highlight=False)
 
 
 def main() -> NoReturn:
-    """Entry point: user errors are printed without a traceback; 1 for an error or a failed cell, 130 when interrupted."""
-    try:
-        app(standalone_mode=False)
-        code = 0
-    except Interrupted as error:
-        print(f"{error}", file=sys.stderr)
-        code = 130
-    except SSLBenchError as error:
-        print(f"error: {error}", file=sys.stderr)
-        code = 1
-    except typer.Exit as exit_:
-        code = exit_.exit_code
-    except (KeyboardInterrupt, typer.Abort):
-        print("interrupted", file=sys.stderr)
-        code = 130
-    except Exception as error:
-        show, exit_code = getattr(error, "show", None), getattr(error, "exit_code", None)
-        if show is None or exit_code is None:  # not a usage error of the command line's own library, which may be a vendored one
-            raise
-        show()
-        code = exit_code
-    sys.exit(code)
+    """The command line, exit code included."""
+    from ssl_bench.__main__ import main as run_and_exit
+
+    run_and_exit()
 
 
 if __name__ == "__main__":

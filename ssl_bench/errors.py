@@ -12,7 +12,12 @@ MOST_NAMES = 60  # known names in a message
 
 
 class SSLBenchError(Exception):
-    """Base of every error that a user can cause and mend. The command line prints it without a traceback."""
+    """Base of every error that a user can cause and mend. The command line prints it without a traceback.
+
+    ``exit_code``: 2 where what was given cannot mean anything or cannot be used, 1 where something went wrong on the way.
+    """
+
+    exit_code = 2
 
 
 class SpecError(SSLBenchError):
@@ -31,8 +36,22 @@ class RecordError(SSLBenchError):
     """A results folder that cannot be read or written."""
 
 
+class WriteError(RecordError):
+    """Results that are there and could not be written out."""
+
+    exit_code = 1
+
+
 class TrainingError(SSLBenchError):
     """Training that cannot go on, for example a loss that is not finite."""
+
+    exit_code = 1
+
+
+class NoRoomError(SSLBenchError, OSError):
+    """A full disk, a quota that is used up or a file that may not grow: nothing can be written any more."""
+
+    exit_code = 1
 
 
 class Interrupted(SSLBenchError):
@@ -75,6 +94,20 @@ def quoted(value: Any) -> str:
         text = f"a value of type {type(value).__name__}"
     text = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
     return text if len(text) <= MOST_QUOTED + 2 else f"{text[:MOST_QUOTED]}..."
+
+
+MOST_OF_A_MESSAGE = 10_000  # characters
+
+
+def text_of(error: BaseException) -> str:
+    """What an error says, whatever its class does: its type's name where that is nothing or fails, never endless, and always writable as UTF-8."""
+    try:
+        text = str(error)
+    except BaseException as other:  # of a class of its own
+        text = f"{type(error).__name__}, whose text cannot be made: {type(other).__name__}"
+    if len(text) > MOST_OF_A_MESSAGE:
+        text = f"{text[:MOST_OF_A_MESSAGE]} ... ({len(text):,} characters)"
+    return text.encode("utf-8", "backslashreplace").decode() or type(error).__name__
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

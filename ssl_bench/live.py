@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.table import Table
 
@@ -16,6 +15,7 @@ from ssl_bench.planning import Plan
 from ssl_bench.printing import duration, size_of
 from ssl_bench.records import EvaluationRecord, Failure, Pretraining, Run, read_record
 from ssl_bench.runner import Observer
+from ssl_bench.terminal import escape
 from ssl_bench.work import Work, validation_score
 
 HEARTBEAT_SECONDS = 60.0  # between lines of progress in a log
@@ -126,7 +126,8 @@ def print_plan(console: Console, work: Work, plan: Plan) -> None:
         table.add_column(name, justify="left" if name in ("row", "recipe") else "right", no_wrap=True)
     for row in plan.rows:
         table.add_row(
-            escape(row.row), str(row.done), str(row.missing), row.recipe, f"{row.steps:,}" if row.steps else "", f"{row.passes:.1f}" if row.passes else "",
+            escape(row.row), str(row.done), str(row.missing), escape(row.recipe),
+            f"{row.steps:,}" if row.steps else "", f"{row.passes:.1f}" if row.passes else "",
             duration(row.seconds) if row.seconds else "", size_of(row.memory) if row.memory else "",
         )
     console.print(table)

@@ -11,7 +11,8 @@ import torch
 from ssl_bench.cells import Workshop, build_task, pretraining_batches
 from ssl_bench.cost import measure_cost
 from ssl_bench.data import Data
-from ssl_bench.errors import SpecError
+from ssl_bench.errors import SpecError, text_of
+from ssl_bench.interruption import is_interruption
 from ssl_bench.matrix import Candidate, Cell, Row
 from ssl_bench.spec import Matrix
 
@@ -38,8 +39,11 @@ def _within(row: Row, candidate: Candidate, shop: Workshop, passes: int) -> Cand
     try:
         task = build_task(cell, shop).train()
         each = measure_cost(task, pretraining_batches(cell, shop).batch(0), min(_IMAGES * task.divides, candidate.recipe.batch_size)).passes
-    except Exception as error:  # of a plugin, perhaps
-        raise SpecError(f"{where}: its network passes cannot be counted ({type(error).__name__}: {error}); give pretrain `epochs` or `images`") from error
+    except BaseException as error:  # of a plugin, perhaps
+        if is_interruption(error):
+            raise
+        why = f"{type(error).__name__}: {text_of(error)}"
+        raise SpecError(f"{where}: its network passes cannot be counted ({why}); give pretrain `epochs` or `images`") from error
     if each <= 0:
         raise SpecError(f"{where} sends nothing through a network, and pretrain.passes cannot be shared with it; give `epochs` or `images`")
     needed = each * candidate.recipe.batch_size

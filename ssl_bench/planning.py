@@ -13,9 +13,10 @@ from torch import nn
 
 from ssl_bench.backbones import Backbone, pool_stage
 from ssl_bench.cells import Workshop, build_task, pretraining_batches
-from ssl_bench.errors import DataError, SpecError, did_you_mean
+from ssl_bench.errors import DataError, SpecError, did_you_mean, text_of
 from ssl_bench.evaluators.features import stage_limit
 from ssl_bench.fit import choose_precision, measure_cost
+from ssl_bench.interruption import is_interruption
 from ssl_bench.matrix import Cell
 from ssl_bench.work import Work, read_pretraining
 
@@ -121,8 +122,10 @@ def plan(work: Work, on: str | None = None) -> Plan:
                 seconds = flops * (own + len(to_come) * sum(images) / len(images)) / rate
             except (SpecError, DataError):  # what the user can mend
                 raise
-            except Exception as error:  # a task's own mistake: its cell will report it in full, and the other rows can run
-                problem = f"{type(error).__name__}: {error}"
+            except BaseException as error:  # a task's own mistake: its cell will report it in full, and the other rows can run
+                if is_interruption(error):
+                    raise
+                problem = f"{type(error).__name__}: {text_of(error)}"
         evaluation += sum(_evaluation_flops(cell, work, forward) for cell in (*cells, *judged)) / rate
         evaluation += sum(_fitting_flops(cell, work, widths) for cell in (*cells, *judged)) / products
         settings = candidate.recipe

@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from ssl_bench.errors import SpecError, did_you_mean
 from ssl_bench.records import EvaluationRecord, Failure, Pretraining, Run, failure_files, read_record, safe_name
+from ssl_bench.terminal import escape
 
 
 def duration(seconds: float) -> str:
@@ -53,13 +53,13 @@ def _counts(path: Path, final: bool) -> bool:
     return path.is_file() and (not final or read_record(path, EvaluationRecord).final)
 
 
-def print_cell(console: Console, folder: Path, row: str, seed: int) -> None:
-    """Everything known of one cell."""
+def print_cell(console: Console, folder: Path, row: str, seed: str) -> None:
+    """Everything known of one cell. ``seed`` as it was typed: what is no seed of the run is no number that has to be read."""
     record = read_record(folder / "run.json", Run)
-    cells = [cell for cell in record.cells if cell.row == row and cell.seed == seed]
+    cells = [cell for cell in record.cells if cell.row == row and str(cell.seed) == seed]
     if not cells:
-        known = [f"{cell.row}/{cell.seed}" for cell in record.cells]
-        raise SpecError(f"{record.name} has no cell {row}/{seed}; {did_you_mean(f'{row}/{seed}', known)}")
+        asked = f"{row}/{seed}"[:80]
+        raise SpecError(f"{record.name} has no cell {asked!r}; {did_you_mean(asked, [f'{cell.row}/{cell.seed}' for cell in record.cells])}")
     where = folder / cells[0].folder
     for path in failure_files(where):
         failure = read_record(path, Failure)

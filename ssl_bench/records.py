@@ -12,15 +12,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
-import secrets
 import unicodedata
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from ssl_bench.disk import write_bytes as write_bytes
 from ssl_bench.errors import RecordError
 
 SCHEMA = 1
@@ -196,26 +195,6 @@ def safe_name(name: str) -> str:
     plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode()
     plain = re.sub(r"[^A-Za-z0-9._-]+", "_", plain).strip("._")[:60]
     return plain if plain and plain == name else f"{plain or 'row'}-{hashlib.sha256(name.encode()).hexdigest()[:6]}"
-
-
-def write_bytes(path: Path, data: bytes) -> None:
-    """Write a file whole: to a temporary name in the same folder, flushed to disk, renamed, the folder flushed too."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{secrets.token_hex(8)}.part")  # machines that share a folder have processes of equal numbers
-    try:
-        with open(part, "xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, path)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
 
 
 def write_record(path: Path, record: Record) -> None:

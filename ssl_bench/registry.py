@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from ssl_bench.contracts import problem_of
-from ssl_bench.errors import SpecError, did_you_mean
+from ssl_bench.errors import SpecError, did_you_mean, text_of
+from ssl_bench.interruption import is_interruption
 from ssl_bench.source_code import LOCAL, is_installed, local_files_in, local_modules, plain, tree_of
 
 T = TypeVar("T")
@@ -73,8 +74,10 @@ class Registry(Generic[T]):
             point = self._installed()[name]
             try:
                 found = point.load()
-            except Exception as error:
-                raise SpecError(f"the installed {self.kind} {name!r} ({point.value}) cannot be imported: {error!r}") from error
+            except BaseException as error:
+                if is_interruption(error):
+                    raise
+                raise SpecError(f"the installed {self.kind} {name!r} ({point.value}) cannot be imported: {type(error).__name__}: {text_of(error)}") from error
             return self._checked(found, name)
         if self._combine is not None and "+" in name:
             return self._checked(_load(self._combine)(name), name.replace(" ", ""))
@@ -235,18 +238,17 @@ def _import(module_name: str, file: Path, text: bytes, path: str | Path) -> None
         with restored() as before, contextlib.redirect_stdout(sys.stderr):
             exec(compile(text, str(file), "exec"), vars(module))  # not from __pycache__, which misses an edit within the same second
             told = changed(before)
-    except KeyboardInterrupt:
-        _forget(module_name)
-        raise
     except BaseException as error:
         _forget(module_name)
+        if is_interruption(error):
+            raise
         frame = next((one for one in reversed(traceback.extract_tb(error.__traceback__)) if not is_installed(Path(one.filename))), None)
         where = f" ({frame.filename}, line {frame.lineno})" if frame is not None and not isinstance(error, SyntaxError) else ""
-        if "relative import" in str(error):
+        if "relative import" in text_of(error):
             where += "; a plugin is a file by itself: import a file beside it by its plain name"
         if isinstance(error, SystemExit):
             raise SpecError(f"plugin {str(path)!r} ends the program when it is imported{where}; put that below `if __name__ == '__main__':`") from error
-        raise SpecError(f"plugin {str(path)!r} cannot be imported: {type(error).__name__}: {error}{where}") from error
+        raise SpecError(f"plugin {str(path)!r} cannot be imported: {type(error).__name__}: {text_of(error)}{where}") from error
     if told:
         _forget(module_name)
         raise SpecError(f"plugin {str(path)!r} changes {told} for the whole program when it is imported, which every other row would feel; remove that")

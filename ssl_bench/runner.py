@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import signal
 import tempfile
-import threading
 import time
-import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,14 +12,17 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from ssl_bench.cells import Examination, Workshop, has_weights, pretrain_cell
+from ssl_bench.disk import is_unwritable, no_room, writing_to
 from ssl_bench.environment import now
-from ssl_bench.errors import Interrupted, SSLBenchError
+from ssl_bench.errors import Interrupted, SSLBenchError, text_of
 from ssl_bench.fit import Progress
+from ssl_bench.interruption import between_steps, is_interruption
 from ssl_bench.matrix import Candidate, Cell, PlannedEvaluation, Row, as_matrix, budget_images
 from ssl_bench.records import EvaluationRecord, Failure, Pretraining, failure_files, write_record
 from ssl_bench.registry import TASKS, load_plugin
 from ssl_bench.spec import Matrix, TaskSpec
 from ssl_bench.tasks.base import LONG_RUN_STEPS
+from ssl_bench.terminal import traceback_of
 from ssl_bench.work import Work, choose, prepare, read_evaluation, read_pretraining, write_run
 
 LOCK_POLL_SECONDS = 2.0
@@ -70,29 +70,42 @@ def run(
     return results
 
 
-def carry_out(work: Work, observer: Observer) -> None:
-    """Compute every missing cell: choices first (validation only), then the table."""
-    with _stoppable() as stop:
+def carry_out(work: Work, observer: Observer) -> list[Failure]:
+    """Compute every missing cell: choices first (validation only), then the table. Returns what failed.
+
+    Raises
+    ------
+    Interrupted : a signal asked to stop.
+    NoRoomError, RecordError : nothing can be written any more; what was finished is whole.
+    """
+    failed: dict[Path, Failure] = {}  # by their files, which are gone where a part was made good meanwhile
+    with between_steps() as stop:
         shop = Workshop(
             data=work.data, backbone=work.matrix.backbone, device=work.device, precision=work.matrix.precision,
             stage_limit=work.matrix.stage_values, checkpoint_seconds=work.matrix.pretrain.checkpoint_seconds, looks=work.matrix.pretrain.monitor, stop=stop,
             on_progress=observer.progressed, on_note=observer.noted,
         )
-        write_run(work)
-        try:
-            todo = [cell for row in work.undecided() for cell in work.candidate_cells(row)]
-            _compute(todo, work, shop, observer, final=False)
-            for row in work.undecided():
-                scores = choose(work, row)
-                if scores:
-                    observer.chose(row, work.winners[row.name], scores)
+        with writing_to(work.out):
             write_run(work)
-            _compute([cell for cell in work.cells() if work.asked_for(cell.row)], work, shop, observer, final=work.final)
-        finally:
+            try:
+                todo = [cell for row in work.undecided() for cell in work.candidate_cells(row)]
+                failed |= _compute(todo, work, shop, observer, final=False)
+                for row in work.undecided():
+                    scores = choose(work, row)
+                    if scores:
+                        observer.chose(row, work.winners[row.name], scores)
+                write_run(work)
+                failed |= _compute([cell for cell in work.cells() if work.asked_for(cell.row)], work, shop, observer, final=work.final)
+            except OSError:  # the folder cannot be written, and run.json cannot either: it stays what it was
+                raise
+            except BaseException:
+                write_run(work)
+                raise
             write_run(work)
+    return [failure for path, failure in failed.items() if path.is_file()]
 
 
-def _compute(cells: list[Cell], work: Work, shop: Workshop, observer: Observer, final: bool) -> None:
+def _compute(cells: list[Cell], work: Work, shop: Workshop, observer: Observer, final: bool) -> dict[Path, Failure]:
     """Divide the missing cells with whoever else works on the folder; come back to those others hold until they are done.
 
     That goes for cells, too, that failed here and that another one tries again: what is decided next must not differ between processes.
@@ -104,6 +117,7 @@ def _compute(cells: list[Cell], work: Work, shop: Workshop, observer: Observer, 
     waiting = [cell for cell in cells if not work.done(cell, final)]
     total = len(waiting)
     tried: set[Path] = set()
+    failures: dict[Path, Failure] = {}
     while waiting:
         held, before = 0, len(tried)
         for cell in waiting:
@@ -118,18 +132,19 @@ def _compute(cells: list[Cell], work: Work, shop: Workshop, observer: Observer, 
                     if cell.folder not in tried and not work.done(cell, final):
                         tried.add(cell.folder)
                         observer.cell_started(cell, len(tried), total)
-                        _attempt(cell, work, shop, observer, final)
+                        failures |= _attempt(cell, work, shop, observer, final)
             except Timeout:
                 held += 1
         if not held and len(tried) == before:
-            return
+            return failures
         if held:
             shop.on_note(f"waiting for {held} cells that another process computes")
             time.sleep(LOCK_POLL_SECONDS)
         waiting = [cell for cell in waiting if not work.done(cell, final)]
+    return failures
 
 
-def _attempt(cell: Cell, work: Work, shop: Workshop, observer: Observer, final: bool) -> None:
+def _attempt(cell: Cell, work: Work, shop: Workshop, observer: Observer, final: bool) -> dict[Path, Failure]:
     """One cell, its failures contained: the rest of the matrix goes on, and an evaluator that fails does not cost the others."""
     failures: dict[str, Failure] = {}  # by the name of their files
     with _contained(cell, "pretraining", failures):
@@ -149,48 +164,31 @@ def _attempt(cell: Cell, work: Work, shop: Workshop, observer: Observer, final: 
     for path in failure_files(cell.folder):  # of an earlier attempt
         if path.name not in failures:
             path.unlink(missing_ok=True)
-    if failures:
-        return
-    evaluations = [record for planned in cell.evaluations if (record := read_evaluation(cell, planned)) is not None]
-    if pretraining is not None:
-        observer.cell_finished(cell, pretraining, evaluations)
+    if not failures:
+        evaluations = [record for planned in cell.evaluations if (record := read_evaluation(cell, planned)) is not None]
+        if pretraining is not None:
+            observer.cell_finished(cell, pretraining, evaluations)
+    return {cell.folder / name: failure for name, failure in failures.items()}
 
 
 @contextmanager
 def _contained(cell: Cell, where: str, failures: dict[str, Failure], planned: PlannedEvaluation | None = None) -> Iterator[None]:
-    """Turn an error of one part into a Failure; a request to stop goes through."""
+    """Turn whatever one part raises, SystemExit included, into a Failure; a request to stop goes through, and what would fail every cell alike."""
     try:
         yield
-    except (Interrupted, KeyboardInterrupt):
-        raise
-    except Exception as error:
-        trace = "" if isinstance(error, SSLBenchError) else traceback.format_exc()
-        message = str(error) or type(error).__name__
+    except BaseException as error:
+        if is_interruption(error):
+            if isinstance(error, Interrupted | KeyboardInterrupt):
+                raise
+            raise Interrupted(f"{cell.address}: stopped in {where}, which ended with {type(error).__name__}: {text_of(error)}") from error
+        if (full := no_room(error, cell.folder)) is not None:
+            raise full from error
+        if is_unwritable(error, cell.folder):
+            raise
         failures[f"failed-{planned.file_name if planned else 'pretraining'}.json"] = Failure(
             row=cell.row.name, task=cell.row.task.name, seed=cell.seed, where=where, id=planned.id if planned else "",
-            error=type(error).__name__, message=message, traceback=trace, created=now(),
+            error=type(error).__name__, message=text_of(error), traceback="" if isinstance(error, SSLBenchError) else traceback_of(error), created=now(),
         )
-
-
-@contextmanager
-def _stoppable() -> Iterator[Callable[[], bool]]:
-    """Turn the first Ctrl-C or SIGTERM into a request to stop at the next step; a second one interrupts at once."""
-    asked = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield asked.is_set
-        return
-
-    def ask(number: int, frame: Any) -> None:
-        if asked.is_set():
-            raise KeyboardInterrupt
-        asked.set()
-
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield asked.is_set
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def smoke(matrix: Matrix | Mapping[str, Any] | str | Path, *, observer: Observer | None = None, **settings: Any) -> Any:

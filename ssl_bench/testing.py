@@ -23,6 +23,8 @@ from typing import Any, Literal
 
 from ssl_bench._battery import Bench, Check, CheckFailed, CheckWarning, NotApplicable, checks_for
 from ssl_bench._battery.bench import seeded
+from ssl_bench.errors import text_of
+from ssl_bench.interruption import is_interruption
 from ssl_bench.registry import TASKS
 from ssl_bench.tasks.base import PretextTask
 
@@ -77,9 +79,11 @@ class TaskCheck:
             status, message = "warning", str(warning)
         except CheckFailed as failure:
             status, message = "failed", str(failure)
-        except Exception as error:  # of the task's code, wherever the check met it: what the other checks found must not be lost
+        except BaseException as error:  # of the task's code, wherever the check met it: what the other checks found must not be lost
+            if is_interruption(error):
+                raise
             where = self._bench.own_line(error)
-            status, message = "failed", f"{self._bench.name} raised {type(error).__name__}: {error}" + (f" ({where})" if where else "")
+            status, message = "failed", f"{self._bench.name} raised {type(error).__name__}: {text_of(error)}" + (f" ({where})" if where else "")
         return CheckResult(self.name, status, message, time.perf_counter() - started)
 
     def __repr__(self) -> str:

@@ -16,6 +16,7 @@ from ssl_bench.asked import Asked, asked_of, judged_elsewhere, on_data
 from ssl_bench.data import Data, Labelled, load, places_of
 from ssl_bench.data.loading import check
 from ssl_bench.data.looking import looking
+from ssl_bench.disk import refuse_unwritable
 from ssl_bench.effort import effort_of, resolved
 from ssl_bench.environment import now
 from ssl_bench.errors import RecordError, SpecError, did_you_mean, quoted
@@ -154,6 +155,8 @@ def prepare(
     chosen_device = choose_device(device)
     folder = Path(out) if out is not None else Path("runs") / spec.name
     _refuse_newer(folder)
+    if pack and not smoke:
+        refuse_unwritable(folder)
     places = places_of(data_root, progress=progress)
     check(spec.data, places)
     context: AbstractContextManager[dict[str, int]] = nullcontext({}) if pack else looking()

@@ -20,8 +20,9 @@ from ssl_bench.backbones import Backbone, InputSpec
 from ssl_bench.data.batches import Batch, Batches
 from ssl_bench.data.images import ImageSet
 from ssl_bench.data.shapes import render
-from ssl_bench.errors import DataError, SSLBenchError
+from ssl_bench.errors import DataError, SSLBenchError, text_of
 from ssl_bench.fit import seed_everything
+from ssl_bench.interruption import is_interruption
 from ssl_bench.spec import BackboneSpec, Recipe, parse
 from ssl_bench.tasks.base import PretextTask, Setup
 
@@ -142,13 +143,15 @@ class Bench:
             yield
         except (CheckFailed, NotApplicable):
             raise
-        except Exception as error:
+        except BaseException as error:
+            if is_interruption(error):
+                raise
             frames = traceback.extract_tb(error.__traceback__)
             own = [f for f in frames if f.filename != __file__ and "torch" not in f.filename.split("/")] or list(frames)
             where = self.own_line(error) or f"{own[-1].filename}, line {own[-1].lineno}"
-            raise CheckFailed(f"{what} raised {type(error).__name__}: {error} ({where})") from error
+            raise CheckFailed(f"{what} raised {type(error).__name__}: {text_of(error)} ({where})") from error
 
-    def own_line(self, error: Exception) -> str:
+    def own_line(self, error: BaseException) -> str:
         """The last line of the task's own files that an error came through; "" where it was in none."""
         classes = [base for task in (self.task, *getattr(self.task, "members", ())) for base in task.__mro__[: task.__mro__.index(PretextTask)]]
         files = {getattr(sys.modules.get(base.__module__), "__file__", None) for base in classes}

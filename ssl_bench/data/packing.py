@@ -33,6 +33,7 @@ from ssl_bench.data.decode import Fit, Stored, UnreadableImage, decode, in_paral
 from ssl_bench.data.facts import Facts
 from ssl_bench.data.looking import count_missing, is_looking, no_hashes, square_noise
 from ssl_bench.data.readers import Reader
+from ssl_bench.disk import bytes_text as bytes_text
 from ssl_bench.errors import DataError
 from ssl_bench.records import write_bytes
 
@@ -338,12 +339,3 @@ def hash_images(pixels: np.ndarray, unreadable: Sequence[bool]) -> np.ndarray:
 
 def _digest(hashes: np.ndarray) -> str:
     return hashlib.sha256(hashes.tobytes()).hexdigest()[:32]
-
-
-def bytes_text(count: int) -> str:
-    amount, unit = float(count), "B"
-    for unit in ("B", "KB", "MB", "GB", "TB"):
-        if amount < 1000 or unit == "TB":
-            break
-        amount /= 1000
-    return f"{amount:.0f} {unit}" if amount >= 10 or unit == "B" else f"{amount:.1f} {unit}"

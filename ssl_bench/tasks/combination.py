@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from ssl_bench.backbones import Backbone, InputKind
 from ssl_bench.data.batches import Batch
 from ssl_bench.errors import SpecError
+from ssl_bench.interruption import is_interruption
 from ssl_bench.spec import Recipe
 from ssl_bench.tasks.base import PretextTask, Setup, TaskOptions
 from ssl_bench.transforms.lab import lightness
@@ -238,7 +239,9 @@ def input_of(member: type[PretextTask], options: Any) -> str:
 
     try:
         plain = member.build_backbone(make, options) is marker and len(asked) == 1 and set(asked[0]) == {"input"}
-    except Exception:  # whatever it does with a backbone beside passing it on
+    except BaseException as error:  # whatever it does with a backbone beside passing it on
+        if is_interruption(error):
+            raise
         plain = False
     if not plain:
         raise SpecError(f"{member.name} builds a backbone of its own, so it cannot share one; leave it out of the combination")

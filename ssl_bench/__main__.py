@@ -1,0 +1,72 @@
+"""The entry point of the command line: what ends a command becomes an exit code and a line that says why.
+
+    0     done; after `run`, every cell that was asked for has its records
+    1     a cell or a check failed, or a result could not be written
+    2     the command, the matrix, the data or a results folder is not what it should be
+    75    stopped by SIGTERM or SIGUSR1: the same command goes on from there
+    130   Ctrl-C
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import NoReturn
+
+from ssl_bench import interruption
+
+FAILED, MISUSED = 1, 2
+
+
+def main() -> NoReturn:
+    """Run the command of ``sys.argv`` and end the process with its exit code."""
+    requests = interruption.listen()  # before the imports, which take seconds
+    try:
+        from ssl_bench.terminal import guard_streams
+
+        guard_streams()
+        from ssl_bench.cli import app
+
+        returned = app(standalone_mode=False)  # an exit code where a command raised typer.Exit: some versions return it, some raise it
+        code = returned if isinstance(returned, int) else 0
+        if code == interruption.CTRL_C:  # what typer makes of a KeyboardInterrupt
+            code = _told(KeyboardInterrupt(), requests)
+    except BaseException as error:
+        code = _told(error, requests)
+    sys.exit(code)
+
+
+def _told(error: BaseException, requests: interruption.Requests) -> int:
+    """Say on stderr why a command ended, and return its exit code."""
+    from ssl_bench.disk import no_room
+    from ssl_bench.errors import Interrupted, SSLBenchError
+    from ssl_bench.terminal import harmless, traceback_of
+
+    def say(text: str) -> None:
+        print(harmless(text), file=sys.stderr, flush=True)
+
+    if requests.asked():
+        what = "interrupted" if requests.exit_code == interruption.CTRL_C else f"stopped by {requests.name}"
+        if isinstance(error, SSLBenchError):
+            what += f": {error}"
+        elif requests.exit_code == interruption.TRY_AGAIN:
+            what += "; the same command goes on from here"
+        say(what)
+        return requests.exit_code
+    error = no_room(error) or error
+    if isinstance(error, SSLBenchError) and not isinstance(error, Interrupted):
+        say(f"error: {error}")
+        return error.exit_code
+    if isinstance(error, SystemExit | KeyboardInterrupt | GeneratorExit):
+        say(f"error: {type(error).__name__} was raised by a plugin or a library that the command called; nobody pressed Ctrl-C")
+        say(traceback_of(error))
+        return FAILED
+    exit_code = getattr(error, "exit_code", None)
+    if isinstance(exit_code, int):  # of the command line's own library, which may be a vendored one: its Exit, or a usage error
+        getattr(error, "show", lambda: None)()
+        return exit_code
+    say(traceback_of(error))
+    return FAILED
+
+
+if __name__ == "__main__":
+    main()
