@@ -19,7 +19,7 @@ try:
 except ImportError:  # Windows, where files that are open cannot be removed anyway
     fcntl = None  # type: ignore[assignment]
 
-_NO_ROOM = {errno.ENOSPC: "the disk is full", errno.EDQUOT: "the disk quota is used up", errno.EFBIG: "files may not grow that large here"}
+_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}  # a full disk, a quota that is used up, files that may not grow that large
 _UNWRITABLE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.EIO, errno.ESTALE}
 _PART = re.compile(r"\..+\.[0-9a-f]{16}\.part")  # as write_bytes names them; packs have parts of other names, which are gone on with
 
@@ -52,17 +52,18 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 @contextmanager
 def _part_of(path: Path) -> Iterator[tuple[Path, BinaryIO]]:
-    """A new temporary file beside ``path``, locked as long as its writer lives, and gone after the block unless it was renamed."""
+    """A new temporary file beside ``path``, locked as long as its writer lives, and removed when the block raises."""
     while True:
         part = path.with_name(f".{path.name}.{secrets.token_hex(8)}.part")  # machines that share a folder have processes of equal numbers
         with open(part, "xb") as file:
+            if not _lock(file.fileno()) or not part.exists():
+                continue  # in the moment before it was locked, it was taken for a killed writer's
             try:
-                if not _lock(file.fileno()) or not part.exists():
-                    continue  # in the moment before it was locked, it was taken for a killed writer's
                 yield part, file
-                return
-            finally:
+            except BaseException:
                 part.unlink(missing_ok=True)
+                raise
+            return
 
 
 def _lock(descriptor: int) -> bool:
@@ -126,9 +127,9 @@ def no_room(error: BaseException, path: Path | None = None, needed: int | None =
         if isinstance(cause, OSError) and cause.errno in _NO_ROOM:
             where = Path(os.fsdecode(cause.filename)) if isinstance(cause.filename, str | bytes) else path
             size = "" if needed is None else f" ({bytes_text(needed)})"
-            what = "" if where is None else f"{where}{size} could not be written: "
+            what = "" if where is None else f"{where}{size} cannot be written: "
             there = "" if where is None else _free(where)
-            return NoRoomError(f"{what}{_NO_ROOM[cause.errno]}{there}; what was finished is whole. Make room and give the same command: it goes on from there")
+            return NoRoomError(f"{what}{os.strerror(cause.errno)}{there}; what was finished is whole. Make room and give the same command: it goes on")
         cause = cause.__cause__ or cause.__context__
     return None
 
@@ -154,8 +155,8 @@ def refuse_unwritable(folder: Path) -> None:
     with writing_to(folder):
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            with _part_of(folder / "attempt"):
-                pass
+            with _part_of(folder / "attempt") as (part, _):
+                part.unlink()
         finally:
             for path in missing:
                 with suppress(OSError):
@@ -180,7 +181,7 @@ def _free(path: Path) -> str:
     for folder in path.absolute().parents:
         if folder.is_dir():
             with suppress(OSError):
-                return f", {bytes_text(shutil.disk_usage(folder).free)} are free in {folder}"
+                return f" ({bytes_text(shutil.disk_usage(folder).free)} are free in {folder})"
     return ""
 
 

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 LOG_WIDTH = 120  # columns where the output is no terminal
+PART_OF_A_TRACEBACK = 5_000  # characters
 
 
 def harmless(text: str, keep: str = "\n\t") -> str:
@@ -32,7 +33,11 @@ def escape(text: str) -> str:
 
 
 def traceback_of(error: BaseException) -> str:
-    return "".join(traceback.format_exception(error)).rstrip()
+    """A traceback as Python prints it, cut in the middle where it is endless, and always writable as UTF-8."""
+    text = "".join(traceback.format_exception(error)).rstrip()
+    if len(text) > 4 * PART_OF_A_TRACEBACK:
+        text = f"{text[: 2 * PART_OF_A_TRACEBACK]}\n... ({len(text):,} characters) ...\n{text[-PART_OF_A_TRACEBACK:]}"
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def console() -> Console:

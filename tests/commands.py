@@ -13,9 +13,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+# What commands import when they are run, so that no fork does it again.
+import ssl_bench.evaluators.knn
+import ssl_bench.live
+import ssl_bench.planning
+import ssl_bench.report.figures
+import ssl_bench.report.formats
+import ssl_bench.report.verdict
+import ssl_bench.runner
+import ssl_bench.tasks.baselines
+import ssl_bench.testing  # noqa: F401
+
 TINY: dict[str, Any] = {
     "name": "tiny", "data": {"source": "shapes", "size": 32, "limit": {"train": 240, "test": 96}},
-    "backbone": {"name": "resnet18", "width": 0.125, "stem_stride": 2}, "pretrain": {"images": 64, "batch_size": 32, "monitor": 0},
+    "backbone": {"name": "resnet10t", "width": 0.125, "stem_stride": 2}, "pretrain": {"images": 64, "batch_size": 32, "monitor": 0},
     "tasks": [], "baselines": ["random"], "evaluate": [{"knn": {"k": [5]}}],
 }  # fmt: skip
 
@@ -61,7 +72,7 @@ def _become(folder: Path, arguments: tuple[str, ...], first: Callable[[], None],
         os.chdir(folder)
         for number, path in ((1, out), (2, err)):
             os.dup2(os.open(path, os.O_CREAT | os.O_WRONLY), number)
-        sys.stdout, sys.stderr = (open(number, "w", closefd=False, encoding="utf-8") for number in (1, 2))
+        sys.stdout, sys.stderr = (open(number, "w", closefd=False, encoding="utf-8") for number in (1, 2))  # noqa: SIM115
         sys.argv = ["ssl-bench", *arguments]
         first()
         from ssl_bench.__main__ import main
@@ -97,29 +108,29 @@ def written(folder: Path, plugin: str = "", **changes: Any) -> list[str]:
     return ["tiny.yaml", "--plugin", "plugin.py"]
 
 
-def task(name: str, body: str, **methods: str) -> str:
-    """The source of a task that regresses the mean of an image, with ``body`` at the start of one of its methods (``forward`` unless named)."""
-    bodies = {"init": "", "views": "", "forward": body if not methods else "", "diagnose": ""} | {key: body for key in methods}
+def task(name: str, body: str, where: str = "forward") -> str:
+    """The source of a task that regresses the mean of an image, with ``body`` at the start of one of its methods."""
+    bodies = dict.fromkeys(("init", "views", "forward", "diagnose"), "pass") | {where: body}
     return f'''
 import os, signal, sys, time
 import torch
 from ssl_bench import PretextTask
 
-class Task(PretextTask):
+class {name.title()}(PretextTask):
     """Regresses the mean of an image."""
     name = {name!r}
     def __init__(self, backbone, options, setup):
         super().__init__(backbone, options, setup)
         self.head = torch.nn.Linear(backbone.num_features, 1)
-        {bodies["init"] or "pass"}
+        {bodies["init"]}
     def views(self, batch):
-        {bodies["views"] or "pass"}
+        {bodies["views"]}
         return batch.images
     def forward(self, views):
-        {bodies["forward"] or "pass"}
+        {bodies["forward"]}
         return {{"loss": (self.head(self.backbone(views))[:, 0] - views.mean((1, 2, 3))).square().mean()}}
     def diagnose(self, images):
-        {bodies["diagnose"] or "pass"}
+        {bodies["diagnose"]}
         return {{}}
 '''
 
@@ -131,7 +142,7 @@ import os, signal, sys, time
 import torch
 from ssl_bench import Evaluation, Evaluator, EvaluatorOptions, Measurement
 
-class Judge(Evaluator):
+class {name.title()}(Evaluator):
     """Answers one half."""
     name, protocol, Options, accuracy = {name!r}, {name!r}, EvaluatorOptions, False
     def evaluate(self, subject):

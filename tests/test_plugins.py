@@ -100,7 +100,7 @@ def test_a_plugin_file_runs_in_a_matrix_and_without_it_the_name_is_unknown(tmp_p
     assert done.returncode == 0, done.stdout + done.stderr
     assert set(_records(tmp_path / "out")) == {"intruder"}
     missing = _ssl_bench("plan", "mine.yaml", "--out", "out", folder=tmp_path)
-    assert missing.returncode == 1 and "unknown task 'intruder'" in missing.stderr and "Traceback" not in missing.stderr
+    assert missing.returncode == 2 and "unknown task 'intruder'" in missing.stderr and "Traceback" not in missing.stderr
 
 
 def test_a_broken_installed_plugin_is_named(installed: Path, tmp_path: Path) -> None:
@@ -110,7 +110,7 @@ def test_a_broken_installed_plugin_is_named(installed: Path, tmp_path: Path) -> 
     (shadow / "__init__.py").write_text("")
     (shadow / "task.py").write_text("class Intruder:\n    name = 'intruder'\n")
     done = _ssl_bench("plan", "mine.yaml", "--out", "out", folder=tmp_path, path=(tmp_path / "shadow", installed))
-    assert done.returncode == 1 and "'intruder' must be a class derived from ssl_bench.tasks.base.PretextTask" in done.stderr
+    assert done.returncode == 2 and "'intruder' must be a class derived from ssl_bench.tasks.base.PretextTask" in done.stderr
 
 
 def _intruder() -> type:

@@ -37,12 +37,10 @@ def test_safe_names_are_one_harmless_component_and_keep_names_apart(a: str, b: s
 def test_a_record_survives_a_failing_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "r.json"
     write_record(path, Curve(step=[1], value=[2.0]))
-    import ssl_bench.records as records
-
     def broken(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(records.os, "replace", broken)
+    monkeypatch.setattr(os, "replace", broken)
     with pytest.raises(OSError, match="No space"):
         write_bytes(path, b"half")
     assert read_record(path, Curve).value == [2.0]
@@ -69,10 +67,8 @@ def test_machines_with_equal_process_numbers_do_not_meet(tmp_path: Path, monkeyp
 
 
 def test_what_a_killed_process_left_is_no_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import ssl_bench.records as records
-
     names: list[str] = []
-    monkeypatch.setattr(records.os, "replace", lambda part, path: names.append(Path(part).name))
+    monkeypatch.setattr(os, "replace", lambda part, path: names.append(Path(part).name))
     for name in ("pretrain.json", "failed-knn.json", "knn-1.json", "run.json"):
         write_record(tmp_path / name, Curve())
     monkeypatch.undo()

@@ -257,7 +257,7 @@ def test_command_line_end_to_end(tmp_path: Path) -> None:
     assert "rotation/0" in call("show", "tiny/rotation/0").stdout
     assert "done" in call("status", "tiny").stdout
     wrong = call("run", "quik")
-    assert wrong.returncode == 1 and "did you mean 'quick'" in wrong.stderr and "Traceback" not in wrong.stderr
+    assert wrong.returncode == 2 and "did you mean 'quick'" in wrong.stderr and "Traceback" not in wrong.stderr
     assert call("frobnicate").returncode == 2
 
 
@@ -270,7 +270,7 @@ def test_sigterm_saves_a_checkpoint_and_the_same_command_goes_on(tmp_path: Path)
     time.sleep(2)
     running.send_signal(signal.SIGTERM)
     _, errors = running.communicate(timeout=60)
-    assert running.returncode == 130 and "stopped at step" in errors, errors
+    assert running.returncode == 75 and "stopped at step" in errors, errors
     assert list(tmp_path.glob("runs/tiny/cells/*/*/checkpoint.safetensors"))
     spec = json.loads(Path(file).read_text())
     watcher = compute(spec, tmp_path / "runs/tiny")

@@ -1,0 +1,112 @@
+"""Ctrl-C and schedulers: what a signal asks for, when it is done, and what the exit code says."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from commands import call, evaluator, start, task, written
+from ssl_bench import interruption
+from ssl_bench.errors import Interrupted
+
+COMMAND = Path(sys.executable).with_name("ssl-bench")
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+SLOW = task("slow", "open('step', 'w').close(); time.sleep(0.05)")
+LONG = {"images": 32_000, "batch_size": 32, "monitor": 0}
+
+
+@pytest.mark.parametrize(("number", "code", "word"), [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 75, "SIGTERM"), (signal.SIGUSR1, 75, "SIGUSR1")])
+def test_a_signal_stops_a_run_at_its_next_step(tmp_path: Path, number: signal.Signals, code: int, word: str) -> None:
+    running = start(tmp_path, "run", *written(tmp_path, SLOW, tasks=["slow"], baselines=[], pretrain=LONG))
+    running.until(lambda: list(tmp_path.glob("runs/tiny/cells/*/*/.lock")))  # steps before that are the plan's
+    (tmp_path / "step").unlink()
+    running.until((tmp_path / "step").exists)
+    running.send(number)
+    ended = running.wait()
+    assert ended.code == code and word in ended.err and "stopped at step" in ended.err and "Traceback" not in ended.err, ended
+    assert len(list(tmp_path.glob("runs/tiny/cells/slow/*/checkpoint.safetensors"))) == 1
+    assert not list(tmp_path.glob("runs/tiny/cells/slow/*/failed*"))
+
+
+def test_a_second_ctrl_c_does_not_wait(tmp_path: Path) -> None:
+    stuck = evaluator("stuck", "open('there', 'w').close(); time.sleep(600)")
+    running = start(tmp_path, "run", *written(tmp_path, stuck, evaluate=["stuck"]))
+    running.until((tmp_path / "there").exists)
+    for number in (signal.SIGTERM, signal.SIGTERM, signal.SIGINT):  # a scheduler that repeats itself changes nothing
+        time.sleep(0.2)  # Python hears signals that come at the same moment in the order of their numbers
+        running.send(number)
+    ended = running.wait()
+    assert ended.code == 130 and ended.err.startswith("interrupted") and "Traceback" not in ended.err, ended
+
+
+def test_the_consequences_of_an_interruption_are_no_failures(tmp_path: Path) -> None:
+    """Ctrl-C in a terminal reaches worker processes, too, and a plugin turns their death into errors of its own."""
+    fragile = task("fragile", "os.kill(os.getpid(), signal.SIGINT); raise RuntimeError('worker died')", "diagnose")
+    ended = call(tmp_path, "run", *written(tmp_path, fragile, tasks=["fragile"]))
+    assert ended.code == 130 and "worker died" in ended.err, ended
+    assert not list(tmp_path.glob("runs/tiny/cells/*/*/failed*"))
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 75)])
+def test_a_signal_while_images_are_prepared(tmp_path: Path, number: signal.Signals, code: int) -> None:
+    def press(*_: Any) -> None:
+        os.kill(os.getpid(), number)
+
+    def first() -> None:
+        import ssl_bench.data.packing
+
+        ssl_bench.data.packing._decode_chunk = press
+
+    from PIL import Image
+
+    for name in ("a", "b"):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        for at in range(20):
+            Image.new("RGB", (32, 32), (at, 0, 0)).save(tmp_path / "photos" / name / f"{at}.png")
+    ended = call(tmp_path, "run", *written(tmp_path, data={"source": "folder:photos", "size": 32, "test": 0.2}), first=first)
+    assert ended.code == code and "Traceback" not in ended.err and len(ended.err.splitlines()) == 1, ended
+
+
+@pytest.mark.parametrize(("number", "code", "told"), [(signal.SIGINT, 130, "interrupted\n"), (signal.SIGTERM, 75, "stopped by SIGTERM;")])
+def test_a_signal_while_a_plugin_is_imported(tmp_path: Path, number: signal.Signals, code: int, told: str) -> None:
+    (tmp_path / "plugin.py").write_text(f"import os\ntry:\n    os.kill(os.getpid(), {int(number)})\nexcept BaseException:\n    raise ImportError('x')\n")
+    ended = call(tmp_path, "list", "tasks", "--plugin", "plugin.py")
+    assert ended.code == code and ended.err.startswith(told), ended
+
+
+def test_ctrl_c_before_anything_is_imported(tmp_path: Path) -> None:
+    running = subprocess.Popen([COMMAND, "versions"], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT)
+    maps = Path(f"/proc/{running.pid}/maps")
+    if not maps.exists():
+        pytest.skip("needs /proc to see what a process has loaded")
+    while "libtorch" not in maps.read_text() and running.poll() is None:
+        time.sleep(0.005)
+    running.send_signal(signal.SIGINT)
+    _, errors = running.communicate(timeout=60)
+    assert (running.returncode, errors) == (130, "interrupted\n")
+
+
+def test_from_python_the_handlers_of_whoever_calls_come_back() -> None:
+    def mine(number: int, frame: Any) -> None: ...
+
+    before = signal.getsignal(signal.SIGINT), signal.signal(signal.SIGUSR1, mine)
+    try:
+        with interruption.between_steps() as stop:
+            assert signal.getsignal(signal.SIGUSR1) is mine, "somebody else's signal stays theirs"
+            assert not stop() and not interruption.is_interruption(KeyboardInterrupt()), "nobody pressed Ctrl-C"
+            os.kill(os.getpid(), signal.SIGTERM)
+            assert stop() and interruption.is_interruption(Interrupted("stopped"))
+            os.kill(os.getpid(), signal.SIGTERM)
+            with pytest.raises(KeyboardInterrupt):
+                os.kill(os.getpid(), signal.SIGINT)
+        assert signal.getsignal(signal.SIGINT) is before[0] and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+        assert interruption.is_interruption(KeyboardInterrupt()) and not interruption.is_interruption(SystemExit())
+    finally:
+        signal.signal(signal.SIGUSR1, before[1])
