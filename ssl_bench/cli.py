@@ -179,7 +179,7 @@ def duplicates(
     from ssl_bench.matrix import as_matrix
     from ssl_bench.records import write_bytes
 
-    with Live(_console()) as live:
+    with Live(make_console()) as live:
         copies = find(as_matrix(matrix, tuple(sets or ())).data, data_root=data_root, progress=live.packing)
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")

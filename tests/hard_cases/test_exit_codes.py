@@ -104,7 +104,7 @@ def test_a_plugin_that_wants_to_end_the_process_only_fails(tmp_path: Path) -> No
     for end in ("import sys; sys.exit(0)", "raise KeyboardInterrupt"):
         (tmp_path / "plugin.py").write_text(end)
         listed = call(tmp_path, "list", "tasks", "--plugin", "plugin.py")
-        assert listed.code == 2 and "plugin 'plugin.py' cannot be imported" in listed.err, listed
+        assert listed.code == 2 and "error: plugin 'plugin.py'" in listed.err, listed
 
 
 def test_check_task_reports_a_task_that_wants_to_end_the_process(tmp_path: Path) -> None:
