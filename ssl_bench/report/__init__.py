@@ -38,9 +38,10 @@ def write_report(folder: str | Path, results: Results | None = None) -> list[Pat
     Raises
     ------
     RecordError
-        Where there is no run in the folder, or a file of the report cannot be written.
+        Where there is no run in the folder; WriteError, naming the file, where one cannot be written; NoRoomError on a full disk.
     """
-    from ssl_bench.errors import RecordError
+    from ssl_bench.disk import reason
+    from ssl_bench.errors import NoRoomError, WriteError
     from ssl_bench.records import write_bytes
     from ssl_bench.report.classes import per_class_csv
     from ssl_bench.report.figures import draw_figures
@@ -64,10 +65,9 @@ def write_report(folder: str | Path, results: Results | None = None) -> list[Pat
                 write_bytes(root / name, text.encode())
             else:
                 (root / name).unlink(missing_ok=True)  # of an earlier report, and no longer true
+    except NoRoomError:
+        raise
     except OSError as error:
-        reason = error.strerror or str(error)
-        raise RecordError(
-            f"the table's files cannot be written into {root}: {error.filename or root}: {reason}; the records are untouched. "
-            "Give permission to write and free space there, or copy the folder and report on the copy"
-        ) from None
+        what_to_do = f"the records are as they were. Make {root} writable, or report on a copy"
+        raise WriteError(f"the table's files cannot be written: {reason(error)}; {what_to_do}") from error
     return [root / name for name, text in texts.items() if text] + figures

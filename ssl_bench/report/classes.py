@@ -74,7 +74,8 @@ def _changes(results: Results, data: str) -> list[tuple[float, str, float, float
 def per_class_csv(results: Results) -> str:
     """The accuracy (of detectors: the average precision) within every class on the split shown; "" where no record tells it.
 
-    ``of`` names the stage and, after an @, share and draw of the labels, or what else the evaluator measured apart; "" where there is one.
+    ``of`` says what was judged, as the evaluator names it: the probe's stage ("s2", "s2@0.1/0" with share and draw of the labels), "pooled@20" of
+    20 neighbours, "0.1/0" (share and draw) of fine-tuning.
     """
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")

@@ -16,7 +16,7 @@ import pytest
 from ssl_bench import protocols
 from ssl_bench.data import Labelled
 from ssl_bench.data.images import ImageSet
-from ssl_bench.errors import RecordError
+from ssl_bench.errors import WriteError
 from ssl_bench.evaluators import detection, diagnostics, finetune, knn, linear
 from ssl_bench.report import Table, load, write_report
 from ssl_bench.report.classes import per_class_csv
@@ -313,8 +313,9 @@ def test_files_that_cannot_be_written_are_named(tmp_path: Path) -> None:
     """A file where the folder of figures belongs stands for a folder without permission, which root would not notice."""
     folder = make_run(tmp_path, ROWS, seeds=(0,))
     (folder / "figures").write_text("in the way")
-    with pytest.raises(RecordError, match=re.escape(str(folder / "figures"))):
+    with pytest.raises(WriteError, match=re.escape(str(folder / "figures"))) as error:
         write_report(folder)
+    assert error.value.exit_code == 1  # nothing was asked wrongly
 
 
 def _imbalanced(folder: Path, draws: bool = False) -> None:
