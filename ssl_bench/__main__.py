@@ -21,9 +21,10 @@ def main() -> NoReturn:
     """Run the command of ``sys.argv`` and end the process with its exit code."""
     requests = interruption.listen()  # before the imports, which take seconds
     try:
-        from ssl_bench.terminal import guard_streams
+        from ssl_bench.terminal import guard_streams, tell_notices
 
         guard_streams()
+        tell_notices()
         from ssl_bench.cli import app
 
         returned = app(standalone_mode=False)  # an exit code where a command raised typer.Exit: some versions return it, some raise it

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ssl_bench.backbones import Backbone, load_backbone
-from ssl_bench.errors import SpecError
+from ssl_bench.errors import DamagedRecord, DamagedWeights, SpecError, WeightsError
 from ssl_bench.runner import run
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ class Pretrained:
 def pretrain(
     task: str, data: Any = "shapes", *, epochs: float | None = None, images: int | None = None, passes: int | None = None,
     backbone: Any = "resnet18", seed: int = 0, options: dict[str, Any] | None = None, out: str | Path | None = None, device: str | None = None,
-    **settings: Any,
+    recompute: bool = False, **settings: Any,
 ) -> Pretrained:
     """Pretrain one backbone on one task.
 
@@ -45,6 +45,7 @@ def pretrain(
     backbone : a timm ResNet's name or anything a matrix's ``backbone`` may be.
     options : task options and recipe settings.
     out : folder for record and weights; nothing is kept on disk without it.
+    recompute : train again where ``out`` holds the record of this training and not its weights (they are damaged or gone, or the record is).
     settings : data_root, plugins, as for ``run``.
 
     Examples
@@ -52,8 +53,9 @@ def pretrain(
     >>> from ssl_bench import pretrain                                                    # doctest: +SKIP
     >>> backbone = pretrain("rotation", "shapes", epochs=4, backbone={"name": "resnet18", "width": 0.25}).backbone
     """
-    from ssl_bench.cells import Workshop, pretrain_cell
-    from ssl_bench.work import prepare, read_pretraining
+    from ssl_bench.cells import BACKBONE_FILE, Workshop, has_weights, pretrain_cell
+    from ssl_bench.stored import read_pretraining
+    from ssl_bench.work import prepare
 
     matrix = {
         "name": "pretrain", "data": data, "backbone": backbone, "seeds": [seed], "pretrain": {"epochs": epochs, "images": images, "passes": passes},
@@ -65,13 +67,24 @@ def pretrain(
         if not cells:
             raise SpecError("pretrain trains one setting; a choice of options needs a matrix")
         cell = cells[0]
-        record = read_pretraining(cell)
-        if record is None or not (cell.folder / "backbone.safetensors").is_file():
+        file = cell.folder / BACKBONE_FILE
+        record, kept, lost = None, None, ""
+        try:
+            record = read_pretraining(cell)
+            if record is not None:
+                kept = load_backbone(file) if file.is_file() else None
+                lost = "" if kept is not None or has_weights(cell) else f"{file} is gone"
+        except (DamagedRecord, DamagedWeights) as error:
+            lost = str(error)
+        if lost and not recompute:
+            raise WeightsError(f"{lost}; recompute=True trains it again")
+        if lost or record is None or kept is None:
             shop = Workshop(data=work.data, backbone=work.matrix.backbone, device=work.device, precision=work.matrix.precision)
             record, _ = pretrain_cell(cell, shop)
-        if not (cell.folder / "backbone.safetensors").is_file():
-            raise SpecError(f"task {task!r} trains no network that could be returned")
-        return Pretrained(load_backbone(cell.folder / "backbone.safetensors"), record)
+            if not file.is_file():
+                raise SpecError(f"task {task!r} trains no network that could be returned")
+            kept = load_backbone(file)
+        return Pretrained(kept, record)
 
 
 def evaluate(

@@ -9,22 +9,21 @@ from typing import Annotated, Any, Literal, cast
 import timm
 import torch
 from pydantic import Field
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from timm.models.resnet import BasicBlock, Bottleneck, ResNet, downsample_conv
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ssl_bench.errors import SpecError, WeightsError, did_you_mean
+from ssl_bench.errors import DamagedWeights, SpecError, WeightsError, did_you_mean
 from ssl_bench.model import MOST_SIDE
-from ssl_bench.records import write_bytes
 from ssl_bench.spec import BackboneSpec, Model, parse
+from ssl_bench.tensors import read_tensors, save_tensors
 
 STAGES = ("s1", "s2", "s3", "s4")
 FEWEST_CHANNELS = 8  # of a stage; with 4, the backward pass on a CPU corrupts memory (torch 2.15)
 FORMAT = 1
 _Mean = Annotated[float, Field(ge=-1_000, le=1_000)]
 _Spread = Annotated[float, Field(gt=0, le=1_000)]
+KIND = "ssl_bench.backbone"
 InputKind = Literal["rgb", "standardised", "lightness"]  # from what keeps most of an image to what keeps least
 
 
@@ -227,11 +226,9 @@ def reestimate_batchnorm(backbone: nn.Module, images: Any) -> None:
 def save_backbone(backbone: Backbone, path: str | Path) -> None:
     """Weights, network and input handling in one safetensors file (written beside and renamed)."""
     meta = {
-        "format": str(FORMAT), "kind": "ssl_bench.backbone", "spec": backbone.spec.model_dump_json(),
-        "input": backbone.input.model_dump_json(), "image_size": str(backbone.image_size),
+        "format": str(FORMAT), "spec": backbone.spec.model_dump_json(), "input": backbone.input.model_dump_json(), "image_size": str(backbone.image_size),
     }
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in backbone.network.state_dict().items()}
-    write_bytes(Path(path), save(tensors, metadata=meta))
+    save_tensors(Path(path), backbone.network.state_dict(), KIND, meta)
 
 
 def load_backbone(path: str | Path) -> Backbone:
@@ -254,20 +251,18 @@ def read_weights(path: str | Path) -> tuple[dict[str, Tensor], tuple[BackboneSpe
 
     Raises
     ------
-    WeightsError : no such file, not safetensors, one of a newer ssl_bench.
+    WeightsError : no such file, not safetensors, one of a newer ssl_bench; DamagedWeights for one of ours that is not what was written.
     """
     file = Path(path)
     if not file.is_file():
         raise WeightsError(f"weights file {str(path)!r} does not exist")
     try:
-        with safe_open(file, framework="pt") as opened:
-            meta = opened.metadata() or {}
-            tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 - not a dict, only its keys iterate
-    except (SafetensorError, OSError, ValueError) as error:
+        tensors, meta = read_tensors(file)
+    except DamagedWeights as error:
         why = "pickled checkpoints are not opened, because opening one can run any code in it"
         remedy = f"`ssl-bench convert {path}` reads the tensors of one alone and writes them as safetensors"
-        raise WeightsError(f"{path} is not a safetensors file ({error}); {why}; {remedy}") from None
-    if meta.get("kind") != "ssl_bench.backbone":
+        raise DamagedWeights(f"{error}; {why}; {remedy}") from None
+    if meta.get("kind") != KIND:
         return tensors, None
     if int(meta["format"]) > FORMAT:
         raise WeightsError(f"{path} is of format {meta['format']}, newer than this version's {FORMAT}; update ssl_bench")

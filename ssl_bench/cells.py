@@ -13,8 +13,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import safe_open
-from safetensors.torch import save
 from torch import Tensor, nn
 
 from ssl_bench.backbones import Backbone, InputSpec, load_strictly, network_of, reestimate_batchnorm, save_backbone
@@ -22,17 +20,19 @@ from ssl_bench.checkpoints import remove
 from ssl_bench.data import Data
 from ssl_bench.data.batches import Batches, ImageStore
 from ssl_bench.data.images import ImageSet, evenly_spaced
+from ssl_bench.digests import digest_of
 from ssl_bench.environment import environment, now
-from ssl_bench.errors import WeightsError
+from ssl_bench.errors import DamagedWeights
 from ssl_bench.evaluators.base import Evaluation, Subject
 from ssl_bench.evaluators.features import FrozenFeatures
 from ssl_bench.evaluators.knn import knn_monitor
 from ssl_bench.fit import FitResult, Progress, choose_precision, fit, seed_everything
 from ssl_bench.matrix import Cell, PlannedEvaluation
 from ssl_bench.movement import Movement, constant_features
-from ssl_bench.records import EvaluationRecord, MeasurementRecord, Pretraining, write_bytes, write_record
+from ssl_bench.records import EvaluationRecord, Pretraining, measurement_record, write_bytes, write_record
 from ssl_bench.spec import BackboneSpec
 from ssl_bench.tasks.base import Setup, part_images, parts_of
+from ssl_bench.tensors import DIGEST, read_tensors, save_tensors
 
 STATISTICS_IMAGES = 10_000  # BatchNorm statistics are averaged over at most this many clean training images
 CHUNK = 512
@@ -41,6 +41,7 @@ DIAGNOSED_IMAGES = 1_000
 CHECKED_IMAGES = 64  # on which features are looked at for collapse
 LIGHTNESS_IMAGES = 5_000
 PARTS_SUFFIX = ".parts"  # folders of evaluations under way
+TASK_KIND = "ssl_bench.task"
 TASK_FILE, BACKBONE_FILE, CHECKPOINT_FILE = "task.safetensors", "backbone.safetensors", "checkpoint.safetensors"
 
 
@@ -161,8 +162,7 @@ def pretrain_cell(cell: Cell, shop: Workshop) -> tuple[Pretraining, Any]:
     seed_everything(cell.seed, 0xD1)
     with torch.no_grad():
         diagnosed = {name: float(value) for name, value in task.diagnose(some).items()}
-    tensors = {name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for name, tensor in task.state_dict().items()}
-    write_bytes(cell.folder / TASK_FILE, save(tensors, metadata={"kind": "ssl_bench.task", "pretraining": cell.id}))
+    weights = save_tensors(cell.folder / TASK_FILE, task.state_dict(), TASK_KIND, {"pretraining": cell.id})
     if isinstance(judged, Backbone):
         save_backbone(judged, cell.folder / BACKBONE_FILE)
     record = Pretraining(
@@ -170,7 +170,7 @@ def pretrain_cell(cell: Cell, shop: Workshop) -> tuple[Pretraining, Any]:
         spec=dict(cell.spec), describe=describe, diagnose=diagnosed, metrics=result.metrics, curves=result.curves, trend=_trend(result),
         steps=result.steps, images_seen=result.images_seen, passes=result.passes, flops=result.flops,
         parameters=sum(p.numel() for p in judged.parameters()), seconds=result.seconds or {"total": time.perf_counter() - started},
-        images_per_second=result.images_per_second, peak_memory=result.peak_memory,
+        images_per_second=result.images_per_second, peak_memory=result.peak_memory, weights=weights,
         environment=environment(shop.device, shop.used_precision), created=now(),
     )
     for parts in cell.folder.glob(f"*{PARTS_SUFFIX}"):  # what evaluators began on weights that these replace
@@ -197,22 +197,24 @@ def _moved(moved: str, cell: Cell, shop: Workshop) -> dict[str, str]:
     return {"moved_tensors": moved}
 
 
-def load_task(cell: Cell, shop: Workshop) -> Any:
+def load_task(cell: Cell, shop: Workshop, weights: str = "") -> Any:
     """The trained task of a cell, from its file.
+
+    Parameters
+    ----------
+    weights : the digest of the file, as the cell's record has it; "" where that is not known.
 
     Raises
     ------
-    WeightsError : the file is damaged or belongs to another cell.
+    DamagedWeights : the file is not what was written, belongs to another cell or to an earlier training of this one.
+    WeightsError : it cannot be read, or holds the tensors of another network.
     """
     path = cell.folder / TASK_FILE
-    try:
-        with safe_open(path, framework="pt") as opened:
-            header = opened.metadata() or {}
-            tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 - not a dict, only its keys iterate
-    except Exception as error:
-        raise WeightsError(f"{path} cannot be read ({error}); remove the folder to pretrain this cell again") from None
-    if header.get("pretraining") != cell.id:
-        raise WeightsError(f"{path} holds the weights of another cell ({header.get('pretraining')}, not {cell.id}); remove the folder to pretrain again")
+    tensors, header = read_tensors(path)
+    if header.get("kind") != TASK_KIND or header.get("pretraining") != cell.id:
+        raise DamagedWeights(f"{path} holds the weights of another cell ({header.get('pretraining')}, not {cell.id})")
+    if weights and header.get(DIGEST) != weights:
+        raise DamagedWeights(f"{path} holds other weights than those that pretrain.json was written with")
     task = build_task(cell, shop)
     load_strictly(task, tensors, str(path))
     return task.to(shop.device).eval()
@@ -223,17 +225,20 @@ def has_weights(cell: Cell) -> bool:
 
 
 class Examination:
-    """One pretrained cell before its evaluators: weights loaded once (or ``task`` as it was just trained), features extracted once per labelled set."""
+    """One pretrained cell before its evaluators: weights loaded once (or ``task`` as it was just trained), features extracted once per labelled set.
 
-    def __init__(self, cell: Cell, shop: Workshop, task: Any = None) -> None:
-        self.cell, self.shop = cell, shop
+    ``weights`` is their digest, as the cell's record has it.
+    """
+
+    def __init__(self, cell: Cell, shop: Workshop, task: Any = None, weights: str = "") -> None:
+        self.cell, self.shop, self.weights = cell, shop, weights
         self._features: dict[tuple[str, ...], FrozenFeatures] = {}
         if task is not None:
             self.task = task
 
     @cached_property
     def task(self) -> Any:
-        return load_task(self.cell, self.shop)
+        return load_task(self.cell, self.shop, self.weights)
 
     def features(self, planned: PlannedEvaluation, final: bool) -> FrozenFeatures:
         labelled = planned.labelled
@@ -261,27 +266,31 @@ class Examination:
         started = time.perf_counter()
         seed_everything(self.cell.seed, 0xE7)
         evaluation = planned.evaluator(planned.options).evaluate(subject)
-        record = _write_evaluation(self.cell, planned, evaluation, final, opened_before, time.perf_counter() - started, shop)
+        record = _write_evaluation(self.cell, planned, evaluation, final, opened_before, self.weights, time.perf_counter() - started, shop)
         shutil.rmtree(parts, ignore_errors=True)
         return record
 
 
 def _write_evaluation(
-    cell: Cell, planned: PlannedEvaluation, evaluation: Evaluation, final: bool, opened_before: int, seconds: float, shop: Workshop
+    cell: Cell, planned: PlannedEvaluation, evaluation: Evaluation, final: bool, opened_before: int, weights: str, seconds: float, shop: Workshop
 ) -> EvaluationRecord:
+    measurements = [measurement_record(planned.name, vars(m)) for m in evaluation.measurements]
+    predictions = b""
     if evaluation.predictions:
         buffer = io.BytesIO()
         # With the true labels beside them, predictions can be compared between rows from the records alone.
         test = planned.labelled.test
         arrays = ({"target": np.asarray(test.labels)} if isinstance(test, ImageSet) else {}) | dict(evaluation.predictions)
         np.savez_compressed(buffer, allow_pickle=False, **{name: np.asarray(array) for name, array in arrays.items()})
-        write_bytes(cell.folder / f"{planned.file_name}.npz", buffer.getvalue())
+        predictions = buffer.getvalue()
     record = EvaluationRecord(
         id=planned.id, pretraining=cell.id, row=cell.row.name, task=cell.row.task.name, seed=cell.seed, evaluator=planned.name,
         protocol=f"{planned.evaluator.protocol} v{planned.spec['evaluator']['version']}", data=planned.labelled.name, spec=dict(planned.spec), final=final,
-        test_opened=opened_before + int(final), measurements=[MeasurementRecord(**vars(m)) for m in evaluation.measurements],
-        details=dict(evaluation.details), seconds=seconds, environment=environment(shop.device, shop.used_precision), created=now(),
+        test_opened=opened_before + int(final), measurements=measurements, details=dict(evaluation.details), weights=weights,
+        predictions=digest_of(predictions) if predictions else "", seconds=seconds, environment=environment(shop.device, shop.used_precision), created=now(),
     )
+    if predictions:
+        write_bytes(cell.folder / f"{planned.file_name}.npz", predictions)
     write_record(cell.folder / f"{planned.file_name}.json", record)
     return record
 

@@ -7,14 +7,13 @@ import os
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor, nn
 
 from ssl_bench.backbones import load_strictly
-from ssl_bench.errors import WeightsError
-from ssl_bench.records import write_bytes
+from ssl_bench.errors import DamagedWeights, WeightsError
+from ssl_bench.tensors import read_tensors, save_tensors
+
+KIND = "ssl_bench.checkpoint"
 
 
 def save_checkpoint(path: Path, module: nn.Module, optimizers: list[Any], meta: dict[str, Any]) -> None:
@@ -29,9 +28,7 @@ def save_checkpoint(path: Path, module: nn.Module, optimizers: list[Any], meta: 
                     tensors[f"optimizer.{number}.{index}.{key}"] = value
                 else:
                     plain[number][f"{index}.{key}"] = value
-    tensors = {name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()}
-    text = json.dumps({**meta, "optimizers": plain})
-    write_bytes(path, save(tensors, metadata={"kind": "ssl_bench.checkpoint", "meta": text}))
+    save_tensors(path, tensors, KIND, {"meta": json.dumps({**meta, "optimizers": plain})})
 
 
 def load_checkpoint(path: Path, module: nn.Module, optimizers: list[Any], expected: dict[str, Any]) -> dict[str, Any]:
@@ -39,17 +36,19 @@ def load_checkpoint(path: Path, module: nn.Module, optimizers: list[Any], expect
 
     Raises
     ------
-    WeightsError : damaged, a pickle, or of another run (a key of ``expected`` differs).
+    DamagedWeights : not what was written, or no checkpoint at all (a pickle is never opened); the module is as it was.
+    WeightsError : a file that cannot be read, or is of another run (a key of ``expected`` differs).
     """
     try:
-        with safe_open(path, framework="pt") as opened:
-            header = opened.metadata() or {}
-            tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 - not a dict, only its keys iterate
-    except (SafetensorError, OSError, ValueError) as error:
-        raise WeightsError(f"checkpoint {path} cannot be read ({error}); remove it to start this cell anew (pickled checkpoints are never opened)") from None
-    if header.get("kind") != "ssl_bench.checkpoint":
-        raise WeightsError(f"{path} is not a checkpoint of ssl_bench; remove it to start this cell anew")
-    meta: dict[str, Any] = json.loads(header["meta"])
+        tensors, header = read_tensors(path)
+    except DamagedWeights:
+        raise
+    except WeightsError as error:
+        raise WeightsError(f"checkpoint {error}; remove it to start this cell anew") from None
+    try:
+        meta: dict[str, Any] = json.loads(header["meta"])
+    except (KeyError, ValueError):
+        raise DamagedWeights(f"{path} is no checkpoint of ssl_bench") from None
     for key, value in expected.items():
         if meta.get(key) != value:
             raise WeightsError(f"checkpoint {path} belongs to another run: {key} is {meta.get(key)!r} there and {value!r} here; remove it to start anew")

@@ -36,6 +36,9 @@ Plugins = Annotated[list[Path] | None, typer.Option("--plugin", help="A Python f
 Device = Annotated[str | None, typer.Option("--device", help="auto, cpu, cuda, cuda:N or mps.", show_default=False)]
 DataRoot = Annotated[Path | None, typer.Option("--data-root", envvar="SSL_BENCH_DATA", help="Searched before anything is downloaded.", show_default=False)]
 Limit = Annotated[int | None, typer.Option("--limit", help="Use at most N images of train and of test.", show_default=False)]
+Recompute = Annotated[
+    bool, typer.Option("--recompute", help="Train cells again whose record or weights are damaged, or whose weights are gone and needed; without it they fail.")
+]
 Val = Annotated[bool, typer.Option("--val", help="Stop before test; the table shows validation.")]
 
 
@@ -43,7 +46,7 @@ Val = Annotated[bool, typer.Option("--val", help="Stop before test; the table sh
 def run(
     matrix: MatrixArg, out: Out = None, sets: Sets = None, only: Only = None, val: Val = False,
     smoke: Annotated[bool, typer.Option("--smoke", help="Two steps of every cell in a temporary folder.")] = False,
-    device: Device = None, limit: Limit = None, data_root: DataRoot = None, plugin: Plugins = None,
+    device: Device = None, limit: Limit = None, data_root: DataRoot = None, plugin: Plugins = None, recompute: Recompute = False,
     wide: Annotated[bool, typer.Option("--wide", help="Print every column of the table.")] = False,
 ) -> None:
     """Run a matrix: plan, compute what is missing, print the table. Run it again to go on or to see that nothing is left.
@@ -74,7 +77,7 @@ def run(
                 raise typer.Exit(1)
             console.print("smoke: every cell took its two steps and every evaluator answered", highlight=False)
             return
-        work = prepare(matrix, out, only=tuple(only or ()), val=val, limit=limit, progress=live.packing, **common)
+        work = prepare(matrix, out, only=tuple(only or ()), val=val, limit=limit, recompute=recompute, progress=live.packing, **common)
         todo = make_plan(work)
         if todo.missing:
             print_plan(console, work, todo)
@@ -110,7 +113,7 @@ def _carry_out(work: Work, live: Live) -> list[Any]:
 @app.command()
 def plan(
     matrix: MatrixArg, out: Out = None, sets: Sets = None, only: Only = None, val: Val = False, device: Device = None, limit: Limit = None,
-    data_root: DataRoot = None, plugin: Plugins = None,
+    data_root: DataRoot = None, plugin: Plugins = None, recompute: Recompute = False,
     on: Annotated[str | None, typer.Option("--on", help="The time on v100 or a100 instead.", show_default=False)] = None,
 ) -> None:
     """Say what a matrix would compute here. Cells done and missing, time, memory and disk; trains nothing."""
@@ -122,7 +125,7 @@ def plan(
     with Live(console) as live:
         work = prepare(
             matrix, out, sets=tuple(sets or ()), only=tuple(only or ()), val=val, limit=limit, device=device, data_root=data_root,
-            plugins=tuple(plugin or ()), pack=False, progress=live.packing,
+            plugins=tuple(plugin or ()), pack=False, recompute=recompute, progress=live.packing,
         )
     found = make_plan(work, on)
     print_plan(console, work, found)

@@ -32,6 +32,10 @@ class WeightsError(SSLBenchError):
     """A weights file that is not what it should be."""
 
 
+class DamagedWeights(WeightsError):
+    """A file of tensors whose bytes are not those that were written."""
+
+
 class RecordError(SSLBenchError):
     """A results folder that cannot be read or written."""
 
@@ -40,6 +44,10 @@ class WriteError(RecordError):
     """Results that are there and could not be written out."""
 
     exit_code = 1
+
+
+class DamagedRecord(RecordError):
+    """A record, or the predictions that belong to it, that is not what was written, or holds values that cannot be."""
 
 
 class TrainingError(SSLBenchError):
@@ -108,6 +116,10 @@ def text_of(error: BaseException) -> str:
     if len(text) > MOST_OF_A_MESSAGE:
         text = f"{text[:MOST_OF_A_MESSAGE]} ... ({len(text):,} characters)"
     return text.encode("utf-8", "backslashreplace").decode() or type(error).__name__
+
+
+class Notice(UserWarning):
+    """What a user should know and nobody has to act on: a cache made again, a checkpoint that could not be used, files without a digest."""
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

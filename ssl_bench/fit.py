@@ -16,10 +16,11 @@ from lightning_fabric import Fabric
 from lightning_fabric.plugins import MixedPrecision
 from torch import Tensor, nn
 
-from ssl_bench.checkpoints import load_checkpoint, save_checkpoint
+from ssl_bench.checkpoints import load_checkpoint, remove, save_checkpoint
 from ssl_bench.cost import loss_of, measure_cost, not_finite, peak_memory, reset_peak_memory, seed_everything
 from ssl_bench.data.batches import Batches
-from ssl_bench.errors import Interrupted, SpecError, quoted
+from ssl_bench.digests import notice
+from ssl_bench.errors import DamagedWeights, Interrupted, SpecError, quoted
 from ssl_bench.movement import Movement
 from ssl_bench.optim import build_optimizer, learning_rate_at
 from ssl_bench.records import Curve
@@ -98,7 +99,8 @@ def fit(
     batches : gives the batch of any step; ``recipe.batch_size`` is not looked at here.
     seed : decides, with step, rank and phase, every random draw. On a CPU the same torch, processor and threads give the same bits,
         whether the run was interrupted or not.
-    checkpoint : file to resume from when it exists, written every ``checkpoint_seconds`` and removed by the caller when its result is safe.
+    checkpoint : file to resume from when it exists (a damaged one is told and removed), written every ``checkpoint_seconds`` and
+        removed by the caller when its result is safe.
     monitor : called with ``task.evaluated()`` some ``looks`` times; its value is recorded as the curve "knn" and decides nothing.
     stop : asked after every step; when true, a checkpoint is written and Interrupted raised.
     cost : count FLOPs and trunk passes (one small extra step on a copy).
@@ -263,7 +265,13 @@ class _Loop:
         self.fabric.barrier()
 
     def resume(self, path: Path) -> int:
-        meta = load_checkpoint(path, self.task, list(self.optimizers), {"steps": self.steps, "seed": self.seed, "task": self.task.name})
+        """Go on from a checkpoint; from the beginning, which is told, where it is damaged."""
+        try:
+            meta = load_checkpoint(path, self.task, list(self.optimizers), {"steps": self.steps, "seed": self.seed, "task": self.task.name})
+        except DamagedWeights as error:
+            notice(f"checkpoint {error}; the training of {self.task.name} starts anew")
+            remove(path)
+            return 0
         self.last, self.window, self.before = meta["last"], meta["window"], meta["elapsed"]
         self.result.images_seen, self.result.seconds = meta["images_seen"], meta["seconds"]
         self.result.curves = {name: Curve.model_validate(curve) for name, curve in meta["curves"].items()}

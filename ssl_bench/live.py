@@ -15,9 +15,11 @@ from ssl_bench.planning import Plan
 from ssl_bench.printing import duration, size_of
 from ssl_bench.records import EvaluationRecord, Failure, Pretraining, Run, read_record
 from ssl_bench.runner import Observer
+from ssl_bench.stored import HOW
 from ssl_bench.terminal import escape
 from ssl_bench.work import Work, validation_score
 
+BLOCKED_SHOWN = 5  # cells of a plan, by name
 HEARTBEAT_SECONDS = 60.0  # between lines of progress in a log
 
 
@@ -134,6 +136,12 @@ def print_plan(console: Console, work: Work, plan: Plan) -> None:
     for row in plan.rows:
         if row.problem:
             console.print(escape(f"{row.row} cannot be estimated, its own code fails: {row.problem}"), style="red", soft_wrap=True)
+    for text in plan.blocked[:BLOCKED_SHOWN]:
+        console.print(escape(text), style="yellow", soft_wrap=True)
+    if plan.blocked:
+        more = len(plan.blocked) - BLOCKED_SHOWN
+        told = f"{f'and {more} more: ' if more > 0 else ''}{len(plan.blocked)} of the missing cells need --recompute, and fail without it"
+        console.print(escape(f"{told}: {HOW}"), style="yellow", soft_wrap=True)
     if plan.missing:
         console.print(
             f"{plan.done} cells done, {plan.missing} to compute: about {duration(plan.seconds)} "

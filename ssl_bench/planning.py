@@ -18,7 +18,8 @@ from ssl_bench.evaluators.features import stage_limit
 from ssl_bench.fit import choose_precision, measure_cost
 from ssl_bench.interruption import is_interruption
 from ssl_bench.matrix import Cell
-from ssl_bench.work import Work, read_pretraining
+from ssl_bench.stored import read_pretraining
+from ssl_bench.work import Work
 
 _CALIBRATION_IMAGES, SMALL = 32, 96
 
@@ -65,6 +66,7 @@ class Plan:
     results: int  #: bytes on disk of the weights still to be written, about
     features: int  #: bytes in memory of the frozen features of the largest labelled set
     hardware: str  #: "" : timed on this machine
+    blocked: tuple[str, ...] = ()  #: cells that fail unless they are recomputed, and why
 
     @property
     def seconds(self) -> float:
@@ -102,11 +104,16 @@ def plan(work: Work, on: str | None = None) -> Plan:
     widths = _widths(work, shop, backbone)
     products = rate if hardware is not None or not todo else _product_rate(shop.device)
     rows, evaluation, untrained = [], 0.0, 0
+    blocked: dict[str, str] = {}
     counted: set[Path] = set()  # rows of equal settings share a cell, and its time counts once
     for row in work.rows:
         cells = [cell for cell in todo if cell.row is row and cell.folder not in counted]
         counted |= {cell.folder for cell in cells}
-        training = [cell for cell in cells if row.task.trains and read_pretraining(cell) is None]
+        stopped = {cell.address: why for cell in cells if (why := work.blocked(cell))}
+        if not work.recompute:
+            blocked |= stopped
+            cells = [cell for cell in cells if cell.address not in stopped]
+        training = [cell for cell in cells if row.task.trains and (cell.address in stopped or read_pretraining(cell) is None)]
         undecided = row in work.undecided()  # it counts as the mean candidate at the seeds that follow, and is judged at all of them
         to_come = work.matrix.seeds[1:] if undecided else ()
         judged = [work.cell(row, row.candidates[0], seed) for seed in work.matrix.seeds] if undecided else []
@@ -135,7 +142,8 @@ def plan(work: Work, on: str | None = None) -> Plan:
         rows.append(RowPlan(row.name, finished, missing[row.name] + len(to_come), recipe, steps, passes, seconds, memory, problem))
     weights = 2 * untrained * sum(p.numel() * p.element_size() for p in backbone.parameters())  # the task's file holds the backbone too
     told = "" if hardware is None else f"{hardware.title} ({hardware.source})"
-    return Plan(rows, evaluation, _packed_bytes(work), weights, _feature_bytes(work, sum(widths)), told)
+    stuck = tuple(f"{cell}: {why}" for cell, why in blocked.items())
+    return Plan(rows, evaluation, _packed_bytes(work), weights, _feature_bytes(work, sum(widths)), told, stuck)
 
 
 def _packed_bytes(work: Work) -> int:

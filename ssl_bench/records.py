@@ -14,15 +14,20 @@ import hashlib
 import json
 import re
 import unicodedata
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from ssl_bench import digests
+from ssl_bench.bounds import problem_of
 from ssl_bench.disk import write_bytes as write_bytes
-from ssl_bench.errors import RecordError
+from ssl_bench.errors import DamagedRecord, RecordError
 
 SCHEMA = 1
+Count = Annotated[int, Field(ge=0)]
+Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Block = Literal["pretext", "elsewhere", "baseline", "labels"]  # of the table: pretext tasks, pretrained elsewhere, without pretraining, with all labels
 
 
@@ -45,8 +50,14 @@ class Environment(Record):
 class Curve(Record):
     """Values over training steps, thinned to a few hundred points."""
 
-    step: list[int] = []
+    step: list[Count] = []
     value: list[float] = []
+
+    @model_validator(mode="after")
+    def _a_value_for_every_step(self) -> Curve:
+        if len(self.step) != len(self.value):
+            raise ValueError(f"a curve has {len(self.step)} steps and {len(self.value)} values")
+        return self
 
 
 class Pretraining(Record):
@@ -65,14 +76,15 @@ class Pretraining(Record):
     metrics: dict[str, float] = {}  #: last smoothed training values: loss, accuracy ...
     curves: dict[str, Curve] = {}  #: loss, accuracy ..., and "knn" (validation, a monitor)
     trend: str = ""  #: "still rising" or "flat", from the kNN monitor; "" without one
-    steps: int = 0
-    images_seen: int = 0
-    passes: float = 0.0  #: trunk passes per image seen, in whole-image equivalents
-    flops: float = 0.0  #: forward + backward of the whole run, 2 per multiply-add, heads and decoders included
-    parameters: int = 0
-    seconds: dict[str, float] = {}  #: total (wall), its split: data, views, forward, backward, step, monitor; cpu: process time
-    images_per_second: float = 0.0
-    peak_memory: int = 0  #: bytes: of the device, or of the process on a CPU
+    steps: Count = 0
+    images_seen: Count = 0
+    passes: Amount = 0.0  #: trunk passes per image seen, in whole-image equivalents
+    flops: Amount = 0.0  #: forward + backward of the whole run, 2 per multiply-add, heads and decoders included
+    parameters: Count = 0
+    seconds: dict[str, Amount] = {}  #: total (wall), its split: data, views, forward, backward, step, monitor; cpu: process time
+    images_per_second: Amount = 0.0
+    peak_memory: Count = 0  #: bytes: of the device, or of the process on a CPU
+    weights: str = ""  #: digest of task.safetensors; "" in records of earlier versions
     environment: Environment
     created: str  #: UTC, ISO 8601
 
@@ -83,14 +95,20 @@ class MeasurementRecord(Record):
     metric: str
     split: Literal["validation", "test"]
     value: float
-    n: int
+    n: int = Field(ge=1)
     stage: str = ""
-    labels: float = 1.0
-    draw: int = 0
+    labels: float = Field(default=1.0, gt=0, le=1)
+    draw: Count = 0
     row: str = ""
     best: bool = False
     low: float | None = None
     high: float | None = None
+
+    @model_validator(mode="after")
+    def _within_bounds(self) -> MeasurementRecord:
+        if problem := problem_of(self.metric, self.value, self.low, self.high):
+            raise ValueError(problem)
+        return self
 
 
 class EvaluationRecord(Record):
@@ -107,10 +125,12 @@ class EvaluationRecord(Record):
     data: str  #: name of the labelled set
     spec: dict[str, Any]
     final: bool  #: test was opened
-    test_opened: int = 0  #: how often, over the life of this record
+    test_opened: Count = 0  #: how often, over the life of this record
     measurements: list[MeasurementRecord]
     details: dict[str, Any] = {}
-    seconds: float = 0.0
+    weights: str = ""  #: digest of the task.safetensors that was judged, and of the predictions beside the record;
+    predictions: str = ""  #: "" in records of earlier versions, and where there are none
+    seconds: Amount = 0.0
     environment: Environment
     created: str
 
@@ -198,8 +218,9 @@ def safe_name(name: str) -> str:
 
 
 def write_record(path: Path, record: Record) -> None:
-    """Write one record, whole or not at all."""
-    write_bytes(path, (record.model_dump_json(indent=1) + "\n").encode())
+    """Write one record with its digest, whole or not at all."""
+    content = json.loads(record.model_dump_json())
+    write_bytes(path, (json.dumps(content | {digests.KEY: digests.digest_of_json(content)}, indent=1, ensure_ascii=False) + "\n").encode())
 
 
 def failure_files(folder: Path) -> list[Path]:
@@ -207,19 +228,54 @@ def failure_files(folder: Path) -> list[Path]:
     return sorted(folder.glob("failed*.json"))
 
 
+def judged_other_weights(evaluation: EvaluationRecord, pretraining: Pretraining) -> bool:
+    """Whether an evaluation is of weights that were trained again since: its numbers are of another network than the row's."""
+    return evaluation.weights != pretraining.weights
+
+
 def read_record(path: Path, kind: type[R]) -> R:
-    """Read one record. Raises RecordError naming the file, for a newer schema, damage, or another kind of record."""
+    """Read one record.
+
+    Raises
+    ------
+    RecordError : naming the file: none there, one that cannot be read, a newer schema, another kind of record. DamagedRecord where it is
+        not what was written, or holds values that cannot be.
+    """
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise RecordError(f"{path} does not exist") from None
-    except (OSError, ValueError) as error:
-        raise RecordError(f"{path} cannot be read: {error}") from None
+    except OSError as error:
+        raise RecordError(f"{path} cannot be read: {error.strerror or error}") from None
+    except (ValueError, RecursionError) as error:
+        raise DamagedRecord(f"{path} is damaged and cannot be read: {str(error) or 'too deep'}") from None
     version = data.get("schema_version") if isinstance(data, dict) else None
+    known = data.pop(digests.KEY, None) if isinstance(data, dict) else None
+    if known is not None and known != digests.digest_of_json(data):
+        raise DamagedRecord(f"{path} is damaged or was edited: its digest is not that of what it says")
     if isinstance(version, int) and version > SCHEMA:
         raise RecordError(f"{path} was written by a newer ssl_bench (schema {version}; this version reads up to {SCHEMA}); update ssl_bench")
     try:
-        return kind.model_validate(data)
+        record = kind.model_validate(data)
     except ValidationError as error:
-        problem = error.errors()[0]
-        raise RecordError(f"{path} is not a {kind.__name__} record: {'.'.join(map(str, problem['loc']))}: {problem['msg']}") from None
+        refused = RecordError if known is not None else DamagedRecord  # what has its digest was written so
+        raise refused(f"{path} is not a {kind.__name__} record: {_first(error)}") from None
+    if known is None:
+        digests.not_checked(path)
+    return record
+
+
+def _first(error: ValidationError) -> str:
+    problem = error.errors()[0]
+    place = ".".join(map(str, problem["loc"]))
+    text = problem["msg"].removeprefix("Value error, ")
+    return f"{place}: {text}" if place else text
+
+
+def measurement_record(evaluator: str, facts: Mapping[str, Any]) -> MeasurementRecord:
+    """A measurement as it is recorded. Raises RecordError for values that its metric cannot have, naming evaluator, metric, value and bounds."""
+    try:
+        return MeasurementRecord(**facts)
+    except ValidationError as error:
+        place = ", ".join(str(facts[key]) for key in ("split", "stage", "row") if facts.get(key))
+        raise RecordError(f"{evaluator} measured what cannot be ({facts.get('metric')}, {place}): {_first(error)}") from None

@@ -11,19 +11,21 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from ssl_bench.cells import Examination, Workshop, has_weights, pretrain_cell
+from ssl_bench.cells import Examination, Workshop, load_task, pretrain_cell
+from ssl_bench.digests import notice, tell_unchecked
 from ssl_bench.disk import is_unwritable, no_room, writing_to
 from ssl_bench.environment import now
-from ssl_bench.errors import Interrupted, SSLBenchError, text_of
+from ssl_bench.errors import DamagedRecord, DamagedWeights, Interrupted, SSLBenchError, WeightsError, text_of
 from ssl_bench.fit import Progress
 from ssl_bench.interruption import between_steps, is_interruption
 from ssl_bench.matrix import Candidate, Cell, PlannedEvaluation, Row, as_matrix, budget_images
 from ssl_bench.records import EvaluationRecord, Failure, Pretraining, failure_files, write_record
 from ssl_bench.registry import TASKS, load_plugin
 from ssl_bench.spec import Matrix, TaskSpec
+from ssl_bench.stored import HOW, read_evaluation, read_pretraining, times_opened
 from ssl_bench.tasks.base import LONG_RUN_STEPS
 from ssl_bench.terminal import traceback_of
-from ssl_bench.work import Work, choose, prepare, read_evaluation, read_pretraining, write_run
+from ssl_bench.work import Work, choose, prepare, write_run
 
 LOCK_POLL_SECONDS = 2.0
 
@@ -49,7 +51,7 @@ def run(
     ----------
     matrix : a Matrix, plain data, a shipped name ("quick") or a YAML file.
     out : results folder; ``runs/NAME`` unless given. What it already holds is not computed again.
-    settings : as for ``prepare``: sets, only, val, limit, device, data_root, plugins.
+    settings : as for ``prepare``: sets, only, val, limit, device, data_root, plugins, recompute.
 
     Raises
     ------
@@ -102,6 +104,7 @@ def carry_out(work: Work, observer: Observer) -> list[Failure]:
                 write_run(work)
                 raise
             write_run(work)
+    tell_unchecked()
     return [failure for path, failure in failed.items() if path.is_file()]
 
 
@@ -147,17 +150,15 @@ def _compute(cells: list[Cell], work: Work, shop: Workshop, observer: Observer, 
 def _attempt(cell: Cell, work: Work, shop: Workshop, observer: Observer, final: bool) -> dict[Path, Failure]:
     """One cell, its failures contained: the rest of the matrix goes on, and an evaluator that fails does not cost the others."""
     failures: dict[str, Failure] = {}  # by the name of their files
+    pretraining = None
     with _contained(cell, "pretraining", failures):
-        missing = work.missing(cell, final)
-        pretraining, task = read_pretraining(cell), None
-        if pretraining is None or (missing and not has_weights(cell)):
-            pretraining, task = pretrain_cell(cell, shop)
-        examination = Examination(cell, shop, task)
-        for planned in missing:
+        pretraining, task = _pretrained(cell, work, shop, final)
+        examination = Examination(cell, shop, task, pretraining.weights)
+        for planned in work.missing(cell, final):
             shop.on_note(f"{cell.address}: {planned.name}")
             with _contained(cell, planned.name, failures, planned):
-                before = read_evaluation(cell, planned)
-                examination.ask(planned, final, before.test_opened if before else 0)
+                opened = _opened_before(cell, planned, final)
+                examination.ask(planned, final, opened)
     for name, failure in failures.items():
         write_record(cell.folder / name, failure)
         observer.cell_failed(cell, failure)
@@ -169,6 +170,37 @@ def _attempt(cell: Cell, work: Work, shop: Workshop, observer: Observer, final: 
         if pretraining is not None:
             observer.cell_finished(cell, pretraining, evaluations)
     return {cell.folder / name: failure for name, failure in failures.items()}
+
+
+def _pretrained(cell: Cell, work: Work, shop: Workshop, final: bool) -> tuple[Pretraining, Any]:
+    """The record of a cell and its trained task (None where nothing is to be asked of it): as they are on disk, or trained now.
+
+    Raises WeightsError where that would replace what a finished training left, and nobody asked for it.
+    """
+    why = work.blocked(cell, final)
+    if not why:
+        pretraining = read_pretraining(cell)
+        if pretraining is None:
+            return pretrain_cell(cell, shop)
+        try:
+            return pretraining, load_task(cell, shop, pretraining.weights) if work.missing(cell, final) else None
+        except DamagedWeights as error:
+            why = str(error)
+    if not work.recompute:
+        raise WeightsError(f"{why}; {HOW}; without it nothing of this cell is changed")
+    notice(f"{cell.address}: {why}; trained again")
+    return pretrain_cell(cell, shop)
+
+
+def _opened_before(cell: Cell, planned: PlannedEvaluation, final: bool) -> int:
+    """How often test was opened for an evaluation that is to be measured now; a damaged record is told, and so is that test is opened again."""
+    opened = times_opened(cell, planned)
+    try:
+        read_evaluation(cell, planned)
+    except DamagedRecord as error:
+        again = f"; it was open before, and is opened once more: {opened + 1} times" if final and opened else ""
+        notice(f"{cell.address}: {str(error).partition('; ')[0]}; {planned.name} is measured again{again}")
+    return opened
 
 
 @contextmanager

@@ -5,7 +5,10 @@ from __future__ import annotations
 import os
 import sys
 import traceback
+import warnings
 from typing import TYPE_CHECKING, Any
+
+from ssl_bench.errors import Notice
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -94,3 +97,14 @@ def guard_streams() -> None:
             if hasattr(stream, "reconfigure"):
                 stream.reconfigure(errors="backslashreplace")  # names of files that are not UTF-8 hold what no encoding has
             setattr(sys, name, _Patient(stream))
+
+
+def tell_notices() -> None:
+    """From now on a warning of the kind ``Notice`` is a line of its own on stderr, every time; other warnings are as Python has them."""
+    plain = warnings.formatwarning
+
+    def formatted(message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None) -> str:
+        return f"note: {harmless(str(message))}\n" if issubclass(category, Notice) else plain(message, category, filename, lineno, line)
+
+    warnings.formatwarning = formatted
+    warnings.simplefilter("always", Notice)

@@ -16,16 +16,18 @@ from ssl_bench.asked import Asked, asked_of, judged_elsewhere, on_data
 from ssl_bench.data import Data, Labelled, load, places_of
 from ssl_bench.data.loading import check
 from ssl_bench.data.looking import looking
+from ssl_bench.digests import notice
 from ssl_bench.disk import refuse_unwritable
 from ssl_bench.effort import effort_of, resolved
 from ssl_bench.environment import now
-from ssl_bench.errors import RecordError, SpecError, did_you_mean, quoted
+from ssl_bench.errors import DamagedRecord, RecordError, SpecError, did_you_mean, quoted
 from ssl_bench.fit import choose_device
 from ssl_bench.matrix import HEADLINE, Candidate, Cell, PlannedEvaluation, Row, as_matrix, budget_images, cell_of, rows_of, why_absent
 from ssl_bench.reading import missing_file
-from ssl_bench.records import EvaluationRecord, Pretraining, Run, RunCell, RunEvaluation, RunRow, failure_files, read_record, write_record
+from ssl_bench.records import EvaluationRecord, Run, RunCell, RunEvaluation, RunRow, failure_files, read_record, write_record
 from ssl_bench.registry import load_plugin
 from ssl_bench.spec import DataSpec, Matrix, parse
+from ssl_bench.stored import folder_of, read_pretraining, sound_evaluation, times_opened, why_not
 
 
 @dataclass
@@ -40,6 +42,7 @@ class Work:
     device: torch.device
     final: bool
     only: tuple[str, ...] = ()
+    recompute: bool = False  #: train again where a record is damaged, or weights are that are still needed, or those are gone
     winners: dict[str, Candidate] = field(default_factory=dict)
     unpacked: Mapping[str, int] = field(default_factory=dict)  #: images that noise stands in for: what they are, and their bytes once packed
     _folders: dict[str, Path] = field(default_factory=dict, repr=False)
@@ -48,7 +51,7 @@ class Work:
         """One cell, where it lies already or will: rows of equal settings share one, and a row's name decides nothing."""
         found = cell_of(self.matrix, self.data, row, candidate, seed, self.out, self.evaluators if evaluators is None else evaluators)
         if found.id not in self._folders:
-            self._folders[found.id] = _folder_of(found)
+            self._folders[found.id] = folder_of(found)
         return replace(found, folder=self._folders[found.id])
 
     def candidate_cells(self, row: Row) -> list[Cell]:
@@ -63,8 +66,7 @@ class Work:
     def opened(self, row: Row) -> bool:
         """Whether any candidate of a row has seen test."""
         cells = [self.cell(row, candidate, self.matrix.seeds[0]) for candidate in row.candidates]
-        records = (read_evaluation(cell, planned) for cell in cells for planned in cell.evaluations)
-        return any(record is not None and record.final for record in records)
+        return any(times_opened(cell, planned) for cell in cells for planned in cell.evaluations)
 
     def cells(self, chosen: Mapping[str, Candidate] | None = None) -> list[Cell]:
         """The cells of the table, seed by seed, so that a whole table of one seed comes first. ``chosen``: other winners than its own."""
@@ -91,29 +93,27 @@ class Work:
         return choices + [cell for cell in self.cells() if self.asked_for(cell.row) and not self.done(cell)]
 
     def missing(self, cell: Cell, final: bool | None = None) -> list[PlannedEvaluation]:
-        """Evaluations of a cell that have no record yet (or, in a final run, one without test)."""
+        """Evaluations of a cell that have no record that can be used (or, in a final run, one without test)."""
         final = self.final if final is None else final
         found = []
         for planned in cell.evaluations:
-            record = read_evaluation(cell, planned)
+            record = sound_evaluation(cell, planned)
             if (record is None or (final and not record.final)) and applies(cell, planned):
                 found.append(planned)
         return found
 
     def done(self, cell: Cell, final: bool | None = None) -> bool:
-        return read_pretraining(cell) is not None and not self.missing(cell, final)
+        try:
+            return read_pretraining(cell) is not None and not self.missing(cell, final)
+        except RecordError:  # it is told when the cell is computed
+            return False
 
-
-def _folder_of(cell: Cell) -> Path:
-    """The folder that holds a cell, or its beginning, under whatever row's name; its own where there is none."""
-    begun = []
-    for folder in dict.fromkeys((cell.folder, *sorted(cell.folder.parent.parent.glob(f"*/{cell.folder.name}")))):
-        if (folder / "pretrain.json").is_file():
-            if read_record(folder / "pretrain.json", Pretraining).id == cell.id:
-                return folder
-        elif folder.is_dir():
-            begun.append(folder)
-    return begun[0] if begun else cell.folder
+    def blocked(self, cell: Cell, final: bool | None = None) -> str:
+        """Why a cell can only be trained again, which needs ``recompute``; "" where it needs not."""
+        try:
+            return why_not(cell, missing=bool(self.missing(cell, final)))
+        except RecordError:  # a folder in its place, no permission: nothing that training again would mend
+            return ""
 
 
 def applies(cell: Cell, planned: PlannedEvaluation) -> bool:
@@ -121,26 +121,17 @@ def applies(cell: Cell, planned: PlannedEvaluation) -> bool:
     return not planned.evaluator.needs_training or cell.row.task.trainable
 
 
-def read_pretraining(cell: Cell) -> Pretraining | None:
-    path = cell.folder / "pretrain.json"
-    return read_record(path, Pretraining) if path.is_file() else None
-
-
-def read_evaluation(cell: Cell, planned: PlannedEvaluation) -> EvaluationRecord | None:
-    path = cell.folder / f"{planned.file_name}.json"
-    return read_record(path, EvaluationRecord) if path.is_file() else None
-
-
 def prepare(
     matrix: Matrix | Mapping[str, Any] | str | Path, out: str | Path | None = None, *, sets: tuple[str, ...] = (), only: tuple[str, ...] = (),
     val: bool = False, limit: int | None = None, device: str | None = None, data_root: str | Path | None = None,
     plugins: tuple[str | Path, ...] = (), smoke: bool = False, judged: bool = True, pack: bool = True,
-    progress: Callable[[str, int, int], None] | None = None,
+    recompute: bool = False, progress: Callable[[str, int, int], None] | None = None,
 ) -> Work:
     """Everything before training: plugins, matrix, data, checks. Every mistake that can be found without training is found here.
 
     ``judged``: whether there must be labelled images to judge on. ``pack``: False lets noise stand in for images that are not packed yet,
-    to check and to plan from their counts, labels and sizes; nothing of them is then known to be done.
+    to check and to plan from their counts, labels and sizes; nothing of them is then known to be done. ``recompute``: train cells again whose
+    record is damaged, or whose weights are damaged or gone while evaluations are missing; without it such cells fail, and nothing is replaced.
     """
     for plugin in (plugins,) if isinstance(plugins, (str, Path)) else plugins:
         load_plugin(plugin)
@@ -175,7 +166,7 @@ def prepare(
     images = budget_images(spec, len(data.pretrain))
     asked = resolved(asked, lambda: effort_of(spec.backbone, data.size, images, spec.stage_values))
     data.notes.extend(dict.fromkeys(note for one in asked if one.own for judged in one.sets for note in getattr(judged, "notes", ())))
-    work = Work(spec, folder, data, rows, asked, chosen_device, final=not val, only=only, unpacked=unpacked)
+    work = Work(spec, folder, data, rows, asked, chosen_device, final=not val, only=only, recompute=recompute, unpacked=unpacked)
     if not smoke:
         for row in rows:
             if len(row.candidates) > 1:
@@ -195,7 +186,10 @@ def _refuse_newer(folder: Path) -> None:
     if why.startswith("cannot be read"):
         raise RecordError(f"--out {quoted(str(folder))} {why}; give another folder")
     if (folder / "run.json").is_file():
-        read_record(folder / "run.json", Run)
+        try:
+            read_record(folder / "run.json", Run)
+        except DamagedRecord as error:
+            notice(f"{error}; it is written anew")
     elif not why or folder.exists() and not folder.is_dir():
         raise RecordError(f"{folder} is a file; --out needs a folder")
 
@@ -217,7 +211,7 @@ def decide(work: Work, row: Row, give_up: bool) -> tuple[Candidate | None, dict[
     scores: dict[int, float] = {}
     failed = False
     for number, cell in enumerate(work.candidate_cells(row)):
-        records = [read_evaluation(cell, planned) for planned in cell.evaluations[:1]]
+        records = [sound_evaluation(cell, planned) for planned in cell.evaluations[:1]]
         if records and records[0] is not None:
             scores[number] = validation_score(records[0])
         elif failure_files(cell.folder):
@@ -269,7 +263,10 @@ def write_run(work: Work) -> None:
             chosen=dict(winner.chosen) if winner is not None else {},
         ))  # fmt: skip
     path = work.out / "run.json"
-    created = read_record(path, Run).created if path.is_file() else now()
+    try:
+        created = read_record(path, Run).created if path.is_file() else now()
+    except DamagedRecord:  # told before
+        created = now()
     record = Run(
         name=matrix.name, matrix=matrix.model_dump(mode="json"),
         data={

@@ -17,7 +17,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from ssl_bench.data.batches import Batches
-from ssl_bench.errors import Interrupted, SpecError, TrainingError, WeightsError
+from ssl_bench.errors import Interrupted, Notice, SpecError, TrainingError, WeightsError
 from ssl_bench.fit import build_optimizer, choose_device, fit, learning_rate_at, measure_cost
 from ssl_bench.spec import Recipe, parse
 from toys import Brightness, build, noise_set
@@ -89,17 +89,21 @@ def test_kill_9_in_the_middle_then_resume_gives_the_same_bits(tmp_path: Path) ->
     assert found.keys() == whole.state_dict().keys() and all(torch.equal(tensor, found[name]) for name, tensor in whole.state_dict().items())
 
 
-def test_a_checkpoint_of_another_run_a_pickle_and_damage_are_refused(tmp_path: Path) -> None:
-    checkpoint, asked = tmp_path / "c.safetensors", iter([False, True])
+def test_a_checkpoint_of_another_run_is_refused_and_a_pickle_or_damage_starts_anew(tmp_path: Path) -> None:
+    checkpoint, whole = tmp_path / "c.safetensors", train()[0].state_dict()
     with pytest.raises(Interrupted):
-        train(checkpoint=checkpoint, stop=lambda: next(asked))
+        train(checkpoint=checkpoint, stop=lambda asked=iter([False, True]): next(asked))
     with pytest.raises(WeightsError, match="another run: seed is 0 there and 1 here"):
         train(seed=1, checkpoint=checkpoint)
-    checkpoint.write_bytes(checkpoint.read_bytes()[:1000])
-    with pytest.raises(WeightsError, match="cannot be read"):
-        train(checkpoint=checkpoint)
-    checkpoint.write_bytes(pickle.dumps({"a": 1}))
-    with pytest.raises(WeightsError, match="pickled checkpoints are never opened"):
+    saved = checkpoint.read_bytes()
+    for content, told in ((saved[:1000], "damaged"), (b"", "is empty"), (pickle.dumps({"a": 1}), "no safetensors file"), (saved[:-1] + b"?", "not those")):
+        checkpoint.write_bytes(content)
+        with pytest.warns(Notice, match=f"{told}.* starts anew"):
+            found = train(checkpoint=checkpoint)[0].state_dict()
+        assert all(torch.equal(tensor, found[name]) for name, tensor in whole.items())
+    checkpoint.unlink(missing_ok=True)
+    checkpoint.mkdir()
+    with pytest.raises(WeightsError, match="cannot be read: Is a directory; remove it"):
         train(checkpoint=checkpoint)
 
 

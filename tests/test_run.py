@@ -17,10 +17,10 @@ import torch
 from PIL import Image
 
 import ssl_bench
-from ssl_bench.errors import Interrupted, SpecError
+from ssl_bench.errors import Interrupted, Notice, SpecError
 from ssl_bench.live import headline
 from ssl_bench.matrix import cell_of
-from ssl_bench.records import EvaluationRecord, Pretraining, Run, read_record
+from ssl_bench.records import EvaluationRecord, Failure, Pretraining, Run, read_record
 from ssl_bench.registry import EVALUATORS, TASKS
 from ssl_bench.runner import Observer, carry_out
 from ssl_bench.work import prepare, validation_score
@@ -60,6 +60,10 @@ class Counting(Observer):
     def __init__(self) -> None:
         self.cells: list[str] = []
         self.steps = 0
+        self.failures: list[Failure] = []
+
+    def cell_failed(self, cell: Any, failure: Failure) -> None:
+        self.failures.append(failure)
 
     def cell_started(self, cell: Any, number: int, total: int) -> None:
         self.cells.append(cell.address)
@@ -298,14 +302,22 @@ def test_interrupted_between_cells_says_how_far_it_came(tmp_path: Path) -> None:
     assert compute(matrix(), tmp_path).cells == ["random/0"]
 
 
-def test_lost_weights_are_trained_again_for_a_new_evaluator_only(tmp_path: Path) -> None:
+def test_lost_weights_are_trained_again_only_where_they_are_needed_and_it_is_asked_for(tmp_path: Path) -> None:
     compute(matrix(), tmp_path)
     for path in tmp_path.glob("cells/*/*/*.safetensors"):
         path.unlink()
     assert not compute(matrix(), tmp_path).cells
-    before = {p.parent.parent.name: read_record(p, Pretraining).metrics for p in tmp_path.glob("cells/*/*/pretrain.json")}
-    assert compute(matrix(evaluate=["diagnostics"]), tmp_path).steps == 3
-    assert before == {p.parent.parent.name: read_record(p, Pretraining).metrics for p in tmp_path.glob("cells/*/*/pretrain.json")}
+    before = {p: p.read_bytes() for p in tmp_path.glob("cells/*/*/*.json")}
+    more = matrix(evaluate=["diagnostics"])
+    refused = compute(more, tmp_path)
+    assert refused.steps == 0 and all("task.safetensors, are gone" in failure.message and "--recompute" in failure.message for failure in refused.failures)
+    assert len(refused.failures) == 2 and before == {p: p.read_bytes() for p in before}
+    with pytest.warns(Notice, match=r"rotation/0: its weights, .* are gone.*; trained again"):
+        again = compute(more, tmp_path, recompute=True)
+    assert again.steps == 3 and not again.failures
+    metrics = {p: json.loads(text)["metrics"] for p, text in before.items() if p.name == "pretrain.json"}
+    assert metrics == {p: read_record(p, Pretraining).metrics for p in metrics}
+    assert not compute(more, tmp_path).cells and not compute(matrix(), tmp_path).cells  # the same weights: what was measured on them stands
 
 
 def test_smoke_takes_two_steps_of_every_cell_and_keeps_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

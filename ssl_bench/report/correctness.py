@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from pathlib import Path
 
 import numpy as np
 
 from ssl_bench.errors import RecordError
+from ssl_bench.predictions import TRUTH, prediction_name
 from ssl_bench.records import MeasurementRecord
 from ssl_bench.report.columns import base_name, is_stage
 from ssl_bench.report.frame import Found, Results
 from ssl_bench.report.table import Column
 
-TRUTH = "target"  # name of the array of true labels among the predictions
 DRAWN = "drawn/"  # before a metric: its values on resamples of the test images, the same resamples for every row and seed
 
 
@@ -32,7 +31,6 @@ class Correctness:
             self._found.setdefault((found.row.row, found.evaluator, found.data), []).append(found)
         self._stored = {(f.evaluator, f.data) for f in results.evaluations if f.path.with_suffix(".npz").is_file()}
         self._of_column: dict[tuple[str, str, str], tuple[dict[int, np.ndarray], set[int]]] = {}
-        self._refuted: set[Path] = set()  # predictions that their record contradicts
         self.problems: dict[str, None] = {}
 
     def per_image(self, row: str, data: str, column: Column) -> dict[int, np.ndarray]:
@@ -83,7 +81,7 @@ class Correctness:
                 usable = [array for array in arrays if array is not None]
                 if len(usable) == len(wanted):
                     correct[found.seed] = np.mean(usable, axis=0)
-                elif self._arrays(found) is None or found.path in self._refuted:
+                elif self._arrays(found) is None:
                     unusable.add(found.seed)
         return self._of_column[place]
 
@@ -103,16 +101,7 @@ class Correctness:
         name = prediction_name(base_name(found.evaluator), m)
         if TRUTH not in arrays or name not in arrays:
             return None
-        same = arrays[name].shape == arrays[TRUTH].shape
-        correct = (arrays[name] == arrays[TRUTH]).astype(np.float64) if same else np.zeros(1)
-        if len(correct) != m.n or abs(correct.mean() - m.value) > 0.5 / max(1, m.n) + 1e-6:
-            self.problems[
-                f"{found.path.with_suffix('.npz')}: predictions {name!r} give {correct.mean():.4f} over {len(correct):,} images, "
-                f"the record says {m.value:.4f} over {m.n:,}; delete both and run again"
-            ] = None
-            self._refuted.add(found.path)
-            return None
-        return correct
+        return (arrays[name] == arrays[TRUTH]).astype(np.float64)
 
 
 def _belongs(m: MeasurementRecord, column: Column) -> bool:
@@ -121,11 +110,3 @@ def _belongs(m: MeasurementRecord, column: Column) -> bool:
     if column.stage == "code":
         return not is_stage(m.stage)
     return m.best if column.stage == "best" else not column.stage or m.stage == column.stage
-
-
-def prediction_name(evaluator: str, m: MeasurementRecord) -> str:
-    """The name under which an evaluator stores the predictions behind a top-1 measurement."""
-    if evaluator == "finetune":
-        return f"{m.labels:g}/{m.draw}" + (f"/{m.row}" if m.row else "")
-    name = m.stage + m.metric.removeprefix("top1")
-    return name if m.labels == 1 else f"{name}@{m.labels:g}/{m.draw}"

@@ -6,9 +6,23 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
+from ssl_bench import digests
 from ssl_bench.errors import RecordError
 from ssl_bench.protocols import is_older, split_protocol
-from ssl_bench.records import EvaluationRecord, Failure, Pretraining, Record, Run, RunCell, RunEvaluation, RunRow, failure_files, read_record, safe_name
+from ssl_bench.records import (
+    EvaluationRecord,
+    Failure,
+    Pretraining,
+    Record,
+    Run,
+    RunCell,
+    RunEvaluation,
+    RunRow,
+    failure_files,
+    judged_other_weights,
+    read_record,
+    safe_name,
+)
 from ssl_bench.report.frame import Found, Missing, Results
 
 R = TypeVar("R", bound=Record)
@@ -48,6 +62,12 @@ def load(folder: str | Path) -> Results:
     for cell in run.cells:
         _find_earlier(cell, rows[cell.row], [(path, record) for of, path, record in others if of is cell], results)
     results.opened_elsewhere = _opened_elsewhere(root, results)
+    for found in results.evaluations:
+        try:
+            results.predictions(found)
+        except RecordError as error:
+            results.doubtful.append(str(error))
+    results.unchecked = len(digests.unchecked_below(root))
     return results
 
 
@@ -79,6 +99,8 @@ def _read_cell(root: Path, cell: RunCell, row: RunRow, results: Results) -> None
     for name, expected in named_evaluations(cell):
         path = _path_of(folder, expected)
         record, damage = _read(path, EvaluationRecord, expected.id, results)
+        if record is not None and pretraining is not None and judged_other_weights(record, pretraining):
+            record = None  # the weights were trained again since, and it waits to be measured on these
         if record is None or (results.run.final and not record.final):
             absent.append((name, expected.data, expected.id, damage))
         if record is not None:

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from ssl_bench.errors import RecordError
+from ssl_bench.predictions import read_predictions
 from ssl_bench.protocols import is_older
 from ssl_bench.records import EvaluationRecord, Failure, MeasurementRecord, Pretraining, Run, RunRow
 
@@ -73,6 +74,8 @@ class Results:
     protocols: dict[tuple[str, str], str] = field(default_factory=dict)  #: evaluator and data to the protocol of its numbers
     opened_elsewhere: dict[str, int] = field(default_factory=dict)  #: row to evaluations of it that saw test and are not in this table
     damaged: list[str] = field(default_factory=list)  #: what is wrong with files that are left out, each with its path
+    doubtful: list[str] = field(default_factory=list)  #: what is wrong with predictions, each with its path: damaged, or at odds with their record
+    unchecked: int = 0  #: files of an earlier version, without a digest: whether they are as they were written is not known
     _predictions: dict[Path, dict[str, np.ndarray]] = field(default_factory=dict, repr=False)
 
     @cached_property
@@ -150,17 +153,10 @@ class Results:
         return list(self.run.data.get("own", []))
 
     def predictions(self, found: Found) -> dict[str, np.ndarray]:
-        """Arrays [N_test] stored beside a record; empty where there are none. Raises RecordError naming a damaged file."""
-        path = found.path.with_suffix(".npz")
-        if path not in self._predictions:
-            try:
-                with np.load(path, allow_pickle=False) as arrays:
-                    self._predictions[path] = {name: arrays[name] for name in arrays.files}
-            except FileNotFoundError:
-                self._predictions[path] = {}
-            except Exception as error:  # a damaged archive fails in many ways: in its directory, its streams, its arrays' headers
-                raise RecordError(f"{path} cannot be read: {error}") from None
-        return self._predictions[path]
+        """Arrays [N_test] stored beside a record, held against it; empty where there are none. Raises RecordError naming a damaged file."""
+        if found.path not in self._predictions:
+            self._predictions[found.path] = read_predictions(found.path, found.record)
+        return self._predictions[found.path]
 
 
 def _frame(evaluations: list[Found]) -> pd.DataFrame:
