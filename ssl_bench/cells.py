@@ -29,7 +29,7 @@ from ssl_bench.evaluators.knn import knn_monitor
 from ssl_bench.fit import FitResult, Progress, choose_precision, fit, seed_everything
 from ssl_bench.matrix import Cell, PlannedEvaluation
 from ssl_bench.movement import Movement, constant_features
-from ssl_bench.records import EvaluationRecord, Pretraining, measurement_record, write_bytes, write_record
+from ssl_bench.records import EvaluationRecord, Pretraining, measurement_record, read_record, write_bytes, write_record
 from ssl_bench.spec import BackboneSpec
 from ssl_bench.tasks.base import Setup, part_images, parts_of
 from ssl_bench.tensors import DIGEST, read_tensors, save_tensors
@@ -225,13 +225,11 @@ def has_weights(cell: Cell) -> bool:
 
 
 class Examination:
-    """One pretrained cell before its evaluators: weights loaded once (or ``task`` as it was just trained), features extracted once per labelled set.
+    """One pretrained cell before its evaluators: weights loaded once (or ``task`` as it was just trained), features extracted once per labelled set."""
 
-    ``weights`` is their digest, as the cell's record has it.
-    """
-
-    def __init__(self, cell: Cell, shop: Workshop, task: Any = None, weights: str = "") -> None:
-        self.cell, self.shop, self.weights = cell, shop, weights
+    def __init__(self, cell: Cell, shop: Workshop, task: Any = None) -> None:
+        self.cell, self.shop = cell, shop
+        self.weights = read_record(cell.folder / "pretrain.json", Pretraining).weights  # that numbers are bound to
         self._features: dict[tuple[str, ...], FrozenFeatures] = {}
         if task is not None:
             self.task = task

@@ -153,7 +153,7 @@ def _attempt(cell: Cell, work: Work, shop: Workshop, observer: Observer, final: 
     pretraining = None
     with _contained(cell, "pretraining", failures):
         pretraining, task = _pretrained(cell, work, shop, final)
-        examination = Examination(cell, shop, task, pretraining.weights)
+        examination = Examination(cell, shop, task)
         for planned in work.missing(cell, final):
             shop.on_note(f"{cell.address}: {planned.name}")
             with _contained(cell, planned.name, failures, planned):

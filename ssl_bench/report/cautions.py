@@ -17,7 +17,8 @@ LEAST_CORE = 0.9  # of one core's time a pretraining must have had for its minut
 def warnings_of(results: Results, problems: list[str]) -> list[str]:
     """What a reader must know before the numbers. ``problems``: with predictions that comparisons would use."""
     found = [f"damaged, and left out: {damage}" for damage in _first(results.damaged, "damaged files")]
-    found += [f"predictions left out of comparisons: {problem}" for problem in _first(list(dict.fromkeys([*problems, *results.doubtful])), "files of predictions")]
+    unusable = list(dict.fromkeys([*problems, *results.doubtful]))
+    found += [f"predictions left out of comparisons: {problem}" for problem in _first(unusable, "files of predictions")]
     waiting = sum(missing.failure is None and not missing.damage for missing in results.missing)
     if waiting:
         found.append(f"not finished: {waiting:,} of {results.expected:,} records are not there yet (…); intervals are over what is there")

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from ssl_bench.errors import RecordError
 from ssl_bench.predictions import read_predictions
 from ssl_bench.protocols import is_older
 from ssl_bench.records import EvaluationRecord, Failure, MeasurementRecord, Pretraining, Run, RunRow
