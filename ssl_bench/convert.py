@@ -16,14 +16,13 @@ from typing import Any
 
 import timm
 import torch
-from safetensors.torch import save
 from torch import Tensor
 
-from ssl_bench.backbones import FORMAT, InputSpec, build_resnet, check_resnet, read_weights
+from ssl_bench.backbones import FORMAT, KIND, InputSpec, build_resnet, check_resnet, read_weights
 from ssl_bench.errors import WeightsError, did_you_mean, quoted
 from ssl_bench.reading import missing_file
-from ssl_bench.records import write_bytes
 from ssl_bench.spec import BackboneSpec
+from ssl_bench.tensors import save_tensors
 from ssl_bench.weights import IMAGENET
 
 DEEPEST = 4  # of mappings in a checkpoint
@@ -72,11 +71,11 @@ def convert(file: str | Path, out: str | Path | None = None, backbone: str | Non
     if target.exists() or target.is_symlink():
         raise WeightsError(f"{target} exists already; nothing was written. Remove it, or give another --out")
     meta = {
-        "format": str(FORMAT), "kind": "ssl_bench.backbone", "spec": found.spec.model_dump_json(),
+        "format": str(FORMAT), "spec": found.spec.model_dump_json(),
         "input": InputSpec(mean=IMAGENET.mean, std=IMAGENET.std).model_dump_json(), "image_size": "32" if found.spec.stem == "3x3" else "224",
     }
     try:
-        write_bytes(target, save({name: tensor.clone().contiguous() for name, tensor in found.tensors.items()}, metadata=meta))
+        save_tensors(target, found.tensors, KIND, meta)
     except OSError as error:
         raise WeightsError(f"{target} cannot be written: {error.strerror or error}") from None
     return target, found

@@ -114,7 +114,7 @@ def edited(path: Path, old: float, new: float) -> None:
 
 def test_committed_results_are_sound_and_edited_ones_are_not(committed: Path) -> None:
     results = load(committed)
-    assert results.unchecked > 30 and not results.missing
+    assert results.unchecked > 30 and not results.missing and not results.doubtful and not results.damaged
     for found in results.evaluations[:3]:
         m = next(m for m in found.measurements("test") if m.metric.partition("@")[0] == "top1")
         stored = found.path.read_text()
@@ -124,11 +124,11 @@ def test_committed_results_are_sound_and_edited_ones_are_not(committed: Path) ->
                 read_predictions(found.path, read_record(found.path, EvaluationRecord))
             found.path.write_text(stored)
     edited(found.path, m.value, 0.9)
-    with pytest.raises(RecordError, match="the record says 0.9000"):
-        load(committed)
+    assert "the record says 0.9000" in load(committed).doubtful[0]
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("name", sorted(path.parent.name for path in (ROOT / "results").glob("*/run.json")))
 def test_all_committed_results_are_sound(name: str) -> None:
-    assert load(ROOT / "results" / name).evaluations
+    results = load(ROOT / "results" / name)
+    assert results.evaluations and not results.doubtful and not results.damaged

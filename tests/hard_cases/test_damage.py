@@ -201,8 +201,8 @@ def test_a_damaged_evaluation_is_measured_again_and_test_counted(run: Path) -> N
         path = only(run, f"rotation/*/knn-*{suffix}")
         before = read_record(path.with_suffix(".json"), EvaluationRecord)
         flip(path, path.read_bytes().index(b"created") + 16 if suffix == ".json" else -50)
-        with pytest.raises(RecordError, match=path.name):
-            load(run)
+        results = load(run)
+        assert path.name in (results.damaged if suffix == ".json" else results.doubtful)[0]
         with pytest.warns(Notice, match=rf"rotation/0: .*{path.name}.*opened once more: {number} times"):
             assert compute(run).finished == ["rotation/0"]
         again = read_record(path.with_suffix(".json"), EvaluationRecord)
@@ -216,8 +216,7 @@ def test_a_damaged_record_is_never_replaced_unasked(run: Path) -> None:
     damaged = path.read_bytes()
     assert re.search(r"pretrain\.json is damaged or was edited.*--recompute", compute(run).failures[0].message)
     assert path.read_bytes() == damaged
-    with pytest.raises(RecordError, match=r"pretrain\.json is damaged"):
-        load(run)
+    assert "pretrain.json is damaged" in load(run).damaged[0]
     with pytest.warns(Notice, match="trained again"):
         results = ssl_bench.run(TINY, run, recompute=True, report=False)
     assert not results.failures and not results.missing
