@@ -7,7 +7,8 @@ import io
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -27,6 +28,7 @@ from ssl_bench.evaluators.base import Evaluation, Subject
 from ssl_bench.evaluators.features import FrozenFeatures
 from ssl_bench.evaluators.knn import knn_monitor
 from ssl_bench.fit import FitResult, Progress, choose_precision, fit, seed_everything
+from ssl_bench.global_state import changed, restored
 from ssl_bench.matrix import Cell, PlannedEvaluation
 from ssl_bench.movement import Movement, constant_features
 from ssl_bench.records import EvaluationRecord, Pretraining, measurement_record, read_record, write_bytes, write_record
@@ -62,6 +64,24 @@ class Workshop:
     stop: Callable[[], bool] = lambda: False
     on_progress: Callable[[Progress], None] = lambda progress: None
     on_note: Callable[[str], None] = lambda text: None
+
+    before: dict[str, Any] = field(default_factory=dict)  #: what holds for the whole program, as it was before the part under way
+    left_changed: str = ""  #: what the last part that failed had changed of it
+
+    @contextmanager
+    def guarded(self) -> Iterator[None]:
+        """What the block changes for the whole program, so for every other row, is set back after it."""
+        self.left_changed = ""
+        with restored() as self.before:
+            try:
+                yield
+            except BaseException:
+                self.left_changed = self.changed()
+                raise
+
+    def changed(self) -> str:
+        """What the part under way has changed for the whole program, in words."""
+        return changed(self.before)
 
     @cached_property
     def lightness_statistics(self) -> tuple[float, float]:
@@ -171,7 +191,7 @@ def pretrain_cell(cell: Cell, shop: Workshop) -> tuple[Pretraining, Any]:
         steps=result.steps, images_seen=result.images_seen, passes=result.passes, flops=result.flops,
         parameters=sum(p.numel() for p in judged.parameters()), seconds=result.seconds or {"total": time.perf_counter() - started},
         images_per_second=result.images_per_second, peak_memory=result.peak_memory, weights=weights,
-        environment=environment(shop.device, shop.used_precision), created=now(),
+        changed=shop.changed(), environment=environment(shop.device, shop.used_precision), created=now(),
     )
     for parts in cell.folder.glob(f"*{PARTS_SUFFIX}"):  # what evaluators began on weights that these replace
         shutil.rmtree(parts, ignore_errors=True)
@@ -285,7 +305,8 @@ def _write_evaluation(
         id=planned.id, pretraining=cell.id, row=cell.row.name, task=cell.row.task.name, seed=cell.seed, evaluator=planned.name,
         protocol=f"{planned.evaluator.protocol} v{planned.spec['evaluator']['version']}", data=planned.labelled.name, spec=dict(planned.spec), final=final,
         test_opened=opened_before + int(final), measurements=measurements, details=dict(evaluation.details), weights=weights,
-        predictions=digest_of(predictions) if predictions else "", seconds=seconds, environment=environment(shop.device, shop.used_precision), created=now(),
+        predictions=digest_of(predictions) if predictions else "", seconds=seconds, changed=shop.changed(),
+        environment=environment(shop.device, shop.used_precision), created=now(),
     )
     if predictions:
         write_bytes(cell.folder / f"{planned.file_name}.npz", predictions)

@@ -1,14 +1,50 @@
-"""What torch and NumPy keep for the whole program, so that one row's code cannot change another row's numbers."""
+"""What torch, NumPy and Python keep for the whole program, so that one row's code cannot change another row's numbers."""
 
 from __future__ import annotations
 
+import decimal
+import gc
+import importlib
+import locale
 import os
+import random
+import signal
+import sys
+import threading
+import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image, ImageFile
+
+_KEPT: list[Any] = []  # guards that must not be collected: torch undoes them then
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Something that holds for the whole program.
+
+    Attributes
+    ----------
+    read, write : what it is, as a value that compares, and how it is set back.
+    told : whether a change is told. What everybody may use up or add to (random state, filters of warnings) is only set back.
+    lasting : whether a plugin's import may change it for good, as a path that it adds to find its modules.
+    words : a change in words, where the two values say too little or too much.
+    """
+
+    read: Callable[[], Any]
+    write: Callable[[Any], Any]
+    told: bool = True
+    lasting: bool = False
+    words: Callable[[Any, Any], str] = lambda before, now: f"{before} to {now}"
+
+
+def _attribute(owner: Any, name: str, **facts: Any) -> Setting:
+    return Setting(lambda: getattr(owner, name), lambda value: setattr(owner, name, value), **facts)
 
 
 def _deterministic(value: tuple[bool, bool]) -> None:
@@ -23,55 +59,201 @@ def _device_is_set() -> bool:
     return getattr(torch._GLOBAL_DEVICE_CONTEXT, "device_context", None) is not None  # type: ignore[attr-defined]
 
 
-def _attribute(owner: Any, name: str) -> tuple[Callable[[], Any], Callable[[Any], None]]:
-    return (lambda: getattr(owner, name)), (lambda value: setattr(owner, name, value))
+def _set_inference(value: bool) -> None:
+    """Whoever has entered inference mode holds the way out of it; another mode can only be entered on top."""
+    gradients = torch.is_grad_enabled()
+    _KEPT.append(torch.inference_mode(value))
+    _KEPT[-1].__enter__()
+    torch.set_grad_enabled(gradients)
 
 
-#: what it is called -> (read it, set it)
-_SETTINGS: dict[str, tuple[Callable[[], Any], Callable[[Any], Any]]] = {
-    "torch's default dtype": (torch.get_default_dtype, torch.set_default_dtype),
-    "torch's default device": (_device, torch.set_default_device),
-    "whether gradients are recorded": (torch.is_grad_enabled, torch.set_grad_enabled),
-    "torch's number of threads": (torch.get_num_threads, torch.set_num_threads),
-    "torch's deterministic algorithms": (
+def _autocast(device: str) -> Setting:
+    def read() -> tuple[bool, torch.dtype]:
+        return torch.is_autocast_enabled(device), torch.get_autocast_dtype(device)
+
+    def write(value: tuple[bool, torch.dtype]) -> None:
+        torch.set_autocast_enabled(device, value[0])
+        torch.set_autocast_dtype(device, value[1])
+        torch.clear_autocast_cache()
+
+    return Setting(read, write)
+
+
+def _flushes() -> bool:
+    """Whether numbers near zero are rounded to it; torch has no function that says so."""
+    return float(torch.full((), 1e-310, dtype=torch.float64, device="cpu") * 1) == 0
+
+
+#: modules and names of the hooks that torch calls for every module or optimiser of the program
+_HOOKS = {
+    "torch.nn.modules.module": (
+        "_global_buffer_registration_hooks", "_global_module_registration_hooks", "_global_parameter_registration_hooks", "_global_backward_pre_hooks",
+        "_global_backward_hooks", "_global_is_full_backward_hook", "_global_forward_pre_hooks", "_global_forward_hooks",
+        "_global_forward_hooks_always_called", "_global_forward_hooks_with_kwargs",
+    ),
+    "torch.optim.optimizer": ("_global_optimizer_pre_hooks", "_global_optimizer_post_hooks"),
+}  # fmt: skip
+
+
+def _hooks() -> dict[tuple[str, str], Any]:
+    found = {(module, name): getattr(importlib.import_module(module), name, None) for module, names in _HOOKS.items() for name in names}
+    return {place: dict(value) if isinstance(value, dict) else value for place, value in found.items()}
+
+
+def _set_hooks(before: dict[tuple[str, str], Any]) -> None:
+    for (module, name), value in before.items():
+        held = getattr(importlib.import_module(module), name, None)
+        if isinstance(held, dict):
+            held.clear()
+            held.update(value)
+        elif held is not None or value is not None:
+            setattr(importlib.import_module(module), name, value)
+
+
+def _hook_names(before: Mapping[tuple[str, str], Any], now: Mapping[tuple[str, str], Any]) -> str:
+    return ", ".join(name.removeprefix("_global_").replace("_", " ") for (module, name) in before if before[module, name] != now[module, name])
+
+
+def _signals() -> dict[str, Any]:
+    return {name: signal.getsignal(getattr(signal, name)) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name)}
+
+
+def _set_signals(before: dict[str, Any]) -> None:
+    if threading.current_thread() is threading.main_thread():
+        for name, handler in before.items():
+            signal.signal(getattr(signal, name), handler if handler is not None else signal.SIG_DFL)
+
+
+def _set_environment(before: dict[str, str]) -> None:
+    for name in set(os.environ) - set(before):
+        del os.environ[name]
+    os.environ.update(before)
+
+
+def _names(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """Which entries differ; not their values, which may be secrets."""
+    return ", ".join(sorted(name for name in {*before, *now} if before.get(name) != now.get(name)))
+
+
+def _filters() -> list[Any]:
+    return list(warnings.filters)
+
+
+def _set_filters(before: list[Any]) -> None:
+    warnings.filters[:] = before  # type: ignore[index]
+    with suppress(AttributeError):
+        warnings._filters_mutated()  # type: ignore[attr-defined]
+
+
+def _numpy_random() -> tuple[Any, ...]:
+    name, keys, *rest = np.random.get_state(legacy=True)
+    return name, np.asarray(keys).tobytes(), *rest
+
+
+def _set_numpy_random(value: tuple[Any, ...]) -> None:
+    np.random.set_state((value[0], np.frombuffer(value[1], np.uint32), *value[2:]))
+
+
+def _set_torch_random(value: bytes) -> None:
+    torch.set_rng_state(torch.frombuffer(bytearray(value), dtype=torch.uint8))
+
+
+def _backends() -> dict[str, Setting]:
+    """The precision of products, by backend, where this torch has such settings: the older ones cannot be read once these were used."""
+    found = {}
+    for place in ("", "cuda.matmul", "cudnn", "cudnn.conv", "cudnn.rnn", "mkldnn", "mkldnn.matmul", "mkldnn.conv", "mkldnn.rnn"):
+        owner: Any = torch.backends
+        for part in filter(None, place.split(".")):
+            owner = getattr(owner, part, None)
+        if hasattr(owner, "fp32_precision"):
+            found[f"torch's float32 precision{' of ' if place else ''}{place}"] = _attribute(owner, "fp32_precision")
+    return found
+
+
+#: what it is called -> how it is read, set back and told
+_SETTINGS: dict[str, Setting] = {
+    "torch's default dtype": Setting(torch.get_default_dtype, torch.set_default_dtype),
+    "torch's default device": Setting(_device, torch.set_default_device),
+    "whether torch is in inference mode": Setting(torch.is_inference_mode_enabled, _set_inference),
+    "whether gradients are recorded": Setting(torch.is_grad_enabled, torch.set_grad_enabled),
+    "torch's number of threads": Setting(torch.get_num_threads, torch.set_num_threads),
+    "torch's deterministic algorithms": Setting(
         lambda: (torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()), _deterministic,
     ),
-    "torch's float32 matmul precision": (torch.get_float32_matmul_precision, torch.set_float32_matmul_precision),
-    "torch's anomaly detection": (torch.is_anomaly_enabled, torch.autograd.set_detect_anomaly),
-    "CPU autocast": (lambda: torch.is_autocast_enabled("cpu"), lambda value: torch.set_autocast_enabled("cpu", value)),
-    "CUDA autocast": (lambda: torch.is_autocast_enabled("cuda"), lambda value: torch.set_autocast_enabled("cuda", value)),
+    "whether torch fills memory that is not initialised": _attribute(torch.utils.deterministic, "fill_uninitialized_memory"),
+    "torch's float32 matmul precision": Setting(torch.get_float32_matmul_precision, torch.set_float32_matmul_precision),
+    **_backends(),  # after the former, whose setting changes these
+    "torch's anomaly detection": Setting(torch.is_anomaly_enabled, torch.autograd.set_detect_anomaly),
+    "whether numbers near zero are rounded to it": Setting(_flushes, torch.set_flush_denormal),
+    "CPU autocast": _autocast("cpu"),
+    "CUDA autocast": _autocast("cuda"),
     "cuDNN's deterministic flag": _attribute(torch.backends.cudnn, "deterministic"),
     "cuDNN's benchmark flag": _attribute(torch.backends.cudnn, "benchmark"),
     "cuDNN's enabled flag": _attribute(torch.backends.cudnn, "enabled"),
-    "NumPy's handling of floating-point errors": (np.geterr, lambda value: np.seterr(**value)),
-    "the working directory": (os.getcwd, os.chdir),
+    "oneDNN's enabled flag": _attribute(torch.backends.mkldnn, "enabled"),
+    "hooks for every module": Setting(_hooks, _set_hooks, words=_hook_names),
+    "NumPy's handling of floating-point errors": Setting(np.geterr, lambda value: np.seterr(**value)),
+    "whether Pillow reads truncated images": _attribute(ImageFile, "LOAD_TRUNCATED_IMAGES"),
+    "Pillow's limit on pixels": _attribute(Image, "MAX_IMAGE_PIXELS"),
+    "the working directory": Setting(lambda: os.getcwd(), os.chdir),
+    "environment variables": Setting(lambda: dict(os.environ), _set_environment, lasting=True, words=_names),
+    "handlers of signals": Setting(_signals, _set_signals, words=_names),
+    "the locale": Setting(lambda: locale.setlocale(locale.LC_ALL), lambda value: locale.setlocale(locale.LC_ALL, value)),
+    "where modules are found": Setting(lambda: list(sys.path), lambda value: sys.path.__setitem__(slice(None), value), told=False, lasting=True),
+    "filters of warnings": Setting(_filters, _set_filters, told=False),
+    "decimal arithmetic": Setting(lambda: decimal.getcontext().copy(), decimal.setcontext, told=False),
+    "NumPy's print options": Setting(np.get_printoptions, lambda value: np.set_printoptions(**value), told=False),
+    "garbage collection": Setting(gc.isenabled, lambda value: gc.enable() if value else gc.disable(), told=False),
+    "the recursion limit": Setting(sys.getrecursionlimit, sys.setrecursionlimit, told=False),
+    "standard output": _attribute(sys, "stdout", told=False),
+    "standard error": _attribute(sys, "stderr", told=False),
+    "Python's random state": Setting(random.getstate, random.setstate, told=False),
+    "NumPy's random state": Setting(_numpy_random, _set_numpy_random, told=False),
+    "torch's random state": Setting(lambda: bytes(torch.get_rng_state().numpy()), _set_torch_random, told=False),
 }
+
+
+_UNKNOWN = object()  # what cannot be read: torch refuses while its older and newer settings of precision are mixed, a working directory is gone
+
+
+def _read(name: str) -> Any:
+    try:
+        return _SETTINGS[name].read()
+    except (RuntimeError, OSError, ValueError, locale.Error):
+        return _UNKNOWN
 
 
 def captured() -> dict[str, Any]:
     """The value of every setting, by the name it is told under."""
-    return {name: read() for name, (read, _) in _SETTINGS.items()}
+    return {name: _read(name) for name in _SETTINGS}
 
 
-def changed(before: Mapping[str, Any]) -> str:
-    """The settings that are not what they were, in words: "torch's default dtype (torch.float32 to torch.float64)"; "" for none."""
-    now = captured()
-    return ", ".join(f"{name} ({before[name]} to {now[name]})" for name in before if before[name] != now[name])
+def changed(before: Mapping[str, Any], lasting: bool = True) -> str:
+    """The settings that are not what they were, in words: "torch's default dtype (torch.float32 to torch.float64)"; "" for none.
 
-
-def restore(before: Mapping[str, Any]) -> None:
-    """Set back whatever differs."""
+    ``lasting``: False leaves out what a plugin's import may change for good.
+    """
+    found = []
     for name, value in before.items():
-        read, write = _SETTINGS[name]
-        if read() != value:
-            write(value)
+        setting, now = _SETTINGS[name], _read(name)
+        if setting.told and (lasting or not setting.lasting) and value is not _UNKNOWN and now is not _UNKNOWN and now != value:
+            found.append(f"{name} ({setting.words(value, now)})")
+    return ", ".join(found)
+
+
+def restore(before: Mapping[str, Any], lasting: bool = True) -> None:
+    """Set back whatever differs, as far as it can be."""
+    for name, value in before.items():
+        if value is not _UNKNOWN and (lasting or not _SETTINGS[name].lasting) and _read(name) != value:
+            with suppress(RuntimeError, OSError, ValueError, locale.Error):
+                _SETTINGS[name].write(value)
 
 
 @contextmanager
-def restored() -> Iterator[dict[str, Any]]:
+def restored(lasting: bool = True) -> Iterator[dict[str, Any]]:
     """Whatever is changed inside is set back at the end, also after an error. Gives the settings as they were."""
     before = captured()
     try:
         yield before
     finally:
-        restore(before)
+        restore(before, lasting)

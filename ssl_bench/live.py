@@ -89,6 +89,9 @@ class Live(Observer):
         trend = f"  kNN {pretraining.trend}" if pretraining.trend else ""
         took = duration(time.monotonic() - self.started)
         self._say(f"{self.label}: {took}  validation: {'  '.join(parts) or 'none'}{trend}")
+        for what, told in ((cell.row.name, pretraining.changed), *((record.evaluator, record.changed) for record in evaluations)):
+            if told:
+                self._say(f"  {what} changed, for the whole program, {told}; this was set back", "yellow")
 
     def cell_failed(self, cell: Any, failure: Failure) -> None:
         self._say(f"{self.label} failed in {failure.where}: {failure.message}", "red")

@@ -81,6 +81,8 @@ def print_cell(console: Console, folder: Path, row: str, seed: str) -> None:
         f"{trained.images_per_second:,.0f} images/s, {size_of(trained.peak_memory)} ({split})"
     )
     console.print(escape(f"  made: {trained.created} on {trained.environment.device}, {trained.environment.precision}, ssl_bench {trained.environment.code}"))
+    if trained.changed:
+        console.print(escape(f"  changed for the whole program, and set back: {trained.changed}"), soft_wrap=True)
     for expected in cells[0].evaluations:
         path = where / f"{safe_name(expected.evaluator)}-{expected.id}.json"
         if not path.is_file():
@@ -88,6 +90,8 @@ def print_cell(console: Console, folder: Path, row: str, seed: str) -> None:
             continue
         found = read_record(path, EvaluationRecord)
         console.print(escape(f"  {found.protocol} on {found.data}: test opened {found.test_opened} times"))
+        if found.changed:
+            console.print(escape(f"    changed for the whole program, and set back: {found.changed}"), soft_wrap=True)
         for m in found.measurements:
             label = f"{m.row + ' ' if m.row else ''}{m.stage} {m.metric}".strip() + (f" at {100 * m.labels:g} % labels, draw {m.draw}" if m.labels < 1 else "")
             console.print(escape(f"    {m.split:10} {label}: {m.value:.4f}{' (best stage)' if m.best else ''}"))

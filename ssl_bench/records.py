@@ -85,6 +85,7 @@ class Pretraining(Record):
     images_per_second: Amount = 0.0
     peak_memory: Count = 0  #: bytes: of the device, or of the process on a CPU
     weights: str = ""  #: digest of task.safetensors; "" in records of earlier versions
+    changed: str = ""  #: what the task changed for the whole program, such as torch's default dtype; set back after it
     environment: Environment
     created: str  #: UTC, ISO 8601
 
@@ -131,6 +132,7 @@ class EvaluationRecord(Record):
     weights: str = ""  #: digest of the task.safetensors that was judged, and of the predictions beside the record;
     predictions: str = ""  #: "" in records of earlier versions, and where there are none
     seconds: Amount = 0.0
+    changed: str = ""  #: what the evaluator, or the task under it, changed for the whole program; set back after it
     environment: Environment
     created: str
 

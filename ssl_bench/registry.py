@@ -235,9 +235,9 @@ def _import(module_name: str, file: Path, text: bytes, path: str | Path) -> None
     sys.modules[module_name] = module
     told = ""
     try:
-        with restored() as before, contextlib.redirect_stdout(sys.stderr):
+        with restored(lasting=False) as before, contextlib.redirect_stdout(sys.stderr):
             exec(compile(text, str(file), "exec"), vars(module))  # not from __pycache__, which misses an edit within the same second
-            told = changed(before)
+            told = changed(before, lasting=False)
     except BaseException as error:
         _forget(module_name)
         if is_interruption(error):

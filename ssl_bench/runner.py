@@ -151,12 +151,13 @@ def _attempt(cell: Cell, work: Work, shop: Workshop, observer: Observer, final: 
     """One cell, its failures contained: the rest of the matrix goes on, and an evaluator that fails does not cost the others."""
     failures: dict[str, Failure] = {}  # by the name of their files
     pretraining = None
-    with _contained(cell, "pretraining", failures):
-        pretraining, task = _pretrained(cell, work, shop, final)
+    with _contained(cell, shop, "pretraining", failures):
+        with shop.guarded():
+            pretraining, task = _pretrained(cell, work, shop, final)
         examination = Examination(cell, shop, task)
         for planned in work.missing(cell, final):
             shop.on_note(f"{cell.address}: {planned.name}")
-            with _contained(cell, planned.name, failures, planned):
+            with _contained(cell, shop, planned.name, failures, planned), shop.guarded():
                 opened = _opened_before(cell, planned, final)
                 examination.ask(planned, final, opened)
     for name, failure in failures.items():
@@ -204,7 +205,7 @@ def _opened_before(cell: Cell, planned: PlannedEvaluation, final: bool) -> int:
 
 
 @contextmanager
-def _contained(cell: Cell, where: str, failures: dict[str, Failure], planned: PlannedEvaluation | None = None) -> Iterator[None]:
+def _contained(cell: Cell, shop: Workshop, where: str, failures: dict[str, Failure], planned: PlannedEvaluation | None = None) -> Iterator[None]:
     """Turn whatever one part raises, SystemExit included, into a Failure; a request to stop goes through, and what would fail every cell alike."""
     try:
         yield
@@ -217,9 +218,10 @@ def _contained(cell: Cell, where: str, failures: dict[str, Failure], planned: Pl
             raise full from error
         if is_unwritable(error, cell.folder):
             raise
+        left = f" (before that it changed, for the whole program, {shop.left_changed}; this was set back)" if shop.left_changed else ""
         failures[f"failed-{planned.file_name if planned else 'pretraining'}.json"] = Failure(
             row=cell.row.name, task=cell.row.task.name, seed=cell.seed, where=where, id=planned.id if planned else "",
-            error=type(error).__name__, message=text_of(error), traceback="" if isinstance(error, SSLBenchError) else traceback_of(error), created=now(),
+            error=type(error).__name__, message=text_of(error) + left, traceback="" if isinstance(error, SSLBenchError) else traceback_of(error), created=now(),
         )
 
 
