@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import argparse
 import re
+import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -96,7 +98,8 @@ def read_checkpoint(path: Path) -> Mapping[Any, Any]:
     if not (head[:2] in (b"PK", b"\x1f\x8b") or head[:1] == b"\x80" or head[257:262] == b"ustar") and head[8:9] == b"{":
         return read_weights(path)[0]
     try:
-        with torch.serialization.safe_globals([argparse.Namespace]):  # plain values under names, which many programs save beside the tensors
+        # Namespaces are plain values under names, which many programs save beside the tensors.
+        with _without_warnings(), torch.serialization.safe_globals([argparse.Namespace]):
             found = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a file of any kind can fail in any way
         raise WeightsError(f"{path}: {_unread(str(error))}") from None
@@ -105,6 +108,13 @@ def read_checkpoint(path: Path) -> Mapping[Any, Any]:
     if not isinstance(found, Mapping):
         raise WeightsError(f"{path} holds a {type(found).__name__}, not tensors under names; save model.state_dict()")
     return found
+
+
+@contextmanager
+def _without_warnings() -> Iterator[None]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 def _unread(message: str) -> str:
@@ -302,7 +312,7 @@ def _names(blocks: tuple[int, ...]) -> list[str]:
 def _layout(name: str, width: float, stem: str) -> dict[str, tuple[int, ...]] | None:
     """Names and shapes of a network's tensors, made without memory for them; None where it cannot be made."""
     try:
-        with torch.device("meta"):
+        with torch.device("meta"), _without_warnings():  # of tensors without entries, where a width is odd
             network = build_resnet(BackboneSpec(name=name, width=width, stem="3x3" if stem == "3x3" else "timm"), 32)
     except Exception:  # an odd width, another norm, an odd block
         return None

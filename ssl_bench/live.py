@@ -126,6 +126,8 @@ def print_plan(console: Console, work: Work, plan: Plan) -> None:
     if work.unpacked:
         what = f"{', '.join(work.unpacked)}: {bytes_text(sum(work.unpacked.values()))}"
         console.print(escape(f"not packed yet ({what}): whatever needs these images counts as missing"), style="yellow", soft_wrap=True)
+    for name, why in work.unseen.items():
+        console.print(escape(f"not in this plan: {name}: {why}"), style="yellow", soft_wrap=True)
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for name in ("row", "done", "missing", "recipe", "steps", "passes", "time", "memory"):
         table.add_column(name, justify="left" if name in ("row", "recipe") else "right", no_wrap=True)
@@ -150,6 +152,8 @@ def print_plan(console: Console, work: Work, plan: Plan) -> None:
             f"{plan.done} cells done, {plan.missing} to compute: about {duration(plan.seconds)} "
             f"({duration(plan.evaluation_seconds)} of it evaluation); records go to {escape(str(work.out))}"
         )
+        if plan.advice:
+            console.print(escape(f"that is more than a week; what would bring it down: {'; '.join(plan.advice)}"), style="yellow", soft_wrap=True)
         if plan.hardware:
             console.print(escape(f"time on {plan.hardware}; narrow networks run slower than their FLOPs tell"), soft_wrap=True)
         disk = f"disk: decoded images {size_of(plan.packed)}, weights about {size_of(plan.results)}"

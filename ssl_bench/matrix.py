@@ -19,7 +19,7 @@ from ssl_bench.errors import DataError, SpecError, WeightsError, did_you_mean
 from ssl_bench.records import Block, digest, safe_name
 from ssl_bench.registry import EVALUATORS, TASKS, identity
 from ssl_bench.spec import Matrix, Recipe, TaskSpec, parse
-from ssl_bench.weights import Weights, open_weights
+from ssl_bench.weights import AbsentWeights, Weights, open_weights
 
 HEADLINE = "linear"  # choices between candidates are made by its best stage on validation
 
@@ -208,7 +208,7 @@ def _init(task: type[Any], options: Any, make: Callable[..., Backbone], source: 
         weights = open_weights(source)
         weights.into(network)
     except WeightsError as error:
-        raise SpecError(f"{where}: init: {error}") from None
+        raise (AbsentWeights if isinstance(error, AbsentWeights) else SpecError)(f"{where}: init: {error}") from None
     return weights
 
 
@@ -217,8 +217,11 @@ def budget_images(matrix: Matrix, num_images: int) -> int:
     return matrix.pretrain.images or matrix.pretrain.passes or max(1, round((matrix.pretrain.epochs or 0) * num_images))
 
 
-def rows_of(matrix: Matrix, data: Data) -> list[Row]:
-    """The rows of a matrix, checked against the data. Every problem of every row is told at once."""
+def rows_of(matrix: Matrix, data: Data, unseen: dict[str, str] | None = None) -> list[Row]:
+    """The rows of a matrix, checked against the data. Every problem of every row is told at once.
+
+    ``unseen``: takes the rows whose weights are not here, and why, which are then left out; where it is None, they are a problem.
+    """
     rows, problems = [], []
     absent = _absent(matrix, data)
     for spec in (*matrix.tasks, *matrix.baselines, *matrix.weights):
@@ -233,7 +236,10 @@ def rows_of(matrix: Matrix, data: Data) -> list[Row]:
             block: Block = "pretext" if pretext else "elsewhere" if spec in matrix.weights else "baseline"
             rows.append(Row(spec, task, "labels" if task.uses_labels else block, found))
         except (SpecError, DataError, WeightsError) as error:
-            problems.append(str(error))
+            if isinstance(error, AbsentWeights) and unseen is not None:
+                unseen[spec.row] = str(error)
+            else:
+                problems.append(str(error))
     if problems:
         raise SpecError("\n".join(problems))
     return rows

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
-from dataclasses import dataclass
+from collections import Counter, defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,15 +14,18 @@ from torch import nn
 
 from ssl_bench.backbones import Backbone, pool_stage
 from ssl_bench.cells import Workshop, build_task, pretraining_batches
-from ssl_bench.errors import DataError, SpecError, did_you_mean, text_of
+from ssl_bench.errors import DataError, SpecError, did_you_mean, quoted, text_of
 from ssl_bench.evaluators.features import stage_limit
 from ssl_bench.fit import choose_precision, measure_cost
 from ssl_bench.interruption import is_interruption
-from ssl_bench.matrix import Cell
+from ssl_bench.matrix import Cell, PlannedEvaluation
+from ssl_bench.printing import duration
 from ssl_bench.stored import read_pretraining
 from ssl_bench.work import Work
 
 _CALIBRATION_IMAGES, SMALL = 32, 96
+WEEK = 7 * 24 * 3600.0  # seconds; a longer plan says what would shorten it
+NARROW = 0.25  # of the channels: a width at which tasks still rank as at full width on small images
 
 
 @dataclass(frozen=True)
@@ -67,6 +71,7 @@ class Plan:
     features: int  #: bytes in memory of the frozen features of the largest labelled set
     hardware: str  #: "" : timed on this machine
     blocked: tuple[str, ...] = ()  #: cells that fail unless they are recomputed, and why
+    advice: tuple[str, ...] = ()  #: what would bring an estimate of more than a week down, and to what
 
     @property
     def seconds(self) -> float:
@@ -89,7 +94,7 @@ def plan(work: Work, on: str | None = None) -> Plan:
     on : a name in ``HARDWARE``, whose known speed is taken instead of this machine's. Raises SpecError for another.
     """
     if on is not None and on.lower() not in HARDWARE:
-        raise SpecError(f"--on {on!r}: {did_you_mean(on, HARDWARE)}")
+        raise SpecError(f"--on {quoted(on)}: {did_you_mean(on, HARDWARE)}")
     hardware = HARDWARE[on.lower()] if on is not None else None
     shop = Workshop(
         data=work.data, backbone=work.matrix.backbone, device=work.device, precision=work.matrix.precision, stage_limit=work.matrix.stage_values,
@@ -103,7 +108,8 @@ def plan(work: Work, on: str | None = None) -> Plan:
     forward = _forward_flops(backbone, work.data.size) if todo else 0.0
     widths = _widths(work, shop, backbone)
     products = rate if hardware is not None or not todo else _product_rate(shop.device)
-    rows, evaluation, untrained = [], 0.0, 0
+    rows, untrained = [], 0
+    judging: dict[str, float] = defaultdict(float)  # seconds by evaluator
     blocked: dict[str, str] = {}
     counted: set[Path] = set()  # rows of equal settings share a cell, and its time counts once
     for row in work.rows:
@@ -133,8 +139,9 @@ def plan(work: Work, on: str | None = None) -> Plan:
                 if is_interruption(error):
                     raise
                 problem = f"{type(error).__name__}: {text_of(error)}"
-        evaluation += sum(_evaluation_flops(cell, work, forward) for cell in (*cells, *judged)) / rate
-        evaluation += sum(_fitting_flops(cell, work, widths) for cell in (*cells, *judged)) / products
+        for cell in (*cells, *judged):
+            for one in work.missing(cell):
+                judging[one.name] += _evaluation_flops(cell, one, work, forward) / rate + _fitting_flops(cell, one, widths) / products
         settings = candidate.recipe
         recipe = f"{settings.optimizer} {settings.learning_rate:g}, batch {settings.batch_size}" if row.task.trains else "not trained"
         steps = candidate.steps if row.task.trains else 0
@@ -143,7 +150,37 @@ def plan(work: Work, on: str | None = None) -> Plan:
     weights = 2 * untrained * sum(p.numel() * p.element_size() for p in backbone.parameters())  # the task's file holds the backbone too
     told = "" if hardware is None else f"{hardware.title} ({hardware.source})"
     stuck = tuple(f"{cell}: {why}" for cell, why in blocked.items())
-    return Plan(rows, evaluation, _packed_bytes(work), weights, _feature_bytes(work, sum(widths)), told, stuck)
+    found = Plan(rows, sum(judging.values()), _packed_bytes(work), weights, _feature_bytes(work, sum(widths)), told, stuck)
+    return replace(found, advice=_advice(found, work, judging, rate)) if found.seconds > WEEK else found
+
+
+def _advice(found: Plan, work: Work, judging: Mapping[str, float], rate: float) -> tuple[str, ...]:
+    """What would bring an estimate down, what helps most first, each with where it would lead."""
+    total, matrix = found.seconds, work.matrix
+    training = total - found.evaluation_seconds
+    ways: list[tuple[float, str]] = []
+    for known in HARDWARE.values():
+        if known.flops > 1.5 * rate:
+            ways.append((total * rate / known.flops, f"{known.title} (about {duration(total * rate / known.flops)})"))
+    if training > WEEK - found.evaluation_seconds > 0:
+        name = next(key for key in ("epochs", "images", "passes") if getattr(matrix.pretrain, key) is not None)
+        value = getattr(matrix.pretrain, name)
+        fits = float(f"{value * (WEEK - found.evaluation_seconds) / training:.1e}")
+        if name == "epochs" or fits >= 1:
+            ways.append((WEEK, f"a smaller budget (pretrain.{name} {_plain(value)} -> {_plain(fits)} fits in a week)"))
+    if len(matrix.seeds) > 1:
+        ways.append((total / len(matrix.seeds), f"one seed in place of {len(matrix.seeds)} (about {duration(total / len(matrix.seeds))})"))
+    if matrix.backbone.width > NARROW:
+        least = total * (NARROW / matrix.backbone.width) ** 2  # of the FLOPs; narrow networks keep a processor less busy
+        ways.append((least, f"a narrower network (backbone.width {matrix.backbone.width:g} -> {NARROW}: {duration(least)} or somewhat more)"))
+    if judging and found.evaluation_seconds > total / 4:
+        name, seconds = max(judging.items(), key=lambda item: item[1])
+        ways.append((total - seconds, f"less for the evaluator {name}, which takes {duration(seconds)}: fewer labels, draws, steps or sets"))
+    return tuple(text for _, text in sorted(ways))
+
+
+def _plain(value: float) -> str:
+    return f"{value:,.0f}" if value >= 1_000 else f"{value:g}"
 
 
 def _packed_bytes(work: Work) -> int:
@@ -226,21 +263,16 @@ def _cost(cell: Cell, shop: Workshop) -> tuple[float, float, int]:
     return cost.flops, cost.passes, int(activations + 4 * weights)
 
 
-def _fitting_flops(cell: Cell, work: Work, widths: list[int]) -> float:
+def _fitting_flops(cell: Cell, planned: PlannedEvaluation, widths: list[int]) -> float:
     """What probes compute once they have features; pixels and PCA, which have one representation, count as its widest stage."""
     values = widths if cell.row.task.trainable else [max(widths)]
-    return sum(planned.evaluator.fitting_flops(planned.options, planned.labelled.train, values) for planned in work.missing(cell))
+    return float(planned.evaluator.fitting_flops(planned.options, planned.labelled.train, values))
 
 
-def _evaluation_flops(cell: Cell, work: Work, forward: float) -> float:
+def _evaluation_flops(cell: Cell, planned: PlannedEvaluation, work: Work, forward: float) -> float:
     """Roughly: images that evaluators train on, plus one pass over every labelled image for the frozen ones."""
     if not cell.row.task.trainable:
         return 0.0
-    total = 0.0
-    for planned in work.missing(cell):
-        labelled = planned.labelled
-        total += 3 * forward * planned.evaluator.training_passes(
-            planned.options, labelled.train, work.data.size, cell.row.task.untrained
-        )
-        total += forward * (len(labelled.train) + len(labelled.validation) + len(labelled.test))
-    return total
+    labelled = planned.labelled
+    trained = planned.evaluator.training_passes(planned.options, labelled.train, work.data.size, cell.row.task.untrained)
+    return float(3 * forward * trained + forward * (len(labelled.train) + len(labelled.validation) + len(labelled.test)))

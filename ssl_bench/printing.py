@@ -14,10 +14,13 @@ from ssl_bench.terminal import escape
 
 
 def duration(seconds: float) -> str:
-    """ "42 s", "7 min", "3 h 05 min"."""
+    """ "42 s", "7 min", "3 h 05 min", "5 days 07 h", "12 years"."""
     if seconds < 100:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)
+    if minutes >= 4 * 24 * 60:
+        hours = round(minutes / 60)
+        return f"{hours // 24:,} days {hours % 24:02d} h" if hours < 2 * 365 * 24 else f"{hours / (365 * 24):,.0f} years"
     return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 

@@ -28,6 +28,7 @@ from ssl_bench.records import EvaluationRecord, Run, RunCell, RunEvaluation, Run
 from ssl_bench.registry import load_plugin
 from ssl_bench.spec import DataSpec, Matrix, parse
 from ssl_bench.stored import folder_of, read_pretraining, sound_evaluation, times_opened, why_not
+from ssl_bench.weights import from_cache_alone
 
 
 @dataclass
@@ -45,14 +46,22 @@ class Work:
     recompute: bool = False  #: train again where a record is damaged, or weights are that are still needed, or those are gone
     winners: dict[str, Candidate] = field(default_factory=dict)
     unpacked: Mapping[str, int] = field(default_factory=dict)  #: images that noise stands in for: what they are, and their bytes once packed
+    unseen: Mapping[str, str] = field(default_factory=dict)  #: rows left out of a plan, and why: weights that would have to be downloaded
+    _cells: dict[tuple[str, int, int], Cell] = field(default_factory=dict, repr=False)
     _folders: dict[str, Path] = field(default_factory=dict, repr=False)
 
     def cell(self, row: Row, candidate: Candidate, seed: int, evaluators: list[Asked] | None = None) -> Cell:
         """One cell, where it lies already or will: rows of equal settings share one, and a row's name decides nothing."""
+        key = (row.name, id(candidate), seed)  # a matrix of thousands of cells is gone through several times
+        if evaluators is None and key in self._cells:
+            return self._cells[key]
         found = cell_of(self.matrix, self.data, row, candidate, seed, self.out, self.evaluators if evaluators is None else evaluators)
         if found.id not in self._folders:
             self._folders[found.id] = folder_of(found)
-        return replace(found, folder=self._folders[found.id])
+        found = replace(found, folder=self._folders[found.id])
+        if evaluators is None:
+            self._cells[key] = found
+        return found
 
     def candidate_cells(self, row: Row) -> list[Cell]:
         """The cells that decide a choice: every candidate, first seed, and the one evaluator that decides (the linear probe where there is one)."""
@@ -130,8 +139,9 @@ def prepare(
     """Everything before training: plugins, matrix, data, checks. Every mistake that can be found without training is found here.
 
     ``judged``: whether there must be labelled images to judge on. ``pack``: False lets noise stand in for images that are not packed yet,
-    to check and to plan from their counts, labels and sizes; nothing of them is then known to be done. ``recompute``: train cells again whose
-    record is damaged, or whose weights are damaged or gone while evaluations are missing; without it such cells fail, and nothing is replaced.
+    to check and to plan from their counts, labels and sizes; nothing of them is then known to be done. Nor are weights downloaded for it:
+    rows of those that are not here are left out, and told as ``unseen``. ``recompute``: train cells again
+    whose record is damaged, or whose weights are damaged or gone while evaluations are missing; without it such cells fail, and nothing is replaced.
     """
     for plugin in (plugins,) if isinstance(plugins, (str, Path)) else plugins:
         load_plugin(plugin)
@@ -154,19 +164,25 @@ def prepare(
     with context as unpacked:
         asked = asked_of(spec.evaluate, spec.seeds, places, smoke)  # before the data: a folder of boxes that is missing shows before much is packed
         data = load(spec.data, data_root=places.root, progress=progress, judged=judged_elsewhere(asked))
-    rows = rows_of(spec, data)
+    unseen: dict[str, str] = {}
+    with nullcontext() if pack else from_cache_alone():
+        rows = rows_of(spec, data, None if pack else unseen)
     data.notes.extend(why_absent(spec, data))
     if spec.pretrain.passes is not None:
         from ssl_bench.passes import at_equal_passes
 
         rows = at_equal_passes(rows, spec, data, spec.pretrain.passes)
-    if not rows:
+    if not rows and not unseen:
         raise SpecError(f"matrix {spec.name!r} has no rows: give it `tasks` or `baselines`")
     asked = on_data(asked, data.evaluate)
     images = budget_images(spec, len(data.pretrain))
     asked = resolved(asked, lambda: effort_of(spec.backbone, data.size, images, spec.stage_values))
     data.notes.extend(dict.fromkeys(note for one in asked if one.own for judged in one.sets for note in getattr(judged, "notes", ())))
+<<<<<<< HEAD
     work = Work(spec, folder, data, rows, asked, chosen_device, final=not val, only=only, recompute=recompute, unpacked=unpacked)
+=======
+    work = Work(spec, folder, data, rows, asked, chosen_device, final=not val, only=only, unpacked=unpacked, unseen=unseen)
+>>>>>>> d6fc38e (plan needs no hub and tells what it could not see; an estimate above a week says what would bring it down, and to what)
     if not smoke:
         for row in rows:
             if len(row.candidates) > 1:

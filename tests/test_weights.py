@@ -172,6 +172,7 @@ def test_weights_that_cannot_be_downloaded_say_so(monkeypatch: pytest.MonkeyPatc
         raise OSError("no route")
 
     monkeypatch.setattr(timm, "create_model", offline)
+    monkeypatch.setattr(module, "_away", lambda: "")
     with pytest.raises(WeightsError, match=r"timm:resnet18.a1_in1k is not in timm's cache and could not be downloaded: OSError: no route"):
         open_weights("timm:resnet18.a1_in1k")
 
