@@ -178,11 +178,9 @@ def prepare(
     images = budget_images(spec, len(data.pretrain))
     asked = resolved(asked, lambda: effort_of(spec.backbone, data.size, images, spec.stage_values))
     data.notes.extend(dict.fromkeys(note for one in asked if one.own for judged in one.sets for note in getattr(judged, "notes", ())))
-<<<<<<< HEAD
-    work = Work(spec, folder, data, rows, asked, chosen_device, final=not val, only=only, recompute=recompute, unpacked=unpacked)
-=======
-    work = Work(spec, folder, data, rows, asked, chosen_device, final=not val, only=only, unpacked=unpacked, unseen=unseen)
->>>>>>> d6fc38e (plan needs no hub and tells what it could not see; an estimate above a week says what would bring it down, and to what)
+    work = Work(
+        spec, folder, data, rows, asked, chosen_device, final=not val, only=only, recompute=recompute, unpacked=unpacked, unseen=unseen,
+    )
     if not smoke:
         for row in rows:
             if len(row.candidates) > 1:
