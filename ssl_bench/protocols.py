@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
+FEW_IMAGES = 5_000  # on fewer, accuracy is too coarse to choose by: its noise is larger than what there is to choose between
 #: evaluator to the version of its protocol; raised when a change can move a number, which makes a re-measurement of every cell
-VERSIONS = {"linear": 2, "knn": 1, "finetune": 1, "detection": 2, "diagnostics": 1}
+VERSIONS = {"linear": 2, "knn": 2, "finetune": 2, "detection": 2, "diagnostics": 1}
 
 
 def split_protocol(protocol: str) -> tuple[str, int]:
@@ -18,6 +20,19 @@ def split_protocol(protocol: str) -> tuple[str, int]:
     return (match[1], int(match[2])) if match else (protocol, 1)
 
 
-def is_older(evaluator: str, protocol: str) -> bool:
-    """Whether a record's protocol is of an older version than this installation's evaluator; False of evaluators that are not built in."""
-    return split_protocol(protocol)[1] < VERSIONS.get(evaluator, 0)
+def is_older(record: Any) -> bool:
+    """Whether an EvaluationRecord is of an older version than the one that this installation would measure it with; False of evaluators not built in."""
+    version = split_protocol(record.protocol)[1]
+    return version < VERSIONS.get(record.evaluator, 0) and not (version == 1 and _as_in_version_1(record))
+
+
+def _as_in_version_1(record: Any) -> bool:
+    """Whether the second version of a protocol gives the numbers of the first, as ``version_on`` of the evaluators says before they are measured."""
+    if record.evaluator == "knn":  # 2: of the first five answers only those count that got a vote
+        return not any(m.metric.startswith("top5") for m in record.measurements)
+    if record.evaluator == "finetune":  # 2: on few images a learning rate is chosen by log loss
+        rates = record.spec.get("options", {}).get("learning_rates", ())
+        validation = max((m.n for m in record.measurements if m.split == "validation"), default=0)
+        held = [run.get("images", 0) / 5 if run.get("labels", 1) < 1 else validation for run in record.details.get("runs", [])]
+        return (isinstance(rates, (list, tuple)) and len(rates) == 1) or min(held, default=0) >= FEW_IMAGES
+    return False

@@ -19,7 +19,6 @@ from ssl_bench.model import Rate
 MOST_LISTED = 100  # shares, rates or counts of one evaluator
 MOST_DRAWS = 1_000
 TOP5_ABOVE = 20  # classes
-SMALL = 5_000  # images; on fewer, accuracy is too coarse to choose by: its noise is larger than what there is to choose between
 NOTICED = 0.05  # by which a draw may change the share of the largest class before it is told
 MOST_NATS = 20.0  # that one image counts in a log loss: a single odd one must not decide
 

@@ -23,19 +23,22 @@ from ssl_bench.evaluators._scores import (
     Fractions,
     Rates,
     accuracies,
+    changed_proportions,
     check_fractions,
     check_labels,
     compact,
     draws_of,
     groups_of,
     label_tensor,
+    log_loss,
     measured,
+    per_class,
 )
 from ssl_bench.evaluators._training import train_on
 from ssl_bench.evaluators.base import Evaluation, Evaluator, EvaluatorOptions, Measurement, Subject
 from ssl_bench.evaluators.features import frozen
 from ssl_bench.model import MOST_BATCH
-from ssl_bench.protocols import VERSIONS
+from ssl_bench.protocols import FEW_IMAGES, VERSIONS
 from ssl_bench.spec import Recipe
 from ssl_bench.tasks.base import PretextTask, Setup, TaskOptions
 from ssl_bench.transforms.geometry import random_crop, random_flip
@@ -80,7 +83,8 @@ class Finetune(Evaluator):
 
     All labels: trained on train, the learning rate chosen on validation. A share of labels: a class-balanced draw of train; the
     rate is chosen on a fifth of the draw held back, then the whole draw is trained on; no label outside the draw is used. Trials
-    take a third of the steps, so that three rates cost as much as the run itself. A backbone without pretraining gets a second
+    take a third of the steps, so that three rates cost as much as the run itself. A rate is chosen by accuracy on 5,000 images or more,
+    and by log loss on fewer, where accuracy is too coarse. A backbone without pretraining gets a second
     run, "longer": three times the steps and weight decay 5e-4, at the rate chosen for the first; a gain counts against the better one.
     """
 
@@ -94,6 +98,12 @@ class Finetune(Evaluator):
     def check(cls, options: Any, train: ImageSet, validation: ImageSet) -> None:
         check_labels(cls.name, train, validation)
         check_fractions(cls.name, options.labels, train)
+
+    @classmethod
+    def version_on(cls, options: Any, labelled: Any) -> int:
+        small = any(fraction < 1 and HELD_BACK * fraction * len(labelled.train) < FEW_IMAGES for fraction in options.labels)
+        small |= 1.0 in options.labels and len(labelled.validation) < FEW_IMAGES
+        return cls.version if small and len(options.learning_rates) > 1 else 1
 
     @classmethod
     def smoke(cls, options: Any) -> Any:
@@ -112,7 +122,8 @@ class Finetune(Evaluator):
         work = _Work(subject, self.options)
         for fraction, number in draws_of(self.options.labels, self.options.draws):
             work.share(fraction, number)
-        return Evaluation(work.measurements, work.predictions, {"runs": work.runs})
+        changed = {"draw_changes_proportions": work.changed} if work.changed else {}
+        return Evaluation(work.measurements, work.predictions, {"runs": work.runs, "per_class": work.recalls} | changed)
 
 
 class _CropOptions(TaskOptions):
@@ -155,6 +166,8 @@ class _Work:
     measurements: list[Measurement] = field(default_factory=list)
     predictions: dict[str, np.ndarray] = field(default_factory=dict)
     runs: list[dict[str, Any]] = field(default_factory=list)
+    recalls: dict[str, dict[str, list[float | None]]] = field(default_factory=dict)  #: place, as in predictions -> split -> accuracy within each class
+    changed: dict[str, dict[str, Any]] = field(default_factory=dict)  #: share -> how its draws change the largest class's share
 
     def share(self, fraction: float, number: int) -> None:
         """One draw of one share: choose the rate, train, judge."""
@@ -162,13 +175,16 @@ class _Work:
         assert subject.train.labels is not None
         train = subject.train
         if fraction < 1:
-            train = train.take(draw(subject.train.labels, fraction, number, subject.seed, subject.train.classes))
+            drawn = draw(subject.train.labels, fraction, number, subject.seed, subject.train.classes)
+            if (facts := changed_proportions(train, drawn)) is not None:
+                self.changed[f"{fraction:g}"] = facts
+            train = train.take(drawn)
         steps = self.options.steps_at(fraction, len(train))
         what = f"fine-tune, {100 * fraction:.3g} % of the labels"
         if fraction < 1 and self.options.draws > 1:
             what += f", draw {number + 1} of {self.options.draws}"
         began = time.monotonic()
-        rate, chosen_on, tried = self._rate(train, fraction, number, max(1, steps // SHORTENED), what)
+        rate, chosen = self._rate(train, fraction, number, max(1, steps // SHORTENED), what)
         variants = [("", steps, 0.0)] + ([("longer", LONGER * steps, LONGER_DECAY)] if subject.is_random else [])
         for row, length, decay in variants:
             seed = _seed(subject.seed, fraction, number, 0)
@@ -180,33 +196,38 @@ class _Work:
                 scores = self._scores(classifier, images)
                 labels = label_tensor(images, scores.device)
                 self.measurements += measured(accuracies(scores, labels, subject.num_classes), split, len(labels), **place)
+                key = f"{fraction:g}/{number}" + (f"/{row}" if row else "")
+                self.recalls.setdefault(key, {})[split] = per_class(scores.argmax(1), labels, subject.num_classes)
                 if split == "test":
-                    key = f"{fraction:g}/{number}" + (f"/{row}" if row else "")
                     self.predictions[key] = compact(scores.argmax(1), subject.num_classes)
             self.runs.append(place | {
                 "images": len(train), "steps": length, "batch_size": self.options.batch_size, "learning_rate": rate, "weight_decay": decay,
-                "chosen_on": chosen_on, "tried": tried, "seconds": round(time.monotonic() - began, 3),
-            })
+                "seconds": round(time.monotonic() - began, 3),
+            } | chosen)
             began = time.monotonic()
 
-    def _rate(self, train: ImageSet, fraction: float, number: int, steps: int, what: str) -> tuple[float, str, dict[str, float]]:
-        """The learning rate with the best accuracy on images that the trial did not see; the lowest of equals."""
+    def _rate(self, train: ImageSet, fraction: float, number: int, steps: int, what: str) -> tuple[float, dict[str, Any]]:
+        """The learning rate that does best on images that the trial did not see, the lowest of equals; and how it was chosen.
+
+        Best is the lowest log loss on fewer than 5,000 images, else the highest accuracy.
+        """
         rates = sorted(self.options.learning_rates)
         if len(rates) == 1:
-            return rates[0], "nothing: one rate given", {}
+            return rates[0], {"chosen_on": "nothing: one rate given", "tried": {}}
         judge, chosen_on = self.subject.validation, "validation"
         if fraction < 1:
             assert train.labels is not None
             groups = groups_of(train)
             middle, why = rates[len(rates) // 2], "nothing: one {} of a class cannot be both trained on and held back"
             if groups is not None and fewest_units(train.labels, groups) < 2:
-                return middle, why.format("group"), {}
+                return middle, {"chosen_on": why.format("group"), "tried": {}}
             kept, held = holdout(train.labels, HELD_BACK, self.subject.seed, groups=groups)
             if len(held) == 0:
-                return middle, why.format("image"), {}
+                return middle, {"chosen_on": why.format("image"), "tried": {}}
             train, judge, chosen_on = train.take(kept), train.take(held), "a fifth of the draw"
-        tried: dict[str, float] = {}
-        best, best_accuracy = 0.0, -1.0
+        by_loss = len(judge) < FEW_IMAGES
+        tried: dict[str, float | None] = {}  # None: training diverged
+        best, lowest = 0.0, math.inf
         failure: TrainingError | None = None
         for at, rate in enumerate(rates):
             seed = _seed(self.subject.seed, fraction, number, 1)
@@ -214,15 +235,17 @@ class _Work:
                 part = f"{fraction:g}-{number}-rate-{rate:g}"
                 classifier = self._train(train, rate, steps, 0.0, seed, part, f"{what}, rate {at + 1} of {len(rates)}")
             except TrainingError as error:  # a rate at which the loss leaves the finite numbers is a rate not to choose
-                failure, tried[f"{rate:g}"] = error, 0.0
+                failure, tried[f"{rate:g}"] = error, None
                 continue
             scores = self._scores(classifier, judge)
-            accuracy = tried[f"{rate:g}"] = accuracies(scores, label_tensor(judge, scores.device), self.subject.num_classes)["top1"]
-            if accuracy > best_accuracy:
-                best, best_accuracy = rate, accuracy
-        if best_accuracy < 0 and failure is not None:
+            labels = label_tensor(judge, scores.device)
+            score = float(log_loss(scores, labels).mean()) if by_loss else accuracies(scores, labels, self.subject.num_classes)["top1"]
+            tried[f"{rate:g}"] = score
+            if (loss := score if by_loss else -score) < lowest:
+                best, lowest = rate, loss
+        if lowest == math.inf and failure is not None:
             raise failure
-        return best, chosen_on, tried
+        return best, {"chosen_on": chosen_on, "chosen_by": "log loss" if by_loss else "accuracy", "tried": tried}
 
     def _train(self, train: ImageSet, rate: float, steps: int, decay: float, seed: int, part: str, what: str) -> _Classifier:
         subject, size = self.subject, train.size

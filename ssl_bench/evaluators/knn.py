@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from ssl_bench.data.batches import ImageStore
 from ssl_bench.data.images import ImageSet
-from ssl_bench.evaluators._scores import Counts, accuracies, check_labels, compact, go_on, label_tensor, measured
+from ssl_bench.evaluators._scores import TOP5_ABOVE, Counts, accuracies, check_labels, compact, go_on, label_tensor, measured, per_class
 from ssl_bench.evaluators.base import Evaluation, Evaluator, EvaluatorOptions, Measurement, Subject
 from ssl_bench.evaluators.features import frozen
 from ssl_bench.protocols import VERSIONS
@@ -33,7 +33,8 @@ class KNN(Evaluator):
 
     Nothing is trained and nothing chosen. The bank is train for validation images, and train + validation for test images.
     Measured on the pooled features and on codes, as "top1@20" and "top1@200"; where the smallest class of the bank is smaller
-    than k, that many neighbours vote, and ``details["neighbours"]`` says how many. Equal scores: the lower class id.
+    than k, that many neighbours vote, and ``details["neighbours"]`` says how many. Equal scores: the lower class id. Above 20 classes
+    "top5@20" counts the first five classes that got a vote: with three classes among the neighbours there are three answers.
     """
 
     name: ClassVar[str] = "knn"
@@ -45,11 +46,16 @@ class KNN(Evaluator):
     def check(cls, options: Any, train: ImageSet, validation: ImageSet) -> None:
         check_labels(cls.name, train, validation)
 
+    @classmethod
+    def version_on(cls, options: Any, labelled: Any) -> int:
+        return cls.version if len(labelled.train.classes) > TOP5_ABOVE else 1
+
     def evaluate(self, subject: Subject) -> Evaluation:
         names = subject.features.names()
         measurements: list[Measurement] = []
         predictions: dict[str, np.ndarray] = {}
         neighbours: dict[str, dict[str, int]] = {}
+        recalls: dict[str, dict[str, list[float | None]]] = {}
         for name in names[names.index("pooled") :]:
             for split in ("validation", "test") if subject.test is not None else ("validation",):
                 go_on(subject, "kNN")
@@ -66,10 +72,11 @@ class KNN(Evaluator):
                 for k, capped in used.items():
                     votes = torch.from_numpy(bank_labels[found[:, :capped]].astype(np.int64))
                     scores = vote(torch.from_numpy(similar[:, :capped]), votes, subject.num_classes, self.options.temperature)
+                    recalls.setdefault(f"{name}@{k}", {})[split] = per_class(scores.argmax(1), labels, subject.num_classes)
                     measurements += measured(accuracies(scores, labels, subject.num_classes, f"@{k}"), split, len(labels), stage=name)
                     if split == "test":
                         predictions[f"{name}@{k}"] = compact(scores.argmax(1), subject.num_classes)
-        return Evaluation(measurements, predictions, {"neighbours": neighbours, "temperature": self.options.temperature})
+        return Evaluation(measurements, predictions, {"neighbours": neighbours, "temperature": self.options.temperature, "per_class": recalls})
 
 
 def nearest(queries: Tensor, bank: Tensor, k: int) -> tuple[np.ndarray, np.ndarray]:
@@ -88,11 +95,14 @@ def nearest(queries: Tensor, bank: Tensor, k: int) -> tuple[np.ndarray, np.ndarr
 def vote(similar: Tensor, votes: Tensor, num_classes: int, temperature: float = TEMPERATURE) -> Tensor:
     """Class scores float64 [Q, num_classes] of neighbours: cosine similarities [Q, k] and their class ids int64 [Q, k].
 
-    Relative to the nearest one's vote, which changes no order and cannot overflow at a low temperature.
+    Relative to the nearest one's vote, which changes no order and cannot overflow at a low temperature; minus infinity for a class
+    without a vote, which is no answer.
     """
-    scores = torch.zeros(len(similar), num_classes, dtype=torch.float64, device=similar.device)
     similar = similar.double()
-    return scores.scatter_add_(1, votes, ((similar - similar.amax(1, keepdim=True)) / temperature).exp())
+    scores = torch.zeros(len(similar), num_classes, dtype=torch.float64, device=similar.device)
+    scores.scatter_add_(1, votes, ((similar - similar.amax(1, keepdim=True)) / temperature).exp())
+    asked = torch.zeros_like(scores, dtype=torch.bool).scatter_(1, votes, True)
+    return scores.masked_fill_(~asked, -torch.inf)
 
 
 def knn_monitor(

@@ -16,7 +16,6 @@ from ssl_bench.data.images import ImageSet
 from ssl_bench.data.splits import draw, fewest_units, folds, subsample
 from ssl_bench.evaluators._scores import (
     MOST_DRAWS,
-    SMALL,
     Fractions,
     accuracies,
     changed_proportions,
@@ -35,7 +34,7 @@ from ssl_bench.evaluators._strengths import SEARCH_TOLERANCE, STRONGEST, WEAKEST
 from ssl_bench.evaluators.base import Effort, Evaluation, Evaluator, EvaluatorOptions, Measurement, Subject
 from ssl_bench.evaluators.logistic import TOLERANCE, SoftmaxRegression, Solution, fit_flops
 from ssl_bench.model import MOST_IN_SET
-from ssl_bench.protocols import VERSIONS
+from ssl_bench.protocols import FEW_IMAGES, VERSIONS
 
 FOLDS = 5
 MOST_OF_PRETRAINING = 0.5  # that a probe may take of its row's pretraining if it is to use folds
@@ -97,7 +96,7 @@ class Linear(Evaluator):
             return options
         folded = options.model_copy(update={"folds": FOLDS})
         cost = SLOWER * cls.fitting_flops(folded, labelled.train, effort.widths)
-        affordable = len(labelled.train) < SMALL and cost <= MOST_OF_PRETRAINING * effort.pretraining_flops
+        affordable = len(labelled.train) < FEW_IMAGES and cost <= MOST_OF_PRETRAINING * effort.pretraining_flops
         return folded if affordable else options.model_copy(update={"folds": 0})
 
     @classmethod

@@ -169,7 +169,7 @@ def _find_earlier(cell: RunCell, row: RunRow, others: list[tuple[Path, Evaluatio
         protocol = results.protocols.get((name, expected.data))
         candidates: dict[str, list[tuple[Path, EvaluationRecord]]] = {}
         for path, record in others:
-            another = record.protocol != protocol if protocol is not None else is_older(record.evaluator, record.protocol)
+            another = record.protocol != protocol if protocol is not None else is_older(record)
             if (record.evaluator, record.data) == (expected.evaluator, expected.data) and another:
                 candidates.setdefault(record.protocol, []).append((path, record))
         asked = next((found.record.spec for found in results.evaluations if (found.evaluator, found.data) == (name, expected.data)), {})

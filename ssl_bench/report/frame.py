@@ -103,8 +103,7 @@ class Results:
 
     def is_older(self, evaluator: str, data: str) -> bool:
         """Whether an evaluator's numbers are of an older version of its protocol than the installed one."""
-        protocol = self.protocols.get((evaluator, data))
-        return protocol is not None and is_older(evaluator.split(" (")[0], protocol)
+        return any(is_older(found.record) for found in self.evaluations if (found.evaluator, found.data) == (evaluator, data))
 
     @cached_property
     def pretraining(self) -> pd.DataFrame:

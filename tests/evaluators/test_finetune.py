@@ -6,6 +6,7 @@ import copy
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -92,7 +93,48 @@ def test_no_label_outside_the_draw_is_used(monkeypatch: pytest.MonkeyPatch) -> N
 def test_the_rate_is_chosen_on_validation_with_all_labels_and_a_hopeless_one_is_not() -> None:
     run = tune(subject_of(), steps=24, learning_rates=[1e-7, 0.05]).details["runs"][0]
     assert run["chosen_on"] == "validation" and run["learning_rate"] == 0.05 and set(run["tried"]) == {"1e-07", "0.05"}
-    assert run["tried"]["0.05"] > run["tried"]["1e-07"]
+    assert run["chosen_by"] == "log loss" and run["tried"]["0.05"] < run["tried"]["1e-07"] == pytest.approx(np.log(3), rel=1e-3)
+
+
+def test_on_few_images_a_rate_is_chosen_by_log_loss_and_on_many_by_accuracy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Scores made by hand: the first rate is right more often, the second is surer where it is right and mildly wrong elsewhere."""
+    subject = subject_of()
+    labels = torch.from_numpy(subject.labels("validation"))
+    right = torch.nn.functional.one_hot(labels, 3).float()
+    wrong = torch.nn.functional.one_hot((labels + 1) % 3, 3).float()
+    few, more = torch.arange(len(labels)) % 10 == 0, torch.arange(len(labels)) % 10 < 3
+    scores = {0.01: torch.where(few[:, None], 30 * wrong, 0.1 * right), 0.05: torch.where(more[:, None], 0.1 * wrong, 3 * right)}
+    monkeypatch.setattr(finetune._Work, "_train", lambda work, train, rate, *rest: rate)
+    monkeypatch.setattr(finetune._Work, "_scores", lambda work, rate, images: scores[rate])
+    chosen = {}
+    for least in (len(labels) + 1, len(labels)):
+        monkeypatch.setattr(finetune, "FEW_IMAGES", least)
+        chosen[least] = tune(subject, learning_rates=[0.01, 0.05]).details["runs"][0]
+    small, large = chosen.values()
+    assert (small["learning_rate"], small["chosen_by"]) == (0.05, "log loss") and (large["learning_rate"], large["chosen_by"]) == (0.01, "accuracy")
+    expected = torch.nn.functional.cross_entropy(scores[0.05].double(), labels)
+    assert small["tried"]["0.05"] == pytest.approx(float(expected)) and large["tried"]["0.01"] == pytest.approx(float((~few).double().mean()))
+
+
+def test_the_version_is_raised_only_where_a_rate_is_chosen_on_few_images() -> None:
+    def version(train: int, validation: int, **options: Any) -> int:
+        sets = SimpleNamespace(train=range(train), validation=range(validation))
+        return Finetune.version_on(parse(Finetune.Options, options, "finetune"), sets)
+
+    assert version(900, 100, learning_rates=0.03) == 1
+    assert version(900, 100) == 2 and version(45_000, 4_999) == 2 and version(45_000, 5_000) == 1
+    assert version(45_000, 5_000, labels=[0.5, 1.0]) == 2 and version(60_000, 5_000, labels=[0.5, 1.0]) == 1
+
+
+def test_accuracy_within_classes_and_what_a_draw_does_to_their_proportions() -> None:
+    subject = subject_of()
+    labels = np.where(np.arange(len(subject.train)) % 12 == 0, 1, np.where(np.arange(len(subject.train)) % 12 == 1, 2, 0)).astype(np.int64)
+    found = tune(replace(subject, train=replace(subject.train, labels=labels)), labels=[0.2, 1.0])
+    facts = found.details["draw_changes_proportions"]
+    assert set(facts) == {"0.2"} and facts["0.2"]["train"] == pytest.approx(10 / 12, abs=0.01) and facts["0.2"]["draw"] < 0.5
+    right = found.predictions["1/0"] == subject.labels("test")
+    assert found.details["per_class"]["1/0"]["test"] == pytest.approx([right[subject.labels("test") == k].mean() for k in range(3)])
+    assert set(found.details["per_class"]) == {"0.2/0", "1/0"}
 
 
 def test_trials_take_a_third_of_the_steps(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -111,7 +153,7 @@ def test_trials_take_a_third_of_the_steps(monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_a_rate_that_diverges_is_not_chosen_and_only_divergence_everywhere_fails() -> None:
     run = tune(subject_of(), learning_rates=[0.03, 1e6]).details["runs"][0]
-    assert run["learning_rate"] == 0.03 and run["tried"]["1e+06"] == 0.0
+    assert run["learning_rate"] == 0.03 and run["tried"]["1e+06"] is None
     with pytest.raises(TrainingError, match="not finite"):
         tune(subject_of(), learning_rates=[1e5, 1e6])
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn.metrics import balanced_accuracy_score
 from sklearn.neighbors import KNeighborsClassifier
 from torch import Tensor, nn
 
@@ -54,7 +56,10 @@ def test_scores_are_those_of_the_definition(k: int, classes: int, dimensions: in
     scores = vote(torch.from_numpy(similar), torch.from_numpy(labels[found]), classes, temperature)
     expected = brute_force(queries.astype(float), bank.astype(float), labels, k, classes, temperature)
     expected /= np.exp(similar[:, :1].astype(float) / temperature)  # the nearest one's vote counts 1
-    np.testing.assert_allclose(scores.numpy(), expected, rtol=2e-4, atol=1e-6 * expected.max())
+    voted = np.isfinite(scores.numpy())
+    np.testing.assert_allclose(np.where(voted, scores.numpy(), 0), expected, rtol=2e-4, atol=1e-6 * expected.max())
+    asked = [set(labels[row]) for row in found]
+    assert [set(np.flatnonzero(row)) for row in voted] == asked  # what got no vote is no answer
 
 
 def test_answers_are_scikit_learns(make_subject: Make) -> None:
@@ -97,6 +102,49 @@ def test_k_is_capped_at_the_smallest_class_of_the_bank(make_subject: Make) -> No
     assert found.details["neighbours"] == {"validation": {"20": 7, "200": 7}, "test": {"20": 17, "200": 17}}
     values = {(m.metric, m.split): m.value for m in found.measurements}
     assert values["top1@20", "test"] == values["top1@200", "test"]
+
+
+def test_only_classes_with_a_vote_are_answers(make_subject: Make) -> None:
+    """25 classes of noise: fewer than five classes among the neighbours are fewer than five answers, and not filled up with the lowest ids."""
+    generator = np.random.default_rng(3)
+    labels = {split: generator.permutation(np.arange(count) % 25) for split, count in (("train", 400), ("validation", 200), ("test", 400))}
+    labels["train"] = np.concatenate([np.arange(1, 25).repeat(17)[:399], [0]])  # one image of class 0, so that one neighbour is asked
+    subject = make_subject({"pooled": 0.0}, sizes=(400, 200, 400), classes=25, labels=labels)
+    found = ask(subject, k=[2, 20])
+    values = {(m.metric, m.split): m.value for m in found.measurements}
+    assert found.details["neighbours"] == {"validation": {"2": 1, "20": 1}, "test": {"2": 2, "20": 9}}
+    assert values["top5@20", "validation"] == values["top1@20", "validation"]
+    bank = torch.cat([subject.features.get(split, "pooled") for split in ("train", "validation")]).double().numpy()
+    known = np.concatenate([labels["train"], labels["validation"]])
+    for k, capped in ((2, 2), (20, 9)):
+        scores = brute_force(subject.features.get("test", "pooled").double().numpy(), bank, known, capped, 25, 0.07)
+        answers = [[c for c in np.argsort(-row, kind="stable")[:5] if row[c] > 0] for row in scores]
+        expected = np.mean([label in answer for label, answer in zip(labels["test"], answers, strict=True)])
+        assert values[f"top5@{k}", "test"] == pytest.approx(expected, abs=1.1 / 400)
+
+
+@pytest.mark.parametrize(("classes", "version"), [(20, 1), (21, 2)])
+def test_an_id_changes_only_where_top5_is_measured(make_set: Callable[..., Any], classes: int, version: int) -> None:
+    images = make_set(np.arange(100) % classes, "train", classes)
+    assert KNN.version_on(KNN.Options(), SimpleNamespace(train=images, validation=images, test=images)) == version
+
+
+@pytest.mark.parametrize("largest", [0.45, 0.7])
+def test_balanced_accuracy_where_one_class_has_more_than_twice_its_share(make_subject: Make, largest: float) -> None:
+    """Four classes: 2 / K is a half. Against scikit-learn, on each split by its own labels."""
+    generator = np.random.default_rng(0)
+    shares = [largest] + 3 * [(1 - largest) / 3]
+    labels = {split: generator.choice(4, count, p=shares) for split, count in (("train", 400), ("validation", 200), ("test", 300))}
+    subject = make_subject({"pooled": 0.4}, sizes=(400, 200, 300), labels=labels)
+    found = ask(subject, k=5)
+    balanced = {(m.metric, m.split): m for m in found.measurements if m.metric.startswith("balanced")}
+    assert set(balanced) == ({("balanced_top1@5", "validation"), ("balanced_top1@5", "test")} if largest > 0.5 else set())
+    recalls = found.details["per_class"]["pooled@5"]["test"]
+    predicted = found.predictions["pooled@5"]
+    assert recalls == pytest.approx([(predicted[labels["test"] == k] == k).mean() for k in range(4)])
+    if balanced:
+        expected = balanced_accuracy_score(labels["test"], predicted)
+        assert balanced["balanced_top1@5", "test"].value == pytest.approx(expected) and balanced["balanced_top1@5", "test"].n == 300
 
 
 def test_codes_are_asked_too_but_stages_are_not(make_subject: Make) -> None:

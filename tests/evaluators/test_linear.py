@@ -4,19 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import log_loss
+from sklearn.metrics import balanced_accuracy_score, log_loss
 from torch.utils.flop_counter import FlopCounterMode
 
-from ssl_bench.data.splits import draw
+from ssl_bench.data.splits import draw, folds
 from ssl_bench.errors import DataError, Interrupted, SpecError
 from ssl_bench.evaluators import _strengths, linear
-from ssl_bench.evaluators.base import Evaluation, Subject
+from ssl_bench.evaluators.base import Effort, Evaluation, Subject
 from ssl_bench.evaluators.linear import Linear
 from ssl_bench.evaluators.logistic import USUAL_STEPS, SoftmaxRegression, fit_flops
 from ssl_bench.spec import parse
@@ -208,6 +209,95 @@ def test_accuracy_per_class(make_subject: Make) -> None:
     right = found.predictions["pooled"] == subject.labels("test")
     expected = [right[subject.labels("test") == k].mean() for k in range(4)]
     assert found.details["per_class"]["pooled"]["test"] == pytest.approx(expected)
+
+
+def test_unequal_classes_are_told_and_scored_class_by_class(make_subject: Make) -> None:
+    """Ninety in a hundred images of one class: accuracy above 0.9 says little, and a draw of few labels has other proportions."""
+    labels = {split: np.where(np.arange(count) % 20 == 0, 1, np.where(np.arange(count) % 20 == 7, 2, 0)) for split, count in
+              (("train", 600), ("validation", 200), ("test", 400))}
+    subject = make_subject({"s1": 0.2, "pooled": 0.5}, sizes=(600, 200, 400), classes=3, labels=labels)
+    found = probe(subject, labels=[0.1, 1.0])
+    for name in ("s1", "pooled"):
+        expected = balanced_accuracy_score(labels["test"], found.predictions[name])
+        assert value(found, "balanced_top1", "test", name, labels=1.0) == pytest.approx(expected)
+    changed = found.details["draw_changes_proportions"]
+    assert changed == {"0.1": {"class": "class 0", "train": 0.9, "draw": pytest.approx(1 / 3, abs=0.05)}}
+    best = {key: found.details["best"][key] for key in ("", "@0.1/0")}
+    assert set(found.details["per_class"]) == {best[""], "pooled", best["@0.1/0"] + "@0.1/0", "pooled@0.1/0"}
+    assert not any(m.metric.startswith("balanced") for m in probe(make_subject({"pooled": 0.5})).measurements)
+
+
+def test_a_held_out_image_that_is_odd_counts_a_bounded_loss() -> None:
+    scores = torch.tensor([[1e30, 0.0], [float("nan"), 0.0], [3e38, -3e38], [0.0, 0.0]])
+    losses = linear.log_loss(scores, torch.tensor([1, 0, 1, 0]))
+    assert losses.tolist() == pytest.approx([20.0, 20.0, 20.0, np.log(2)]) and losses.dtype == torch.float64
+
+
+def test_folds_of_train_and_validation_choose_for_all_labels(make_subject: Make) -> None:
+    """Every image is held out once, by scikit-learn's account; which of them are called validation then hardly matters."""
+    subject = make_subject({"pooled": 0.45}, sizes=(300, 100, 250))
+    facts = probe(subject, folds=5).details["fits"][0]
+    assert facts["chosen_on"] == "5-fold cross-validation of train and validation" and (facts["folds"], facts["searched_on"]) == (5, 400)
+    x = np.concatenate([standardised(subject, split, "pooled") for split in ("train", "validation")])
+    y = np.concatenate([subject.labels(split) for split in ("train", "validation")])
+    for penalty, loss in facts["tried"].items():
+        model = LogisticRegression(C=1 / float(penalty), max_iter=3_000, tol=1e-8)
+        total = sum(log_loss(y[held], model.fit(x[kept], y[kept]).predict_proba(x[held])) * len(held) for kept, held in folds(y, 5, subject.seed))
+        assert loss == pytest.approx(total / len(y), rel=5e-3)
+    assert facts["fit"]["images"] == 300 and facts["final_fit"]["images"] == 400 and facts["fit"]["converged"]
+
+
+def test_folds_never_divide_a_group(make_subject: Make) -> None:
+    """Ten equal photos of every product: beside its copies in train, a held-out image would be known."""
+    subject = make_subject({"pooled": 0.0}, sizes=(400, 100, 100))
+    features: Any = subject.features
+    for split, count in (("train", 400), ("validation", 100)):
+        features.values[split]["pooled"] = features.values[split]["pooled"][np.arange(count) // 10]
+    labels = {split: np.arange(count) // 10 * 7 % 4 for split, count in (("train", 400), ("validation", 100))}
+    alone = {split: replace(getattr(subject, split), labels=labels[split]) for split in labels}
+    grouped = {split: replace(images, columns={"group": (split == "validation") * 100 + np.arange(len(images)) // 10}) for split, images in alone.items()}
+    losses = [probe(replace(subject, **sets), folds=5).details["fits"][0]["log_loss"] for sets in (alone, grouped)]
+    assert losses[0] < 1.2 and losses[1] > 1.3  # log 4 is 1.386
+
+
+def effort(flops: float) -> Effort:
+    return Effort(flops, (64, 128))
+
+
+def test_folds_are_decided_by_what_is_counted_and_alike_for_all(make_set: Callable[..., Any]) -> None:
+    def decided(train: int, flops: float, **options: Any) -> Any:
+        images = make_set(np.arange(train) % 4, "train", 4)
+        return Linear.resolve(parse(Linear.Options, options, "linear"), SimpleNamespace(train=images, validation=images), effort(flops)).folds
+
+    folded = parse(Linear.Options, {"folds": 5}, "linear")
+    cost = linear.SLOWER * Linear.fitting_flops(folded, make_set(np.arange(900) % 4, "train", 4), (64, 128))
+    assert decided(900, 2.01 * cost) == 5 and decided(900, 1.99 * cost) == 0
+    assert decided(5_000, 1e30) == 0 and decided(4_999, 1e30) == 5
+    assert decided(900, 0.0, folds=3) == 3 and decided(900, 1e30, folds=0) == 0
+    # Draws of few labels alone are always folded: what is left open there must not make two ids of one number.
+    assert decided(900, 0.0, labels=0.1) == decided(900, 1e30, labels=0.1) == decided(900, 1e30, labels=0.1, folds=0) == 5
+
+
+@pytest.mark.parametrize("bad", [1, -1, 101, "always", True, 2.5])
+def test_folds_that_mean_nothing_are_refused(bad: Any) -> None:
+    with pytest.raises(SpecError, match="folds"):
+        parse(Linear.Options, {"folds": bad}, "linear")
+
+
+def test_the_final_fit_goes_on_from_the_path(make_subject: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    starts: list[bool] = []
+    real = linear.SoftmaxRegression.fit
+
+    def watching(problem: Any, l2: float, start: Any = None, *rest: Any) -> Any:
+        starts.append(start is not None)
+        return real(problem, l2, start, *rest)
+
+    monkeypatch.setattr(linear.SoftmaxRegression, "fit", watching)
+    monkeypatch.setattr(linear._Stage, "shuffled", lambda stage: linear._Control([], {}))
+    for options in ({}, {"search_images": 150}, {"folds": 4}, {"labels": [0.5]}):
+        starts.clear()
+        probe(make_subject({"pooled": 0.5}), **options)
+        assert starts.count(False) == (4 if options.get("folds") else 5 if options.get("labels") else 1)  # the strongest of every fold
 
 
 def test_dead_dimensions_do_no_harm(make_subject: Make) -> None:
