@@ -22,7 +22,7 @@ from ssl_bench.matrix import Candidate, Cell, PlannedEvaluation, Row, as_matrix,
 from ssl_bench.records import EvaluationRecord, Failure, Pretraining, failure_files, write_record
 from ssl_bench.registry import TASKS, load_plugin
 from ssl_bench.spec import Matrix, TaskSpec
-from ssl_bench.stored import HOW, read_evaluation, read_pretraining, times_opened
+from ssl_bench.stored import HOW, read_evaluation, read_pretraining, times_opened_before
 from ssl_bench.tasks.base import LONG_RUN_STEPS
 from ssl_bench.terminal import traceback_of
 from ssl_bench.work import Work, choose, prepare, write_run
@@ -195,7 +195,7 @@ def _pretrained(cell: Cell, work: Work, shop: Workshop, final: bool) -> tuple[Pr
 
 def _opened_before(cell: Cell, planned: PlannedEvaluation, final: bool) -> int:
     """How often test was opened for an evaluation that is to be measured now; a damaged record is told, and so is that test is opened again."""
-    opened = times_opened(cell, planned)
+    opened = times_opened_before(cell, planned)
     try:
         read_evaluation(cell, planned)
     except DamagedRecord as error:

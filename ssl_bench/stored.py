@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from pathlib import Path
@@ -10,7 +11,7 @@ from ssl_bench.cells import TASK_FILE, has_weights
 from ssl_bench.errors import DamagedRecord, RecordError
 from ssl_bench.matrix import Cell, PlannedEvaluation
 from ssl_bench.predictions import checked_predictions
-from ssl_bench.records import EvaluationRecord, Pretraining, judged_other_weights, read_record
+from ssl_bench.records import EvaluationRecord, Pretraining, judged_other_weights, read_record, safe_name
 
 HOW = "--recompute trains it again and measures all of it anew (where test was open it is opened once more, which is counted)"
 
@@ -74,6 +75,24 @@ def times_opened(cell: Cell, planned: PlannedEvaluation) -> int:
             return 1
         found = re.search(rb'"test_opened": (\d{1,6})\b', text)
         return int(found[1]) if found else 1
+
+
+def times_opened_before(cell: Cell, planned: PlannedEvaluation) -> int:
+    """How often an evaluator was given the cell's test images, by this evaluation and under other versions of its protocol.
+
+    A newer version measures an old cell again, and that is another look at the same images; its count goes on from theirs.
+    """
+    by_version = {json.dumps(planned.spec["evaluator"], sort_keys=True): times_opened(cell, planned)}
+    for path in sorted(cell.folder.glob(f"{safe_name(planned.name)}-*.json")):
+        try:
+            record = read_record(path, EvaluationRecord)
+        except RecordError:  # damaged, or of another program: it cannot be told what it is of
+            continue
+        if (record.pretraining, record.evaluator, record.spec.get("data")) == (cell.id, planned.name, planned.spec["data"]):
+            version = json.dumps(record.spec.get("evaluator"), sort_keys=True)
+            if version != next(iter(by_version)):
+                by_version[version] = by_version.get(version, 0) + record.test_opened
+    return max(by_version.values())
 
 
 def why_not(cell: Cell, missing: bool) -> str:

@@ -18,6 +18,7 @@ from PIL import Image
 
 import ssl_bench
 from ssl_bench.errors import Interrupted, Notice, SpecError
+from ssl_bench.evaluators.knn import KNN
 from ssl_bench.live import headline
 from ssl_bench.matrix import cell_of
 from ssl_bench.records import EvaluationRecord, Failure, Pretraining, Run, read_record
@@ -120,6 +121,20 @@ def test_test_is_opened_once_and_only_in_a_final_run(tmp_path: Path) -> None:
     compute(matrix(), tmp_path)
     compute(matrix(), tmp_path, val=True)
     assert all(r.test_opened == 1 for r in records())
+
+
+def test_another_version_of_a_protocol_measures_a_cell_again_and_counts_as_another_look(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    compute(matrix(), tmp_path)
+    before = {path: path.read_bytes() for path in tmp_path.glob("cells/*/*/*") if path.is_file() and path.name != ".lock"}
+    monkeypatch.setattr(KNN, "version_on", classmethod(lambda cls, options, labelled: 7))
+    watcher = compute(matrix(), tmp_path)
+    records = [read_record(path, EvaluationRecord) for path in tmp_path.glob("cells/*/*/knn-*.json")]
+    assert watcher.steps == 0 and {path: path.read_bytes() for path in before} == before, "nothing is trained again, and what was known stays"
+    opened = {(r.row, r.protocol): r.test_opened for r in records}
+    rows = {row for row, _ in opened}
+    assert opened == {(row, f"knn-cosine v{version}"): times for row in rows for version, times in ((1, 1), (7, 2))}
+    compute(matrix(), tmp_path)
+    assert {(r.row, r.protocol): r.test_opened for r in (read_record(p, EvaluationRecord) for p in tmp_path.glob("cells/*/*/knn-*.json"))} == opened
 
 
 def test_a_choice_is_made_on_validation_and_losers_never_see_test(tmp_path: Path) -> None:

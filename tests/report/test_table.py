@@ -303,7 +303,7 @@ def test_legend_tells_choices_controls_and_protocols(run_folder: MakeRun) -> Non
         "random": ("random", "baseline", (0.3, 0.3)),
     }
     text = " ".join(load(run_folder(made, seeds=(0,))).table().terminal().split())
-    assert "400 validation images" in text and "linear-x v1, knn-x v1, finetune-x v1" in text and "6 min 09 s of computing" in text
+    assert "400 validation images" in text and "linear-x v2, knn-x v2, finetune-x v2" in text and "6 min 09 s of computing" in text
     assert "linear probe on shuffled labels" in text and "chance 25.0 %" in text and "AWAY" not in text
     folder = run_folder(made, seeds=(0,))
     data = load(folder).run.model_copy(update={"rows": rows})
