@@ -13,7 +13,7 @@ import pandas as pd
 from ssl_bench.records import RunRow
 from ssl_bench.report.agreement import agreements
 from ssl_bench.report.cautions import warnings_of
-from ssl_bench.report.columns import GAIN, columns_of, is_stage
+from ssl_bench.report.columns import BALANCED, GAIN, columns_of, is_stage
 from ssl_bench.report.comparisons import SHARE, compare_pair, compare_rows, shared_seeds
 from ssl_bench.report.correctness import Correctness
 from ssl_bench.report.few_labels import saved_section
@@ -22,7 +22,7 @@ from ssl_bench.report.gains import gain_entry
 from ssl_bench.report.legend import legend_of, title_of
 from ssl_bench.report.published import load_published, published_blocks
 from ssl_bench.report.remeasured import earlier_section
-from ssl_bench.report.statistics import FEWEST_SEEDS, Comparison, t_interval, wilson_interval
+from ssl_bench.report.statistics import FEWEST_SEEDS, Comparison, balanced_interval, t_interval, wilson_interval
 from ssl_bench.report.table import Column, Entry, Line, Section, Table
 
 
@@ -82,6 +82,10 @@ def _entry(results: Results, row: RunRow, data: str, own: pd.DataFrame, column: 
     if not column.evaluator:
         return _cost(results, row, column)
     entry = gain_entry(results, row.row, data, column, correctness) if column.metric.endswith(GAIN) else _measured(own, column)
+    alone = column.metric.startswith(BALANCED) and len(entry.values) == 1 and not entry.interval
+    if alone and (images := correctness.within_classes(row.row, data, column)) is not None:
+        _, entry.low, entry.high = balanced_interval(*images)
+        entry.interval = "classes"
     entry.saw_labels = entry.status == "value" and row.uses_labels and column.labels is not None and column.labels < 1
     elsewhere = own[(own["evaluator"] == column.evaluator) & (own["split"] == column.split)]
     if entry.status == "none" and elsewhere.empty:  # what the seeds that are there do not have, the others will not have either

@@ -10,7 +10,7 @@ import numpy as np
 from ssl_bench.errors import RecordError
 from ssl_bench.predictions import TRUTH, prediction_name
 from ssl_bench.records import MeasurementRecord
-from ssl_bench.report.columns import base_name, is_stage
+from ssl_bench.report.columns import BALANCED, base_name, is_stage
 from ssl_bench.report.frame import Found, Results
 from ssl_bench.report.table import Column
 
@@ -61,6 +61,18 @@ class Correctness:
         usable = [array for array in arrays if array is not None]
         return np.mean(usable, axis=0) if len(usable) == len(stages) and len({len(array) for array in usable}) == 1 else None
 
+    def within_classes(self, row: str, data: str, column: Column) -> tuple[np.ndarray, np.ndarray] | None:
+        """Correctness and class of every test image behind the balanced accuracy of a row with one seed and one draw; None without predictions."""
+        founds = self._found.get((row, column.evaluator, column.data or data), ())
+        wanted = [(found, m) for found in founds for m in found.measurements("test") if _belongs(m, column)] if column.split == "test" else []
+        if len(wanted) != 1:
+            return None
+        found, m = wanted[0]
+        plain = m.metric.removeprefix(BALANCED)
+        same = next((one for one in found.measurements("test") if one.metric == plain and _place(one) == _place(m)), None)
+        correct = self._correct(found, same) if same is not None else None
+        return None if correct is None else (correct, (self._arrays(found) or {})[TRUTH])
+
     def _read(self, row: str, data: str, column: Column) -> tuple[dict[int, np.ndarray], set[int]]:
         if column.split != "test":
             return {}, set()
@@ -102,6 +114,10 @@ class Correctness:
         if TRUTH not in arrays or name not in arrays:
             return None
         return (arrays[name] == arrays[TRUTH]).astype(np.float64)
+
+
+def _place(m: MeasurementRecord) -> tuple[str, float, int, str]:
+    return m.stage, m.labels, m.draw, m.row
 
 
 def _belongs(m: MeasurementRecord, column: Column) -> bool:

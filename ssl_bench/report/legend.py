@@ -104,6 +104,8 @@ def _intervals(results: Results, sections: list[Section], entries: list[Entry]) 
         lines.append(f"{where}95 % interval over {images} (Wilson, half its width)")
     if any(cell.interval == "draws" for cell in percent):
         lines.append(f"{where}few labels: 95 % interval over {images} and draws of labels (Wilson and Student t, half its width)")
+    if any(cell.interval == "classes" for cell in percent):
+        lines.append(f"{where}balanced: 95 % interval over the images of each class (Wilson, half its width)")
     if any(cell.interval == "bootstrap" for cell in percent):
         lines.append(f"{where}detection: 95 % interval by resampling test images (bootstrap, half its width; both ends in table.csv)")
     if lines and one:

@@ -87,6 +87,29 @@ def difference_interval(first: float, second: float, n: int, correlation: float 
     return first - second - low, first - second + high
 
 
+def balanced_interval(correct: ArrayLike, classes: ArrayLike, level: float = LEVEL) -> tuple[float, float, float]:
+    """Mean of the accuracies within each class with its interval over the images: Wilson's of each class, squared and added.
+
+    Parameters
+    ----------
+    correct : [N >= 1] correctness of each image, 0 or 1.
+    classes : [N] integer class of each image; classes without images do not count.
+
+    Returns
+    -------
+    The mean, and its lower and upper bound, in [0, 1].
+    """
+    right, which = np.asarray(correct, dtype=float), np.asarray(classes)
+    below = above = total = 0.0
+    present = np.unique(which)
+    for one in present:
+        own = right[which == one]
+        low, high = wilson_interval(float(own.sum()), len(own), level)
+        total, below, above = total + own.mean(), below + (own.mean() - low) ** 2, above + (high - own.mean()) ** 2
+    mean = float(total / len(present))
+    return mean, mean - math.sqrt(below) / len(present), mean + math.sqrt(above) / len(present)
+
+
 def t_interval(values: Sequence[float], level: float = LEVEL) -> tuple[float, float]:
     """Student's t interval of the mean of at least two independent values."""
     if len(values) < 2:

@@ -52,15 +52,15 @@ class Entry:
     """One cell of the table.
 
     ``values`` holds one number a seed (label draws averaged). ``interval`` says what low and high are: "binomial", "paired" (of a
-    difference on the same images) or "bootstrap" over test images, "draws" over these and draws of labels, "t" over seeds, "" where
-    there is none: two values, of two seeds or of two draws of one (``pair``), have no interval and are both shown.
+    difference on the same images), "classes" (of the images of each class) or "bootstrap" over test images, "draws" over these and draws of
+    labels, "t" over seeds, "" where there is none: two values, of two seeds or of two draws of one (``pair``), are both shown.
     """
 
     status: Literal["value", "none", "missing", "failed", "damaged"] = "none"
     values: dict[int, float] = field(default_factory=dict)
     low: float = math.nan
     high: float = math.nan
-    interval: Literal["", "binomial", "paired", "draws", "bootstrap", "t"] = ""
+    interval: Literal["", "binomial", "paired", "classes", "draws", "bootstrap", "t"] = ""
     resampled: float = math.nan  #: half the width of the interval by resampling test images, mean over seeds, where an evaluator gives one
     images: int = 0
     draws: int = 0

@@ -21,7 +21,7 @@ from ssl_bench.evaluators import detection, diagnostics, finetune, knn, linear
 from ssl_bench.report import Table, load, write_report
 from ssl_bench.report.classes import per_class_csv
 from ssl_bench.report.formats import comparisons_csv, labels_saved_csv, remeasured_csv
-from ssl_bench.report.statistics import difference_interval, t_interval, wilson_interval
+from ssl_bench.report.statistics import balanced_interval, difference_interval, t_interval, wilson_interval
 from ssl_bench.report.table import Line
 from ssl_bench.work import _majority
 from tests.report.conftest import make_run
@@ -355,6 +355,35 @@ def test_unequal_classes_have_balanced_accuracy_beside_accuracy(tmp_path: Path) 
     assert lines["simclr", "knn balanced_top1@20"]["unit"] == "fraction"
     (note,) = [text for sign, text in results.table().legend if sign == "classes"]
     assert "always answering the largest one (class 1) would score 95.2 %" in note and "per_class.csv" in note
+
+
+def test_balanced_accuracy_of_one_seed_has_an_interval_of_its_own(tmp_path: Path) -> None:
+    """That of a share of all images would be far too narrow where a class has few of them."""
+    folder = make_run(tmp_path, ROWS, seeds=(0,))
+    _imbalanced(folder)
+    for path in folder.glob("cells/*/*/linear-*.json"):
+        with np.load(path.with_suffix(".npz")) as arrays:
+            truth, predicted = arrays["target"], {name: arrays[name] for name in arrays.files}
+        record = json.loads(path.read_text())
+        for m in record["measurements"]:
+            if m["metric"] == "balanced_top1" and m["split"] == "test":
+                m["value"] = float(np.mean([(predicted[m["stage"]] == truth)[truth == k].mean() for k in range(4)]))
+        path.write_text(json.dumps(record))
+    table = load(folder).table()
+    cell = _line(table, "simclr").cells["linear balanced_top1 best"]
+    assert cell.interval == "classes" and cell.low < cell.value < cell.high
+    assert "balanced: 95 % interval over the images of each class" in table.markdown()
+
+
+@pytest.mark.parametrize(("sizes", "recalls"), [((1_900, 100), (0.9, 0.5)), ((300, 60, 40), (0.8, 0.6, 0.3))])
+def test_the_interval_of_a_balanced_accuracy_covers_it(sizes: tuple[int, ...], recalls: tuple[float, ...]) -> None:
+    rng = np.random.default_rng(0)
+    classes = np.repeat(np.arange(len(sizes)), sizes)
+    covered = 0
+    for _ in range(500):
+        _, low, high = balanced_interval(rng.random(len(classes)) < np.repeat(recalls, sizes), classes)
+        covered += low <= np.mean(recalls) <= high
+    assert 460 <= covered <= 493
 
 
 def test_draws_that_change_the_proportions_say_so(tmp_path: Path) -> None:
