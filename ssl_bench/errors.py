@@ -50,6 +50,10 @@ class DamagedRecord(RecordError):
     """A record, or the predictions that belong to it, that is not what was written, or holds values that cannot be."""
 
 
+class ContradictedRecord(DamagedRecord):
+    """Numbers that are not those of the predictions beside them: which of the two is wrong cannot be told."""
+
+
 class TrainingError(SSLBenchError):
     """Training that cannot go on, for example a loss that is not finite."""
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from ssl_bench import digests
-from ssl_bench.errors import DamagedRecord, RecordError
+from ssl_bench.errors import ContradictedRecord, DamagedRecord, RecordError
 from ssl_bench.records import EvaluationRecord, MeasurementRecord
 
 TRUTH = "target"  #: the true classes among an evaluation's predictions
@@ -59,7 +59,7 @@ def checked_predictions(path: Path, record: EvaluationRecord) -> bytes | None:
 
 
 def check_predictions(path: Path, record: EvaluationRecord, arrays: Mapping[str, np.ndarray]) -> None:
-    """Raise DamagedRecord where a test accuracy of a record is not what the stored predictions give, to half an image."""
+    """Raise ContradictedRecord where a test accuracy of a record is not what the stored predictions give, to half an image."""
     truth = arrays.get(TRUTH)
     if truth is None:
         return
@@ -71,7 +71,7 @@ def check_predictions(path: Path, record: EvaluationRecord, arrays: Mapping[str,
         same = predicted.shape == truth.shape
         share = float((predicted == truth).mean()) if same and len(truth) else math.nan
         if not same or len(truth) != m.n or not abs(share - m.value) <= 0.5 / m.n + 1e-6:
-            raise DamagedRecord(
+            raise ContradictedRecord(
                 f"{path}: predictions {name!r} give {share:.4f} over {len(truth):,} images, the record says {m.value:.4f} over {m.n:,}; {AGAIN}"
             )
 

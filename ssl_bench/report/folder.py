@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from ssl_bench import digests
-from ssl_bench.errors import RecordError
+from ssl_bench.errors import ContradictedRecord, RecordError
 from ssl_bench.protocols import is_older, split_protocol
 from ssl_bench.records import (
     EvaluationRecord,
@@ -62,13 +62,15 @@ def load(folder: str | Path) -> Results:
     for cell in run.cells:
         _find_earlier(cell, rows[cell.row], [(path, record) for of, path, record in others if of is cell], results)
     results.opened_elsewhere = _opened_elsewhere(root, results)
-    for found in results.evaluations:
-        try:
-            results.predictions(found)
-        except RecordError as error:
-            results.doubtful.append(str(error))
-    results.unchecked = len(digests.unchecked_below(root))
+    results.unchecked = _unchecked(root, results)
     return results
+
+
+def _unchecked(root: Path, results: Results) -> int:
+    """How many of the table's files carry no digest; not what else this process may have read there."""
+    paths = {root / "run.json", *(root / cell.folder / "pretrain.json" for cell in results.run.cells)}
+    paths |= {path for found in (*results.evaluations, *results.earlier) for path in (found.path, found.path.with_suffix(".npz"))}
+    return len({str(path.absolute()) for path in paths} & set(digests.unchecked_below(root)))
 
 
 def named_evaluations(cell: RunCell) -> list[tuple[str, RunEvaluation]]:
@@ -101,10 +103,13 @@ def _read_cell(root: Path, cell: RunCell, row: RunRow, results: Results) -> None
         record, damage = _read(path, EvaluationRecord, expected.id, results)
         if record is not None and pretraining is not None and judged_other_weights(record, pretraining):
             record = None  # the weights were trained again since, and it waits to be measured on these
+        found = Found(row, cell.seed, name, expected.data, path, record) if record is not None else None
+        if found is not None and (damage := _contradiction(found, results)):
+            record = found = None
         if record is None or (results.run.final and not record.final):
             absent.append((name, expected.data, expected.id, damage))
-        if record is not None:
-            results.evaluations.append(Found(row, cell.seed, name, expected.data, path, record))
+        if found is not None:
+            results.evaluations.append(found)
     failures = [failure for path in failure_files(folder) if (failure := _read(path, Failure, None, results)[0]) is not None]
     # A failure is over once what failed has its record; without a backbone nothing else could be done.
     blocked = next((failure for failure in failures if failure.where == "pretraining"), None)
@@ -129,6 +134,18 @@ def _read(path: Path, kind: type[R], identity: str | None, results: Results) -> 
         results.damaged.append(str(error))
         return None, str(error)
     return record, ""
+
+
+def _contradiction(found: Found, results: Results) -> str:
+    """Why a record's numbers cannot be shown: its own predictions say otherwise; "" else. Predictions that are damaged cost comparisons alone."""
+    try:
+        results.predictions(found)
+    except ContradictedRecord as error:
+        results.damaged.append(str(error))
+        return str(error)
+    except RecordError as error:
+        results.doubtful.append(str(error))
+    return ""
 
 
 def _settle_protocols(results: Results) -> None:
@@ -178,7 +195,9 @@ def _find_earlier(cell: RunCell, row: RunRow, others: list[tuple[Path, Evaluatio
             free = [one for one in same if one[0] not in taken]
             if free:
                 path, record = max(free, key=lambda one: (_agreement(asked, one[1].spec), one[1].created))
-                results.earlier.append(Found(row, cell.seed, name, expected.data, path, record))
+                found = Found(row, cell.seed, name, expected.data, path, record)
+                if not _contradiction(found, results):
+                    results.earlier.append(found)
 
 
 def _agreement(asked: Mapping[str, Any], other: Mapping[str, Any]) -> int:

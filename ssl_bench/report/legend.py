@@ -79,8 +79,14 @@ def legend_of(results: Results, sections: list[Section]) -> list[tuple[str, str]
         lines.append(("run", f"{text}, ssl_bench {code}, {computing} of computing" + (f" ({times:,} records)" if len(counted) > 1 else "")))
     failed = len({(m.row, m.seed) for m in results.missing if m.failure is not None})
     present = results.expected - len(results.missing)
-    lines.append(("records", f"{run.name} ({present:,} of {results.expected:,}" + (f"; cells failed: {failed}" if failed else "") + ")"))
+    lines.append(("records", f"{run.name} ({present:,} of {results.expected:,}" + (f"; cells failed: {failed}" if failed else "") + f"){_unchecked(results)}"))
     return lines
+
+
+def _unchecked(results: Results) -> str:
+    if not results.unchecked:
+        return ""
+    return f"; {results.unchecked:,} {'files carry' if results.unchecked > 1 else 'file carries'} no digest: not checked for damage"
 
 
 def _intervals(results: Results, sections: list[Section], entries: list[Entry]) -> Iterable[str]:

@@ -18,6 +18,7 @@ from ssl_bench.data import Labelled
 from ssl_bench.data.images import ImageSet
 from ssl_bench.errors import WriteError
 from ssl_bench.evaluators import detection, diagnostics, finetune, knn, linear
+from ssl_bench.records import EvaluationRecord, Pretraining, Run, read_record, write_record
 from ssl_bench.report import Table, load, write_report
 from ssl_bench.report.classes import per_class_csv
 from ssl_bench.report.formats import comparisons_csv, labels_saved_csv, remeasured_csv
@@ -410,3 +411,35 @@ def test_the_run_tells_its_largest_class(counts: tuple[int, ...], told: float | 
     images = ImageSet(np.zeros((100, 8, 8, 3), np.uint8), np.arange(100), labels, ("a", "b", "c"), "toy", "")
     described = _majority(Labelled("toy", images, images, images))
     assert described.get("majority") == (None if told is None else {"class": "a", "train": told, "validation": told, "test": told})
+
+
+def test_a_value_that_cannot_be_is_damage(tmp_path: Path) -> None:
+    """A kNN of 7.5 printed 750.0."""
+    folder = make_run(tmp_path, ROWS, seeds=(0,), predictions=False)
+    (path,) = folder.glob("cells/simclr/0-*/knn-*.json")
+    _edit(path, lambda record: record["measurements"][1].update(value=7.5))
+    table = load(folder).table()
+    assert str(path) in table.warnings[0] and "7.5" in table.warnings[0] and "750" not in table.csv()
+    assert {row: _line(table, row).cells["knn top1@20"].status for row in ROWS} == dict.fromkeys(ROWS, "value") | {"simclr": "damaged"}
+
+
+def test_a_record_that_is_not_what_was_written_is_damage(tmp_path: Path) -> None:
+    folder = make_run(tmp_path, ROWS, seeds=(0,), predictions=False)
+    for path in folder.glob("cells/simclr/0-*/*.json"):
+        write_record(path, read_record(path, Pretraining if path.name == "pretrain.json" else EvaluationRecord))
+    assert not load(folder).damaged
+    (path,) = folder.glob("cells/simclr/0-*/knn-*.json")
+    path.write_text(path.read_text().replace('"seconds": 1.0', '"seconds": 2.0'))
+    table = load(folder).table()
+    assert str(path) in table.warnings[0] and _line(table, "simclr").cells["knn top1@20"].status == "damaged"
+
+
+def test_files_without_a_digest_are_told_once(tmp_path: Path) -> None:
+    folder = make_run(tmp_path, ROWS, seeds=(0,), predictions=False)
+    (text,) = [text for sign, text in load(folder).table().legend if sign == "records"]
+    assert text.endswith("(16 of 16); 17 files carry no digest: not checked for damage")  # run.json among them
+    for path in folder.rglob("*.json"):
+        kind = {"run.json": Run, "pretrain.json": Pretraining}.get(path.name, EvaluationRecord)
+        write_record(path, read_record(path, kind))
+    moved = folder.rename(tmp_path.with_name(tmp_path.name + "-sealed"))
+    assert [text for sign, text in load(moved).table().legend if sign == "records"] == ["toy (16 of 16)"]
