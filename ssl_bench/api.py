@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -115,7 +115,9 @@ def evaluate(
     spec = parse(DataSpec, data, "data")
     if spec.size is None:
         spec = spec.model_copy(update={"size": network.image_size})
-    asked = asked_of([parse(EvaluatorSpec, one, "evaluator") for one in evaluators], (seed,), places_of(data_root))
+    (seed,) = parse(EvaluatorSpec, {"evaluator": "any", "seeds": [seed]}, "evaluate").seeds or (0,)
+    listed = [evaluators] if isinstance(evaluators, (str, Mapping)) else evaluators
+    asked = asked_of([parse(EvaluatorSpec, one, "evaluator") for one in listed], (seed,), places_of(data_root))
     loaded = load(spec, data_root=Path(data_root) if data_root else None)
     features: dict[tuple[str, ...], FrozenFeatures] = {}
     rows = []

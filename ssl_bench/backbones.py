@@ -13,7 +13,7 @@ from timm.models.resnet import BasicBlock, Bottleneck, ResNet, downsample_conv
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ssl_bench.errors import DamagedWeights, SpecError, WeightsError, did_you_mean
+from ssl_bench.errors import DamagedWeights, SpecError, WeightsError, did_you_mean, quoted
 from ssl_bench.model import MOST_SIDE
 from ssl_bench.spec import BackboneSpec, Model, parse
 from ssl_bench.tensors import read_tensors, save_tensors
@@ -125,10 +125,10 @@ class _Face(Backbone):
 def check_resnet(name: str) -> Any:
     """timm's constructor of a ResNet. Raises SpecError for a name that timm lacks, or that is another kind of network."""
     if not timm.is_model(name):
-        raise SpecError(f"backbone: unknown network {name!r}; {did_you_mean(name, timm.list_models('resnet*'))}")
+        raise SpecError(f"backbone: unknown network {quoted(name)}; {did_you_mean(name, timm.list_models(module='resnet'))}")
     entry = timm.model_entrypoint(name)
     if entry.__module__ != "timm.models.resnet":
-        raise SpecError(f"backbone: {name!r} is not one of timm's ResNets; {did_you_mean(name, timm.list_models('resnet*'))}")
+        raise SpecError(f"backbone: {name!r} is not one of timm's ResNets; {did_you_mean(name, timm.list_models(module='resnet'))}")
     return entry
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import math
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -15,12 +16,13 @@ import numpy as np
 from ssl_bench.asked import Asked
 from ssl_bench.backbones import Backbone, network_of
 from ssl_bench.data import Data
-from ssl_bench.errors import DataError, SpecError, WeightsError, did_you_mean
+from ssl_bench.errors import DataError, SpecError, WeightsError, did_you_mean, quoted
 from ssl_bench.records import Block, digest, safe_name
 from ssl_bench.registry import EVALUATORS, TASKS, identity
 from ssl_bench.spec import Matrix, Recipe, TaskSpec, parse
 from ssl_bench.weights import AbsentWeights, Weights, open_weights
 
+MOST_CANDIDATES = 1_000  # of one row
 HEADLINE = "linear"  # choices between candidates are made by its best stage on validation
 
 
@@ -154,7 +156,10 @@ def candidates_of(matrix: Matrix, task: type[Any], spec: TaskSpec, image_size: i
     choices = _choices(spec.options)
     for key, values in choices.items():
         if not isinstance(values, (list, tuple)) or len(values) < 2:
-            raise SpecError(f"{where}: {key}: choose needs a list of at least two values, not {values!r}")
+            raise SpecError(f"{where}: {key}: choose needs a list of at least two values, not {quoted(values)}")
+    if math.prod(len(values) for values in choices.values()) > MOST_CANDIDATES:
+        counted = " x ".join(f"{len(values)} of {key}" for key, values in choices.items())
+        raise SpecError(f"{where}: choose: {counted} are more than {MOST_CANDIDATES:,} settings to try; allowed are {MOST_CANDIDATES:,}")
 
     def make(input: str = "rgb", **_: Any) -> Backbone:
         return Backbone(matrix.backbone, image_size)
@@ -200,7 +205,7 @@ def _decided(options: Mapping[str, Any], chosen: Mapping[str, Any], above: str =
 def _init(task: type[Any], options: Any, make: Callable[..., Backbone], source: Any, where: str) -> Weights:
     """The weights that a task starts from, tried in its network."""
     if not isinstance(source, str):
-        raise SpecError(f"{where}: init = {source!r}; allowed are timm:NAME and file:PATH")
+        raise SpecError(f"{where}: init = {quoted(source)}; allowed are timm:NAME and file:PATH")
     network = network_of(task.build_backbone(make, options))
     if network is None:
         raise SpecError(f"{where}: init: {task.name} builds a network of its own, which cannot start from other weights")
@@ -262,7 +267,7 @@ def _check_row(task: type[Any], spec: TaskSpec, candidate: Candidate, data: Data
     if fit == "pad" and task.reads_borders:
         raise DataError(f"{where}: the black bars of data.fit = 'pad' would give its answer away; allowed with it are 'crop' and 'squash'")
     if data.size < task.min_image_size:
-        raise DataError(f"{where} needs images of at least {task.min_image_size} px, and these have {data.size}; set data.size")
+        raise DataError(f"{where} needs images of at least {task.min_image_size} px, not {data.size}; set data.size to {task.min_image_size} or more")
     if task.trains and candidate.recipe.batch_size > len(data.pretrain):
         count = len(data.pretrain)
         raise DataError(f"{where}: batch_size {candidate.recipe.batch_size} is larger than the {count:,} pretraining images; allowed is 1 to {count:,}")

@@ -48,5 +48,6 @@ def _within(row: Row, candidate: Candidate, shop: Workshop, passes: int) -> Cand
         raise SpecError(f"{where} sends nothing through a network, and pretrain.passes cannot be shared with it; give `epochs` or `images`")
     needed = each * candidate.recipe.batch_size
     if needed > passes:
-        raise SpecError(f"{where}: one batch of {candidate.recipe.batch_size} takes {needed:,.0f} network passes, and pretrain.passes is {passes:,}")
+        told = f"one batch of {candidate.recipe.batch_size} takes {needed:,.0f} network passes, and pretrain.passes is {passes:,}"
+        raise SpecError(f"{where}: {told}; give more passes or a smaller batch_size")
     return replace(candidate, steps=round(passes / needed))

@@ -230,7 +230,8 @@ def smoke(matrix: Matrix | Mapping[str, Any] | str | Path, *, observer: Observer
 
     The matrix is checked first against the labels and counts of the whole data, of which nothing is packed for it.
     """
-    for plugin in settings.get("plugins", ()):
+    plugins = settings.get("plugins", ())
+    for plugin in (plugins,) if isinstance(plugins, (str, Path)) else plugins:
         load_plugin(plugin)
     spec = as_matrix(matrix, settings.pop("sets", ()))
     settings.pop("limit", None)
@@ -251,6 +252,8 @@ def smoke(matrix: Matrix | Mapping[str, Any] | str | Path, *, observer: Observer
             "baselines": tuple(_small_batch(row, batch) for row in spec.baselines),
         }
     )
+    if "baselines" not in spec.model_fields_set:
+        cut.model_fields_set.discard("baselines")  # defaults still, which may be absent where they cannot be had
     with tempfile.TemporaryDirectory(prefix="ssl-bench-smoke-") as folder:
         return run(cut, folder, observer=observer, smoke=True, **settings)
 

@@ -20,17 +20,19 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, Field
 
 import ssl_bench.backbones
+from ssl_bench import runner
 from ssl_bench.errors import SpecError, SSLBenchError, quoted
 from ssl_bench.matrices import find
 from ssl_bench.matrix import as_matrix
 from ssl_bench.reading import load_matrix, with_settings
 from ssl_bench.registry import EVALUATORS, TASKS
-from ssl_bench.spec import Matrix, Model, Recipe, parse
+from ssl_bench.spec import BackboneSpec, Matrix, Model, Recipe, parse
 from ssl_bench.tasks.base import TaskOptions
 from ssl_bench.wording import Kind, allowed, kinds
 from ssl_bench.work import prepare
 
 BASE: dict[str, Any] = {"name": "m", "data": "shapes", "pretrain": {"epochs": 1}, "evaluate": ["knn"]}
+FEW = {"source": "shapes", "size": 32, "limit": {"train": 240, "test": 60}}
 JARGON = ("tuple", "dict", "Mapping", "instance", "at least 1 item", "Input", "pydantic", "<class", "PosixPath", "NoneType", "None", "True", "False")
 SECONDS = 2.0
 
@@ -380,3 +382,21 @@ def test_a_results_folder_that_cannot_be_one(tmp_path: Path) -> None:
                          (tmp_path / ("x" * 300), "File name too long; give another folder"), (Path("a\0b"), "give another folder")):  # fmt: skip
         with pytest.raises(SSLBenchError, match=message):
             prepare(BASE, out)
+
+
+def test_advice_can_be_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A network that is suggested is one that is taken; a smoke run asks for no more than the run itself."""
+    for name in ("resnetv2_50", "resnetv2_50x", "resnest50", "vit_small"):
+        with pytest.raises(SpecError) as caught:
+            ssl_bench.backbones.check_resnet(name)
+        for one in str(caught.value).partition(";")[2].split("'")[1::2]:
+            ssl_bench.backbones.check_resnet(one)
+    choices = {"rotation": {name: {"choose": list(values)} for name, values in {"pad": range(2, 52), "learning_rate": np.linspace(0.1, 1, 50)}.items()}}
+    with pytest.raises(SpecError, match=r"choose: 50 of pad x 50 of learning_rate are more than 1,000 settings to try"):
+        prepare({**BASE, "data": FEW, "tasks": [choices], "baselines": []}, tmp_path / "out")
+    asked: list[Matrix] = []
+    monkeypatch.setattr(runner, "run", lambda matrix, *_, **__: asked.append(matrix))
+    runner.smoke({**BASE, "data": FEW})
+    assert "baselines" not in asked[0].model_fields_set and len(asked[0].baselines) == 4
+    with pytest.raises(SpecError, match="seeds.0 = -1: should be a whole number from 0"):
+        ssl_bench.evaluate(ssl_bench.Backbone(BackboneSpec(width=0.125), 32), seed=-1)
