@@ -187,7 +187,7 @@ def _free(path: Path) -> str:
 
 def bytes_text(count: int) -> str:
     """ "512 B", "38 MB", "1.2 GB"."""
-    amount, unit = float(count), "B"
+    amount, unit = float(max(0, count)), "B"
     for unit in ("B", "KB", "MB", "GB", "TB"):
         if amount < 1000 or unit == "TB":
             break

@@ -13,7 +13,7 @@ from filelock import FileLock, Timeout
 
 from ssl_bench.cells import Examination, Workshop, load_task, pretrain_cell
 from ssl_bench.digests import notice, tell_unchecked
-from ssl_bench.disk import is_unwritable, no_room, writing_to
+from ssl_bench.disk import is_unwritable, no_room, remove_leftovers, writing_to
 from ssl_bench.environment import now
 from ssl_bench.errors import DamagedRecord, DamagedWeights, Interrupted, SSLBenchError, WeightsError, text_of
 from ssl_bench.fit import Progress
@@ -88,6 +88,7 @@ def carry_out(work: Work, observer: Observer) -> list[Failure]:
             on_progress=observer.progressed, on_note=observer.noted,
         )
         with writing_to(work.out):
+            remove_leftovers(work.out)
             write_run(work)
             try:
                 todo = [cell for row in work.undecided() for cell in work.candidate_cells(row)]

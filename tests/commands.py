@@ -58,6 +58,8 @@ class Running:
         """Wait for something that the command is to do."""
         deadline = time.monotonic() + seconds
         while not happened():
+            ended, _ = os.waitpid(self.pid, os.WNOHANG)
+            assert not ended, self.err.read_text()
             assert time.monotonic() < deadline, self.err.read_text()
             time.sleep(0.01)
 

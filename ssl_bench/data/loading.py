@@ -300,7 +300,8 @@ def _check_room(wanted: Sequence[tuple[str, Reader]], size: int, spec: DataSpec,
             return
     listed = ", ".join(f"{what}: {bytes_text(needed)}" for what, needed in needs if needed)
     total = bytes_text(sum(needed for _, needed in needs))
-    raise DataError(f"packing takes {total} in {places.cache} ({listed}), where {bytes_text(free)} are free; {MORE_ROOM} or `limit`")
+    room = f"{bytes_text(max(0, free))} are free"  # beside what is left to others, so 0 B where less than that is free
+    raise DataError(f"packing takes {total} in {places.cache} ({listed}), where {room}; {MORE_ROOM} or `limit`")
 
 
 def _image_set(
