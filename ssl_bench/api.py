@@ -46,7 +46,7 @@ def pretrain(
     options : task options and recipe settings.
     out : folder for record and weights; nothing is kept on disk without it.
     recompute : train again where ``out`` holds the record of this training and not its weights (they are damaged or gone, or the record is).
-    settings : data_root, plugins, as for ``run``.
+    settings : data_root, plugins, skip_checks, as for ``run``.
 
     Examples
     --------
@@ -79,7 +79,9 @@ def pretrain(
         if lost and not recompute:
             raise WeightsError(f"{lost}; recompute=True trains it again")
         if lost or record is None or kept is None:
-            shop = Workshop(data=work.data, backbone=work.matrix.backbone, device=work.device, precision=work.matrix.precision)
+            shop = Workshop(
+                data=work.data, backbone=work.matrix.backbone, device=work.device, precision=work.matrix.precision, skip_checks=work.skip_checks,
+            )
             record, _ = pretrain_cell(cell, shop)
             if not file.is_file():
                 raise SpecError(f"task {task!r} trains no network that could be returned")

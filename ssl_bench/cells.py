@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from ssl_bench.backbones import Backbone, InputSpec, load_strictly, network_of, reestimate_batchnorm, save_backbone
 from ssl_bench.checkpoints import remove
-from ssl_bench.data import Data
+from ssl_bench.data import Data, places_of
 from ssl_bench.data.batches import Batches, ImageStore
 from ssl_bench.data.images import ImageSet, evenly_spaced
 from ssl_bench.digests import digest_of
@@ -31,6 +31,7 @@ from ssl_bench.fit import FitResult, Progress, choose_precision, fit, seed_every
 from ssl_bench.global_state import changed, restored
 from ssl_bench.matrix import Cell, PlannedEvaluation
 from ssl_bench.movement import Movement, constant_features
+from ssl_bench.prechecks import checks_before_training
 from ssl_bench.records import EvaluationRecord, Pretraining, measurement_record, read_record, write_bytes, write_record
 from ssl_bench.spec import BackboneSpec
 from ssl_bench.tasks.base import Setup, part_images, parts_of
@@ -61,6 +62,7 @@ class Workshop:
     stage_limit: int | None = None
     checkpoint_seconds: float = 120.0
     looks: int = 10
+    skip_checks: bool = False  #: train tasks of plugins without the quick part of their battery
     stop: Callable[[], bool] = lambda: False
     on_progress: Callable[[Progress], None] = lambda progress: None
     on_note: Callable[[str], None] = lambda text: None
@@ -152,11 +154,17 @@ def pretrain_cell(cell: Cell, shop: Workshop) -> tuple[Pretraining, Any]:
 
     Raises
     ------
-    TrainingError : a loss, weights or features that are not finite, or a task that declares that it trains and left the judged network as it was.
+    TrainingError : a plugin that fails a check of its battery; a loss, weights or features that are not finite; a task that declares that it
+        trains and left the judged network as it was.
     """
     cell.folder.mkdir(parents=True, exist_ok=True)
     checkpoint = cell.folder / CHECKPOINT_FILE
     started = time.perf_counter()
+    checks = ""
+    if cell.row.task.trains:
+        checks = checks_before_training(
+            cell.row.task, cell.candidate.options, shop.data.size, places_of(None).cache, shop.skip_checks, shop.on_note
+        )
     task = build_task(cell, shop)
     describe = _described(task, cell, shop, {})
     result, movement = FitResult(), Movement()
@@ -187,7 +195,7 @@ def pretrain_cell(cell: Cell, shop: Workshop) -> tuple[Pretraining, Any]:
         save_backbone(judged, cell.folder / BACKBONE_FILE)
     record = Pretraining(
         id=cell.id, row=cell.row.name, task=cell.row.task.name, seed=cell.seed, block=cell.row.block, uses_labels=cell.row.task.uses_labels,
-        spec=dict(cell.spec), describe=describe, diagnose=diagnosed, metrics=result.metrics, curves=result.curves, trend=_trend(result),
+        spec=dict(cell.spec), checks=checks, describe=describe, diagnose=diagnosed, metrics=result.metrics, curves=result.curves, trend=_trend(result),
         steps=result.steps, images_seen=result.images_seen, passes=result.passes, flops=result.flops,
         parameters=sum(p.numel() for p in judged.parameters()), seconds=result.seconds or {"total": time.perf_counter() - started},
         images_per_second=result.images_per_second, peak_memory=result.peak_memory, weights=weights,

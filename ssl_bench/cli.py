@@ -35,6 +35,7 @@ Only = Annotated[list[str] | None, typer.Option("--only", help="Compute only thi
 Plugins = Annotated[list[Path] | None, typer.Option("--plugin", help="A Python file with tasks or evaluators of your own (repeatable).", show_default=False)]
 Device = Annotated[str | None, typer.Option("--device", help="auto, cpu, cuda, cuda:N or mps.", show_default=False)]
 DataRoot = Annotated[Path | None, typer.Option("--data-root", envvar="SSL_BENCH_DATA", help="Searched before anything is downloaded.", show_default=False)]
+SkipChecks = Annotated[bool, typer.Option("--skip-checks", help="Train tasks of plugins without the quick part of their battery; the table tells.")]
 Limit = Annotated[int | None, typer.Option("--limit", help="Use at most N images of train and of test.", show_default=False)]
 Recompute = Annotated[
     bool, typer.Option("--recompute", help="Train cells again whose record or weights are damaged, or whose weights are gone and needed; without it they fail.")
@@ -47,6 +48,7 @@ def run(
     matrix: MatrixArg, out: Out = None, sets: Sets = None, only: Only = None, val: Val = False,
     smoke: Annotated[bool, typer.Option("--smoke", help="Two steps of every cell in a temporary folder.")] = False,
     device: Device = None, limit: Limit = None, data_root: DataRoot = None, plugin: Plugins = None, recompute: Recompute = False,
+    skip_checks: SkipChecks = False,
     wide: Annotated[bool, typer.Option("--wide", help="Print every column of the table.")] = False,
 ) -> None:
     """Run a matrix: plan, compute what is missing, print the table. Run it again to go on or to see that nothing is left.
@@ -69,6 +71,7 @@ def run(
 
     console = make_console()
     common: dict[str, Any] = {"sets": tuple(sets or ()), "device": device, "data_root": data_root, "plugins": tuple(plugin or ())}
+    common["skip_checks"] = skip_checks
     with Live(console) as live:
         if smoke:
             results = run_smoke(matrix, observer=live, only=tuple(only or ()), progress=live.packing, **common)

@@ -71,6 +71,7 @@ class Pretraining(Record):
     block: Block
     uses_labels: bool = False
     spec: dict[str, Any]  #: everything that enters the id: task options, recipe, backbone, data fingerprint, budget ...
+    checks: str = ""  #: of a plugin's task, before it trained: "passed", "skipped", or "passed; not made: ..."; "" for built-in tasks
     describe: dict[str, Any] = {}  #: what the task says of itself (code size, number of colour bins)
     diagnose: dict[str, float] = {}  #: label-free facts after training (active units, kl)
     metrics: dict[str, float] = {}  #: last smoothed training values: loss, accuracy ...

@@ -51,7 +51,7 @@ def run(
     ----------
     matrix : a Matrix, plain data, a shipped name ("quick") or a YAML file.
     out : results folder; ``runs/NAME`` unless given. What it already holds is not computed again.
-    settings : as for ``prepare``: sets, only, val, limit, device, data_root, plugins, recompute.
+    settings : as for ``prepare``: sets, only, val, limit, device, data_root, plugins, recompute, skip_checks.
 
     Raises
     ------
@@ -85,7 +85,7 @@ def carry_out(work: Work, observer: Observer) -> list[Failure]:
         shop = Workshop(
             data=work.data, backbone=work.matrix.backbone, device=work.device, precision=work.matrix.precision,
             stage_limit=work.matrix.stage_values, checkpoint_seconds=work.matrix.pretrain.checkpoint_seconds, looks=work.matrix.pretrain.monitor, stop=stop,
-            on_progress=observer.progressed, on_note=observer.noted,
+            skip_checks=work.skip_checks, on_progress=observer.progressed, on_note=observer.noted,
         )
         with writing_to(work.out):
             remove_leftovers(work.out)

@@ -17,13 +17,14 @@ from __future__ import annotations
 import time
 import unittest
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from ssl_bench._battery import Bench, Check, CheckFailed, CheckWarning, NotApplicable, checks_for
 from ssl_bench._battery.bench import seeded
 from ssl_bench.errors import text_of
+from ssl_bench.global_state import restored
 from ssl_bench.interruption import is_interruption
 from ssl_bench.registry import TASKS
 from ssl_bench.tasks.base import PretextTask
@@ -56,6 +57,7 @@ class TaskCheck:
         self.name = self.__name__ = check.name
         self.__doc__ = check.about
         self._check, self._bench = check, bench
+        self.needs = check.needs
 
     def __call__(self) -> None:
         result = self.run()
@@ -71,7 +73,7 @@ class TaskCheck:
         started = time.perf_counter()
         status: Literal["passed", "warning", "failed", "skipped"] = "passed"
         try:
-            with seeded(0):  # training draws from the global random state, which belongs to whoever calls
+            with restored(), seeded(0):  # training draws from the global random state, which belongs to whoever calls
                 message = self._check.run(self._bench)
         except NotApplicable as reason:
             status, message = "skipped", str(reason)
@@ -116,21 +118,26 @@ def check_task(
 ) -> list[CheckResult]:
     """Run the battery and return a result per check; nothing is raised for a check that fails.
 
-    Parameters as in ``task_checks``. A task that cannot be built fails the check "builds", and the checks after it are skipped.
+    Parameters as in ``task_checks``. A check that fails skips those that would fail for the same reason: a task that cannot be built is told once.
 
     >>> from ssl_bench.testing import check_task
     >>> all(check_task("rotation"))  # doctest: +SKIP
     True
     """
+    return in_order(task_checks(task, options, image_size, noise=noise))
+
+
+def in_order(checks: Iterable[TaskCheck]) -> list[CheckResult]:
+    """Run checks one after another, each only where those it needs found nothing: one cause is reported once."""
     results: list[CheckResult] = []
-    broken = ""
-    for check in task_checks(task, options, image_size, noise=noise):
-        if broken:
-            results.append(CheckResult(check.name, "skipped", f"needs what {broken!r} checks", 0.0))
-            continue
-        results.append(check.run())
-        if results[-1].status == "failed" and check.name in ("options", "builds"):
-            broken = check.name
+    blamed: dict[str, str] = {}  # a check that failed, or could say nothing for it, -> the one that failed
+    for check in checks:
+        cause = next((blamed[name] for name in check.needs if name in blamed), "")
+        if cause:
+            results.append(CheckResult(check.name, "skipped", f"needs what {cause!r} checks", 0.0))
+        else:
+            results.append(check.run())
+            cause = check.name if results[-1].status == "failed" else ""
+        if cause:
+            blamed[check.name] = cause
     return results
-
-

@@ -45,6 +45,7 @@ class Work:
     only: tuple[str, ...] = ()
     recompute: bool = False  #: train again where a record is damaged, or weights are that are still needed, or those are gone
     winners: dict[str, Candidate] = field(default_factory=dict)
+    skip_checks: bool = False
     unpacked: Mapping[str, int] = field(default_factory=dict)  #: images that noise stands in for: what they are, and their bytes once packed
     unseen: Mapping[str, str] = field(default_factory=dict)  #: rows left out of a plan, and why: weights that would have to be downloaded
     _cells: dict[tuple[str, int, int], Cell] = field(default_factory=dict, repr=False)
@@ -134,7 +135,7 @@ def prepare(
     matrix: Matrix | Mapping[str, Any] | str | Path, out: str | Path | None = None, *, sets: tuple[str, ...] = (), only: tuple[str, ...] = (),
     val: bool = False, limit: int | None = None, device: str | None = None, data_root: str | Path | None = None,
     plugins: tuple[str | Path, ...] = (), smoke: bool = False, judged: bool = True, pack: bool = True,
-    recompute: bool = False, progress: Callable[[str, int, int], None] | None = None,
+    recompute: bool = False, skip_checks: bool = False, progress: Callable[[str, int, int], None] | None = None,
 ) -> Work:
     """Everything before training: plugins, matrix, data, checks. Every mistake that can be found without training is found here.
 
@@ -142,6 +143,7 @@ def prepare(
     to check and to plan from their counts, labels and sizes; nothing of them is then known to be done. Nor are weights downloaded for it:
     rows of those that are not here are left out, and told as ``unseen``. ``recompute``: train cells again
     whose record is damaged, or whose weights are damaged or gone while evaluations are missing; without it such cells fail, and nothing is replaced.
+    ``skip_checks``: train tasks of plugins without the quick part of their battery; their records and the table tell.
     """
     for plugin in (plugins,) if isinstance(plugins, (str, Path)) else plugins:
         load_plugin(plugin)
@@ -179,7 +181,8 @@ def prepare(
     asked = resolved(asked, lambda: effort_of(spec.backbone, data.size, images, spec.stage_values))
     data.notes.extend(dict.fromkeys(note for one in asked if one.own for judged in one.sets for note in getattr(judged, "notes", ())))
     work = Work(
-        spec, folder, data, rows, asked, chosen_device, final=not val, only=only, recompute=recompute, unpacked=unpacked, unseen=unseen,
+        spec, folder, data, rows, asked, chosen_device, final=not val, only=only, recompute=recompute, skip_checks=skip_checks, unpacked=unpacked,
+        unseen=unseen,
     )
     if not smoke:
         for row in rows:

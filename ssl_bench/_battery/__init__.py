@@ -2,21 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from ssl_bench._battery.bench import Bench, Check, CheckFailed, CheckWarning, NotApplicable
 from ssl_bench._battery.contract import builds, draws, gradients, input_unchanged, labels, loss, preview, same_seed, state
 from ssl_bench._battery.devices import devices
+from ssl_bench._battery.going_on import interruption, processes
 from ssl_bench._battery.runs import loss_falls, noise_at_chance, views_cost
+from ssl_bench._battery.training import global_state, modes, network, parameters, trained
 from ssl_bench._battery.written import documented, options
 from ssl_bench.tasks.base import PretextTask
 
 __all__ = ["Bench", "Check", "CheckFailed", "CheckWarning", "NotApplicable", "checks_for"]
 
+#: check -> the checks without whose pass it says nothing, so that one cause is reported once
+_NEEDS: dict[Callable[[Bench], str], tuple[str, ...]] = {
+    documented: (), options: (), builds: ("options",), preview: ("builds",), global_state: ("builds",), labels: ("global_state",),
+    input_unchanged: ("labels",), loss: ("input_unchanged",), draws: ("input_unchanged",), same_seed: ("loss",), parameters: ("loss",),
+    gradients: ("parameters",), modes: ("parameters",), trained: ("gradients", "same_seed", "modes"), network: ("parameters",),
+    state: ("trained",), interruption: ("state",), processes: ("interruption",), devices: ("loss", "state"), loss_falls: ("trained", "interruption", "draws"),
+    views_cost: ("loss",), noise_at_chance: ("loss_falls",),
+}  # fmt: skip
+_QUICK = (options, builds, global_state, labels, input_unchanged, loss, draws, same_seed, parameters, gradients, modes, trained, state, interruption)
+_OF_BASELINES: dict[Callable[[Bench], str], tuple[str, ...]] = {documented: (), options: (), builds: ("options",), preview: ("builds",), state: ("builds",)}
 
-def checks_for(task: type[PretextTask], noise: bool) -> list[Check]:
+
+def checks_for(task: type[PretextTask], noise: bool = False) -> list[Check]:
     """The checks that apply to a task; baselines that do not train are held to what they offer for judging."""
-    chosen = [documented, options, builds, preview, state]
-    if task.trains:
-        chosen += [labels, input_unchanged, draws, loss, gradients, same_seed, devices, loss_falls, views_cost]
-    if task.trains and noise:
-        chosen.append(noise_at_chance)
-    return [Check(check.__name__, (check.__doc__ or "").splitlines()[0], check) for check in chosen]
+    needs = _NEEDS if task.trains else _OF_BASELINES
+    chosen = [check for check in needs if noise or check is not noise_at_chance]
+    return [Check(check.__name__, (check.__doc__ or "").splitlines()[0], check, needs[check], check in _QUICK) for check in chosen]

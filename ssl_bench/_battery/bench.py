@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import random
 import sys
 import traceback
@@ -30,6 +31,7 @@ BATCH = 32
 IMAGES = 512
 STEPS = 80  #: of the short run that has to lower the loss
 WIDTH = 0.125
+SMALLEST_SHAPES = 32  #: pixels; for smaller images these are averaged down
 BACKBONE = "resnet10t"  #: half the layers of ResNet-18; on so few images a step costs what its calls cost
 
 
@@ -52,6 +54,8 @@ class Check:
     name: str
     about: str
     run: Callable[[Bench], str]
+    needs: tuple[str, ...] = ()  #: checks without whose pass this one says nothing; their needs are its own too
+    quick: bool = False  #: made before a plugin's task trains in a run
 
 
 class Bench:
@@ -94,13 +98,18 @@ class Bench:
         """The first images, float [count, 3, S, S] in [0, 1]."""
         return self.batch(count).images
 
-    def build(self, seed: int = 0, backbone: str = BACKBONE, width: float = WIDTH, batch_size: int = BATCH) -> PretextTask:
-        """The task as a run would build it, in training mode."""
+    def network(self, input: Any = "rgb", backbone: str = BACKBONE, width: float = WIDTH, **changes: Any) -> Backbone:
+        """A backbone as a matrix would give it, narrow; decided by the seed last set, and drawn without moving the random state."""
+        stride: Any = 2 if self.size <= 96 else None
+        spec = BackboneSpec(name=backbone, width=width, stem_stride=stride, **changes)
+        return copy.deepcopy(_network(spec, self.size, InputSpec(kind=input), torch.initial_seed()))
+
+    def build(self, seed: int = 0, backbone: str = BACKBONE, width: float = WIDTH, batch_size: int = BATCH, begin: bool = True) -> PretextTask:
+        """The task as a run would build it, in training mode. ``begin``: False leaves ``before_training`` to the loop."""
 
         def make(input: Any = "rgb", **changes: Any) -> nn.Module:
-            stride: Any = 2 if self.size <= 96 else None
-            spec = BackboneSpec(name=backbone, width=width * changes.pop("width", 1.0), stem_stride=stride, **changes)
-            return Backbone(spec, self.size, InputSpec(kind=input))
+            changes["width"] = width * changes.pop("width", 1.0)
+            return self.network(input, backbone, **changes)
 
         def sample(count: int) -> Tensor:
             return self.batches(1).store.gather(torch.arange(min(count, len(self.images))))
@@ -109,7 +118,7 @@ class Bench:
         setup = Setup(self.size, STEPS, batch_size, len(self.images), classes, sample)
         with seeded(seed), self.calling("building it"):
             built = self.task(self.task.build_backbone(make, self.options), self.options, setup).train()
-        if self.task.trains:
+        if self.task.trains and begin:
             with seeded(seed, 1), self.calling("before_training"):
                 built.before_training()
         return built
@@ -161,8 +170,20 @@ class Bench:
 
 @lru_cache(maxsize=4)
 def _shapes(size: int) -> ImageSet:
-    found = render("train", size, IMAGES)
-    return ImageSet(found.images, np.arange(IMAGES), found.labels, found.classes, "shapes", f"shapes-{size}-{IMAGES}", found.columns)
+    found = render("train", max(size, SMALLEST_SHAPES), IMAGES)
+    images = found.images
+    if size < SMALLEST_SHAPES:
+        smaller = nn.functional.adaptive_avg_pool2d(torch.from_numpy(images).permute(0, 3, 1, 2).float(), size)
+        images = smaller.round().to(torch.uint8).permute(0, 2, 3, 1).contiguous().numpy()
+    return ImageSet(images, np.arange(IMAGES), found.labels, found.classes, "shapes", f"shapes-{size}-{IMAGES}", found.columns)
+
+
+@lru_cache(maxsize=16)
+def _network(spec: BackboneSpec, size: int, input: InputSpec, seed: int) -> Backbone:
+    """A check builds its task many times, and most of that would be timm's."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return Backbone(spec, size, input)
 
 
 @contextmanager

@@ -6,23 +6,32 @@ import copy
 import json
 import math
 import tempfile
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from scipy import stats
-from torch import Tensor
+from torch import Tensor, nn
 
 from ssl_bench._battery.bench import Bench, CheckFailed, CheckWarning, DeclaredOnly, Forbidden, NotApplicable, repeated, seeded, tensors
+from ssl_bench.backbones import Backbone
 from ssl_bench.checkpoints import load_checkpoint, save_checkpoint
 from ssl_bench.fit import fit
 from ssl_bench.tasks.base import PretextTask
+
+LOOKED_AT = 4  #: batches over which targets are looked at
+LABEL_VALUES = 64  #: numbers an image that may stand for a class
 
 
 def builds(bench: Bench) -> str:
     """The task is built, what it offers for judging gives one finite vector per image, and what it tells of itself can be recorded."""
     task = bench.build().eval()
+    lazy = next((name for name, parameter in task.named_parameters() if isinstance(parameter, nn.parameter.UninitializedParameter)), None)
+    if lazy is not None:
+        raise CheckFailed(f"{lazy} has no shape before the first forward, so nothing could be saved or stepped; give every layer its sizes in __init__")
     images = bench.images_only(8)
     with torch.no_grad(), bench.calling("evaluated()"):
         judged = task.evaluated()
@@ -32,6 +41,13 @@ def builds(bench: Bench) -> str:
         raise CheckFailed(
             f"evaluated() must give finite features [B, num_features]; 8 images gave {tuple(features.shape)} and num_features is {width}. "
             "Return a module with `num_features` whose forward takes RGB in [0, 1]"
+        )
+    with torch.no_grad(), bench.calling("evaluated()"):
+        few = judged(images[:3])
+    if not torch.allclose(few, features[:3], rtol=1e-3, atol=1e-4 * float(features.abs().max())):
+        raise CheckFailed(
+            "evaluated() gives an image other features beside other images, in eval mode too; features of one image must not depend on the rest of "
+            "its batch: normalise over an image, or by buffers that training fills"
         )
     with torch.no_grad(), bench.calling("codes(images)"):
         codes = dict(task.codes(images))
@@ -80,7 +96,29 @@ def labels(bench: Bench) -> str:
         return "declared and used"
     refusal = Forbidden("batch.labels is read, and a pretext task gets none; set uses_labels = True on the class if it is to see labels")
     bench.losses(task, replace(batch, labels=refusal, extra=DeclaredOnly(batch.extra)), 1)  # type: ignore[arg-type]
+    if _follow_labels(bench, task):
+        raise CheckFailed(
+            "what views returns follows the class labels image by image, though none were given: they come from a file, or by batch.index. "
+            "Set uses_labels = True on the class and read batch.labels, so that the row is marked"
+        )
     return "none read"
+
+
+def _follow_labels(bench: Bench, task: PretextTask) -> bool:
+    """Whether a small tensor of the views says the class of every image: one value for each class, over some batches, and not the same for all."""
+    if bench.images.labels is None:
+        return False
+    truth = torch.from_numpy(bench.images.labels)
+    batches, values, classes = bench.batches(), {}, []  # type: ignore[var-annotated]
+    for step in range(LOOKED_AT):
+        batch = batches.batch(step)
+        classes += truth[batch.index].tolist()
+        for number, leaf in enumerate(tensors(bench.views(task, batch, step))):
+            small = leaf.ndim and len(leaf) == len(batch) and leaf.numel() <= LABEL_VALUES * len(batch)
+            if small:
+                values.setdefault(number, []).extend(map(tuple, leaf.reshape(len(leaf), -1).tolist()))
+    of_every_image = [rows for rows in values.values() if len(rows) == len(classes) and len(set(rows)) > 1]
+    return any(len(set(zip(rows, classes, strict=True))) == len(set(classes)) for rows in of_every_image)
 
 
 def input_unchanged(bench: Bench) -> str:
@@ -89,6 +127,8 @@ def input_unchanged(bench: Bench) -> str:
     before = copy.deepcopy(batch)
     views = bench.views(task, batch, 1)
     extra = [(f"extra[{name!r}]", batch.extra[name], column) for name, column in before.extra.items()]
+    if batch.labels is not None and before.labels is not None:
+        extra.append(("labels", batch.labels, before.labels))
     for what, now, then in (("images", batch.images, before.images), ("index", batch.index, before.index), *extra):
         if not torch.equal(now, then):
             raise CheckFailed(
@@ -102,6 +142,18 @@ def input_unchanged(bench: Bench) -> str:
         raise CheckFailed("views gave values that are not finite; look for a division by zero or a logarithm of zero")
     if any(view.requires_grad for view in found):
         raise CheckFailed("views gave tensors that require a gradient; it runs without one, so move what has to learn into forward")
+    task = bench.build().eval()
+    uses: list[tuple[str, Callable[[Tensor], Any]]] = [
+        ("evaluated()", task.evaluated()), ("codes", task.codes), ("diagnose", task.diagnose),
+        ("preview", lambda images: task.preview(replace(bench.batch(8), images=images))),
+    ]
+    for what, use in uses:
+        images = bench.images_only(8)
+        kept = images.clone()
+        with torch.no_grad(), bench.calling(what), seeded(1):
+            use(images)
+        if not torch.equal(images, kept):
+            raise CheckFailed(f"{what} changed the images it was given in place; other evaluators see the same ones: work on a copy")
     return f"{len(found)} tensors"
 
 
@@ -109,6 +161,7 @@ def draws(bench: Bench) -> str:
     """Random views differ from sample to sample: a draw that a whole batch shares halves the variety and leaks through BatchNorm."""
     seeds = 24
     task, batch = bench.build(), repeated(bench.batch(16))
+    _refuse_equal_views(bench, task)
     drawn = [tensors(bench.views(task, batch, seed)) for seed in range(seeds)]
     if len({len(found) for found in drawn}) > 1:
         raise NotApplicable("the number of views is itself drawn")
@@ -125,6 +178,7 @@ def draws(bench: Bench) -> str:
                 "torch.rand(len(images), ...), not torch.rand(1)"
             )
         shared = max(shared, _shared_variance(stacked))
+    _refuse_one_label(bench, task)
     if not random_views:
         raise NotApplicable("the views are not random")
     if shared > 3:
@@ -133,6 +187,51 @@ def draws(bench: Bench) -> str:
             "independent samples would make them; draw every parameter per sample, unless this is meant"
         )
     return f"{random_views} random tensors"
+
+
+def _refuse_one_label(bench: Bench, task: PretextTask) -> None:
+    """Targets that are the same for every image of a batch ask nothing of an image."""
+    batches = bench.batches()
+    drawn = [tensors(bench.views(task, batches.batch(step), step)) for step in range(LOOKED_AT)]
+    if len({len(found) for found in drawn}) > 1:
+        return
+    for leaf in zip(*drawn, strict=True):
+        kinds = all(target.dtype == torch.int64 and target.ndim == 1 and len(target) and len(target) % batches.batch_size == 0 for target in leaf)
+        if kinds and all(bool((target == target[0]).all()) for target in leaf):
+            raise CheckFailed(
+                f"every image of a batch gets the same target ({int(leaf[0][0])} in the first), so nothing has to be seen to answer; "
+                "draw per sample: torch.randint(classes, (len(images),))"
+            )
+
+
+def _refuse_equal_views(bench: Bench, task: PretextTask) -> None:
+    """Two views of an image that are the same, bit for bit, and both go through a network: telling that they belong together is no task."""
+    batch = bench.batch(16)
+    views = bench.views(task, batch, 1)
+    shown: list[Tensor] = [leaf for leaf in tensors(views) if leaf.is_floating_point() and leaf.ndim == 4]
+    if _doubled(shown) < len(batch):
+        return
+    entered: list[Tensor] = []
+    networks = [task.backbone, *(module for module in task.modules() if isinstance(module, Backbone))]
+    first = [next((layer for layer in network.modules() if isinstance(layer, nn.Conv2d)), None) for network in networks]
+    hooks = [layer.register_forward_pre_hook(lambda _, inputs: entered.append(inputs[0].detach())) for layer in dict.fromkeys(first) if layer is not None]
+    try:
+        with seeded(1, 0, 1), bench.calling("forward"), torch.no_grad():
+            task(views) if len(task.phases) == 1 else task(views, task.phases[0])
+    finally:
+        for hook in hooks:
+            hook.remove()
+    if _doubled(entered) >= len(batch):
+        raise CheckFailed(
+            "two views of every image are the same, bit for bit, and both go through a network; draw each one anew, and see that nothing seeds the "
+            "random functions in between"
+        )
+
+
+def _doubled(images: list[Tensor]) -> int:
+    """How many different images appear more than once."""
+    counts = Counter(row.contiguous().numpy().tobytes() for stack in images for row in stack.float().cpu())
+    return sum(count > 1 for count in counts.values())
 
 
 def _shared_variance(drawn: Tensor) -> float:
@@ -194,11 +293,11 @@ def gradients(bench: Bench) -> str:
             raise CheckFailed(f"the gradient of {name} is not finite; look for sqrt(0), a norm of zero or log(0)")
         if name.startswith("backbone."):
             reached += 1
-            if not parameter.grad.any():
+            if not bench.task.frozen_backbone and not parameter.grad.any():
                 raise CheckFailed(
                     f"the gradient of {name} is zero everywhere; look for .detach() or an operation without slope between it and the loss"
                 )
-    if not reached:
+    if not reached and not bench.task.frozen_backbone:
         raise CheckFailed(
             "the task trains no parameter of self.backbone; keep the backbone given to __init__ (super().__init__ does) "
             "and use it in forward"

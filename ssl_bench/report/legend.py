@@ -58,6 +58,7 @@ def legend_of(results: Results, sections: list[Section]) -> list[tuple[str, str]
         lines.append(("k", f"capped by the smallest class: {capped}"))
     lines += [("input", text) for text in _inputs(results)]
     lines += [("elsewhere", text) for text in _elsewhere(results)]
+    lines += [("plugins", text) for text in _unchecked(results)]
     lines.append(("chosen", _choices(results)))
     if (control := _control(results)) is not None:
         lines.append(("control", control))
@@ -219,6 +220,18 @@ def _elsewhere(results: Results) -> Iterable[str]:
             yield f"{row.row} is a {facts.get('network', '?')} trained on: {facts.get('trained_on', 'not known')}; it sees {seen}"
         if row.init:
             yield f"{row.row} starts from {row.init}"
+
+
+def _unchecked(results: Results) -> Iterable[str]:
+    """Rows of plugins whose checks were skipped or cut short, and rows whose network collapsed or moved in part."""
+    for row in results.run.rows:
+        records = [p for (name, _), p in results.pretrainings.items() if name == row.row]
+        if any(p.checks == "skipped" for p in records):
+            yield f"{row.row} was trained without the checks of its battery (--skip-checks)"
+        if cut := next((p.checks.partition("; ")[2] for p in records if "; " in p.checks), ""):
+            yield f"{row.row}: checks {cut}"
+        if constant := next((p.describe["constant_features"] for p in records if "constant_features" in p.describe), ""):
+            yield f"{row.row} has collapsed: {constant} gives every image the same features"
 
 
 def _choices(results: Results) -> str:

@@ -1,0 +1,623 @@
+"""Small plugins that cheat or err: each is caught by one check, told once; honest ones of unusual shape pass."""
+
+from __future__ import annotations
+
+import copy
+import json
+import random
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ssl_bench import prechecks
+from ssl_bench.data.shapes import render
+from ssl_bench.errors import TrainingError
+from ssl_bench.registry import TASKS, load_plugin
+from ssl_bench.tasks.base import PretextTask, TaskOptions
+from ssl_bench.testing import CheckResult, in_order, task_checks
+
+SIZE = 16
+SLOW = ("processes", "devices", "loss_falls", "views_cost")
+
+
+class Honest(PretextTask):
+    """Predict which half of an image was darkened."""
+
+    name = "honest"
+
+    def __init__(self, backbone: nn.Module, options: Any, setup: Any) -> None:
+        super().__init__(backbone, options, setup)
+        self.head = nn.Linear(self.backbone.num_features, 2)
+
+    def draw(self, images: Tensor) -> Tensor:
+        return torch.randint(2, (len(images),), device=images.device)
+
+    def views(self, batch: Any) -> Any:
+        target = self.draw(batch.images)
+        right = torch.arange(batch.images.shape[3]) * 2 // batch.images.shape[3]
+        return torch.where((right == target[:, None])[:, None, None], batch.images * 0.5, batch.images), target
+
+    def forward(self, views: Any, phase: str = "main") -> dict[str, Tensor]:
+        return {"loss": F.cross_entropy(self.head(self.backbone(views[0])), views[1])}
+
+
+class Contrastive(Honest):
+    """Tell two views of an image from all others."""
+
+    def views(self, batch: Any) -> Any:
+        return self.noisy(batch.images), self.noisy(batch.images)
+
+    def noisy(self, images: Tensor) -> Tensor:
+        return (images + 0.1 * torch.randn_like(images)).clamp(0, 1)
+
+    def forward(self, views: Any, phase: str = "main") -> dict[str, Tensor]:
+        first, second = (F.normalize(self.head(self.backbone(view)), dim=1) for view in views)
+        return {"loss": F.cross_entropy(first @ second.T / 0.5, torch.arange(len(first)))}
+
+
+# What errs or cheats, with the one check that finds it and some words of what it says.
+
+
+class Counts(Honest):
+    """Counts its steps in Python, and learns by them."""
+
+    steps = 0
+
+    def after_step(self) -> None:
+        self.steps += 1
+
+    def forward(self, views: Any, phase: str = "main") -> dict[str, Tensor]:
+        return {"loss": super().forward(views)["loss"] * (1 + self.steps % 2)}
+
+
+class LateCounter(Counts):
+    """Its counter matters from the third step on."""
+
+    def forward(self, views: Any, phase: str = "main") -> dict[str, Tensor]:
+        return {"loss": Honest.forward(self, views)["loss"] * (1.0 if self.steps < 3 else 2.0)}
+
+
+class ListQueue(Honest):
+    """Keeps a queue of features in a list."""
+
+    def __init__(self, *words: Any) -> None:
+        super().__init__(*words)
+        self.queue: list[Tensor] = []
+
+    def forward(self, views: Any, phase: str = "main") -> dict[str, Tensor]:
+        features = self.backbone(views[0])
+        pull = (features - self.queue[-1].mean(0)).square().mean() if self.queue and self.training else features.sum() * 0
+        if self.training and torch.is_grad_enabled():
+            self.queue.append(features.detach())
+        return {"loss": super().forward(views)["loss"] + pull}
+
+
+class OwnGenerator(Honest):
+    """Draws from a generator of its own, seeded once."""
+
+    def __init__(self, *words: Any) -> None:
+        super().__init__(*words)
+        self.generator = np.random.RandomState(0)
+
+    def draw(self, images: Tensor) -> Tensor:
+        return torch.from_numpy(self.generator.randint(0, 2, len(images)))
+
+
+class Clock(Honest):
+    """Draws from a clock."""
+
+    def draw(self, images: Tensor) -> Tensor:
+        return torch.randint(2, (len(images),), generator=torch.Generator().manual_seed(time.perf_counter_ns()))
+
+
+class LazyHead(Honest):
+    """Makes a head when it first needs one."""
+
+    def forward(self, views: Any, phase: str = "main") -> dict[str, Tensor]:
+        if not hasattr(self, "more"):
+            self.more = nn.Linear(self.backbone.num_features, 2)
+        return {"loss": F.cross_entropy(self.more(self.backbone(views[0])) + self.head(self.backbone(views[0])), views[1])}
+
+
+class LazyLayer(Honest):
+    """Leaves the size of a layer open."""
+
+    def __init__(self, *words: Any) -> None:
+        super().__init__(*words)
+        self.head = nn.LazyLinear(2)
+
+
+class Detached(Honest):
+    """Trains the head alone."""
+
+    def forward(self, views: Any, phase: str = "main") -> dict[str, Tensor]:
+        return {"loss": F.cross_entropy(self.head(self.backbone(views[0]).detach()), views[1])}
+
+
+class UntrainedCopy(Honest):
+    """Offers what it was built with."""
+
+    def __init__(self, *words: Any) -> None:
+        super().__init__(*words)
+        self.kept = copy.deepcopy(self.backbone).requires_grad_(False)
+
+    def evaluated(self) -> nn.Module:
+        return self.kept
+
+
+class PutBack(Honest):
+    """Undoes every step."""
+
+    def before_training(self) -> None:
+        self.first = copy.deepcopy(self.backbone.state_dict())
+
+    def after_step(self) -> None:
+        self.backbone.load_state_dict(self.first)
+
+
+class Wider(Honest):
+    """Adds a layer to the network that is judged."""
+
+    def __init__(self, *words: Any) -> None:
+        super().__init__(*words)
+        self.backbone.network.layer4.add_module("more", nn.Conv2d(64, 64, 3, padding=1))
+
+
+class Projected(Honest):
+    """Offers its network with a trained head on it."""
+
+    def evaluated(self) -> nn.Module:
+        judged = nn.Sequential(self.backbone, self.head)
+        judged.num_features = 2
+        return judged
+
+
+class ConstantTarget(Honest):
+    """Gives every image one label."""
+
+    def draw(self, images: Tensor) -> Tensor:
+        return torch.zeros(len(images), dtype=torch.int64)
+
+
+class LabelOfTheBatch(Honest):
+    """Gives all images of a batch the label of its first."""
+
+    def draw(self, images: Tensor) -> Tensor:
+        return (images[:1].mean((1, 2, 3)) * 1000).long().expand(len(images)) % 2
+
+
+class OneDraw(Honest):
+    """Draws once for the whole batch."""
+
+    def draw(self, images: Tensor) -> Tensor:
+        return torch.randint(2, (1,)).expand(len(images)).clone()
+
+
+class EqualViews(Contrastive):
+    """Forgets to draw the second view."""
+
+    def views(self, batch: Any) -> Any:
+        view = self.noisy(batch.images)
+        return view, view.clone()
+
+
+class SeededViews(Contrastive):
+    """Seeds the random functions itself."""
+
+    def noisy(self, images: Tensor) -> Tensor:
+        torch.manual_seed(0)
+        return super().noisy(images)
+
+
+class LeftInEval(Honest):
+    """Takes features in eval mode, and stays there."""
+
+    def after_step(self) -> None:
+        self.backbone.eval()
+
+
+class EvalWhenAsked(Honest):
+    """Hands out its network in eval mode."""
+
+    def evaluated(self) -> nn.Module:
+        return self.backbone.eval()
+
+
+class InPlaceLabels(Honest):
+    """Mirrors its images in place."""
+
+    def views(self, batch: Any) -> Any:
+        found = super().views(batch)
+        batch.images.copy_(batch.images.flip(3))
+        return found
+
+
+class InPlaceWhenJudged(Honest):
+    """Changes images while it diagnoses."""
+
+    def diagnose(self, images: Tensor) -> Mapping[str, float]:
+        return {"brightness": float(images.sub_(images.mean()).mean())}
+
+
+class DefaultDtype(Honest):
+    """Computes its loss in double precision, for everybody."""
+
+    def forward(self, views: Any, phase: str = "main") -> dict[str, Tensor]:
+        torch.set_default_dtype(torch.float64)
+        return {"loss": super().forward(views)["loss"] * torch.ones(()).float()}
+
+
+class Threads(Honest):
+    """Takes more threads than it is given."""
+
+    def after_step(self) -> None:
+        torch.set_num_threads(torch.get_num_threads() + 1)
+
+
+class NoGradient(Honest):
+    """Switches gradients off, and never on."""
+
+    def after_step(self) -> None:
+        torch.set_grad_enabled(False)
+
+
+class LabelsByIndex(Honest):
+    """Looks the class of every image up."""
+
+    def draw(self, images: Tensor) -> Tensor:
+        return self.looked_up % 2
+
+    def views(self, batch: Any) -> Any:
+        self.looked_up = torch.from_numpy(render("train", 32, 512).labels)[batch.index]
+        return super().views(batch)
+
+
+class MixesTheBatch(Honest):
+    """Normalises features over whatever stands in a batch, when it is judged too."""
+
+    def evaluated(self) -> nn.Module:
+        class Whitened(nn.Module):
+            def __init__(self, network: Any) -> None:
+                super().__init__()
+                self.network, self.num_features = network, network.num_features
+
+            def forward(self, images: Tensor) -> Tensor:
+                features = self.network(images)
+                return (features - features.mean(0)) / (features.std(0) + 1e-3)
+
+        return Whitened(self.backbone)
+
+
+class EveryTimeAnother(Honest):
+    """Offers a network that is drawn anew at every call."""
+
+    def evaluated(self) -> nn.Module:
+        judged = copy.deepcopy(self.backbone)
+        with torch.no_grad():
+            judged.network.conv1.weight.normal_()
+        return judged
+
+
+class Replaces(Honest):
+    """Puts a new parameter in the place of one that the optimiser holds."""
+
+    def after_step(self) -> None:
+        self.head.weight = nn.Parameter(self.head.weight.detach().clone())
+
+
+class FailsAfterStep(Honest):
+    """Divides by nothing between two steps."""
+
+    def after_step(self) -> None:
+        self.share = 1 / int(self.progress)
+
+
+CHEATS: dict[type[PretextTask], tuple[str, str]] = {
+    Counts: ("interruption", "something is kept where no checkpoint reaches it"),
+    LateCounter: ("interruption", "stopped after 3 of 6 steps .* ended elsewhere .*self.register_buffer"),
+    ListQueue: ("same_seed|state|interruption", "."),
+    OwnGenerator: ("state|interruption", "."),
+    Clock: ("same_seed", "do not depend on time"),
+    LazyHead: ("parameters", "parameter more.weight appears during training, .* make it in __init__"),
+    LazyLayer: ("builds", "head.weight has no shape before the first forward"),
+    Detached: ("gradients", "no gradient reaches backbone"),
+    UntrainedCopy: ("trained", "none of the .* parameters of the judged network moved"),
+    PutBack: ("trained", "weights that after_step puts back"),
+    Wider: ("network", r"and the matrix's network has .*not among them: network.layer4.more.weight"),
+    Projected: ("network", r"not among them: 0.network.conv1.weight"),
+    ConstantTarget: ("draws", "every image of a batch gets the same target .0 in the first"),
+    LabelOfTheBatch: ("draws", "every image of a batch gets the same target"),
+    OneDraw: ("draws", "every image of a batch gets the same target|got the same draw"),
+    EqualViews: ("draws", "two views of every image are the same, bit for bit"),
+    SeededViews: ("draws", "see that nothing seeds the random functions"),
+    LeftInEval: ("modes", "backbone is left in eval mode .* call .train"),
+    EvalWhenAsked: ("modes", "left in eval mode"),
+    InPlaceLabels: ("input_unchanged", "views changed batch.images in place"),
+    InPlaceWhenJudged: ("input_unchanged", "diagnose changed the images it was given in place"),
+    DefaultDtype: ("global_state", "changes torch's default dtype .torch.float32 to torch.float64."),
+    Threads: ("global_state", "changes torch's number of threads"),
+    NoGradient: ("global_state", "changes whether gradients are recorded"),
+    LabelsByIndex: ("labels", "follows the class labels image by image"),
+    MixesTheBatch: ("builds", "other features beside other images"),
+    EveryTimeAnother: ("builds|trained", "."),
+    Replaces: ("parameters", "is another object after a step, and the optimiser steps the old one"),
+    FailsAfterStep: ("parameters|modes|trained", "ZeroDivisionError"),
+}  # fmt: skip
+
+
+def battery(task: type[PretextTask]) -> list[CheckResult]:
+    """All but what takes seconds: other processes, devices, longer training."""
+    return in_order(check for check in task_checks(task, image_size=SIZE) if check.name not in SLOW)
+
+
+@pytest.mark.parametrize("task", CHEATS, ids=lambda task: task.__name__)
+def test_each_is_caught_by_one_check_and_told_once(task: type[PretextTask]) -> None:
+    before = (torch.get_default_dtype(), torch.get_num_threads(), torch.is_grad_enabled())
+    failed = [result for result in battery(task) if result.status == "failed"]
+    name, words = CHEATS[task]
+    assert len(failed) == 1, failed
+    assert failed[0].name in name.split("|"), failed
+    with pytest.raises(AssertionError, match=words):
+        raise AssertionError(failed[0].message)
+    assert (torch.get_default_dtype(), torch.get_num_threads(), torch.is_grad_enabled()) == before
+
+
+# Honest ones of unusual shape.
+
+
+class Teacher(Contrastive):
+    """A momentum teacher with a centre, a queue and a counter, all in the state_dict; the teacher is judged."""
+
+    class Options(TaskOptions):
+        """Named as a recipe's settings."""
+
+        momentum: float = 0.9  #: of the teacher
+
+    def __init__(self, *words: Any) -> None:
+        super().__init__(*words)
+        self.teacher = copy.deepcopy(self.backbone).requires_grad_(False)
+        self.register_buffer("centre", torch.zeros(self.backbone.num_features))
+        self.register_buffer("queue", F.normalize(torch.rand(32, 2), dim=1))
+        self.register_buffer("steps_seen", torch.zeros((), dtype=torch.int64))
+
+    def forward(self, views: Any, phase: str = "main") -> dict[str, Tensor]:
+        found = super().forward(views)
+        with torch.no_grad():
+            target = self.teacher(views[1]) - self.centre
+            if self.training and torch.is_grad_enabled():
+                self.centre.lerp_(target.mean(0), 0.1)
+        pull = (self.backbone(views[0]) - target).square().mean() + (self.head(self.backbone(views[0])) @ self.queue.T).mean()
+        return {"loss": found["loss"] + pull * (self.steps_seen + 1)}
+
+    def after_step(self) -> None:
+        self.steps_seen += 1
+        for mine, slow in zip(self.backbone.parameters(), self.teacher.parameters(), strict=True):
+            slow.data.lerp_(mine.data, 1 - self.options.momentum)
+
+    def evaluated(self) -> nn.Module:
+        return self.teacher
+
+
+class SelfDistilled(Honest):
+    """Student and teacher see the same view, which is one tensor; the target is drawn by NumPy's and Python's global functions."""
+
+    def __init__(self, *words: Any) -> None:
+        super().__init__(*words)
+        self.teacher = copy.deepcopy(self.backbone).requires_grad_(False)
+
+    def draw(self, images: Tensor) -> Tensor:
+        return torch.from_numpy(np.random.randint(0, 2, len(images))) ^ torch.tensor([random.randrange(2) for _ in images])
+
+    def forward(self, views: Any, phase: str = "main") -> dict[str, Tensor]:
+        pull = (self.backbone(views[0]) - self.teacher(views[0]).detach() - 1).square().mean()
+        return {"loss": super().forward(views)["loss"] + pull}
+
+
+class TwoPhases(Honest):
+    """A critic and the network that it criticises, one after another."""
+
+    phases = ("critic", "network")
+
+    def __init__(self, *words: Any) -> None:
+        super().__init__(*words)
+        self.critic = nn.Linear(self.backbone.num_features, 1)
+
+    def forward(self, views: Any, phase: str = "network") -> dict[str, Tensor]:
+        features = self.backbone(views[0])
+        if phase == "critic":
+            return {"loss": self.critic(features.detach()).square().mean() - self.critic(features.detach().flip(0)).mean()}
+        return {"loss": super().forward(views)["loss"] + self.critic(features).mean()}
+
+    def phase_parameters(self, phase: str) -> Any:
+        return [(name, parameter) for name, parameter in self.named_parameters() if name.startswith("critic") == (phase == "critic")]
+
+
+class Reconstructs(Honest):
+    """Its input is its target: the same tensor twice, of which one goes through the network."""
+
+    def __init__(self, *words: Any) -> None:
+        super().__init__(*words)
+        self.head = nn.Linear(self.backbone.num_features, 3)
+
+    def views(self, batch: Any) -> Any:
+        images = torch.where(torch.rand(len(batch.images), 1, 1, 1) < 0.5, batch.images, batch.images.flip(3))
+        return images, images.clone()
+
+    def forward(self, views: Any, phase: str = "main") -> dict[str, Tensor]:
+        return {"loss": F.mse_loss(self.head(self.backbone(views[0])), views[1].mean((2, 3)))}
+
+
+class Control(Detached):
+    """Trains a head on a network that stays as it is, and says so."""
+
+    frozen_backbone = True
+
+    def __init__(self, *words: Any) -> None:
+        super().__init__(*words)
+        self.backbone.requires_grad_(False)
+
+
+@pytest.mark.parametrize("task", [Honest, Contrastive, Teacher, SelfDistilled, TwoPhases, Reconstructs, Control], ids=lambda task: task.__name__)
+def test_the_honest_pass(task: type[PretextTask]) -> None:
+    results = battery(task)
+    assert {result.status for result in results} <= {"passed", "skipped"}, [result for result in results if result.status not in ("passed", "skipped")]
+    assert not [result for result in results if "needs what" in result.message]
+
+
+IMPORTED_AT = random.random()  # as a plugin would draw it when it is imported
+
+
+class DrawnAtImport(Honest):
+    """Uses a number that every process draws for itself."""
+
+    def forward(self, views: Any, phase: str = "main") -> dict[str, Tensor]:
+        return {"loss": super().forward(views)["loss"] * (1 + IMPORTED_AT)}
+
+
+class OrderOfASet(Honest):
+    """Adds up in the order of a set of words."""
+
+    def forward(self, views: Any, phase: str = "main") -> dict[str, Tensor]:
+        first = next(iter({"alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta"}))
+        return {"loss": super().forward(views)["loss"] * len(first)}
+
+
+class KeptByTheClass(Honest):
+    """What it saw first is kept by the class, where a new object in the same process finds it."""
+
+    seen: dict[int, float] = {}
+
+    def before_training(self) -> None:
+        self.seen.setdefault(0, float(self.head.weight[0, 0]))
+
+    def forward(self, views: Any, phase: str = "main") -> dict[str, Tensor]:
+        return {"loss": super().forward(views)["loss"] * (1 + abs(self.seen.get(0, 5.0)))}
+
+
+@pytest.mark.parametrize(
+    ("task", "words"),
+    [
+        (DrawnAtImport, "random numbers drawn when the module is imported"),
+        *(
+            pytest.param(task, words, marks=pytest.mark.long)
+            for task, words in [(OrderOfASet, "the order of a set"), (KeptByTheClass, "kept in a class"), (Honest, ""), (Teacher, ""), (TwoPhases, "")]
+        ),
+    ],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+def test_what_depends_on_the_process_is_found_in_others(task: type[PretextTask], words: str) -> None:
+    checks = [check for check in task_checks(task, image_size=SIZE) if check.name in ("interruption", "processes")]
+    results = in_order(checks)
+    assert [result.name for result in results if result.status == "failed"] == (["processes"] if words else []), results
+    assert words in results[1].message
+
+
+# Before a plugin trains in a run.
+
+PLUGIN = """
+import torch
+from torch import nn
+from torch.nn import functional as F
+from ssl_bench import PretextTask, TaskOptions
+
+class Halves(PretextTask):
+    name = "halves"
+
+    class Options(TaskOptions):
+        cheat: bool = False
+
+    def __init__(self, backbone, options, setup):
+        super().__init__(backbone, options, setup)
+        self.head = nn.Linear(self.backbone.num_features, 2)
+
+    def views(self, batch):
+        target = torch.randint(2, (1 if self.options.cheat else len(batch.images),)).expand(len(batch.images))
+        return batch.images * (1 - 0.5 * target[:, None, None, None]), target.clone()
+
+    def forward(self, views):
+        return {"loss": F.cross_entropy(self.head(self.backbone(views[0])), views[1])}
+"""
+
+
+@pytest.fixture
+def halves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(TASKS, "_added", {})
+    monkeypatch.setattr(prechecks, "_failed", {})
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    (tmp_path / "halves.py").write_text(PLUGIN)
+    load_plugin(tmp_path / "halves.py")
+    return tmp_path
+
+
+def check(halves: Path, cheat: bool, **settings: Any) -> tuple[str, list[str]]:
+    task, notes = TASKS.get("halves"), []  # type: ignore[var-annotated]
+    told = prechecks.checks_before_training(task, task.Options(cheat=cheat), SIZE, halves / "cache", note=notes.append, **settings)
+    return told, notes
+
+
+def test_a_pass_is_kept_and_a_failure_is_not(halves: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told, notes = check(halves, False)
+    assert told == "passed" and len(notes) == 1
+    assert check(halves, False) == ("passed", []), "made once"
+    (kept,) = (halves / "cache/checked_tasks").iterdir()
+    kept.write_text("{damaged")
+    monkeypatch.setattr(prechecks, "_run", lambda *words: ("", []))
+    assert check(halves, False)[1], "a damaged note is no pass"
+    monkeypatch.undo()
+
+
+def test_a_cheat_is_refused_with_the_reason_and_the_way_out(halves: Path) -> None:
+    for _ in range(2):
+        with pytest.raises(TrainingError, match="halves fails its check 'draws': .* Nothing was trained. .*check-task halves --plugin FILE; .*--skip-checks"):
+            check(halves, True)
+    assert check(halves, True, skip=True) == ("skipped", [])
+    assert not list((halves / "cache").glob("checked_tasks/*"))
+
+
+def test_edited_or_cut_short_it_is_checked_again(halves: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr(prechecks, "_run", lambda task, options, size: asked.append(task.name) or ("", []))
+    check(halves, False)
+    (halves / "halves.py").write_text(PLUGIN.replace("0.5", "0.4"))
+    load_plugin(halves / "halves.py")
+    check(halves, False), check(halves, False)
+    assert len(asked) == 2
+    monkeypatch.setattr(prechecks, "_run", lambda task, options, size: ("", ["interruption"]))
+    (halves / "halves.py").write_text(PLUGIN.replace("0.5", "0.3"))
+    load_plugin(halves / "halves.py")
+    assert check(halves, False)[0] == "passed; not made: interruption"
+    assert check(halves, False)[1], "what was not made was not passed"
+
+
+def test_built_in_tasks_are_not_checked_and_members_of_combinations_are(halves: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr(prechecks, "_run", lambda task, options, size: asked.append(task.name) or ("", []))
+    for name, told in (("rotation", ""), ("rotation+colorization", ""), ("rotation+halves", "passed")):
+        task = TASKS.get(name)
+        assert prechecks.checks_before_training(task, task.Options(), SIZE, halves / "cache") == told
+    assert asked == ["halves"]
+
+
+def test_its_row_fails_with_the_reason_and_the_others_go_on(halves: Path) -> None:
+    import ssl_bench
+
+    matrix = {
+        "name": "cheating", "data": {"source": "shapes", "size": 32, "limit": {"train": 120, "test": 60}}, "backbone": {"name": "resnet10t", "width": 0.125},
+        "pretrain": {"images": 64, "batch_size": 32, "monitor": 0}, "tasks": [{"halves": {"cheat": True}}], "baselines": ["random"],
+        "evaluate": [{"knn": {"k": [5]}}],
+    }
+    results = ssl_bench.run(matrix, halves / "out", report=False)
+    (failure,) = [json.loads(file.read_text()) for file in (halves / "out").glob("cells/*/*/failed-*.json")]
+    assert failure["row"] == "halves" and failure["where"] == "pretraining" and "fails its check 'draws'" in failure["message"]
+    assert not failure["traceback"]
+    assert {record["row"] for record in map(json.loads, (file.read_text() for file in (halves / "out").glob("cells/*/*/pretrain.json")))} == {"random"}
+    results = ssl_bench.run(matrix, halves / "out", report=False, skip_checks=True)
+    assert not results.missing
+    assert "halves was trained without the checks of its battery" in results.table().terminal(200)
