@@ -58,7 +58,7 @@ def legend_of(results: Results, sections: list[Section]) -> list[tuple[str, str]
         lines.append(("k", f"capped by the smallest class: {capped}"))
     lines += [("input", text) for text in _inputs(results)]
     lines += [("elsewhere", text) for text in _elsewhere(results)]
-    lines += [("plugins", text) for text in _unchecked(results)]
+    lines += [("plugins", text) for text in _plugins(results)]
     lines.append(("chosen", _choices(results)))
     if (control := _control(results)) is not None:
         lines.append(("control", control))
@@ -222,7 +222,7 @@ def _elsewhere(results: Results) -> Iterable[str]:
             yield f"{row.row} starts from {row.init}"
 
 
-def _unchecked(results: Results) -> Iterable[str]:
+def _plugins(results: Results) -> Iterable[str]:
     """Rows of plugins whose checks were skipped or cut short, and rows whose network collapsed or moved in part."""
     for row in results.run.rows:
         records = [p for (name, _), p in results.pretrainings.items() if name == row.row]
