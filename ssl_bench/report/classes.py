@@ -72,7 +72,7 @@ def _changes(results: Results, data: str) -> list[tuple[float, str, float, float
 
 
 def per_class_csv(results: Results) -> str:
-    """The accuracy (of detectors: the average precision) within every class on the split shown; "" where no record tells it.
+    """The accuracy (of detectors: the average precision, and how many objects) within every class on the split shown; "" where no record tells it.
 
     ``of`` says what was judged, as the evaluator names it: the probe's stage ("s2", "s2@0.1/0" with share and draw of the labels), "pooled@20" of
     20 neighbours, "0.1/0" (share and draw) of fine-tuning.
