@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -10,6 +11,7 @@ import typer
 from ssl_bench.disk import reason
 from ssl_bench.errors import SpecError, WriteError, did_you_mean
 from ssl_bench.terminal import console as make_console
+from ssl_bench.terminal import harmless, say
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -154,7 +156,7 @@ def report(
 @app.command()
 def status(folder: FolderArg) -> None:
     """How far a run is, whoever computes it. Ends with 0, however far that is."""
-    from ssl_bench.printing import print_status
+    from ssl_bench.status import print_status
 
     print_status(make_console(), _folder(folder))
 
@@ -191,10 +193,11 @@ def duplicates(
     writer = csv.writer(text, lineterminator="\n")
     writer.writerows([["copy", "source", "split", "label", "image"], *(dataclasses.astuple(copy) for copy in copies)])
     if out is None:
-        print(text.getvalue(), end="")
+        rows = text.getvalue()
+        print(harmless(rows) if sys.stdout.isatty() else rows, end="")
         return
     write_bytes(out, text.getvalue().encode())
-    print(f"{len(copies):,} images, {copies[-1].number if copies else 0:,} different: {out}")
+    say(f"{len(copies):,} images, {copies[-1].number if copies else 0:,} different: {out}")
 
 
 @app.command("list")
@@ -222,9 +225,9 @@ def new_task(
     from ssl_bench.scaffold import new_task as write
 
     files = write(name, folder)
-    print("wrote " + " and ".join(str(file) for file in files))
+    say("wrote " + " and ".join(str(file) for file in files))
     run = f"ssl-bench run quick --plugin {files[0]} --set 'tasks=[{name}]' --out runs/{name}"
-    print(f"try it:  ssl-bench check-task {name} --plugin {files[0]}    then:  {run}")
+    say(f"try it:  ssl-bench check-task {name} --plugin {files[0]}    then:  {run}")
 
 
 @app.command("check-task")
@@ -256,11 +259,11 @@ def convert(
     path, found = write(file, out, backbone, prefix)
     width = f", width {found.spec.width:g}" if found.spec.width != 1 else ""
     before = f" behind {found.prefix!r}" if found.prefix else ""
-    print(f"kept: {found.spec.name}{width}, {len(found.tensors)} tensors{before}")
-    print("left out: " + (", ".join(f"{name} ({count})" for name, count in found.dropped.items()) or "nothing"))
+    say(f"kept: {found.spec.name}{width}, {len(found.tensors)} tensors{before}")
+    say("left out: " + (", ".join(f"{name} ({count})" for name, count in found.dropped.items()) or "nothing"))
     for note in found.notes:
-        print(f"note: {note}")
-    print(f"wrote {path}; use it as  weights: ['file:{path}']  or, in a task,  init: 'file:{path}'")
+        say(f"note: {note}")
+    say(f"wrote {path}; use it as  weights: ['file:{path}']  or, in a task,  init: 'file:{path}'")
 
 
 @app.command()

@@ -1,4 +1,4 @@
-"""The small printed reports: how far a run is, what is known of a cell, what there is to choose from. Nothing heavy is imported."""
+"""The small printed reports: what is known of a cell, what there is to choose from. Nothing heavy is imported."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 
 from ssl_bench.errors import SpecError, did_you_mean
 from ssl_bench.records import EvaluationRecord, Failure, Pretraining, Run, failure_files, read_record, safe_name
@@ -27,33 +26,6 @@ def duration(seconds: float) -> str:
 def size_of(count: float) -> str:
     """ "38 MB", "1.2 GB"."""
     return f"{count / 2**30:.1f} GB" if count >= 2**30 else f"{count / 2**20:.0f} MB"
-
-
-def print_status(console: Console, folder: Path) -> None:
-    """Done, under way, failed and missing cells of a run."""
-    record = read_record(folder / "run.json", Run)
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for name in ("row", "seed", "pretraining", "evaluations", "state"):
-        table.add_column(name)
-    for cell in record.cells:
-        where = folder / cell.folder
-        trained = (where / "pretrain.json").is_file()
-        found = sum(_counts(where / f"{safe_name(e.evaluator)}-{e.id}.json", record.final) for e in cell.evaluations)
-        failures = [read_record(path, Failure) for path in failure_files(where)]
-        if trained and found == len(cell.evaluations):
-            state = "done"
-        elif failures:
-            state = "failed: " + "; ".join(failure.message for failure in failures)
-        else:
-            state = "under way" if (where / "checkpoint.safetensors").is_file() or trained else "missing"
-        table.add_row(escape(cell.row), str(cell.seed), "done" if trained else "-", f"{found}/{len(cell.evaluations)}", escape(state))
-    console.print(f"{escape(record.name)}: {len(record.cells)} cells, {'final' if record.final else 'validation only'}, {duration(record.seconds)} so far")
-    console.print(table)
-
-
-def _counts(path: Path, final: bool) -> bool:
-    """Whether an evaluation is done: in a final run only once its test is."""
-    return path.is_file() and (not final or read_record(path, EvaluationRecord).final)
 
 
 def print_cell(console: Console, folder: Path, row: str, seed: str) -> None:

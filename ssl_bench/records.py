@@ -170,6 +170,7 @@ class RunCell(Record):
     folder: str
     pretraining: str
     evaluations: list[RunEvaluation]
+    chosen: dict[str, Any] = {}  #: option -> value of the candidate it is, where its row has a choice
 
 
 class RunRow(Record):
@@ -200,6 +201,7 @@ class Run(Record):
     rows: list[RunRow]
     cells: list[RunCell]
     losers: list[RunCell] = []  #: candidates of choices that were not chosen; never tested
+    only: list[str] = []  #: the rows or tasks that the last command was to compute; [] for all
     seconds: float = Field(default=0.0, exclude=True)  #: wall time, in files of earlier versions; not read, and no longer written
     created: str
 

@@ -28,6 +28,11 @@ def harmless(text: str, keep: str = "\n\t") -> str:
     return "".join(c if c.isprintable() or c in keep else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
 
 
+def say(text: str) -> None:
+    """Print a line that holds names which are not ours."""
+    print(harmless(text))
+
+
 def escape(text: str) -> str:
     """Text that is not ours, for a console that reads markup: its brackets are no styles, and nothing in it is obeyed."""
     from rich.markup import escape as without_markup

@@ -293,7 +293,8 @@ def write_run(work: Work) -> None:
             "own": [_describe(e) | {"evaluator": asked.evaluator.name} for asked in work.evaluators if asked.own for e in asked.sets],
         },
         backbone=describe_backbone(work), budget=describe_budget(work), final=work.final, seeds=list(matrix.seeds), rows=rows,
-        cells=[_run_cell(work, cell) for cell in cells], losers=[_run_cell(work, cell) for cell in losers], created=created,
+        cells=[_run_cell(work, cell) for cell in cells], losers=[_run_cell(work, cell) for cell in losers],
+        only=list(work.only), created=created,
     )
     write_record(path, record)
 
@@ -317,7 +318,8 @@ def _majority(judged: Labelled) -> dict[str, Any]:
 def _run_cell(work: Work, cell: Cell) -> RunCell:
     expected = [RunEvaluation(evaluator=p.name, data=p.labelled.name, id=p.id, number=p.number) for p in cell.evaluations if applies(cell, p)]
     folder = cell.folder.relative_to(work.out).as_posix()
-    return RunCell(row=cell.row.name, seed=cell.seed, folder=folder, pretraining=cell.id, evaluations=expected)
+    chosen = dict(cell.candidate.chosen) if len(cell.row.candidates) > 1 else {}
+    return RunCell(row=cell.row.name, seed=cell.seed, folder=folder, pretraining=cell.id, evaluations=expected, chosen=chosen)
 
 
 def describe_backbone(work: Work) -> str:

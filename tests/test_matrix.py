@@ -368,7 +368,7 @@ def test_status_counts_a_final_cell_only_with_its_test(tmp_path: Path) -> None:
 
     assert "1/1 done" in status() and "under way" not in status()
     write_run(prepare(matrix(), tmp_path))  # as an interrupted final run leaves it
-    assert "0/1 under way" in status() and "1/1" not in status()
+    assert "0/1 begun" in status() and "1/1" not in status()
     compute(matrix(), tmp_path)
     assert "1/1 done" in status() and "0/1" not in status()
 
