@@ -20,7 +20,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ssl_bench.errors import Notice
+from ssl_bench.errors import DataError, Notice
 
 KEY = "digest"
 _FIRST_LINE = b"ssl_bench sha256 %b\n"
@@ -57,17 +57,22 @@ def unseal(content: bytes) -> bytes | None:
 
 
 def read_sealed(path: Path, what: str) -> bytes | None:
-    """The payload of a sealed file; None where there is none. One that is damaged is told, and None too: whoever wrote it can write it again."""
+    """The payload of a sealed file; None where there is none. One that is damaged is told, and None too: whoever wrote it can write it again.
+
+    Raises DataError for a folder in its place.
+    """
     try:
         content = path.read_bytes()
     except (FileNotFoundError, NotADirectoryError):
         return None
+    except IsADirectoryError:
+        raise DataError(f"{path} is a folder where {what.removesuffix(' in').removesuffix(',')} should be in a file; remove it") from None
     except OSError as error:
         notice(f"{what} {path} cannot be read ({error.strerror or error}); made again")
         return None
     found = unseal(content)
-    if found is None and content[: len(b"ssl_bench")] == b"ssl_bench" or not content:
-        notice(f"{what} {path} is damaged ({'no byte in it' if not content else 'not what was written'}); made again")
+    if found is None:
+        notice(f"{what} {path} is {'empty' if not content else 'damaged, or of an earlier version'}; made again")
     return found
 
 

@@ -39,8 +39,7 @@ class ImageStore:
         self.set, self.device = images, torch.device(device)
         self.resident: Tensor | None = None
         if images.pixels[:1].nbytes * len(images) <= memory:
-            whole = len(images.rows) == len(images.pixels) and bool((images.rows == np.arange(len(images.rows))).all())
-            pixels = np.array(images.pixels) if whole else images.pixels[images.rows]
+            pixels = images.read()
             self.resident = torch.from_numpy(np.ascontiguousarray(pixels)).to(self.device)
 
     def __len__(self) -> int:
@@ -51,8 +50,7 @@ class ImageStore:
         if self.resident is not None:
             pixels = self.resident.index_select(0, positions.to(self.device))
         else:
-            rows = self.set.rows[positions.cpu().numpy()]
-            pixels = torch.from_numpy(self.set.pixels[rows])
+            pixels = torch.from_numpy(self.set.read(positions.cpu().numpy()))
             if self.device.type == "cuda":
                 pixels = pixels.pin_memory()
             pixels = pixels.to(self.device, non_blocking=True)

@@ -12,6 +12,7 @@ from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from pathlib import Path
 
+from ssl_bench.digests import not_checked, read_sealed, seal
 from ssl_bench.errors import DataError
 from ssl_bench.records import write_bytes
 
@@ -64,7 +65,7 @@ def content_of(files: Sequence[Path], cache: Path, progress: Progress = silent, 
         fact = f"{file.absolute()}\0{stat.st_size}\0{stat.st_mtime_ns}\0{stat.st_ctime_ns}\0{stat.st_ino}\n"
         facts.update(fact.encode("utf-8", "surrogateescape"))
     remembered = cache / "content" / facts.hexdigest()[:32]
-    if remembered.is_file() and len(known := remembered.read_text().strip()) == 64:
+    if (known := _known(remembered)) is not None:
         return known
     if not _MAY_READ.get():
         raise NotRemembered
@@ -78,8 +79,19 @@ def content_of(files: Sequence[Path], cache: Path, progress: Progress = silent, 
     progress(f"reading {what}", len(files), len(files))
     if newest < started - _SETTLED_NS:
         with suppress(OSError):  # a cache that cannot be written is packing's business
-            write_bytes(remembered, whole.hexdigest().encode())
+            write_bytes(remembered, seal(whole.hexdigest().encode()))
     return whole.hexdigest()
+
+
+def _known(remembered: Path) -> str | None:
+    """What a file of CACHE/content says; those of earlier versions hold 64 digits and no digest of these."""
+    with suppress(OSError, UnicodeDecodeError):
+        text = remembered.read_text()
+        if len(text.strip()) == 64 and not set(text.strip()) - set("0123456789abcdef"):
+            not_checked(remembered)
+            return text.strip()
+    found = read_sealed(remembered, "what is remembered of files in")
+    return None if found is None else found.decode()
 
 
 def _hash_file(file: Path) -> bytes:

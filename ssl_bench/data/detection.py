@@ -126,7 +126,7 @@ def _voc(folder: Path, title: str, asked: Mapping[str, Any], seed: int, skip_fau
             difficult = [image.difficult for image in members]
             found = DetectionSet(
                 title, split, packed.pixels, packed.offsets, shapes[:, 0], shapes[:, 1], boxes, labels, difficult, classes, packed.hashes,
-                tuple(image.file for image in members),
+                tuple(image.file for image in members), packed.checked,
             )
             return found, {at: f"{members[at].file}: {reason}" for at, reason in packed.unreadable.items()}
 
@@ -253,7 +253,7 @@ def _shapes(asked: Mapping[str, Any], seed: int, places: Places) -> DetectionDat
             flat = packed.pixels.flags.c_contiguous  # not where it only stands in for what is not packed yet
             pixels = packed.pixels.reshape(-1) if flat else np.broadcast_to(np.uint8(127), (packed.pixels.size,))
             offsets = np.arange(count, dtype=np.int64) * size * size * 3
-            return DetectionSet("shapes", split, pixels, offsets, sides, sides, boxes, labels, easy, SHAPES, packed.hashes), {}
+            return DetectionSet("shapes", split, pixels, offsets, sides, sides, boxes, labels, easy, SHAPES, packed.hashes, checked=packed.checked), {}
 
         return ListedImages(labels, load)
 

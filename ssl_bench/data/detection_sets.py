@@ -13,6 +13,7 @@ import numpy as np
 
 from ssl_bench.data import voc
 from ssl_bench.data.leaks import note_repeated
+from ssl_bench.data.sealed import Checked
 from ssl_bench.data.splits import holdout, subsample
 from ssl_bench.data.voc import Fault
 from ssl_bench.errors import DataError
@@ -48,6 +49,7 @@ class DetectionSet:
     classes: tuple[str, ...]
     hashes: np.ndarray
     files: tuple[Path, ...] = ()
+    checked: Checked | None = None
 
     def __len__(self) -> int:
         return len(self.offsets)
@@ -63,9 +65,13 @@ class DetectionSet:
         return found.hexdigest()[:32]
 
     def image(self, position: int) -> np.ndarray:
-        """Pixels of one image, uint8 [H, W, 3], not copied. Raises IndexError outside 0..N-1 (negative ones count from the end)."""
+        """Pixels of one image, uint8 [H, W, 3], not copied. Raises IndexError outside 0..N-1 (negative ones count from the end).
+
+        Raises DataError for a damaged image that cannot be decoded again.
+        """
         start, height, width = (int(values[position]) for values in (self.offsets, self.heights, self.widths))
-        return self.pixels[start : start + height * width * 3].reshape(height, width, 3)
+        found = self.pixels[start : start + height * width * 3]
+        return (found if self.checked is None else self.checked.hold_at(start, found)).reshape(height, width, 3)
 
     def take(self, positions: np.ndarray) -> DetectionSet:
         """The images at ``positions`` (int64, into this set) as a set of their own; pixels are shared."""

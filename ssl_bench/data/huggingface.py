@@ -20,6 +20,7 @@ from pathlib import Path, PurePath
 from typing import Any
 from urllib.parse import quote
 
+from ssl_bench import digests
 from ssl_bench.data.hub import sort_into_splits, split_named
 from ssl_bench.data.packing import SPARE_DISK, bytes_text
 from ssl_bench.data.parquet_source import readers_of
@@ -223,7 +224,7 @@ def _list(asked: _Address, revision: str, places: Places) -> _Listing | None:
     else:
         with contextlib.suppress(OSError):  # a cache that cannot be written is packing's business
             for name in {revision, commit}:
-                write_bytes(_memory_of(memory, name), json.dumps({"commit": commit, "sizes": sizes}).encode())
+                write_bytes(_memory_of(memory, name), digests.seal(json.dumps({"commit": commit, "sizes": sizes}).encode()))
         return _Listing(commit, sizes)
     last = _remembered(memory, revision) or _downloaded_by_others(asked, revision)
     if last is None:
@@ -239,8 +240,14 @@ def _memory_of(folder: Path, revision: str) -> Path:
 
 
 def _remembered(folder: Path, revision: str) -> _Listing | None:
+    path = _memory_of(folder, revision)
     try:
-        known = json.loads(_memory_of(folder, revision).read_text())
+        stored = path.read_bytes() if path.is_file() else b""
+        if stored[:1] == b"{":  # of an earlier version, which kept no digest
+            digests.not_checked(path)
+        else:
+            stored = digests.read_sealed(path, "what the hub was last seen to hold, in") or b""
+        known = json.loads(stored)
         return _Listing(str(known["commit"]), {str(name): int(size) for name, size in known["sizes"].items()})
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from ssl_bench.data.sealed import Checked
+
 
 @dataclass(frozen=True)
 class ImageSet:
@@ -23,6 +25,7 @@ class ImageSet:
     name : how a table calls the set.
     fingerprint : hash over pixels and labels of the rows shown, not over paths or times.
     skipped : unreadable images left out on request.
+    checked : holds images of a pack against their hashes when they are first read; None where they come from elsewhere.
     """
 
     pixels: np.ndarray
@@ -33,6 +36,7 @@ class ImageSet:
     fingerprint: str
     columns: Mapping[str, np.ndarray] = field(default_factory=dict)
     skipped: int = 0
+    checked: Checked | None = None
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -41,6 +45,18 @@ class ImageSet:
     def size(self) -> int:
         """Side of the square images, in pixels."""
         return int(self.pixels.shape[1])
+
+    def read(self, positions: np.ndarray | None = None) -> np.ndarray:
+        """A copy of the pixels of the images at ``positions`` (int64 [B], into this set), of all without them: uint8 [B, S, S, 3], checked.
+
+        Raises DataError for a damaged image that cannot be decoded again.
+        """
+        rows = self.rows if positions is None else self.rows[positions]
+        whole = len(rows) == len(self.pixels) and bool((rows == np.arange(len(rows))).all())
+        found = np.array(self.pixels) if whole else self.pixels[rows]  # a mapped file is read from front to back
+        if self.checked is not None:
+            self.checked.hold(rows, found)
+        return found
 
     def take(self, positions: np.ndarray, fingerprint: str | None = None) -> ImageSet:
         """The images at ``positions`` (int64, into this set) as a set of their own; pixels are shared."""
@@ -78,7 +94,7 @@ def is_grey(images: ImageSet, sample: int = 256) -> bool:
     shown = evenly_spaced(len(images), sample)
     coloured = 0
     for part in np.array_split(shown, -(-len(shown) // 64) or 1):  # large images would not all fit into memory
-        pixels = images.pixels[images.rows[part]]
+        pixels = images.read(part)
         coloured += int((((pixels.max(-1) - pixels.min(-1)) > 8).mean((1, 2)) > 0.01).sum())
     return coloured < 0.01 * len(shown)
 

@@ -20,6 +20,7 @@ from ssl_bench.data.images import ImageSet, fingerprint_of
 from ssl_bench.data.looking import is_looking
 from ssl_bench.data.packing import HASH_BYTES, hash_images
 from ssl_bench.data.readers import Places
+from ssl_bench.digests import read_sealed, seal
 from ssl_bench.errors import DataError
 from ssl_bench.records import write_bytes
 
@@ -118,7 +119,8 @@ def _hashes_of(files: Sequence[Path], size: int, fit: Fit, places: Places, name:
         return _NONE
     key = json.dumps([decoding.VERSION, content, size, fit])
     known = places.cache / "hashes" / hashlib.sha256(key.encode()).hexdigest()[:32]
-    if known.is_file() and len(stored := known.read_bytes()) == len(files) * HASH_BYTES:
+    stored = read_sealed(known, "hashes of images in")
+    if stored is not None and len(stored) == len(files) * HASH_BYTES:
         return np.frombuffer(stored, np.uint8).reshape(-1, HASH_BYTES)
     if is_looking():
         return _NONE
@@ -130,7 +132,7 @@ def _hashes_of(files: Sequence[Path], size: int, fit: Fit, places: Places, name:
     hashes = np.concatenate(found)
     if len(hashes) == len(files):  # else another version may read the others
         with writing_to(places.cache):
-            write_bytes(known, hashes.tobytes())
+            write_bytes(known, seal(hashes.tobytes()))
     return hashes
 
 

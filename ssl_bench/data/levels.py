@@ -19,6 +19,7 @@ from ssl_bench.data.content import NotRemembered, Progress, unread, workers, wri
 from ssl_bench.data.decode import Stored, in_parallel, is_deep, open_image, orientation
 from ssl_bench.data.looking import is_looking
 from ssl_bench.data.readers import Reader
+from ssl_bench.digests import read_sealed, seal
 from ssl_bench.records import write_bytes
 
 VERSION = 1  # raise it when the same files would give another range
@@ -76,11 +77,11 @@ def range_of(reader: Reader, cache: Path, progress: Progress, what: str) -> Rang
     except NotRemembered:
         return None
     known = cache / "ranges" / hashlib.sha256(f"{VERSION} {content}".encode()).hexdigest()[:32]
-    try:
-        return Range(**json.loads(known.read_text()))
-    except (OSError, ValueError, TypeError):
-        if is_looking():
-            return None
+    stored = read_sealed(known, "the range of levels in")
+    if stored is not None:
+        return Range(**json.loads(stored))
+    if is_looking():
+        return None
     stretches = [(start, min(start + _STRETCH, len(reader))) for start in range(0, len(reader), _STRETCH)]
     parts: list[Range] = []
     for part in in_parallel(_range_of_items, ((items,) for items in reader.items(stretches)), ahead=2 * workers()):
@@ -89,7 +90,7 @@ def range_of(reader: Reader, cache: Path, progress: Progress, what: str) -> Rang
     deep = [part for part in parts if part.images]
     whole = Range(min(part.low for part in deep), max(part.high for part in deep), sum(part.images for part in deep)) if deep else Range()
     with writing_to(cache):
-        write_bytes(known, json.dumps(asdict(whole)).encode())
+        write_bytes(known, seal(json.dumps(asdict(whole)).encode()))
     return whole
 
 

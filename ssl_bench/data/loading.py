@@ -20,6 +20,7 @@ from ssl_bench.data.packing import MORE_ROOM, SPARE_DISK, Pack, bytes_text, is_p
 from ssl_bench.data.planning import SIBLINGS, Plan, plan_evaluation, plan_pretraining
 from ssl_bench.data.readers import Places, Reader, Source, Subset
 from ssl_bench.data.sources import cache_folder, check_source, data_root, list_sources, open_source
+from ssl_bench.disk import remove_leftovers
 from ssl_bench.errors import DataError
 from ssl_bench.spec import DataSpec, SourceSpec
 
@@ -30,6 +31,7 @@ _STATISTICS_BYTES = 150_000_000
 _SHOWN = 20
 _TOLD = 3
 FEW = 20  # a share below one twentieth is packed alone without asking
+_CACHES = ("content", "hashes", "hub", "packs", "ranges", "shapes")  # folders of small files, in which killed writers may have left parts
 _UNREADABLE_LIST = "unreadable.txt"
 
 
@@ -89,6 +91,8 @@ def load(
     DataError : sources that are missing or cannot be used, unreadable images (all of them listed) unless they are skipped, a full disk.
     """
     places = places_of(data_root, cache, progress, spec.size)
+    for kind in _CACHES:
+        remove_leftovers(places.cache / kind)
     notes: list[str] = []
     sources, plans, size, packed = _packed(spec, places, notes)
     evaluate = tuple(dict.fromkeys(spec.evaluate))
@@ -317,7 +321,8 @@ def _image_set(
     hashes = packed.hashes[rows]
     classes = plan.classes if own is not None else ()
     fingerprint = fingerprint_of(packed.pixels.shape[1], hashes, own)
-    images = ImageSet(packed.pixels, rows, own, classes, plan.source.name, fingerprint, columns, skipped=len(positions) - len(good))
+    left_out = len(positions) - len(good)
+    images = ImageSet(packed.pixels, rows, own, classes, plan.source.name, fingerprint, columns, skipped=left_out, checked=packed.checked)
     return images, hashes, good
 
 
@@ -325,8 +330,8 @@ def _statistics(images: ImageSet) -> tuple[tuple[float, float, float], tuple[flo
     """Mean and standard deviation of each channel, exactly, over an evenly spaced sample."""
     most = max(1, min(_STATISTICS_IMAGES, _STATISTICS_BYTES // (images.size**2 * 3)))
     counts = np.zeros((3, 256), np.int64)
-    for rows in np.array_split(images.rows[evenly_spaced(len(images), most)], max(1, most // 100)):
-        pixels = images.pixels[rows]
+    for positions in np.array_split(evenly_spaced(len(images), most), max(1, most // 100)):
+        pixels = images.read(positions)
         counts += np.stack([np.bincount(pixels[..., channel].ravel(), minlength=256) for channel in range(3)])
     levels = np.arange(256) / 255
     mean = counts @ levels / counts.sum(1)

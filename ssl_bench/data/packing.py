@@ -1,8 +1,6 @@
 """Images decoded once, in parallel, into one memory-mapped array that every later run opens.
 
-    CACHE/packs/KEY/pixels.npy     uint8 [N, S, S, 3]
-    CACHE/packs/KEY/hashes.npy     uint8 [N, 16], one per image, over its pixels
-    CACHE/packs/KEY/meta.json      written last: without it the pack is unfinished
+    CACHE/packs/KEY/pixels.npy     uint8 [N, S, S, 3]; see ``sealed`` for it and for what stands beside it
     CACHE/packs/KEY/pixels.part    an unfinished pack, with journal.part saying which stretches are done
 
 KEY is a hash over the images' content, size and fit, so a moved or copied set is found again and an edited one is not.
@@ -17,31 +15,29 @@ import io
 import json
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import filelock
 import numpy as np
-import PIL
-from PIL import Image
 
+from ssl_bench import digests
 from ssl_bench.data import decode as decoding
 from ssl_bench.data.content import NotRemembered, Progress, silent, unread, workers, writing_to
 from ssl_bench.data.decode import Fit, Stored, UnreadableImage, decode, in_parallel
 from ssl_bench.data.facts import Facts
 from ssl_bench.data.looking import count_missing, is_looking, no_hashes, square_noise
 from ssl_bench.data.readers import Reader
+from ssl_bench.data.sealed import HASH_BYTES, Checked, DamagedPack, Opened, clear, decoder_versions, hash_images, open_sealed, seal
 from ssl_bench.disk import bytes_text as bytes_text
 from ssl_bench.errors import DataError
-from ssl_bench.records import write_bytes
 
 VERSION = 1
 _CHUNK_BYTES = 8 << 20
 SPARE_DISK = 64 << 20
-HASH_BYTES = 16
-_SPOT_CHECKS = 16
+LINE_DIGEST = "line"  # of a line of the journal, over the rest of it
 MORE_ROOM = "make room, set the environment variable XDG_CACHE_HOME to a folder on a larger disk, or give a smaller `size`"
 
 
@@ -56,6 +52,7 @@ class Pack:
     unreadable : position to reason.
     resampled : images whose stored size was not S x S.
     facts : what decoding left out or chose; nothing in packs of versions that did not count it.
+    checked : holds images against their hashes when they are first read; None where the pixels only stand in for what is not packed yet.
     """
 
     pixels: np.ndarray
@@ -63,6 +60,7 @@ class Pack:
     unreadable: dict[int, str]
     resampled: int
     facts: Facts = field(default_factory=Facts)
+    checked: Checked | None = None
 
 
 @dataclass
@@ -79,15 +77,17 @@ def is_packed(reader: Reader, size: int, fit: Fit, cache: Path, progress: Progre
     """Whether ``pack`` would only have to open its result. Without ``read``, False where all images would have to be read to know it."""
     if not read:
         return _known(reader, size, fit, cache, progress) is not None
-    return _open(_folder(reader, size, fit, cache, progress), (len(reader), size, size, 3)) is not None
+    return _is_open(_folder(reader, size, fit, cache, progress), (len(reader), size, size, 3))
 
 
 def _known(reader: Reader, size: int, fit: Fit, cache: Path, progress: Progress) -> Pack | None:
     try:
         with unread():
-            return _open(_folder(reader, size, fit, cache, progress), (len(reader), size, size, 3))
-    except NotRemembered:
+            folder, shape = _folder(reader, size, fit, cache, progress), (len(reader), size, size, 3)
+        opened = _open(folder, shape)
+    except (NotRemembered, DamagedPack):
         return None
+    return None if opened is None else _pack_of(opened, reader, folder, shape, fit, "images")
 
 
 def still_needed(reader: Reader, size: int, fit: Fit, cache: Path, progress: Progress = silent, *, read: bool) -> int:
@@ -97,8 +97,7 @@ def still_needed(reader: Reader, size: int, fit: Fit, cache: Path, progress: Pro
         return 0 if is_packed(reader, size, fit, cache, progress, read=False) else needed
     folder = _folder(reader, size, fit, cache, progress)
     part = folder / "pixels.part"  # begun, its space reserved
-    found = _open(folder, (len(reader), size, size, 3))
-    return 0 if found is not None else max(0, needed - (part.stat().st_size if part.is_file() else 0))
+    return 0 if _is_open(folder, (len(reader), size, size, 3)) else max(0, needed - (part.stat().st_size if part.is_file() else 0))
 
 
 def _folder(reader: Reader, size: int, fit: Fit, cache: Path, progress: Progress) -> Path:
@@ -128,20 +127,37 @@ def pack(
             return Pack(square_noise(shape), no_hashes(what, shape[0], HASH_BYTES), {}, 0)
         return known
     folder = _folder(reader, size, fit, cache, progress)
-    found = _open(folder, shape)
-    if found is None:
-        with writing_to(cache):
-            folder.mkdir(parents=True, exist_ok=True)
-            with locked(folder / "lock", what, progress):
-                found = _open(folder, shape)
-                if found is None:
-                    _write(reader, folder, shape, fit, what, uniform, progress)
-                    found = _open(folder, shape)
-    if found is None:
-        raise DataError(f"the packed images in {folder} changed while they were opened; remove that folder and run again")
+    opened = sealed_or_written(folder, cache, what, progress, lambda: _open(folder, shape), lambda: _write(reader, folder, shape, fit, what, uniform, progress))
+    found = _pack_of(opened, reader, folder, shape, fit, what)
     if uniform and found.resampled:
         raise DataError(f"{found.resampled:,} of the {len(reader):,} images of {what} are not {size}x{size}; give `size`")
     return found
+
+
+def sealed_or_written(
+    folder: Path, cache: Path, what: str, progress: Progress, opening: Callable[[], Opened | None], writing: Callable[[], None],
+) -> Opened:
+    """The pack in ``folder``, opened, or else written by one process while others wait; a damaged one is told and written anew."""
+    with contextlib.suppress(DamagedPack):
+        if (opened := opening()) is not None:
+            return opened
+    with writing_to(cache):
+        if os.path.lexists(folder) and not folder.is_dir():
+            folder.unlink()
+        folder.mkdir(parents=True, exist_ok=True)
+        with locked(folder / "lock", what, progress):
+            damage = None
+            try:
+                if (opened := opening()) is not None:
+                    return opened
+            except DamagedPack as error:
+                damage = error
+            clear(folder, damage, what)
+            writing()
+            with contextlib.suppress(DamagedPack):
+                if (opened := opening()) is not None:
+                    return opened
+    raise DataError(f"the packed images in {folder} changed while they were opened; remove that folder and run again")
 
 
 @contextlib.contextmanager
@@ -158,34 +174,38 @@ def locked(path: Path, what: str, progress: Progress) -> Iterator[None]:
         lock.release()
 
 
-def _open(folder: Path, shape: tuple[int, ...]) -> Pack | None:
-    """The finished pack in ``folder``; None where there is none or its files are not what they were when it was finished."""
+def _open(folder: Path, shape: tuple[int, ...]) -> Opened | None:
+    """The finished pack in ``folder``; None where there is none. Raises DamagedPack where its files are not what they were when it was finished."""
+    opened = open_sealed(folder, shape, _starts(shape))
     try:
-        meta = json.loads((folder / "meta.json").read_text())
-        pixels = np.load(folder / "pixels.npy", mmap_mode="r", allow_pickle=False)
-        hashes = np.load(folder / "hashes.npy", allow_pickle=False)
-        unreadable = {int(position): str(reason) for position, reason in meta["unreadable"].items()}
-        resampled, decoders = int(meta["resampled"]), meta.get("decoders")
-    except (OSError, ValueError, KeyError, AttributeError, TypeError):
-        return None
-    if pixels.shape != shape or pixels.dtype != np.uint8 or hashes.shape != (shape[0], HASH_BYTES):
-        return None
-    if unreadable and decoders != decoder_versions():
-        return None  # another version or a plugin may read them
-    spots = np.unique(np.linspace(0, shape[0] - 1, _SPOT_CHECKS).astype(int))
-    if not np.array_equal(hash_images(pixels[spots], [int(spot) in unreadable for spot in spots]), hashes[spots]):
-        return None
-    return Pack(pixels, hashes, unreadable, resampled, Facts.read(meta.get("facts")))
+        if opened is not None:
+            int(opened.meta["resampled"])
+    except (KeyError, TypeError, ValueError):
+        raise DamagedPack("it does not say how many images were resampled") from None
+    return opened
 
 
-def decoder_versions() -> str:
-    """What decides which images are readable: PIL's version and the formats that it and its plugins open."""
-    extensions = sorted(Image.registered_extensions())  # this also loads PIL's own plugins, which fill OPEN
-    return hashlib.sha256(json.dumps([PIL.__version__, extensions, sorted(Image.OPEN)]).encode()).hexdigest()[:32]
+def _starts(shape: tuple[int, ...]) -> np.ndarray:
+    return np.arange(shape[0] + 1, dtype=np.int64) * int(np.prod(shape[1:], dtype=np.int64))
+
+
+def _is_open(folder: Path, shape: tuple[int, ...]) -> bool:
+    try:
+        return _open(folder, shape) is not None
+    except DamagedPack:
+        return False
+
+
+def _pack_of(opened: Opened, reader: Reader, folder: Path, shape: tuple[int, ...], fit: Fit, what: str) -> Pack:
+    def decode_again(position: int) -> np.ndarray:
+        (item,) = next(iter(reader.items([(position, position + 1)])))
+        return decode(item, shape[1], fit)[0]
+
+    checked = Checked(folder, what, opened, _starts(shape), decode_again)
+    return Pack(opened.pixels, opened.hashes, opened.unreadable, int(opened.meta["resampled"]), Facts.read(opened.meta.get("facts")), checked)
 
 
 def _write(reader: Reader, folder: Path, shape: tuple[int, ...], fit: Fit, what: str, uniform: bool, progress: Progress) -> None:
-    (folder / "meta.json").unlink(missing_ok=True)
     count, size = shape[0], shape[1]
     per_chunk = max(16, min(512, _CHUNK_BYTES // (size * size * 3)))
     stretches = [(start, min(start + per_chunk, count)) for start in range(0, count, per_chunk)]
@@ -216,7 +236,8 @@ def _write(reader: Reader, folder: Path, shape: tuple[int, ...], fit: Fit, what:
             note = {"start": chunk.start, "digest": _digest(chunk.hashes), "unreadable": chunk.unreadable, "resampled": chunk.resampled}
             note |= {"decoders": decoder_versions(), "facts": asdict(chunk.facts)}
             notes[chunk.start] = note
-            journal.write(json.dumps(note).encode() + b"\n")
+            plain = json.loads(json.dumps(note))
+            journal.write(json.dumps(plain | {LINE_DIGEST: digests.digest_of_json(plain)}).encode() + b"\n")
             journal.flush()
             finished += len(chunk.pixels)
             progress(label, finished, count)
@@ -228,16 +249,6 @@ def _write(reader: Reader, folder: Path, shape: tuple[int, ...], fit: Fit, what:
         facts.add(Facts.read(note["facts"]))
     seal(folder, hashes, {"what": what, "unreadable": unreadable, "resampled": resampled, "facts": asdict(facts)})
     (folder / "journal.part").unlink()
-
-
-def seal(folder: Path, hashes: np.ndarray, facts: dict[str, Any]) -> None:
-    """Make a pack of the finished pixels.part: what was decoded, by which versions; meta.json last, because it says that all is there."""
-    os.replace(folder / "pixels.part", folder / "pixels.npy")
-    with open(folder / "hashes.npy", "wb") as stream:
-        np.save(stream, hashes)
-        stream.flush()
-        os.fsync(stream.fileno())
-    write_bytes(folder / "meta.json", json.dumps(facts | {"decoders": decoder_versions()}).encode())
 
 
 def _part_file(folder: Path, shape: tuple[int, ...]) -> Path:
@@ -289,6 +300,8 @@ def _journalled(journal: BinaryIO) -> Iterator[dict[str, Any]]:
     for line in content.splitlines():
         try:
             note = json.loads(line)
+            if note.pop(LINE_DIGEST) != digests.digest_of_json(note):
+                continue
             unreadable = {int(position): str(reason) for position, reason in note["unreadable"].items()}
             start, digest, resampled = int(note["start"]), str(note["digest"]), int(note["resampled"])
             if unreadable and note.get("decoders") != decoder_versions():
@@ -325,16 +338,6 @@ def _decode_chunk(start: int, items: list[Stored], size: int, fit: Fit) -> _Chun
             raise DataError(f"{error.filename or 'an image'} cannot be read: {error.strerror or error}") from None
     chunk.hashes = hash_images(chunk.pixels, [position in chunk.unreadable for position in range(start, start + len(items))])
     return chunk
-
-
-def hash_images(pixels: np.ndarray, unreadable: Sequence[bool]) -> np.ndarray:
-    """uint8 [N, 16] over each image's pixels; zeros for an unreadable one."""
-    none = bytes(HASH_BYTES)
-    found = [
-        none if bad else hashlib.blake2b(image.tobytes(), digest_size=HASH_BYTES).digest()
-        for image, bad in zip(pixels, unreadable, strict=True)
-    ]
-    return np.frombuffer(b"".join(found), np.uint8).reshape(-1, HASH_BYTES)
 
 
 def _digest(hashes: np.ndarray) -> str:

@@ -15,15 +15,15 @@ from PIL import Image, ImageOps
 
 from ssl_bench.data import decode as decoding
 from ssl_bench.data import packing
-from ssl_bench.data.content import NotRemembered, Progress, silent, unread, workers, writing_to
+from ssl_bench.data.content import NotRemembered, Progress, silent, unread, workers
 from ssl_bench.data.decode import UnreadableImage, in_parallel, open_image
 from ssl_bench.data.folders import FileReader
 from ssl_bench.data.looking import count_missing, is_looking, no_hashes
+from ssl_bench.data.sealed import HASH_BYTES, Checked, DamagedPack, Opened, hash_images, open_sealed, seal
 from ssl_bench.data.voc import VOCImage
 from ssl_bench.errors import DataError
 
 VERSION = 1  # raise it when the same files would give other pixels
-_SPOT_CHECKS = 16
 
 
 @dataclass(frozen=True)
@@ -36,12 +36,14 @@ class RaggedPack:
     offsets : int64 [N], where each image begins.
     hashes : uint8 [N, 16], of each image's pixels.
     unreadable : position to reason.
+    checked : holds images against their hashes when they are first read; None where the pixels only stand in for what is not packed yet.
     """
 
     pixels: np.ndarray
     offsets: np.ndarray
     hashes: np.ndarray
     unreadable: dict[int, str]
+    checked: Checked | None = None
 
 
 def pack_ragged(
@@ -57,27 +59,34 @@ def pack_ragged(
     if is_looking():
         try:
             with unread():
-                known = _open(_folder(images, shapes, cache, progress), shapes, offsets)
-        except NotRemembered:
+                folder = _folder(images, shapes, cache, progress)
+            known = open_sealed(folder, (int(offsets[-1]),), offsets)
+        except (NotRemembered, DamagedPack):
             known = None
         if known is None:
             count_missing(what, int(offsets[-1]))
             grey = np.broadcast_to(np.uint8(127), (int(offsets[-1]),))
-            return RaggedPack(grey, offsets[:-1].astype(np.int64), no_hashes(what, len(images), packing.HASH_BYTES), {})
-        return known
+            return RaggedPack(grey, offsets[:-1].astype(np.int64), no_hashes(what, len(images), HASH_BYTES), {})
+        return _pack_of(known, images, shapes, offsets, folder, what)
     folder = _folder(images, shapes, cache, progress)
-    found = _open(folder, shapes, offsets)
-    if found is None:
-        with writing_to(cache):
-            folder.mkdir(parents=True, exist_ok=True)
-            with packing.locked(folder / "lock", what, progress):
-                found = _open(folder, shapes, offsets)
-                if found is None:
-                    _write(images, shapes, folder, int(offsets[-1]), what, progress)
-                    found = _open(folder, shapes, offsets)
-    if found is None:
-        raise DataError(f"the packed images in {folder} changed while they were opened; remove that folder and run again")
-    return found
+    opened = packing.sealed_or_written(
+        folder, cache, what, progress, lambda: open_sealed(folder, (int(offsets[-1]),), offsets),
+        lambda: _write(images, shapes, folder, int(offsets[-1]), what, progress),
+    )
+    return _pack_of(opened, images, shapes, offsets, folder, what)
+
+
+def _pack_of(
+    opened: Opened, images: Sequence[VOCImage], shapes: Sequence[tuple[int, int]], offsets: np.ndarray, folder: Path, what: str,
+) -> RaggedPack:
+    def decode_again(position: int) -> np.ndarray:
+        found = _decode(images[position], shapes[position])
+        if isinstance(found, str):
+            raise UnreadableImage(found)
+        return found
+
+    checked = Checked(folder, what, opened, offsets, decode_again)
+    return RaggedPack(opened.pixels, offsets[:-1].astype(np.int64), opened.hashes, opened.unreadable, checked)
 
 
 def _folder(images: Sequence[VOCImage], shapes: Sequence[tuple[int, int]], cache: Path, progress: Progress) -> Path:
@@ -87,29 +96,9 @@ def _folder(images: Sequence[VOCImage], shapes: Sequence[tuple[int, int]], cache
     return cache / "packs" / hashlib.sha256(key.encode()).hexdigest()[:32]
 
 
-def _open(folder: Path, shapes: Sequence[tuple[int, int]], offsets: np.ndarray) -> RaggedPack | None:
-    """The finished pack in ``folder``; None where there is none or its files are not what they were when it was finished."""
-    try:
-        meta = json.loads((folder / "meta.json").read_text())
-        pixels = np.load(folder / "pixels.npy", mmap_mode="r", allow_pickle=False)
-        hashes = np.load(folder / "hashes.npy", allow_pickle=False)
-        unreadable = {int(position): str(reason) for position, reason in meta["unreadable"].items()}
-    except (OSError, ValueError, KeyError, AttributeError, TypeError):
-        return None
-    if pixels.shape != (int(offsets[-1]),) or pixels.dtype != np.uint8 or hashes.shape != (len(shapes), packing.HASH_BYTES):
-        return None
-    if unreadable and meta.get("decoders") != packing.decoder_versions():
-        return None  # another version or a plugin may read them
-    for spot in np.unique(np.linspace(0, len(shapes) - 1, _SPOT_CHECKS).astype(int)):
-        if not np.array_equal(hash_pixels(pixels[offsets[spot] : offsets[spot + 1]], spot in unreadable), hashes[spot]):
-            return None
-    return RaggedPack(pixels, offsets[:-1].astype(np.int64), hashes, unreadable)
-
-
 def _write(
     images: Sequence[VOCImage], shapes: Sequence[tuple[int, int]], folder: Path, total: int, what: str, progress: Progress,
 ) -> None:
-    (folder / "meta.json").unlink(missing_ok=True)
     free = shutil.disk_usage(folder).free
     if free < total + packing.SPARE_DISK:
         raise DataError(
@@ -117,7 +106,7 @@ def _write(
             f"{packing.MORE_ROOM}"
         )
     label = f"packing {what}: {len(images):,} images, {packing.bytes_text(total)} in {folder}"
-    hashes = np.zeros((len(images), packing.HASH_BYTES), np.uint8)
+    hashes = np.zeros((len(images), HASH_BYTES), np.uint8)
     unreadable: dict[int, str] = {}
     with open(folder / "pixels.part", "wb") as part:
         header = packing.npy_header((total,))
@@ -138,12 +127,12 @@ def _write(
                 progress(label, at + 1, len(images))
         part.flush()
         os.fsync(part.fileno())
-    packing.seal(folder, hashes, {"what": what, "unreadable": unreadable})
+    seal(folder, hashes, {"what": what, "unreadable": unreadable})
 
 
 def hash_pixels(pixels: np.ndarray, unreadable: bool = False) -> np.ndarray:
     """uint8 [16] over the bytes of one image, as in ``packing``."""
-    return packing.hash_images(pixels[None], [unreadable]).reshape(-1)
+    return hash_images(pixels[None], [unreadable]).reshape(-1)
 
 
 def _decode(one: VOCImage, shape: tuple[int, int]) -> np.ndarray | str:

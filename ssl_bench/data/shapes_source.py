@@ -14,6 +14,7 @@ import numpy as np
 from ssl_bench.data.content import Progress
 from ssl_bench.data.decode import Stored
 from ssl_bench.data.readers import Places, RawSplit, Source
+from ssl_bench.digests import read_sealed, seal
 from ssl_bench.errors import DataError
 from ssl_bench.records import write_bytes
 
@@ -68,7 +69,7 @@ def open_shapes(places: Places, counts: Mapping[str, int] | None = None) -> Sour
             stream = io.BytesIO()
             facts_of: dict[str, Any] = {f"column.{name}": column for name, column in drawn.columns.items()}
             np.savez(stream, labels=drawn.labels, classes=np.array(drawn.classes), **facts_of)
-            write_bytes(facts, stream.getvalue())
+            write_bytes(facts, seal(stream.getvalue()))
             known = _load_facts(facts)
             assert known is not None
         classes = tuple(map(str, known["classes"]))
@@ -78,12 +79,8 @@ def open_shapes(places: Places, counts: Mapping[str, int] | None = None) -> Sour
 
 
 def _load_facts(path: Path) -> dict[str, np.ndarray] | None:
-    try:
-        with np.load(path, allow_pickle=False) as found:
-            return {name: found[name] for name in found.files}
-    except (OSError, ValueError, EOFError, KeyError):
+    stored = read_sealed(path, "what is known of drawn shapes in")
+    if stored is None:
         return None
-    except Exception as error:  # zipfile.BadZipFile: a damaged file is drawn again
-        if type(error).__name__ == "BadZipFile":
-            return None
-        raise
+    with np.load(io.BytesIO(stored), allow_pickle=False) as found:
+        return {name: found[name] for name in found.files}
