@@ -145,6 +145,8 @@ class DataSpec(Model):
     range: Literal["full", "set"] = "full"  #: of images of 16 bits a channel or more: what their format can hold, or what the source's training images use
     skip_unreadable: bool = False  #: leave unreadable images out and count them, instead of stopping
     limit: Limit = Limit()
+    #: which images of train are held back to choose on; another draw is pretrained on other images too (those it does not hold back), so its cells are new
+    validation_seed: Seed = 0
 
     @model_validator(mode="before")
     @classmethod

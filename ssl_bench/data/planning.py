@@ -100,18 +100,19 @@ def plan_evaluation(one: SourceSpec, source: Source, spec: DataSpec, notes: list
     assert test_labels is not None
     if spec.limit.test is not None:
         tested = tested[splits.subsample(test_labels[tested], len(tested), spec.limit.test, classes=classes, every_class=False)]
-    trained, validated = _train_and_validation(name, own, train.groups, kept, spec.limit.train, classes)
+    trained, validated = _train_and_validation(name, own, train.groups, kept, spec.limit.train, classes, spec.validation_seed)
     roles = {"train": ("train", trained), "validation": ("train", validated), "test": (testing, tested)}
     return Plan(source, classes, roles, labels)
 
 
 def _train_and_validation(
     name: str, labels: np.ndarray, groups: np.ndarray | None, kept: np.ndarray, limit: int | None, classes: tuple[str, ...],
+    seed: int = 0,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Positions to train on and to choose on, of ``kept``. With groups the whole set is split before a limit cuts it: other limits, same sides."""
     if groups is None:
         few = kept if limit is None else kept[splits.subsample(labels[kept], len(kept), limit, classes=classes)]
-        trained, validated = splits.validation_split(labels[few], classes=classes)
+        trained, validated = splits.validation_split(labels[few], seed=seed, classes=classes)
         if not len(validated):
             smallest = len(np.unique(labels)) + 1
             raise DataError(
@@ -120,7 +121,7 @@ def _train_and_validation(
                 f"{name}: {len(few):,} training images are too few to hold any back for validation: no class has two; add images"
             )
         return few[trained], few[validated]
-    at, held = splits.validation_split(labels[kept], groups[kept], classes=classes)
+    at, held = splits.validation_split(labels[kept], groups[kept], seed=seed, classes=classes)
     trained, validated = kept[at], kept[held]
     if limit is not None and limit < len(kept):
         present = len(np.unique(labels[trained]))
