@@ -157,7 +157,8 @@ def about(folders: list[Path]) -> str:
         results = load(folder)
         for record in results.evaluations:
             environment: Any = record.record.environment
-            places[f"{environment.device.partition(',')[0]}, {environment.precision}, torch {environment.versions.get('torch', '?')}, {environment.code}"] = None
+            torch = environment.versions.get("torch", "?")
+            places[f"{environment.device.partition(',')[0]}, {environment.precision}, torch {torch}, {environment.code}"] = None
             seconds += record.record.seconds
         seconds += sum(pretraining.seconds.get("total", 0.0) for pretraining in results.pretrainings.values())
     return f"Computed on {'; '.join(places)}; {seconds / 60:.0f} minutes for all runs. Made by `python benchmarks/reproducibility.py`."
