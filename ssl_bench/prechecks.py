@@ -6,15 +6,18 @@ A pass is kept in the cache, by everything that can change it: the plugin's code
 from __future__ import annotations
 
 import json
+import tempfile
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from ssl_bench.disk import write_bytes
 from ssl_bench.environment import versions
-from ssl_bench.errors import SSLBenchError, TrainingError
-from ssl_bench.records import digest, write_bytes
+from ssl_bench.errors import NoRoomError, SSLBenchError, TrainingError
+from ssl_bench.global_state import captured, restore
+from ssl_bench.records import digest
 from ssl_bench.registry import TASKS, identity
 
 BUDGET_SECONDS = 10.0  #: after which no further check is begun
@@ -71,7 +74,7 @@ def _of_one(task: type[Any], options: Any, image_size: int, cache: Path, skip: b
         )
         raise TrainingError(_failed[key])
     if left:
-        note(f"{task.name}: {len(left)} checks were not made within {BUDGET_SECONDS:g} s: {', '.join(left)}; ssl-bench check-task makes them")
+        note(f"{task.name}: {len(left)} checks could not be made within {BUDGET_SECONDS:g} s: {', '.join(left)}; ssl-bench check-task makes them")
         return f"{PASSED}; not made: {', '.join(left)}"
     with suppress(OSError, SSLBenchError):  # checked again next time
         write_bytes(kept, json.dumps({"task": task.name, "checks": PASSED}).encode())
@@ -85,9 +88,12 @@ def _identity(task: type[Any]) -> Any:
 
 
 def _run(task: type[Any], options: Any, size: int) -> tuple[str, list[str]]:
-    """The first failed check in words ("" for none), and the checks that there was no time for."""
-    from ssl_bench._battery import Bench, checks_for
-    from ssl_bench.testing import TaskCheck
+    """The first failed check in words ("" for none), and the checks that could not be made.
+
+    What the task's own code raises goes through as it is: it would be raised in training too, and is told as that.
+    """
+    from ssl_bench._battery import Bench, CheckFailed, CheckWarning, NotApplicable, checks_for
+    from ssl_bench._battery.bench import seeded
 
     bench = Bench(task, None, size)
     bench.options = options
@@ -96,10 +102,31 @@ def _run(task: type[Any], options: Any, size: int) -> tuple[str, list[str]]:
         if time.monotonic() - started > BUDGET_SECONDS:
             left.append(check.name)
             continue
-        result = TaskCheck(check, bench).run()
-        if result.status == "failed":
-            return f"{check.name!r}: {result.message}", left
+        before = captured()
+        try:
+            with seeded(0):
+                check.run(bench)
+        except (NotApplicable, CheckWarning):
+            pass
+        except CheckFailed as failure:
+            if failure.__cause__ is None:
+                restore(before)
+                return f"{check.name!r}: {failure}", left
+            if not _is_ours(failure.__cause__):
+                raise failure.__cause__ from failure.__cause__.__cause__
+            left.append(check.name)
+        except OSError as error:
+            if not _is_ours(error):
+                raise
+            left.append(check.name)
+        restore(before)  # not after an error, whose cell is told what was changed before
     return "", left
+
+
+def _is_ours(error: BaseException) -> bool:
+    """Whether a check's own temporary file could not be written, which says nothing of the task."""
+    place = str(getattr(error, "filename", None) or "")
+    return isinstance(error, NoRoomError) or (isinstance(error, OSError) and place.startswith(tempfile.gettempdir()))
 
 
 __all__ = ["checks_before_training"]

@@ -23,7 +23,8 @@ _NEEDS: dict[Callable[[Bench], str], tuple[str, ...]] = {
     state: ("trained",), interruption: ("state",), processes: ("interruption",), devices: ("loss", "state"), loss_falls: ("trained", "interruption", "draws"),
     views_cost: ("loss",), noise_at_chance: ("loss_falls",),
 }  # fmt: skip
-_QUICK = (options, builds, global_state, labels, input_unchanged, loss, draws, same_seed, parameters, gradients, modes, trained, state, interruption)
+#: before a plugin trains in a run, which sets back and tells by itself what changes for the whole program
+_QUICK = (options, builds, labels, input_unchanged, loss, draws, same_seed, parameters, gradients, modes, trained, state, interruption)
 _OF_BASELINES: dict[Callable[[Bench], str], tuple[str, ...]] = {documented: (), options: (), builds: ("options",), preview: ("builds",), state: ("builds",)}
 
 

@@ -599,6 +599,14 @@ def test_edited_or_cut_short_it_is_checked_again(halves: Path, monkeypatch: pyte
     assert check(halves, False)[1], "what was not made was not passed"
 
 
+def test_what_the_task_s_code_raises_goes_through_as_it_is(halves: Path) -> None:
+    (halves / "halves.py").write_text(PLUGIN + "\n    def diagnose(self, images):\n        raise KeyError('no such thing') from OSError(28, 'full')\n")
+    load_plugin(halves / "halves.py")
+    with pytest.raises(KeyError, match="no such thing") as raised:
+        check(halves, False)
+    assert isinstance(raised.value.__cause__, OSError), "its cause may be a full disk"
+
+
 def test_built_in_tasks_are_not_checked_and_members_of_combinations_are(halves: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
     monkeypatch.setattr(prechecks, "_run", lambda task, options, size: asked.append(task.name) or ("", []))
