@@ -86,7 +86,8 @@ def open_sealed(folder: Path, shape: tuple[int, ...], starts: np.ndarray) -> Ope
     except DamagedPack:
         raise
     except Exception as error:  # damage makes numpy and json raise nearly anything, EOFError included
-        raise DamagedPack(f"{type(error).__name__}: {error}") from None
+        told = f"{Path(str(error.filename)).name}: {error.strerror}" if isinstance(error, OSError) and error.filename else str(error)
+        raise DamagedPack(told or type(error).__name__) from None
     count = len(starts) - 1
     if pixels.shape != shape or pixels.dtype != np.uint8 or not pixels.flags.c_contiguous or hashes.shape != (count, HASH_BYTES) or hashes.dtype != np.uint8:
         raise DamagedPack("its arrays have other shapes")
