@@ -145,8 +145,9 @@ def print_plan(console: Console, work: Work, plan: Plan) -> None:
         console.print(escape(text), style="yellow", soft_wrap=True)
     if plan.blocked:
         more = len(plan.blocked) - BLOCKED_SHOWN
-        told = f"{f'and {more} more: ' if more > 0 else ''}{len(plan.blocked)} of the missing cells need --recompute, and fail without it"
-        console.print(escape(f"{told}: {HOW}"), style="yellow", soft_wrap=True)
+        shown = f"... and {more:,} more. " if more > 0 else ""
+        need = "1 cell needs it" if len(plan.blocked) == 1 else f"{len(plan.blocked):,} cells need it"
+        console.print(escape(f"{shown}{HOW}; {need}, and {'fails' if len(plan.blocked) == 1 else 'fail'} without"), style="yellow", soft_wrap=True)
     if plan.missing:
         console.print(
             f"{plan.done} cells done, {plan.missing} to compute: about {duration(plan.seconds)} "

@@ -13,7 +13,7 @@ from ssl_bench.matrix import Cell, PlannedEvaluation
 from ssl_bench.predictions import checked_predictions
 from ssl_bench.records import EvaluationRecord, Pretraining, judged_other_weights, read_record, safe_name
 
-HOW = "--recompute trains it again and measures all of it anew (where test was open it is opened once more, which is counted)"
+HOW = "--recompute trains it again and measures what is missing, or all of it where the weights come out otherwise (test that is opened again is counted)"
 
 
 def folder_of(cell: Cell) -> Path:
