@@ -120,7 +120,9 @@ def _intruder() -> type:
     return TASKS.get("intruder")
 
 
-@pytest.mark.parametrize("check", task_checks(_intruder()))
+@pytest.mark.parametrize(
+    "check", [pytest.param(check, marks=pytest.mark.long) if check.name == "processes" else check for check in task_checks(_intruder())]
+)
 def test_the_readme_plugin_passes_the_battery(check) -> None:
     check()
 
