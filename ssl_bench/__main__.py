@@ -49,9 +49,8 @@ def _told(error: BaseException, requests: interruption.Requests) -> int:
         what = "interrupted" if requests.exit_code == interruption.CTRL_C else f"stopped by {requests.name}"
         if isinstance(error, SSLBenchError):
             what += f": {error}"
-        elif requests.exit_code == interruption.TRY_AGAIN:
-            what += "; the same command goes on from here"
-        say(what)
+        saved = isinstance(error, Interrupted) or requests.exit_code == interruption.TRY_AGAIN
+        say(what if "same command" in what or not saved else f"{what}; the same command goes on from here")
         return requests.exit_code
     error = no_room(error) or error
     if isinstance(error, SSLBenchError) and not isinstance(error, Interrupted):

@@ -15,7 +15,7 @@ from ssl_bench.cells import Examination, Workshop, load_task, pretrain_cell
 from ssl_bench.digests import notice, tell_unchecked
 from ssl_bench.disk import is_unwritable, no_room, remove_leftovers, writing_to
 from ssl_bench.environment import now
-from ssl_bench.errors import DamagedRecord, DamagedWeights, Interrupted, SSLBenchError, WeightsError, text_of
+from ssl_bench.errors import DamagedRecord, DamagedWeights, Interrupted, RecordError, SSLBenchError, WeightsError, text_of
 from ssl_bench.fit import Progress
 from ssl_bench.interruption import between_steps, is_interruption
 from ssl_bench.matrix import Candidate, Cell, PlannedEvaluation, Row, as_matrix, budget_images
@@ -139,6 +139,8 @@ def _compute(cells: list[Cell], work: Work, shop: Workshop, observer: Observer, 
                         failures |= _attempt(cell, work, shop, observer, final)
             except Timeout:
                 held += 1
+            except NotImplementedError:
+                raise RecordError(f"the file system of {work.out} has no file locks, by which processes divide the cells; give --out another folder") from None
         if not held and len(tried) == before:
             return failures
         if held:

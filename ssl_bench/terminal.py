@@ -97,8 +97,10 @@ class _Patient:
 def guard_streams() -> None:
     """Let neither a closed pipe nor a character that the output cannot show end the process."""
     for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by whoever started this; a file that is opened must not get its number
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
         stream = getattr(sys, name)
-        if stream is not None and not isinstance(stream, _Patient):
+        if not isinstance(stream, _Patient):
             if hasattr(stream, "reconfigure"):
                 stream.reconfigure(errors="backslashreplace")  # names of files that are not UTF-8 hold what no encoding has
             setattr(sys, name, _Patient(stream))

@@ -76,7 +76,7 @@ def test_a_disk_that_fills_up_anywhere_in_a_cell(tmp_path: Path, number: int) ->
     name, cause = f"fills{number}", f"error = OSError({number}, 'full', '/scratch/cache'); raise RuntimeError('could not save') from error"
     written(tmp_path, task(name, cause, "diagnose"))
     with pytest.raises(NoRoomError, match=f"/scratch/cache cannot be written: {os.strerror(number)}"):
-        carry_out(prepare(TINY | {"tasks": [name]}, tmp_path / "out", plugins=(tmp_path / "plugin.py",)), Observer())
+        carry_out(prepare(TINY | {"tasks": [name]}, tmp_path / "out", plugins=(tmp_path / "plugin.py",), skip_checks=True), Observer())
     assert not list(tmp_path.glob("out/cells/*/*/*.json"))
 
 
@@ -117,6 +117,16 @@ def test_a_file_where_a_cell_should_be(tmp_path: Path) -> None:
     (tmp_path / "runs/tiny/cells").write_text("in the way")
     ended = call(tmp_path, "run", *words)
     assert ended.code == 2 and "runs/tiny/cells" in ended.err and "Traceback" not in ended.err, ended
+
+
+def test_a_file_system_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Lock:
+        def __init__(self, *_: Any, **__: Any) -> None:
+            raise NotImplementedError("FileSystem does not appear to support flock")
+
+    monkeypatch.setattr("ssl_bench.runner.FileLock", Lock)
+    with pytest.raises(RecordError, match="no file locks"):
+        carry_out(prepare(TINY, tmp_path), Observer())
 
 
 def test_a_folder_that_vanishes_under_way_is_no_success(tmp_path: Path) -> None:

@@ -22,7 +22,10 @@ SLOW = task("slow", "open('step', 'w').close(); time.sleep(0.05)")
 LONG = {"images": 32_000, "batch_size": 32, "monitor": 0}
 
 
-@pytest.mark.parametrize(("number", "code", "word"), [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 75, "SIGTERM"), (signal.SIGUSR1, 75, "SIGUSR1")])
+@pytest.mark.parametrize(
+    ("number", "code", "word"),
+    [(signal.SIGINT, 130, "interrupted"), pytest.param(signal.SIGTERM, 75, "SIGTERM", marks=pytest.mark.long), (signal.SIGUSR1, 75, "SIGUSR1")],
+)
 def test_a_signal_stops_a_run_at_its_next_step(tmp_path: Path, number: signal.Signals, code: int, word: str) -> None:
     running = start(tmp_path, "run", *written(tmp_path, SLOW, tasks=["slow"], baselines=[], pretrain=LONG))
     running.until(lambda: list(tmp_path.glob("runs/tiny/cells/*/*/.lock")))  # steps before that are the plan's
