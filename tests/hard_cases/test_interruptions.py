@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,6 +17,7 @@ import pytest
 from commands import call, evaluator, start, task, written
 from ssl_bench import interruption
 from ssl_bench.errors import Interrupted
+from ssl_bench.records import EvaluationRecord, Pretraining, read_record
 
 COMMAND = Path(sys.executable).with_name("ssl-bench")
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
@@ -113,3 +116,33 @@ def test_from_python_the_handlers_of_whoever_calls_come_back() -> None:
         assert interruption.is_interruption(KeyboardInterrupt()) and not interruption.is_interruption(SystemExit())
     finally:
         signal.signal(signal.SIGUSR1, before[1])
+
+
+@pytest.mark.long
+def test_a_hundred_kills_change_no_number(tmp_path: Path) -> None:
+    """SIGKILL at any moment, start-up, training, evaluation and report included: records stay whole, and the numbers are those of a run in peace."""
+    spec = {"tasks": ["rotation"], "pretrain": {"images": 1_600, "batch_size": 32, "monitor": 2, "checkpoint_seconds": 0.01}}
+    words = written(tmp_path, **spec)
+    assert call(tmp_path, "run", *words, "--out", "runs/peace").code == 0
+    moments = random.Random(0)
+    for _ in range(100):
+        running = start(tmp_path, "run", *words)
+        time.sleep(moments.uniform(0.05, 2.5))
+        if os.waitpid(running.pid, os.WNOHANG) == (0, 0):
+            running.send(signal.SIGKILL)
+            os.waitpid(running.pid, 0)
+        for path in tmp_path.glob("runs/tiny/cells/*/*/pretrain.json"):
+            read_record(path, Pretraining)
+        if len(list(tmp_path.glob("runs/tiny/cells/*/*/knn-*.json"))) == 2:  # all there: once more from the beginning
+            assert measured(tmp_path / "runs/tiny") == measured(tmp_path / "runs/peace")
+            shutil.rmtree(tmp_path / "runs/tiny")
+    assert call(tmp_path, "run", *words).code == 0
+    assert measured(tmp_path / "runs/tiny") == measured(tmp_path / "runs/peace")
+    assert not list(tmp_path.glob("runs/tiny/**/*.part"))
+
+
+def measured(run: Path) -> dict[str, Any]:
+    """Every number of a run, by row."""
+    records = [read_record(path, EvaluationRecord) for path in run.glob("cells/*/*/knn-*.json")]
+    curves = [read_record(path, Pretraining) for path in run.glob("cells/*/*/pretrain.json")]
+    return {r.row: [m.value for m in r.measurements] for r in records} | {f"{p.row} loss": p.metrics.get("loss") for p in curves}
