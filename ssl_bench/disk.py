@@ -82,9 +82,8 @@ def remove_leftovers(folder: Path) -> list[Path]:
     removed: list[Path] = []
     if fcntl is None:
         return removed
-    for part in folder.rglob(".*.part"):
-        if not _PART.fullmatch(part.name):
-            continue
+    names = (Path(here, name) for here, _, files in os.walk(folder) for name in files)  # which passes over what may not be listed
+    for part in [path for path in names if _PART.fullmatch(path.name)]:
         with suppress(OSError):  # somebody else was faster, or the folder is read-only
             descriptor = os.open(part, os.O_RDWR)
             try:
