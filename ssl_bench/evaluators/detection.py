@@ -166,8 +166,11 @@ class Detection(Evaluator):
         stage = "frozen" if self.options.freeze else ""
         measurements = []
         for name, kind in METRICS.items():
-            low, high = (float(edge) for edge in np.nanpercentile(drawn[name], [2.5, 97.5])) if name in drawn else (None, None)
-            measurements.append(Measurement(name, split, float(metrics.mean[kind]), len(images), stage=stage, low=low, high=high))
+            value, low, high = float(metrics.mean[kind]), None, None
+            if name in drawn:
+                # Images drawn twice shift average precision, so that with few images a percentile interval may leave the value itself out.
+                low, high = (float(edge(value, at)) for edge, at in zip((min, max), np.nanpercentile(drawn[name], [2.5, 97.5]), strict=True))
+            measurements.append(Measurement(name, split, value, len(images), stage=stage, low=low, high=high))
         return measurements
 
 

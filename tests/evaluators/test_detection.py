@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ from ssl_bench.data.detection_sets import limited
 from ssl_bench.errors import DataError, Interrupted, SpecError, SSLBenchError
 from ssl_bench.evaluators._detector import DetectionBatch, Detector, DetectorOptions, as_float, resize
 from ssl_bench.evaluators.base import Evaluation, Subject
-from ssl_bench.evaluators.detection import Detection
+from ssl_bench.evaluators.detection import METRICS, Detection
 from ssl_bench.report.detections import detection_figures
 from ssl_bench.spec import BackboneSpec, parse
 from ssl_bench.tasks.base import Setup
@@ -304,3 +305,12 @@ def test_a_matrix_judges_by_boxes(tmp_path: Path) -> None:
             assert np.allclose([patch.get_x() + 0.5, patch.get_y() + 0.5, patch.get_width(), patch.get_height()], [*box[:2], *(box[2:] - box[:2])])
     with pytest.raises(SSLBenchError, match="nowhere"):
         prepare({**spec, "evaluate": [{"detection": {"source": "voc:nowhere"}}]}, tmp_path / "other")
+
+
+def test_an_interval_holds_its_value_where_the_resamples_all_lie_on_one_side() -> None:
+    evaluator = Detection(Detection.Options(source="shapes"))
+    metrics: Any = SimpleNamespace(mean=dict.fromkeys(METRICS.values(), 0.5))
+    images: Any = range(4)
+    for drawn, expected in ((0.7, (0.5, 0.7)), (0.3, (0.3, 0.5))):
+        for found in evaluator._measured("test", metrics, images, dict.fromkeys(METRICS, np.full(100, drawn))):
+            assert (found.low, found.high) == expected and found.value == 0.5 and found.n == 4
