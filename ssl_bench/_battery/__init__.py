@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from ssl_bench._battery.bench import Bench, Check, CheckFailed, CheckWarning, NotApplicable
-from ssl_bench._battery.contract import builds, draws, gradients, input_unchanged, labels, loss, preview, same_seed, state
+from ssl_bench._battery.contract import builds, gradients, input_unchanged, labels, loss, preview, same_seed, state
 from ssl_bench._battery.devices import devices
 from ssl_bench._battery.going_on import interruption, processes
 from ssl_bench._battery.runs import loss_falls, noise_at_chance, views_cost
 from ssl_bench._battery.training import global_state, modes, network, parameters, trained
+from ssl_bench._battery.views import draws
 from ssl_bench._battery.written import documented, options
 from ssl_bench.tasks.base import PretextTask
 

@@ -101,6 +101,8 @@ def plan_evaluation(one: SourceSpec, source: Source, spec: DataSpec, notes: list
     if spec.limit.test is not None:
         tested = tested[splits.subsample(test_labels[tested], len(tested), spec.limit.test, classes=classes, every_class=False)]
     trained, validated = _train_and_validation(name, own, train.groups, kept, spec.limit.train, classes, spec.validation_seed)
+    if testing == "train" or spec.limit.test is not None:  # what a split of its own lacks is told already
+        _tell_untested(name, test_labels[tested], own[trained], classes, notes)
     roles = {"train": ("train", trained), "validation": ("train", validated), "test": (testing, tested)}
     return Plan(source, classes, roles, labels)
 
@@ -181,6 +183,18 @@ def _used_classes(
     number = np.full(len(classes), -1, np.int64)
     number[used] = np.arange(len(used))
     return tuple(classes[at] for at in used), {split: None if own is None else number[own] for split, own in labels.items()}
+
+
+def _tell_untested(name: str, tested: np.ndarray, trained: np.ndarray, classes: tuple[str, ...], notes: list[str]) -> None:
+    """A note where a share or a limit leaves classes without a test image: their accuracy is not in any number."""
+    present = np.unique(tested)
+    lacking = np.setdiff1d(np.unique(trained), present)
+    if len(lacking):
+        only = f": all {len(tested):,} are {classes[present[0]]!r}, so that always answering it scores 100 %" if len(present) == 1 else ""
+        notes.append(
+            f"{name}: no image of {len(lacking):,} of {len(lacking) + len(present):,} classes is among the test images, the first is "
+            f"{classes[lacking[0]]!r}{only}"
+        )
 
 
 def _check_groups(name: str, train: np.ndarray | None, test: np.ndarray | None) -> None:

@@ -164,7 +164,9 @@ def _whole_groups(labels: np.ndarray, groups: np.ndarray, counts: np.ndarray, to
     """Whole groups, in random order, each taken if it brings the held-back class counts nearer to their share."""
     _, first, member = np.unique(groups[order], return_index=True, return_inverse=True)
     if len(first) < 2:
-        raise DataError("all images lie in one group, so none can be held back; two groups are the least, ten or more are sensible")
+        raise DataError(
+            f"the {len(labels):,} images from which some are to be held back all lie in one group; two groups are the least, ten or more are sensible"
+        )
     need = counts * (total / max(1, len(labels)))
     by_group = np.split(order[np.argsort(member, kind="stable")], np.cumsum(np.bincount(member))[:-1])
     taken: list[np.ndarray] = []

@@ -455,6 +455,87 @@ class Reconstructs(Honest):
         return {"loss": F.mse_loss(self.head(self.backbone(views[0])), views[1].mean((2, 3)))}
 
 
+class PositiveFirst(Contrastive):
+    """Contrastive logits have the positive first, so every target is 0, and ``views`` makes them."""
+
+    def views(self, batch: Any) -> Any:
+        return *super().views(batch), torch.zeros(len(batch.images), dtype=torch.int64)
+
+    def forward(self, views: Any, phase: str = "main") -> dict[str, Tensor]:
+        first, second = (F.normalize(self.head(self.backbone(view)), dim=1) for view in views[:2])
+        others = (first @ second.T)[~torch.eye(len(first), dtype=torch.bool)].view(len(first), -1)
+        return {"loss": F.cross_entropy(torch.cat([(first * second).sum(1, keepdim=True), others], 1) / 0.5, views[2])}
+
+
+class WithLengths(Honest):
+    """Beside its target it has a number that never varies."""
+
+    def views(self, batch: Any) -> Any:
+        return *super().views(batch), torch.full((len(batch.images),), 49)
+
+
+class SameForTheTeacher(Contrastive):
+    """A frozen teacher is shown the student's images, one tensor under two names."""
+
+    def __init__(self, *words: Any) -> None:
+        super().__init__(*words)
+        self.teacher = copy.deepcopy(self.backbone).requires_grad_(False)
+
+    def views(self, batch: Any) -> Any:
+        images = self.noisy(batch.images)
+        return {"student": images, "teacher": images}
+
+    def forward(self, views: Any, phase: str = "main") -> dict[str, Tensor]:
+        target = self.teacher(views["teacher"]).roll(1, 1)
+        features = self.backbone(views["student"])
+        return {"loss": F.mse_loss(features, target) + self.head(features).square().mean()}
+
+
+class DropoutTwins(Contrastive):
+    """The two views are one image, told apart by dropout."""
+
+    def views(self, batch: Any) -> Any:
+        return batch.images, batch.images
+
+    def forward(self, views: Any, phase: str = "main") -> dict[str, Tensor]:
+        first, second = (F.normalize(self.head(F.dropout(self.backbone(view), 0.2)), dim=1) for view in views)
+        return {"loss": F.cross_entropy(first @ second.T / 0.5, torch.arange(len(first)))}
+
+
+class HeadFirst(Honest):
+    """The backbone waits until its new head has been trained for a tenth of the run."""
+
+    def forward(self, views: Any, phase: str = "main") -> dict[str, Tensor]:
+        features = self.backbone(views[0])
+        return {"loss": F.cross_entropy(self.head(features.detach() if self.progress < 0.1 else features), views[1])}
+
+
+class LowRank(Honest):
+    """A change of low rank is trained, and written into the last layer of a network that is frozen itself."""
+
+    def __init__(self, *words: Any) -> None:
+        super().__init__(*words)
+        self.backbone.requires_grad_(False)
+        *_, self.adapted = (module for module in self.backbone.modules() if isinstance(module, nn.Conv2d))
+        weight = self.adapted.weight
+        self.register_buffer("start", weight.detach().clone())
+        self.down = nn.Parameter(torch.randn(len(weight), 2))
+        self.up = nn.Parameter(torch.zeros(2, weight[0].numel()))
+
+    def change(self) -> Tensor:
+        return (self.down @ self.up).view_as(self.start)
+
+    def forward(self, views: Any, phase: str = "main") -> dict[str, Tensor]:
+        hook = self.adapted.register_forward_hook(lambda layer, inputs, _: layer._conv_forward(inputs[0], self.start + self.change(), None))
+        try:
+            return super().forward(views)
+        finally:
+            hook.remove()
+
+    def after_step(self) -> None:
+        self.adapted.weight.data.copy_(self.start + self.change().detach())
+
+
 class Control(Detached):
     """Trains a head on a network that stays as it is, and says so."""
 
@@ -465,7 +546,13 @@ class Control(Detached):
         self.backbone.requires_grad_(False)
 
 
-@pytest.mark.parametrize("task", [Honest, Contrastive, Teacher, SelfDistilled, TwoPhases, Reconstructs, Control], ids=lambda task: task.__name__)
+HONEST = [
+    Honest, Contrastive, Teacher, SelfDistilled, TwoPhases, Reconstructs, PositiveFirst, WithLengths, SameForTheTeacher, DropoutTwins, HeadFirst, LowRank,
+    Control,
+]
+
+
+@pytest.mark.parametrize("task", HONEST, ids=lambda task: task.__name__)
 def test_the_honest_pass(task: type[PretextTask]) -> None:
     results = battery(task)
     assert {result.status for result in results} <= {"passed", "skipped"}, [result for result in results if result.status not in ("passed", "skipped")]

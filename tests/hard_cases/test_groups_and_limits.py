@@ -174,3 +174,21 @@ def test_a_pretraining_source_of_judged_groups_alone_is_refused(tmp_path: Path, 
     write_folder(tmp_path / "bad", [number for number in range(COUNT) if GROUPS[number] in judged])
     with pytest.raises(DataError, match="every image to pretrain on"):
         get({"pretrain": {"source": "folder:bad", "labels": "labels.csv", "group": "product"}, "evaluate": spec})
+
+
+@pytest.mark.parametrize(("sizes", "limit", "told"), [
+    ({"a": 40, "b": 1, "c": 1}, {}, "no image of 2 of 3 classes is among the test images, the first is 'b': all 8 are 'a', so that always answering"),
+    ({"a": 20, "b": 20, "c": 1}, {}, "no image of 1 of 3 classes is among the test images, the first is 'c'"),
+    ({"a": 12, "b": 12}, {"test": 1}, "no image of 1 of 2 classes is among the test images"),
+    ({"a": 12, "b": 12}, {}, ""),
+])
+def test_classes_without_a_test_image_are_told(
+    tmp_path: Path, get: Callable[..., Data], sizes: dict[str, int], limit: dict[str, int], told: str,
+) -> None:
+    """A rare class has no share to hold out, and then an accuracy says nothing of it."""
+    names = [name for name, count in sizes.items() for _ in range(count)]
+    for number, name in enumerate(names):
+        (tmp_path / "set" / name).mkdir(parents=True, exist_ok=True)
+        (tmp_path / "set" / name / f"{number}.png").write_bytes(picture(number))
+    notes = get({"source": f"folder:{tmp_path / 'set'}", "test": 0.2, "limit": limit}).notes
+    assert told in "\n".join(notes) and bool(told) == any("among the test images" in note for note in notes)
