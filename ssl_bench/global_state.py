@@ -15,6 +15,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -114,6 +115,45 @@ def _hook_names(before: Mapping[tuple[str, str], Any], now: Mapping[tuple[str, s
     return ", ".join(name.removeprefix("_global_").replace("_", " ") for (module, name) in before if before[module, name] != now[module, name])
 
 
+#: what holds the functions that other rows compute with
+_OWNERS: tuple[Any, ...] = (
+    torch, torch.nn, torch.nn.functional, torch.nn.init, torch.autograd, torch.Tensor, torch.nn.Module, torch.nn.Linear, torch.nn.Conv2d,
+    torch.nn.modules.batchnorm._BatchNorm, torch.optim, torch.optim.Optimizer, torch.optim.SGD, torch.optim.AdamW, np, np.random, np.linalg, random, Image,
+    Image.Image,
+)
+_MISSING = object()
+#: their functions by name, with what stands there; what a class inherits may be overlaid, and what is added under other names changes nobody's numbers
+_FUNCTIONS: dict[str, tuple[Any, str, Any]] = {
+    f"{f'{owner.__module__}.' if isinstance(owner, type) else ''}{owner.__name__}.{name}": (owner, name, vars(owner).get(name, _MISSING))
+    for owner in _OWNERS for name in dir(owner) if callable(getattr(owner, name, None))
+}
+_LIBRARIES = (*(f"{Path(library.__file__).parent}{os.sep}" for library in (torch, np, Image)), random.__file__)
+
+
+def _is_foreign(value: Any) -> bool:
+    """Whether a function comes from elsewhere than the library itself, which replaces some of its own when more of it is imported."""
+    code = getattr(getattr(value, "__func__", value), "__code__", None)
+    if code is not None:
+        return not code.co_filename.startswith(_LIBRARIES)
+    return value is _MISSING or not str(getattr(value, "__module__", None) or "").startswith(("torch", "numpy", "PIL"))
+
+
+def _functions() -> dict[str, Any]:
+    """Functions that somebody has put in the place of the libraries' own."""
+    now = {place: vars(owner).get(name, _MISSING) for place, (owner, name, original) in _FUNCTIONS.items()}
+    return {place: value for place, value in now.items() if value is not _FUNCTIONS[place][2] and _is_foreign(value)}
+
+
+def _set_functions(before: dict[str, Any]) -> None:
+    for place in _functions().keys() | before.keys():
+        owner, name, original = _FUNCTIONS[place]
+        value = before.get(place, original)
+        if value is not _MISSING:
+            setattr(owner, name, value)
+        elif name in vars(owner):
+            delattr(owner, name)
+
+
 def _signals() -> dict[str, Any]:
     return {name: signal.getsignal(getattr(signal, name)) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name)}
 
@@ -192,6 +232,7 @@ _SETTINGS: dict[str, Setting] = {
     "cuDNN's enabled flag": _attribute(torch.backends.cudnn, "enabled"),
     "oneDNN's enabled flag": _attribute(torch.backends.mkldnn, "enabled"),
     "hooks for every module": Setting(_hooks, _set_hooks, words=_hook_names),
+    "functions of torch, NumPy or Pillow": Setting(_functions, _set_functions, lasting=True, words=_names),
     "NumPy's handling of floating-point errors": Setting(np.geterr, lambda value: np.seterr(**value)),
     "whether Pillow reads truncated images": _attribute(ImageFile, "LOAD_TRUNCATED_IMAGES"),
     "Pillow's limit on pixels": _attribute(Image, "MAX_IMAGE_PIXELS"),

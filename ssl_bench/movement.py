@@ -47,7 +47,8 @@ class Movement:
         ------
         TrainingError : nothing moved, only weight decay moved it, a parameter is not finite, or a network that is declared to stay as it is moved.
         """
-        now, again = ({name: tensor.detach().cpu() for name, tensor in judged_tensors(task).items()} for _ in range(2))
+        # copies: a network that evaluated() changes where it stands would equal itself
+        now, again = ({name: tensor.detach().cpu().clone() for name, tensor in judged_tensors(task).items()} for _ in range(2))
         if now.keys() != again.keys() or any(not torch.equal(now[name], again[name]) for name in now if not now[name].isnan().any()):
             raise TrainingError(f"{task.name}: evaluated() gives another network at every call; return the one that is trained, or a copy of it")
         broken = [name for name, tensor in now.items() if not tensor.isfinite().all()]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
 import warnings
 from collections.abc import Callable
@@ -40,6 +41,11 @@ CHANGES: dict[str, Callable[[], Any]] = {
     "working directory": lambda: os.chdir("/"),
     "environment variables": lambda: os.environ.update(SSL_BENCH_TEST="secret"),
     "handlers of signals": lambda: signal.signal(signal.SIGTERM, signal.SIG_IGN),
+    "functions of torch, NumPy or Pillow (torch.nn.functional.relu)": lambda: setattr(torch.nn.functional, "relu", lambda x, inplace=False: x),
+    "torch.Tensor.mean": lambda: setattr(torch.Tensor, "mean", lambda self, *words: self.sum()),
+    "torch.nn.modules.conv.Conv2d.forward": lambda: setattr(torch.nn.Conv2d, "forward", lambda self, x: x),
+    "numpy.random.rand": lambda: setattr(np.random, "rand", lambda *shape: np.zeros(shape)),
+    "torch.randint": lambda: delattr(torch, "randint"),
     "": lambda: (warnings.simplefilter("error"), sys.path.insert(0, "/nowhere"), torch.rand(3), np.random.rand(3)),
 }
 KEPT: list[Any] = []
@@ -61,6 +67,13 @@ def test_everything_is_set_back_and_told_by_name(name: str) -> None:
         torch.manual_seed(1)
         np.random.rand(3)
     assert not torch.equal(torch.rand(2), drawn), "draws go on where they were"
+
+
+def test_functions_that_a_library_replaces_by_itself_are_not_told() -> None:
+    """Importing more of torch wraps some of its functions."""
+    code = "import torch\nfrom ssl_bench.global_state import captured, changed\nbefore, seed = captured(), torch.manual_seed\nimport torch._dynamo\n"
+    code += "assert 'functions' not in changed(before), changed(before)"
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_a_setting_that_torch_refuses_to_read_is_set_back_all_the_same() -> None:

@@ -80,6 +80,13 @@ class EveryTimeAnother(Brightness):
         return Backbone(TINY, 32)
 
 
+class TurnsWhenAsked(Brightness):
+    def evaluated(self) -> nn.Module:
+        with torch.no_grad():
+            self.backbone.network.conv1.weight.neg_()
+        return self.backbone
+
+
 class UnseededList(InAList):
     """Drawn anew by every process that builds it, and held by no checkpoint."""
 
@@ -115,6 +122,7 @@ FAULTS = [
     (InAList, "not in a list or a copy"),
     (PutBack, "weights that after_step puts back"),
     (NoSlope, "training only shrank the judged network .* by weight decay"),
+    (TurnsWhenAsked, "gives another network at every call"),
     (EveryTimeAnother, "gives another network at every call"),
 ]
 
