@@ -127,7 +127,7 @@ _FUNCTIONS: dict[str, tuple[Any, str, Any]] = {
     f"{f'{owner.__module__}.' if isinstance(owner, type) else ''}{owner.__name__}.{name}": (owner, name, vars(owner).get(name, _MISSING))
     for owner in _OWNERS for name in dir(owner) if callable(getattr(owner, name, None))
 }
-_LIBRARIES = (*(f"{Path(library.__file__).parent}{os.sep}" for library in (torch, np, Image)), random.__file__)
+_LIBRARIES = (*(f"{Path(str(library.__file__)).parent}{os.sep}" for library in (torch, np, Image)), str(random.__file__))
 
 
 def _is_foreign(value: Any) -> bool:
