@@ -62,6 +62,8 @@ def read_csv(folder: Path, spec: SourceSpec) -> tuple[dict[str, FolderSplit], li
     for setting, name in (("image", spec.image), ("target", spec.target), ("group", spec.group)):
         if name is not None:
             columns.check_named(where, setting, name, table.columns)
+    if spec.group is not None and spec.group in (spec.image, spec.target):
+        raise DataError(f"{where}: `group: {spec.group}` is also {'`image:`' if spec.group == spec.image else '`target:`'}; name another column")
     files = _Files(folder)
     of_files = spec.image or _file_column(table, files, [spec.target, spec.group])
     of_labels = spec.target or _label_column(table, [of_files, spec.group])
@@ -206,7 +208,7 @@ def _file_column(table: _Table, files: _Files, taken: Sequence[str | None]) -> s
         return able[0]
     if able:
         raise DataError(f"{table.path} has several columns of files, {', '.join(map(repr, able))}; say which, as `image: {able[0]}`")
-    raise DataError(f"{table.path} has no column 'file'; {did_you_mean('file', table.columns)}; `image:` names the column of files")
+    raise DataError(f"{table.path} has no column 'file'; {did_you_mean('file', left)}; `image:` names the column of files")
 
 
 def _label_column(table: _Table, taken: Sequence[str | None]) -> str:
@@ -215,7 +217,7 @@ def _label_column(table: _Table, taken: Sequence[str | None]) -> str:
     found, why = columns.choose_labels(str(table.path), able)
     if found is None:
         raise DataError(
-            why if why else f"{table.path} has no column 'label'; {did_you_mean('label', table.columns)}; `target:` names the column of labels"
+            why if why else f"{table.path} has no column 'label'; {did_you_mean('label', left)}; `target:` names the column of labels"
         )
     return found
 

@@ -11,7 +11,7 @@ import numpy as np
 from ssl_bench.data import columns
 from ssl_bench.data.arrow import Labels
 from ssl_bench.data.hub import find_files, other_files, split_named, unused_files
-from ssl_bench.data.labels import joined_spellings
+from ssl_bench.data.labels import is_missing, joined_spellings
 from ssl_bench.data.parquet import ParquetReader
 from ssl_bench.data.readers import RawSplit, Reader, Source, Subset
 from ssl_bench.errors import DataError
@@ -64,6 +64,9 @@ def read_parquet(where: str, files: Mapping[str, Sequence[Path]], spec: SourceSp
     known: dict[str, int] = {}
     if spec.group is not None:
         values = {split: [str(value) for value in reader.column(spec.group).to_pylist()] for split, reader in readers.items()}
+        bare = sum(value == "None" or is_missing(value) for own in values.values() for value in own)
+        if bare:
+            notes.append(f"{title}: {bare:,} rows have no value in column {spec.group!r} (group), and are held to be one group")
         known = {value: at for at, value in enumerate(sorted({value for own in values.values() for value in own}))}
         groups = {split: np.array([known[value] for value in own], np.int64) for split, own in values.items()}
     splits = {split: RawSplit(reader, labels[split], groups[split]) for split, reader in readers.items()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
@@ -192,3 +193,25 @@ def test_classes_without_a_test_image_are_told(
         (tmp_path / "set" / name / f"{number}.png").write_bytes(picture(number))
     notes = get({"source": f"folder:{tmp_path / 'set'}", "test": 0.2, "limit": limit}).notes
     assert told in "\n".join(notes) and bool(told) == any("among the test images" in note for note in notes)
+
+
+def test_rows_without_a_group_are_told(tmp_path: Path, get: Callable[..., Data]) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    (tmp_path / "set").mkdir()
+    groups = [None if at < 6 else f"p{GROUPS[at]}" for at in range(COUNT)]
+    pq.write_table(pa.table({"image": [picture(at) for at in range(COUNT)], "label": LABELS, "product": groups}), tmp_path / "set" / "train.parquet")
+    notes = get({"source": f"parquet:{tmp_path / 'set'}", "group": "product", "test": 0.2}).notes
+    assert "set: 6 rows have no value in column 'product' (group), and are held to be one group" in notes
+
+
+@pytest.mark.parametrize(("more", "told"), [
+    ({"group": "label"}, "has no column 'label'; known are: file, product"),
+    ({"group": "file"}, "has no column 'file'; known are: label, product"),
+    ({"group": "label", "target": "label"}, "`group: label` is also `target:`; name another column"),
+])
+def test_a_column_of_a_csv_has_one_meaning(tmp_path: Path, get: Callable[..., Data], more: dict[str, str], told: str) -> None:
+    write_folder(tmp_path / "set", range(12))
+    with pytest.raises(DataError, match=re.escape(told)):
+        get({"source": f"folder:{tmp_path / 'set'}", "labels": "labels.csv", "test": 0.2, **more})
