@@ -148,7 +148,7 @@ def as_rgb(image: Image.Image, facts: Facts | None = None) -> Image.Image:
     if image.mode == "RGB" and "transparency" not in image.info:
         image.load()
         return image
-    if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG"):
+    if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM")):
         levels = np.asarray(image).astype(np.uint32)  # a plain convert() would clip everything above 255 to white
         facts.saw_levels(int(levels.min()), int(levels.max()))
         image = Image.fromarray(((levels + 128) // 257).astype(np.uint8))

@@ -207,7 +207,7 @@ def test_rows_without_a_group_are_told(tmp_path: Path, get: Callable[..., Data])
 
 
 @pytest.mark.parametrize(("more", "told"), [
-    ({"group": "label"}, "has no column 'label'; known are: file, product"),
+    ({"group": "label"}, "has no column 'label'; known are: product"),
     ({"group": "file"}, "has no column 'file'; known are: label, product"),
     ({"group": "label", "target": "label"}, "`group: label` is also `target:`; name another column"),
 ])

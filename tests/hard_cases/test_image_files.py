@@ -216,3 +216,10 @@ def test_images_that_only_orientation_makes_alike_have_one_size(get: Any, tmp_pa
     wide, high = Image.new("RGB", (16, 8), (9, 90, 200)), Image.new("RGB", (8, 16), (90, 9, 200))
     with pytest.raises(DataError, match="are 16x8, not square"):
         get(lambda number: file_of(high, "TIFF", tiffinfo={274: 6}) if number % 2 else file_of(wide, "TIFF"), "tif", size=None)
+
+
+@pytest.mark.parametrize("most", [65_535, 1_023])
+def test_a_pgm_of_16_bits_has_the_range_that_its_header_names(most: int) -> None:
+    levels = np.linspace(0, most, 64).astype(">u2").reshape(8, 8)
+    pixels, _ = decode(b"P5 8 8 %d\n" % most + levels.tobytes(), 8)
+    assert np.abs(pixels[..., 0] - levels.astype(float) * 255 / most).max() <= 1
