@@ -302,6 +302,8 @@ def _is_doubtful(name: str, role: Role, children: Mapping[str, Folder]) -> bool:
         return any(tuple(words_of(other)) == role.rest for other in others) or len(own) > 1 and any(own == _class_names(child) for child in others.values())
     if not role.bare or own or name.lower() not in _ALSO_CLASSES:
         return True
+    if role.split != "train" and any((other := role_of(beside)) is not None and other.split == "train" for beside in children):
+        return True  # "test" beside "train_a" and "train_b"
     return role.split == "train" and len(children) == 2
 
 

@@ -122,6 +122,7 @@ def test_what_a_folder_is_read_as(tmp_path: Path, tree: dict[str, int], expected
     ({"train_1/a": 2, "train_2/b": 1, "test/a": 1}, {"splits": {"train": {"a": 2, "b": 1}, "test": {"a": 1}}}),
     ({"Train/a": 1, "train/a": 2, "test/a": 1}, {"splits": {"train": {"a": 3}, "test": {"a": 1}}}),
     ({"trainA": 2, "trainB": 2, "testA": 1, "testB": 1}, {"splits": {"train": 4, "test": 2}, "flat": {"train": 6}}),
+    ({"train_day": 2, "train_night": 2, "test": 1}, {"splits": {"train": 4, "test": 1}, "classes": {"train": {"train_day": 2, "train_night": 2, "test": 1}}}),
     ({"cat": 2, "dog": 2, "cat_test": 1, "dog_test": 1}, {"classes": {"train": {"cat": 2, "dog": 2, "cat_test": 1, "dog_test": 1}}}),
     ({"cat_train": 2, "dog_train": 2, "cat_test": 1, "dog_test": 1}, {"splits": {"train": 4, "test": 2}}),
     ({"indoor/train/a": 1, "indoor/test/a": 1, "outdoor": 2}, {"classes": {"train": {"indoor": 2, "outdoor": 2}}, "flat": {"train": 4}}),
