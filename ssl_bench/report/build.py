@@ -182,10 +182,16 @@ def _failures(results: Results, row: RunRow, data: str) -> list[str]:
             found.setdefault(missing.failure.where, (set(), message[0] if message else missing.failure.error))[0].add(missing.seed)
     sentences = []
     for where, (failed, first_line) in found.items():
-        command = f"ssl-bench show {shlex.quote(f'{results.run.name}/{row.row}/{min(failed)}')}"
+        command = f"ssl-bench show {shlex.quote(f'{_run_address(results)}/{row.row}/{min(failed)}')}"
         sentences.append(f"{'' if where == 'pretraining' else where + ' '}failed {len(failed)}/{seeds}: {first_line}; {command}")
     damaged = Counter(m.what for m in results.missing if m.row == row.row and m.damage and m.data in shown)
     return sentences + [f"record of {what} damaged, {count}/{seeds}: see above" for what, count in damaged.items()]
+
+
+def _run_address(results: Results) -> str:
+    """What `ssl-bench show` finds a run by: its name only where its folder is called so, else another run of that name would be shown."""
+    folder = results.folder
+    return results.run.name if folder is None or folder.name == results.run.name else str(folder)
 
 
 def _sort(section: Section) -> None:

@@ -51,7 +51,7 @@ def load(folder: str | Path) -> Results:
         raise RecordError(f"{root} holds no run.json, so it is no results folder; give one that `ssl-bench run` wrote, such as runs/quick")
     run = read_record(root / "run.json", Run)
     rows = {row.row: row for row in run.rows}
-    results = Results(run, {}, [], [], [], sum(1 + len(cell.evaluations) for cell in run.cells))
+    results = Results(run, {}, [], [], [], sum(1 + len(cell.evaluations) for cell in run.cells), folder=root)
     others: list[tuple[RunCell, Path, EvaluationRecord]] = []
     for cell in run.cells:
         if cell.row not in rows:

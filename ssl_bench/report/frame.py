@@ -74,6 +74,7 @@ class Results:
     opened_elsewhere: dict[str, int] = field(default_factory=dict)  #: row to evaluations of it that saw test and are not in this table
     damaged: list[str] = field(default_factory=list)  #: what is wrong with files that are left out, each with its path
     doubtful: list[str] = field(default_factory=list)  #: what is wrong with predictions that cannot be used, each with its path
+    folder: Path | None = None  #: where the records lie, as it was named; None: nowhere
     unchecked: int = 0  #: files of an earlier version, without a digest: whether they are as they were written is not known
     _predictions: dict[Path, dict[str, np.ndarray]] = field(default_factory=dict, repr=False)
 

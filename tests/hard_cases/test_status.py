@@ -94,3 +94,11 @@ def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("tiny")
     assert call(folder, "run", *written(folder)).code == 0
     return folder
+
+
+def test_the_command_that_a_failed_row_names_shows_that_run(tmp_path: Path) -> None:
+    words = written(tmp_path, task("broken", "raise RuntimeError('no luck')"), tasks=["broken"], baselines=[])
+    assert call(tmp_path, "run", *words, "--out", "elsewhere").code == 1, "and not below runs/, under the matrix's name"
+    named = re.search(r"ssl-bench show (\S+/broken/0)", call(tmp_path, "report", "elsewhere").out)
+    assert named is not None
+    assert any("no luck" in line for line in lines(call(tmp_path, "show", named[1]))), named[1]

@@ -258,4 +258,4 @@ def _detected(rng: np.random.Generator, accuracy: float, final: bool, noise: flo
 def run_folder(tmp_path: Path) -> Callable[..., Path]:
     """``run_folder(...)`` writes a results folder below the test's own and returns it."""
     count = iter(range(1_000))
-    return lambda *args, **kwargs: make_run(tmp_path / f"run{next(count)}", *args, **kwargs)
+    return lambda *args, **kwargs: make_run(tmp_path / f"run{next(count)}" / "toy", *args, **kwargs)
