@@ -158,7 +158,7 @@ def test_a_choice_is_made_on_validation_and_losers_never_see_test(tmp_path: Path
 def test_a_failing_cell_is_recorded_and_the_rest_goes_on(tmp_path: Path) -> None:
     plugin = tmp_path / "failing.py"
     plugin.write_text(FAILING)
-    results = ssl_bench.run(matrix(tasks=["failing", "rotation"]), tmp_path / "out", plugins=(plugin,))
+    results = ssl_bench.run(matrix(tasks=["failing", "rotation"]), tmp_path / "out", plugins=(plugin,), skip_checks=True)
     assert len(results.failures) == 1
     table = results.table().terminal(120)
     assert "failed" in table and "loss not finite at step 2" in table and "rotation" in table

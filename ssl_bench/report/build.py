@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import shlex
 from collections import Counter
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -189,9 +190,16 @@ def _failures(results: Results, row: RunRow, data: str) -> list[str]:
 
 
 def _run_address(results: Results) -> str:
-    """What `ssl-bench show` finds a run by: its name only where its folder is called so, else another run of that name would be shown."""
+    """What `ssl-bench show` finds a run by: its name only where its folder is called so, else another run of that name would be shown.
+
+    A long path from the root would leave no room for the reason, and would be a path of one machine: its last part stands for it.
+    """
     folder = results.folder
-    return results.run.name if folder is None or folder.name == results.run.name else str(folder)
+    if folder is None or folder.name == results.run.name:
+        return results.run.name
+    if folder.is_relative_to(Path.cwd()):
+        return str(folder.relative_to(Path.cwd()))
+    return folder.name if folder.is_absolute() else str(folder)
 
 
 def _sort(section: Section) -> None:
