@@ -32,7 +32,9 @@ def main() -> NoReturn:
         if code == interruption.CTRL_C:  # what typer makes of a KeyboardInterrupt
             code = _told(KeyboardInterrupt(), requests)
     except BaseException as error:
+        requests.end()
         code = _told(error, requests)
+    requests.end()
     sys.exit(code)
 
 

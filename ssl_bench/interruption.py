@@ -29,11 +29,12 @@ class Requests:
     number : the first signal that came; None before one did.
     patient : whether the first signal only asks, for work that looks at ``asked`` between its steps and saves what it reached.
         Otherwise it interrupts at once.
+    ending : whether the exit code is decided, so that what comes now changes nothing.
     """
 
     def __init__(self) -> None:
         self.number: int | None = None
-        self.patient = False
+        self.patient = self.ending = False
         self._pressed = 0
         self._before: dict[int, Any] = {}
 
@@ -57,6 +58,12 @@ class Requests:
                 self._before[number] = held
                 signal.signal(number, self._hear)
 
+    def end(self) -> None:
+        """Stop listening for good, the exit code being decided: schedulers repeat their signals, and Python's own end takes its handlers away first."""
+        self.ending = True
+        for number in self._before.keys() - {signal.SIGINT}:
+            signal.signal(number, signal.SIG_IGN)
+
     def close(self) -> None:
         """Stop listening."""
         for number, handler in self._before.items():
@@ -69,6 +76,8 @@ class Requests:
         self._pressed += number == signal.SIGINT
         if self._pressed > 2:  # whatever runs has swallowed two
             os._exit(CTRL_C)
+        if self.ending:
+            return
         if self.patient and not (again and number == signal.SIGINT):
             self.number = self.number or number
             return

@@ -87,6 +87,25 @@ def test_a_signal_while_a_plugin_is_imported(tmp_path: Path, number: signal.Sign
     assert ended.code == code and ended.err.startswith(told), ended
 
 
+def test_a_scheduler_that_repeats_itself_while_the_command_ends(tmp_path: Path) -> None:
+    """Telling why takes imports, and Python's own end takes a second, in which handlers of its own are gone."""
+
+    def again() -> None:
+        import ssl_bench.terminal
+
+        def harmless(text: str) -> str:
+            os.kill(os.getpid(), signal.SIGTERM)
+            assert signal.getsignal(signal.SIGTERM) == signal.getsignal(signal.SIGUSR1) == signal.SIG_IGN, "no handler of Python's, which goes before it ends"
+            os.kill(os.getpid(), signal.SIGINT)
+            return text
+
+        ssl_bench.terminal.harmless = harmless
+
+    (tmp_path / "plugin.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGTERM)\n")
+    ended = call(tmp_path, "list", "tasks", "--plugin", "plugin.py", first=again)
+    assert (ended.code, ended.err) == (75, "stopped by SIGTERM; the same command goes on from here\n"), ended
+
+
 def test_ctrl_c_before_anything_is_imported(tmp_path: Path) -> None:
     running = subprocess.Popen([COMMAND, "versions"], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT)
     maps = Path(f"/proc/{running.pid}/maps")
