@@ -12,8 +12,20 @@ from rich.table import Table
 
 from ssl_bench.disk import is_locked
 from ssl_bench.errors import RecordError
+from ssl_bench.predictions import checked_predictions
 from ssl_bench.printing import duration
-from ssl_bench.records import EvaluationRecord, Failure, Pretraining, Run, RunCell, RunRow, failure_files, read_record, safe_name
+from ssl_bench.records import (
+    EvaluationRecord,
+    Failure,
+    Pretraining,
+    Run,
+    RunCell,
+    RunRow,
+    failure_files,
+    judged_other_weights,
+    read_record,
+    safe_name,
+)
 from ssl_bench.terminal import escape
 
 DONE, NOW, BEGUN, FAILED, DAMAGED, MISSING, NOT_ASKED = "done", "under way now", "begun", "failed", "damaged", "missing", "not asked for"
@@ -27,7 +39,7 @@ class CellStatus:
     Attributes
     ----------
     state : one of the words above: in the order they are tried, done, under way now, damaged, failed, begun, not asked for, missing.
-    trained : whether its pretraining is finished; ``judged`` of ``expected`` evaluations are.
+    trained : whether its pretraining is finished; ``judged`` of ``expected`` evaluations are, of the weights that it left.
     why : what failed or is damaged, on one line; "" otherwise.
     seconds : spent on its finished parts.
     """
@@ -50,19 +62,23 @@ def status_of(folder: Path, cell: RunCell, final: bool, asked_for: bool = True) 
     asked_for : whether the last command was to compute it.
     """
     where = folder / cell.folder
-    trained, judged, seconds, why = False, 0, 0.0, ""
+    pretraining, judged, seconds, why = None, 0, 0.0, ""
     try:
         if (where / "pretrain.json").is_file():
-            seconds += read_record(where / "pretrain.json", Pretraining).seconds.get("total", 0.0)
-            trained = True
+            pretraining = read_record(where / "pretrain.json", Pretraining)
+            seconds += pretraining.seconds.get("total", 0.0)
         for expected in cell.evaluations:
             path = where / f"{safe_name(expected.evaluator)}-{expected.id}.json"
             if path.is_file():
                 record = read_record(path, EvaluationRecord)
-                judged, seconds = judged + (record.final or not final), seconds + record.seconds
+                seconds += record.seconds
+                checked_predictions(path.with_suffix(".npz"), record)
+                current = pretraining is None or not judged_other_weights(record, pretraining)
+                judged += current and (record.final or not final)
         failures = [read_record(path, Failure) for path in failure_files(where)]
     except RecordError as error:
         failures, why = [], _first_line(str(error))
+    trained = pretraining is not None
     whole = trained and judged == len(cell.evaluations)
     if whole and not why:
         state = DONE

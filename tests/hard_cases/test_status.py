@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from commands import Ended, call, start, task, written
+from ssl_bench.records import Pretraining, read_record, write_record
 
 OPTION = """
 from ssl_bench import TaskOptions
@@ -72,6 +73,17 @@ def test_a_damaged_record_is_named_and_the_rest_is_shown(tmp_path: Path) -> None
     path.write_text("{")
     found = lines(call(tmp_path, "status", "tiny"))
     assert "random 0 done 1/1 done" in found and any(line.startswith("pixels 0 - ") and "damaged: " in line for line in found), found
+
+
+def test_what_would_be_measured_again_does_not_count_as_done(tmp_path: Path) -> None:
+    assert call(tmp_path, "run", *written(tmp_path, baselines=["random", "pixels"])).code == 0
+    (path,) = tmp_path.glob("runs/tiny/cells/random/*/pretrain.json")
+    write_record(path, read_record(path, Pretraining).model_copy(update={"weights": "0" * 64}))  # trained again, to other weights
+    (predictions,) = tmp_path.glob("runs/tiny/cells/pixels/*/knn-*.npz")
+    predictions.write_bytes(predictions.read_bytes()[:-1])
+    found = lines(call(tmp_path, "status", "tiny"))
+    assert found[0].startswith("tiny: 1 begun, 1 damaged; ") and "random 0 done 0/1 begun" in found, found
+    assert any(line.startswith("pixels 0 done 0/1 damaged: ") for line in found), found
 
 
 @pytest.mark.parametrize(
