@@ -82,7 +82,8 @@ def pretrain(
             shop = Workshop(
                 data=work.data, backbone=work.matrix.backbone, device=work.device, precision=work.matrix.precision, skip_checks=work.skip_checks,
             )
-            record, _ = pretrain_cell(cell, shop)
+            with shop.guarded():
+                record, _ = pretrain_cell(cell, shop)
             if not file.is_file():
                 raise SpecError(f"task {task!r} trains no network that could be returned")
             kept = load_backbone(file)
@@ -109,6 +110,7 @@ def evaluate(
     from ssl_bench.evaluators.base import Subject
     from ssl_bench.evaluators.features import FrozenFeatures
     from ssl_bench.fit import choose_device, seed_everything
+    from ssl_bench.global_state import restored
     from ssl_bench.spec import DataSpec, EvaluatorSpec, parse
 
     network = backbone if isinstance(backbone, Backbone) else load_backbone(backbone)
@@ -131,7 +133,8 @@ def evaluate(
             features=features.setdefault(key, FrozenFeatures(network, lambda images: {}, splits, chosen)), train=judged.train,
             validation=judged.validation, test=judged.test if test else None, seed=seed, device=chosen, precision="auto",
         )
-        seed_everything(seed, 0xE7)
-        found = asking.evaluator(asking.options).evaluate(subject)
+        with restored():
+            seed_everything(seed, 0xE7)
+            found = asking.evaluator(asking.options).evaluate(subject)
         rows += [{"evaluator": asking.evaluator.name, "data": judged.name, **vars(m)} for m in found.measurements]
     return pd.DataFrame(rows)

@@ -16,6 +16,7 @@ import pytest
 import torch
 from PIL import ImageFile
 
+import ssl_bench
 from commands import TINY, evaluator, task, written
 from ssl_bench.global_state import captured, changed, restore, restored
 from ssl_bench.records import EvaluationRecord, Failure, Pretraining, failure_files, read_record
@@ -122,6 +123,16 @@ def test_a_row_that_changes_everything_changes_no_other_row(tmp_path: Path, monk
     assert [failure.row for failure in watcher.failed] == ["loser"]
     assert "lost (before that it changed, for the whole program, torch's" in watcher.failed[0].message
     assert len(failure_files(next((tmp_path / "beside").glob("cells/loser/*")))) == 1
+
+
+def test_from_python_too(tmp_path: Path) -> None:
+    """A plugin that is trained or asked by itself must not change what its caller computes next."""
+    (tmp_path / "plugin.py").write_text(task("lone", "torch.set_default_dtype(torch.float64)", "diagnose") + evaluator("nosy", "torch.set_num_threads(2)"))
+    before = captured()
+    settings = {"images": 32, "backbone": TINY["backbone"], "options": {"batch_size": 32}, "skip_checks": True}
+    trained = ssl_bench.pretrain("lone", TINY["data"], plugins=[tmp_path / "plugin.py"], **settings)
+    assert changed(before) == "" and "default dtype" in trained.record.changed
+    assert len(ssl_bench.evaluate(trained.backbone, TINY["data"], ["nosy"])) == 1 and changed(before) == ""
 
 
 def test_what_comes_with_the_suite_changes_nothing(tmp_path: Path) -> None:
