@@ -18,7 +18,7 @@ from typing import Any, Generic, TypeVar
 from ssl_bench.contracts import problem_of
 from ssl_bench.errors import SpecError, did_you_mean, text_of
 from ssl_bench.interruption import is_interruption
-from ssl_bench.source_code import LOCAL, is_installed, local_files_in, local_modules, plain, tree_of
+from ssl_bench.source_code import LOCAL, imported_in_functions, is_installed, local_files_in, local_modules, plain, tree_of
 
 T = TypeVar("T")
 
@@ -157,6 +157,7 @@ EVALUATORS: Registry[Any] = Registry(
 
 
 _IMPORTED: dict[str, dict[Path, bytes]] = {}  # plugin module -> the files that it was imported from, and what they held
+_HELPERS: dict[str, tuple[dict[str, Path], set[str]]] = {}  # plugin module -> its local modules, and the names that functions import when they are called
 
 
 def load_plugin(path: str | Path) -> list[str]:
@@ -177,6 +178,8 @@ def load_plugin(path: str | Path) -> list[str]:
         raise SpecError(f"plugin {str(path)!r} cannot be read: {error.strerror or error}") from None
     tree_of(text, file)
     helpers = local_modules([(module_name, file)])
+    later = imported_in_functions([(module_name, file), *((name, helper) for name, helper in helpers.items() if helper.is_file())])
+    _refuse_mixed(module_name, file, helpers, later)
     LOCAL.offer(helpers)
     sources = {file: text} | {helper: LOCAL.text_of(helper) for helper in helpers.values() if helper.is_file()}
     if module_name in sys.modules and _IMPORTED.get(module_name) != sources:
@@ -203,8 +206,21 @@ def load_plugin(path: str | Path) -> list[str]:
             f"plugin {str(path)!r} defines no task and no evaluator: derive a class from ssl_bench.PretextTask and give it a `name`"
             + _elsewhere(module)
         )
-    _IMPORTED[module_name] = sources
+    _IMPORTED[module_name], _HELPERS[module_name] = sources, (helpers, later)
     return registered
+
+
+def _refuse_mixed(module_name: str, file: Path, helpers: dict[str, Path], later: set[str]) -> None:
+    """Refuse a plugin where a function, its own or another plugin's, would get the other's local module of the same name: Python knows one at a time."""
+    for other, (held, held_later) in _HELPERS.items():
+        if other == module_name or other not in sys.modules:
+            continue
+        for name, own in helpers.items():
+            if held.get(name, own) != own and any(one == name or one.startswith(f"{name}.") for one in later | held_later):
+                raise SpecError(
+                    f"plugin {str(file)!r} and {sys.modules[other].__file__!r} import different modules called {name!r} ({own} and {held[name]}), one of "
+                    "them inside of a function, which would get the other's; rename one of the two, or import it at the top of the file"
+                )
 
 
 def _plugin_file(path: str | Path) -> Path:
@@ -257,6 +273,7 @@ def _import(module_name: str, file: Path, text: bytes, path: str | Path) -> None
 def _forget(module_name: str) -> None:
     sys.modules.pop(module_name, None)
     _IMPORTED.pop(module_name, None)
+    _HELPERS.pop(module_name, None)
     for registry in (TASKS, EVALUATORS):
         registry.forget(module_name)
 

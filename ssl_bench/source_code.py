@@ -109,6 +109,20 @@ def _imported(tree: ast.AST, package: str) -> Iterator[str]:
                 yield ".".join(part for part in (*above, node.args[0].value.lstrip(".")) if part)
 
 
+def imported_in_functions(files: Iterable[tuple[str, Path]]) -> set[str]:
+    """The full names of modules that functions of some files, given as (module's name, file), import when they are called."""
+    found: set[str] = set()
+    for name, file in files:
+        try:
+            tree = ast.parse(file.read_bytes(), str(file))
+        except (SyntaxError, ValueError, OSError):
+            continue  # told where it is imported
+        package = name if file.name == "__init__.py" else name.rpartition(".")[0]
+        functions = (node for node in ast.walk(tree) if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)))
+        found.update(wanted for function in functions for wanted in _imported(function, package))
+    return found
+
+
 def _files_of(name: str, folder: Path) -> Iterator[tuple[str, Path]]:
     """The local files that importing ``name`` runs: of every package on the way, and its own."""
     parts = name.split(".")

@@ -139,6 +139,20 @@ def test_two_plugins_have_helpers_of_one_name(tmp_path: Path) -> None:
     assert identity(TASKS, "helped")["code"] != identity(TASKS, "second")["code"]
 
 
+@pytest.mark.parametrize("lazy", ["first", "second", "through a helper"])
+def test_a_function_never_gets_the_helper_of_another_plugin(tmp_path: Path, lazy: str) -> None:
+    """Its id is that of its own, and Python knows one module of a name at a time."""
+    top, inside = {"imports": "from helper import GAIN", "use": "GAIN"}, {"inside": "from helper import GAIN", "use": "GAIN"}
+    through = {"imports": "from deeper import gain", "use": "gain()", "deeper": "def gain():\n    import helper\n    return helper.GAIN\n"}
+    first = write(tmp_path / "a", helper="GAIN = 2.0\n", **(top if lazy == "second" else through if lazy == "through a helper" else inside))
+    second = write(tmp_path / "b", helper="GAIN = 3.0\n", **(inside if lazy == "second" else top))
+    second.write_text(second.read_text().replace('"helped"', '"second"'))
+    load_plugin(first), load_plugin(first)
+    with pytest.raises(SpecError, match=r"helped\.py.*'helper'.*rename one"):
+        load_plugin(second)
+    assert gain() == 2.0
+
+
 def test_files_beside_a_plugin_do_not_hide_python_s_own(tmp_path: Path) -> None:
     file = write(tmp_path, imports="import random, torch, numpy", use="float(random.random() < 2)", random="raise ImportError\n", numpy="raise ImportError\n")
     before = code(file)
