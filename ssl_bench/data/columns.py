@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -132,11 +132,22 @@ def told(where: str, images: str, labels: str | None, used: Sequence[str | None]
     return [f"{where}: {taken}; not used: {_listed(rest)} (`image:` and `target:` name other columns)"]
 
 
-def split_column(columns: Sequence[str]) -> str | None:
-    """The column that is called like one that says which split a row belongs to; None where there is none, or more than one."""
+def split_column(columns: Sequence[str], says_splits: Callable[[str], bool]) -> str | None:
+    """The column that says which split a row belongs to, by its name or else by its values; None where there is none, or more than one.
+
+    ``says_splits`` : whether all values of a column are words for splits. Columns that are called like labels are not asked.
+    """
     named = [name for name in columns if name.strip().lower() in SPLITS]
     exact = [name for name in named if name.strip().lower() == SPLITS[0]]
+    if not named:
+        named = [name for name in columns if rank(name, LABELS) is None and says_splits(name)]
     return exact[0] if len(exact) == 1 else named[0] if len(named) == 1 else None
+
+
+def are_splits(values: Iterable[Any], known: Callable[[str], str | None]) -> bool:
+    """Whether all values are words for splits, among them train and another one."""
+    found = {None if value is None else known(str(value).strip()) for value in set(values)}
+    return None not in found and {"train"} < found
 
 
 def rows_by_split(

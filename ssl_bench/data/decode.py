@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import importlib
 import io
+import struct
+import zlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -25,6 +27,7 @@ T = TypeVar("T")
 VERSION = 1  # raise it when the same file would give other pixels; packed images of another version are not used
 _RESAMPLE = Image.Resampling.BICUBIC
 _WHITE = (255, 255, 255)
+_PNG, _PNG_PIXELS = b"\x89PNG\r\n\x1a\n", (b"IHDR", b"PLTE", b"tRNS", b"IDAT")
 _WIDTH, _HEIGHT = 256, 257  # tags of a TIFF
 
 
@@ -91,9 +94,26 @@ def open_image(stored: Stored) -> Image.Image:
     if isinstance(stored, bytes):
         if not stored:
             raise UnreadableImage("empty file")
+        if stored.startswith(_PNG):
+            _check_png(stored)
+        if stored.startswith(b"version https://git-lfs"):
+            raise UnreadableImage("a Git LFS pointer in place of the image; `git lfs pull` gets what it stands for")
         register_plugins()
         return Image.open(io.BytesIO(stored))
     return open_image(stored())
+
+
+def _check_png(content: bytes) -> None:
+    """Refuse a PNG whose pixels are not what was written: PIL does not look at their checksums, and reads what is damaged as black or another image."""
+    at = len(_PNG)
+    while at + 12 <= len(content):
+        length, kind = struct.unpack_from(">I4s", content, at)
+        end = at + 8 + length
+        if end + 4 > len(content):  # cut off, which PIL tells
+            return
+        if kind in _PNG_PIXELS and zlib.crc32(memoryview(content)[at + 4 : end]) != int.from_bytes(content[end : end + 4], "big"):
+            raise UnreadableImage(f"damaged: the checksum of its {kind.decode()} part is wrong")
+        at = end + 4
 
 
 @cache

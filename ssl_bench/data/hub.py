@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePath
 
+from ssl_bench.data.split_names import role_of
 from ssl_bench.errors import DataError
 
 _SPLITS = {
@@ -14,11 +15,12 @@ _SPLITS = {
     "validation": "validation", "valid": "validation", "val": "validation", "dev": "validation",
 }
 # train.parquet, train_0.parquet, train.0.parquet, train-00000-of-00002.parquet, train-00000-of-00002-0123456789abcdef.parquet
-_FILE = re.compile(r"^(?P<split>[A-Za-z]+)(?:[-_.]\d+(?:-of-\d+)?(?:-[0-9a-f]{8,})?)?\.parquet$")
+_FILE = re.compile(r"^(?P<split>[A-Za-z]+)(?:[-_.]\d+(?:-of-\d+)?(?:-[0-9a-f]{8,})?)?\.parquet$", re.IGNORECASE)
+_TAIL = re.compile(r"-\d+-of-\d+(?:-[0-9a-f]+)?$")
 _SHOWN = 20
 _ENDING = ".parquet"
 _GOES_WITH = re.compile(r"(?:readme|licen[cs]e|citation|dataset_infos?\.|dataset_dict\.|state\.json)|.*\.(?:md|py|gitattributes)$", re.IGNORECASE)
-_PART = re.compile(r"-(\d+)-of-(\d+)(?:-[0-9a-f]+)?\.parquet$")
+_PART = re.compile(r"-(\d+)-of-(\d+)(?:-[0-9a-f]+)?\.parquet$", re.IGNORECASE)
 _NUMBER = re.compile(r"(?:^|[-_.])(\d+)$")
 _LIKE_A_SPLIT = re.compile(rf"^(?:{'|'.join(_SPLITS)})(?![A-Za-z])", re.IGNORECASE)
 
@@ -29,7 +31,7 @@ def find_files(path: Path) -> dict[str, list[Path]]:
         return {"train": [path]}
     folders = [folder for folder in (path, path / "data") if folder.is_dir()]
     within = [child for folder in folders for child in folder.iterdir() if child.is_dir() and split_named(child.name)]
-    files = [file.relative_to(path) for folder in (*folders, *within) for file in folder.glob(f"*{_ENDING}") if not file.name.startswith(".")]
+    files = [file.relative_to(path) for folder in (*folders, *within) for file in folder.iterdir() if _is_parquet(file) and not file.name.startswith(".")]
     return {split: [path / file for file in found] for split, found in sort_into_splits(files).items()}
 
 
@@ -59,9 +61,16 @@ def sort_into_splits(files: Iterable[PurePath]) -> dict[str, list[PurePath]]:
         if found:
             return found
         others = others or unnamed
-    if others and not any(_LIKE_A_SPLIT.match(file.name) for file in others):
+    # "flowers_train" and "flowers_test" are not read as one set
+    if others and not any(_LIKE_A_SPLIT.match(file.name) or said_split(file) not in (None, "train") for file in others):
         return {"train": others}
     return {}
+
+
+def said_split(file: PurePath) -> str | None:
+    """The split that a file's name or its folder's says in whatever words ("flowers_test.parquet"); None where it says none."""
+    role = role_of(_TAIL.sub("", file.stem))
+    return split_named(file.parent.name) or (None if role is None else role.split)
 
 
 def unused_files(path: Path, files: Mapping[str, Sequence[Path]]) -> list[Path]:
@@ -69,7 +78,7 @@ def unused_files(path: Path, files: Mapping[str, Sequence[Path]]) -> list[Path]:
     if path.is_file():
         return []
     used = {file for split in files.values() for file in split}
-    return [file for file in sorted(path.rglob(f"*{_ENDING}")) if file not in used and _is_seen(file.relative_to(path))]
+    return [file for file in sorted(path.rglob("*")) if _is_parquet(file) and file not in used and _is_seen(file.relative_to(path))]
 
 
 def other_files(path: Path) -> dict[str, int]:
@@ -77,8 +86,12 @@ def other_files(path: Path) -> dict[str, int]:
     if path.is_file():
         return {}
     names = [file.name for folder in (path, path / "data") if folder.is_dir() for file in folder.iterdir() if file.is_file() and _is_seen(PurePath(file.name))]
-    counts = Counter(PurePath(name).suffix.lower() or name for name in names if not name.endswith(_ENDING) and not _GOES_WITH.match(name))
+    counts = Counter(PurePath(name).suffix.lower() or name for name in names if not name.lower().endswith(_ENDING) and not _GOES_WITH.match(name))
     return dict(counts.most_common())
+
+
+def _is_parquet(file: Path) -> bool:
+    return file.suffix.lower() == _ENDING
 
 
 def _is_seen(file: PurePath) -> bool:

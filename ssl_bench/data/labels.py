@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -13,6 +13,7 @@ _UNSEEN = "\ufeff\u200b\u200c\u200d\u2060\xad"  # a byte-order mark, joiners, a 
 _MISSING = frozenset(("", "nan", "null", "<na>", "nat", "#n/a"))  # what programs write where there is no value; nobody calls a class so
 _DOUBTFUL = frozenset(("none", "na", "n/a", "n.a.", "unknown", "undefined", "?", "-"))  # a class may well be called so
 _NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)")
+_JOINTS = "|;,+&/ "  # what several labels of one image are written with
 _SHOWN = 5
 _FEW = 20  # rows below which distinct values say nothing
 
@@ -76,10 +77,23 @@ def near_equal(title: str, classes: Sequence[str], counts: Sequence[int], things
             f"{title}: class names that nearly agree are classes of their own here: {shown}{_more(several)}; if they are meant to be one, "
             "write them alike"
         )
-    if doubtful := [at for at, name in enumerate(classes) if counts[at] and name.casefold() in _DOUBTFUL]:
+    present = {name for at, name in enumerate(classes) if counts[at]}
+    if joined := {name: parts for name in sorted(present) if (parts := _parts_in(name, present))}:
+        shown = "; ".join(f"{name!r} ({' and '.join(map(repr, parts))})" for name, parts in list(joined.items())[:_SHOWN])
+        notes.append(
+            f"{title}: {len(joined):,} class names are made of other classes' names: {shown}{_more(joined)}; if these are several labels of one image, they "
+            "are read as classes of their own here"
+        )
+    numbers = not any(as_number(name) is None for name in present) and present != {"-1", "1"}  # beside other numbers, -1 is often written for none
+    if doubtful := [at for at, name in enumerate(classes) if counts[at] and (name.casefold() in _DOUBTFUL or name == "-1" and numbers)]:
         shown = ", ".join(f"{classes[at]!r} ({counts[at]:,} {things})" for at in doubtful[:_SHOWN])
         notes.append(f"{title}: {shown} may stand for a missing label, and is a class here; leave them out if it is none")
     return notes
+
+
+def alike_in(name: str, others: Sequence[str]) -> str | None:
+    """The first of ``others`` that is alike but for letter case and punctuation, or the same number; None without one."""
+    return next((other for other in others if _key(other) == _key(name)), None)
 
 
 def look_like_ids(codes: np.ndarray) -> bool:
@@ -101,10 +115,19 @@ def _key(name: str) -> str:
     return "".join(c for c in plain if c.isalnum()) or plain
 
 
+def _parts_in(name: str, names: Collection[str]) -> list[str]:
+    """The other names that make up one which joins them ("cat|dog" beside "cat" and "dog"); none for any other name."""
+    for mark in _JOINTS:
+        parts = [spelled(part) for part in name.split(mark)]
+        if len(parts) > 1 and all(part in names for part in parts):
+            return parts
+    return []
+
+
 def _visibly(word: str) -> str:
     """The word so that spaces around it show, and accents written apart do too."""
     return ascii(word) if unicodedata.normalize("NFC", word) != word else repr(word)
 
 
-def _more(several: dict[str, list[str]] | dict[str, list[int]]) -> str:
+def _more(several: Mapping[str, Sequence[object]]) -> str:
     return f" and {len(several) - _SHOWN:,} more" if len(several) > _SHOWN else ""

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, NoReturn
 
+from ssl_bench.data.folder_roles import class_names, families, inner_roles, is_doubtful, pictures_in, repeated_within, unwrapped
 from ssl_bench.data.listing import Folder, by_extension, decoder_hint, extensions, shown
-from ssl_bench.data.split_names import Role, is_annotation, is_pictures, is_split_word, role_of, says_nothing, words_of
+from ssl_bench.data.split_names import Role, is_annotation, is_split_word, role_of
 from ssl_bench.errors import DataError
 
 Layout = Literal["auto", "splits", "classes", "flat"]
 
-_ALSO_CLASSES = ("train", "test", "valid")  # words that a class may be called, a vehicle or a finding
 _FEW = 5
 _ONLY = "the only folder with images"
 
@@ -48,6 +48,9 @@ def read_layout(root: Folder, layout: Layout, notes: list[str]) -> dict[str, Fol
             f"{decoder_hint(root.other_files())}"
         )
     splits = _Reading(root, name, notes).read(layout)
+    if (train := splits["train"]).labels is None and layout == "auto" and (tables := _tables(root)):
+        which = f"{some(tables, 3)} {'lies' if len(tables) == 1 else 'lie'} there; to take labels from a table of files, set `labels: {tables[0]}`"
+        splits["train"] = replace(train, unlabelled=f"{train.unlabelled} ({which})")
     used = {file for split in splits.values() for file in split.files}
     if len(used) < root.count and (left := _unused(root, used)):
         notes.append(f"{name}: not used: {some(left)}")
@@ -86,17 +89,17 @@ class _Reading:
                 return splits
             why = splits["train"].unlabelled or f"only one folder, {shown(inner)}, holds images"
             return {"train": FolderSplit(folder.files(), None, unlabelled=why)}
-        if (pictures := _pictures(children)) is not None and not folder.images:
+        if (pictures := pictures_in(children)) is not None and not folder.images:
             return self.decide(pictures)
-        families = _families(children, roles)
-        if len(families) > 1:
+        found = families(children, roles)
+        if len(found) > 1:
             self.refuse(folder, [*roles], " of several kinds")
-        if families:
-            return self.family(folder, children, families[0])
+        if found:
+            return self.family(folder, children, found[0])
         only = roles.keys() == children.keys() and not any(role.rest for role in roles.values())
-        if roles and only and (not folder.images or all(map(_class_names, children.values()))):
+        if roles and only and (not folder.images or all(map(class_names, children.values()))):
             return self.only_splits(folder, children, roles)
-        doubtful = [name for name, role in roles.items() if _is_doubtful(name, role, children)]
+        doubtful = [name for name, role in roles.items() if is_doubtful(name, role, children)]
         if doubtful and len(children) > 1:
             self.refuse(folder, doubtful, f", with {some([_slash(name) for name in children if name not in doubtful]) or 'other images'} beside it")
         return self.classes(folder, children)
@@ -107,7 +110,7 @@ class _Reading:
         if any(len(found) > 1 for found in family.values()):
             self.refuse(folder, names, ", several for one split")
         own = {split: children[found[0]] for split, found in family.items()}
-        classes = {split: _class_names(child) for split, child in own.items()}
+        classes = {split: class_names(child) for split, child in own.items()}
         held_out = [found for split, found in classes.items() if split != "train"]
         certain = any(classes["train"] & found for found in held_out) or (len(classes["train"]) > 1 and not any(held_out))
         beside = [name for name in children if name not in names and not is_annotation(name)]
@@ -121,11 +124,15 @@ class _Reading:
         if not trained:
             self.check_no_empty_split(folder)
             raise DataError(
-                f"{shown(folder.path)} holds {', '.join(map(_slash, roles))} but no train folder; add train/ beside it, or if these are classes, set "
-                "`layout: classes`"
+                f"{shown(folder.path)} holds {', '.join(map(_slash, roles))} but no train folder; add train/ beside it, name the folder whose images are "
+                f"meant, such as folder:{shown(folder.path / next(iter(roles)))}, or if these are classes, set `layout: classes`"
             )
         if len(trained) > 1:
             self.refuse(folder, trained, ", several for one split")
+        inner = unwrapped(children[trained[0]])
+        if {"train"} < {role.split for role in inner_roles(inner).values()}:  # a set that is called "train"
+            self.notes.append(f"{self.name}: read from {_below(self.root, inner.path)}, {_ONLY}, which holds splits of its own")
+            return self.decide(inner)
         return self.splits(folder, {"train": [children[trained[0]]]})
 
     def classes(self, folder: Folder, children: Mapping[str, Folder]) -> dict[str, FolderSplit]:
@@ -136,33 +143,46 @@ class _Reading:
                 self.notes.append(f"{self.name}: read as a tree without labels, for {why}; `layout: classes` leaves what lies beside the folders out")
                 why += ", so that these are no classes; move what lies beside them into a folder, or set `layout: classes` to leave it out"
             return {"train": FolderSplit(folder.files(), None, unlabelled=why)}
-        inner = {name: _inner_roles(child) for name, child in children.items()}
+        inner = {name: inner_roles(child) for name, child in children.items()}
         if any({"train"} < {role.split for role in found.values()} for found in inner.values()):
             return self.classes_of_splits(folder, children, inner)
         self.check_vanished(folder)
         self.tell_classes(children)
-        within = [_class_names(child) for child in children.values()]
-        doubt = ""
-        if len(within) > 1 and len(within[0]) > 1 and all(found == within[0] for found in within):
-            doubt = (
-                f"each of its {len(children):,} folders ({some([_slash(name) for name in children])}) holds the same folders "
-                f"({some([_slash(name) for name in sorted(within[0])])}), and either could be the classes; set `layout: classes` if the outer ones are, or "
-                f"name one of them, such as folder:{shown(folder.path / next(iter(children)))}"
-            )
-        return {"train": replace(_labelled(children), doubt=doubt)}
+        return {"train": replace(_labelled(children), doubt=self.doubt(folder, children, "classes"))}
+
+    def doubt(self, folder: Folder, children: Mapping[str, Folder], layout: Layout) -> str:
+        """Why the names of ``children`` may not be the classes, which ``layout`` makes them: the folders in them repeat, as classes do in every fold."""
+        if not (repeated := repeated_within(children)):
+            return ""
+        same = "the same" if all(class_names(child) == set(repeated) for child in children.values()) else "many of the same"
+        whose = f"its {len(children):,} folders" if folder is self.root else f"the {len(children):,} folders in {_below(self.root, folder.path)}"
+        return (
+            f"each of {whose} ({some([_slash(name) for name in children])}) holds {same} folders ({some([_slash(name) for name in repeated])}), and either "
+            f"could be the classes; set `layout: {layout}` if the outer ones are, or name one of them, such as "
+            f"folder:{shown(folder.path / next(iter(children)))}"
+        )
 
     def tell_classes(self, children: Mapping[str, Folder]) -> None:
         told = f"{self.name}: {len(children):,} folders were read as classes: {some([shown(name) for name in children])}"
         if alike := [name for name in children if role_of(name) is not None]:
             told += f" (also {some([shown(name) for name in alike])}, named like a split)"
         self.notes.append(told)
+        self.tell_deeper(children)
+
+    def tell_deeper(self, children: Mapping[str, Folder]) -> None:
+        """A note on folders within class folders, which may be what is meant by classes."""
+        deeper = [
+            f"{_below(self.root, child.path)}{_slash(name)}" for child in children.values() if len(names := class_names(child)) > 1 for name in sorted(names)
+        ]
+        if deeper:
+            self.notes.append(f"{self.name}: the {len(deeper):,} folders within class folders are not told apart: {some(deeper)}")
 
     def classes_of_splits(
         self, folder: Folder, children: Mapping[str, Folder], inner: Mapping[str, Mapping[str, Role]],
     ) -> dict[str, FolderSplit]:
         """cat/train, cat/test, dog/train, ...: the label is the upper folder; where only some folders are like that, or deeper ones, it is refused."""
         whole = [name for name, child in children.items() if inner[name].keys() == child.with_images().keys() and not child.images]
-        flat = all(len(_class_names(child.folders[name])) < 2 for child in children.values() for name in inner[child.path.name] if child.path.name in whole)
+        flat = all(len(class_names(child.folders[name])) < 2 for child in children.values() for name in inner[child.path.name] if child.path.name in whole)
         if len(whole) < len(children) or not flat or len(children) < 2:
             holders = [name for name, found in inner.items() if "train" in {role.split for role in found.values()}]
             raise DataError(
@@ -192,7 +212,7 @@ class _Reading:
                 for name, role in found.items():
                     own.setdefault(role.split, []).append(children[name])
                 return self.splits(folder, own, keep_labels=True)
-        inner = {name: found for name, child in children.items() if (found := _inner_roles(child))}
+        inner = {name: found for name, child in children.items() if (found := inner_roles(child))}
         if len(inner) > 1 and "train" in {role.split for found in inner.values() for role in found.values()}:
             return self.by_class(folder, {name: children[name] for name in inner}, inner)
         if len(children) == 1 and not roles:
@@ -210,25 +230,35 @@ class _Reading:
         if any(len(found) > 1 or not is_split_word(found[0].path.name) for found in own.values()):
             told = [f"{split}: {', '.join(f'{_below(self.root, one.path)} ({one.count:,})' for one in found)}" for split, found in own.items()]
             self.notes.append(f"{self.name}: read as splits: {'; '.join(told)}")
-        return {split: self.one_split(split, own[split], keep_labels) for split in ("train", "test", "validation") if split in own}
+        known = {name for part in own.get("train", ()) for name in class_names(part)}
+        found = {split: self.one_split(split, own[split], known, keep_labels) for split in ("train", "test", "validation") if split in own}
+        labels = sorted({label for one in found.values() for label in one.labels or ()})
+        if alike := [label for label in labels if role_of(label) is not None]:
+            are = "is" if len(alike) == 1 else "are"
+            self.notes.append(f"{self.name}: of the {len(labels):,} class folders within the splits, {some(alike)} {are} named like a split")
+        return found
 
     def check_no_empty_split(self, folder: Folder) -> None:
         for name, child in folder.folders.items():
             if not child.count and (role := role_of(name)) is not None and role.bare:
                 raise DataError(f"{shown(folder.path)}: the {role.split} folder holds no image ({_what_else(child)})")
 
-    def one_split(self, split: str, parts: Sequence[Folder], keep_labels: bool) -> FolderSplit:
-        read = [self.class_level(part, split, keep_labels) for part in parts]
+    def one_split(self, split: str, parts: Sequence[Folder], known: Collection[str], keep_labels: bool) -> FolderSplit:
+        read = [self.class_level(part, split, known, keep_labels) for part in parts]
         files = [file for one in read for file in one.files]
         labels = [label for one in read for label in one.labels or ()]
-        return FolderSplit(files, labels if len(labels) == len(files) else None, unlabelled=next((one.unlabelled for one in read if one.unlabelled), ""))
+        unlabelled, doubt = (next((text for one in read if (text := getattr(one, field))), "") for field in ("unlabelled", "doubt"))
+        return FolderSplit(files, labels if len(labels) == len(files) else None, unlabelled=unlabelled, doubt=doubt)
 
-    def class_level(self, part: Folder, split: str, keep_labels: bool) -> FolderSplit:
-        """The images of one split's folder, labelled by the folders in it; folders that only wrap them are gone through."""
-        folder = _unwrapped(part)
+    def class_level(self, part: Folder, split: str, known: Collection[str], keep_labels: bool) -> FolderSplit:
+        """The images of one split's folder, labelled by the folders in it; those that only wrap them are gone through, but classes of train (``known``)."""
+        folder = unwrapped(part, () if split == "train" else known)
         children = folder.with_images()
         if not children:
-            return FolderSplit(folder.files(), None, unlabelled=f"{_below(self.root, folder.path)} holds no class folders")
+            through = f", the only folder in {_below(self.root, part.path)}," if folder is not part else ""
+            if through and role_of(folder.path.name) is not None and known:
+                through += f" is no class of train ({some([shown(name) for name in sorted(known)])}) and"
+            return FolderSplit(folder.files(), None, unlabelled=f"{_below(self.root, folder.path)}{through} holds no class folders")
         self.check_vanished(folder)
         if folder.images and not keep_labels:
             where = _below(self.root, folder.path)
@@ -236,7 +266,9 @@ class _Reading:
             self.notes.append(f"{self.name}: the {split} images are read without labels, for {why}")
             why += "; move what lies there into a class folder, or set `layout: splits` to leave it out"
             return FolderSplit(folder.files(), None, unlabelled=why)
-        return _labelled(children)
+        if split == "train":
+            self.tell_deeper(children)
+        return replace(_labelled(children), doubt="" if keep_labels else self.doubt(folder, children, "splits"))
 
     def by_class(self, folder: Folder, children: Mapping[str, Folder], inner: Mapping[str, Mapping[str, Role]]) -> dict[str, FolderSplit]:
         self.check_vanished(folder)
@@ -280,68 +312,10 @@ class _Reading:
             self.notes.append(f"{self.name}: {len(empty):,} folders without an image are not used: {some(empty)}")
 
 
-def _families(children: Mapping[str, Folder], roles: Mapping[str, Role]) -> list[dict[str, list[str]]]:
-    """Split to folder names, of folders that belong together: alike in name but for the split's word, or else in the classes they hold."""
-    by_rest: dict[tuple[str, ...], dict[str, list[str]]] = {}
-    together: dict[str, list[str]] = {}
-    for name, role in roles.items():
-        by_rest.setdefault(role.rest, {}).setdefault(role.split, []).append(name)
-        together.setdefault(role.split, []).append(name)
-    complete = [family for family in by_rest.values() if "train" in family and len(family) > 1]
-    if not complete and "train" in together and len(together) > 1:
-        classes = [_class_names(children[name]) for found in together.values() for name in found]
-        complete = [together] if len(set.intersection(*classes)) > 1 else []
-    return complete
-
-
-def _is_doubtful(name: str, role: Role, children: Mapping[str, Folder]) -> bool:
-    """Whether a folder that is named like a split, without its counterpart, may well be one and no class."""
-    own = _class_names(children[name])
-    if role.rest:  # "bullet_train", unless it holds the folders that another one holds, or is another one's part: "dog" and "dog_test"
-        others = {other: child for other, child in children.items() if other != name}
-        return any(tuple(words_of(other)) == role.rest for other in others) or len(own) > 1 and any(own == _class_names(child) for child in others.values())
-    if not role.bare or own or name.lower() not in _ALSO_CLASSES:
-        return True
-    if role.split != "train" and any((other := role_of(beside)) is not None and other.split == "train" for beside in children):
-        return True  # "test" beside "train_a" and "train_b"
-    return role.split == "train" and len(children) == 2
-
-
-def _pictures(children: Mapping[str, Folder]) -> Folder | None:
-    """The folder of images beside folders of masks or other annotations that are images too."""
-    pictures = [name for name in children if is_pictures(name)]
-    rest = [name for name in children if name not in pictures]
-    return children[pictures[0]] if len(pictures) == 1 and rest and all(map(is_annotation, rest)) else None
-
-
-def _unwrapped(folder: Folder) -> Folder:
-    """The folder with the images of a split: train/images and train/train hold what train means; train/cat is a class."""
-    while not folder.images:
-        children = folder.with_images()
-        pictures = _pictures(children)
-        if pictures is None and len(children) == 1:
-            ((name, child),) = children.items()
-            role = role_of(name)
-            same = name.lower() == folder.path.name.lower() or role is not None and role.bare
-            pictures = child if same or says_nothing(name) else None
-        if pictures is None:
-            break
-        folder = pictures
-    return folder
-
-
-def _inner_roles(folder: Folder) -> dict[str, Role]:
-    return {name: role for name in folder.with_images() if (role := role_of(name)) is not None and not role.rest}
-
-
-def _class_names(folder: Folder) -> set[str]:
-    return set(_unwrapped(folder).with_images())
-
-
 def _labelled(children: Mapping[str, Folder]) -> FolderSplit:
     """The images of class folders; where one holds images and their masks, without the masks."""
     pairs = [
-        (file, shown(name)) for name, child in sorted(children.items()) for file in (_pictures(child.with_images()) or child).files()
+        (file, shown(name)) for name, child in sorted(children.items()) for file in (pictures_in(child.with_images()) or child).files()
     ]
     return FolderSplit([file for file, _ in pairs], [label for _, label in pairs])
 
@@ -361,6 +335,15 @@ def _unused(folder: Folder, used: set[Path]) -> list[str]:
             elif count:
                 waiting.append(child)
     return told
+
+
+def _tables(root: Folder) -> list[str]:
+    """The csv files in a folder and below, by their paths below it."""
+    holders = [folder for folder in root.below() if folder.left_out[".csv"] or folder.left_out[".tsv"]]
+    return [
+        shown(file.relative_to(root.path)) for folder in holders for file in sorted(folder.path.iterdir())
+        if file.suffix.lower() in (".csv", ".tsv") and file.is_file() and not file.name.startswith(".")
+    ]
 
 
 def _what_else(folder: Folder) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import os
+import re
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -24,6 +25,7 @@ from ssl_bench.errors import DataError, did_you_mean
 from ssl_bench.spec import SourceSpec
 
 _DELIMITERS = ",;\t|"
+_SEPARATOR = re.compile(r"['\"]?sep=(.)['\"]?", re.IGNORECASE)
 _SAMPLE = 200  # rows looked at to see which column names files
 _SHOWN = 20
 
@@ -68,7 +70,9 @@ def read_csv(folder: Path, spec: SourceSpec) -> tuple[dict[str, FolderSplit], li
     of_files = spec.image or _file_column(table, files, [spec.target, spec.group])
     of_labels = spec.target or _label_column(table, [of_files, spec.group])
     _codes(table, of_labels)  # refuses what are no classes
-    of_splits = columns.split_column([name for name in table.columns if name not in (of_files, of_labels, spec.group)])
+    of_splits = columns.split_column(
+        [name for name in table.columns if name not in (of_files, of_labels, spec.group)], lambda name: columns.are_splits(table.column(name), split_named),
+    )
     words, texts = table.written(of_labels), table.column(of_files)
     groups = table.column(spec.group) if spec.group is not None else None
     blank = [line for at, line in enumerate(table.lines) if not texts[at] or is_missing(words[at]) or groups is not None and not groups[at]]
@@ -108,17 +112,22 @@ def _found(folder: Path, table: str) -> Path:
 
 def _read(path: Path) -> _Table:
     try:
-        content = path.read_bytes()
+        content, skipped = path.read_bytes(), 0
         text = content.decode("utf-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig")  # Excel writes either
+        head, _, rest = text.partition("\n")
+        if (named := _SEPARATOR.fullmatch(head.strip())) is not None:  # a first line for Excel
+            text, skipped = rest, 1
         head = next(iter(text.splitlines()), "")
-        delimiter = max(_DELIMITERS, key=lambda mark: len(next(csv.reader([head], delimiter=mark), [])))
+        delimiter = named[1] if named is not None else max(_DELIMITERS, key=lambda mark: len(next(csv.reader([head], delimiter=mark), [])))
         reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
         names = [name.strip() for name in next(reader, [])]
-        read = [(row, reader.line_num) for row in reader if row]
+        read = [(row, reader.line_num + skipped) for row in reader if row]
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror or error}") from None
     except (UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{path} is not a csv in UTF-8: {error}") from None
+    if "\0" in text:
+        raise DataError(f"{path} holds zero bytes: it is damaged, or in UTF-16 without the mark that says so; save it as UTF-8")
     for name, count in Counter(names).items():
         if count > 1 and name:
             raise DataError(f"{path} has {count} columns called {name!r}; give them different names")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -16,7 +17,7 @@ from ssl_bench.data.content import Progress, content_of
 from ssl_bench.data.decode import Stored, open_image
 from ssl_bench.data.hub import check_complete
 from ssl_bench.data.labels import spelled
-from ssl_bench.data.pictures import holds_images, named_files, stored
+from ssl_bench.data.pictures import holds_images, is_text, named_files, stored
 from ssl_bench.errors import DataError
 
 _TRIED = 8  # rows looked at to see whether a column holds images
@@ -42,6 +43,8 @@ class ParquetReader:
         filled = [at for at, part in enumerate(self._parts) if part.metadata.num_rows] or [0]
         self.schema = self._schemas[filled[0]]
         for at in filled:  # a file without rows has columns of no type
+            if twice := sorted(name for name, count in Counter(self._schemas[at].names).items() if count > 1):
+                raise DataError(f"{self.files[at]} has several columns called {twice[0]!r}; give them different names")
             if sorted(self._schemas[at].names) != sorted(self.schema.names):
                 raise DataError(
                     f"{self.files[at]} has the columns {', '.join(self._schemas[at].names)}, {self.files[filled[0]].name} has {', '.join(self.schema.names)}"
@@ -137,7 +140,7 @@ class ParquetReader:
             return self._target, ""
         taken = (self.image_column, *self._kept)
         able = [
-            columns.LabelColumn(name, self._names_in(name) is not None, lambda name=name: self._labels_in(name).numbers)  # type: ignore[misc]
+            columns.LabelColumn(name, self._said(name) == "ClassLabel", lambda name=name: self._labels_in(name).numbers)  # type: ignore[misc]
             for name in self.schema.names if name not in taken and name not in self._image_candidates
         ]
         return columns.choose_labels(where, able)
@@ -154,9 +157,9 @@ class ParquetReader:
     def _names_in(self, column: str) -> tuple[str, ...] | None:
         """The class names that the metadata gives for a column; None where it gives none."""
         feature = self._features.get(column)
-        if not isinstance(feature, dict) or feature.get("_type") != "ClassLabel":
+        if not isinstance(feature, dict) or feature.get("_type") != "ClassLabel" or not feature.get("names"):  # some only say how many there are
             return None
-        return tuple(map(str, feature.get("names") or ()))
+        return tuple(map(str, feature["names"]))
 
     def _check_alike(self, column: str) -> None:
         """Refuse files that mean different things by one column, such as another class by the same number; those without metadata say nothing."""
@@ -199,11 +202,20 @@ class ParquetReader:
 
     def words(self, column: str) -> list[str | None]:
         """The values of a column as text, those of a ClassLabel by their names. Raises DataError when there is no such column."""
-        names = self._names_in(column)
-        values = self.column(column).to_pylist()
+        return self._as_words(column, self.column(column))
+
+    def _as_words(self, column: str, values: Any) -> list[str | None]:
+        names, values = self._names_in(column), values.to_pylist()
         if names is None:
             return [None if value is None else value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value) for value in values]
         return [names[value] if isinstance(value, int) and 0 <= value < len(names) else None for value in values]
+
+    def first_words(self, column: str) -> list[str]:
+        """A column's values in the first rows, as text; empty for one of numbers, images or anything else that is no text."""
+        if not self._rows or not (is_text(self.schema.field(column).type) or self._names_in(column) is not None):
+            return []
+        _, part, group = next(one for one in self._groups if self._parts[one[1]].metadata.row_group(one[2]).num_rows)
+        return ["" if word is None else word.strip() for word in self._as_words(column, next(self._batches(part, group, column, _TRIED)))]
 
     def column(self, name: str) -> Any:
         """One whole column as a pyarrow array; files may store it in different widths. Raises DataError when the files have none of that name."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +11,7 @@ import numpy as np
 
 from ssl_bench.data import columns
 from ssl_bench.data.arrow import Labels
-from ssl_bench.data.hub import find_files, other_files, split_named, unused_files
+from ssl_bench.data.hub import find_files, other_files, said_split, split_named, unused_files
 from ssl_bench.data.labels import is_missing, joined_spellings
 from ssl_bench.data.parquet import ParquetReader
 from ssl_bench.data.readers import RawSplit, Reader, Source, Subset
@@ -40,6 +41,9 @@ def open_parquet(path: Path, spec: SourceSpec, title: str) -> Source:
     if "train" not in files:
         raise DataError(f"{path} has no train split; its Parquet files: {_listed(sorted(file.name for found in files.values() for file in found))}")
     notes = [f"{path}: {len(unused):,} Parquet files of no known split are not used: {_listed(unused)}"] if unused else []
+    read = files["train"]
+    if path.is_dir() and len({re.sub(r"\d+", "", file.name) for file in read}) > 1 and not any(map(said_split, read)):
+        notes.append(f"{path}: {len(read):,} Parquet files whose names say no split are read as one set: {_listed([file.name for file in read])}")
     if others := other_files(path):
         notes.append(f"{path}: other files beside the Parquet files are not read: {', '.join(f'{ending} {count:,}' for ending, count in others.items())}")
     return read_parquet(str(path), files, spec, title, notes)
@@ -90,7 +94,10 @@ def readers_of(files: Mapping[str, Sequence[Path]], spec: SourceSpec) -> dict[st
 
 
 def _split_column(reader: ParquetReader, taken: Sequence[str | None]) -> str | None:
-    return columns.split_column([name for name in reader.schema.names if name not in taken])
+    def says_splits(name: str) -> bool:
+        return all(split_named(word) for word in reader.first_words(name) or [""]) and columns.are_splits(reader.words(name), split_named)
+
+    return columns.split_column([name for name in reader.schema.names if name not in taken], says_splits)
 
 
 def _by_column(

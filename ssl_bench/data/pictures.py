@@ -26,6 +26,8 @@ def holds_images(kind: Any) -> str:
     import pyarrow as pa
 
     kind = storage_of(kind)
+    if pa.types.is_dictionary(kind):
+        return holds_images(kind.value_type)
     if pa.types.is_struct(kind):
         fields = {kind.field(at).name: storage_of(kind.field(at).type) for at in range(kind.num_fields)}
         content, path = fields.get("bytes"), fields.get("path")

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ssl_bench.data import splits
+from ssl_bench.data.labels import alike_in
 from ssl_bench.data.readers import RawSplit, Source
 from ssl_bench.errors import DataError
 from ssl_bench.spec import DataSpec, SourceSpec
@@ -169,8 +170,10 @@ def _used_classes(
         raise DataError(f"{name} has only one class, {classes[int(np.argmax(train))]!r}; two or more are needed to judge anything")
     for split, found in counts.items():
         if len(strange := np.flatnonzero((found > 0) & (train == 0))):
-            shown = ", ".join(repr(classes[at]) for at in strange[:_SHOWN])
-            raise DataError(f"{name}: {len(strange):,} classes of its {split} split are absent from train: {shown}")
+            alike = {at: alike_in(classes[at], [classes[other] for other in np.flatnonzero(train)]) for at in strange[:_SHOWN]}
+            shown = ", ".join(repr(classes[at]) + (f" (train has {own!r})" if own is not None else "") for at, own in alike.items())
+            advice = "; write the names alike if they are meant to be one class" if any(own is not None for own in alike.values()) else ""
+            raise DataError(f"{name}: {len(strange):,} classes of its {split} split are absent from train: {shown}{advice}")
         if len(untested := np.flatnonzero((found == 0) & (train > 0))):
             notes.append(
                 f"{name}: {len(untested):,} of {int((train > 0).sum()):,} classes have no {split} images, the first is "

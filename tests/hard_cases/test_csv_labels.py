@@ -70,7 +70,11 @@ def table(**columns: list[str]) -> str:
     lambda text: text.replace(".png", ".PNG"),
     lambda text: text.replace("file,label", "Image_Path,Class"),
     lambda text: text.replace("file,label", "filename,target"),
-], ids=["plain", "semicolons", "tabs", "bars", "crlf", "cr", "quotes", "blank lines", "bom", "utf-16", "spaces", "windows", "bare", "case", "names", "target"])
+    lambda text: "sep=;\r\n" + text.replace(",", ";"),
+], ids=[
+    "plain", "semicolons", "tabs", "bars", "crlf", "cr", "quotes", "blank lines", "bom", "utf-16", "spaces", "windows", "bare", "case", "names", "target",
+    "excel",
+])
 def test_the_same_table_in_other_writings(photos: Path, write: Any) -> None:
     assert labels(find(photos, write(lines([("file", "label"), *ROWS])))) == USUAL
 
@@ -91,6 +95,7 @@ def test_absolute_paths_and_accents_of_either_form(photos: Path) -> None:
     ("file,label\na/0.png,cat\n/else/where/1.png,dog\n", "1 files that do not exist below .*: /else/where/1.png; 'a/1.png' is there"),
     ("file,label\na/0.png,cat\na/1.png,nan\nb/3.png,  \n", "empty fields in 2 lines: 3, 4"),
     ("file,label\na/0.png,cat\na\\0.png,dog\n", r"lists 1 files more than once: a/0.png \(lines 2 and 3: cat and dog\)"),
+    ("file,label\na/0.png,c\0t\na/1.png,dog\n", "holds zero bytes: it is damaged, or in UTF-16 without the mark"),
     ("file,label,split\na/0.png,cat,train\na/0.png,cat,test\n", r"more than once: a/0.png \(lines 2 and 3: cat/train and cat/test\)"),
 ])
 def test_what_cannot_be_meant_is_refused_with_its_line(photos: Path, text: str, message: str) -> None:
@@ -156,6 +161,16 @@ def test_a_column_of_splits(photos: Path) -> None:
     folds = find(photos, table(file=FILES, label=KINDS, split=["0", "1", "2", "3"]))
     assert labels(folds) == USUAL
     assert any("column 'split' names no train split ('0', '1', '2', '3'), so all rows are read as one split" in note for note in folds.notes)
+
+
+def test_a_column_gives_the_splits_by_its_values_whatever_it_is_called(photos: Path) -> None:
+    found = find(photos, table(file=FILES, label=KINDS, **{"data set": ["train", "Train", "test", "valid"]}))
+    assert {name: len(split) for name, split in found.splits.items()} == {"train": 2, "test": 1, "validation": 1}
+    assert any("column 'data set' gives the splits: train 2, test 1, validation 1 rows" in note for note in found.notes)
+    for values in (["train", "test", "test", "query"], ["train"] * 4, ["1", "2", "1", "2"]):
+        found = find(photos, table(file=FILES, label=KINDS, fold=values))
+        assert list(found.splits) == ["train"] and any("not used: 'fold'" in note for note in found.notes)
+    assert labels(find(photos, table(file=FILES, label=["train", "test"] * 2))) == dict(zip(USUAL, ["train", "test"] * 2, strict=True))
 
 
 def test_columns_are_named_only_where_there_are_some(photos: Path) -> None:

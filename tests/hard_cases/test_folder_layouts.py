@@ -206,3 +206,44 @@ def test_an_empty_split_and_layouts_that_cannot_be_are_refused(tmp_path: Path) -
             open_source(SourceSpec(**spec), Places(tmp_path / "cache"))
     with pytest.raises(SpecError, match="layout"):
         parse(DataSpec, {"source": f"folder:{root}", "layout": "class"}, "data")
+
+
+@pytest.mark.parametrize("tree", [
+    {"fold1/cat": 6, "fold1/dog": 6, "fold2/cat": 6, "fold2/dog": 6, "fold2/cow": 6, "fold3/cat": 6, "fold3/cow": 6},
+    {f"{split}/{site}/{label}": 6 for split in ("train", "test") for site in ("day", "night") for label in ("cat", "dog")},
+])
+def test_folds_that_lack_a_class_or_lie_in_splits_are_folds_all_the_same(tmp_path: Path, tree: dict[str, int]) -> None:
+    root = grow(tmp_path / "set", tree)
+    share, layout = ({"test": 0.25}, "classes") if "fold1/cat" in tree else ({}, "splits")
+    with pytest.raises(DataError, match=f"same folders \\(cat/, .*set `layout: {layout}` if the outer ones are"):
+        load(parse(DataSpec, {"source": f"folder:{root}"} | share, "data"), cache=tmp_path / "cache")
+    data = load(parse(DataSpec, {"source": f"folder:{root}", "layout": layout} | share, "data"), cache=tmp_path / "cache")
+    assert data.evaluate[0].train.classes == tuple(sorted({Path(folder).parent.name for folder in tree}))
+
+
+def test_folders_within_class_folders_are_told(tmp_path: Path) -> None:
+    source = read(grow(tmp_path / "set", {"animal/cat": 2, "animal/dog": 2, "thing/bus": 2, "thing/car": 2, "plant": 1}))
+    assert counts(source) == {"train": {"animal": 4, "thing": 4, "plant": 1}}
+    assert "set: the 4 folders within class folders are not told apart: animal/cat/, animal/dog/, thing/bus/, thing/car/" in source.notes
+
+
+def test_a_class_that_is_called_like_a_split_within_splits(tmp_path: Path) -> None:
+    source = read(grow(tmp_path / "two", {"train/bus": 4, "train/train": 4, "val/train": 3}))
+    assert counts(source) == {"train": {"bus": 4, "train": 4}, "validation": {"train": 3}}, "what train has as a class is one"
+    assert "two: of the 2 class folders within the splits, train is named like a split" in source.notes
+    root = grow(tmp_path / "odd", {"train/bus": 20, "train/car": 20, "val/train": 3})
+    with pytest.raises(DataError, match=r"no labels: val/train/, the only folder in val/, is no class of train \(bus, car\) and holds no class folders"):
+        load(parse(DataSpec, f"folder:{root}", "data"), cache=tmp_path / "cache")
+    source = read(grow(tmp_path / "set", {f"train/{split}/{label}": 2 for split in ("train", "test") for label in "ab"}))
+    assert counts(source) == {"train": {"a": 2, "b": 2}, "test": {"a": 2, "b": 2}} and any("which holds splits of its own" in note for note in source.notes)
+
+
+def test_what_would_help_is_named(tmp_path: Path) -> None:
+    root = grow(tmp_path / "cased", {"train/Cat": 4, "train/dog": 4, "test/cat": 1, "test/dog": 1, "test/cow": 1})
+    with pytest.raises(DataError, match=r"2 classes of its test split are absent from train: 'cat' \(train has 'Cat'\), 'cow'; write the names alike"):
+        load(parse(DataSpec, f"folder:{root}", "data"), cache=tmp_path / "cache")
+    root = grow(tmp_path / "listed", {"images": 4, "meta/labels.csv": 9})
+    with pytest.raises(DataError, match=r"no labels: .* \(meta/labels.csv lies there; to take labels from a table of files, set `labels: meta/labels.csv`\)"):
+        load(parse(DataSpec, {"source": f"folder:{root}", "test": 0.5}, "data"), cache=tmp_path / "cache")
+    with pytest.raises(DataError, match=r"holds val/ but no train folder; .* such as folder:.*/alone/val,"):
+        read(grow(tmp_path / "alone", {"val/a": 1, "val/b": 1}))

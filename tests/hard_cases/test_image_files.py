@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from ssl_bench.data import Data, load
-from ssl_bench.data.decode import decode, open_image, upright_size
+from ssl_bench.data.decode import UnreadableImage, decode, open_image, upright_size
 from ssl_bench.data.facts import Facts
 from ssl_bench.data.levels import rescaled
 from ssl_bench.errors import DataError, SpecError
@@ -223,3 +223,22 @@ def test_a_pgm_of_16_bits_has_the_range_that_its_header_names(most: int) -> None
     levels = np.linspace(0, most, 64).astype(">u2").reshape(8, 8)
     pixels, _ = decode(b"P5 8 8 %d\n" % most + levels.tobytes(), 8)
     assert np.abs(pixels[..., 0] - levels.astype(float) * 255 / most).max() <= 1
+
+
+# ---- damage ------------------------------------------------------------------------------------------------------------------------
+
+
+def test_a_png_whose_checksums_are_wrong_is_not_read_as_another_image() -> None:
+    """PIL does not look at them: most flipped bits gave other pixels, and the rest of the image black."""
+    whole = file_of(Image.fromarray(np.random.default_rng(0).integers(0, 256, (32, 32, 3)).astype(np.uint8)))
+    pixels, _ = decode(whole, 32)
+    for at in range(16, len(whole) - 12, 97):
+        with pytest.raises(UnreadableImage, match="the checksum of its I(HDR|DAT) part is wrong|trunc|broken|cannot identify|unknown format"):
+            decode(whole[:at] + bytes([whole[at] ^ 4]) + whole[at + 1 :], 32)
+    for harmless in (whole[:-12], whole + b"more"):  # all pixels are there
+        assert np.array_equal(decode(harmless, 32)[0], pixels)
+
+
+def test_a_pointer_of_git_lfs_is_named() -> None:
+    with pytest.raises(UnreadableImage, match="Git LFS pointer in place of the image; `git lfs pull`"):
+        decode(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n", 8)

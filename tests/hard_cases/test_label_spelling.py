@@ -113,6 +113,14 @@ def test_words_for_nothing() -> None:
     assert "'None' (2 images) may stand for a missing label, and is a class here" in note
 
 
+def test_names_that_join_others_and_minus_one_beside_numbers() -> None:
+    (note,) = near_equal("set", ("cat", "cat|dog", "dog", "hot dog", "rust, scab"), [2, 5, 5, 1, 1])
+    assert "1 class names are made of other classes' names: 'cat|dog' ('cat' and 'dog')" in note
+    assert near_equal("set", ("cat", "cat dog", "dog"), [1, 0, 1]) == near_equal("set", ("-1", "1"), [5, 5]) == near_equal("set", ("-1", "a"), [5, 5]) == []
+    (note,) = near_equal("set", ("-1", "0", "1"), [3, 5, 5])
+    assert "'-1' (3 images) may stand for a missing label" in note
+
+
 def test_what_a_spelling_is() -> None:
     assert spelled("\u00a0 A b\t\r\n") == "A b" and spelled("\ufeffcat\u200b") == "cat" and spelled(NFD) == NFC and spelled("Cat") == "Cat"
 

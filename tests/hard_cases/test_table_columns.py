@@ -344,3 +344,42 @@ def test_other_files_beside_are_told(tmp_path: Path) -> None:
     notes = find(folder).notes
     assert any("1 Parquet files of no known split are not used: large/train.parquet" in note for note in notes)
     assert any("other files beside the Parquet files are not read: .jpg 2, .jsonl 1" in note for note in notes)
+
+
+def test_names_that_say_a_split_in_other_words_are_not_read_as_one_set(tmp_path: Path) -> None:
+    def make(*names: str) -> Path:
+        for at, name in enumerate(names):
+            write(tmp_path / "-".join(names) / name, {"image": images(at, 4), "label": KINDS[:4]})
+        return tmp_path / "-".join(names)
+
+    for names in (("birds_test.parquet", "birds_train.parquet"), ("birds-test-00000-of-00001.parquet",), ("testing_v2.parquet", "more.parquet")):
+        with pytest.raises(DataError, match=f"not clear which split its Parquet files are.*{names[0]}"):
+            find(make(*names))
+    for names in (("birds_train.parquet",), ("0000.parquet", "0001.parquet"), ("data-00000-of-00002.parquet", "data-00001-of-00002.parquet")):
+        found = find(make(*names))
+        assert len(found.splits["train"]) == 4 * len(names) and not found.notes
+    found = find(make("a.parquet", "b.parquet"))
+    assert any("2 Parquet files whose names say no split are read as one set: a.parquet, b.parquet" in note for note in found.notes)
+    assert len(find(make("Test.Parquet", "TRAIN.PARQUET")).splits) == 2
+
+
+def test_columns_that_are_there_twice_lists_without_names_and_a_dictionary_of_images(tmp_path: Path) -> None:
+    twice = pa.Table.from_arrays([pa.array(plain()), pa.array(KINDS), pa.array(WORDS)], names=["image", "label", "label"])
+    pq.write_table(twice, tmp_path / "twice.parquet")
+    with pytest.raises(DataError, match="twice.parquet has several columns called 'label'; give them different names"):
+        find(tmp_path / "twice.parquet")
+    for said in ({"num_classes": 2}, {"names": None}):
+        file = write(tmp_path / "bare.parquet", {"image": plain(), "other": KINDS}, {"image": IMAGE, "other": {"_type": "ClassLabel", **said}})
+        assert labels(find(file)) == [str(kind) for kind in KINDS]
+    coded = write(tmp_path / "coded.parquet", {"image": pa.array(plain()).dictionary_encode(), "label": KINDS})
+    assert np.array_equal(shown(find(coded), at=3), pixels(3))
+
+
+def test_a_column_of_splits_is_known_by_its_values(tmp_path: Path) -> None:
+    usage = ["train"] * 12 + ["Test"] * 8 + ["valid"] * 4
+    for values in (usage, pa.array(usage).dictionary_encode()):
+        found = find(write(tmp_path / "set.parquet", {"image": plain(), "label": KINDS, "usage": values}))
+        assert {split: len(one) for split, one in found.splits.items()} == {"train": 12, "test": 8, "validation": 4}
+        assert any("column 'usage' gives the splits" in note for note in found.notes)
+    for values in (["train"] * 24, usage[:-1] + ["query"]):
+        assert list(find(write(tmp_path / "set.parquet", {"image": plain(), "label": KINDS, "usage": values})).splits) == ["train"]
