@@ -10,6 +10,11 @@ FEW_IMAGES = 5_000  # on fewer, accuracy is too coarse to choose by: its noise i
 VERSIONS = {"linear": 2, "knn": 2, "finetune": 2, "detection": 2, "diagnostics": 1}
 
 
+def unequal(largest: int, images: int, classes: int) -> bool:
+    """Whether so large a class makes always answering it look like skill: with more than 2 / K of the images; of two classes, more than 2 / 3."""
+    return largest * max(classes, 3) > 2 * images
+
+
 def split_protocol(protocol: str) -> tuple[str, int]:
     """A record's protocol as name and version; version 1 where none is written.
 

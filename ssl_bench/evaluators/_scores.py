@@ -15,6 +15,7 @@ from ssl_bench.data.splits import draw
 from ssl_bench.errors import DataError, Interrupted
 from ssl_bench.evaluators.base import Measurement, Subject
 from ssl_bench.model import Rate
+from ssl_bench.protocols import unequal
 
 MOST_LISTED = 100  # shares, rates or counts of one evaluator
 MOST_DRAWS = 1_000
@@ -89,7 +90,8 @@ def accuracies(scores: Tensor, labels: Tensor, num_classes: int, suffix: str = "
     """top1, above 20 classes top5, and where classes are unequal balanced_top1 of scores [N, K].
 
     Equal scores count for the lower class id; a score of minus infinity is no answer. Classes are unequal where the largest one has
-    more than 2 / K of the images: always answering it would then look like skill. Balanced is the mean of the recalls of the classes present.
+    more than 2 / K of the images, of two classes more than 2 / 3: always answering it would then look like skill. Balanced is the mean of the
+    recalls of the classes present.
     """
     predicted = scores.argmax(1)
     found = {f"top1{suffix}": float((predicted == labels).double().mean())}
@@ -98,7 +100,7 @@ def accuracies(scores: Tensor, labels: Tensor, num_classes: int, suffix: str = "
         values, classes = scores.sort(dim=1, descending=True, stable=True)
         answered = (classes == labels[:, None]) & (values > -torch.inf)
         found[f"top5{suffix}"] = float(answered[:, :5].any(1).double().mean())
-    if len(labels) and int(torch.bincount(labels).max()) * num_classes > 2 * len(labels):
+    if len(labels) and unequal(int(torch.bincount(labels).max()), len(labels), num_classes):
         recalls = [recall for recall in per_class(predicted, labels, num_classes) if recall is not None]
         found[f"balanced_top1{suffix}"] = sum(recalls) / len(recalls)
     return found

@@ -101,8 +101,7 @@ class Finetune(Evaluator):
 
     @classmethod
     def version_on(cls, options: Any, labelled: Any) -> int:
-        small = any(fraction < 1 and HELD_BACK * fraction * len(labelled.train) < FEW_IMAGES for fraction in options.labels)
-        small |= 1.0 in options.labels and len(labelled.validation) < FEW_IMAGES
+        small = any(_chosen_by_loss(fraction, len(labelled.train), len(labelled.validation)) for fraction in options.labels)
         return cls.version if small and len(options.learning_rates) > 1 else 1
 
     @classmethod
@@ -225,7 +224,7 @@ class _Work:
             if len(held) == 0:
                 return middle, {"chosen_on": why.format("image"), "tried": {}}
             train, judge, chosen_on = train.take(kept), train.take(held), "a fifth of the draw"
-        by_loss = len(judge) < FEW_IMAGES
+        by_loss = _chosen_by_loss(fraction, len(self.subject.train), len(self.subject.validation))
         tried: dict[str, float | None] = {}  # None: training diverged
         best, lowest = 0.0, math.inf
         failure: TrainingError | None = None
@@ -273,6 +272,11 @@ class _Sample:
 
     def __call__(self, n: int) -> Tensor:
         return ImageStore(self.images, memory=0).gather(torch.arange(min(n, len(self.images))))
+
+
+def _chosen_by_loss(fraction: float, train: int, validation: int) -> bool:
+    """Whether a rate is judged on few images: by their asked number, which a version can go by before anything is drawn, not by what rounding left."""
+    return (validation if fraction == 1 else HELD_BACK * fraction * train) < FEW_IMAGES
 
 
 def _auto_steps(fraction: float, images: int, batch_size: int) -> int:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from ssl_bench.protocols import split_protocol
 from ssl_bench.report.escape import shortened
 from ssl_bench.report.frame import Results
 
@@ -70,6 +71,11 @@ def looks(results: Results) -> dict[str, tuple[str, str]]:
     """Colour and marker of every row, the same in every figure; baselines come last, as they are seldom drawn so."""
     rows = [row.row for row in sorted(results.run.rows, key=lambda row: row.block == "baseline")]
     return {row: (COLOURS[at % len(COLOURS)], MARKERS[(at + at // len(COLOURS)) % len(MARKERS)]) for at, row in enumerate(rows)}
+
+
+def protocol_word(results: Results, evaluator: str, data: str) -> str:
+    """As in the headings of a table: the version of an evaluator's protocol where it is an older one; "" else."""
+    return f"protocol v{split_protocol(results.protocols.get((evaluator, data), ''))[1]}" if results.is_older(evaluator, data) else ""
 
 
 def split_word(results: Results) -> str:

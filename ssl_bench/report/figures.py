@@ -14,7 +14,7 @@ import pandas as pd
 from ssl_bench.records import safe_name, write_bytes
 from ssl_bench.report.columns import is_stage
 from ssl_bench.report.detections import detection_figures
-from ssl_bench.report.drawing import COLOURS, GREY, file_bytes, looks, new_figure, row_names, short, split_word, style
+from ssl_bench.report.drawing import COLOURS, GREY, file_bytes, looks, new_figure, protocol_word, row_names, short, split_word, style
 from ssl_bench.report.frame import Results
 from ssl_bench.report.label_figure import labels_figure
 
@@ -105,7 +105,8 @@ def stages_figure(results: Results, data: str) -> Figure | None:
         if order[rows[y]] != order[rows[y - 1]]:
             ax.axhline(y - 0.5, color="white", linewidth=4)
     figure.colorbar(image, ax=ax, pad=0.02).outline.set_visible(False)  # type: ignore[operator]
-    ax.set_title(f"Linear probe by stage: {short(data)}{_share(own)}, top-1 in %, {split_word(results)}")
+    older = protocol_word(results, "linear", data)
+    ax.set_title("Linear probe by stage" + (f", {older}:\n" if older else ": ") + f"{short(data)}{_share(own)}, top-1 in %, {split_word(results)}")
     ax.set_xlabel("stage of the network; framed: chosen on validation")
     return figure
 
@@ -214,7 +215,8 @@ def cost_figure(results: Results, data: str) -> Figure | None:
         ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}" if value >= 1 else f"{value:.2g}"))
         ax.xaxis.set_minor_formatter(NullFormatter())
         ax.set_xlabel(title)
-    axes[0][0].set_ylabel(f"linear probe, best stage{_share(own)}: top-1 in %, {split_word(results)}")
+    older = protocol_word(results, "linear", data)
+    axes[0][0].set_ylabel("linear probe" + (f", {older}" if older else "") + f", best stage{_share(own)}: top-1 in %, {split_word(results)}")
     bars = " (bars: lowest and highest seed)" if len(results.run.seeds) > 1 else ""
     axes[0][0].set_title(f"{short(data)}: accuracy against cost{bars}")
     handles, labels = axes[0][0].get_legend_handles_labels()

@@ -57,7 +57,7 @@ def load(folder: str | Path) -> Results:
         if cell.row not in rows:
             raise RecordError(f"{root / 'run.json'} has a cell of row {cell.row!r}, which is not among its rows")
         _read_cell(root, cell, rows[cell.row], results)
-        others += _others(root, cell)
+        others += _others(root, cell, results.pretrainings.get((cell.row, cell.seed)))
     _settle_protocols(results)
     for cell in run.cells:
         _find_earlier(cell, rows[cell.row], [(path, record) for of, path, record in others if of is cell], results)
@@ -164,8 +164,8 @@ def _settle_protocols(results: Results) -> None:
             results.missing.append(Missing(found.row.row, found.seed, found.evaluator, found.data))
 
 
-def _others(root: Path, cell: RunCell) -> list[tuple[RunCell, Path, EvaluationRecord]]:
-    """Evaluations of a cell's backbone that the run does not list. What cannot be read is nothing of this table."""
+def _others(root: Path, cell: RunCell, pretraining: Pretraining | None) -> list[tuple[RunCell, Path, EvaluationRecord]]:
+    """Evaluations of a cell's weights that the run does not list. What cannot be read, or is of weights before these, is nothing of this table."""
     folder = root / cell.folder
     listed = {folder / "pretrain.json", *(_path_of(folder, expected) for expected in cell.evaluations), *failure_files(folder)}
     found = []
@@ -175,7 +175,7 @@ def _others(root: Path, cell: RunCell) -> list[tuple[RunCell, Path, EvaluationRe
                 record = read_record(path, EvaluationRecord)
             except RecordError:
                 continue
-            if record.pretraining == cell.pretraining:
+            if record.pretraining == cell.pretraining and not (pretraining is not None and judged_other_weights(record, pretraining)):
                 found.append((cell, path, record))
     return found
 

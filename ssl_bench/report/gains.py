@@ -42,10 +42,10 @@ def gain_entry(results: Results, row: str, data: str, column: Column, correctnes
     own = own[(own["row"] == row) & (own["data"] == data) & (own["evaluator"] == column.evaluator) & (own["split"] == column.split)]
     own = own[(own["metric"] == column.metric.removesuffix(GAIN)) & np.isclose(own["labels"].astype(float), column.labels or 1.0)]
     if own.empty:
-        frame = results.frame
-        measured = frame[(frame["row"] == row) & (frame["data"] == data) & (frame["evaluator"] == column.evaluator) & frame["best"].astype(bool)]
+        frame = results.frame[(results.frame["row"] == row) & (results.frame["data"] == data) & (results.frame["evaluator"] == column.evaluator)]
+        stages = set(frame["stage"][frame["stage"].map(is_stage).astype(bool)])  # one alone, as of pixels, has no gain
         waits = any((m.row, m.what, m.data) == (name, column.evaluator, data) and not m.failure and not m.damage for m in results.missing)
-        return Entry("missing" if waits and not measured.empty else "none")
+        return Entry("missing" if waits and row != name and len(stages) > 1 else "none")
     values = {int(str(seed)): float(value) for seed, value in own.groupby("seed")["gain"].mean().items()}
     entry = Entry("value", values, images=int(own["n"].min()), draws=int(own["draw"].nunique()))
     numbers = list(values.values())
@@ -65,9 +65,9 @@ def _of_images(results: Results, row: str, data: str, column: Column, own: pd.Da
     seed, name = int(own["seed"].iloc[0]), reference_row(results)
     assert name is not None
     stages = dict(zip(own["draw"], own["stage"], strict=True))
-    first, second = (
-        correctness.at_stages(row_of, data, column.evaluator, column.metric.removesuffix(GAIN), seed, column.labels or 1.0, stages) for row_of in (row, name)
-    )
+    place = data, column.evaluator, column.metric.removesuffix(GAIN), seed, column.labels or 1.0, stages
+    # Predictions are of test alone, and a table of validation numbers has nothing from there.
+    first, second = (correctness.at_stages(row_of, *place) if column.split == "test" else None for row_of in (row, name))
     shared = 0.0
     if first is not None and second is not None and len(first) == len(second) and first.std() > 0 and second.std() > 0:
         shared = float(np.corrcoef(first, second)[0, 1])

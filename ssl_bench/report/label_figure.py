@@ -8,7 +8,7 @@ import numpy as np
 
 from ssl_bench.records import RunRow
 from ssl_bench.report.columns import base_name
-from ssl_bench.report.drawing import GREY, looks, new_figure, row_names, short, split_word
+from ssl_bench.report.drawing import GREY, looks, new_figure, protocol_word, row_names, short, split_word
 from ssl_bench.report.few_labels import LabelCurve, label_counts, label_curves, with_shares
 from ssl_bench.report.frame import Results
 
@@ -53,8 +53,8 @@ def labels_figure(results: Results, data: str) -> Figure | None:
             handle = _draw(ax, x, curve, row, style | {"label": label})
             drawn[curve.row, curve.variant] = next(iter(_means(curve))), handle
         _axis(ax, counts)
-        count = evaluator.removeprefix(base_name(evaluator))
-        ax.set_title((f"{short(data)}: " if ax is axes[0][0] else "") + HEADINGS[base_name(evaluator)] + count)
+        count, older = evaluator.removeprefix(base_name(evaluator)), protocol_word(results, evaluator, data)
+        ax.set_title((f"{short(data)}: " if ax is axes[0][0] else "") + HEADINGS[base_name(evaluator)] + count + (f"\n{older}" if older else ""))
     axes[0][0].set_ylabel(f"top-1 in %, {split_word(results)}")
     several = len(results.run.seeds) > 1
     figure.supxlabel("number and share of labels" + ("; mean over seeds, bars: lowest and highest seed" if several else ""), fontsize=9)

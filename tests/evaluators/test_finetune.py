@@ -126,6 +126,22 @@ def test_the_version_is_raised_only_where_a_rate_is_chosen_on_few_images() -> No
     assert version(45_000, 5_000, labels=[0.5, 1.0]) == 2 and version(60_000, 5_000, labels=[0.5, 1.0]) == 1
 
 
+def test_a_version_and_the_choice_that_it_stands_for_go_by_one_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A fifth of a draw of 24 is 4.8 images, and 6 once each of three classes is rounded: between the two, an id would stand for another choice."""
+    subject = subject_of()
+    monkeypatch.setattr(finetune._Work, "_train", lambda work, train, rate, *rest: rate)
+    monkeypatch.setattr(finetune._Work, "_scores", lambda work, rate, images: torch.eye(3)[torch.from_numpy(images.labels)] * rate)
+    options = {"labels": 0.2, "learning_rates": [0.01, 0.05], "steps": 2}
+    ways = set()
+    for few in range(3, 9):
+        monkeypatch.setattr(finetune, "FEW_IMAGES", few)
+        (run,) = tune(subject, **options).details["runs"]
+        version = Finetune.version_on(parse(Finetune.Options, options, "finetune"), SimpleNamespace(train=subject.train, validation=subject.validation))
+        assert (run["chosen_by"], version) in {("log loss", 2), ("accuracy", 1)}
+        ways.add(run["chosen_by"])
+    assert len(ways) == 2
+
+
 def test_accuracy_within_classes_and_what_a_draw_does_to_their_proportions() -> None:
     subject = subject_of()
     labels = np.where(np.arange(len(subject.train)) % 12 == 0, 1, np.where(np.arange(len(subject.train)) % 12 == 1, 2, 0)).astype(np.int64)

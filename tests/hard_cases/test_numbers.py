@@ -10,10 +10,12 @@ import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
 
+from ssl_bench.data import Labelled
+from ssl_bench.data.images import ImageSet
 from ssl_bench.evaluators._scores import accuracies
 from ssl_bench.evaluators.knn import vote
 from ssl_bench.evaluators.logistic import SoftmaxRegression
-from ssl_bench.work import Work, prepare
+from ssl_bench.work import Work, _majority, prepare
 
 SMALL = {"source": "shapes", "size": 32, "limit": {"train": 200, "test": 60}}
 
@@ -52,6 +54,18 @@ def test_a_class_without_a_vote_is_no_answer() -> None:
     assert values == {"top1": pytest.approx(1 / 25), "top5": pytest.approx(2 / 25)}
     low = vote(torch.tensor([[0.9, 0.1]]), torch.tensor([[3, 9]]), 25, temperature=1e-4)  # a vote too small for a float is one all the same
     assert accuracies(low, torch.tensor([9]), 25)["top5"] == 1.0
+
+
+@pytest.mark.parametrize(("classes", "largest", "told"), [(2, 95, True), (2, 67, True), (2, 66, False), (3, 67, True), (3, 66, False), (10, 21, True), (10, 20, False)])
+def test_always_answering_the_largest_class_is_told_also_of_two(classes: int, largest: int, told: bool) -> None:
+    """With two classes 2 / K is all of the images, so that no set would ever be above it."""
+    labels = np.concatenate([np.zeros(largest, np.int64), 1 + np.arange(100 - largest) % (classes - 1)])
+    scores = torch.zeros(100, classes)
+    scores[:, 0] = 1  # always the largest
+    values = accuracies(scores, torch.from_numpy(labels), classes)
+    assert values == {"top1": largest / 100} | ({"balanced_top1": pytest.approx(1 / classes)} if told else {})
+    images = ImageSet(np.zeros((100, 8, 8, 3), np.uint8), np.arange(100), labels, tuple(map(str, range(classes))), "toy", "")
+    assert bool(_majority(Labelled("toy", images, images, images))) == told
 
 
 def test_folds_are_decided_alike_for_every_row_and_stand_in_the_id(tmp_path: Path) -> None:

@@ -19,9 +19,11 @@ from ssl_bench.data.images import ImageSet
 from ssl_bench.errors import WriteError
 from ssl_bench.evaluators import detection, diagnostics, finetune, knn, linear
 from ssl_bench.records import EvaluationRecord, Pretraining, Run, read_record, write_record
-from ssl_bench.report import Table, load, write_report
+from ssl_bench.report import Results, Table, load, write_report
 from ssl_bench.report.classes import per_class_csv
+from ssl_bench.report.figures import cost_figure, stages_figure
 from ssl_bench.report.formats import comparisons_csv, labels_saved_csv, remeasured_csv
+from ssl_bench.report.label_figure import labels_figure
 from ssl_bench.report.statistics import balanced_interval, difference_interval, t_interval, wilson_interval
 from ssl_bench.report.table import Line
 from ssl_bench.work import _majority
@@ -182,16 +184,44 @@ def test_of_several_old_records_the_one_with_the_same_options_stands_beside_the_
     assert results.opened_elsewhere == dict.fromkeys(ROWS, 1)
 
 
+def test_numbers_of_weights_before_these_do_not_stand_beside_them(tmp_path: Path) -> None:
+    """A cell trained again, and its probe measured by a newer version: the difference to the old number would be that of two networks."""
+    folder = make_run(tmp_path, ROWS, seeds=(0,))
+    _remeasure(folder)
+    (home,) = folder.glob("cells/simclr/0-*")
+    run = json.loads((folder / "run.json").read_text())
+    listed = {expected["id"] for cell in run["cells"] for expected in cell["evaluations"]}
+    for path in home.glob("*.json"):
+        if path.name == "pretrain.json" or path.stem.rpartition("-")[2] in listed:
+            _edit(path, lambda record: record.update(weights="another"))
+    results = load(folder)
+    assert {found.row.row for found in results.earlier} == set(ROWS) - {"simclr"} and results.opened_elsewhere == {"simclr": 1}
+    assert _line(results.table(), "simclr").cells[BEST].status == "value" and set(results.remeasured["row"]) == set(ROWS) - {"simclr"}
+
+
 def test_columns_of_an_older_version_say_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = make_run(tmp_path, ROWS)
+    folder = make_run(tmp_path, ROWS, probe_shares=(0.1, 1.0))
     for path in folder.glob("cells/*/*/linear-*.json"):
         _edit(path, lambda record: record.update(protocol="linear-lbfgs v1"))
     monkeypatch.setitem(protocols.VERSIONS, "linear", 2)
     table = load(folder).table()
     for text in (table.terminal(), table.markdown(), table.html(), table.latex()):
         assert "linear probe, protocol v1" in text and "kNN, protocol" not in text and "fine-tune, share of labels, protocol" not in text
+    assert [text for text in _told_by_figures(load(folder)) if "protocol" in text] == [
+        "Linear probe by stage, protocol v1:\ntoy, top-1 in %, test", "linear probe, protocol v1, best stage: top-1 in %, test",
+        "toy: linear probe, best stage\nprotocol v1",
+    ]  # fmt: skip
     monkeypatch.setitem(protocols.VERSIONS, "linear", 1)
-    assert "protocol v1" not in load(folder).table().markdown()
+    assert "protocol v1" not in load(folder).table().markdown() and not any("protocol" in text for text in _told_by_figures(load(folder)))
+
+
+def _told_by_figures(results: Results) -> list[str]:
+    found = []
+    for draw in (stages_figure, cost_figure, labels_figure):
+        figure = draw(results, "toy")
+        assert figure is not None
+        found += [text for ax in figure.axes for text in (ax.get_title(), ax.get_title(loc="left"), ax.get_ylabel()) if text]
+    return found
 
 
 @pytest.mark.parametrize(("seeds", "draws"), [((0,), 2), ((0, 1), 1), ((0, 1), 2)])
@@ -231,6 +261,17 @@ def test_the_gain_is_over_random_at_the_same_stage_and_seed(tmp_path: Path) -> N
     assert "over random: accuracy at the row's best stage minus random's at that same stage" in table.markdown()
     alone = load(make_run(tmp_path / "alone", {"simclr": ROWS["simclr"]}, seeds=(0,))).table()
     assert GAIN not in _line(alone, "simclr").cells and "over random" not in alone.terminal()
+
+
+@pytest.mark.parametrize("waiting", [(2,), (0, 1, 2)])
+def test_only_rows_that_will_have_a_gain_wait_for_random(tmp_path: Path, waiting: tuple[int, ...]) -> None:
+    """`random` over itself, and pixels, which have one representation, never have one: no "…" that nothing fills."""
+    rows = ROWS | {"pixels": ("pixels", "baseline", ())}
+    table = load(make_run(tmp_path, rows, skip=lambda row, seed, what: row == "random" and seed in waiting and what == "linear")).table()
+    told = {name: _line(table, name).cells[GAIN].status for name in rows}
+    measured = "missing" if len(waiting) == 3 else "value"
+    assert told["pixels"] == "none" and told["rotation"] == told["simclr"] == measured
+    assert told["random"] == ("missing" if len(waiting) == 3 else "none")  # all of its probe is missing then
 
 
 def test_with_one_seed_the_gain_is_of_paired_images(tmp_path: Path) -> None:
