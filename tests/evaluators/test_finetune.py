@@ -131,7 +131,7 @@ def test_a_version_and_the_choice_that_it_stands_for_go_by_one_number(monkeypatc
     subject = subject_of()
     monkeypatch.setattr(finetune._Work, "_train", lambda work, train, rate, *rest: rate)
     monkeypatch.setattr(finetune._Work, "_scores", lambda work, rate, images: torch.eye(3)[torch.from_numpy(images.labels)] * rate)
-    options = {"labels": 0.2, "learning_rates": [0.01, 0.05], "steps": 2}
+    options: dict[str, Any] = {"labels": 0.2, "learning_rates": [0.01, 0.05], "steps": 2}
     ways = set()
     for few in range(3, 9):
         monkeypatch.setattr(finetune, "FEW_IMAGES", few)

@@ -56,7 +56,9 @@ def test_a_class_without_a_vote_is_no_answer() -> None:
     assert accuracies(low, torch.tensor([9]), 25)["top5"] == 1.0
 
 
-@pytest.mark.parametrize(("classes", "largest", "told"), [(2, 95, True), (2, 67, True), (2, 66, False), (3, 67, True), (3, 66, False), (10, 21, True), (10, 20, False)])
+@pytest.mark.parametrize(
+    ("classes", "largest", "told"), [(2, 95, True), (2, 67, True), (2, 66, False), (3, 67, True), (3, 66, False), (10, 21, True), (10, 20, False)]
+)
 def test_always_answering_the_largest_class_is_told_also_of_two(classes: int, largest: int, told: bool) -> None:
     """With two classes 2 / K is all of the images, so that no set would ever be above it."""
     labels = np.concatenate([np.zeros(largest, np.int64), 1 + np.arange(100 - largest) % (classes - 1)])
