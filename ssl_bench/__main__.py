@@ -20,6 +20,7 @@ FAILED, MISUSED = 1, 2
 def main() -> NoReturn:
     """Run the command of ``sys.argv`` and end the process with its exit code."""
     requests = interruption.listen()  # before the imports, which take seconds
+    failed: BaseException | None = None
     try:
         from ssl_bench.terminal import guard_streams, tell_notices
 
@@ -30,12 +31,11 @@ def main() -> NoReturn:
         returned = app(standalone_mode=False)  # an exit code where a command raised typer.Exit: some versions return it, some raise it
         code = returned if isinstance(returned, int) else 0
         if code == interruption.CTRL_C:  # what typer makes of a KeyboardInterrupt
-            code = _told(KeyboardInterrupt(), requests)
+            failed = KeyboardInterrupt()
     except BaseException as error:
-        requests.end()
-        code = _told(error, requests)
+        failed = error
     requests.end()
-    sys.exit(code)
+    sys.exit(code if failed is None else _told(failed, requests))
 
 
 def _told(error: BaseException, requests: interruption.Requests) -> int:
@@ -51,8 +51,10 @@ def _told(error: BaseException, requests: interruption.Requests) -> int:
         what = "interrupted" if requests.exit_code == interruption.CTRL_C else f"stopped by {requests.name}"
         if isinstance(error, SSLBenchError):
             what += f": {error}"
-        saved = isinstance(error, Interrupted) or requests.exit_code == interruption.TRY_AGAIN
-        say(what if "same command" in what or not saved else f"{what}; the same command goes on from here")
+        again = requests.exit_code == interruption.TRY_AGAIN
+        if "same command" not in what and (again or (requests.goes_on and isinstance(error, Interrupted))):
+            what += "; the same command goes on from here" if requests.goes_on else "; the same command starts over"
+        say(what)
         return requests.exit_code
     error = no_room(error) or error
     if isinstance(error, SSLBenchError) and not isinstance(error, Interrupted):

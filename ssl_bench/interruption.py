@@ -29,12 +29,13 @@ class Requests:
     number : the first signal that came; None before one did.
     patient : whether the first signal only asks, for work that looks at ``asked`` between its steps and saves what it reached.
         Otherwise it interrupts at once.
+    goes_on : whether the command under way keeps what it reached, so that the same command goes on from there.
     ending : whether the exit code is decided, so that what comes now changes nothing.
     """
 
     def __init__(self) -> None:
         self.number: int | None = None
-        self.patient = self.ending = False
+        self.patient = self.goes_on = self.ending = False
         self._pressed = 0
         self._before: dict[int, Any] = {}
 
@@ -76,14 +77,11 @@ class Requests:
         self._pressed += number == signal.SIGINT
         if self._pressed > 2:  # whatever runs has swallowed two
             os._exit(CTRL_C)
-        if self.ending:
+        if self.ending or (again and number != signal.SIGINT):  # also while the first is followed: what it interrupts may be writing its last lines
             return
-        if self.patient and not (again and number == signal.SIGINT):
-            self.number = self.number or number
-            return
-        if not again or number == signal.SIGINT:
-            self.number = number
-        raise AtOnce
+        self.number = number
+        if again or not self.patient:
+            raise AtOnce
 
 
 _listening: Requests | None = None
@@ -95,6 +93,12 @@ def listen() -> Requests:
     _listening = Requests()
     _listening.install(courteous=False)
     return _listening
+
+
+def keeps_what_it_reached() -> None:
+    """Said by a command that goes on where it was stopped, when it is given again."""
+    if _listening is not None:
+        _listening.goes_on = True
 
 
 @contextmanager

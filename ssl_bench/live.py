@@ -68,7 +68,8 @@ class Live(Observer):
         found = [read_record(cell.folder / "pretrain.json", Pretraining) for cell in work.cells() if (cell.folder / "pretrain.json").is_file()]
         made = sorted({record.environment.code for record in found})
         since = f", since {records[0].created[:10]}" if records else ""
-        self._say(f"nothing to do: all {len(found)} cells are in {work.out}{since}, made by ssl_bench {', '.join(made)}")
+        every = "the one cell is" if len(found) == 1 else f"all {len(found)} cells are"
+        self._say(f"nothing to do: {every} in {work.out}{since}, made by ssl_bench {', '.join(made)}")
 
     def cell_started(self, cell: Any, number: int, total: int) -> None:
         self.label = f"[{number}/{total}] {cell.row.name} seed {cell.seed}"

@@ -64,7 +64,8 @@ def print_cell(console: Console, folder: Path, row: str, seed: str) -> None:
             console.print(escape(f"  {expected.evaluator} on {expected.data}: missing"))
             continue
         found = read_record(path, EvaluationRecord)
-        console.print(escape(f"  {found.protocol} on {found.data}: test opened {found.test_opened} times"))
+        opened = {0: "not opened", 1: "opened once"}.get(found.test_opened, f"opened {found.test_opened:,} times")
+        console.print(escape(f"  {found.protocol} on {found.data}: test {opened}"))
         if found.changed:
             console.print(escape(f"    changed for the whole program, and set back: {found.changed}"), soft_wrap=True)
         for m in found.measurements:

@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from ssl_bench.errors import SpecError, did_you_mean, quoted
-from ssl_bench.spec import Matrix, parse
+from ssl_bench.spec import Matrix, TaskSpec, parse, weights_row
 from ssl_bench.wording import plain
 from ssl_bench.yaml_text import LONGEST, read_yaml
 
 __all__ = ["load_matrix", "missing_file", "read_yaml", "with_settings"]
 
+ROW_LISTS = ("tasks", "baselines", "weights")  # of a matrix
 BUDGETS = ("epochs", "images", "passes")  # of which a matrix has one
 
 
@@ -60,7 +61,8 @@ def _text(file: Path) -> str:
 def with_settings(data: Mapping[str, Any], sets: tuple[str, ...]) -> dict[str, Any]:
     """A matrix as written with ``key.path=value`` settings on top; the original stays as it was.
 
-    A budget that is set (epochs, images or passes) takes the place of the one that is written.
+    A budget that is set (epochs, images or passes) takes the place of the one that is written; so does a row, wherever that stands in
+    `tasks`, `baselines` or `weights`.
     """
     if isinstance(sets, str):
         sets = (sets,)
@@ -71,7 +73,30 @@ def with_settings(data: Mapping[str, Any], sets: tuple[str, ...]) -> dict[str, A
             written["pretrain"].pop(budget, None)
     for setting, parts, value in settings:
         _apply(written, setting, parts, value)
+    _give_way(written, [parts for _, parts, _ in settings])
     return written
+
+
+def _give_way(written: dict[str, Any], keys: list[list[str]]) -> None:
+    """Leave rows out of the lists that no setting gave where one that a setting gave, in another list, has their name.
+
+    A row that is typed is meant; what a matrix lists by that name, such as the baseline `random`, would only refuse it.
+    """
+    lists = {part: rows for part in ROW_LISTS if isinstance(rows := written.get(part), (list, tuple))}
+    whole = {parts[0] for parts in keys if len(parts) == 1}
+    places = {(parts[0], int(parts[1])) for parts in keys if len(parts) > 1 and parts[0] in lists}
+    given = {(part, at) for part, rows in lists.items() for at in range(len(rows)) if part in whole or (part, at) in places}
+    names = {name: part for part, at in given if (name := _row_name(part, lists[part][at]))}
+    for part, rows in lists.items():
+        written[part] = [row for at, row in enumerate(rows) if (part, at) in given or names.get(_row_name(part, row), part) == part]
+
+
+def _row_name(part: str, written: Any) -> str:
+    """The name of a row as it is written; "" where that is no row, which is told when the whole matrix is read."""
+    try:
+        return TaskSpec.model_validate(weights_row(written) if part == "weights" else written).row
+    except ValueError:
+        return ""
 
 
 def _taken_apart(setting: Any) -> tuple[str, list[str], Any]:

@@ -144,7 +144,7 @@ def _compute(cells: list[Cell], work: Work, shop: Workshop, observer: Observer, 
         if not held and len(tried) == before:
             return failures
         if held:
-            shop.on_note(f"waiting for {held} cells that another process computes")
+            shop.on_note(f"waiting for {held} cell{'s' if held > 1 else ''} that another process computes")
             time.sleep(LOCK_POLL_SECONDS)
         waiting = [cell for cell in waiting if not work.done(cell, final)]
     return failures
@@ -258,7 +258,10 @@ def smoke(matrix: Matrix | Mapping[str, Any] | str | Path, *, observer: Observer
     if "baselines" not in spec.model_fields_set:
         cut.model_fields_set.discard("baselines")  # defaults still, which may be absent where they cannot be had
     with tempfile.TemporaryDirectory(prefix="ssl-bench-smoke-") as folder:
-        return run(cut, folder, observer=observer, smoke=True, **settings)
+        try:
+            return run(cut, folder, observer=observer, smoke=True, **settings)
+        except Interrupted as error:
+            raise Interrupted("stopped in a trial of two steps a cell, of which nothing is kept") from error
 
 
 def _small_batch(row: TaskSpec, batch: int) -> TaskSpec:

@@ -243,7 +243,8 @@ class EvaluatorSpec(Model):
         return _with_own(_named(value, "evaluator"), "seeds")
 
 
-def _weights_row(value: Any) -> Any:
+def weights_row(value: Any) -> Any:
+    """A row of `weights` as it is written, as one of the task ``weights``."""
     if isinstance(value, TaskSpec) or (isinstance(value, Mapping) and "task" in value):
         return value
     options = {"source": value} if isinstance(value, str) else dict(value) if isinstance(value, Mapping) else {}
@@ -318,7 +319,7 @@ class Matrix(Model):
             value = [value]
         if not isinstance(value, (list, tuple)):
             raise ValueError("should be a list of timm:NAME, file:PATH, or {source: ..., row: ...}")
-        return [_weights_row(one) for one in value]
+        return [weights_row(one) for one in value]
 
     @field_validator("seeds", mode="before")
     @classmethod

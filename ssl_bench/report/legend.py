@@ -249,7 +249,7 @@ def _choices(results: Results) -> str:
     taken = [f"{row.row} {', '.join(f'{key}={value}' for key, value in row.chosen.items())}" for row in results.run.rows if row.chosen]
     text += f"; taken: {'; '.join(taken)}" if taken else ""
     text += f"; probe strength and stage by log loss in {folded}" if folded else ""
-    if any("final_fit" in fit for e in results.evaluations for fit in e.record.details.get("fits", ())):
+    if results.run.final and any("final_fit" in fit for e in results.evaluations for fit in e.record.details.get("fits", ())):
         text += "; the linear probe that is tested with all labels is fitted on train and validation"
     if detectors := _detector_rates(results):
         text += f"; learning rate of detection {detectors}"

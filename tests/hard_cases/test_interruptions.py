@@ -52,6 +52,39 @@ def test_a_second_ctrl_c_does_not_wait(tmp_path: Path) -> None:
     assert ended.code == 130 and ended.err.startswith("interrupted") and "Traceback" not in ended.err, ended
 
 
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 75)])
+def test_a_scheduler_that_repeats_itself_does_not_cut_off_what_the_first_signal_began(tmp_path: Path, number: signal.Signals, code: int) -> None:
+    """Neither the table that is brought up to date nor the sentence and the exit code at the end."""
+
+    def first() -> None:
+        from ssl_bench import __main__, report
+
+        def repeated(function: Any) -> Any:
+            def repeat(*arguments: Any) -> Any:
+                os.kill(os.getpid(), signal.SIGTERM)
+                return function(*arguments)
+
+            return repeat
+
+        report.write_report, __main__._told = repeated(report.write_report), repeated(__main__._told)
+
+    asks = task("asks", f"os.kill(os.getpid(), {int(number)})", "diagnose")
+    ended = call(tmp_path, "run", *written(tmp_path, asks, tasks=["asks"], baselines=[]), first=first)
+    assert ended.code == code and ": stopped " in ended.err and ended.err.endswith("; the same command goes on from here\n"), ended
+    assert len(ended.err.splitlines()) == 1 and (tmp_path / "runs/tiny/table.md").is_file(), ended
+
+
+@pytest.mark.parametrize(
+    ("words", "number"),
+    [("run tiny.yaml --smoke --skip-checks", signal.SIGINT), ("run tiny.yaml --smoke --skip-checks", signal.SIGTERM), ("plan tiny.yaml", signal.SIGTERM)],
+)
+def test_commands_that_keep_nothing_do_not_promise_to_go_on(tmp_path: Path, words: str, number: signal.Signals) -> None:
+    written(tmp_path, task("asks", f"os.kill(os.getpid(), {int(number)})"), tasks=["asks"], baselines=[])
+    ended = call(tmp_path, *words.split(), "--plugin", "plugin.py")
+    assert ended.code == (130 if number == signal.SIGINT else 75) and "goes on" not in ended.err and len(ended.err.splitlines()) == 1, ended
+    assert ("starts over" in ended.err) == (number == signal.SIGTERM), ended
+
+
 def test_the_consequences_of_an_interruption_are_no_failures(tmp_path: Path) -> None:
     """Ctrl-C in a terminal reaches worker processes, too, and a plugin turns their death into errors of its own."""
     fragile = task("fragile", "os.kill(os.getpid(), signal.SIGINT); raise RuntimeError('worker died')", "diagnose")
@@ -103,7 +136,7 @@ def test_a_scheduler_that_repeats_itself_while_the_command_ends(tmp_path: Path) 
 
     (tmp_path / "plugin.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGTERM)\n")
     ended = call(tmp_path, "list", "tasks", "--plugin", "plugin.py", first=again)
-    assert (ended.code, ended.err) == (75, "stopped by SIGTERM; the same command goes on from here\n"), ended
+    assert (ended.code, ended.err) == (75, "stopped by SIGTERM; the same command starts over\n"), ended
 
 
 def test_ctrl_c_before_anything_is_imported(tmp_path: Path) -> None:

@@ -191,6 +191,30 @@ def test_options_of_evaluators_say_what_is_allowed(kind: str, options: dict[str,
     assert message in str(caught.value) and str(caught.value).count("\n") == 0
 
 
+@pytest.mark.parametrize(
+    ("sets", "tasks", "baselines"),
+    [
+        (("tasks=[simclr, random]",), ["simclr", "random"], ["pca", "supervised"]),
+        (("tasks=[{vae: {row: pca}}]", "seeds=[1]"), ["pca"], ["random", "supervised"]),
+        (("tasks.0=random",), ["random", "vae"], ["pca", "supervised"]),
+        (("tasks.1.vae.row=supervised",), ["rotation", "supervised"], ["random", "pca"]),
+        (("baselines=[random, vae]",), ["rotation"], ["random", "vae"]),
+        (("weights=[{source: 'file:/w.pth', row: random}]",), ["rotation", "vae"], ["pca", "supervised"]),
+        (("tasks=[random, pca, supervised]",), ["random", "pca", "supervised"], []),
+    ],
+)
+def test_a_listed_row_gives_way_to_one_that_is_set(sets: tuple[str, ...], tasks: list[str], baselines: list[str]) -> None:
+    listed = {**BASE, "tasks": ["rotation", {"vae": {"learning_rate": 1e-3}}], "baselines": ["random", "pca", "supervised"]}
+    found = as_matrix(listed, sets)
+    assert ([spec.row for spec in found.tasks], [spec.row for spec in found.baselines]) == (tasks, baselines)
+
+
+def test_rows_that_are_both_set_do_not_give_way() -> None:
+    for sets in (("tasks=[random]", "baselines=[random]"), ("tasks.0=vae",)):
+        with pytest.raises(SpecError, match="two rows are called"):
+            as_matrix({**BASE, "tasks": ["rotation", "vae"]}, sets)
+
+
 def test_a_default_baseline_gives_way_to_a_row_that_is_written() -> None:
     names = [spec.row for spec in as_matrix({**BASE, "tasks": ["simclr", "random", {"supervised": {"label_smoothing": 0.1}}]}).baselines]
     assert names == ["pixels", "pca"]
