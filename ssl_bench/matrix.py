@@ -157,6 +157,8 @@ def candidates_of(matrix: Matrix, task: type[Any], spec: TaskSpec, image_size: i
     for key, values in choices.items():
         if not isinstance(values, (list, tuple)) or len(values) < 2:
             raise SpecError(f"{where}: {key}: choose needs a list of at least two values, not {quoted(values)}")
+        if twice := [value for at, value in enumerate(values) if value in values[:at]]:
+            raise SpecError(f"{where}: {key}: choose lists {quoted(twice[0])} twice; each setting is tried once, so leave one out")
     if math.prod(len(values) for values in choices.values()) > MOST_CANDIDATES:
         counted = " x ".join(f"{len(values)} of {key}" for key, values in choices.items())
         raise SpecError(f"{where}: choose: {counted} are more than {MOST_CANDIDATES:,} settings to try; allowed are {MOST_CANDIDATES:,}")

@@ -273,5 +273,7 @@ def _small_batch(row: TaskSpec, batch: int) -> TaskSpec:
     recipe = row.options.get("recipe") or {}
     if isinstance(recipe, Mapping):  # else refused where options are read
         whole = set(recipe) == {"choose"} and isinstance(recipe["choose"], (list, tuple)) and all(isinstance(one, Mapping) for one in recipe["choose"])
-        recipe = {"choose": [{**one, "batch_size": batch} for one in recipe["choose"]]} if whole else {**recipe, "batch_size": batch}
+        small = [{**one, "batch_size": batch} for one in (recipe["choose"] if whole else [recipe])]
+        apart = [one for at, one in enumerate(small) if one not in small[:at]]  # where batch sizes were the choice, one is left
+        recipe = {"choose": apart} if len(apart) > 1 else apart[0]
     return row.model_copy(update={"options": {**options, "recipe": recipe}})

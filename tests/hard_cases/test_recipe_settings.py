@@ -133,6 +133,13 @@ def test_combinations_and_settings_from_the_command_line(tmp_path: Path) -> None
     assert parse(Matrix, found.model_dump(mode="json"), "read back") == found
 
 
+def test_a_value_is_tried_once(tmp_path: Path) -> None:
+    with pytest.raises(SpecError, match=r"task 'rotation': pad: choose lists 2 twice; each setting is tried once, so leave one out"):
+        rows({"rotation": {"pad": {"choose": [2, 4, 2]}}}, out=tmp_path)
+    sizes = TaskSpec(task="rotation", row="a", options={"recipe": {"choose": [{"batch_size": 64}, {"batch_size": 128}]}})
+    assert _small_batch(sizes, 32).options == {"recipe": {"batch_size": 32}}, "of which a smoke run makes one"
+
+
 @pytest.mark.parametrize("written", [{}, {"recipe": {"batch_size": 64}}, {"recipe": {"choose": [{"learning_rate": 0.1}, {"batch_size": 4}]}}])
 def test_smoke_makes_batches_small_whoever_has_the_name(written: dict[str, Any]) -> None:
     spec = _small_batch(TaskSpec(task="slow_teacher", row="a", options={**written, "options": {"batch_size": 4}}), 32)
