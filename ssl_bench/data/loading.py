@@ -31,7 +31,7 @@ _STATISTICS_BYTES = 150_000_000
 _SHOWN = 20
 _TOLD = 3
 FEW = 20  # a share below one twentieth is packed alone without asking
-_CACHES = ("content", "hashes", "hub", "packs", "ranges", "shapes")  # folders of small files, in which killed writers may have left parts
+_CACHES = ("checked_tasks", "content", "hashes", "hub", "packs", "ranges", "shapes")  # folders of small files, in which killed writers may have left parts
 _UNREADABLE_LIST = "unreadable.txt"
 
 

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from ssl_bench import prechecks
 from ssl_bench.data import content, loading, packing
 from ssl_bench.data.content import content_of
 from ssl_bench.data.decode import decode
@@ -247,6 +248,8 @@ def test_parts_of_killed_writers_are_removed_and_those_of_living_ones_stay(tmp_p
     try:
         assert living.stdout is not None and living.stdout.readline() == "writing\n" and killed.wait(timeout=60) == -signal.SIGKILL
         assert (cache / "content" / "known").read_bytes() == b"old" and len(list(cache.rglob(".known.*.part"))) == 2
+        (cache / prechecks.FOLDER).mkdir()
+        (cache / prechecks.FOLDER / f".known.{'0' * 16}.part").touch()
         loading.load(DataSpec(source="shapes", size=32, limit={"train": 40, "test": 20}), cache=cache)  # type: ignore[arg-type]
         assert [path.parent.name for path in cache.rglob(".known.*.part")] == ["packs"]
     finally:
