@@ -40,7 +40,7 @@ def main() -> NoReturn:
 
 def _told(error: BaseException, requests: interruption.Requests) -> int:
     """Say on stderr why a command ended, and return its exit code."""
-    from ssl_bench.disk import no_room
+    from ssl_bench.disk import is_of_the_path, no_room, reason
     from ssl_bench.errors import Interrupted, SSLBenchError
     from ssl_bench.terminal import harmless, traceback_of
 
@@ -60,6 +60,9 @@ def _told(error: BaseException, requests: interruption.Requests) -> int:
     if isinstance(error, SSLBenchError) and not isinstance(error, Interrupted):
         say(f"error: {error}")
         return error.exit_code
+    if isinstance(error, OSError) and is_of_the_path(error):
+        say(f"error: {reason(error)}; change that, or name another path")
+        return MISUSED
     if isinstance(error, SystemExit | KeyboardInterrupt | GeneratorExit):
         say(f"error: {type(error).__name__} was raised by a plugin or a library that the command called; nobody pressed Ctrl-C")
         say(traceback_of(error))

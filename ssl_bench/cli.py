@@ -189,6 +189,8 @@ def duplicates(
     from ssl_bench.matrix import as_matrix
     from ssl_bench.records import write_bytes
 
+    if out is not None and out.is_dir():
+        raise SpecError(f"--out {out} is a folder; name a csv in it")
     with Live(make_console()) as live:
         copies = find(as_matrix(matrix, tuple(sets or ())).data, data_root=data_root, progress=live.packing)
     text = io.StringIO()
@@ -198,7 +200,10 @@ def duplicates(
         rows = text.getvalue()
         print(harmless(rows) if sys.stdout.isatty() else rows, end="")
         return
-    write_bytes(out, text.getvalue().encode())
+    try:
+        write_bytes(out, text.getvalue().encode())
+    except OSError as error:
+        raise WriteError(f"--out {out} cannot be written: {reason(error)}; name another file") from error
     say(f"{len(copies):,} images, {copies[-1].number if copies else 0:,} different: {out}")
 
 

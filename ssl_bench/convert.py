@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from ssl_bench.backbones import FORMAT, KIND, InputSpec, build_resnet, check_resnet, read_weights
-from ssl_bench.errors import WeightsError, did_you_mean, quoted
+from ssl_bench.errors import NoRoomError, WeightsError, did_you_mean, quoted
 from ssl_bench.reading import missing_file
 from ssl_bench.spec import BackboneSpec
 from ssl_bench.tensors import save_tensors
@@ -78,6 +78,8 @@ def convert(file: str | Path, out: str | Path | None = None, backbone: str | Non
     }
     try:
         save_tensors(target, found.tensors, KIND, meta)
+    except NoRoomError:
+        raise
     except OSError as error:
         raise WeightsError(f"{target} cannot be written: {error.strerror or error}") from None
     return target, found
@@ -95,7 +97,7 @@ def read_checkpoint(path: Path) -> Mapping[Any, Any]:
         head = opened.read(16)
     if not head:
         raise WeightsError(f"{path} is empty")
-    if not (head[:2] in (b"PK", b"\x1f\x8b") or head[:1] == b"\x80" or head[257:262] == b"ustar") and head[8:9] == b"{":
+    if not (head[:2] in (b"PK", b"\x1f\x8b") or head[:1] == b"\x80") and head[8:9] == b"{":
         return read_weights(path)[0]
     try:
         # Namespaces are plain values under names, which many programs save beside the tensors.

@@ -21,6 +21,7 @@ except ImportError:  # Windows, where files that are open cannot be removed anyw
 
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}  # a full disk, a quota that is used up, files that may not grow that large
 _UNWRITABLE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.EIO, errno.ESTALE}
+_OF_THE_PATH = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG}
 _PART = re.compile(r"\..+\.[0-9a-f]{16}\.part")  # as write_bytes names them; packs have parts of other names, which are gone on with
 
 
@@ -167,6 +168,11 @@ def is_unwritable(error: BaseException, folder: Path) -> bool:
     if not isinstance(error, OSError) or error.errno not in _UNWRITABLE or not isinstance(error.filename, str | bytes):
         return False
     return Path(os.fsdecode(error.filename)).absolute().is_relative_to(folder.absolute())
+
+
+def is_of_the_path(error: BaseException) -> bool:
+    """Whether an error says that a path cannot be used as it is, for want of permission or because something else is there: nothing that code could mend."""
+    return isinstance(error, OSError) and error.errno in _OF_THE_PATH and isinstance(error.filename, str | bytes)
 
 
 def reason(error: OSError) -> str:

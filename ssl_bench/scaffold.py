@@ -8,6 +8,7 @@ import re
 from importlib.resources import files
 from pathlib import Path
 
+from ssl_bench.disk import no_room, reason
 from ssl_bench.errors import SpecError
 from ssl_bench.registry import EVALUATORS, TASKS
 
@@ -28,7 +29,8 @@ def new_task(name: str, folder: str | Path = ".") -> list[Path]:
 
     Raises
     ------
-    SpecError : a name that Python, a registered task or an importable module has already, or a file that exists; nothing is written then.
+    SpecError : a name that Python, a registered task or an importable module has already, a file that exists (nothing is written then), or a
+        folder that cannot be written to.
     """
     class_name = "".join(part[:1].upper() + part[1:] for part in name.split("_"))
     if not (name.isidentifier() and name.isascii() and class_name) or keyword.iskeyword(name):
@@ -47,8 +49,11 @@ def new_task(name: str, folder: str | Path = ".") -> list[Path]:
             raise SpecError(f"{path} exists already; nothing was written")
     if importlib.util.find_spec(name) is not None:
         raise SpecError(f"{name}.py would hide the module {name!r} from everything that imports it; choose another name")
-    target.mkdir(parents=True, exist_ok=True)
-    for template, path in paths.items():
-        with open(path, "x", encoding="utf-8") as file:
-            file.write(templates[template].replace("new_task", name).replace("NewTask", class_name))
+    try:
+        target.mkdir(parents=True, exist_ok=True)
+        for template, path in paths.items():
+            with open(path, "x", encoding="utf-8") as file:
+                file.write(templates[template].replace("new_task", name).replace("NewTask", class_name))
+    except OSError as error:
+        raise no_room(error, target) or SpecError(f"{target} cannot be written to: {reason(error)}; name another --folder") from error
     return list(paths.values())

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+import ssl_bench.registry
 from commands import Ended, call, evaluator, task, written
 
 COMMAND = Path(sys.executable).with_name("ssl-bench")
@@ -30,6 +33,34 @@ def installed(folder: Path, *arguments: str) -> Ended:
 def test_what_was_typed_wrongly_ends_with_2(tmp_path: Path, arguments: tuple[str, ...]) -> None:
     ended = call(tmp_path, *arguments)
     assert ended.code == 2 and ended.err and "Traceback" not in ended.err, ended
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "told"),
+    [
+        (("new-task", "mine_too", "--folder", "/proc/results"), 2, "/proc/results cannot be written to"),
+        (("new-task", "mine_too", "--folder", "file"), 2, "file cannot be written to"),
+        (("duplicates", "tiny.yaml", "--out", "."), 2, "--out . is a folder"),
+        (("duplicates", "tiny.yaml", "--out", "/proc/copies.csv"), 1, "--out /proc/copies.csv cannot be written"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_written_is_told(tmp_path: Path, arguments: tuple[str, ...], code: int, told: str) -> None:
+    written(tmp_path)
+    (tmp_path / "file").write_text("not a folder")
+    ended = call(tmp_path, *arguments)
+    assert ended.code == code and ended.err.startswith("error: ") and told in ended.err and "Traceback" not in ended.err, ended
+    assert sorted(path.name for path in tmp_path.iterdir() if path.name[0] != ".") == ["file", "tiny.yaml"]
+
+
+def test_a_path_without_permission_is_no_fault_of_the_program(tmp_path: Path) -> None:
+    def closed() -> None:
+        def refuse(*_: Any) -> None:
+            raise PermissionError(errno.EACCES, "Permission denied", "closed/plugin.py")
+
+        ssl_bench.registry._plugin_file = refuse
+
+    ended = call(tmp_path, "list", "tasks", "--plugin", "plugin.py", first=closed)
+    assert ended.code == 2 and ended.err.startswith("error: closed/plugin.py: Permission denied; ") and "Traceback" not in ended.err, ended
 
 
 def test_the_installed_command_says_2_and_0(tmp_path: Path) -> None:
