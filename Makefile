@@ -1,10 +1,10 @@
-# Two commands for a machine that has Python (3.10 or newer) and nothing else:
+# For a machine that has Python (3.10 or newer) and nothing else:
 #
-#   make quick    the comparison of seven ways to pretrain: about five minutes on two CPU cores after installation
-#   make test     linters, types, tests; closes with the 20 slowest
+#   make quick       the comparison of seven ways to pretrain: about five minutes on two CPU cores after installation
+#   make test        linters, types, tests; closes with the 20 slowest
 #   make test-long   what takes minutes: fresh environments, many kills, whole runs
 #
-# Both make the environment in .venv first; a second call finds it ready. Another interpreter: make quick PYTHON=python3.12
+# Each makes the environment in .venv first; a second call finds it ready. Another interpreter: make quick PYTHON=python3.12
 # More words for the command: make quick ARGS="--out /tmp/quick"
 
 PYTHON ?= python3
