@@ -44,19 +44,22 @@ Counts = Annotated[
 ]
 
 
-def check_labels(what: str, train: ImageSet, validation: ImageSet) -> None:
-    """Refuse sets that no classifier can be judged on: no labels, one class, a class without training images, nothing to validate on."""
+def check_labels(train: ImageSet, validation: ImageSet) -> None:
+    """Refuse sets that no classifier can be judged on: no labels, one class, a class without training images, nothing to validate on.
+
+    Whoever asks says which evaluator and which set it is about.
+    """
     for images in (train, validation):
         if images.labels is None:
-            raise DataError(f"{what}: {images.name} has no labels; give `labels:` or leave this evaluator out")
+            raise DataError("it has no labels; give `labels:` or leave this evaluator out")
     if len(train.classes) < 2:
-        raise DataError(f"{what}: {train.name} has {len(train.classes)} class; at least 2 are needed to tell apart")
+        raise DataError(f"it has {len(train.classes)} class; at least 2 are needed to tell apart")
     if len(validation) == 0:
-        raise DataError(f"{what}: {validation.name} has no validation images to choose on")
+        raise DataError("it has no validation images to choose on")
     assert train.labels is not None
     empty = np.flatnonzero(np.bincount(train.labels, minlength=len(train.classes)) == 0)
     if len(empty):
-        raise DataError(f"{what}: class {train.classes[empty[0]]!r} of {train.name} has no training image")
+        raise DataError(f"class {train.classes[empty[0]]!r} has no training image")
 
 
 def groups_of(images: ImageSet, rows: np.ndarray | None = None) -> np.ndarray | None:
@@ -65,14 +68,11 @@ def groups_of(images: ImageSet, rows: np.ndarray | None = None) -> np.ndarray | 
     return None if groups is None else np.asarray(groups if rows is None else groups[rows])
 
 
-def check_fractions(what: str, fractions: tuple[float, ...], train: ImageSet) -> None:
+def check_fractions(fractions: tuple[float, ...], train: ImageSet) -> None:
     """Refuse a share of labels that would leave a class empty."""
     assert train.labels is not None
     for fraction in fractions:
-        try:
-            draw(train.labels, fraction, 0, classes=train.classes)
-        except DataError as error:
-            raise DataError(f"{what}: {train.name}: {error}") from None
+        draw(train.labels, fraction, 0, classes=train.classes)
 
 
 def draws_of(fractions: tuple[float, ...], draws: int) -> list[tuple[float, int]]:

@@ -44,7 +44,7 @@ class KNN(Evaluator):
 
     @classmethod
     def check(cls, options: Any, train: ImageSet, validation: ImageSet) -> None:
-        check_labels(cls.name, train, validation)
+        check_labels(train, validation)
 
     @classmethod
     def version_on(cls, options: Any, labelled: Any) -> int:

@@ -81,8 +81,8 @@ class Linear(Evaluator):
 
     @classmethod
     def check(cls, options: Any, train: ImageSet, validation: ImageSet) -> None:
-        check_labels(cls.name, train, validation)
-        check_fractions(cls.name, options.labels, train)
+        check_labels(train, validation)
+        check_fractions(options.labels, train)
 
     @classmethod
     def smoke(cls, options: Any) -> Any:

@@ -12,6 +12,7 @@ from sklearn.linear_model import LogisticRegression
 
 from ssl_bench.data import Labelled
 from ssl_bench.data.images import ImageSet
+from ssl_bench.errors import DataError
 from ssl_bench.evaluators._scores import accuracies
 from ssl_bench.evaluators.knn import vote
 from ssl_bench.evaluators.logistic import SoftmaxRegression
@@ -93,3 +94,9 @@ def test_another_draw_of_validation_is_another_split_and_the_usual_one_no_settin
     drawn = [set(map(bytes, np.asarray(one.validation.pixels)[one.validation.rows].reshape(len(one.validation), -1))) for one in (first, second)]
     assert len(drawn[0] & drawn[1]) < len(drawn[0]) / 2
     assert {split: len(getattr(first, split)) for split in ("train", "validation", "test")} == {"train": 180, "validation": 20, "test": 60}
+
+
+@pytest.mark.parametrize("name", ["linear", "finetune"])
+def test_a_share_of_labels_that_leaves_a_class_empty_is_refused_with_its_subject_once(tmp_path: Path, name: str) -> None:
+    with pytest.raises(DataError, match=rf"^evaluator '{name}' on shapes: label fraction 1e-09 of 180 images is 0 labels .*fraction that works is 0.0\d+$"):
+        prepare(matrix(evaluate=[{name: {"labels": [1e-9]}}]), tmp_path / "run")
