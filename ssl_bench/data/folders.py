@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -12,6 +13,8 @@ from ssl_bench.data.decode import Stored
 from ssl_bench.data.labels import spelled
 from ssl_bench.data.layout import FolderSplit, Layout, read_layout
 from ssl_bench.data.listing import list_folder, shown
+
+_WHOLE = re.compile(r"-?[0-9]{1,1000}")  # Python refuses to read numbers of several thousand digits
 
 
 class FileReader:
@@ -60,7 +63,7 @@ def find_images(folder: Path) -> list[Path]:
 def class_numbers(splits: dict[str, FolderSplit]) -> tuple[dict[str, np.ndarray | None], tuple[str, ...]]:
     """Labels as int64 [N] per split (None where it has none), and the sorted class names of all splits together."""
     names = {spelled(label) for split in splits.values() for label in split.labels or ()}
-    whole = all(name.lstrip("-").isdecimal() and name.isascii() for name in names)
+    whole = all(_WHOLE.fullmatch(name) for name in names)
     classes = tuple(sorted(names, key=lambda name: (int(name), name) if whole else (0, name)))
     number = {name: at for at, name in enumerate(classes)}
     labels: dict[str, np.ndarray | None] = {}

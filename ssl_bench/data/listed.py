@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 import os
 import re
 import unicodedata
@@ -234,7 +235,7 @@ def _label_column(table: _Table, taken: Sequence[str | None]) -> str:
 def _codes(table: _Table, name: str) -> np.ndarray:
     words = table.column(name)
     numbers = {word: as_number(word) for word in words if not is_missing(word)}
-    broken = next((word for word, number in numbers.items() if number is not None and number != int(number)), None)
+    broken = next((word for word, number in numbers.items() if number is not None and math.isfinite(number) and not number.is_integer()), None)
     if broken is not None and None not in numbers.values():
         raise columns.NotLabels(f"{table.path}: column {name!r} holds measurements such as {broken}, not classes")
     return numbered(words)[0]

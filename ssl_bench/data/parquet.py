@@ -232,7 +232,10 @@ class ParquetReader:
         for at in self._filled:
             with _reading(self.files[at], name):
                 found = self._parts[at].read([name]).column(0).chunks
-            chunks += [chunk.cast(kind) for chunk in found] if unlike else found
+            try:
+                chunks += [chunk.cast(kind) for chunk in found] if unlike else found
+            except pa.ArrowInvalid as error:
+                raise columns.NotLabels(f"{self.files[at]}: column {name!r} cannot be read together with that of the other files: {error}") from None
         return pa.chunked_array(chunks, kind).combine_chunks()
 
     # ---- images ----

@@ -106,6 +106,21 @@ def test_numbers_that_are_written_differently(tmp_path: Path, make: Callable[[Pa
     assert any("'01' (1 images) and '1' (1 images) and '1.0' (1 images)" in note and "'10'" not in note and "'-1'" not in note for note in found.notes)
 
 
+def test_numbers_that_are_none(tmp_path: Path) -> None:
+    """Dashes before digits, more digits than a float or than Python reads, and numbers that fit into no signed 64 bits."""
+    assert find(as_folders, tmp_path / "dashes", ["1", "--2", "10"]).classes == ("--2", "1", "10")
+    for digits in (400, 4_000, 5_000):
+        (tmp_path / str(digits)).mkdir()
+        assert set(find(as_csv, tmp_path / str(digits), ["9" * digits, "1"]).classes) == {"1", "9" * digits}
+    spec = _parquet(tmp_path / "set", [0, 1], {})
+    small, large = (tmp_path / f"set/train-0000{at}-of-00002.parquet" for at in (0, 1))
+    (tmp_path / "set/train.parquet").rename(small)
+    table = pq.read_table(small)
+    pq.write_table(table.set_column(1, "label", pa.array([2**63, 1], pa.uint64())), large)
+    found = open_source(spec, Places(tmp_path / "cache", None, 8)).splits["train"]
+    assert found.labels is None and "train-00001-of-00002.parquet: column 'label' cannot be read together" in found.unlabelled
+
+
 def test_words_for_nothing() -> None:
     labels, names = numbered(["cat", "nan", "", None, " ", "NULL", "<NA>", "dog", "None"])
     assert labels.tolist() == [1, -1, -1, -1, -1, -1, -1, 2, 0] and names == ("None", "cat", "dog")
