@@ -80,7 +80,8 @@ def times_opened(cell: Cell, planned: PlannedEvaluation) -> int:
 def times_opened_before(cell: Cell, planned: PlannedEvaluation) -> int:
     """How often an evaluator was given the cell's test images, by this evaluation and under other versions of its protocol.
 
-    A newer version measures an old cell again, and that is another look at the same images; its count goes on from theirs.
+    A newer version measures an old cell again, and that is another look at the same images; its count goes on from theirs. Of several records of
+    a version, which are the same evaluator with other options, each opened test for itself: the one that did most often counts.
     """
     by_version = {json.dumps(planned.spec["evaluator"], sort_keys=True): times_opened(cell, planned)}
     for path in sorted(cell.folder.glob(f"{safe_name(planned.name)}-*.json")):
@@ -91,7 +92,7 @@ def times_opened_before(cell: Cell, planned: PlannedEvaluation) -> int:
         if (record.pretraining, record.evaluator, record.spec.get("data")) == (cell.id, planned.name, planned.spec["data"]):
             version = json.dumps(record.spec.get("evaluator"), sort_keys=True)
             if version != next(iter(by_version)):
-                by_version[version] = by_version.get(version, 0) + record.test_opened
+                by_version[version] = max(by_version.get(version, 0), record.test_opened)
     return max(by_version.values())
 
 

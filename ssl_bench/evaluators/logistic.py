@@ -67,7 +67,8 @@ class SoftmaxRegression:
 
     It stops at a bound, not at a small gradient: what is small depends on the penalty. The objective is l2-strongly convex in W,
     so that it lies at most ||dW||^2 / (2 l2) above its minimum, dW being its gradient by W; the same number is the duality gap at the
-    predicted probabilities. The bias has no penalty: its part is counted by the curvature there. The bound is held against a scale: the
+    predicted probabilities. The bias has no penalty: its part is estimated by the mean curvature there, which is too little for rare classes
+    while their biases are far off. The bound is held against a scale: the
     objective itself where the penalty is so weak that hardly any loss is left; and where it is so strong that hardly any is gained, the
     gain over predicting the class frequencies, times its share of what could be gained, since there small weights decide.
     Where float32 cannot tell the way down from rounding any more, the fit goes on in float64.

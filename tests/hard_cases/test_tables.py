@@ -8,6 +8,7 @@ import json
 import re
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,7 @@ from ssl_bench.report.formats import comparisons_csv, labels_saved_csv, remeasur
 from ssl_bench.report.label_figure import labels_figure
 from ssl_bench.report.statistics import balanced_interval, difference_interval, t_interval, wilson_interval
 from ssl_bench.report.table import Line
+from ssl_bench.stored import times_opened_before
 from ssl_bench.work import _majority
 from tests.report.conftest import make_run
 
@@ -197,6 +199,22 @@ def test_numbers_of_weights_before_these_do_not_stand_beside_them(tmp_path: Path
     results = load(folder)
     assert {found.row.row for found in results.earlier} == set(ROWS) - {"simclr"} and results.opened_elsewhere == {"simclr": 1}
     assert _line(results.table(), "simclr").cells[BEST].status == "value" and set(results.remeasured["row"]) == set(ROWS) - {"simclr"}
+
+
+def test_an_evaluator_asked_twice_looks_once_more_under_a_new_version(tmp_path: Path) -> None:
+    """`knn` with k=5 and with k=7, each opened once: measured again, each has been opened twice, and not three times."""
+    folder = make_run(tmp_path, ROWS, seeds=(0,), predictions=False)
+    (path,) = folder.glob("cells/simclr/0-*/knn-*.json")
+    record = json.loads(path.read_text())
+    for at, identity in enumerate(("0000000000000005", "0000000000000007")):
+        spec = {"data": "toy", "evaluator": {"name": "knn", "version": 1}, "options": {"k": [5 + 2 * at]}}
+        path.with_name(f"knn-{identity}.json").write_text(json.dumps(record | {"id": identity, "spec": spec}))
+    cell: Any = SimpleNamespace(id=record["pretraining"], folder=path.parent)
+    for version, before in ((1, 1), (2, 1)):
+        identity = "0000000000000005" if version == 1 else "0000000000000025"
+        spec = {"data": "toy", "evaluator": {"name": "knn", "version": version}, "options": {"k": [5]}}
+        planned: Any = SimpleNamespace(id=identity, name="knn", file_name=f"knn-{identity}", spec=spec)
+        assert times_opened_before(cell, planned) == before
 
 
 def test_columns_of_an_older_version_say_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
