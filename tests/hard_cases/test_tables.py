@@ -305,6 +305,16 @@ def test_with_one_seed_the_gain_is_of_paired_images(tmp_path: Path) -> None:
     assert halves[1] == pytest.approx(np.diff(difference_interval(own["value"], own["random"], 2_000))[0] / 2)
 
 
+def test_a_gain_on_validation_takes_nothing_from_test(tmp_path: Path) -> None:
+    """`--val` after a final run: predictions are stored of test alone, and how alike two rows are there is no fact about validation."""
+    folder = make_run(tmp_path, ROWS, (0,))
+    _edit(folder / "run.json", lambda run: run.update(final=False))
+    results = load(folder)
+    cell = _line(results.table(), "rotation").cells[GAIN]
+    (own,) = results.gains.query("row == 'rotation' and split == 'validation' and metric == 'top1'").to_dict("records")
+    assert (cell.low, cell.high) == pytest.approx(difference_interval(own["value"], own["random"], 400))
+
+
 @pytest.mark.parametrize(("first", "second", "both"), [(0.6, 0.5, 0.45), (0.3, 0.3, 0.15), (0.9, 0.1, 0.1)])
 def test_the_interval_of_a_paired_difference_covers_it(first: float, second: float, both: float) -> None:
     rng = np.random.default_rng(0)
