@@ -72,7 +72,8 @@ class Live(Observer):
         self._say(f"nothing to do: {every} in {work.out}{since}, made by ssl_bench {', '.join(made)}")
 
     def cell_started(self, cell: Any, number: int, total: int) -> None:
-        self.label = f"[{number}/{total}] {cell.row.name} seed {cell.seed}"
+        which = f" ({cell.candidate.settings})" if len(cell.row.candidates) > 1 else ""
+        self.label = f"[{number}/{total}] {cell.row.name}{which} seed {cell.seed}"
         self.started = time.monotonic()
         self._bar(self.label, 0, 1, "starting")
 
@@ -101,7 +102,9 @@ class Live(Observer):
 
     def chose(self, row: Any, winner: Any, scores: Mapping[str, float]) -> None:
         tried = ", ".join(f"{name}: {100 * score:.1f}" for name, score in scores.items())
-        self._say(f"{row.name}: chose {dict(winner.chosen)} on validation ({tried})")
+        failed = len(row.candidates) - len(scores)
+        left_out = f"; failed, and left out: {failed} of {len(row.candidates)}" if failed else ""
+        self._say(f"{row.name}: chose {winner.settings} on validation ({tried}{left_out})")
 
 
 def headline(record: EvaluationRecord) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import json
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -35,6 +36,11 @@ class Candidate:
     steps: int
     chosen: Mapping[str, Any]  #: the value of every option that was written as a choice
     init: Weights | None = None  #: what the network starts from
+
+    @property
+    def settings(self) -> str:
+        """What was chosen from, in words that tell candidates of a row apart: "temperature=0.2"."""
+        return ", ".join(f"{name}={json.dumps(value, default=str)}" for name, value in self.chosen.items())
 
 
 @dataclass(frozen=True)

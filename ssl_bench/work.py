@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
@@ -239,7 +238,7 @@ def decide(work: Work, row: Row, give_up: bool) -> tuple[Candidate | None, dict[
     if not scores or (failed and not give_up and not work.opened(row)):
         return None, {}
     best = max(scores, key=lambda number: (scores[number], -number))
-    return row.candidates[best], {json.dumps(dict(row.candidates[n].chosen), default=str): score for n, score in scores.items()}
+    return row.candidates[best], {row.candidates[n].settings: score for n, score in scores.items()}
 
 
 def validation_score(record: EvaluationRecord) -> float:

@@ -184,7 +184,9 @@ def _failures(results: Results, row: RunRow, data: str) -> list[str]:
     sentences = []
     for where, (failed, first_line) in found.items():
         command = f"ssl-bench show {shlex.quote(f'{_run_address(results)}/{row.row}/{min(failed)}')}"
-        sentences.append(f"{'' if where == 'pretraining' else where + ' '}failed {len(failed)}/{seeds}: {first_line}; {command}")
+        undecided = row.choices > 1 and not row.chosen
+        share = f"{results.failed_candidates.get(row.row, 0)}/{row.choices} settings" if undecided else f"{len(failed)}/{seeds}"
+        sentences.append(f"{'' if where == 'pretraining' else where + ' '}failed {share}: {first_line}; {command}")
     damaged = Counter(m.what for m in results.missing if m.row == row.row and m.damage and m.data in shown)
     return sentences + [f"record of {what} damaged, {count}/{seeds}: see above" for what, count in damaged.items()]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -62,8 +63,15 @@ def load(folder: str | Path) -> Results:
     for cell in run.cells:
         _find_earlier(cell, rows[cell.row], [(path, record) for of, path, record in others if of is cell], results)
     results.opened_elsewhere = _opened_elsewhere(root, results)
+    results.failed_candidates = _failed_candidates(root, results)
     results.unchecked = _unchecked(root, results)
     return results
+
+
+def _failed_candidates(root: Path, results: Results) -> dict[str, int]:
+    undecided = {row.row for row in results.run.rows if row.choices > 1 and not row.chosen}
+    tried = {cell.folder: cell.row for cell in (*results.run.losers, *(cell for cell in results.run.cells if cell.row in undecided))}
+    return dict(Counter(row for folder, row in tried.items() if failure_files(root / folder)))
 
 
 def _unchecked(root: Path, results: Results) -> int:

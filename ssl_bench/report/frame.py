@@ -72,6 +72,7 @@ class Results:
     earlier: list[Found] = field(default_factory=list)  #: the same cells under another version of a protocol
     protocols: dict[tuple[str, str], str] = field(default_factory=dict)  #: evaluator and data to the protocol of its numbers
     opened_elsewhere: dict[str, int] = field(default_factory=dict)  #: row to evaluations of it that saw test and are not in this table
+    failed_candidates: dict[str, int] = field(default_factory=dict)  #: row to settings of its choice that failed, and were not compared
     damaged: list[str] = field(default_factory=list)  #: what is wrong with files that are left out, each with its path
     doubtful: list[str] = field(default_factory=list)  #: what is wrong with predictions that cannot be used, each with its path
     folder: Path | None = None  #: where the records lie, as it was named; None: nowhere

@@ -248,6 +248,8 @@ def _choices(results: Results) -> str:
     text += f" (settings tried: {', '.join([*others, f'all others {usual}' if others else f'{usual} for every row'])})"
     taken = [f"{row.row} {', '.join(f'{key}={value}' for key, value in row.chosen.items())}" for row in results.run.rows if row.chosen]
     text += f"; taken: {'; '.join(taken)}" if taken else ""
+    failed = ", ".join(f"{row} {count}" for row, count in results.failed_candidates.items())
+    text += f"; failed, so not compared: {failed}" if failed else ""
     text += f"; probe strength and stage by log loss in {folded}" if folded else ""
     if results.run.final and any("final_fit" in fit for e in results.evaluations for fit in e.record.details.get("fits", ())):
         text += "; the linear probe that is tested with all labels is fitted on train and validation"

@@ -53,12 +53,16 @@ def test_rows_not_asked_for_and_time_spent(tmp_path: Path) -> None:
 def test_a_choice_that_is_open_shows_its_candidates_and_is_no_success(tmp_path: Path) -> None:
     fails = OPTION + task("picky", "if not self.options.luck: raise RuntimeError('no such luck')").replace("name = 'picky'", "name, Options = 'picky', Luck")
     words = written(tmp_path, fails, tasks=[{"picky": {"luck": {"choose": [False, True]}}}], baselines=[])
-    assert call(tmp_path, "run", *words, "--val").code == 1, "a candidate failed"
+    one = call(tmp_path, "run", *words, "--val")
+    assert one.code == 1 and "picky (luck=false) seed 0 failed in pretraining: no such luck" in one.out, "a candidate failed, and which"
+    assert "picky: chose luck=true on validation (luck=true: " in one.out and "; failed, and left out: 1 of 2)" in one.out
+    assert "failed, so not compared: picky 1" in " ".join(one.out.split()), "nor does the table count it among those that were compared"
     found = lines(call(tmp_path, "status", "tiny"))
     assert "picky 0 - 0/1 candidate luck False: failed: pretraining: no such luck" in found, found
     assert "picky 0 done 1/1 done" in found, found
     (tmp_path / "plugin.py").write_text(fails.replace("if not self.options.luck", "if True"))
-    assert call(tmp_path, "run", *words, "--val", "--out", "runs/none").code == 1
+    none = call(tmp_path, "run", *words, "--val", "--out", "runs/none")
+    assert none.code == 1 and "failed 2/2 settings: no such luck;" in none.out, none
     found = lines(call(tmp_path, "status", "none"))
     assert found[0].startswith("tiny: 1 with an open choice; validation only"), found
     assert [line for line in found if "candidate luck" in line] == [

@@ -49,7 +49,7 @@ def test_control_characters_are_written_out_and_lines_stay_lines() -> None:
 def test_the_live_view_obeys_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdout", screen := Screen())
     monkeypatch.setenv("TERM", "xterm-256color")
-    cell: Any = SimpleNamespace(row=SimpleNamespace(name=f"row {EVIL}"), seed=0)
+    cell: Any = SimpleNamespace(row=SimpleNamespace(name=f"row {EVIL}", candidates=(0, 1)), candidate=SimpleNamespace(settings=EVIL), seed=0)
     failure = Failure(row=EVIL, task="t", seed=0, where=EVIL, error="E", message=f"[bold]{EVIL}", traceback=f"line 1\nline 2 {EVIL}", created="now")
     with Live(console()) as live:
         live.packing(EVIL, 1, 2)
@@ -58,7 +58,7 @@ def test_the_live_view_obeys_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
         live.noted(EVIL)
         live.bar.refresh()
         live.cell_failed(cell, failure)
-        live.chose(SimpleNamespace(name=EVIL), SimpleNamespace(chosen={EVIL: EVIL}), {EVIL: 0.5})
+        live.chose(SimpleNamespace(name=EVIL, candidates=(0, 1)), SimpleNamespace(settings=EVIL), {EVIL: 0.5})
         live.console.print(EVIL, markup=False)
     shown = screen.getvalue()
     assert "\x1b[" in shown, "it is drawn as in a terminal"
