@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -69,5 +68,4 @@ def load_checkpoint(path: Path, module: nn.Module, optimizers: list[Any], expect
 
 def remove(path: Path) -> None:
     """Remove a checkpoint that is no longer needed."""
-    if path.exists():
-        os.unlink(path)
+    path.unlink(missing_ok=True)

@@ -160,12 +160,12 @@ def network_in(checkpoint: Mapping[Any, Any], where: str, backbone: str | None =
     for place, tensors in dicts:
         for start in beginnings(tensors):
             names = [name for name in tensors if name.startswith(start)]
-            own = _renamed({name[len(start) :]: tensors[name] for name in names})
             try:
+                own = _renamed({name[len(start) :]: tensors[name] for name in names})
                 found[place + start] = _whole(own, backbone)
                 kept[place + start] = {f"{place}{name}" for name, renamed in zip(names, own, strict=True) if renamed in found[place + start][1]}
             except WeightsError as error:
-                problems.append((-len(own), f"{quoted(place + start) if place + start else 'its names'}: {error}"))
+                problems.append((-len(names), f"{quoted(place + start) if place + start else 'its names'}: {error}"))
     if prefix is not None:
         known = [*found, *(text.partition(": ")[0].strip("'") for _, text in problems)]
         chosen = next((one for one in found if one.rstrip(".") == prefix.rstrip(".")), None)
@@ -219,14 +219,19 @@ def beginnings(tensors: Mapping[str, Tensor]) -> list[str]:
 
 
 def _renamed(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Names as timm and torchvision have them: parts of a Sequential by what they are, and shortcuts as downsample."""
+    """Names as timm and torchvision have them: parts of a Sequential by what they are, and shortcuts as downsample.
+
+    Raises WeightsError where two tensors get one name.
+    """
     places = sorted({int(match.group(1)) for name in tensors if (match := re.match(r"(\d+)\.0\.conv1\.", name))})
     parts = {"0": "conv1", "1": "bn1"} | {str(place): f"layer{number + 1}" for number, place in enumerate(places[:4])} if len(places) >= 4 else {}
-    found = {}
-    for name, tensor in tensors.items():
-        first, _, rest = name.partition(".")
-        name = f"{parts[first]}.{rest}" if first in parts else name
-        found[name.replace(".shortcut.", ".downsample.")] = tensor
+    found: dict[str, Tensor] = {}
+    for written, tensor in tensors.items():
+        first, _, rest = written.partition(".")
+        name = (f"{parts[first]}.{rest}" if first in parts else written).replace(".shortcut.", ".downsample.")
+        if name in found:
+            raise WeightsError(f"{quoted(written)} and another tensor are both {name}: two networks stand under one beginning; keep one of them")
+        found[name] = tensor
     return found
 
 
