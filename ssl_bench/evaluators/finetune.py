@@ -176,7 +176,7 @@ class _Work:
         if fraction < 1:
             drawn = draw(subject.train.labels, fraction, number, subject.seed, subject.train.classes)
             if (facts := changed_proportions(train, drawn)) is not None:
-                self.changed[f"{fraction:g}"] = facts
+                self.changed.setdefault(f"{fraction:g}", facts)  # of the first draw, as the probe tells
             train = train.take(drawn)
         steps = self.options.steps_at(fraction, len(train))
         what = f"fine-tune, {100 * fraction:.3g} % of the labels"
