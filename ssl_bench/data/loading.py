@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import shutil
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from ssl_bench.data.packing import MORE_ROOM, SPARE_DISK, Pack, bytes_text, is_p
 from ssl_bench.data.planning import SIBLINGS, Plan, plan_evaluation, plan_pretraining
 from ssl_bench.data.readers import Places, Reader, Source, Subset
 from ssl_bench.data.sources import cache_folder, check_source, data_root, list_sources, open_source
-from ssl_bench.disk import remove_leftovers
+from ssl_bench.disk import remove_leftovers, write_bytes
 from ssl_bench.errors import DataError
 from ssl_bench.spec import DataSpec, SourceSpec
 
@@ -258,8 +259,10 @@ def _pack_all(
         more = ""
         if len(unreadable) > _SHOWN:
             listing = places.cache / _UNREADABLE_LIST
-            listing.write_text("\n".join(unreadable) + "\n", encoding="utf-8", errors="surrogateescape")
-            more = f"\n  and {len(unreadable) - _SHOWN:,} more, all listed in {listing}"
+            more = f"\n  and {len(unreadable) - _SHOWN:,} more"
+            with suppress(OSError):  # packed before, in a cache that cannot be written any more
+                write_bytes(listing, "".join(f"{one}\n" for one in unreadable).encode("utf-8", "surrogateescape"))
+                more += f", all listed in {listing}"
         raise DataError(
             f"{len(unreadable):,} of {total:,} images cannot be read; mend them, or leave them out with `skip_unreadable: true`:\n  "
             f"{shown}{more}"

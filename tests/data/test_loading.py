@@ -306,6 +306,10 @@ def test_unreadable_images_of_all_splits_are_listed_or_left_out(get: Any, toys: 
         get("folder:toys")
     listing = Path(str(caught.value).rsplit(" ", 1)[1])
     assert len(listing.read_text().splitlines()) == 22
+    listing.unlink()
+    listing.mkdir()  # a list that cannot be written does not hide what it is of
+    with pytest.raises(DataError, match=r"(?s)22 of 110 .* and 2 more$"):
+        get("folder:toys")
     with pytest.raises(DataError, match="class .c. has no image left"):
         get({"source": "folder:toys", "skip_unreadable": True})
 
