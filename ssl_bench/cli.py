@@ -10,6 +10,7 @@ import typer
 
 from ssl_bench.disk import reason
 from ssl_bench.errors import SpecError, WriteError, did_you_mean
+from ssl_bench.interruption import keeps_what_it_reached
 from ssl_bench.terminal import console as make_console
 from ssl_bench.terminal import harmless, say
 
@@ -64,7 +65,8 @@ def run(
     Ends with 0 once every cell that was asked for has its records, 1 when one failed, 2 when the matrix or its data cannot work, 75 when
     SIGTERM or SIGUSR1 stopped it (the same command goes on), 130 after Ctrl-C.
     """
-    from ssl_bench.interruption import keeps_what_it_reached
+    if not smoke:
+        keeps_what_it_reached()  # before the imports, which take seconds
     from ssl_bench.live import Live, print_plan
     from ssl_bench.planning import plan as make_plan
     from ssl_bench.report import load
@@ -83,7 +85,6 @@ def run(
                 raise typer.Exit(1)
             console.print("smoke: every cell took its two steps and every evaluator answered", highlight=False)
             return
-        keeps_what_it_reached()
         work = prepare(matrix, out, only=tuple(only or ()), val=val, limit=limit, recompute=recompute, progress=live.packing, **common)
         todo = make_plan(work)
         if todo.missing:

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+import types
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +84,20 @@ def test_commands_that_keep_nothing_do_not_promise_to_go_on(tmp_path: Path, word
     ended = call(tmp_path, *words.split(), "--plugin", "plugin.py")
     assert ended.code == (130 if number == signal.SIGINT else 75) and "goes on" not in ended.err and len(ended.err.splitlines()) == 1, ended
     assert ("starts over" in ended.err) == (number == signal.SIGTERM), ended
+
+
+def test_a_run_goes_on_also_where_it_was_stopped_while_it_started(tmp_path: Path) -> None:
+    """What earlier runs finished is there, and a log must not say otherwise."""
+
+    class Starting(types.ModuleType):
+        def __getattr__(self, name: str) -> Any:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    def first() -> None:
+        sys.modules["ssl_bench.live"] = Starting("ssl_bench.live")
+
+    ended = call(tmp_path, "run", *written(tmp_path), first=first)
+    assert (ended.code, ended.err) == (75, "stopped by SIGTERM; the same command goes on from here\n"), ended
 
 
 def test_the_consequences_of_an_interruption_are_no_failures(tmp_path: Path) -> None:
