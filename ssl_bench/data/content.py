@@ -111,13 +111,21 @@ def unreadable(file: Path | str, error: OSError) -> DataError:
     return DataError(f"{os.fsencode(file).decode('utf-8', 'backslashreplace')} cannot be read: {error.strerror or error}{gone}")
 
 
+def _no_folder_for(cache: Path, error: OSError) -> bool:
+    """Whether a folder cannot be made, in a cache or on the way to it: a file lies there, or the file system makes none."""
+    if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.EEXIST) or not isinstance(error.filename, str | bytes):
+        return False
+    path, cache = Path(os.fsdecode(error.filename)).absolute(), cache.absolute()
+    return path.is_relative_to(cache) or cache.is_relative_to(path)
+
+
 @contextmanager
 def writing_to(cache: Path) -> Iterator[None]:
     """Tell (DataError) of a cache folder that cannot be written, and what to do."""
     try:
         yield
     except OSError as error:
-        if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+        if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS) and not _no_folder_for(cache, error):
             raise
         why = error.strerror or error
         raise DataError(f"the cache {cache} cannot be written ({why}); set the environment variable XDG_CACHE_HOME to a folder that can") from None

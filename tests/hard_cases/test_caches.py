@@ -216,6 +216,19 @@ def test_small_files_of_the_cache(files: list[Path], cache: Path, monkeypatch: p
         path.rmdir()
 
 
+@pytest.mark.parametrize("place", ["/proc/cache", "file", "file/cache"])
+@pytest.mark.parametrize("source", ["shapes", "folder"])
+def test_a_cache_that_cannot_be_made(tmp_path: Path, place: str, source: str) -> None:
+    (tmp_path / "file").write_text("not a folder")
+    for name in ("a", "b"):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        for at in range(8):
+            Image.new("RGB", (16, 16), (at, 9 * len(name), 0)).save(tmp_path / "photos" / name / f"{at}.png")
+    spec = DataSpec.model_validate({"source": "shapes" if source == "shapes" else f"folder:{tmp_path / 'photos'}", "size": 32, "test": 0.5})
+    with pytest.raises(DataError, match=r"the cache .* cannot be written \(.*\); set the environment variable XDG_CACHE_HOME"):
+        loading.load(spec, cache=tmp_path / place)
+
+
 def test_what_a_sealed_file_is() -> None:
     content = seal(b"payload")
     assert unseal(content) == b"payload" and unseal(seal(b"")) == b"" and unseal(b"") is None
