@@ -19,7 +19,7 @@ from ssl_bench import weights as module
 from ssl_bench.backbones import Backbone, InputSpec, load_backbone, save_backbone
 from ssl_bench.cli import app
 from ssl_bench.convert import convert, nearest, network_in
-from ssl_bench.errors import SSLBenchError, WeightsError
+from ssl_bench.errors import NoRoomError, SSLBenchError, WeightsError
 from ssl_bench.spec import BackboneSpec
 from ssl_bench.weights import open_weights
 
@@ -168,6 +168,17 @@ def test_files_of_every_kind_are_told(network: dict[str, Tensor], tmp_path: Path
         with pytest.raises(WeightsError, match=message):
             convert(path, out)
     assert (tmp_path / "taken.safetensors").read_text() == "mine"
+
+
+def test_a_full_disk_is_no_fault_of_the_file(network: dict[str, Tensor], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any) -> None:
+        raise NoRoomError("cannot be written: No space left on device")
+
+    torch.save(network, tmp_path / "good.pth")
+    monkeypatch.setattr("ssl_bench.convert.save_tensors", full)
+    with pytest.raises(NoRoomError) as caught:
+        convert(tmp_path / "good.pth")
+    assert caught.value.exit_code == 1
 
 
 def test_networks_are_known_by_their_shapes() -> None:
