@@ -27,12 +27,14 @@ from ssl_bench.errors import DamagedWeights
 from ssl_bench.evaluators.base import Evaluation, Subject
 from ssl_bench.evaluators.features import FrozenFeatures
 from ssl_bench.evaluators.knn import knn_monitor
+from ssl_bench.evaluators.plugins import refuse_unusable, with_copies
 from ssl_bench.fit import FitResult, Progress, choose_precision, fit, seed_everything
 from ssl_bench.global_state import changed, restored
 from ssl_bench.matrix import Cell, PlannedEvaluation
 from ssl_bench.movement import Movement, constant_features
 from ssl_bench.prechecks import checks_before_training
 from ssl_bench.records import EvaluationRecord, Pretraining, measurement_record, read_record, write_bytes, write_record
+from ssl_bench.registry import EVALUATORS
 from ssl_bench.spec import BackboneSpec
 from ssl_bench.tasks.base import Setup, part_images, parts_of
 from ssl_bench.tensors import DIGEST, read_tensors, save_tensors
@@ -291,7 +293,12 @@ class Examination:
         )
         started = time.perf_counter()
         seed_everything(self.cell.seed, 0xE7)
+        if not EVALUATORS.is_builtin(planned.evaluator.name):
+            subject = with_copies(subject)
         evaluation = planned.evaluator(planned.options).evaluate(subject)
+        if not EVALUATORS.is_builtin(planned.evaluator.name):
+            target = labelled.test.labels if final and isinstance(labelled.test, ImageSet) else None
+            refuse_unusable(planned.name, evaluation, {split: len(getattr(labelled, split)) for split in ("train", "validation", "test")}, target)
         record = _write_evaluation(self.cell, planned, evaluation, final, opened_before, self.weights, time.perf_counter() - started, shop)
         shutil.rmtree(parts, ignore_errors=True)
         return record

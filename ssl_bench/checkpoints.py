@@ -30,6 +30,16 @@ def save_checkpoint(path: Path, module: nn.Module, optimizers: list[Any], meta: 
     save_tensors(path, tensors, KIND, {"meta": json.dumps({**meta, "optimizers": plain})})
 
 
+def refuse_other_state(module: nn.Module) -> None:
+    """Raise WeightsError where a module's state holds what is no tensor, before hours of training end where it has to be saved."""
+    for name, value in module.state_dict().items():
+        if not isinstance(value, Tensor):
+            raise WeightsError(
+                f"the state_dict holds {name}, which is a {type(value).__name__}, and tensors alone are saved; let get_extra_state give a tensor, such as "
+                "torch.frombuffer(bytearray(json.dumps(state).encode()), dtype=torch.uint8)"
+            )
+
+
 def load_checkpoint(path: Path, module: nn.Module, optimizers: list[Any], expected: dict[str, Any]) -> dict[str, Any]:
     """Put a run back to where it was saved; returns ``meta``.
 

@@ -16,11 +16,11 @@ from lightning_fabric import Fabric
 from lightning_fabric.plugins import MixedPrecision
 from torch import Tensor, nn
 
-from ssl_bench.checkpoints import load_checkpoint, remove, save_checkpoint
+from ssl_bench.checkpoints import load_checkpoint, refuse_other_state, remove, save_checkpoint
 from ssl_bench.cost import loss_of, measure_cost, not_finite, peak_memory, reset_peak_memory, seed_everything
 from ssl_bench.data.batches import Batches
 from ssl_bench.digests import notice
-from ssl_bench.errors import DamagedWeights, Interrupted, SpecError, quoted
+from ssl_bench.errors import DamagedWeights, Interrupted, SpecError, TrainingError, quoted
 from ssl_bench.movement import Movement
 from ssl_bench.optim import build_optimizer, learning_rate_at
 from ssl_bench.records import Curve
@@ -109,7 +109,8 @@ def fit(
 
     Raises
     ------
-    TrainingError : a loss that is not finite (task, step and last finite values are named).
+    TrainingError : a loss that is not finite (task, step and last finite values are named); parameters that took the place of those that are stepped.
+    WeightsError : with ``checkpoint``, a state that could not be saved.
     Interrupted : ``stop()`` was true.
     """
     device = torch.device(device)
@@ -120,6 +121,8 @@ def fit(
         accelerator=device.type, devices=[device.index] if device.type == "cuda" and device.index is not None else 1,
         plugins=[_Autocast("bf16-mixed", device.type)] if precision == "bf16" else None,
     )
+    if checkpoint is not None:
+        refuse_other_state(task)
     task.to(device=device, memory_format=torch.channels_last)
     task.train()
     optimizers = [build_optimizer(task.phase_parameters(phase), recipe) for phase in task.phases]
@@ -187,6 +190,7 @@ class _Loop:
         self.last: dict[str, float] = {}
         self.asynchronous = fabric.device.type != "cpu"
         self.every = max(1, steps // CURVE_POINTS)
+        self.held = [(name, parameter) for phase in task.phases for name, parameter in task.phase_parameters(phase)]
 
     def timed(self, part: str) -> AbstractContextManager[None]:
         return _Timer(self.result.seconds, part)
@@ -215,9 +219,21 @@ class _Loop:
             prefix = "" if len(task.phases) == 1 else f"{phase}/"
             self.pending.append((step, {prefix + name: value.detach() for name, value in found.items()}))
         task.after_step()
+        if (step + 1) % self.every == 0 or step + 1 == self.steps:
+            self.refuse_replaced(step)
         self.result.images_seen += len(batch)
         if not self.asynchronous or len(self.pending) >= 20 * len(self.optimizers):
             self.flush()
+
+    def refuse_replaced(self, step: int) -> None:
+        """Raise TrainingError where the task has put other parameters in the place of those that the optimisers step: these would stay as they are."""
+        now = {id(parameter) for parameter in self.task.parameters()}
+        gone = [name for name, parameter in self.held if id(parameter) not in now]
+        if gone:
+            raise TrainingError(
+                f"{self.task.name}: after step {step + 1:,} of {self.steps:,}, {len(gone)} parameters that the optimiser steps are no longer the task's "
+                f"(first: {gone[0]}): another object stands in their place, which nothing trains; change parameters where they stand: x.data.copy_(y)"
+            )
 
     def flush(self) -> None:
         """Bring values from the device, check them, and thin them into the curves."""

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from types import FunctionType
 from typing import Any
 
 import numpy as np
@@ -118,7 +119,8 @@ def _hook_names(before: Mapping[tuple[str, str], Any], now: Mapping[tuple[str, s
 #: what holds the functions that other rows compute with
 _OWNERS: tuple[Any, ...] = (
     torch, torch.nn, torch.nn.functional, torch.nn.init, torch.autograd, torch.Tensor, torch.nn.Module, torch.nn.Linear, torch.nn.Conv2d,
-    torch.nn.modules.batchnorm._BatchNorm, torch.optim, torch.optim.Optimizer, torch.optim.SGD, torch.optim.AdamW, np, np.random, np.linalg, random, Image,
+    torch.nn.modules.batchnorm._BatchNorm, torch.optim, torch.optim.Optimizer, torch.optim.SGD, torch.optim.AdamW, torch.linalg, torch.special, torch.fft, np,
+    np.random, np.linalg, random, Image,
     Image.Image,
 )
 _MISSING = object()
@@ -152,6 +154,47 @@ def _set_functions(before: dict[str, Any]) -> None:
             setattr(owner, name, value)
         elif name in vars(owner):
             delattr(owner, name)
+
+
+def _own_functions() -> dict[str, Any]:
+    """The suite's own functions, classes and their methods, of the modules that are imported, by where they stand."""
+    found: dict[str, Any] = {}
+    for name, module in list(sys.modules.items()):
+        if module is not None and name.partition(".")[0] == "ssl_bench":
+            for key, value in list(vars(module).items()):
+                if isinstance(value, (FunctionType, type)):
+                    found[f"{name}.{key}"] = value
+                if isinstance(value, type) and value.__module__ == name:
+                    found |= {f"{name}.{key}.{method}": held for method, held in vars(value).items() if isinstance(held, _METHODS)}
+    return found
+
+
+_METHODS = (FunctionType, classmethod, staticmethod, property)
+
+
+class _OwnFunctions(dict[str, Any]):
+    """Equal where every place that both know holds the same: modules are imported at any time."""
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _OwnFunctions) and not _replaced(self, other)
+
+    def __ne__(self, other: object) -> bool:  # dict has one of its own
+        return not self == other
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+def _replaced(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """The places that hold something else; of a class that was replaced, not its methods too."""
+    places = [place for place, value in before.items() if place in now and now[place] is not value]
+    return [place for place in places if place.rpartition(".")[0] not in places]
+
+
+def _set_own_functions(before: Mapping[str, Any]) -> None:
+    for place in _replaced(before, _own_functions()):
+        owner, _, name = place.rpartition(".")
+        holder = sys.modules.get(owner) or getattr(sys.modules.get(owner.rpartition(".")[0]), owner.rpartition(".")[2], None)
+        setattr(holder, name, before[place])
 
 
 def _signals() -> dict[str, Any]:
@@ -233,6 +276,9 @@ _SETTINGS: dict[str, Setting] = {
     "oneDNN's enabled flag": _attribute(torch.backends.mkldnn, "enabled"),
     "hooks for every module": Setting(_hooks, _set_hooks, words=_hook_names),
     "functions of torch, NumPy or Pillow": Setting(_functions, _set_functions, lasting=True, words=_names),
+    "functions of ssl_bench": Setting(
+        lambda: _OwnFunctions(_own_functions()), _set_own_functions, words=lambda before, now: ", ".join(_replaced(before, now)),
+    ),
     "NumPy's handling of floating-point errors": Setting(np.geterr, lambda value: np.seterr(**value)),
     "whether Pillow reads truncated images": _attribute(ImageFile, "LOAD_TRUNCATED_IMAGES"),
     "Pillow's limit on pixels": _attribute(Image, "MAX_IMAGE_PIXELS"),

@@ -18,8 +18,10 @@ from ssl_bench.asked import Asked
 from ssl_bench.backbones import Backbone, network_of
 from ssl_bench.data import Data
 from ssl_bench.errors import DataError, SpecError, WeightsError, did_you_mean, quoted
+from ssl_bench.interruption import is_interruption
 from ssl_bench.records import Block, digest, safe_name
 from ssl_bench.registry import EVALUATORS, TASKS, identity
+from ssl_bench.source_code import place_of, raised
 from ssl_bench.spec import Matrix, Recipe, TaskSpec, parse
 from ssl_bench.weights import AbsentWeights, Weights, open_weights
 
@@ -185,6 +187,9 @@ def candidates_of(matrix: Matrix, task: type[Any], spec: TaskSpec, image_size: i
             base = task.recipe(options, image_size, images // 256)
         else:
             base = (task.short_recipe if preset == "short" else task.paper_recipe)(options, image_size)
+        for what, value, kind in (("resolve", options, task.Options), ("its recipe", base, Recipe)):
+            if not isinstance(value, kind):
+                raise SpecError(f"{where}: {what} gave a {type(value).__name__}, and it must give a {kind.__name__}")
         if matrix.pretrain.batch_size is not None:
             recipe_settings.setdefault("batch_size", matrix.pretrain.batch_size)
         recipe = base.overridden(recipe_settings, where)
@@ -253,6 +258,10 @@ def rows_of(matrix: Matrix, data: Data, unseen: dict[str, str] | None = None) ->
                 unseen[spec.row] = str(error)
             else:
                 problems.append(str(error))
+        except BaseException as error:  # of a plugin's resolve, recipe or check
+            if is_interruption(error) or not place_of(error):
+                raise
+            problems.append(f"task {spec.row!r}: {raised(error)}")
     if problems:
         raise SpecError("\n".join(problems))
     return rows

@@ -98,6 +98,12 @@ def judged_tensors(task: Any) -> dict[str, Tensor]:
     }
 
 
+def same_weights(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:
+    """Whether all weights of two networks are equal, bit for bit; gains and biases, which start alike, do not count."""
+    weights = [name for name, tensor in first.items() if tensor.ndim > 1]
+    return bool(weights) and all(name in second and torch.equal(first[name], second[name]) for name in weights)
+
+
 @torch.no_grad()
 def constant_features(judged: nn.Module, images: Tensor, name: str) -> str:
     """The outputs of a network that are the same for every image, such as "s4, pooled"; "" for none.

@@ -66,7 +66,7 @@ def _of_one(task: type[Any], options: Any, image_size: int, cache: Path, skip: b
         if json.loads(kept.read_text()) == {"task": task.name, "checks": PASSED}:
             return PASSED
     note(f"{task.name}: checking the plugin before it trains (once)")
-    failure, left = _run(task, options, size)
+    failure, left = _run(task, options, size, note)
     if failure:
         _failed[key] = (
             f"{task.name} fails its check {failure}. Nothing was trained. All checks: ssl-bench check-task {task.name} --plugin FILE; "
@@ -87,7 +87,7 @@ def _identity(task: type[Any]) -> Any:
     return {"name": task.name, "class": f"{task.__module__}.{task.__qualname__}"}
 
 
-def _run(task: type[Any], options: Any, size: int) -> tuple[str, list[str]]:
+def _run(task: type[Any], options: Any, size: int, note: Callable[[str], None] = lambda text: None) -> tuple[str, list[str]]:
     """The first failed check in words ("" for none), and the checks that could not be made.
 
     What the task's own code raises goes through as it is: it would be raised in training too, and is told as that.
@@ -106,8 +106,10 @@ def _run(task: type[Any], options: Any, size: int) -> tuple[str, list[str]]:
         try:
             with seeded(0):
                 check.run(bench)
-        except (NotApplicable, CheckWarning):
+        except NotApplicable:
             pass
+        except CheckWarning as warning:
+            note(f"{task.name}: {check.name}: {warning}")
         except CheckFailed as failure:
             if failure.__cause__ is None:
                 restore(before)

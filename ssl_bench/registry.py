@@ -9,7 +9,6 @@ import importlib
 import importlib.util
 import inspect
 import sys
-import traceback
 from importlib.machinery import SourceFileLoader
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -18,7 +17,7 @@ from typing import Any, Generic, TypeVar
 from ssl_bench.contracts import problem_of
 from ssl_bench.errors import SpecError, did_you_mean, text_of
 from ssl_bench.interruption import is_interruption
-from ssl_bench.source_code import LOCAL, imported_in_functions, is_installed, local_files_in, local_modules, plain, tree_of
+from ssl_bench.source_code import LOCAL, imported_in_functions, is_installed, local_files_in, local_modules, place_of, plain, tree_of
 
 T = TypeVar("T")
 
@@ -258,8 +257,7 @@ def _import(module_name: str, file: Path, text: bytes, path: str | Path) -> None
         _forget(module_name)
         if is_interruption(error):
             raise
-        frame = next((one for one in reversed(traceback.extract_tb(error.__traceback__)) if not is_installed(Path(one.filename))), None)
-        where = f" ({frame.filename}, line {frame.lineno})" if frame is not None and not isinstance(error, SyntaxError) else ""
+        where = "" if isinstance(error, SyntaxError) else place_of(error)
         if "relative import" in text_of(error):
             where += "; a plugin is a file by itself: import a file beside it by its plain name"
         if isinstance(error, SystemExit):

@@ -13,13 +13,16 @@ import importlib.util
 import sys
 import sysconfig
 import tokenize
+import traceback
 from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
 from pathlib import Path
 from types import CodeType, ModuleType
 from typing import Any
 
-from ssl_bench.errors import SpecError
+from pydantic import ValidationError
+
+from ssl_bench.errors import SpecError, quoted, text_of
 
 _OWN = "ssl_bench"
 _SCHEMES = ("stdlib", "platstdlib", "purelib", "platlib")
@@ -160,6 +163,20 @@ def is_installed(file: Path) -> bool:
     if _PACKAGE_FOLDERS & set(resolved.parts) or own in resolved.parents:
         return True
     return any(Path(folder).resolve() in resolved.parents for folder in (*_stdlib(), *(entry for entry in sys.path if entry and _holds_packages(entry))))
+
+
+def place_of(error: BaseException) -> str:
+    """Where an error came through code that is neither installed nor ours, such as " (mine.py, line 3)"; "" for nowhere."""
+    frame = next((one for one in reversed(traceback.extract_tb(error.__traceback__)) if not is_installed(Path(one.filename))), None)
+    return f" ({frame.filename}, line {frame.lineno})" if frame is not None else ""
+
+
+def raised(error: BaseException) -> str:
+    """What a plugin's own code raised, and where, in one line."""
+    if isinstance(error, ValidationError):  # of a Recipe or options that it makes
+        problems = [f"{'.'.join(map(str, one['loc']))}: {one['msg']}, not {quoted(one['input'])}" for one in error.errors(include_url=False)]
+        return f"its code makes a {error.title} that is refused: {'; '.join(problems)}{place_of(error)}"
+    return f"its code raised {type(error).__name__}: {text_of(error)}{place_of(error)}"
 
 
 def _installed(name: str) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import math
+import re
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -14,13 +15,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ssl_bench._battery.bench import Bench, CheckFailed, DeclaredOnly, Forbidden, seeded, tensors
+from ssl_bench._battery.bench import Bench, CheckFailed, CheckWarning, DeclaredOnly, Forbidden, seeded, tensors
 from ssl_bench._battery.views import LOOKED_AT
-from ssl_bench.checkpoints import load_checkpoint, save_checkpoint
+from ssl_bench.checkpoints import load_checkpoint, refuse_other_state, save_checkpoint
+from ssl_bench.errors import WeightsError
 from ssl_bench.fit import fit
+from ssl_bench.movement import judged_tensors, same_weights
 from ssl_bench.tasks.base import PretextTask
 
 THROUGH_A_RUN = (0.0, 0.5, 1.0)  #: shares of a run that is done, at which gradients are looked at
+MOST_STEPS_LOOKED_AT = 24  #: while a parameter has had no gradient
 LABEL_VALUES = 64  #: numbers an image that may stand for a class
 
 
@@ -179,32 +183,52 @@ def loss(bench: Bench) -> str:
 
 
 def gradients(bench: Bench) -> str:
-    """Every trainable parameter gets a finite gradient, and those of the backbone one that is not zero everywhere."""
+    """Every trainable parameter gets a finite gradient, and those of the backbone one that is not zero everywhere.
+
+    The last stages of the backbone may go without one: a task may ask an early stage, and what lies behind it then stays as it starts.
+    """
     task = bench.build()
     with seeded(2), torch.no_grad():
         for parameter in task.parameters():  # residual branches start at zero, and pass no gradient before they leave it
             parameter.add_(0.05 * torch.randn_like(parameter))
-    for progress in THROUGH_A_RUN:  # a part may join later, or a backbone wait for its head
-        task.progress = progress
-        bench.total(task, bench.batch(), 1).backward()
     trained = {id(parameter) for phase in task.phases for _, parameter in task.phase_parameters(phase)}
-    reached = 0
-    for name, parameter in task.named_parameters():
-        if not parameter.requires_grad or id(parameter) not in trained:
-            continue
+    stepped = [(name, parameter) for name, parameter in task.named_parameters() if parameter.requires_grad and id(parameter) in trained]
+    for number in range(MOST_STEPS_LOOKED_AT):  # a part may join later, a backbone wait for its head, and a head be drawn for a step
+        if number >= len(THROUGH_A_RUN) and all(parameter.grad is not None for _, parameter in stepped):
+            break
+        task.progress = THROUGH_A_RUN[number % len(THROUGH_A_RUN)]
+        bench.total(task, bench.batch(), 1 + number).backward()
+    behind = _behind(stepped)
+    for name, parameter in stepped:
         if parameter.grad is None:
+            if name in behind:
+                continue
             raise CheckFailed(f"no gradient reaches {name}; use it in forward, or freeze it with requires_grad_(False)")
         if not parameter.grad.isfinite().all():
             raise CheckFailed(f"the gradient of {name} is not finite; look for sqrt(0), a norm of zero or log(0)")
-        if name.startswith("backbone."):
-            reached += 1
-            if not bench.task.frozen_backbone and not parameter.grad.any():
-                raise CheckFailed(
-                    f"the gradient of {name} is zero everywhere; look for .detach() or an operation without slope between it and the loss"
-                )
+        if name.startswith("backbone.") and not bench.task.frozen_backbone and not parameter.grad.any():
+            raise CheckFailed(f"the gradient of {name} is zero everywhere; look for .detach() or an operation without slope between it and the loss")
+    reached = sum(name.startswith("backbone.") and parameter.grad is not None for name, parameter in stepped)
+    if behind:
+        raise CheckWarning(
+            f"the loss asks an early stage: no gradient reaches {behind[0]} and the {len(behind) - 1} parameters behind it. They stay as they start, so the "
+            "pooled features, kNN and fine-tuning rest on untrained layers; the linear probe's best stage judges what was trained"
+        )
     if not reached and not bench.task.frozen_backbone:
         return "no optimiser holds a parameter of self.backbone; the check of training tells whether the task moves it all the same"
     return f"{reached} backbone tensors"
+
+
+def _behind(stepped: list[tuple[str, nn.Parameter]]) -> list[str]:
+    """The backbone's parameters without a gradient, where they are its last, from the beginning of a stage on, and others have one."""
+    backbone = [(name, parameter) for name, parameter in stepped if name.startswith("backbone.")]
+    first = next((number for number, (_, parameter) in enumerate(backbone) if parameter.grad is None), 0)
+    rest = backbone[first:]
+    if not first or any(parameter.grad is not None for _, parameter in rest):
+        return []
+    stage = [re.search(r"\.layer(\d+)\.", backbone[number][0]) for number in (first - 1, first)]
+    begins = stage[1] is not None and (stage[0] is None or stage[0][1] != stage[1][1])
+    return [name for name, _ in rest] if begins else []
 
 
 def same_seed(bench: Bench) -> str:
@@ -215,6 +239,11 @@ def same_seed(bench: Bench) -> str:
             f"the same seed gave losses {first!r} and {second!r}; draw with torch's, NumPy's or Python's global random "
             "functions, which the loop seeds, not with a generator of your own, and do not depend on time, ids or the order of a set"
         )
+    if not bench.task.frozen_backbone and same_weights(*(judged_tensors(bench.build(seed)) for seed in (0, 1))):
+        raise CheckFailed(
+            "the judged network starts from the same weights with every seed: they come from a file, or from a seed that the task sets itself, and no "
+            "table would tell. Leave the network as it is given; a row that is to start from other weights says so: {'init': 'file:PATH'} or 'timm:NAME'"
+        )
     return f"loss {first:.6g} twice"
 
 
@@ -223,6 +252,10 @@ def state(bench: Bench) -> str:
     trained = bench.build(0)
     if bench.task.trains:
         fit(trained, bench.batches(), bench.recipe(), 2, seed=0, precision="fp32", cost=False)
+    try:
+        refuse_other_state(trained)
+    except WeightsError as error:
+        raise CheckFailed(str(error)) from None
     other = bench.build(1)
     with tempfile.TemporaryDirectory() as folder, bench.calling("saving and loading its state"):
         file = Path(folder) / "state.safetensors"

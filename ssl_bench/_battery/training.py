@@ -11,7 +11,7 @@ from ssl_bench._battery.bench import Bench, CheckFailed, CheckWarning
 from ssl_bench.errors import TrainingError
 from ssl_bench.fit import fit
 from ssl_bench.global_state import captured, changed, restore
-from ssl_bench.movement import Movement
+from ssl_bench.movement import Movement, judged_tensors, same_weights
 from ssl_bench.tasks.base import PretextTask
 
 FEW_STEPS, FEW_IMAGES = 3, 16
@@ -31,13 +31,20 @@ def global_state(bench: Bench) -> str:
 
 def trained(bench: Bench) -> str:
     """A few steps of training run, and move the network that is judged."""
-    task, movement = bench.build(batch_size=FEW_IMAGES, begin=False), Movement()
-    recipe = bench.recipe(FEW_IMAGES)
-    fit(task, bench.batches(FEW_IMAGES), recipe, FEW_STEPS, seed=0, precision="fp32", cost=False, movement=movement)
-    try:
-        moved = movement.check(task, recipe.learning_rate)
-    except TrainingError as error:
-        raise CheckFailed(str(error).removeprefix(f"{task.name}: ")) from None
+    recipe, found = bench.recipe(FEW_IMAGES), []
+    for seed in (0, 1):
+        task, movement = bench.build(seed, batch_size=FEW_IMAGES, begin=False), Movement()
+        try:
+            fit(task, bench.batches(FEW_IMAGES), recipe, FEW_STEPS, seed=seed, precision="fp32", cost=False, movement=movement)
+            moved = movement.check(task, recipe.learning_rate)
+        except TrainingError as error:
+            raise CheckFailed(str(error).removeprefix(f"{task.name}: ")) from None
+        found.append(judged_tensors(task))
+    if not bench.task.frozen_backbone and same_weights(*found):
+        raise CheckFailed(
+            "after training, the judged network is the same with every seed, bit for bit: its weights come from elsewhere, such as a file that after_step or "
+            "evaluated() loads. A row that is to start from other weights says so: {'init': 'file:PATH'} or 'timm:NAME'"
+        )
     return f"{moved} parameter tensors moved in {FEW_STEPS} steps"
 
 

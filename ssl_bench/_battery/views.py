@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from typing import NoReturn
 
 import torch
@@ -13,6 +14,7 @@ from ssl_bench._battery.bench import Bench, CheckFailed, CheckWarning, NotApplic
 from ssl_bench.backbones import Backbone
 from ssl_bench.tasks.base import PretextTask
 
+ROUNDING = 1e-6  #: of values that are at most 1
 LOOKED_AT = 4  #: batches over which targets are looked at
 
 
@@ -24,28 +26,61 @@ def draws(bench: Bench) -> str:
     drawn = [tensors(bench.views(task, batch, seed)) for seed in range(seeds)]
     if len({len(found) for found in drawn}) > 1:
         raise NotApplicable("the number of views is itself drawn")
-    random_views, shared = 0, 0.0
+    random_views, shared, alike = 0, 0.0, False
     for leaf in zip(*drawn, strict=True):
         same_shape = [view for view in leaf if view.shape == leaf[0].shape and view.ndim and len(view) % 16 == 0 and len(view)]
-        if len(same_shape) < 12 or all(torch.equal(view, same_shape[0]) for view in same_shape):
+        if len(same_shape) < 12 or all(_equal(view, same_shape[0]) for view in same_shape):
             continue
         random_views += 1
         stacked = torch.stack(same_shape).double().unflatten(1, (-1, 16)).transpose(1, 2)  # [seeds, 16, views of an image, ...]
         if torch.equal(stacked, stacked[:, :1].expand_as(stacked)):
+            if not _is_image(leaf[0]):  # a share by which images are mixed, a mask
+                alike = True
+                continue
             raise CheckFailed(
                 "16 copies of one image got the same draw, in every one of 24 batches; draw per sample: "
                 "torch.rand(len(images), ...), not torch.rand(1)"
             )
         shared = max(shared, _shared_variance(stacked))
     _refuse_one_label(bench, task)
+    _tell_other_images(bench, task)
     if not random_views:
         raise NotApplicable("the views are not random")
+    if alike:
+        raise CheckWarning(
+            "a draw is shared by all images of a batch, in every one of 24 batches: right for what the method draws once a batch, such as the share by which "
+            "it mixes images; else draw per sample: torch.rand(len(images), ...), not torch.rand(1)"
+        )
     if shared > 3:
         raise CheckWarning(
             f"part of the draws is shared by a whole batch: the averages of batches vary {shared:.0f} times as much as "
             "independent samples would make them; draw every parameter per sample, unless this is meant"
         )
     return f"{random_views} random tensors"
+
+
+def _equal(first: Tensor, second: Tensor) -> bool:
+    """Up to rounding: equal images that are mixed give the same image."""
+    return torch.allclose(first, second, rtol=0, atol=ROUNDING) if first.is_floating_point() else torch.equal(first, second)
+
+
+def _is_image(view: Tensor) -> bool:
+    """Whether a view may be pictures; a mask has two values at most."""
+    return view.is_floating_point() and view.ndim >= 4 and len(view.unique()) > 2
+
+
+def _tell_other_images(bench: Bench, task: PretextTask) -> None:
+    """Views that are the same whatever images a batch holds are made from others: drawn ones, which may be meant, or a file's."""
+    batch, number = bench.batch(16), 1
+    other = replace(batch, images=batch.images.flip(0).contiguous(memory_format=torch.channels_last))
+    first, second = (tensors(bench.views(task, given, number)) for given in (batch, other))
+    pictures = [(mine, yours) for mine, yours in zip(first, second, strict=False) if _is_image(mine)]
+    if pictures and all(torch.equal(mine, yours) for mine, yours in pictures):
+        raise CheckWarning(
+            "the views show other images than those of the batch: they are the same whatever it holds. Right for a task that draws its pictures itself; "
+            "where they are loaded from files, the row has seen other images than its neighbours, perhaps those it is judged on: name them in the matrix as "
+            "data.pretrain"
+        )
 
 
 def _refuse_one_label(bench: Bench, task: PretextTask) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import json
 import random
 import time
@@ -16,10 +17,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ssl_bench import prechecks
+from ssl_bench import cells, prechecks
 from ssl_bench._battery import going_on
 from ssl_bench.data.shapes import render
 from ssl_bench.errors import TrainingError
+from ssl_bench.evaluators.knn import KNN
 from ssl_bench.registry import TASKS, load_plugin
 from ssl_bench.tasks.base import PretextTask, TaskOptions
 from ssl_bench.testing import CheckResult, in_order, task_checks
@@ -320,6 +322,63 @@ class FailsAfterStep(Honest):
         self.share = 1 / int(self.progress)
 
 
+class SwapsHalfway(Honest):
+    """Goes on with a copy of its network from the middle of a run."""
+
+    def after_step(self) -> None:
+        if self.progress > 0.5 and not hasattr(self, "swapped"):
+            self.swapped, self.backbone = True, copy.deepcopy(self.backbone)
+
+
+def elsewhere(network: nn.Module) -> nn.Module:
+    """A network with weights that come from elsewhere, as from a file."""
+    drawn = torch.Generator().manual_seed(7)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.copy_(0.1 * torch.randn(parameter.shape, generator=drawn))
+    return network
+
+
+class FromAFile(Honest):
+    """Starts from weights of its own."""
+
+    def __init__(self, *words: Any) -> None:
+        super().__init__(*words)
+        elsewhere(self.backbone)
+
+
+class FromAFileLate(Honest):
+    """Ends with weights of its own."""
+
+    def after_step(self) -> None:
+        if self.progress > 0.5:
+            elsewhere(self.backbone)
+
+
+class DictState(Honest):
+    """Keeps a dict in its state."""
+
+    def get_extra_state(self) -> Any:
+        return {"drawn": 3}
+
+    def set_extra_state(self, state: Any) -> None:
+        self.drawn = state["drawn"]
+
+
+class PatchesTheSuite(Honest):
+    """Leaves the statistics of BatchNorm as they are, for every row."""
+
+    def after_step(self) -> None:
+        cells.reestimate_batchnorm = lambda *words: None
+
+
+class PatchesAnEvaluator(Honest):
+    """Judges itself."""
+
+    def after_step(self) -> None:
+        KNN.evaluate = lambda self, subject: None  # type: ignore[method-assign]
+
+
 CHEATS: dict[type[PretextTask], tuple[str, str]] = {
     Counts: ("interruption", "something is kept where no checkpoint reaches it"),
     LateCounter: ("interruption", "stopped after 3 of 6 steps .* ended elsewhere .*self.register_buffer"),
@@ -349,6 +408,12 @@ CHEATS: dict[type[PretextTask], tuple[str, str]] = {
     MixesTheBatch: ("builds", "other features beside other images"),
     EveryTimeAnother: ("builds|trained", "."),
     Replaces: ("parameters", "is another object after a step, and the optimiser steps the old one"),
+    SwapsHalfway: ("trained|interruption", "after step .* parameters that the optimiser steps are no longer the task's .first: backbone.* x.data.copy_"),
+    FromAFile: ("same_seed", "starts from the same weights with every seed"),
+    FromAFileLate: ("trained", "after training, the judged network is the same with every seed"),
+    DictState: ("state", "holds _extra_state, which is a dict, and tensors alone are saved"),
+    PatchesTheSuite: ("global_state", "changes functions of ssl_bench .ssl_bench.cells.reestimate_batchnorm. for the whole program"),
+    PatchesAnEvaluator: ("global_state", "changes functions of ssl_bench .ssl_bench.evaluators.knn.KNN.evaluate."),
     FailsAfterStep: ("parameters|modes|trained", "ZeroDivisionError"),
 }  # fmt: skip
 
@@ -546,9 +611,37 @@ class Control(Detached):
         self.backbone.requires_grad_(False)
 
 
+class OneHeadOfMany(Honest):
+    """Draws which head is asked, for each step."""
+
+    def __init__(self, *words: Any) -> None:
+        super().__init__(*words)
+        self.head = nn.ModuleList(nn.Linear(self.backbone.num_features, 2) for _ in range(4))
+
+    def forward(self, views: Any, phase: str = "main") -> dict[str, Tensor]:
+        return {"loss": F.cross_entropy(self.head[int(torch.randint(4, ()))](self.backbone(views[0])), views[1])}
+
+
+class OwnDraws(Honest):
+    """Its generator's state is in its state_dict."""
+
+    def __init__(self, *words: Any) -> None:
+        super().__init__(*words)
+        self.generator = np.random.default_rng(0)
+
+    def get_extra_state(self) -> Any:
+        return torch.frombuffer(bytearray(json.dumps(self.generator.bit_generator.state).ljust(400).encode()), dtype=torch.uint8)
+
+    def set_extra_state(self, state: Any) -> None:
+        self.generator.bit_generator.state = json.loads(bytes(state.numpy()))
+
+    def draw(self, images: Tensor) -> Tensor:
+        return torch.from_numpy(self.generator.integers(0, 2, len(images)))
+
+
 HONEST = [
     Honest, Contrastive, Teacher, SelfDistilled, TwoPhases, Reconstructs, PositiveFirst, WithLengths, SameForTheTeacher, DropoutTwins, HeadFirst, LowRank,
-    Control,
+    Control, OneHeadOfMany, OwnDraws,
 ]
 
 
@@ -557,6 +650,79 @@ def test_the_honest_pass(task: type[PretextTask]) -> None:
     results = battery(task)
     assert {result.status for result in results} <= {"passed", "skipped"}, [result for result in results if result.status not in ("passed", "skipped")]
     assert not [result for result in results if "needs what" in result.message]
+
+
+class EarlyStage(Honest):
+    """Asks the second stage alone."""
+
+    def __init__(self, *words: Any) -> None:
+        super().__init__(*words)
+        self.head = nn.LazyLinear(2)
+        with torch.no_grad():
+            self.head(self.early(self.setup.sample(2)))
+
+    def early(self, images: Tensor) -> Tensor:
+        return self.backbone.stages(images)["s2"].mean((2, 3))
+
+    def forward(self, views: Any, phase: str = "main") -> dict[str, Tensor]:
+        return {"loss": F.cross_entropy(self.head(self.early(views[0])), views[1])}
+
+
+class Mixup(Contrastive):
+    """Mixes images by one share a batch, as the paper does."""
+
+    def views(self, batch: Any) -> Any:
+        share = torch.rand(())
+        return share * batch.images + (1 - share) * batch.images.flip(0), batch.images, share.expand(len(batch.images))
+
+    def forward(self, views: Any, phase: str = "main") -> dict[str, Tensor]:
+        mixed, plain = (F.normalize(self.head(self.backbone(view)), dim=1) for view in views[:2])
+        logits, own = mixed @ plain.T / 0.5, torch.arange(len(mixed))
+        both = [F.cross_entropy(logits, target, reduction="none") for target in (own, own.flip(0))]
+        return {"loss": torch.lerp(both[1], both[0], views[2]).mean()}
+
+
+class OneMask(Honest):
+    """Hides the same patches of all images of a batch."""
+
+    def __init__(self, *words: Any) -> None:
+        super().__init__(*words)
+        self.head = nn.Linear(self.backbone.num_features, 3)
+
+    def views(self, batch: Any) -> Any:
+        hidden = torch.rand(1, 1, 4, 4).repeat_interleave(SIZE // 4, 2).repeat_interleave(SIZE // 4, 3) < 0.5
+        return batch.images, hidden.expand(len(batch.images), -1, -1, -1)
+
+    def forward(self, views: Any, phase: str = "main") -> dict[str, Tensor]:
+        images, hidden = views
+        return {"loss": F.mse_loss(self.head(self.backbone(images * ~hidden)), (images * hidden).mean((2, 3)))}
+
+
+class OwnPictures(Honest):
+    """Draws its pictures itself."""
+
+    def views(self, batch: Any) -> Any:
+        return super().views(dataclasses.replace(batch, images=torch.rand_like(batch.images)))
+
+
+@pytest.mark.parametrize(
+    ("task", "check", "note"),
+    [
+        (EarlyStage, "gradients", "no gradient reaches backbone.network.layer3.* the linear probe's best stage judges what was trained"),
+        (Mixup, "draws", "a draw is shared by all images of a batch, .* such as the share by which it mixes images"),
+        (OneMask, "draws", "a draw is shared by all images of a batch"),
+        (OwnPictures, "draws", "the views show other images than those of the batch"),
+    ],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+def test_what_may_be_meant_passes_with_a_note(task: type[PretextTask], check: str, note: str) -> None:
+    results = {result.name: result for result in battery(task) if result.status not in ("passed", "skipped")}
+    assert list(results) == [check] and results[check].status == "warning", results
+    with pytest.raises(AssertionError, match=note):
+        raise AssertionError(results[check].message)
+    notes: list[str] = []
+    assert prechecks._run(task, task.Options(), SIZE, notes.append) == ("", [])
+    assert [one for one in notes if f"{task.name}: {check}: " in one], "told before it trains"
 
 
 IMPORTED_AT = random.random()  # as a plugin would draw it when it is imported
@@ -673,13 +839,13 @@ def test_a_cheat_is_refused_with_the_reason_and_the_way_out(halves: Path) -> Non
 
 def test_edited_or_cut_short_it_is_checked_again(halves: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
-    monkeypatch.setattr(prechecks, "_run", lambda task, options, size: asked.append(task.name) or ("", []))
+    monkeypatch.setattr(prechecks, "_run", lambda task, options, size, note: asked.append(task.name) or ("", []))
     check(halves, False)
     (halves / "halves.py").write_text(PLUGIN.replace("0.5", "0.4"))
     load_plugin(halves / "halves.py")
     check(halves, False), check(halves, False)
     assert len(asked) == 2
-    monkeypatch.setattr(prechecks, "_run", lambda task, options, size: ("", ["interruption"]))
+    monkeypatch.setattr(prechecks, "_run", lambda task, options, size, note: ("", ["interruption"]))
     (halves / "halves.py").write_text(PLUGIN.replace("0.5", "0.3"))
     load_plugin(halves / "halves.py")
     assert check(halves, False)[0] == "passed; not made: interruption"
@@ -696,7 +862,7 @@ def test_what_the_task_s_code_raises_goes_through_as_it_is(halves: Path) -> None
 
 def test_built_in_tasks_are_not_checked_and_members_of_combinations_are(halves: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
-    monkeypatch.setattr(prechecks, "_run", lambda task, options, size: asked.append(task.name) or ("", []))
+    monkeypatch.setattr(prechecks, "_run", lambda task, options, size, note: asked.append(task.name) or ("", []))
     for name, told in (("rotation", ""), ("rotation+colorization", ""), ("rotation+halves", "passed")):
         task = TASKS.get(name)
         assert prechecks.checks_before_training(task, task.Options(), SIZE, halves / "cache") == told

@@ -1,0 +1,96 @@
+"""What evaluators of plugins are given and what they give back: copies, and answers that a record can hold."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from ssl_bench.bounds import ACCURACIES
+from ssl_bench.data.images import ImageSet
+from ssl_bench.errors import RecordError, quoted
+from ssl_bench.evaluators.base import Evaluation, Features, Measurement, Subject
+from ssl_bench.model import LONGEST_NAME
+
+
+class _Copied:
+    """Features of which everybody gets a copy."""
+
+    def __init__(self, features: Features) -> None:
+        self._features = features
+
+    def names(self) -> list[str]:
+        """As of the features themselves."""
+        return self._features.names()
+
+    def get(self, split: str, name: str) -> Tensor:
+        """A copy, float32 [N, D]."""
+        return self._features.get(split, name).clone()
+
+
+def with_copies(subject: Subject) -> Subject:
+    """The same subject with a network, features and labels of its own: what is trained, normalised or sorted in place reaches no other evaluator."""
+    return replace(
+        subject, backbone=copy.deepcopy(subject.backbone), features=_Copied(subject.features), train=_own(subject.train),
+        validation=_own(subject.validation), test=None if subject.test is None else _own(subject.test),
+    )
+
+
+def _own(images: Any) -> Any:
+    return replace(images, labels=images.labels.copy()) if isinstance(images, ImageSet) and images.labels is not None else images
+
+
+def refuse_unusable(name: str, found: Any, sizes: Mapping[str, int], target: Any = None) -> None:
+    """Raise RecordError for an answer that no record or table could hold, in words that say what to return.
+
+    Parameters
+    ----------
+    found : what ``evaluate`` returned.
+    sizes : images of each split.
+    target : labels of the test images, where predictions are held against them; None otherwise.
+    """
+    if not isinstance(found, Evaluation):
+        raise RecordError(f"{name} returned a {type(found).__name__} from evaluate(subject), and it must return an ssl_bench.Evaluation")
+    wrong = next((m for m in found.measurements if not isinstance(m, Measurement)), None)
+    if wrong is not None:
+        raise RecordError(f"{name} measured a {type(wrong).__name__}, and measurements must be a list of ssl_bench.Measurement")
+    seen: dict[tuple[Any, ...], Measurement] = {}
+    for m in found.measurements:
+        if not isinstance(m.metric, str) or not m.metric.strip() or not m.metric.isprintable() or len(m.metric) > LONGEST_NAME:
+            raise RecordError(f"{name} names a metric {quoted(m.metric)}; a name is printable text of at most {LONGEST_NAME} characters")
+        place = (m.metric, m.split, m.stage, m.labels, m.draw, m.row)
+        if place in seen:
+            raise RecordError(
+                f"{name} measured {m.metric} on {m.split} twice ({quoted(seen[place].value)} and {quoted(m.value)}), and one of them would stand in the "
+                "table; tell them apart by metric, stage, labels, draw or row"
+            )
+        seen[place] = m
+        size = sizes.get(m.split)
+        if size is not None and m.metric.startswith(ACCURACIES) and isinstance(m.n, (int, np.integer)) and m.n > size:
+            raise RecordError(
+                f"{name} says that {m.metric} is over {m.n:,} images, and {m.split} has {size:,}: its interval would be too narrow; n counts images, each once"
+            )
+    for key, array in found.predictions.items():
+        _refuse_array(name, str(key), array, target)
+    try:
+        json.dumps(dict(found.details))
+    except (TypeError, ValueError) as error:
+        raise RecordError(f"{name} gives details that do not fit into JSON ({error}); make tensors and arrays numbers with float(x) or x.tolist()") from None
+
+
+def _refuse_array(name: str, key: str, array: Any, target: Any) -> None:
+    held = np.asarray(array)
+    if held.dtype == object:
+        raise RecordError(f"{name} gives predictions {key!r} that are no array of numbers; give integers, one for each test image")
+    if target is None or key.startswith("drawn/"):
+        return
+    if held.shape != (len(target),) or held.dtype.kind not in "iu":
+        raise RecordError(
+            f"{name} gives predictions {key!r} of shape {held.shape} and type {held.dtype}, and there are {len(target):,} test images; give an array of "
+            "integers, the class for each test image in order"
+        )
