@@ -50,7 +50,7 @@ def _told(error: BaseException, requests: interruption.Requests) -> int:
     if requests.asked():
         what = "interrupted" if requests.exit_code == interruption.CTRL_C else f"stopped by {requests.name}"
         if isinstance(error, SSLBenchError):
-            what += f": {error}"
+            what += f": {str(error).removeprefix('stopped; ')}"
         again = requests.exit_code == interruption.TRY_AGAIN
         if "same command" not in what and (again or (requests.goes_on and isinstance(error, Interrupted))):
             what += "; the same command goes on from here" if requests.goes_on else "; the same command starts over"
