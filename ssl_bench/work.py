@@ -169,7 +169,11 @@ def prepare(
     unseen: dict[str, str] = {}
     with nullcontext() if pack else from_cache_alone():
         rows = rows_of(spec, data, None if pack else unseen)
-    data.notes.extend(why_absent(spec, data))
+    absent = why_absent(spec, data)
+    data.notes.extend(absent)
+    here = {name for row in rows for name in (row.name, row.spec.task)}
+    if gone := [name for name in only if name not in here and not unseen]:
+        raise SpecError(f"--only {quoted(gone[0])}: {'; '.join(absent)}")
     if spec.pretrain.passes is not None:
         from ssl_bench.passes import at_equal_passes
 

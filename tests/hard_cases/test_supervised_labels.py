@@ -60,6 +60,8 @@ def test_years_are_no_labels(photos: Path, judged: Path, tmp_path: Path) -> None
     assert work.data.pretrain.labels is None and work.data.pretrain.classes == ()
     assert [row.name for row in work.rows] == ["rotation", "random", "pixels", "pca"]
     note = next(note for note in work.data.notes if note.startswith("supervised is no row here: it needs labels"))
+    with pytest.raises(SpecError, match="--only 'supervised': supervised is no row here: it needs labels"):
+        prepare(work.matrix, tmp_path / "run", device="cpu", only=("supervised",))
     assert "the pretraining images (photos) are not the ones that rows are judged on (judged)" in note and "fine-tuning" in note
     stream = io.StringIO()
     print_plan(Console(file=stream, width=400), work, plan(work))
