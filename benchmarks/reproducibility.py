@@ -67,7 +67,7 @@ class Measured:
 def compute(matrix: str, settings: list[Setting], work: Path, sets: list[str]) -> None:
     """The runs that are missing, one after another; those that are whole have nothing left to do."""
     for setting in settings:
-        command = [sys.executable, "-m", "ssl_bench.cli", "run", matrix, "--out", str(work / setting.name), "--set", f"data.validation_seed={setting.draw}"]
+        command = [sys.executable, "-m", "ssl_bench", "run", matrix, "--out", str(work / setting.name), "--set", f"data.validation_seed={setting.draw}"]
         for one in sets:
             command += ["--set", one]
         environment = os.environ | dict.fromkeys(THREADS, str(setting.threads))

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _PUBLIC = {
-    "Backbone": "ssl_bench.backbones", "load_backbone": "ssl_bench.backbones", "save_backbone": "ssl_bench.backbones",
+    "Backbone": "ssl_bench.backbones.resnet", "load_backbone": "ssl_bench.backbones.resnet", "save_backbone": "ssl_bench.backbones.resnet",
     "Batch": "ssl_bench.data.batches",
     "EvaluatorOptions": "ssl_bench.evaluators.base", "Evaluation": "ssl_bench.evaluators.base", "Evaluator": "ssl_bench.evaluators.base",
     "Measurement": "ssl_bench.evaluators.base", "Subject": "ssl_bench.evaluators.base",
     "SSLBenchError": "ssl_bench.errors",
-    "BackboneSpec": "ssl_bench.spec", "Matrix": "ssl_bench.spec", "Recipe": "ssl_bench.spec",
+    "BackboneSpec": "ssl_bench.spec.matrix", "Matrix": "ssl_bench.spec.matrix", "Recipe": "ssl_bench.spec.matrix",
     "PretextTask": "ssl_bench.tasks.base", "Setup": "ssl_bench.tasks.base", "TaskOptions": "ssl_bench.tasks.base",
     "Results": "ssl_bench.report", "load": "ssl_bench.report",
     "evaluate": "ssl_bench.api", "pretrain": "ssl_bench.api", "run": "ssl_bench.api",
@@ -24,12 +24,12 @@ _PUBLIC = {
 
 if TYPE_CHECKING:
     from ssl_bench.api import evaluate, pretrain, run
-    from ssl_bench.backbones import Backbone, load_backbone, save_backbone
+    from ssl_bench.backbones.resnet import Backbone, load_backbone, save_backbone
     from ssl_bench.data.batches import Batch
     from ssl_bench.errors import SSLBenchError
     from ssl_bench.evaluators.base import Evaluation, Evaluator, EvaluatorOptions, Measurement, Subject
     from ssl_bench.report import Results, load
-    from ssl_bench.spec import BackboneSpec, Matrix, Recipe
+    from ssl_bench.spec.matrix import BackboneSpec, Matrix, Recipe
     from ssl_bench.tasks.base import PretextTask, Setup, TaskOptions
 
 __all__ = [

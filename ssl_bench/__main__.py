@@ -12,7 +12,7 @@ from __future__ import annotations
 import sys
 from typing import NoReturn
 
-from ssl_bench import interruption
+from ssl_bench.system import interruption
 
 FAILED, MISUSED = 1, 2
 
@@ -22,11 +22,11 @@ def main() -> NoReturn:
     requests = interruption.listen()  # before the imports, which take seconds
     failed: BaseException | None = None
     try:
-        from ssl_bench.terminal import guard_streams, tell_notices
+        from ssl_bench.system.terminal import guard_streams, tell_notices
 
         guard_streams()
         tell_notices()
-        from ssl_bench.cli import app
+        from ssl_bench.console.commands import app
 
         returned = app(standalone_mode=False)  # an exit code where a command raised typer.Exit: some versions return it, some raise it
         code = returned if isinstance(returned, int) else 0
@@ -40,9 +40,9 @@ def main() -> NoReturn:
 
 def _told(error: BaseException, requests: interruption.Requests) -> int:
     """Say on stderr why a command ended, and return its exit code."""
-    from ssl_bench.disk import is_of_the_path, no_room, reason
     from ssl_bench.errors import Interrupted, SSLBenchError
-    from ssl_bench.terminal import harmless, traceback_of
+    from ssl_bench.system.disk import is_of_the_path, no_room, reason
+    from ssl_bench.system.terminal import harmless, traceback_of
 
     def say(text: str) -> None:
         print(harmless(text), file=sys.stderr, flush=True)

@@ -9,14 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ssl_bench.backbones import Backbone, load_backbone
+from ssl_bench.backbones.resnet import Backbone, load_backbone
 from ssl_bench.errors import DamagedRecord, DamagedWeights, SpecError, WeightsError
-from ssl_bench.runner import run
+from ssl_bench.runner.scheduler import run
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from ssl_bench.records import Pretraining
+    from ssl_bench.records.schema import Pretraining
 
 __all__ = ["Pretrained", "evaluate", "pretrain", "run"]
 
@@ -53,9 +53,9 @@ def pretrain(
     >>> from ssl_bench import pretrain                                                    # doctest: +SKIP
     >>> backbone = pretrain("rotation", "shapes", epochs=4, backbone={"name": "resnet18", "width": 0.25}).backbone
     """
-    from ssl_bench.cells import BACKBONE_FILE, Workshop, has_weights, pretrain_cell
-    from ssl_bench.stored import read_pretraining
-    from ssl_bench.work import prepare
+    from ssl_bench.plan.prepared import prepare
+    from ssl_bench.plan.stored import read_pretraining
+    from ssl_bench.runner.cells import BACKBONE_FILE, Workshop, has_weights, pretrain_cell
 
     matrix = {
         "name": "pretrain", "data": data, "backbone": backbone, "seeds": [seed], "pretrain": {"epochs": epochs, "images": images, "passes": passes},
@@ -105,13 +105,13 @@ def evaluate(
     """
     import pandas as pd
 
-    from ssl_bench.asked import asked_of, on_data
     from ssl_bench.data import load, places_of
     from ssl_bench.evaluators.base import Subject
     from ssl_bench.evaluators.features import FrozenFeatures
-    from ssl_bench.fit import choose_device, seed_everything
-    from ssl_bench.global_state import restored
-    from ssl_bench.spec import DataSpec, EvaluatorSpec, parse
+    from ssl_bench.plan.evaluations import asked_of, on_data
+    from ssl_bench.spec.matrix import DataSpec, EvaluatorSpec, parse
+    from ssl_bench.system.global_state import restored
+    from ssl_bench.training.loop import choose_device, seed_everything
 
     network = backbone if isinstance(backbone, Backbone) else load_backbone(backbone)
     chosen = choose_device(device)

@@ -26,7 +26,7 @@ def test_tables_and_code_are_those_of_the_files() -> None:
 def test_commands_named_in_the_readme_exist() -> None:
     from typer.main import get_command
 
-    from ssl_bench.cli import app
+    from ssl_bench.console.commands import app
 
     known = set(get_command(app).commands)  # type: ignore[attr-defined]
     used = set(re.findall(r"ssl-bench ([a-z][a-z-]+)", README))

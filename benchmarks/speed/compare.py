@@ -24,18 +24,18 @@ from typing import Any
 import numpy as np
 import torch
 
-from ssl_bench.backbones import Backbone, InputSpec
+from ssl_bench.backbones.resnet import Backbone, InputSpec
 from ssl_bench.data import load
 from ssl_bench.data.batches import Batches
 from ssl_bench.data.images import ImageSet
-from ssl_bench.environment import device_name, versions
 from ssl_bench.errors import Interrupted
-from ssl_bench.evaluators.linear import SEARCH_TOLERANCE, STRONGEST, TOLERANCE, WEAKEST
-from ssl_bench.evaluators.logistic import SoftmaxRegression, Solution
-from ssl_bench.fit import build_optimizer, fit, seed_everything
-from ssl_bench.registry import TASKS
-from ssl_bench.spec import BackboneSpec, DataSpec
+from ssl_bench.evaluators.linear.logistic import SoftmaxRegression, Solution
+from ssl_bench.evaluators.linear.probe import SEARCH_TOLERANCE, STRONGEST, TOLERANCE, WEAKEST
+from ssl_bench.plugins.registry import TASKS
+from ssl_bench.records.environment import device_name, versions
+from ssl_bench.spec.matrix import BackboneSpec, DataSpec
 from ssl_bench.tasks.base import Setup
+from ssl_bench.training.loop import build_optimizer, fit, seed_everything
 
 BATCH = 256
 BACKBONE = BackboneSpec(name="resnet18", width=0.25)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Mapping
 
-from ssl_bench.data.listing import Folder
-from ssl_bench.data.split_names import Role, is_annotation, is_pictures, role_of, says_nothing, words_of
+from ssl_bench.data.sources.listing import Folder
+from ssl_bench.data.sources.split_names import Role, is_annotation, is_pictures, role_of, says_nothing, words_of
 
 _ALSO_CLASSES = ("train", "test", "valid")  # words that a class may be called, a vehicle or a finding
 

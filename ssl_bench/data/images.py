@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from ssl_bench.data.sealed import Checked
+from ssl_bench.data.packs.sealed import Checked
 
 
 @dataclass(frozen=True)

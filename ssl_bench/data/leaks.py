@@ -12,17 +12,17 @@ from pathlib import Path
 
 import numpy as np
 
-from ssl_bench.data import decode as decoding
-from ssl_bench.data.content import NotRemembered, unread, workers, writing_to
-from ssl_bench.data.decode import Fit, UnreadableImage, decode, in_parallel
-from ssl_bench.data.folders import FileReader
 from ssl_bench.data.images import ImageSet, fingerprint_of
 from ssl_bench.data.looking import is_looking
-from ssl_bench.data.packing import HASH_BYTES, hash_images
+from ssl_bench.data.packs import decode as decoding
+from ssl_bench.data.packs.content import NotRemembered, unread, workers, writing_to
+from ssl_bench.data.packs.decode import Fit, UnreadableImage, decode, in_parallel
+from ssl_bench.data.packs.packing import HASH_BYTES, hash_images
 from ssl_bench.data.readers import Places
-from ssl_bench.digests import read_sealed, seal
+from ssl_bench.data.sources.folders import FileReader
 from ssl_bench.errors import DataError
-from ssl_bench.records import write_bytes
+from ssl_bench.records.schema import write_bytes
+from ssl_bench.system.digests import read_sealed, seal
 
 _NONE = np.zeros((0, HASH_BYTES), np.uint8)
 

@@ -11,19 +11,19 @@ from pathlib import Path
 
 import numpy as np
 
-from ssl_bench.data.content import Progress, silent
 from ssl_bench.data.duplicates import Copy, copies_of, note_copies
 from ssl_bench.data.images import ImageSet, evenly_spaced, fingerprint_of
 from ssl_bench.data.leaks import JudgedElsewhere, note_repeated, without, without_groups, without_judged_elsewhere
-from ssl_bench.data.levels import Rescaled, range_of
 from ssl_bench.data.looking import is_looking
-from ssl_bench.data.packing import MORE_ROOM, SPARE_DISK, Pack, bytes_text, is_packed, pack, still_needed
-from ssl_bench.data.planning import SIBLINGS, Plan, plan_evaluation, plan_pretraining
+from ssl_bench.data.packs.content import Progress, silent
+from ssl_bench.data.packs.levels import Rescaled, range_of
+from ssl_bench.data.packs.packing import MORE_ROOM, SPARE_DISK, Pack, bytes_text, is_packed, pack, still_needed
 from ssl_bench.data.readers import Places, Reader, Source, Subset
-from ssl_bench.data.sources import cache_folder, check_source, data_root, list_sources, open_source
-from ssl_bench.disk import remove_leftovers, write_bytes
+from ssl_bench.data.roles import SIBLINGS, Plan, plan_evaluation, plan_pretraining
+from ssl_bench.data.sources.catalogue import cache_folder, check_source, data_root, list_sources, open_source
 from ssl_bench.errors import DataError
-from ssl_bench.spec import DataSpec, SourceSpec
+from ssl_bench.spec.matrix import DataSpec, SourceSpec
+from ssl_bench.system.disk import remove_leftovers, write_bytes
 
 __all__ = ["Data", "Labelled", "duplicates", "list_sources", "load"]
 

@@ -10,8 +10,8 @@ from typing import Protocol
 
 import numpy as np
 
-from ssl_bench.data.content import Progress, silent
-from ssl_bench.data.decode import Stored
+from ssl_bench.data.packs.content import Progress, silent
+from ssl_bench.data.packs.decode import Stored
 
 
 class Reader(Protocol):

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ssl_bench.data.images import ImageSet
 from ssl_bench.data.readers import Places
-from ssl_bench.spec import Model
+from ssl_bench.spec.matrix import Model
 
 
 class EvaluatorOptions(Model):

@@ -10,10 +10,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ssl_bench.data.batches import ImageStore
-from ssl_bench.evaluators._scores import go_on
 from ssl_bench.evaluators.base import Evaluation, Evaluator, EvaluatorOptions, Measurement, Subject
-from ssl_bench.model import MOST_IN_SET
-from ssl_bench.protocols import VERSIONS
+from ssl_bench.evaluators.scores import go_on
+from ssl_bench.records.protocols import VERSIONS
+from ssl_bench.spec.model import MOST_IN_SET
 
 DEAD = 1e-5  # deviation of a dimension, relative to the features' root mean square
 COLLAPSED = 5.0  # RankMe below which a representation is called collapsed

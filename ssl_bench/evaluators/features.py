@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ssl_bench.backbones import pool_stage
+from ssl_bench.backbones.resnet import pool_stage
 from ssl_bench.data.batches import ImageStore
 from ssl_bench.data.images import ImageSet
 from ssl_bench.errors import Interrupted, SpecError, TrainingError

@@ -17,7 +17,9 @@ from ssl_bench.data.batches import Batch, Batches, ImageStore
 from ssl_bench.data.images import ImageSet
 from ssl_bench.data.splits import draw, fewest_units, holdout
 from ssl_bench.errors import TrainingError
-from ssl_bench.evaluators._scores import (
+from ssl_bench.evaluators.base import Evaluation, Evaluator, EvaluatorOptions, Measurement, Subject
+from ssl_bench.evaluators.features import frozen
+from ssl_bench.evaluators.scores import (
     MOST_DRAWS,
     MOST_LISTED,
     Fractions,
@@ -34,12 +36,10 @@ from ssl_bench.evaluators._scores import (
     measured,
     per_class,
 )
-from ssl_bench.evaluators._training import train_on
-from ssl_bench.evaluators.base import Evaluation, Evaluator, EvaluatorOptions, Measurement, Subject
-from ssl_bench.evaluators.features import frozen
-from ssl_bench.model import MOST_BATCH
-from ssl_bench.protocols import FEW_IMAGES, VERSIONS
-from ssl_bench.spec import Recipe
+from ssl_bench.evaluators.training import train_on
+from ssl_bench.records.protocols import FEW_IMAGES, VERSIONS
+from ssl_bench.spec.matrix import Recipe
+from ssl_bench.spec.model import MOST_BATCH
 from ssl_bench.tasks.base import PretextTask, Setup, TaskOptions
 from ssl_bench.transforms.geometry import random_crop, random_flip
 

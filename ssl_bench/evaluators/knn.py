@@ -13,10 +13,10 @@ from torch.nn import functional as F
 
 from ssl_bench.data.batches import ImageStore
 from ssl_bench.data.images import ImageSet
-from ssl_bench.evaluators._scores import TOP5_ABOVE, Counts, accuracies, check_labels, compact, go_on, label_tensor, measured, per_class
 from ssl_bench.evaluators.base import Evaluation, Evaluator, EvaluatorOptions, Measurement, Subject
 from ssl_bench.evaluators.features import frozen
-from ssl_bench.protocols import VERSIONS
+from ssl_bench.evaluators.scores import TOP5_ABOVE, Counts, accuracies, check_labels, compact, go_on, label_tensor, measured, per_class
+from ssl_bench.records.protocols import VERSIONS
 
 TEMPERATURE = 0.07
 

@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from ssl_bench.bounds import ACCURACIES
 from ssl_bench.data.images import ImageSet
 from ssl_bench.errors import RecordError, quoted
 from ssl_bench.evaluators.base import Evaluation, Features, Measurement, Subject
-from ssl_bench.model import LONGEST_NAME
+from ssl_bench.records.bounds import ACCURACIES
+from ssl_bench.spec.model import LONGEST_NAME
 
 
 class _Copied:

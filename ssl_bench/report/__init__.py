@@ -40,13 +40,13 @@ def write_report(folder: str | Path, results: Results | None = None) -> list[Pat
     RecordError
         Where there is no run in the folder; WriteError, naming the file, where one cannot be written; NoRoomError on a full disk.
     """
-    from ssl_bench.disk import reason
     from ssl_bench.errors import NoRoomError, WriteError
-    from ssl_bench.records import write_bytes
+    from ssl_bench.records.schema import write_bytes
     from ssl_bench.report.classes import per_class_csv
     from ssl_bench.report.figures import draw_figures
     from ssl_bench.report.folder import load
     from ssl_bench.report.formats import agreement_csv, comparisons_csv, labels_saved_csv, published_pairs_csv, remeasured_csv
+    from ssl_bench.system.disk import reason
 
     root = Path(folder)
     results = load(root) if results is None else results

@@ -10,7 +10,7 @@ from typing import Literal
 
 import numpy as np
 
-from ssl_bench.records import RunRow
+from ssl_bench.records.schema import RunRow
 from ssl_bench.report.columns import base_name
 from ssl_bench.report.published import PublishedBlock, canonical
 from ssl_bench.report.statistics import FEWEST_SEEDS, SIGNIFICANT, Comparison, holm, rank_correlation, rank_interval

@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
-from ssl_bench.records import RunRow
+from ssl_bench.records.schema import RunRow
 from ssl_bench.report.agreement import agreements
 from ssl_bench.report.cautions import warnings_of
 from ssl_bench.report.columns import BALANCED, GAIN, columns_of, is_stage

@@ -7,7 +7,7 @@ from collections import Counter
 
 import numpy as np
 
-from ssl_bench.records import Environment
+from ssl_bench.records.schema import Environment
 from ssl_bench.report.frame import Results
 
 MOST_PROBLEMS = 5  # of one kind that are told one by one

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 import numpy as np
 
 from ssl_bench.errors import RecordError
-from ssl_bench.predictions import TRUTH, prediction_name
-from ssl_bench.records import MeasurementRecord
+from ssl_bench.records.predictions import TRUTH, prediction_name
+from ssl_bench.records.schema import MeasurementRecord
 from ssl_bench.report.columns import BALANCED, base_name, is_stage
 from ssl_bench.report.frame import Found, Results
 from ssl_bench.report.table import Column

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from ssl_bench.errors import RecordError
-from ssl_bench.records import safe_name
+from ssl_bench.records.schema import safe_name
 from ssl_bench.report.columns import base_name
 from ssl_bench.report.drawing import COLOURS, new_figure, short
 from ssl_bench.report.escape import plain

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from ssl_bench.protocols import split_protocol
+from ssl_bench.records.protocols import split_protocol
 from ssl_bench.report.escape import shortened
 from ssl_bench.report.frame import Results
 

@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 
 from ssl_bench.errors import SSLBenchError
-from ssl_bench.records import EvaluationRecord
+from ssl_bench.records.schema import EvaluationRecord
 from ssl_bench.report.columns import base_name
 from ssl_bench.report.frame import Results
 from ssl_bench.report.statistics import FEWEST_SEEDS

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from ssl_bench.records import safe_name, write_bytes
+from ssl_bench.records.schema import safe_name, write_bytes
 from ssl_bench.report.columns import is_stage
 from ssl_bench.report.detections import detection_figures
 from ssl_bench.report.drawing import COLOURS, GREY, file_bytes, looks, new_figure, protocol_word, row_names, short, split_word, style

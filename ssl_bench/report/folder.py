@@ -7,10 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from ssl_bench import digests
 from ssl_bench.errors import ContradictedRecord, RecordError
-from ssl_bench.protocols import is_older, split_protocol
-from ssl_bench.records import (
+from ssl_bench.records.protocols import is_older, split_protocol
+from ssl_bench.records.schema import (
     EvaluationRecord,
     Failure,
     Pretraining,
@@ -25,6 +24,7 @@ from ssl_bench.records import (
     safe_name,
 )
 from ssl_bench.report.frame import Found, Missing, Results
+from ssl_bench.system import digests
 
 R = TypeVar("R", bound=Record)
 

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from ssl_bench.predictions import read_predictions
-from ssl_bench.protocols import is_older
-from ssl_bench.records import EvaluationRecord, Failure, MeasurementRecord, Pretraining, Run, RunRow
+from ssl_bench.records.predictions import read_predictions
+from ssl_bench.records.protocols import is_older
+from ssl_bench.records.schema import EvaluationRecord, Failure, MeasurementRecord, Pretraining, Run, RunRow
 
 if TYPE_CHECKING:
     from ssl_bench.report.table import Table

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ssl_bench.records import RunRow
+from ssl_bench.records.schema import RunRow
 from ssl_bench.report.columns import base_name
 from ssl_bench.report.drawing import GREY, looks, new_figure, protocol_word, row_names, short, split_word
 from ssl_bench.report.few_labels import LabelCurve, label_counts, label_curves, with_shares

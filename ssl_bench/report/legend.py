@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from ssl_bench.protocols import split_protocol
+from ssl_bench.records.protocols import split_protocol
 from ssl_bench.report.cautions import environment_key, made_in
 from ssl_bench.report.classes import class_notes
 from ssl_bench.report.columns import GAIN, reference_row

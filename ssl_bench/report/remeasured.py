@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from ssl_bench.protocols import split_protocol
+from ssl_bench.records.protocols import split_protocol
 from ssl_bench.report.columns import GAIN, is_stage
 from ssl_bench.report.table import Column, Entry, Section
 

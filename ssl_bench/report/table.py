@@ -7,8 +7,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
-from ssl_bench.protocols import split_protocol
-from ssl_bench.records import Block
+from ssl_bench.records.protocols import split_protocol
+from ssl_bench.records.schema import Block
 from ssl_bench.report.published import PublishedBlock
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ssl_bench.data.batches import Batch
-from ssl_bench.tasks._reconstruction import Reconstruction, ReconstructionOptions
+from ssl_bench.tasks.parts.reconstruction import Reconstruction, ReconstructionOptions
 
 
 class AutoencoderOptions(ReconstructionOptions):

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ssl_bench.data.batches import Batch
 from ssl_bench.errors import SpecError
-from ssl_bench.spec import Model, Recipe
+from ssl_bench.spec.matrix import Model, Recipe
 
 ROW_KEYS = {"row", "task", "options", "recipe", "init"}  # of a row of a matrix, beside the task's options
 LONG_RUN_STEPS = 20_000  # below this a recipe written for hundreds of epochs ranks optimisers, not tasks

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ssl_bench.errors import DataError
-from ssl_bench.model import MOST_WIDE
+from ssl_bench.spec.model import MOST_WIDE
 from ssl_bench.tasks.base import PretextTask, Setup, TaskOptions
 
 PIXEL_SIDE = 32  # larger images are averaged down to this side, so that a linear classifier on pixels stays one

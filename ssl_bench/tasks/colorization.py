@@ -14,10 +14,10 @@ from torch.nn import functional as F
 from ssl_bench.data.batches import Batch
 from ssl_bench.data.images import ImageSet, is_grey
 from ssl_bench.errors import DataError
-from ssl_bench.model import MOST_PAD
-from ssl_bench.spec import Recipe
-from ssl_bench.tasks._reconstruction import feature_map_shape, upsampling
+from ssl_bench.spec.matrix import Recipe
+from ssl_bench.spec.model import MOST_PAD
 from ssl_bench.tasks.base import PretextTask, Setup, TaskOptions
+from ssl_bench.tasks.parts.reconstruction import feature_map_shape, upsampling
 from ssl_bench.transforms.ab import BINS, SoftEncoder, is_coloured, rebalancing_weights, smoothed_prior
 from ssl_bench.transforms.geometry import random_crop, random_flip
 from ssl_bench.transforms.lab import lab_to_rgb, rgb_to_lab

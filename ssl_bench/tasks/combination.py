@@ -11,11 +11,11 @@ from typing import Any, ClassVar, Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from ssl_bench.backbones import Backbone, InputKind
+from ssl_bench.backbones.resnet import Backbone, InputKind
 from ssl_bench.data.batches import Batch
 from ssl_bench.errors import SpecError
-from ssl_bench.interruption import is_interruption
-from ssl_bench.spec import Recipe
+from ssl_bench.spec.matrix import Recipe
+from ssl_bench.system.interruption import is_interruption
 from ssl_bench.tasks.base import PretextTask, Setup, TaskOptions
 from ssl_bench.transforms.lab import lightness
 

@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import Field, create_model
 
 from ssl_bench.errors import SpecError
-from ssl_bench.registry import TASKS
+from ssl_bench.plugins.registry import TASKS
 from ssl_bench.tasks.base import PretextTask
 from ssl_bench.tasks.combination import Combination, CombinationOptions
 

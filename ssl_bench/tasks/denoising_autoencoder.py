@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ssl_bench.data.batches import Batch
-from ssl_bench.spec import refuse_idle
-from ssl_bench.tasks._reconstruction import CHUNK, Reconstruction, ReconstructionOptions, reconstruction_error, to_pixels
+from ssl_bench.spec.matrix import refuse_idle
+from ssl_bench.tasks.parts.reconstruction import CHUNK, Reconstruction, ReconstructionOptions, reconstruction_error, to_pixels
 from ssl_bench.transforms.noise import gaussian_noise, mask_noise
 
 

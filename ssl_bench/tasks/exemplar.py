@@ -13,10 +13,10 @@ from torch.nn import functional as F
 
 from ssl_bench.data.batches import Batch
 from ssl_bench.errors import DataError, SpecError
-from ssl_bench.model import MOST_WIDE
-from ssl_bench.spec import Recipe, refuse_idle
-from ssl_bench.tasks._recipes import revisited
+from ssl_bench.spec.matrix import Recipe, refuse_idle
+from ssl_bench.spec.model import MOST_WIDE
 from ssl_bench.tasks.base import PretextTask, Setup, TaskOptions
+from ssl_bench.tasks.parts.recipes import revisited
 from ssl_bench.transforms import color_jitter, random_grayscale, random_resized_crop, standardise
 from ssl_bench.transforms.exemplar import principal_colours, random_affine, random_contrast_of_components, random_hsv_power
 

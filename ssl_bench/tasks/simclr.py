@@ -15,8 +15,8 @@ from torch.nn import functional as F
 
 from ssl_bench.data.batches import Batch
 from ssl_bench.errors import SpecError
-from ssl_bench.model import MOST_WIDE
-from ssl_bench.spec import Recipe
+from ssl_bench.spec.matrix import Recipe
+from ssl_bench.spec.model import MOST_WIDE
 from ssl_bench.tasks.base import PretextTask, Setup, TaskOptions
 from ssl_bench.transforms import color_jitter, gaussian_blur, random_grayscale, random_resized_crop
 

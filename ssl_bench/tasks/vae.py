@@ -9,7 +9,7 @@ from pydantic import Field
 from torch import Tensor
 
 from ssl_bench.data.batches import Batch
-from ssl_bench.tasks._reconstruction import CHUNK, Reconstruction, ReconstructionOptions, reconstruction_error, to_pixels
+from ssl_bench.tasks.parts.reconstruction import CHUNK, Reconstruction, ReconstructionOptions, reconstruction_error, to_pixels
 
 ACTIVE_VARIANCE = 0.01  # a latent whose mean varies less over images than this carries nothing (Burda et al., 2016)
 

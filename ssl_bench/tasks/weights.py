@@ -8,10 +8,10 @@ from typing import Any
 from pydantic import Field
 from torch import nn
 
+from ssl_bench.backbones.weights import build, open_weights
 from ssl_bench.errors import WeightsError
-from ssl_bench.model import MOST_SIDE
+from ssl_bench.spec.model import MOST_SIDE
 from ssl_bench.tasks.base import PretextTask, TaskOptions
-from ssl_bench.weights import build, open_weights
 
 
 class WeightsOptions(TaskOptions):

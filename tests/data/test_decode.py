@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageFile
 
-from ssl_bench.data.decode import UnreadableImage, decode
+from ssl_bench.data.packs.decode import UnreadableImage, decode
 
 
 def stored(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:

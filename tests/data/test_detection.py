@@ -20,9 +20,11 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import voc_trees
-from ssl_bench.data import detection, ragged, shapes, voc
-from ssl_bench.data.detection import load_detection
-from ssl_bench.data.detection_sets import DetectionSet, hold_out
+from ssl_bench.data.boxes import ragged, voc
+from ssl_bench.data.boxes import sources as detection
+from ssl_bench.data.boxes.sets import DetectionSet, hold_out
+from ssl_bench.data.boxes.sources import load_detection
+from ssl_bench.data.sources import shapes
 from ssl_bench.errors import DataError
 from voc_trees import Thing, write_tree
 

@@ -24,9 +24,9 @@ from huggingface_hub import constants
 
 from ssl_bench.data import Data, load
 from ssl_bench.data.readers import Places, Source
-from ssl_bench.data.sources import open_source
+from ssl_bench.data.sources.catalogue import open_source
 from ssl_bench.errors import DataError
-from ssl_bench.spec import DataSpec, SourceSpec, parse
+from ssl_bench.spec.matrix import DataSpec, SourceSpec, parse
 
 REPOSITORY, TOKEN = "toys/four", "hf_right"
 NAMES = ["ant", "bee", "cat", "dog"]
@@ -476,7 +476,7 @@ def test_a_gated_set(online: Hub, split: Any, places: Places, monkeypatch: pytes
 def test_a_dropped_connection_is_taken_up_where_it_broke(
     online: Hub, split: Any, places: Places, images_of: Any, monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from ssl_bench.data.decode import decode
+    from ssl_bench.data.packs.decode import decode
 
     monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", 256)  # the library keeps whole chunks
     monkeypatch.setattr("time.sleep", lambda seconds: None)
@@ -534,7 +534,7 @@ def test_a_copy_below_the_data_root_comes_first(online: Hub, split: Any, places:
 
 def test_the_library_s_environment_is_honoured(online: Hub, split: Any, tmp_path: Path) -> None:
     commit = online.push(split("train", 40) | split("test", 8))
-    program = "from ssl_bench.data import load; from ssl_bench.spec import DataSpec; import sys\n" \
+    program = "from ssl_bench.data import load; from ssl_bench.spec.matrix import DataSpec; import sys\n" \
         "data = load(DataSpec.model_validate(sys.argv[1])); print(data.pretrain.name, len(data.pretrain)); print(*data.notes)"
     where = {"HF_ENDPOINT": online.url, "HF_HOME": str(tmp_path / "home"), "XDG_CACHE_HOME": str(tmp_path / "xdg")}
     where["TQDM_POSITION"] = "-1"  # the library shows its bars without a terminal, too

@@ -11,7 +11,7 @@ import pytest
 from ssl_bench.data import Data, ImageSet, is_grey, load
 from ssl_bench.data.leaks import note_repeated
 from ssl_bench.errors import DataError
-from ssl_bench.spec import DataSpec, parse
+from ssl_bench.spec.matrix import DataSpec, parse
 
 
 @pytest.fixture
@@ -54,7 +54,7 @@ def test_one_source_in_both_roles(get: Any, toys: Path) -> None:
 
 
 def test_labels_are_those_of_their_images(get: Any, toys: Path) -> None:
-    from ssl_bench.data.decode import decode
+    from ssl_bench.data.packs.decode import decode
 
     (labelled,) = get("folder:toys").evaluate
     of = {decode(file, 12)[0].tobytes(): file.parent.name for file in toys.rglob("*.png")}
@@ -337,10 +337,10 @@ def test_grey_sets_are_told_from_coloured_ones() -> None:
 
 
 def test_shapes_as_a_data_set(get: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ssl_bench.data.shapes.DEFAULT_TRAIN", 200)
-    monkeypatch.setattr("ssl_bench.data.shapes.DEFAULT_TEST", 80)
+    monkeypatch.setattr("ssl_bench.data.sources.shapes.DEFAULT_TRAIN", 200)
+    monkeypatch.setattr("ssl_bench.data.sources.shapes.DEFAULT_TEST", 80)
     data = get({"source": "shapes", "size": 32})
-    from ssl_bench.data.shapes import render
+    from ssl_bench.data.sources.shapes import render
 
     drawn = render("train", 32, 200)
     assert np.array_equal(data.pretrain.pixels, drawn.images) and len(data.pretrain) == 180

@@ -15,15 +15,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ssl_bench.data import content, packing
-from ssl_bench.data.content import content_of
-from ssl_bench.data.decode import decode
-from ssl_bench.data.folders import FileReader
-from ssl_bench.data.packing import is_packed, pack
+from ssl_bench.data.packs import content, packing
+from ssl_bench.data.packs.content import content_of
+from ssl_bench.data.packs.decode import decode
+from ssl_bench.data.packs.packing import is_packed, pack
 from ssl_bench.data.readers import Places, Subset
-from ssl_bench.data.sources import cache_folder, open_source
+from ssl_bench.data.sources.catalogue import cache_folder, open_source
+from ssl_bench.data.sources.folders import FileReader
 from ssl_bench.errors import DataError
-from ssl_bench.spec import SourceSpec
+from ssl_bench.spec.matrix import SourceSpec
 
 
 @pytest.fixture
@@ -103,7 +103,7 @@ def test_copied_images_are_found_again_and_edited_ones_are_not(
 
 
 def test_settled_files_are_read_once(files: list[Path], cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import ssl_bench.data.content as content
+    import ssl_bench.data.packs.content as content
 
     monkeypatch.setattr(content, "_SETTLED_NS", -(10**12))  # as if the files had been there for long
     first = content_of(files, cache)
@@ -120,8 +120,8 @@ def test_settled_files_are_read_once(files: list[Path], cache: Path, monkeypatch
 KILLED = """
 import os, signal, sys, time
 from pathlib import Path
-from ssl_bench.data import packing
-from ssl_bench.data.folders import FileReader
+from ssl_bench.data.packs import packing
+from ssl_bench.data.sources.folders import FileReader
 packing._CHUNK_BYTES = 1
 def progress(what, done, total):
     if what.startswith("packing"):
@@ -178,8 +178,8 @@ def test_bytes_that_a_power_cut_took_are_decoded_again(files: list[Path], cache:
 SLOW = """
 import sys, time
 from pathlib import Path
-from ssl_bench.data import packing
-from ssl_bench.data.folders import FileReader
+from ssl_bench.data.packs import packing
+from ssl_bench.data.sources.folders import FileReader
 packing._CHUNK_BYTES = 1
 real, count = packing._decode_chunk, 0
 def slow(*arguments):
@@ -289,7 +289,7 @@ def test_a_lack_of_memory_is_not_an_unreadable_image(files: list[Path], cache: P
         raise MemoryError
 
     with monkeypatch.context() as patch:
-        patch.setattr("ssl_bench.data.decode._square", full)
+        patch.setattr("ssl_bench.data.packs.decode._square", full)
         with pytest.raises(MemoryError):
             pack(FileReader(files), 12, "crop", cache)
     assert not pack(FileReader(files), 12, "crop", cache).unreadable

@@ -15,9 +15,9 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from ssl_bench.data import _shapes_render, shapes
-from ssl_bench.data._shapes_render import BACKGROUNDS, SHAPES, TEXTURES, Scenes
-from ssl_bench.data.shapes import CLASSES, MAX_OBJECTS, RenderedShapes, render
+from ssl_bench.data.sources import _shapes_render, shapes
+from ssl_bench.data.sources._shapes_render import BACKGROUNDS, SHAPES, TEXTURES, Scenes
+from ssl_bench.data.sources.shapes import CLASSES, MAX_OBJECTS, RenderedShapes, render
 from ssl_bench.errors import DataError
 
 WHOLE = 150  # more than two chunks at 48 px, and not a multiple of the classes

@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ssl_bench.data import torchvision_sets
-from ssl_bench.data.parquet import ParquetReader
 from ssl_bench.data.readers import Places, Source
-from ssl_bench.data.sources import cache_folder, data_root, list_sources, open_source
+from ssl_bench.data.sources import torchvision_sets
+from ssl_bench.data.sources.catalogue import cache_folder, data_root, list_sources, open_source
+from ssl_bench.data.sources.parquet import ParquetReader
 from ssl_bench.errors import DataError
-from ssl_bench.spec import SourceSpec
+from ssl_bench.spec.matrix import SourceSpec
 
 
 @pytest.fixture
@@ -33,7 +33,7 @@ def summary(source: Source) -> dict[str, tuple[int, list[int] | None]]:
 
 
 def pixels(source: Source, split: str) -> list[np.ndarray]:
-    from ssl_bench.data.decode import decode
+    from ssl_bench.data.packs.decode import decode
 
     reader = source.splits[split].reader
     return [decode(item, 12)[0] for items in reader.items([(0, len(reader))]) for item in items]
@@ -53,7 +53,7 @@ def test_an_unknown_source_names_the_nearest(name: str, near: str, places: Place
 def test_every_source_is_listed_with_a_line_and_in_torchvision() -> None:
     import torchvision.datasets
 
-    from ssl_bench.data.torchvision_sets import SETS
+    from ssl_bench.data.sources.torchvision_sets import SETS
 
     listed = dict(list_sources())
     assert {"shapes", "folder:PATH", "parquet:PATH", "cifar10", "cifar100", "imagenette", "imagenet"} <= set(listed)
@@ -216,7 +216,7 @@ def test_hub_files_in_several_parts(places: Places, hub: Any, images_of: Any, la
     if layout != "plain":
         assert reader.where(13).endswith("train-00001-of-00004.parquet row 1 (13.png)")
     for stretches in ([(3, 4), (11, 30), (30, 31), (49, 50)], [(0, 50)], [(at, at + 1) for at in range(50)], [(14, 21)]):
-        from ssl_bench.data.decode import decode
+        from ssl_bench.data.packs.decode import decode
 
         got = [[decode(item, 12)[0] for item in items] for items in reader.items(stretches)]
         assert all(np.array_equal(np.stack(some), images[start:stop]) for some, (start, stop) in zip(got, stretches, strict=True))
@@ -492,7 +492,7 @@ def test_a_copy_is_found_by_the_beginning_of_its_name(places: Places, hub: Any, 
 
 def test_a_subset_under_the_name_of_a_set_is_not_the_set(places: Places, class_folders: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     assert places.root is not None
-    monkeypatch.setattr("ssl_bench.data.sources.torchvision_sets.open_sets", lambda *arguments: ({}, []))
+    monkeypatch.setattr("ssl_bench.data.sources.catalogue.torchvision_sets.open_sets", lambda *arguments: ({}, []))
     class_folders(places.root / "imagenet-100" / "train", {"a": 1, "b": 1})
     with pytest.raises(DataError, match="ImageNet was not found"):
         find("imagenet", places)
@@ -501,8 +501,8 @@ def test_a_subset_under_the_name_of_a_set_is_not_the_set(places: Places, class_f
 
 
 def test_shapes_need_no_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ssl_bench.data.shapes.DEFAULT_TRAIN", 64)
-    monkeypatch.setattr("ssl_bench.data.shapes.DEFAULT_TEST", 48)
+    monkeypatch.setattr("ssl_bench.data.sources.shapes.DEFAULT_TRAIN", 64)
+    monkeypatch.setattr("ssl_bench.data.sources.shapes.DEFAULT_TEST", 48)
     places = Places(tmp_path, size=32)
     found = find("shapes", places)
     assert len(found.splits["train"]) == 64 and len(found.splits["test"]) == 48 and len(found.classes) >= 2

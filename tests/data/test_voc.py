@@ -19,9 +19,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import voc_trees
-from ssl_bench.data import ragged, voc
-from ssl_bench.data.ragged import RaggedPack, pack_ragged
-from ssl_bench.data.voc import Fault, VOCImage, examine
+from ssl_bench.data.boxes import ragged, voc
+from ssl_bench.data.boxes.ragged import RaggedPack, pack_ragged
+from ssl_bench.data.boxes.voc import Fault, VOCImage, examine
 from ssl_bench.errors import DataError
 
 CAT = ("cat", 3, 4, 10, 12, 0)
@@ -367,7 +367,8 @@ def test_an_edited_image_is_packed_anew(five: list[VOCImage], cache: Path) -> No
 KILLED = """
 import time
 from pathlib import Path
-from ssl_bench.data import ragged, voc
+from ssl_bench.data.boxes import ragged
+from ssl_bench.data.boxes import voc
 real = ragged._decode
 def slow(one, shape):
     if one.file.stem == "image4":
@@ -418,7 +419,7 @@ def test_images_that_cannot_be_decoded_are_listed_and_tried_again_by_another_dec
     assert not pixels[1].any() and not found.hashes[1].any()
     assert same([one for at, one in enumerate(pixels) if at != 1], [np.asarray(Image.open(i.file)) for at, i in enumerate(images) if at != 1])
     assert pack_ragged(images, None, cache).unreadable == found.unreadable and len(decoded) == 5
-    monkeypatch.setattr("ssl_bench.data.sealed.decoder_versions", lambda: "newer")
+    monkeypatch.setattr("ssl_bench.data.packs.sealed.decoder_versions", lambda: "newer")
     pack_ragged(images, None, cache)
     assert len(decoded) == 10
 

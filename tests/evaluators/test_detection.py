@@ -13,18 +13,18 @@ import torch
 from torch import Tensor
 
 import ssl_bench
-from ssl_bench.backbones import Backbone, InputSpec
+from ssl_bench.backbones.resnet import Backbone, InputSpec
 from ssl_bench.data import Places
-from ssl_bench.data.detection import load_detection
-from ssl_bench.data.detection_sets import limited
+from ssl_bench.data.boxes.sets import limited
+from ssl_bench.data.boxes.sources import load_detection
 from ssl_bench.errors import DataError, Interrupted, SpecError, SSLBenchError
-from ssl_bench.evaluators._detector import DetectionBatch, Detector, DetectorOptions, as_float, resize
 from ssl_bench.evaluators.base import Evaluation, Subject
-from ssl_bench.evaluators.detection import METRICS, Detection
+from ssl_bench.evaluators.detection.detector import DetectionBatch, Detector, DetectorOptions, as_float, resize
+from ssl_bench.evaluators.detection.evaluator import METRICS, Detection
+from ssl_bench.plan.prepared import prepare
 from ssl_bench.report.detections import detection_figures
-from ssl_bench.spec import BackboneSpec, parse
+from ssl_bench.spec.matrix import BackboneSpec, parse
 from ssl_bench.tasks.base import Setup
-from ssl_bench.work import prepare
 from voc_trees import noise, write_image, write_list
 
 TINY = BackboneSpec(name="resnet10t", width=0.125, stem="3x3", stem_stride=2)

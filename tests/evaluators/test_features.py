@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ssl_bench.backbones import Backbone, pool_stage
+from ssl_bench.backbones.resnet import Backbone, pool_stage
 from ssl_bench.errors import Interrupted, SpecError, TrainingError
 from ssl_bench.evaluators.features import FrozenFeatures, stage_limit
 from toys import TINY, noise_set

@@ -13,14 +13,15 @@ import numpy as np
 import pytest
 import torch
 
-from ssl_bench.backbones import Backbone
+from ssl_bench.backbones.resnet import Backbone
 from ssl_bench.data.images import ImageSet
 from ssl_bench.data.splits import draw, holdout
 from ssl_bench.errors import DataError, Interrupted, SpecError, TrainingError
-from ssl_bench.evaluators import _training, finetune
+from ssl_bench.evaluators import finetune
+from ssl_bench.evaluators import training as _training
 from ssl_bench.evaluators.base import Evaluation, Subject
 from ssl_bench.evaluators.finetune import Finetune
-from ssl_bench.spec import parse
+from ssl_bench.spec.matrix import parse
 from toys import TINY
 
 

@@ -16,11 +16,12 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ssl_bench.data.splits import draw, folds
 from ssl_bench.errors import DataError, Interrupted, SpecError
-from ssl_bench.evaluators import _strengths, linear
 from ssl_bench.evaluators.base import Effort, Evaluation, Subject
-from ssl_bench.evaluators.linear import Linear
-from ssl_bench.evaluators.logistic import USUAL_STEPS, SoftmaxRegression, fit_flops
-from ssl_bench.spec import parse
+from ssl_bench.evaluators.linear import probe as linear
+from ssl_bench.evaluators.linear import strengths as _strengths
+from ssl_bench.evaluators.linear.logistic import USUAL_STEPS, SoftmaxRegression, fit_flops
+from ssl_bench.evaluators.linear.probe import Linear
+from ssl_bench.spec.matrix import parse
 
 Make = Callable[..., Subject]
 WEAK = {"s1": 0.3, "s2": 0.7, "pooled": 0.2}

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ssl_bench.errors import TrainingError
-from ssl_bench.evaluators.logistic import SoftmaxRegression, Solution
+from ssl_bench.evaluators.linear.logistic import SoftmaxRegression, Solution
 
 
 def problem(n: int, d: int, k: int, seed: int = 0, correlated: bool = True) -> tuple[Tensor, Tensor]:

@@ -18,12 +18,13 @@ import torch
 
 from ssl_bench.data.images import ImageSet
 from ssl_bench.data.splits import validation_split
-from ssl_bench.effort import effort_of
-from ssl_bench.evaluators import _strengths, linear
 from ssl_bench.evaluators.base import Subject
-from ssl_bench.evaluators.linear import Linear
+from ssl_bench.evaluators.linear import probe as linear
+from ssl_bench.evaluators.linear import strengths as _strengths
+from ssl_bench.evaluators.linear.probe import Linear
+from ssl_bench.plan.effort import effort_of
 from ssl_bench.report.statistics import wilson_interval
-from ssl_bench.spec import BackboneSpec
+from ssl_bench.spec.matrix import BackboneSpec
 
 FILE = Path(__file__).with_name("untrained_features.npz")
 DRAWS = 20

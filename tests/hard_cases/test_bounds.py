@@ -14,12 +14,12 @@ from pydantic import ValidationError
 
 from ssl_bench.errors import DamagedRecord, RecordError
 from ssl_bench.evaluators.base import Evaluation, Evaluator, Measurement
-from ssl_bench.predictions import read_predictions
-from ssl_bench.records import Environment, EvaluationRecord, MeasurementRecord, Pretraining, measurement_record, read_record
-from ssl_bench.registry import EVALUATORS
+from ssl_bench.plan.prepared import prepare
+from ssl_bench.plugins.registry import EVALUATORS
+from ssl_bench.records.predictions import read_predictions
+from ssl_bench.records.schema import Environment, EvaluationRecord, MeasurementRecord, Pretraining, measurement_record, read_record
 from ssl_bench.report import load
-from ssl_bench.runner import Observer, carry_out
-from ssl_bench.work import prepare
+from ssl_bench.runner.scheduler import Observer, carry_out
 
 ROOT = Path(__file__).resolve().parents[2]
 WHERE = Environment(device="cpu", precision="fp32", versions={}, code="0")

@@ -15,20 +15,21 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ssl_bench import prechecks
-from ssl_bench.data import content, loading, packing
-from ssl_bench.data.content import content_of
-from ssl_bench.data.decode import decode
-from ssl_bench.data.detection import load_detection
-from ssl_bench.data.folders import FileReader
+from ssl_bench.data import loading
+from ssl_bench.data.boxes.sources import load_detection
 from ssl_bench.data.images import ImageSet
-from ssl_bench.data.packing import Pack, pack
+from ssl_bench.data.packs import content, packing
+from ssl_bench.data.packs.content import content_of
+from ssl_bench.data.packs.decode import decode
+from ssl_bench.data.packs.packing import Pack, pack
 from ssl_bench.data.readers import Places
-from ssl_bench.data.shapes_source import open_shapes
-from ssl_bench.digests import seal, unseal
-from ssl_bench.disk import write_bytes
+from ssl_bench.data.sources.folders import FileReader
+from ssl_bench.data.sources.shapes_source import open_shapes
 from ssl_bench.errors import DataError, Notice
-from ssl_bench.spec import DataSpec
+from ssl_bench.runner import prechecks
+from ssl_bench.spec.matrix import DataSpec
+from ssl_bench.system.digests import seal, unseal
+from ssl_bench.system.disk import write_bytes
 from voc_trees import write_tree
 
 COUNT, SIZE = 40, 12
@@ -242,7 +243,7 @@ def test_what_a_sealed_file_is() -> None:
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-import ssl_bench.disk as disk
+import ssl_bench.system.disk as disk
 disk.os.replace = lambda part, path: ({what})
 disk.write_bytes(Path({path!r}), b"new")
 """
@@ -277,7 +278,7 @@ def test_parts_of_killed_writers_are_removed_and_those_of_living_ones_stay(tmp_p
 @pytest.mark.long
 def test_kills_while_packing_leave_what_the_next_run_goes_on_from(files: list[Path], cache: Path) -> None:
     code = (
-        "from pathlib import Path; from ssl_bench.data import packing; from ssl_bench.data.folders import FileReader; packing._CHUNK_BYTES = 1; "
+        "from pathlib import Path; from ssl_bench.data import packing; from ssl_bench.data.sources.folders import FileReader; packing._CHUNK_BYTES = 1; "
         f"print('go', flush=True); packing.pack(FileReader(sorted(Path({str(files[0].parent)!r}).iterdir())), {SIZE}, 'crop', Path({str(cache)!r}))"
     )
     rng = np.random.default_rng(0)

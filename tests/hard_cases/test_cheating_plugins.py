@@ -17,14 +17,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ssl_bench import cells, prechecks
-from ssl_bench._battery import going_on
-from ssl_bench.data.shapes import render
+from ssl_bench.data.sources.shapes import render
 from ssl_bench.errors import TrainingError
 from ssl_bench.evaluators.knn import KNN
-from ssl_bench.registry import TASKS, load_plugin
+from ssl_bench.plugins.registry import TASKS, load_plugin
+from ssl_bench.runner import cells, prechecks
 from ssl_bench.tasks.base import PretextTask, TaskOptions
 from ssl_bench.testing import CheckResult, in_order, task_checks
+from ssl_bench.testing.battery import going_on
 
 SIZE = 16
 SLOW = ("processes", "devices", "loss_falls", "views_cost")

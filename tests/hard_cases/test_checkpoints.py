@@ -15,13 +15,13 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from typer.testing import CliRunner
 
-from ssl_bench import weights as module
-from ssl_bench.backbones import Backbone, InputSpec, load_backbone, save_backbone
-from ssl_bench.cli import app
-from ssl_bench.convert import convert, nearest, network_in
+from ssl_bench.backbones import weights as module
+from ssl_bench.backbones.convert import convert, nearest, network_in
+from ssl_bench.backbones.resnet import Backbone, InputSpec, load_backbone, save_backbone
+from ssl_bench.backbones.weights import open_weights
+from ssl_bench.console.commands import app
 from ssl_bench.errors import NoRoomError, SSLBenchError, WeightsError
-from ssl_bench.spec import BackboneSpec
-from ssl_bench.weights import open_weights
+from ssl_bench.spec.matrix import BackboneSpec
 
 NARROW = BackboneSpec(name="resnet18", width=0.125, stem="timm")
 
@@ -175,7 +175,7 @@ def test_a_full_disk_is_no_fault_of_the_file(network: dict[str, Tensor], tmp_pat
         raise NoRoomError("cannot be written: No space left on device")
 
     torch.save(network, tmp_path / "good.pth")
-    monkeypatch.setattr("ssl_bench.convert.save_tensors", full)
+    monkeypatch.setattr("ssl_bench.backbones.convert.save_tensors", full)
     with pytest.raises(NoRoomError) as caught:
         convert(tmp_path / "good.pth")
     assert caught.value.exit_code == 1

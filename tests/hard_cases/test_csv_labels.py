@@ -11,9 +11,9 @@ import pytest
 from PIL import Image
 
 from ssl_bench.data.readers import Places, Source
-from ssl_bench.data.sources import open_source
+from ssl_bench.data.sources.catalogue import open_source
 from ssl_bench.errors import DataError
-from ssl_bench.spec import SourceSpec
+from ssl_bench.spec.matrix import SourceSpec
 
 ROWS = [("a/0.png", "cat"), ("a/1.png", "dog"), ("b/3.png", "cat"), ("b/4.png", "dog")]
 USUAL = {"0.png": "cat", "1.png": "dog", "3.png": "cat", "4.png": "dog"}

@@ -16,17 +16,17 @@ import pytest
 import torch
 
 import ssl_bench
-from ssl_bench.checkpoints import load_checkpoint, save_checkpoint
 from ssl_bench.data.batches import Batches
 from ssl_bench.errors import DamagedRecord, DamagedWeights, Interrupted, Notice, RecordError, SpecError, WeightsError
-from ssl_bench.evaluators._training import train_on
-from ssl_bench.predictions import read_predictions
-from ssl_bench.records import EvaluationRecord, Failure, Pretraining, Record, Run, read_record, write_record
+from ssl_bench.evaluators.training import train_on
+from ssl_bench.plan.prepared import prepare
+from ssl_bench.records.predictions import read_predictions
+from ssl_bench.records.schema import EvaluationRecord, Failure, Pretraining, Record, Run, read_record, write_record
+from ssl_bench.records.tensors import read_tensors
 from ssl_bench.report import load
-from ssl_bench.runner import Observer, carry_out
-from ssl_bench.spec import Recipe
-from ssl_bench.tensors import read_tensors
-from ssl_bench.work import prepare
+from ssl_bench.runner.scheduler import Observer, carry_out
+from ssl_bench.spec.matrix import Recipe
+from ssl_bench.training.checkpoints import load_checkpoint, save_checkpoint
 from toys import build, noise_set
 
 TINY: dict[str, Any] = {

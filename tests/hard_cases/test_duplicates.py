@@ -12,10 +12,10 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from ssl_bench.cli import app
+from ssl_bench.console.commands import app
 from ssl_bench.data import load
 from ssl_bench.data.loading import duplicates
-from ssl_bench.spec import DataSpec, parse
+from ssl_bench.spec.matrix import DataSpec, parse
 
 
 @pytest.fixture

@@ -10,10 +10,10 @@ import pytest
 
 from commands import TINY, written
 from ssl_bench.errors import SpecError
-from ssl_bench.records import EvaluationRecord, Failure, failure_files, read_record
-from ssl_bench.registry import EVALUATORS, TASKS, load_plugin
-from ssl_bench.runner import Observer, carry_out
-from ssl_bench.work import prepare
+from ssl_bench.plan.prepared import prepare
+from ssl_bench.plugins.registry import EVALUATORS, TASKS, load_plugin
+from ssl_bench.records.schema import EvaluationRecord, Failure, failure_files, read_record
+from ssl_bench.runner.scheduler import Observer, carry_out
 
 HEAD = """
 import numpy as np, torch
@@ -112,7 +112,7 @@ def test_a_plugin_that_replaces_the_suite_s_functions_is_refused_when_imported(t
 TASK = '''
 import torch
 from ssl_bench import PretextTask
-from ssl_bench.spec import Recipe
+from ssl_bench.spec.matrix import Recipe
 
 class Mine(PretextTask):
     """Mine."""

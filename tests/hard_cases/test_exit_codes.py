@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-import ssl_bench.registry
+import ssl_bench.plugins.registry
 from commands import Ended, call, evaluator, task, written
 
 COMMAND = Path(sys.executable).with_name("ssl-bench")
@@ -57,7 +57,7 @@ def test_a_path_without_permission_is_no_fault_of_the_program(tmp_path: Path) ->
         def refuse(*_: Any) -> None:
             raise PermissionError(errno.EACCES, "Permission denied", "closed/plugin.py")
 
-        ssl_bench.registry._plugin_file = refuse
+        ssl_bench.plugins.registry._plugin_file = refuse
 
     ended = call(tmp_path, "list", "tasks", "--plugin", "plugin.py", first=closed)
     assert ended.code == 2 and ended.err.startswith("error: closed/plugin.py: Permission denied; ") and "Traceback" not in ended.err, ended

@@ -15,10 +15,10 @@ from PIL import Image
 
 from ssl_bench.data import load
 from ssl_bench.data.readers import Places, Source
-from ssl_bench.data.sources import open_source
-from ssl_bench.data.split_names import role_of
+from ssl_bench.data.sources.catalogue import open_source
+from ssl_bench.data.sources.split_names import role_of
 from ssl_bench.errors import DataError, SpecError
-from ssl_bench.spec import DataSpec, SourceSpec, parse
+from ssl_bench.spec.matrix import DataSpec, SourceSpec, parse
 
 
 def grow(root: Path, tree: Mapping[str, int]) -> Path:

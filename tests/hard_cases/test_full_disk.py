@@ -15,12 +15,12 @@ from typing import Any
 import pytest
 
 from commands import TINY, call, start, task, written
-from ssl_bench import disk
-from ssl_bench.disk import bytes_text, is_locked, no_room, remove_leftovers, write_bytes
 from ssl_bench.errors import DataError, NoRoomError, RecordError
-from ssl_bench.records import Pretraining, read_record
-from ssl_bench.runner import Observer, carry_out
-from ssl_bench.work import prepare
+from ssl_bench.plan.prepared import prepare
+from ssl_bench.records.schema import Pretraining, read_record
+from ssl_bench.runner.scheduler import Observer, carry_out
+from ssl_bench.system import disk
+from ssl_bench.system.disk import bytes_text, is_locked, no_room, remove_leftovers, write_bytes
 
 TWO = {"tasks": ["first", "second"], "baselines": ["random"]}
 PLUGIN = task("first", "pass") + task("second", "pass")
@@ -105,7 +105,7 @@ def test_free_space_is_never_negative(tmp_path: Path, monkeypatch: pytest.Monkey
 def test_a_folder_that_cannot_be_written_is_told_before_anything_is_prepared(tmp_path: Path, place: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "file").write_text("not a folder")
-    monkeypatch.setattr("ssl_bench.work.load", lambda *_, **__: pytest.fail("images were read first"))
+    monkeypatch.setattr("ssl_bench.plan.prepared.load", lambda *_, **__: pytest.fail("images were read first"))
     with pytest.raises(RecordError, match=f"--out.*{place}|{place}.*--out"):
         prepare(TINY, place)
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
@@ -124,7 +124,7 @@ def test_a_file_system_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyP
         def __init__(self, *_: Any, **__: Any) -> None:
             raise NotImplementedError("FileSystem does not appear to support flock")
 
-    monkeypatch.setattr("ssl_bench.runner.FileLock", Lock)
+    monkeypatch.setattr("ssl_bench.runner.scheduler.FileLock", Lock)
     with pytest.raises(RecordError, match="no file locks"):
         carry_out(prepare(TINY, tmp_path), Observer())
 

@@ -18,10 +18,10 @@ from PIL import ImageFile
 
 import ssl_bench
 from commands import TINY, evaluator, task, written
-from ssl_bench.global_state import captured, changed, restore, restored
-from ssl_bench.records import EvaluationRecord, Failure, Pretraining, failure_files, read_record
-from ssl_bench.runner import Observer, carry_out
-from ssl_bench.work import prepare
+from ssl_bench.plan.prepared import prepare
+from ssl_bench.records.schema import EvaluationRecord, Failure, Pretraining, failure_files, read_record
+from ssl_bench.runner.scheduler import Observer, carry_out
+from ssl_bench.system.global_state import captured, changed, restore, restored
 
 CHANGES: dict[str, Callable[[], Any]] = {
     "default dtype": lambda: torch.set_default_dtype(torch.float64),
@@ -72,7 +72,7 @@ def test_everything_is_set_back_and_told_by_name(name: str) -> None:
 
 def test_functions_that_a_library_replaces_by_itself_are_not_told() -> None:
     """Importing more of torch wraps some of its functions."""
-    code = "import torch\nfrom ssl_bench.global_state import captured, changed\nbefore, seed = captured(), torch.manual_seed\nimport torch._dynamo\n"
+    code = "import torch\nfrom ssl_bench.system.global_state import captured, changed\nbefore, seed = captured(), torch.manual_seed\nimport torch._dynamo\n"
     code += "assert 'functions' not in changed(before), changed(before)"
     subprocess.run([sys.executable, "-c", code], check=True)
 

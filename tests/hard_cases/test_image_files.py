@@ -14,11 +14,11 @@ import pytest
 from PIL import Image
 
 from ssl_bench.data import Data, load
-from ssl_bench.data.decode import UnreadableImage, decode, open_image, upright_size
-from ssl_bench.data.facts import Facts
-from ssl_bench.data.levels import rescaled
+from ssl_bench.data.packs.decode import UnreadableImage, decode, open_image, upright_size
+from ssl_bench.data.packs.facts import Facts
+from ssl_bench.data.packs.levels import rescaled
 from ssl_bench.errors import DataError, SpecError
-from ssl_bench.spec import DataSpec, parse
+from ssl_bench.spec.matrix import DataSpec, parse
 
 COUNT = 24  # images of each of two classes
 

@@ -16,9 +16,9 @@ from typing import Any
 import pytest
 
 from commands import call, evaluator, start, task, written
-from ssl_bench import interruption
 from ssl_bench.errors import Interrupted
-from ssl_bench.records import EvaluationRecord, Pretraining, read_record
+from ssl_bench.records.schema import EvaluationRecord, Pretraining, read_record
+from ssl_bench.system import interruption
 
 COMMAND = Path(sys.executable).with_name("ssl-bench")
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
@@ -94,7 +94,7 @@ def test_a_run_goes_on_also_where_it_was_stopped_while_it_started(tmp_path: Path
             os.kill(os.getpid(), signal.SIGTERM)
 
     def first() -> None:
-        sys.modules["ssl_bench.live"] = Starting("ssl_bench.live")
+        sys.modules["ssl_bench.console.live"] = Starting("ssl_bench.console.live")
 
     ended = call(tmp_path, "run", *written(tmp_path), first=first)
     assert (ended.code, ended.err) == (75, "stopped by SIGTERM; the same command goes on from here\n"), ended
@@ -114,9 +114,9 @@ def test_a_signal_while_images_are_prepared(tmp_path: Path, number: signal.Signa
         os.kill(os.getpid(), number)
 
     def first() -> None:
-        import ssl_bench.data.packing
+        import ssl_bench.data.packs.packing
 
-        ssl_bench.data.packing._decode_chunk = press
+        ssl_bench.data.packs.packing._decode_chunk = press
 
     from PIL import Image
 
@@ -139,7 +139,7 @@ def test_a_scheduler_that_repeats_itself_while_the_command_ends(tmp_path: Path) 
     """Telling why takes imports, and Python's own end takes a second, in which handlers of its own are gone."""
 
     def again() -> None:
-        import ssl_bench.terminal
+        import ssl_bench.system.terminal
 
         def harmless(text: str) -> str:
             os.kill(os.getpid(), signal.SIGTERM)
@@ -147,7 +147,7 @@ def test_a_scheduler_that_repeats_itself_while_the_command_ends(tmp_path: Path) 
             os.kill(os.getpid(), signal.SIGINT)
             return text
 
-        ssl_bench.terminal.harmless = harmless
+        ssl_bench.system.terminal.harmless = harmless
 
     (tmp_path / "plugin.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGTERM)\n")
     ended = call(tmp_path, "list", "tasks", "--plugin", "plugin.py", first=again)

@@ -13,11 +13,11 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from ssl_bench.data.detection import load_detection
-from ssl_bench.data.labels import near_equal, numbered, spelled
+from ssl_bench.data.boxes.sources import load_detection
 from ssl_bench.data.readers import Places, Source
-from ssl_bench.data.sources import open_source
-from ssl_bench.spec import SourceSpec
+from ssl_bench.data.sources.catalogue import open_source
+from ssl_bench.data.sources.labels import near_equal, numbered, spelled
+from ssl_bench.spec.matrix import SourceSpec
 
 NFC, NFD = (unicodedata.normalize(form, "café") for form in ("NFC", "NFD"))
 

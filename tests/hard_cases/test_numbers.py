@@ -13,10 +13,10 @@ from sklearn.linear_model import LogisticRegression
 from ssl_bench.data import Labelled
 from ssl_bench.data.images import ImageSet
 from ssl_bench.errors import DataError
-from ssl_bench.evaluators._scores import accuracies
 from ssl_bench.evaluators.knn import vote
-from ssl_bench.evaluators.logistic import SoftmaxRegression
-from ssl_bench.work import Work, _majority, prepare
+from ssl_bench.evaluators.linear.logistic import SoftmaxRegression
+from ssl_bench.evaluators.scores import accuracies
+from ssl_bench.plan.prepared import Work, _majority, prepare
 
 SMALL = {"source": "shapes", "size": 32, "limit": {"train": 200, "test": 60}}
 

@@ -21,10 +21,10 @@ import pytest
 from PIL import Image
 
 from ssl_bench.data import Data, load
-from ssl_bench.data import decode as decoding
-from ssl_bench.data.listing import extensions, list_folder
+from ssl_bench.data.packs import decode as decoding
+from ssl_bench.data.sources.listing import extensions, list_folder
 from ssl_bench.errors import DataError
-from ssl_bench.spec import DataSpec, parse
+from ssl_bench.spec.matrix import DataSpec, parse
 
 
 def picture(number: int, kind: str = "PNG") -> bytes:

@@ -12,13 +12,13 @@ import timm
 from huggingface_hub import constants
 from rich.console import Console
 
-from ssl_bench import weights as module
+from ssl_bench.backbones import weights as module
+from ssl_bench.backbones.weights import AbsentWeights, from_cache_alone, open_weights
+from ssl_bench.console.live import print_plan
+from ssl_bench.console.printing import duration
 from ssl_bench.errors import SpecError, WeightsError
-from ssl_bench.live import print_plan
-from ssl_bench.planning import WEEK, Plan, plan
-from ssl_bench.printing import duration
-from ssl_bench.weights import AbsentWeights, from_cache_alone, open_weights
-from ssl_bench.work import Work, prepare
+from ssl_bench.plan.estimate import WEEK, Plan, plan
+from ssl_bench.plan.prepared import Work, prepare
 
 TINY = {"name": "resnet10t", "width": 0.25, "stem_stride": 2}
 DATA = {"source": "shapes", "size": 32, "limit": {"train": 240, "test": 60}}

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from ssl_bench.errors import SpecError
-from ssl_bench.registry import EVALUATORS, TASKS, load_plugin
+from ssl_bench.plugins.registry import EVALUATORS, TASKS, load_plugin
 
 TASK = '''
 from typing import Any

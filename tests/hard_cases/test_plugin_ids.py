@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from ssl_bench.errors import SpecError
-from ssl_bench.registry import EVALUATORS, TASKS, identity, load_plugin
+from ssl_bench.plugins.registry import EVALUATORS, TASKS, identity, load_plugin
 
 ROOT = Path(__file__).parents[2]
 TASK = '''
@@ -185,7 +185,7 @@ def test_a_helper_that_does_not_import_is_named_and_mended(tmp_path: Path) -> No
 
 def test_the_id_is_the_same_in_another_process(tmp_path: Path) -> None:
     file = write(tmp_path, imports="from parts.gain import GAIN", use="GAIN", parts__DOT__gain="import helper\nGAIN = helper.GAIN\n", helper="GAIN = 2.0\n")
-    program = f"from ssl_bench.registry import *; load_plugin({str(file)!r}); print(identity(TASKS, 'helped')['code'])"
+    program = f"from ssl_bench.plugins.registry import *; load_plugin({str(file)!r}); print(identity(TASKS, 'helped')['code'])"
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONHASHSEED": "7"}
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=tmp_path, env=environment, timeout=300)
     assert done.stdout.strip() == code(file), done.stderr

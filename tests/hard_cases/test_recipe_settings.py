@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 
 from ssl_bench.errors import SpecError
-from ssl_bench.matrix import Row, split_options
-from ssl_bench.reading import load_matrix
-from ssl_bench.registry import TASKS
-from ssl_bench.runner import _small_batch
-from ssl_bench.spec import Matrix, Recipe, TaskSpec, parse
+from ssl_bench.plan.cells import Row, split_options
+from ssl_bench.plan.prepared import prepare
+from ssl_bench.plugins.registry import TASKS
+from ssl_bench.runner.scheduler import _small_batch
+from ssl_bench.spec.matrix import Matrix, Recipe, TaskSpec, parse
+from ssl_bench.spec.reading import load_matrix
 from ssl_bench.tasks.base import PretextTask, TaskOptions
-from ssl_bench.work import prepare
 
 
 class Momentum(PretextTask):

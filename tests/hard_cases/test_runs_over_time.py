@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from commands import TINY
+from ssl_bench.plan.prepared import prepare
 from ssl_bench.report import load
 from ssl_bench.report.table import Table
-from ssl_bench.runner import Observer, carry_out
-from ssl_bench.work import prepare
+from ssl_bench.runner.scheduler import Observer, carry_out
 
 
 def table_of(out: Path, changes: dict[str, Any], **settings: Any) -> Table:

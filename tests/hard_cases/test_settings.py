@@ -19,17 +19,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel, Field
 
-import ssl_bench.backbones
-from ssl_bench import runner
+import ssl_bench.backbones.resnet
 from ssl_bench.errors import SpecError, SSLBenchError, quoted
-from ssl_bench.matrices import find
-from ssl_bench.matrix import as_matrix
-from ssl_bench.reading import load_matrix, with_settings
-from ssl_bench.registry import EVALUATORS, TASKS
-from ssl_bench.spec import BackboneSpec, Matrix, Model, Recipe, parse
+from ssl_bench.plan.cells import as_matrix
+from ssl_bench.plan.prepared import prepare
+from ssl_bench.plugins.registry import EVALUATORS, TASKS
+from ssl_bench.runner import scheduler as runner
+from ssl_bench.spec.matrix import BackboneSpec, Matrix, Model, Recipe, parse
+from ssl_bench.spec.reading import load_matrix, with_settings
+from ssl_bench.spec.shipped import find
+from ssl_bench.spec.wording import Kind, allowed, kinds
 from ssl_bench.tasks.base import TaskOptions
-from ssl_bench.wording import Kind, allowed, kinds
-from ssl_bench.work import prepare
 
 BASE: dict[str, Any] = {"name": "m", "data": "shapes", "pretrain": {"epochs": 1}, "evaluate": ["knn"]}
 FEW = {"source": "shapes", "size": 32, "limit": {"train": 240, "test": 60}}
@@ -51,7 +51,7 @@ def refused(changes: Any, where: str = "m.yaml") -> str:
 def option_classes() -> Iterator[tuple[str, type[BaseModel]]]:
     yield "matrix", Matrix
     yield "recipe", Recipe
-    yield "input", ssl_bench.backbones.InputSpec
+    yield "input", ssl_bench.backbones.resnet.InputSpec
     for registry in (TASKS, EVALUATORS):
         for name in registry._builtin:
             yield name, registry.get(name).Options
@@ -412,9 +412,9 @@ def test_advice_can_be_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     """A network that is suggested is one that is taken; a smoke run asks for no more than the run itself."""
     for name in ("resnetv2_50", "resnetv2_50x", "resnest50", "vit_small"):
         with pytest.raises(SpecError) as caught:
-            ssl_bench.backbones.check_resnet(name)
+            ssl_bench.backbones.resnet.check_resnet(name)
         for one in str(caught.value).partition(";")[2].split("'")[1::2]:
-            ssl_bench.backbones.check_resnet(one)
+            ssl_bench.backbones.resnet.check_resnet(one)
     choices = {"rotation": {name: {"choose": list(values)} for name, values in {"pad": range(2, 52), "learning_rate": np.linspace(0.1, 1, 50)}.items()}}
     with pytest.raises(SpecError, match=r"choose: 50 of pad x 50 of learning_rate are more than 1,000 settings to try"):
         prepare({**BASE, "data": FEW, "tasks": [choices], "baselines": []}, tmp_path / "out")

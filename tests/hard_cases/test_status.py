@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from commands import Ended, call, start, task, written
-from ssl_bench.records import Pretraining, read_record, write_record
+from ssl_bench.records.schema import Pretraining, read_record, write_record
 
 OPTION = """
 from ssl_bench import TaskOptions

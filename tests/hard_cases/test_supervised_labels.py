@@ -12,13 +12,13 @@ from PIL import Image
 from rich.console import Console
 
 import ssl_bench
+from ssl_bench.console.live import print_plan
 from ssl_bench.data import load
 from ssl_bench.errors import SpecError
-from ssl_bench.live import print_plan
-from ssl_bench.planning import plan
+from ssl_bench.plan.estimate import plan
+from ssl_bench.plan.prepared import Work, prepare, write_run
 from ssl_bench.report import load as load_results
-from ssl_bench.spec import DataSpec, parse
-from ssl_bench.work import Work, prepare, write_run
+from ssl_bench.spec.matrix import DataSpec, parse
 
 
 def tree(folder: Path, classes: list[str], each: int = 8, seed: int = 0) -> Path:

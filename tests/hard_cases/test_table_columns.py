@@ -16,11 +16,11 @@ import pytest
 from PIL import Image
 
 from ssl_bench.data import load
-from ssl_bench.data.decode import UnreadableImage, decode
+from ssl_bench.data.packs.decode import UnreadableImage, decode
 from ssl_bench.data.readers import Places, Source
-from ssl_bench.data.sources import open_source
+from ssl_bench.data.sources.catalogue import open_source
 from ssl_bench.errors import DataError
-from ssl_bench.spec import DataSpec, SourceSpec, parse
+from ssl_bench.spec.matrix import DataSpec, SourceSpec, parse
 
 COUNT = 24
 KINDS = [at % 2 for at in range(COUNT)]

@@ -14,12 +14,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ssl_bench import protocols
 from ssl_bench.data import Labelled
 from ssl_bench.data.images import ImageSet
 from ssl_bench.errors import WriteError
-from ssl_bench.evaluators import detection, diagnostics, finetune, knn, linear
-from ssl_bench.records import EvaluationRecord, Pretraining, Run, read_record, write_record
+from ssl_bench.evaluators import diagnostics, finetune, knn
+from ssl_bench.evaluators.detection import evaluator as detection
+from ssl_bench.evaluators.linear import probe as linear
+from ssl_bench.plan.prepared import _majority
+from ssl_bench.plan.stored import times_opened_before
+from ssl_bench.records import protocols
+from ssl_bench.records.schema import EvaluationRecord, Pretraining, Run, read_record, write_record
 from ssl_bench.report import Results, Table, load, write_report
 from ssl_bench.report.classes import per_class_csv
 from ssl_bench.report.figures import cost_figure, stages_figure
@@ -27,8 +31,6 @@ from ssl_bench.report.formats import comparisons_csv, labels_saved_csv, remeasur
 from ssl_bench.report.label_figure import labels_figure
 from ssl_bench.report.statistics import balanced_interval, difference_interval, t_interval, wilson_interval
 from ssl_bench.report.table import Line
-from ssl_bench.stored import times_opened_before
-from ssl_bench.work import _majority
 from tests.report.conftest import make_run
 
 ROWS = {

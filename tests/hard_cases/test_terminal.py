@@ -16,10 +16,10 @@ from PIL import Image
 from typer.main import get_command
 
 from commands import call, evaluator, task, written
-from ssl_bench.cli import app
-from ssl_bench.live import Live
-from ssl_bench.records import Failure
-from ssl_bench.terminal import console, escape, guard_streams, harmless, traceback_of
+from ssl_bench.console.commands import app
+from ssl_bench.console.live import Live
+from ssl_bench.records.schema import Failure
+from ssl_bench.system.terminal import console, escape, guard_streams, harmless, traceback_of
 
 EVIL = "\x1b]0;owned\x07\x1b[2J\x9b31m\u202e\rX"
 SEQUENCE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")  # what rich itself sends: colours, cursor moves

@@ -12,13 +12,13 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from ssl_bench.backbones import Backbone
+from ssl_bench.backbones.resnet import Backbone
 from ssl_bench.data.batches import Batches
 from ssl_bench.errors import Interrupted, TrainingError
-from ssl_bench.fit import fit, seed_everything
-from ssl_bench.movement import Movement, constant_features
-from ssl_bench.spec import Recipe
+from ssl_bench.spec.matrix import Recipe
 from ssl_bench.tasks.base import Setup, TaskOptions
+from ssl_bench.training.loop import fit, seed_everything
+from ssl_bench.training.movement import Movement, constant_features
 from toys import TINY, Brightness, noise_set
 
 RECIPE = Recipe(batch_size=16, learning_rate=1e-3)

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ssl_bench.protocols import VERSIONS
-from ssl_bench.records import (
+from ssl_bench.records.protocols import VERSIONS
+from ssl_bench.records.schema import (
     Curve,
     Environment,
     EvaluationRecord,
@@ -48,7 +48,7 @@ def _predictions(rng: np.random.Generator, truth: np.ndarray, difficulty: np.nda
 
 
 def write_record(path: Path, record: Record) -> None:
-    """As ssl_bench.records.write_record, without waiting for the disk."""
+    """As ssl_bench.records.schema.write_record, without waiting for the disk."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(record.model_dump_json(indent=1))
 

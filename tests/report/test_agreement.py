@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from ssl_bench.records import RunRow
+from ssl_bench.records.schema import RunRow
 from ssl_bench.report import Table, load, write_report
 from ssl_bench.report.agreement import Agreement, Correlation, correlation, stand_ins
 from ssl_bench.report.formats import agreement_csv

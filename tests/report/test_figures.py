@@ -106,7 +106,7 @@ def test_rows_stand_as_in_the_table_by_the_stage_that_validation_chose(run_folde
 
 
 def test_minutes_of_different_machines_are_not_compared(run_folder: MakeRun) -> None:
-    from ssl_bench.records import Environment
+    from ssl_bench.records.schema import Environment
 
     def where(row: str) -> Environment:
         return Environment(device=f"machine of {row}", precision="fp32", versions={}, code="0")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ssl_bench.registry import TASKS
+from ssl_bench.plugins.registry import TASKS
 from ssl_bench.report import load
 from ssl_bench.report.published import load_published, published_blocks
 

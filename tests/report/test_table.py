@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ssl_bench.records import Environment, RunRow
+from ssl_bench.records.schema import Environment, RunRow
 from ssl_bench.report import Results, Table, load
 from ssl_bench.report.statistics import t_interval, wilson_interval
 from ssl_bench.report.table import Entry, Line

@@ -10,15 +10,15 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from ssl_bench.backbones import Backbone, InputSpec
+from ssl_bench.backbones.resnet import Backbone, InputSpec
 from ssl_bench.data.batches import Batch, Batches
 from ssl_bench.data.images import ImageSet
 from ssl_bench.errors import SpecError
-from ssl_bench.fit import fit
-from ssl_bench.spec import BackboneSpec, Recipe, parse
-from ssl_bench.tasks._reconstruction import Decoder
+from ssl_bench.spec.matrix import BackboneSpec, Recipe, parse
 from ssl_bench.tasks.autoencoder import Autoencoder, AutoencoderOptions
 from ssl_bench.tasks.base import Setup
+from ssl_bench.tasks.parts.reconstruction import Decoder
+from ssl_bench.training.loop import fit
 
 TINY = BackboneSpec(name="resnet10t", width=0.125, stem="3x3", stem_stride=2)
 PIXELS = InputSpec(mean=(0.4, 0.5, 0.6), std=(0.2, 0.25, 0.3))

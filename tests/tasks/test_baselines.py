@@ -8,9 +8,9 @@ import torch
 from sklearn.decomposition import PCA as Oracle
 from torch import Tensor
 
-from ssl_bench.backbones import Backbone, reestimate_batchnorm
+from ssl_bench.backbones.resnet import Backbone, reestimate_batchnorm
 from ssl_bench.errors import DataError
-from ssl_bench.spec import BackboneSpec
+from ssl_bench.spec.matrix import BackboneSpec
 from ssl_bench.tasks.base import Setup
 from ssl_bench.tasks.baselines import PCA, PCAOptions, Pixels, PrincipalComponents, RandomInit
 

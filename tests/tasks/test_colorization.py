@@ -11,11 +11,11 @@ import torch
 from skimage.color import rgb2lab
 from torch import Tensor
 
-from ssl_bench.backbones import Backbone, InputSpec
+from ssl_bench.backbones.resnet import Backbone, InputSpec
 from ssl_bench.data.batches import Batch
 from ssl_bench.data.images import ImageSet
 from ssl_bench.errors import DataError
-from ssl_bench.spec import BackboneSpec
+from ssl_bench.spec.matrix import BackboneSpec
 from ssl_bench.tasks.base import Setup
 from ssl_bench.tasks.colorization import Colorization, ColorizationOptions
 from ssl_bench.transforms.ab import BINS, is_coloured, rebalancing_weights, smoothed_prior

@@ -12,18 +12,18 @@ import torch
 from torch import Tensor, nn
 
 import ssl_bench
-from ssl_bench.backbones import Backbone, InputSpec
-from ssl_bench.cost import measure_cost
+from ssl_bench.backbones.resnet import Backbone, InputSpec
 from ssl_bench.data.batches import Batch
 from ssl_bench.errors import SpecError, SSLBenchError
-from ssl_bench.records import Pretraining, read_record
-from ssl_bench.registry import TASKS, identity, load_plugin
-from ssl_bench.spec import BackboneSpec, parse
+from ssl_bench.plan.prepared import prepare
+from ssl_bench.plugins.registry import TASKS, identity, load_plugin
+from ssl_bench.records.schema import Pretraining, read_record
+from ssl_bench.spec.matrix import BackboneSpec, parse
 from ssl_bench.tasks.base import PretextTask, Setup, TaskOptions
 from ssl_bench.tasks.combine import _combine
 from ssl_bench.testing import check_task
+from ssl_bench.training.cost import measure_cost
 from ssl_bench.transforms import lightness
-from ssl_bench.work import prepare
 
 TINY = BackboneSpec(name="resnet10t", width=0.125, stem="3x3", stem_stride=2)
 SIZE = 32

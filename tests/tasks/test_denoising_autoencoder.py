@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from ssl_bench.backbones import Backbone, InputSpec
+from ssl_bench.backbones.resnet import Backbone, InputSpec
 from ssl_bench.data.batches import Batch
 from ssl_bench.errors import SpecError
-from ssl_bench.spec import BackboneSpec, parse
+from ssl_bench.spec.matrix import BackboneSpec, parse
 from ssl_bench.tasks.base import Setup
 from ssl_bench.tasks.denoising_autoencoder import DenoisingAutoencoder, DenoisingAutoencoderOptions
 

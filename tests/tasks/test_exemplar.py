@@ -13,11 +13,11 @@ from scipy import stats
 from torch import Tensor
 
 import ssl_bench.tasks.exemplar as module
-from ssl_bench.backbones import Backbone, InputSpec
+from ssl_bench.backbones.resnet import Backbone, InputSpec
 from ssl_bench.data.batches import Batch
 from ssl_bench.data.images import ImageSet
 from ssl_bench.errors import DataError, SpecError, SSLBenchError
-from ssl_bench.spec import BackboneSpec, parse
+from ssl_bench.spec.matrix import BackboneSpec, parse
 from ssl_bench.tasks.base import Setup
 from ssl_bench.tasks.exemplar import Exemplar, ExemplarOptions, triplet_loss
 

@@ -12,11 +12,11 @@ from torch import Tensor, nn
 
 import ssl_bench.tasks.relative_position as module
 from guessing import train_on
-from ssl_bench.backbones import Backbone, InputSpec
+from ssl_bench.backbones.resnet import Backbone, InputSpec
 from ssl_bench.data.batches import Batch
 from ssl_bench.data.images import ImageSet
 from ssl_bench.errors import DataError, SpecError, SSLBenchError
-from ssl_bench.spec import BackboneSpec, parse
+from ssl_bench.spec.matrix import BackboneSpec, parse
 from ssl_bench.tasks.base import Setup
 from ssl_bench.tasks.relative_position import RelativePosition, RelativePositionOptions
 

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 
 import ssl_bench.tasks.simclr as module
-from ssl_bench.backbones import Backbone
+from ssl_bench.backbones.resnet import Backbone
 from ssl_bench.data.batches import Batch
 from ssl_bench.errors import SpecError, SSLBenchError
-from ssl_bench.spec import BackboneSpec, parse
+from ssl_bench.spec.matrix import BackboneSpec, parse
 from ssl_bench.tasks.base import Setup
 from ssl_bench.tasks.simclr import SimCLR, SimCLROptions, partner_found
 

@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 import torch
 
-from ssl_bench.backbones import Backbone
+from ssl_bench.backbones.resnet import Backbone
 from ssl_bench.data.batches import Batch, Batches
 from ssl_bench.data.images import ImageSet
 from ssl_bench.errors import DataError
-from ssl_bench.fit import fit
-from ssl_bench.spec import BackboneSpec, Recipe
+from ssl_bench.spec.matrix import BackboneSpec, Recipe
 from ssl_bench.tasks.base import Setup
 from ssl_bench.tasks.supervised import Supervised, SupervisedOptions
+from ssl_bench.training.loop import fit
 
 TINY = BackboneSpec(name="resnet10t", width=0.125, stem="3x3", stem_stride=2)
 

@@ -13,15 +13,15 @@ from torch import Tensor
 from torch.distributions import Independent, Normal
 from torch.distributions import kl_divergence as oracle
 
-from ssl_bench.backbones import Backbone, InputSpec
+from ssl_bench.backbones.resnet import Backbone, InputSpec
 from ssl_bench.data.batches import Batches
 from ssl_bench.data.images import ImageSet
-from ssl_bench.data.shapes import render
+from ssl_bench.data.sources.shapes import render
 from ssl_bench.errors import SpecError
-from ssl_bench.fit import fit, seed_everything
-from ssl_bench.spec import BackboneSpec, Recipe
+from ssl_bench.spec.matrix import BackboneSpec, Recipe
 from ssl_bench.tasks.base import Setup
 from ssl_bench.tasks.vae import VAE, VAEOptions, kl_divergence, sample
+from ssl_bench.training.loop import fit, seed_everything
 
 TINY = BackboneSpec(name="resnet10t", width=0.125, stem="3x3", stem_stride=2)
 

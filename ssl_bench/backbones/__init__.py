@@ -1,0 +1,1 @@
+"""The networks that every task trains and every evaluator sees, and weights from elsewhere."""

@@ -1,0 +1,253 @@
+"""Weights that were trained elsewhere: timm's by name, safetensors files, the backbones of our own cells."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from torch import Tensor
+
+from ssl_bench.backbones.resnet import Backbone, InputSpec, check_resnet, load_strictly, read_weights
+from ssl_bench.errors import WeightsError, quoted
+from ssl_bench.records.schema import Pretraining, digest, read_record
+from ssl_bench.spec.matrix import BackboneSpec
+
+KINDS = ("timm:", "file:")
+IMAGENET = InputSpec(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))  # what a file without a word on it is taken to expect
+#: ends of timm's tags -> what the weights were trained on
+TRAINED_ON = {
+    "in1k": "ImageNet-1k, with labels", "in12k": "ImageNet-12k, with labels", "in22k": "ImageNet-22k, with labels",
+    "in21k": "ImageNet-21k, with labels",
+}
+
+
+REACH_SECONDS = 5.0  # for a first answer of the hub, before anything is downloaded
+_downloads = ContextVar("downloads", default=True)
+
+
+class AbsentWeights(WeightsError):
+    """Weights that would have to be downloaded, and cannot be here and now."""
+
+
+@contextmanager
+def from_cache_alone() -> Iterator[None]:
+    """Download nothing: what is not in timm's cache is absent at once."""
+    before = _downloads.set(False)
+    try:
+        yield
+    finally:
+        _downloads.reset(before)
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Tensors of a ResNet in timm's naming, without classifier.
+
+    Attributes
+    ----------
+    source : as written, "timm:resnet18.a1_in1k" or "file:PATH".
+    tensors : name to tensor.
+    spec : the network they belong to; None: the file does not say.
+    input : how pixels become input; None: the file does not say.
+    image_size : side of the images they were trained on, in pixels; None: not known.
+    trained_on : data and labels, as far as known; "" where nothing is.
+    digest : 16 digits over names, shapes and values: equal weights, equal digest, wherever they lie.
+    label_free : whether it is known that no label was used.
+    run_labels : whether a run of ours gave it the labels of its images, which may be those that it is judged by.
+    """
+
+    source: str
+    tensors: Mapping[str, Tensor]
+    spec: BackboneSpec | None
+    input: InputSpec | None
+    image_size: int | None
+    trained_on: str
+    digest: str
+    label_free: bool = False
+    run_labels: bool = False
+
+    @property
+    def described(self) -> str:
+        """The source and what is known of its training."""
+        return f"{self.source}, trained on {self.trained_on}" if self.trained_on else f"{self.source}, and it is not known what that was trained on"
+
+    @property
+    def whole_digest(self) -> str:
+        """16 digits over the tensors and over how they are used: network, image size, and how pixels become input."""
+        handling = self.input or IMAGENET
+        spec = None if self.spec is None else self.spec.model_dump(mode="json")
+        return digest({"tensors": self.digest, "spec": spec, "input": handling.model_dump(mode="json"), "image_size": self.image_size})
+
+    def into(self, network: Any) -> None:
+        """Load every tensor or none. Raises WeightsError counting what matches, is missing and is not expected, and saying what to do."""
+        try:
+            load_strictly(network, dict(self.tensors), self.source)
+        except WeightsError as error:
+            raise WeightsError(f"{error}; {self._remedy()}") from None
+
+    def _remedy(self) -> str:
+        """What would make tensors fit that do not."""
+        from ssl_bench.backbones.convert import beginnings, nearest
+
+        if self.spec is not None:
+            own = {key: value for key, value in self.spec.model_dump(exclude_defaults=True).items() if key != "name"}
+            written = f"{{name: {self.spec.name}, {', '.join(f'{key}: {value}' for key, value in own.items())}}}" if own else self.spec.name
+            return f"they are those of a {self.spec.name}: write backbone: {written}"
+        file = self.source.removeprefix("file:")
+        before = [start for start in beginnings(self.tensors) if start]
+        if before:
+            return f"{quoted(before[0])} stands before the names of its network: `ssl-bench convert {file}` writes them without"
+        if "conv1.weight" not in self.tensors and "conv1.0.weight" not in self.tensors:
+            return f"they are not named as a ResNet's of timm or torchvision; `ssl-bench convert {file}` tells what it finds"
+        try:
+            name, width, stem, matched, layout = nearest(self.tensors)
+        except WeightsError as error:
+            return str(error)
+        if matched < len(layout):
+            return f"nearest is {name}, of which {matched} of {len(layout)} tensors are there"
+        written = ", ".join([f"name: {name}", *([f"width: {width:g}"] if width != 1 else []), f"stem: {stem}"])
+        return f"they are those of a {name}: write backbone: {{{written}}}, or `ssl-bench convert {file}` to judge them as such beside another network"
+
+
+def open_weights(source: str) -> Weights:
+    """Find, download (timm) or read (file) weights.
+
+    Raises
+    ------
+    WeightsError : neither form; a file that is missing or no safetensors file (pickles are never opened); a name that timm lacks, that
+        is no ResNet of timm's or has no pretrained weights.
+    AbsentWeights : no way to download them, told within seconds.
+    """
+    if source.startswith("timm:"):
+        return _opened(source, "")
+    if source.startswith("file:"):
+        return _opened(source, _stamp(Path(source.removeprefix("file:")).expanduser()))
+    raise WeightsError(f"weights {quoted(source)}; allowed are {' and '.join(f'{kind}NAME' if kind == 'timm:' else f'{kind}PATH' for kind in KINDS)}")
+
+
+@lru_cache(maxsize=4)
+def _opened(source: str, stamp: str) -> Weights:
+    """``stamp`` differs where a file was written anew, so that its old tensors are not taken for it."""
+    return _from_timm(source) if source.startswith("timm:") else _from_file(source)
+
+
+def _stamp(path: Path) -> str:
+    try:
+        facts = [one.stat() for one in (path, path.parent / "pretrain.json") if one.exists()]
+    except OSError:
+        return ""  # reading it will tell why
+    return " ".join(f"{one.st_ino} {one.st_mtime_ns} {one.st_size}" for one in facts)
+
+
+def _from_timm(source: str) -> Weights:
+    name = source.removeprefix("timm:")
+    check_resnet(name.partition(".")[0])
+    known = timm.list_pretrained(f"{name.partition('.')[0]}*")
+    if name not in known and "." in name or not any(one.partition(".")[0] == name.partition(".")[0] for one in known):
+        raise WeightsError(f"{source}: timm has no such pretrained weights; it has: {', '.join(known) or 'none'}")
+    network: Any = _loaded(source, name)
+    config: Mapping[str, Any] = network.pretrained_cfg
+    spec = BackboneSpec(name=name.partition(".")[0], stem="timm")
+    handling = InputSpec(mean=tuple(config["mean"]), std=tuple(config["std"]), size=int(config["input_size"][-1]))
+    trained_on = TRAINED_ON.get(str(config.get("tag") or "").rpartition("_")[2], "")
+    return Weights(source, network.state_dict(), spec, handling, handling.size, trained_on, _digest(network.state_dict()))
+
+
+def _loaded(source: str, name: str) -> Any:
+    """timm's network with its weights, from the cache where they are there: a hub that is away is asked for minutes otherwise."""
+    from huggingface_hub import constants
+
+    config = timm.get_pretrained_cfg(name)
+    if config is not None and config.hf_hub_id:
+        online, constants.HF_HUB_OFFLINE = constants.HF_HUB_OFFLINE, True
+        try:
+            return timm.create_model(name, pretrained=True, num_classes=0)
+        except Exception:  # not in the cache, or not whole
+            pass
+        finally:
+            constants.HF_HUB_OFFLINE = online
+    if not _downloads.get():
+        raise AbsentWeights(f"{source} is not in timm's cache, and a plan downloads nothing")
+    away = _away()
+    if away:
+        raise AbsentWeights(f"{source} is not in timm's cache, and {away}; run once where the hub can be reached, or leave the row out")
+    try:
+        return timm.create_model(name, pretrained=True, num_classes=0)
+    except Exception as error:
+        reason = str(error).splitlines()[0] if str(error) else "no reason given"
+        raise AbsentWeights(f"{source} is not in timm's cache and could not be downloaded: {type(error).__name__}: {reason[:200]}") from error
+
+
+def _away() -> str:
+    """Why the hub cannot be reached; "" where it answers."""
+    from huggingface_hub import constants, get_session
+
+    if constants.HF_HUB_OFFLINE:
+        return "HF_HUB_OFFLINE is set"
+    try:
+        get_session().head(constants.ENDPOINT, timeout=REACH_SECONDS)
+    except Exception as error:
+        return f"{constants.ENDPOINT} is out of reach ({type(error).__name__})"
+    return ""
+
+
+def _from_file(source: str) -> Weights:
+    tensors, facts = read_weights(Path(source.removeprefix("file:")).expanduser())
+    if facts is not None:
+        spec, size, handling = facts
+        trained_on, label_free, run_labels = _of_a_cell(Path(source.removeprefix("file:")).expanduser())
+        return Weights(source, tensors, spec, handling, size, trained_on, _digest(tensors), label_free, run_labels)
+    tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith("fc.")}  # a classifier is not needed
+    return Weights(source, tensors, None, None, None, "", _digest(tensors))
+
+
+def _of_a_cell(path: Path) -> tuple[str, bool, bool]:
+    """What the record beside a cell's backbone says of its training, whether that is known to be free of labels, and whether the run gave it some."""
+    if path.name != "backbone.safetensors" or not (path.parent / "pretrain.json").is_file():
+        return "", False, False
+    record = read_record(path.parent / "pretrain.json", Pretraining)
+    if record.task == "weights":  # judged as it came
+        known = str(record.describe.get("trained_on", "not known"))
+        return "" if known == "not known" else known, False, bool(record.describe.get("run_labels", False))
+    if not record.steps:
+        return "nothing", not record.uses_labels, record.uses_labels
+    start = ", from other weights" if "init" in record.spec else ""
+    labels = "with" if record.uses_labels else "without"
+    return f"the images of a run by {record.task}{start}, {labels} labels", not record.uses_labels and not start, record.uses_labels
+
+
+def build(weights: Weights, make: Callable[..., Any], size: int | None = None) -> Backbone:
+    """The backbone of these weights.
+
+    Parameters
+    ----------
+    make : gives the matrix's backbone, for files that do not say which network they hold.
+    size : side that images are resized to before they enter, in pixels; None: what the weights' own configuration states.
+
+    Raises
+    ------
+    WeightsError : tensors of another network.
+    """
+    own: Any = make()
+    handling = weights.input or IMAGENET
+    handling = handling.model_copy(update={"size": size if size is not None else handling.size})
+    backbone = Backbone(weights.spec or own.spec, weights.image_size or own.image_size, handling)
+    weights.into(backbone.network)
+    return backbone
+
+
+def _digest(tensors: Mapping[str, Tensor]) -> str:
+    found = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().cpu().contiguous()
+        found.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+        found.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())  # NumPy has no bf16
+    return found.hexdigest()[:16]

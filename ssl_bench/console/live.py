@@ -1,0 +1,167 @@
+"""What a run shows while it works: one live view in a terminal, plain lines in a log; and the small printed reports."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn
+from rich.table import Table
+
+from ssl_bench.console.printing import duration, size_of
+from ssl_bench.data.packs.packing import bytes_text
+from ssl_bench.plan.estimate import Plan
+from ssl_bench.plan.prepared import Work, validation_score
+from ssl_bench.plan.stored import HOW
+from ssl_bench.records.schema import EvaluationRecord, Failure, Pretraining, Run, read_record
+from ssl_bench.runner.scheduler import Observer
+from ssl_bench.system.terminal import escape
+
+BLOCKED_SHOWN = 5  # cells of a plan, by name
+HEARTBEAT_SECONDS = 60.0  # between lines of progress in a log
+
+
+class Live(Observer):
+    """The observer of the command line. A context manager; ``close`` ends the moving part early."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self.bar = Progress(
+            TextColumn("{task.description}"), BarColumn(bar_width=24), TextColumn("{task.percentage:>3.0f} %"), TextColumn("{task.fields[note]}"),
+            console=console, transient=True, disable=not console.is_terminal,
+        )
+        self.task: TaskID | None = None
+        self.spoken = time.monotonic()
+        self.label, self.open = "", False
+
+    def __enter__(self) -> Live:
+        self.bar.start()
+        self.open = True
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        if self.open:
+            self.bar.stop()
+            self.open = False
+
+    def _say(self, text: str, style: str = "") -> None:
+        self.console.print(escape(text), style=style or None, soft_wrap=True)
+
+    def _bar(self, description: str, done: float, total: float, note: str) -> None:
+        if self.task is None:
+            self.task = self.bar.add_task(escape(description), total=total, note=escape(note))
+        self.bar.update(self.task, description=escape(description), completed=done, total=total, note=escape(note))
+        if not self.console.is_terminal and time.monotonic() - self.spoken > HEARTBEAT_SECONDS:
+            self.spoken = time.monotonic()
+            self._say(f"  {description} {100 * done / max(total, 1):.0f} %  {note}")
+
+    def packing(self, text: str, done: int, total: int) -> None:
+        self._bar(text, done, max(total, 1), f"{done:,}/{total:,}")
+
+    def nothing_to_do(self, work: Work) -> None:
+        records = [read_record(work.out / "run.json", Run)] if (work.out / "run.json").is_file() else []
+        found = [read_record(cell.folder / "pretrain.json", Pretraining) for cell in work.cells() if (cell.folder / "pretrain.json").is_file()]
+        made = sorted({record.environment.code for record in found})
+        since = f", since {records[0].created[:10]}" if records else ""
+        every = "the one cell is" if len(found) == 1 else f"all {len(found)} cells are"
+        self._say(f"nothing to do: {every} in {work.out}{since}, made by ssl_bench {', '.join(made)}")
+
+    def cell_started(self, cell: Any, number: int, total: int) -> None:
+        which = f" ({cell.candidate.settings})" if len(cell.row.candidates) > 1 else ""
+        self.label = f"[{number}/{total}] {cell.row.name}{which} seed {cell.seed}"
+        self.started = time.monotonic()
+        self._bar(self.label, 0, 1, "starting")
+
+    def progressed(self, progress: Any) -> None:
+        loss = progress.metrics.get("loss", float("nan"))
+        accuracy = f"  accuracy {100 * progress.metrics['accuracy']:.1f} %" if "accuracy" in progress.metrics else ""
+        note = f"loss {loss:.4g}{accuracy}  {progress.images_per_second:,.0f} images/s  {duration(progress.seconds_left)} left"
+        self._bar(self.label, progress.step, progress.steps, note)
+
+    def noted(self, text: str) -> None:
+        self._bar(self.label, 1, 1, text)
+
+    def cell_finished(self, cell: Any, pretraining: Pretraining, evaluations: list[EvaluationRecord]) -> None:
+        parts = [text for record in evaluations if (text := headline(record))]
+        trend = f"  kNN {pretraining.trend}" if pretraining.trend else ""
+        took = duration(time.monotonic() - self.started)
+        self._say(f"{self.label}: {took}  validation: {'  '.join(parts) or 'none'}{trend}")
+        for what, told in ((cell.row.name, pretraining.changed), *((record.evaluator, record.changed) for record in evaluations)):
+            if told:
+                self._say(f"  {what} changed, for the whole program, {told}; this was set back", "yellow")
+
+    def cell_failed(self, cell: Any, failure: Failure) -> None:
+        self._say(f"{self.label} failed in {failure.where}: {failure.message}", "red")
+        if failure.traceback:
+            self._say(failure.traceback, "dim")
+
+    def chose(self, row: Any, winner: Any, scores: Mapping[str, float]) -> None:
+        tried = ", ".join(f"{name}: {100 * score:.1f}" for name, score in scores.items())
+        failed = len(row.candidates) - len(scores)
+        left_out = f"; failed, and left out: {failed} of {len(row.candidates)}" if failed else ""
+        self._say(f"{row.name}: chose {winner.settings} on validation ({tried}{left_out})")
+
+
+def headline(record: EvaluationRecord) -> str:
+    """What a record says in short: accuracy on validation by which choices are made, or mAP on which set; "" where it has neither."""
+    validation = [m for m in record.measurements if m.split == "validation"]
+    if any(m.metric.startswith("top1") for m in validation):
+        return f"{record.evaluator} {100 * validation_score(record):.1f}"
+    found = [m for m in validation if m.metric.startswith("map")]
+    return f"{record.evaluator} {record.data}{', ' + found[0].stage if found[0].stage else ''} {100 * found[0].value:.1f}" if found else ""
+
+
+def print_plan(console: Console, work: Work, plan: Plan) -> None:
+    """The plan as a small table."""
+    data = work.data
+    console.print(
+        escape(
+            f"{work.matrix.name}: {data.pretrain.name}, {len(data.pretrain):,} images of {data.size} px to pretrain on; "
+            f"seeds {', '.join(map(str, work.matrix.seeds))}; {work.device.type}"
+        )
+    )
+    for note in data.notes:
+        console.print(escape(note), style="yellow")
+    if work.unpacked:
+        what = f"{', '.join(work.unpacked)}: {bytes_text(sum(work.unpacked.values()))}"
+        console.print(escape(f"not packed yet ({what}): whatever needs these images counts as missing"), style="yellow", soft_wrap=True)
+    for name, why in work.unseen.items():
+        console.print(escape(f"not in this plan: {name}: {why}"), style="yellow", soft_wrap=True)
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for name in ("row", "done", "missing", "recipe", "steps", "passes", "time", "memory"):
+        table.add_column(name, justify="left" if name in ("row", "recipe") else "right", no_wrap=True)
+    for row in plan.rows:
+        table.add_row(
+            escape(row.row), str(row.done), str(row.missing), escape(row.recipe),
+            f"{row.steps:,}" if row.steps else "", f"{row.passes:.1f}" if row.passes else "",
+            duration(row.seconds) if row.seconds else "", size_of(row.memory) if row.memory else "",
+        )
+    console.print(table)
+    for row in plan.rows:
+        if row.problem:
+            console.print(escape(f"{row.row} cannot be estimated, its own code fails: {row.problem}"), style="red", soft_wrap=True)
+    for text in plan.blocked[:BLOCKED_SHOWN]:
+        console.print(escape(text), style="yellow", soft_wrap=True)
+    if plan.blocked:
+        more = len(plan.blocked) - BLOCKED_SHOWN
+        shown = f"... and {more:,} more. " if more > 0 else ""
+        need = "1 cell needs it" if len(plan.blocked) == 1 else f"{len(plan.blocked):,} cells need it"
+        console.print(escape(f"{shown}{HOW}; {need}, and {'fails' if len(plan.blocked) == 1 else 'fail'} without"), style="yellow", soft_wrap=True)
+    if plan.missing:
+        console.print(
+            f"{plan.done} cells done, {plan.missing} to compute: about {duration(plan.seconds)} "
+            f"({duration(plan.evaluation_seconds)} of it evaluation); records go to {escape(str(work.out))}"
+        )
+        if plan.advice:
+            console.print(escape(f"that is more than a week; what would bring it down: {'; '.join(plan.advice)}"), style="yellow", soft_wrap=True)
+        if plan.hardware:
+            console.print(escape(f"time on {plan.hardware}; narrow networks run slower than their FLOPs tell"), soft_wrap=True)
+        disk = f"disk: decoded images {size_of(plan.packed)}, weights about {size_of(plan.results)}"
+        console.print(f"{disk}; memory: features of frozen evaluators {size_of(plan.features)}")
+    else:
+        console.print(f"nothing to do: {plan.done} cells done in {escape(str(work.out))}")

@@ -1,0 +1,105 @@
+"""The small printed reports: what is known of a cell, what there is to choose from. Nothing heavy is imported."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from ssl_bench.errors import SpecError, did_you_mean
+from ssl_bench.records.schema import EvaluationRecord, Failure, Pretraining, Run, failure_files, read_record, safe_name
+from ssl_bench.system.terminal import escape
+
+
+def duration(seconds: float) -> str:
+    """ "42 s", "7 min", "3 h 05 min", "5 days 07 h", "12 years"."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    if minutes >= 4 * 24 * 60:
+        hours = round(minutes / 60)
+        return f"{hours // 24:,} days {hours % 24:02d} h" if hours < 2 * 365 * 24 else f"{hours / (365 * 24):,.0f} years"
+    return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def size_of(count: float) -> str:
+    """ "38 MB", "1.2 GB"."""
+    return f"{count / 2**30:.1f} GB" if count >= 2**30 else f"{count / 2**20:.0f} MB"
+
+
+def print_cell(console: Console, folder: Path, row: str, seed: str) -> None:
+    """Everything known of one cell. ``seed`` as it was typed: what is no seed of the run is no number that has to be read."""
+    record = read_record(folder / "run.json", Run)
+    cells = [cell for cell in record.cells if cell.row == row and str(cell.seed) == seed]
+    if not cells:
+        asked = f"{row}/{seed}"[:80]
+        raise SpecError(f"{record.name} has no cell {asked!r}; {did_you_mean(asked, [f'{cell.row}/{cell.seed}' for cell in record.cells])}")
+    where = folder / cells[0].folder
+    for path in failure_files(where):
+        failure = read_record(path, Failure)
+        console.print(escape(f"failed in {failure.where}: {failure.error}: {failure.message}"), style="red")
+        if failure.traceback:
+            console.print(escape(failure.traceback), style="dim")
+    if not (where / "pretrain.json").is_file():
+        console.print("not pretrained yet")
+        return
+    trained = read_record(where / "pretrain.json", Pretraining)
+    console.print(escape(f"{record.name}/{row}/{seed}  {trained.task}  {where}"))
+    for name, values in (("settings", trained.spec), ("says", trained.describe), ("after training", trained.diagnose), ("last values", trained.metrics)):
+        for key, value in values.items():
+            text = ", ".join(f"{k} {v}" for k, v in value.items() if v is not None) if isinstance(value, dict) else value
+            console.print(escape(f"  {name}: {key}: {text:.4g}" if isinstance(text, float) else f"  {name}: {key}: {text}"), soft_wrap=True)
+    split = ", ".join(f"{part} {seconds:.1f} s" for part, seconds in trained.seconds.items())
+    console.print(
+        f"  cost: {trained.images_seen:,} images, {trained.passes:.2f} passes an image, {trained.flops / 1e12:.1f} TFLOP, "
+        f"{trained.images_per_second:,.0f} images/s, {size_of(trained.peak_memory)} ({split})"
+    )
+    console.print(escape(f"  made: {trained.created} on {trained.environment.device}, {trained.environment.precision}, ssl_bench {trained.environment.code}"))
+    if trained.changed:
+        console.print(escape(f"  changed for the whole program, and set back: {trained.changed}"), soft_wrap=True)
+    for expected in cells[0].evaluations:
+        path = where / f"{safe_name(expected.evaluator)}-{expected.id}.json"
+        if not path.is_file():
+            console.print(escape(f"  {expected.evaluator} on {expected.data}: missing"))
+            continue
+        found = read_record(path, EvaluationRecord)
+        opened = {0: "not opened", 1: "opened once"}.get(found.test_opened, f"opened {found.test_opened:,} times")
+        console.print(escape(f"  {found.protocol} on {found.data}: test {opened}"))
+        if found.changed:
+            console.print(escape(f"    changed for the whole program, and set back: {found.changed}"), soft_wrap=True)
+        for m in found.measurements:
+            label = f"{m.row + ' ' if m.row else ''}{m.stage} {m.metric}".strip() + (f" at {100 * m.labels:g} % labels, draw {m.draw}" if m.labels < 1 else "")
+            console.print(escape(f"    {m.split:10} {label}: {m.value:.4f}{' (best stage)' if m.best else ''}"))
+
+
+def print_list(console: Console, what: str) -> None:
+    """Names with one line each."""
+    entries = _entries(what)
+    width = max(len(name) for name, _ in entries)
+    for name, text in entries:
+        console.print(escape(f"{name:{width}}  {text}"), soft_wrap=True)
+
+
+def _entries(what: str) -> list[tuple[str, str]]:
+    if what == "sources":
+        from ssl_bench.data import list_sources
+        from ssl_bench.data.boxes.sources import list_detection_sources
+
+        return [*list_sources(), *((f"detection: {{source: {name}}}", f"with boxes: {line}") for name, line in list_detection_sources())]
+    if what == "matrices":
+        from ssl_bench.spec.shipped import headline_comment, shipped
+
+        return [(name, headline_comment(path)) for name, path in shipped().items()]
+    from ssl_bench.plugins.registry import EVALUATORS, TASKS
+
+    registry = TASKS if what == "tasks" else EVALUATORS
+    return [(name, (registry.get(name).__doc__ or "").strip().partition("\n")[0]) for name in registry.names()]
+
+
+def print_checks(console: Console, results: Any) -> bool:
+    """The battery's findings; True when nothing failed."""
+    marks = {"passed": "ok  ", "failed": "FAIL", "warning": "warn", "skipped": "skip"}
+    for result in results:
+        console.print(escape(f"{marks[result.status]}  {result.name}: {result.message}"), style="red" if result.status == "failed" else None, soft_wrap=True)
+    return not any(result.status == "failed" for result in results)

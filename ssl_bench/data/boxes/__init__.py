@@ -1,0 +1,1 @@
+"""Images with boxes: their sources, splits and packs."""

@@ -1,0 +1,156 @@
+"""Images of different shapes, decoded once into one flat memory-mapped array; see ``packing`` for images of one shape."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from ssl_bench.data.boxes.voc import VOCImage
+from ssl_bench.data.looking import count_missing, is_looking, no_hashes
+from ssl_bench.data.packs import decode as decoding
+from ssl_bench.data.packs import packing
+from ssl_bench.data.packs.content import NotRemembered, Progress, silent, unread, workers
+from ssl_bench.data.packs.decode import UnreadableImage, in_parallel, open_image
+from ssl_bench.data.packs.sealed import HASH_BYTES, Checked, DamagedPack, Opened, hash_images, open_sealed, seal
+from ssl_bench.data.sources.folders import FileReader
+from ssl_bench.errors import DataError
+
+VERSION = 1  # raise it when the same files would give other pixels
+
+
+@dataclass(frozen=True)
+class RaggedPack:
+    """Decoded images of different shapes.
+
+    Attributes
+    ----------
+    pixels : uint8 [sum of H x W x 3], memory-mapped, one image after another; zeros where an image is unreadable.
+    offsets : int64 [N], where each image begins.
+    hashes : uint8 [N, 16], of each image's pixels.
+    unreadable : position to reason.
+    checked : holds images against their hashes when they are first read; None where the pixels only stand in for what is not packed yet.
+    """
+
+    pixels: np.ndarray
+    offsets: np.ndarray
+    hashes: np.ndarray
+    unreadable: dict[int, str]
+    checked: Checked | None = None
+
+
+def pack_ragged(
+    images: Sequence[VOCImage], size: int | None, cache: Path, *, what: str = "images", progress: Progress = silent,
+) -> RaggedPack:
+    """The decoded images, from the cache or decoded now; a killed packing leaves nothing that is taken for whole.
+
+    Raises DataError for too little disk or a cache that cannot be written.
+    """
+    shapes = [image.scaled(size)[::-1] for image in images]
+    lengths = [height * width * 3 for height, width in shapes]
+    offsets = np.cumsum([0, *lengths])
+    if is_looking():
+        try:
+            with unread():
+                folder = _folder(images, shapes, cache, progress)
+            known = open_sealed(folder, (int(offsets[-1]),), offsets)
+        except (NotRemembered, DamagedPack):
+            known = None
+        if known is None:
+            count_missing(what, int(offsets[-1]))
+            grey = np.broadcast_to(np.uint8(127), (int(offsets[-1]),))
+            return RaggedPack(grey, offsets[:-1].astype(np.int64), no_hashes(what, len(images), HASH_BYTES), {})
+        return _pack_of(known, images, shapes, offsets, folder, what)
+    folder = _folder(images, shapes, cache, progress)
+    opened = packing.sealed_or_written(
+        folder, cache, what, progress, lambda: open_sealed(folder, (int(offsets[-1]),), offsets),
+        lambda: _write(images, shapes, folder, int(offsets[-1]), what, progress),
+    )
+    return _pack_of(opened, images, shapes, offsets, folder, what)
+
+
+def _pack_of(
+    opened: Opened, images: Sequence[VOCImage], shapes: Sequence[tuple[int, int]], offsets: np.ndarray, folder: Path, what: str,
+) -> RaggedPack:
+    def decode_again(position: int) -> np.ndarray:
+        found = _decode(images[position], shapes[position])
+        if isinstance(found, str):
+            raise UnreadableImage(found)
+        return found
+
+    checked = Checked(folder, what, opened, offsets, decode_again)
+    return RaggedPack(opened.pixels, offsets[:-1].astype(np.int64), opened.hashes, opened.unreadable, checked)
+
+
+def _folder(images: Sequence[VOCImage], shapes: Sequence[tuple[int, int]], cache: Path, progress: Progress) -> Path:
+    content = FileReader([image.file for image in images]).content(cache, progress)
+    turned = [at for at, image in enumerate(images) if image.turned]
+    key = json.dumps(["ragged", VERSION, decoding.VERSION, content, shapes, turned])
+    return cache / "packs" / hashlib.sha256(key.encode()).hexdigest()[:32]
+
+
+def _write(
+    images: Sequence[VOCImage], shapes: Sequence[tuple[int, int]], folder: Path, total: int, what: str, progress: Progress,
+) -> None:
+    free = shutil.disk_usage(folder).free
+    if free < total + packing.SPARE_DISK:
+        raise DataError(
+            f"packing {len(images):,} images of {what} takes {packing.bytes_text(total)} in {folder}, where {packing.bytes_text(free)} are free; "
+            f"{packing.MORE_ROOM}"
+        )
+    label = f"packing {what}: {len(images):,} images, {packing.bytes_text(total)} in {folder}"
+    hashes = np.zeros((len(images), HASH_BYTES), np.uint8)
+    unreadable: dict[int, str] = {}
+    with open(folder / "pixels.part", "wb") as part:
+        header = packing.npy_header((total,))
+        try:
+            packing.reserve_disk(part, len(header) + total)  # a disk that fills up later must not end in half a pack
+        except OSError as error:
+            (folder / "pixels.part").unlink()
+            raise DataError(f"{packing.bytes_text(total)} for packed images cannot be reserved in {folder}: {error.strerror}") from None
+        part.write(header)
+        for at, decoded in enumerate(in_parallel(_decode, zip(images, shapes, strict=True), ahead=4 * workers())):
+            if isinstance(decoded, str):
+                unreadable[at] = decoded
+                part.write(bytes(shapes[at][0] * shapes[at][1] * 3))
+            else:
+                hashes[at] = hash_pixels(decoded)
+                part.write(decoded.tobytes())
+            if (at + 1) % 64 == 0 or at + 1 == len(images):
+                progress(label, at + 1, len(images))
+        part.flush()
+        os.fsync(part.fileno())
+    seal(folder, hashes, {"what": what, "unreadable": unreadable})
+
+
+def hash_pixels(pixels: np.ndarray, unreadable: bool = False) -> np.ndarray:
+    """uint8 [16] over the bytes of one image, as in ``packing``."""
+    return hash_images(pixels[None], [unreadable]).reshape(-1)
+
+
+def _decode(one: VOCImage, shape: tuple[int, int]) -> np.ndarray | str:
+    """As ``decode.decode``, with the image's own aspect and the orientation that its boxes were drawn in."""
+    height, width = shape
+    try:
+        image = open_image(one.file)
+        if image.format == "JPEG" and min(image.size) >= 4 * min(shape):
+            image.draft(None, (2 * min(shape), 2 * min(shape)))
+        rgb = decoding.as_rgb(ImageOps.exif_transpose(image) if one.turned else image)
+        return np.asarray(rgb if rgb.size == (width, height) else rgb.resize((width, height), Image.Resampling.BICUBIC))
+    except MemoryError:  # says nothing about the image
+        raise
+    except UnreadableImage as error:
+        return str(error)
+    except OSError as error:
+        if error.errno is not None:
+            raise DataError(f"{one.file} cannot be read: {error.strerror or error}") from None
+        return decoding.reason_of(error)
+    except Exception as error:  # decoders of damaged files raise nearly anything
+        return decoding.reason_of(error)

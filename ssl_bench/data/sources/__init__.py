@@ -1,0 +1,1 @@
+"""Where images come from: folders, lists, Parquet, torchvision, Hugging Face, rendered shapes."""

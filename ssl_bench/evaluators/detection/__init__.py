@@ -1,0 +1,1 @@
+"""Object detection with the backbone as the body."""

@@ -1,0 +1,53 @@
+"""A budget of network passes: how many images each task may see for as many passes as every other one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from ssl_bench.data import Data
+from ssl_bench.errors import SpecError, text_of
+from ssl_bench.plan.cells import Candidate, Cell, Row
+from ssl_bench.runner.cells import Workshop, build_task, pretraining_batches
+from ssl_bench.spec.matrix import Matrix
+from ssl_bench.system.interruption import is_interruption
+from ssl_bench.training.cost import measure_cost
+
+_IMAGES = 8  # for each part of a task that divides them; all images of a task cost the same
+_NARROW = {"name": "resnet18", "width": 0.25}  # passes are counted where images enter: any network with the matrix's stem will do
+
+
+def at_equal_passes(rows: Sequence[Row], matrix: Matrix, data: Data, passes: int) -> list[Row]:
+    """The rows with as many steps as ``passes`` network passes allow, counted on a few images of each candidate.
+
+    A pass is one whole image through the network: a rotation of it counts as one, a tile as its share of the area.
+
+    Raises
+    ------
+    SpecError : the passes of a task cannot be counted, or are fewer than its first batch takes.
+    """
+    shop = Workshop(data=data, backbone=matrix.backbone.model_copy(update=_NARROW), device=torch.device("cpu"), precision="fp32")
+    return [replace(row, candidates=tuple(_within(row, one, shop, passes) for one in row.candidates)) if row.task.trains else row for row in rows]
+
+
+def _within(row: Row, candidate: Candidate, shop: Workshop, passes: int) -> Candidate:
+    where = f"task {row.name!r}"
+    cell = Cell(row, replace(candidate, init=None), seed=0, spec={}, id="", folder=Path())
+    try:
+        task = build_task(cell, shop).train()
+        each = measure_cost(task, pretraining_batches(cell, shop).batch(0), min(_IMAGES * task.divides, candidate.recipe.batch_size)).passes
+    except BaseException as error:  # of a plugin, perhaps
+        if is_interruption(error):
+            raise
+        why = f"{type(error).__name__}: {text_of(error)}"
+        raise SpecError(f"{where}: its network passes cannot be counted ({why}); give pretrain `epochs` or `images`") from error
+    if each <= 0:
+        raise SpecError(f"{where} sends nothing through a network, and pretrain.passes cannot be shared with it; give `epochs` or `images`")
+    needed = each * candidate.recipe.batch_size
+    if needed > passes:
+        told = f"one batch of {candidate.recipe.batch_size} takes {needed:,.0f} network passes, and pretrain.passes is {passes:,}"
+        raise SpecError(f"{where}: {told}; give more passes or a smaller batch_size")
+    return replace(candidate, steps=round(passes / needed))

@@ -1,0 +1,83 @@
+"""The evaluators of a matrix: their options, and the sets that each judges on."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from ssl_bench.data import Labelled, Places
+from ssl_bench.data.leaks import JudgedElsewhere
+from ssl_bench.errors import DataError, SpecError
+from ssl_bench.plugins.registry import EVALUATORS
+from ssl_bench.spec.matrix import EvaluatorSpec, parse
+
+
+@dataclass(frozen=True)
+class Asked:
+    """An evaluator of a matrix: its options, and the sets that it judges on."""
+
+    evaluator: type[Any]
+    options: Any
+    sets: tuple[Any, ...]
+    own: bool  #: the sets are the evaluator's, not the matrix's
+    seeds: tuple[int, ...]  #: those of the matrix's that it judges
+
+
+def asked_of(specs: Sequence[EvaluatorSpec], seeds: tuple[int, ...], places: Places, smoke: bool = False) -> list[Asked]:
+    """The evaluators with validated options and the sets of their own, before the matrix's data are looked for. See ``on_data``."""
+    parsed = []
+    for spec in specs:
+        evaluator = EVALUATORS.get(spec.evaluator)
+        options = parse(evaluator.Options, spec.options, f"evaluator {spec.evaluator!r}")
+        parsed.append((spec, evaluator, evaluator.smoke(options) if smoke else options))
+    found = []
+    for spec, evaluator, options in parsed:  # all options first: a set may take long to find
+        own = evaluator.own_sets(options, places)
+        found.append(Asked(evaluator, options, () if own is None else tuple(own), own is not None, spec.seeds or seeds))
+    return found
+
+
+def judged_elsewhere(asked: Sequence[Asked]) -> list[JudgedElsewhere]:
+    """What must not be pretrained on though it is in no labelled set: the validation and test images of evaluators' own sets."""
+    found = []
+    for evaluator, judged in ((one.evaluator, judged) for one in asked if one.own for judged in one.sets):
+        splits = (judged.validation, judged.test)
+        files = tuple(Path(file) for split in splits for file in split.files) if all(hasattr(split, "files") for split in splits) else None
+        found.append(JudgedElsewhere(f"{judged.name} ({evaluator.name})", files, getattr(judged, "shows", "")))
+    return list(dict.fromkeys(found))
+
+
+def on_data(asked: Sequence[Asked], labelled: tuple[Labelled, ...]) -> list[Asked]:
+    """The evaluators with the labelled sets for those that bring none, every set under a name of its own and checked."""
+    taken = {judged.name: _fingerprints(judged) for judged in labelled}
+    matrixs = set(taken)
+    found = []
+    for one in asked:
+        sets = tuple(_named_apart(judged, one.evaluator.name, taken, matrixs) for judged in one.sets) if one.own else labelled
+        for judged in sets:
+            try:
+                one.evaluator.check(one.options, judged.train, judged.validation)
+            except DataError as error:
+                raise DataError(f"evaluator {one.evaluator.name!r} on {judged.name}: {error}") from None
+        found.append(replace(one, sets=sets))
+    return found
+
+
+def _named_apart(judged: Any, evaluator: str, taken: dict[str, tuple[str, ...]], matrixs: set[str]) -> Any:
+    """A set that an evaluator brought, under a name that no labelled set and no other set has: tables address sets by their names."""
+    prints = _fingerprints(judged)
+    names = (judged.name, f"{judged.name} ({evaluator})", *(f"{judged.name} ({evaluator} {number})" for number in range(2, len(taken) + 3)))
+    name = next(name for name in names if name not in matrixs and taken.get(name, prints) == prints)
+    taken[name] = prints
+    if name == judged.name:
+        return judged
+    if not (dataclasses.is_dataclass(judged) and not isinstance(judged, type) and "name" in {field.name for field in dataclasses.fields(judged)}):
+        raise SpecError(f"evaluator {evaluator!r} brings a set called {judged.name!r}, as another one is called; give it a name of its own")
+    return replace(judged, name=name)
+
+
+def _fingerprints(judged: Any) -> tuple[str, ...]:
+    return tuple(split.fingerprint for split in (judged.train, judged.validation, judged.test))

@@ -1,0 +1,1 @@
+"""Computing what a plan misses: the scheduler, pretraining and evaluating one cell."""

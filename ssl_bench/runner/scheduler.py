@@ -1,0 +1,279 @@
+"""Running a matrix: plan, compute what is missing, choose, test, report. Nothing finished is ever lost by a later failure."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from ssl_bench.errors import DamagedRecord, DamagedWeights, Interrupted, RecordError, SSLBenchError, WeightsError, text_of
+from ssl_bench.plan.cells import Candidate, Cell, PlannedEvaluation, Row, as_matrix, budget_images
+from ssl_bench.plan.prepared import Work, choose, prepare, write_run
+from ssl_bench.plan.stored import HOW, read_evaluation, read_pretraining, times_opened_before
+from ssl_bench.plugins.registry import TASKS, load_plugin
+from ssl_bench.records.environment import now
+from ssl_bench.records.schema import EvaluationRecord, Failure, Pretraining, failure_files, write_record
+from ssl_bench.runner.cells import Examination, Workshop, load_task, pretrain_cell
+from ssl_bench.spec.matrix import Matrix, TaskSpec
+from ssl_bench.system.digests import notice, tell_unchecked
+from ssl_bench.system.disk import is_unwritable, no_room, remove_leftovers, writing_to
+from ssl_bench.system.interruption import between_steps, is_interruption
+from ssl_bench.system.terminal import traceback_of
+from ssl_bench.tasks.base import LONG_RUN_STEPS
+from ssl_bench.training.loop import Progress
+
+LOCK_POLL_SECONDS = 2.0
+
+
+class Observer:
+    """Who watches a run; every method may be overridden, none has to be."""
+
+    def planned(self, work: Work) -> None: ...
+    def cell_started(self, cell: Cell, number: int, total: int) -> None: ...
+    def progressed(self, progress: Progress) -> None: ...
+    def noted(self, text: str) -> None: ...
+    def cell_finished(self, cell: Cell, pretraining: Pretraining, evaluations: list[EvaluationRecord]) -> None: ...
+    def cell_failed(self, cell: Cell, failure: Failure) -> None: ...
+    def chose(self, row: Row, winner: Candidate, scores: Mapping[str, float]) -> None: ...
+
+
+def run(
+    matrix: Matrix | Mapping[str, Any] | str | Path, out: str | Path | None = None, *, observer: Observer | None = None, report: bool = True, **settings: Any
+) -> Any:
+    """Run a benchmark matrix and return its Results.
+
+    Parameters
+    ----------
+    matrix : a Matrix, plain data, a shipped name ("quick") or a YAML file.
+    out : results folder; ``runs/NAME`` unless given. What it already holds is not computed again.
+    settings : as for ``prepare``: sets, only, val, limit, device, data_root, plugins, recompute, skip_checks.
+
+    Raises
+    ------
+    SSLBenchError : the matrix or its data cannot work. A cell that fails later does not raise: it is recorded, shown in the table
+        and counted in ``Results.failures``.
+    Interrupted : Ctrl-C or SIGTERM; everything reached is saved and the same call goes on from there.
+    """
+    from ssl_bench.report import load as load_results
+    from ssl_bench.report import write_report
+
+    observer = observer or Observer()
+    work = prepare(matrix, out, **settings)
+    observer.planned(work)
+    carry_out(work, observer)
+    results = load_results(work.out)
+    if report:
+        write_report(work.out, results)
+    return results
+
+
+def carry_out(work: Work, observer: Observer) -> list[Failure]:
+    """Compute every missing cell: choices first (validation only), then the table. Returns what failed.
+
+    Raises
+    ------
+    Interrupted : a signal asked to stop.
+    NoRoomError, RecordError : nothing can be written any more; what was finished is whole.
+    """
+    failed: dict[Path, Failure] = {}  # by their files, which are gone where a part was made good meanwhile
+    with between_steps() as stop:
+        shop = Workshop(
+            data=work.data, backbone=work.matrix.backbone, device=work.device, precision=work.matrix.precision,
+            stage_limit=work.matrix.stage_values, checkpoint_seconds=work.matrix.pretrain.checkpoint_seconds, looks=work.matrix.pretrain.monitor, stop=stop,
+            skip_checks=work.skip_checks, on_progress=observer.progressed, on_note=observer.noted,
+        )
+        with writing_to(work.out):
+            remove_leftovers(work.out)
+            write_run(work)
+            try:
+                todo = [cell for row in work.undecided() for cell in work.candidate_cells(row)]
+                failed |= _compute(todo, work, shop, observer, final=False)
+                for row in work.undecided():
+                    scores = choose(work, row)
+                    if scores:
+                        observer.chose(row, work.winners[row.name], scores)
+                write_run(work)
+                failed |= _compute([cell for cell in work.cells() if work.asked_for(cell.row)], work, shop, observer, final=work.final)
+            except OSError:  # the folder cannot be written, and run.json cannot either: it stays what it was
+                raise
+            except BaseException:
+                write_run(work)
+                raise
+            write_run(work)
+    tell_unchecked()
+    return [failure for path, failure in failed.items() if path.is_file()]
+
+
+def _compute(cells: list[Cell], work: Work, shop: Workshop, observer: Observer, final: bool) -> dict[Path, Failure]:
+    """Divide the missing cells with whoever else works on the folder; come back to those others hold until they are done.
+
+    That goes for cells, too, that failed here and that another one tries again: what is decided next must not differ between processes.
+    """
+    by_folder: dict[Path, Cell] = {}
+    for cell in cells:
+        by_folder.setdefault(cell.folder, cell)  # rows of equal settings share one
+    cells = list(by_folder.values())
+    waiting = [cell for cell in cells if not work.done(cell, final)]
+    total = len(waiting)
+    tried: set[Path] = set()
+    failures: dict[Path, Failure] = {}
+    while waiting:
+        held, before = 0, len(tried)
+        for cell in waiting:
+            if shop.stop():
+                finished = total - sum(not work.done(cell, final) for cell in cells)
+                raise Interrupted(f"stopped; {finished} of {total} cells are finished, and the same command goes on from here")
+            if work.done(cell, final):
+                continue
+            cell.folder.mkdir(parents=True, exist_ok=True)
+            try:
+                with FileLock(cell.folder / ".lock", blocking=False):
+                    if cell.folder not in tried and not work.done(cell, final):
+                        tried.add(cell.folder)
+                        observer.cell_started(cell, len(tried), total)
+                        failures |= _attempt(cell, work, shop, observer, final)
+            except Timeout:
+                held += 1
+            except NotImplementedError:
+                raise RecordError(f"the file system of {work.out} has no file locks, by which processes divide the cells; give --out another folder") from None
+        if not held and len(tried) == before:
+            return failures
+        if held:
+            shop.on_note(f"waiting for {held} cell{'s' if held > 1 else ''} that another process computes")
+            time.sleep(LOCK_POLL_SECONDS)
+        waiting = [cell for cell in waiting if not work.done(cell, final)]
+    return failures
+
+
+def _attempt(cell: Cell, work: Work, shop: Workshop, observer: Observer, final: bool) -> dict[Path, Failure]:
+    """One cell, its failures contained: the rest of the matrix goes on, and an evaluator that fails does not cost the others."""
+    failures: dict[str, Failure] = {}  # by the name of their files
+    pretraining = None
+    with _contained(cell, shop, "pretraining", failures):
+        with shop.guarded():
+            pretraining, task = _pretrained(cell, work, shop, final)
+        examination = Examination(cell, shop, task)
+        for planned in work.missing(cell, final):
+            shop.on_note(f"{cell.address}: {planned.name}")
+            with _contained(cell, shop, planned.name, failures, planned), shop.guarded():
+                opened = _opened_before(cell, planned, final)
+                examination.ask(planned, final, opened)
+    for name, failure in failures.items():
+        write_record(cell.folder / name, failure)
+        observer.cell_failed(cell, failure)
+    for path in failure_files(cell.folder):  # of an earlier attempt
+        if path.name not in failures:
+            path.unlink(missing_ok=True)
+    if not failures:
+        evaluations = [record for planned in cell.evaluations if (record := read_evaluation(cell, planned)) is not None]
+        if pretraining is not None:
+            observer.cell_finished(cell, pretraining, evaluations)
+    return {cell.folder / name: failure for name, failure in failures.items()}
+
+
+def _pretrained(cell: Cell, work: Work, shop: Workshop, final: bool) -> tuple[Pretraining, Any]:
+    """The record of a cell and its trained task (None where nothing is to be asked of it): as they are on disk, or trained now.
+
+    Raises WeightsError where that would replace what a finished training left, and nobody asked for it.
+    """
+    why = work.blocked(cell, final)
+    if not why:
+        pretraining = read_pretraining(cell)
+        if pretraining is None:
+            return pretrain_cell(cell, shop)
+        try:
+            return pretraining, load_task(cell, shop, pretraining.weights) if work.missing(cell, final) else None
+        except DamagedWeights as error:
+            why = str(error)
+    if not work.recompute:
+        raise WeightsError(f"{why}; {HOW}; without it nothing of this cell is changed")
+    notice(f"{cell.address}: {why}; trained again")
+    return pretrain_cell(cell, shop)
+
+
+def _opened_before(cell: Cell, planned: PlannedEvaluation, final: bool) -> int:
+    """How often test was opened for an evaluation that is to be measured now; a damaged record is told, and so is that test is opened again."""
+    opened = times_opened_before(cell, planned)
+    try:
+        read_evaluation(cell, planned)
+    except DamagedRecord as error:
+        again = f"; it was open before, and is opened once more: {opened + 1} times" if final and opened else ""
+        notice(f"{cell.address}: {str(error).partition('; ')[0]}; {planned.name} is measured again{again}")
+    return opened
+
+
+@contextmanager
+def _contained(cell: Cell, shop: Workshop, where: str, failures: dict[str, Failure], planned: PlannedEvaluation | None = None) -> Iterator[None]:
+    """Turn whatever one part raises, SystemExit included, into a Failure; a request to stop goes through, and what would fail every cell alike."""
+    try:
+        yield
+    except BaseException as error:
+        if is_interruption(error):
+            if isinstance(error, Interrupted | KeyboardInterrupt):
+                raise
+            raise Interrupted(f"{cell.address}: stopped in {where}, which ended with {type(error).__name__}: {text_of(error)}") from error
+        if (full := no_room(error, cell.folder)) is not None:
+            raise full from error
+        if is_unwritable(error, cell.folder):
+            raise
+        left = f" (before that it changed, for the whole program, {shop.left_changed}; this was set back)" if shop.left_changed else ""
+        failures[f"failed-{planned.file_name if planned else 'pretraining'}.json"] = Failure(
+            row=cell.row.name, task=cell.row.task.name, seed=cell.seed, where=where, id=planned.id if planned else "",
+            error=type(error).__name__, message=text_of(error) + left, traceback="" if isinstance(error, SSLBenchError) else traceback_of(error), created=now(),
+        )
+
+
+def smoke(matrix: Matrix | Mapping[str, Any] | str | Path, *, observer: Observer | None = None, **settings: Any) -> Any:
+    """Two steps of every cell on a few images, in a folder that is thrown away: a mistake in the last cell shows in the first minute.
+
+    The matrix is checked first against the labels and counts of the whole data, of which nothing is packed for it.
+    """
+    plugins = settings.get("plugins", ())
+    for plugin in (plugins,) if isinstance(plugins, (str, Path)) else plugins:
+        load_plugin(plugin)
+    spec = as_matrix(matrix, settings.pop("sets", ()))
+    settings.pop("limit", None)
+    settings.pop("val", None)
+    whole = prepare(spec, pack=False, **settings)
+    long = budget_images(spec, len(whole.data.pretrain)) // 256 >= LONG_RUN_STEPS
+    preset = spec.pretrain.preset if spec.pretrain.preset != "auto" else "paper" if long else "short"
+    classes = max((len(e.train.classes) for e in whole.data.evaluate), default=10)
+    batch = 32
+    few = spec.data.limit.model_copy(update={"train": max(20 * classes, 4 * batch), "test": max(4 * classes, 64)})
+    cut = spec.model_copy(
+        update={
+            "data": spec.data.model_copy(update={"limit": few}),
+            "pretrain": spec.pretrain.model_copy(
+                update={"epochs": None, "passes": None, "images": 2 * batch, "monitor": 1, "batch_size": None, "preset": preset}  # the recipe of the whole run
+            ),
+            "tasks": tuple(_small_batch(row, batch) for row in spec.tasks),
+            "baselines": tuple(_small_batch(row, batch) for row in spec.baselines),
+        }
+    )
+    if "baselines" not in spec.model_fields_set:
+        cut.model_fields_set.discard("baselines")  # defaults still, which may be absent where they cannot be had
+    with tempfile.TemporaryDirectory(prefix="ssl-bench-smoke-") as folder:
+        try:
+            return run(cut, folder, observer=observer, smoke=True, **settings)
+        except Interrupted as error:
+            raise Interrupted("stopped in a trial of two steps a cell, of which nothing is kept") from error
+
+
+def _small_batch(row: TaskSpec, batch: int) -> TaskSpec:
+    if not TASKS.get(row.task).trains:
+        return row
+    options = {key: value for key, value in row.options.items() if key not in ("batch_size", "recipe")}
+    if "batch_size" in row.options and "batch_size" in TASKS.get(row.task).Options.model_fields:
+        options["batch_size"] = row.options["batch_size"]  # not training's, or told so where options are read
+    recipe = row.options.get("recipe") or {}
+    if isinstance(recipe, Mapping):  # else refused where options are read
+        whole = set(recipe) == {"choose"} and isinstance(recipe["choose"], (list, tuple)) and all(isinstance(one, Mapping) for one in recipe["choose"])
+        small = [{**one, "batch_size": batch} for one in (recipe["choose"] if whole else [recipe])]
+        apart = [one for at, one in enumerate(small) if one not in small[:at]]  # where batch sizes were the choice, one is left
+        recipe = {"choose": apart} if len(apart) > 1 else apart[0]
+    return row.model_copy(update={"options": {**options, "recipe": recipe}})

@@ -1,0 +1,320 @@
+"""The one loop: pretraining, supervised training and fine-tuning all run through ``fit``."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lightning_fabric import Fabric
+from lightning_fabric.plugins import MixedPrecision
+from torch import Tensor, nn
+
+from ssl_bench.data.batches import Batches
+from ssl_bench.errors import DamagedWeights, Interrupted, SpecError, TrainingError, quoted
+from ssl_bench.records.schema import Curve
+from ssl_bench.spec.matrix import Recipe
+from ssl_bench.system.digests import notice
+from ssl_bench.training.checkpoints import load_checkpoint, refuse_other_state, remove, save_checkpoint
+from ssl_bench.training.cost import loss_of, measure_cost, not_finite, peak_memory, reset_peak_memory, seed_everything
+from ssl_bench.training.movement import Movement
+from ssl_bench.training.optimizers import build_optimizer, learning_rate_at
+
+CURVE_POINTS = 300
+PARTS = ("data", "views", "forward", "backward", "step", "monitor")
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a run is, for whoever watches."""
+
+    step: int
+    steps: int
+    metrics: dict[str, float]
+    images_per_second: float
+    seconds_left: float
+
+
+@dataclass
+class FitResult:
+    """What a run gave; fields as in records.Pretraining."""
+
+    steps: int = 0
+    images_seen: int = 0
+    curves: dict[str, Curve] = field(default_factory=dict)
+    metrics: dict[str, float] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+    images_per_second: float = 0.0
+    flops: float = 0.0
+    passes: float = 0.0
+    peak_memory: int = 0
+
+
+def choose_precision(requested: str, device: torch.device) -> str:
+    """ "auto" to "bf16" where the hardware multiplies bf16 natively, else "fp32" (without it bf16 is several times slower)."""
+    if requested != "auto":
+        return requested
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+    if device.type == "cpu":
+        return "bf16" if torch.cpu._is_amx_tile_supported() else "fp32"
+    return "fp32"
+
+
+def choose_device(requested: str | None = None) -> torch.device:
+    """The device asked for, or the best there is. Raises SpecError when it is not there."""
+    present = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if requested is None or requested == "auto":
+        return torch.device(next(name for name in ("cuda", "mps", "cpu") if present[name]))
+    try:
+        device = torch.device(requested) if isinstance(requested, (str, torch.device)) else None
+    except RuntimeError:
+        device = None
+    if device is None or device.type not in present:
+        raise SpecError(f"unknown device {quoted(requested)}; allowed are auto, cpu, cuda, cuda:N, mps")
+    if not present[device.type]:
+        raise SpecError(f"device {requested!r} is not available here; available: {', '.join(n for n, there in present.items() if there)}")
+    if device.type == "cuda" and device.index is not None and device.index >= torch.cuda.device_count():
+        raise SpecError(f"device {requested!r} is not available here; there are cuda:0 to cuda:{torch.cuda.device_count() - 1}")
+    return device
+
+
+def fit(
+    task: Any, batches: Batches, recipe: Recipe, steps: int, *, seed: int, device: torch.device | str = "cpu", precision: str = "auto",
+    checkpoint: Path | None = None, checkpoint_seconds: float = 120.0, monitor: Callable[[nn.Module], float] | None = None, looks: int = 10,
+    on_progress: Callable[[Progress], None] | None = None, stop: Callable[[], bool] | None = None, cost: bool = True, final_checkpoint: bool = False,
+    movement: Movement | None = None,
+) -> FitResult:
+    """Train a task in place for a number of steps.
+
+    Parameters
+    ----------
+    task : the PretextTask; moved to the device, left in eval mode.
+    batches : gives the batch of any step; ``recipe.batch_size`` is not looked at here.
+    seed : decides, with step, rank and phase, every random draw. On a CPU the same torch, processor and threads give the same bits,
+        whether the run was interrupted or not.
+    checkpoint : file to resume from when it exists (a damaged one is told and removed), written every ``checkpoint_seconds`` and
+        removed by the caller when its result is safe.
+    monitor : called with ``task.evaluated()`` some ``looks`` times; its value is recorded as the curve "knn" and decides nothing.
+    stop : asked after every step; when true, a checkpoint is written and Interrupted raised.
+    cost : count FLOPs and trunk passes (one small extra step on a copy).
+    final_checkpoint : write the checkpoint after the last step, however short the run was, for a caller whose next steps may fail.
+    movement : is shown the network before the first step, also of a run that goes on, for a caller who asks whether training moved it.
+
+    Raises
+    ------
+    TrainingError : a loss that is not finite (task, step and last finite values are named); parameters that took the place of those that are stepped.
+    WeightsError : with ``checkpoint``, a state that could not be saved.
+    Interrupted : ``stop()`` was true.
+    """
+    device = torch.device(device)
+    precision = choose_precision(precision, device)
+    if steps < 1:
+        raise SpecError(f"{task.name}: {steps} training steps; at least 1 is needed (is the budget smaller than one batch?)")
+    fabric = Fabric(
+        accelerator=device.type, devices=[device.index] if device.type == "cuda" and device.index is not None else 1,
+        plugins=[_Autocast("bf16-mixed", device.type)] if precision == "bf16" else None,
+    )
+    if checkpoint is not None:
+        refuse_other_state(task)
+    task.to(device=device, memory_format=torch.channels_last)
+    task.train()
+    optimizers = [build_optimizer(task.phase_parameters(phase), recipe) for phase in task.phases]
+    loop = _Loop(task, batches, recipe, steps, seed, fabric, optimizers, movement or Movement())
+    if movement is not None and checkpoint is not None and checkpoint.exists():
+        movement.rebuilt(task)
+    if cost:
+        found = measure_cost(task, batches.batch(0))
+        loop.result.flops, loop.result.passes = found.flops * batches.batch_size * steps, found.passes
+    done = loop.resume(checkpoint) if checkpoint is not None and checkpoint.exists() else 0
+    if not done:
+        seed_everything(seed, 0xBE)
+        task.before_training()
+        if movement is not None:
+            movement.begin(task)
+    looks_at = {max(1, round((look + 1) * steps / looks)) for look in range(looks)} if monitor is not None and looks else set()
+    reset_peak_memory(device)
+    saved, loop.started, loop.worked = time.monotonic(), time.perf_counter(), time.process_time()
+    try:
+        for step in range(done, steps):
+            loop.step(step)
+            if step + 1 in looks_at and monitor is not None:
+                with loop.timed("monitor"):
+                    loop.note("knn", step + 1, monitor(task.evaluated()))
+            if on_progress is not None:
+                on_progress(loop.progress(step + 1))
+            stopping = stop is not None and step + 1 < steps and stop()
+            if checkpoint is not None and (stopping or time.monotonic() - saved > checkpoint_seconds):
+                loop.flush()
+                loop.save(checkpoint, step + 1)
+                saved = time.monotonic()
+            if stopping:
+                raise Interrupted(f"{task.name}: stopped at step {step + 1:,} of {steps:,}")
+        loop.flush()
+        if checkpoint is not None and (final_checkpoint or checkpoint.exists()) and done < steps:
+            loop.save(checkpoint, steps)  # so that what follows a long run, if it is killed, does not cost the run's last minutes
+    finally:
+        task.eval()
+    return loop.finish(peak_memory(device))
+
+
+class _Autocast(MixedPrecision):
+    """bf16 where a layer computes, not before: Fabric would round all views beforehand, boxes and targets in float32 too."""
+
+    def convert_input(self, data: Any) -> Any:
+        return data
+
+
+class _Loop:
+    """State of one run: everything but the order of things, which is ``fit``'s."""
+
+    def __init__(
+        self, task: Any, batches: Batches, recipe: Recipe, steps: int, seed: int, fabric: Fabric, optimizers: list[torch.optim.Optimizer],
+        movement: Movement,
+    ) -> None:
+        self.task, self.batches, self.recipe, self.steps, self.seed, self.fabric = task, batches, recipe, steps, seed, fabric
+        self.movement = movement
+        wrapped = fabric.setup(task, *optimizers)
+        self.module, self.optimizers = wrapped[0], wrapped[1:]
+        self.result = FitResult(steps=steps, seconds=dict.fromkeys(PARTS, 0.0))
+        self.started, self.before, self.first = time.perf_counter(), 0.0, 0
+        self.worked, self.worked_before = time.process_time(), 0.0
+        self.pending: list[tuple[int, dict[str, Tensor]]] = []  # values still on the device
+        self.window: list[dict[str, float]] = []
+        self.last: dict[str, float] = {}
+        self.asynchronous = fabric.device.type != "cpu"
+        self.every = max(1, steps // CURVE_POINTS)
+        self.held = [(name, parameter) for phase in task.phases for name, parameter in task.phase_parameters(phase)]
+
+    def timed(self, part: str) -> AbstractContextManager[None]:
+        return _Timer(self.result.seconds, part)
+
+    def step(self, step: int) -> None:
+        task = self.task
+        task.progress = step / self.steps
+        with self.timed("data"):
+            batch = self.batches.batch(step)
+        rate = learning_rate_at(self.recipe, step, self.steps)
+        for number, (phase, optimizer) in enumerate(zip(task.phases, self.optimizers, strict=True)):
+            seed_everything(self.seed, step, self.fabric.global_rank, number)
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            with self.timed("views"), torch.no_grad():
+                views = task.views(batch)
+            with self.timed("forward"):
+                found = self.module(views) if len(task.phases) == 1 else self.module(views, phase)
+            with self.timed("backward"):
+                optimizer.zero_grad(set_to_none=True)
+                self.fabric.backward(loss_of(found, task, step, self.last, check=not self.asynchronous))
+            with self.timed("step"):
+                if self.recipe.clip_norm is not None:
+                    self.fabric.clip_gradients(self.module, optimizer, max_norm=self.recipe.clip_norm, error_if_nonfinite=False)
+                optimizer.step()
+            prefix = "" if len(task.phases) == 1 else f"{phase}/"
+            self.pending.append((step, {prefix + name: value.detach() for name, value in found.items()}))
+        task.after_step()
+        if (step + 1) % self.every == 0 or step + 1 == self.steps:
+            self.refuse_replaced(step)
+        self.result.images_seen += len(batch)
+        if not self.asynchronous or len(self.pending) >= 20 * len(self.optimizers):
+            self.flush()
+
+    def refuse_replaced(self, step: int) -> None:
+        """Raise TrainingError where the task has put other parameters in the place of those that the optimisers step: these would stay as they are."""
+        now = {id(parameter) for parameter in self.task.parameters()}
+        gone = [name for name, parameter in self.held if id(parameter) not in now]
+        if gone:
+            raise TrainingError(
+                f"{self.task.name}: after step {step + 1:,} of {self.steps:,}, {len(gone)} parameters that the optimiser steps are no longer the task's "
+                f"(first: {gone[0]}): another object stands in their place, which nothing trains; change parameters where they stand: x.data.copy_(y)"
+            )
+
+    def flush(self) -> None:
+        """Bring values from the device, check them, and thin them into the curves."""
+        for step, values in self.pending:
+            numbers = {name: float(value) for name, value in values.items()}
+            for name, number in numbers.items():
+                if name.split("/")[-1] == "loss" and not math.isfinite(number):
+                    raise not_finite(self.task, step, self.last)
+            self.last |= numbers
+            self.window.append(numbers)
+            if (step + 1) % self.every == 0 or step + 1 == self.steps:
+                for name in sorted({name for numbers in self.window for name in numbers}):
+                    self.note(name, step + 1, float(np.mean([numbers[name] for numbers in self.window if name in numbers])))
+                self.window.clear()
+        self.pending.clear()
+
+    def note(self, name: str, step: int, value: float) -> None:
+        curve = self.result.curves.setdefault(name, Curve())
+        if curve.step and curve.step[-1] == step:
+            curve.value[-1] = value
+        else:
+            curve.step.append(step)
+            curve.value.append(value)
+
+    def elapsed(self) -> float:
+        return self.before + time.perf_counter() - self.started
+
+    def cpu_time(self) -> float:
+        """Of this process and its threads: below the wall time where other work had the cores."""
+        return self.worked_before + time.process_time() - self.worked
+
+    def progress(self, done: int) -> Progress:
+        seconds = max(time.perf_counter() - self.started, 1e-9)
+        rate = (done - self.first) / seconds
+        return Progress(done, self.steps, dict(self.last), rate * self.batches.batch_size, (self.steps - done) / max(rate, 1e-9))
+
+    def save(self, path: Path, done: int) -> None:
+        if self.fabric.is_global_zero:
+            meta = {
+                "done": done, "steps": self.steps, "seed": self.seed, "task": self.task.name, "elapsed": self.elapsed(), "last": self.last,
+                "window": self.window, "images_seen": self.result.images_seen, "seconds": self.result.seconds | {"cpu": self.cpu_time()},
+                "curves": {name: curve.model_dump() for name, curve in self.result.curves.items()}, "start": self.movement.digests,
+            }
+            save_checkpoint(path, self.task, list(self.optimizers), meta)
+        self.fabric.barrier()
+
+    def resume(self, path: Path) -> int:
+        """Go on from a checkpoint; from the beginning, which is told, where it is damaged."""
+        try:
+            meta = load_checkpoint(path, self.task, list(self.optimizers), {"steps": self.steps, "seed": self.seed, "task": self.task.name})
+        except DamagedWeights as error:
+            notice(f"checkpoint {error}; the training of {self.task.name} starts anew")
+            remove(path)
+            return 0
+        self.last, self.window, self.before = meta["last"], meta["window"], meta["elapsed"]
+        self.result.images_seen, self.result.seconds = meta["images_seen"], meta["seconds"]
+        self.result.curves = {name: Curve.model_validate(curve) for name, curve in meta["curves"].items()}
+        self.movement.digests = meta.get("start", {})  # of an earlier version's checkpoint: not known
+        self.worked_before = self.result.seconds.pop("cpu", 0.0)
+        self.first = int(meta["done"])
+        return self.first
+
+    def finish(self, memory: int) -> FitResult:
+        total = self.elapsed()
+        result = self.result
+        result.seconds |= {"total": total, "cpu": self.cpu_time()}
+        training = max(total - result.seconds["monitor"], 1e-9)
+        result.images_per_second, result.peak_memory = result.images_seen / training, memory
+        tail = {name: curve.value[-max(1, len(curve.value) // 20) :] for name, curve in result.curves.items()}
+        result.metrics = {name: float(np.mean(values)) for name, values in tail.items()}
+        return result
+
+
+class _Timer(AbstractContextManager[None]):
+    """Adds the wall time of a block; on an accelerator, where work runs on after the call, it is the time to queue it."""
+
+    def __init__(self, seconds: dict[str, float], part: str) -> None:
+        self.seconds, self.part = seconds, part
+
+    def __enter__(self) -> None:
+        self.start = time.perf_counter()
+
+    def __exit__(self, *_: object) -> None:
+        self.seconds[self.part] += time.perf_counter() - self.start
