@@ -39,7 +39,13 @@ def _order(agreement: Any) -> str:
     """One comparison with a published order: its Kendall's tau, and any two rows."""
     lines = [f"{agreement}."]
     if agreement.pairs:
-        heads = ["higher where published", "lower", "by, points", "here by, points (95 %, each pair alone)", "verdict (over all pairs, Holm)"]
+        heads = [
+            "higher where published",
+            "lower",
+            "by, points",
+            "here by, points (95 %, each pair alone)",
+            "verdict (over all pairs, Holm)",
+        ]
         lines += ["", f"| {' | '.join(heads)} |", "|---|---|---:|---:|---|"]
     for pair in agreement.pairs:
         c = pair.ours

@@ -67,14 +67,28 @@ class Measured:
 def compute(matrix: str, settings: list[Setting], work: Path, sets: list[str]) -> None:
     """The runs that are missing, one after another; those that are whole have nothing left to do."""
     for setting in settings:
-        command = [sys.executable, "-m", "ssl_bench", "run", matrix, "--out", str(work / setting.name), "--set", f"data.validation_seed={setting.draw}"]
+        command = [
+            sys.executable,
+            "-m",
+            "ssl_bench",
+            "run",
+            matrix,
+            "--out",
+            str(work / setting.name),
+            "--set",
+            f"data.validation_seed={setting.draw}",
+        ]
         for one in sets:
             command += ["--set", one]
         environment = os.environ | dict.fromkeys(THREADS, str(setting.threads))
         print(f"{setting.title}: {work / setting.name}", flush=True)
-        done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+        done = subprocess.run(
+            command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
+        )
         if done.returncode:
-            sys.exit(f"{setting.title}: the run ended with {done.returncode}; the same command goes on from here\n{done.stdout[-2_000:]}")
+            sys.exit(
+                f"{setting.title}: the run ended with {done.returncode}; the same command goes on from here\n{done.stdout[-2_000:]}"
+            )
 
 
 def cells_of(setting: Setting, folder: Path) -> list[Measured]:
@@ -89,9 +103,25 @@ def cells_of(setting: Setting, folder: Path) -> list[Measured]:
         for line in section.lines:
             for column in section.columns:
                 entry = line.cells.get(column.key)
-                if entry is not None and entry.status == "value" and column.unit == "%" and column.split == "test" and entry.high > entry.low:
+                if (
+                    entry is not None
+                    and entry.status == "value"
+                    and column.unit == "%"
+                    and column.split == "test"
+                    and entry.high > entry.low
+                ):
                     heading = f"{column.group}: {column.title}" if column.title else column.group
-                    found.append(Measured(setting, line.name, column.key, heading, entry.stage, entry.value, (entry.high - entry.low) / 2))
+                    found.append(
+                        Measured(
+                            setting,
+                            line.name,
+                            column.key,
+                            heading,
+                            entry.stage,
+                            entry.value,
+                            (entry.high - entry.low) / 2,
+                        )
+                    )
     return found
 
 
@@ -105,7 +135,9 @@ def compared(runs: dict[Setting, list[Measured]]) -> list[Measured]:
     lost = sorted({f"{row}, {column}" for (row, column) in values if (row, column) not in means})
     if lost:
         sys.exit(f"not every run has these cells: {'; '.join(lost)}")
-    return [Measured(**{**vars(cell), "mean": means[cell.row, cell.column]}) for cells in runs.values() for cell in cells]
+    return [
+        Measured(**{**vars(cell), "mean": means[cell.row, cell.column]}) for cells in runs.values() for cell in cells
+    ]
 
 
 def verdict(cells: list[Measured]) -> tuple[bool, str]:
@@ -130,11 +162,16 @@ def markdown(matrix: str, settings: list[Setting], cells: list[Measured], told: 
     rows = dict.fromkeys(cell.row for cell in cells)
     at = {(cell.row, cell.column, cell.setting): cell for cell in cells}
     lines = [
-        f"# `{matrix}`, run {len(settings)} times", "", told, "",
+        f"# `{matrix}`, run {len(settings)} times",
+        "",
+        told,
+        "",
         f"Top-1 accuracy in % on the same test images; in every cell {', '.join(one.title for one in settings)}, then ± half the printed interval, the "
         "widest of them. Bold: outside of it, around the mean. The intervals are of the test images alone; what differs here is all else: "
-        "rounding, and with it training; the images held back to choose on; what is chosen on them. [cells.csv](cells.csv) has every number.", "",
-        "| |" + "".join(f" {heading} |" for _, heading in headings), "|---|" + "---|" * len(headings),
+        "rounding, and with it training; the images held back to choose on; what is chosen on them. [cells.csv](cells.csv) has every number.",
+        "",
+        "| |" + "".join(f" {heading} |" for _, heading in headings),
+        "|---|" + "---|" * len(headings),
     ]
     for row in rows:
         text = []
@@ -142,7 +179,9 @@ def markdown(matrix: str, settings: list[Setting], cells: list[Measured], told: 
             here = [at[row, column, one] for one in settings if (row, column, one) in at]
             values = " ".join(f"**{100 * c.value:.1f}**" if c.distance > 1 else f"{100 * c.value:.1f}" for c in here)
             stages = "/".join(dict.fromkeys(c.stage for c in here if c.stage))
-            text.append(f"{values} ±{100 * max(c.half for c in here):.1f}{f' {stages}' if stages else ''}" if here else "-")
+            text.append(
+                f"{values} ±{100 * max(c.half for c in here):.1f}{f' {stages}' if stages else ''}" if here else "-"
+            )
         lines.append(f"| {row.replace('_', chr(92) + '_')} | {' | '.join(text)} |")
     return "\n".join([*lines, "", about, ""])
 
@@ -158,7 +197,9 @@ def about(folders: list[Path]) -> str:
         for record in results.evaluations:
             environment: Any = record.record.environment
             torch = environment.versions.get("torch", "?")
-            places[f"{environment.device.partition(',')[0]}, {environment.precision}, torch {torch}, {environment.code}"] = None
+            places[
+                f"{environment.device.partition(',')[0]}, {environment.precision}, torch {torch}, {environment.code}"
+            ] = None
             seconds += record.record.seconds
         seconds += sum(pretraining.seconds.get("total", 0.0) for pretraining in results.pretrainings.values())
     return f"Computed on {'; '.join(places)}; {seconds / 60:.0f} minutes for all runs. Made by `python benchmarks/reproducibility.py`."
@@ -171,8 +212,12 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=ROOT / "runs" / "reproducibility", help="folder of the runs")
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2], help="thread counts")
     parser.add_argument("--draws", type=int, nargs="+", default=[0, 1], help="draws of the validation images")
-    parser.add_argument("--set", action="append", default=[], dest="sets", help="change one setting of the matrix, as for ssl-bench run")
-    parser.add_argument("--report", action="store_true", help="compute nothing: write the table of the runs that are there")
+    parser.add_argument(
+        "--set", action="append", default=[], dest="sets", help="change one setting of the matrix, as for ssl-bench run"
+    )
+    parser.add_argument(
+        "--report", action="store_true", help="compute nothing: write the table of the runs that are there"
+    )
     given = parser.parse_args()
     settings = [Setting(threads, draw) for threads in given.threads for draw in given.draws]
     if len(set(settings)) < 2 or min(given.threads) < 1 or min(given.draws) < 0:
@@ -184,14 +229,20 @@ def main() -> None:
         sys.exit("the runs have no cell with an interval over test images")
     good, told = verdict(cells)
     given.out.mkdir(parents=True, exist_ok=True)
-    text = markdown(Path(given.matrix).stem, settings, cells, told, about([given.work / setting.name for setting in settings]))
+    text = markdown(
+        Path(given.matrix).stem, settings, cells, told, about([given.work / setting.name for setting in settings])
+    )
     (given.out / "README.md").write_text(text, encoding="utf-8")
     with (given.out / "cells.csv").open("w", newline="", encoding="utf-8") as file:
         table = csv.writer(file)
-        table.writerow(["threads", "draw", "row", "column", "stage", "value", "half_width", "mean", "distance", "inside"])
+        table.writerow(
+            ["threads", "draw", "row", "column", "stage", "value", "half_width", "mean", "distance", "inside"]
+        )
         for c in cells:
             numbers = [f"{number:.6g}" for number in (c.value, c.half, c.mean, c.distance)]
-            table.writerow([c.setting.threads, c.setting.draw, c.row, c.column, c.stage, *numbers, json.dumps(c.distance <= 1)])
+            table.writerow(
+                [c.setting.threads, c.setting.draw, c.row, c.column, c.stage, *numbers, json.dumps(c.distance <= 1)]
+            )
     print(told)
     sys.exit(0 if good else 1)
 

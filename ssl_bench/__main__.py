@@ -1,10 +1,10 @@
 """The entry point of the command line: what ends a command becomes an exit code and a line that says why.
 
-    0     done; after `run`, every cell that was asked for has its records
-    1     a cell or a check failed, or a result could not be written
-    2     the command, the matrix, the data or a results folder is not what it should be
-    75    stopped by SIGTERM or SIGUSR1: the same command goes on from there
-    130   Ctrl-C
+0     done; after `run`, every cell that was asked for has its records
+1     a cell or a check failed, or a result could not be written
+2     the command, the matrix, the data or a results folder is not what it should be
+75    stopped by SIGTERM or SIGUSR1: the same command goes on from there
+130   Ctrl-C
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ def main() -> NoReturn:
         tell_notices()
         from ssl_bench.console.commands import app
 
-        returned = app(standalone_mode=False)  # an exit code where a command raised typer.Exit: some versions return it, some raise it
+        # an exit code where a command raised typer.Exit: some versions return it, some raise it
+        returned = app(standalone_mode=False)
         code = returned if isinstance(returned, int) else 0
         if code == interruption.CTRL_C:  # what typer makes of a KeyboardInterrupt
             failed = KeyboardInterrupt()
@@ -64,11 +65,14 @@ def _told(error: BaseException, requests: interruption.Requests) -> int:
         say(f"error: {reason(error)}; change that, or name another path")
         return MISUSED
     if isinstance(error, SystemExit | KeyboardInterrupt | GeneratorExit):
-        say(f"error: {type(error).__name__} was raised by a plugin or a library that the command called; nobody pressed Ctrl-C")
+        say(
+            f"error: {type(error).__name__} was raised by a plugin or a library that the command called; nobody pressed Ctrl-C"
+        )
         say(traceback_of(error))
         return FAILED
     exit_code = getattr(error, "exit_code", None)
-    if isinstance(exit_code, int):  # of the command line's own library, which may be a vendored one: its Exit, or a usage error
+    # of the command line's own library, which may be a vendored one: its Exit, or a usage error
+    if isinstance(exit_code, int):
         getattr(error, "show", lambda: None)()
         return exit_code
     say(traceback_of(error))

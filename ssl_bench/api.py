@@ -30,9 +30,19 @@ class Pretrained:
 
 
 def pretrain(
-    task: str, data: Any = "shapes", *, epochs: float | None = None, images: int | None = None, passes: int | None = None,
-    backbone: Any = "resnet18", seed: int = 0, options: dict[str, Any] | None = None, out: str | Path | None = None, device: str | None = None,
-    recompute: bool = False, **settings: Any,
+    task: str,
+    data: Any = "shapes",
+    *,
+    epochs: float | None = None,
+    images: int | None = None,
+    passes: int | None = None,
+    backbone: Any = "resnet18",
+    seed: int = 0,
+    options: dict[str, Any] | None = None,
+    out: str | Path | None = None,
+    device: str | None = None,
+    recompute: bool = False,
+    **settings: Any,
 ) -> Pretrained:
     """Pretrain one backbone on one task.
 
@@ -58,8 +68,14 @@ def pretrain(
     from ssl_bench.runner.cells import BACKBONE_FILE, Workshop, has_weights, pretrain_cell
 
     matrix = {
-        "name": "pretrain", "data": data, "backbone": backbone, "seeds": [seed], "pretrain": {"epochs": epochs, "images": images, "passes": passes},
-        "tasks": [{"task": task, "options": options or {}}], "baselines": [], "evaluate": ["knn"],
+        "name": "pretrain",
+        "data": data,
+        "backbone": backbone,
+        "seeds": [seed],
+        "pretrain": {"epochs": epochs, "images": images, "passes": passes},
+        "tasks": [{"task": task, "options": options or {}}],
+        "baselines": [],
+        "evaluate": ["knn"],
     }
     with tempfile.TemporaryDirectory() as scratch:
         work = prepare(matrix, out or scratch, device=device, judged=False, **settings)
@@ -80,7 +96,11 @@ def pretrain(
             raise WeightsError(f"{lost}; recompute=True trains it again")
         if lost or record is None or kept is None:
             shop = Workshop(
-                data=work.data, backbone=work.matrix.backbone, device=work.device, precision=work.matrix.precision, skip_checks=work.skip_checks,
+                data=work.data,
+                backbone=work.matrix.backbone,
+                device=work.device,
+                precision=work.matrix.precision,
+                skip_checks=work.skip_checks,
             )
             with shop.guarded():
                 record, _ = pretrain_cell(cell, shop)
@@ -91,8 +111,14 @@ def pretrain(
 
 
 def evaluate(
-    backbone: Backbone | str | Path, data: Any = "shapes", evaluators: Sequence[Any] = ("linear", "knn"), *, seed: int = 0, test: bool = False,
-    device: str | None = None, data_root: str | Path | None = None,
+    backbone: Backbone | str | Path,
+    data: Any = "shapes",
+    evaluators: Sequence[Any] = ("linear", "knn"),
+    *,
+    seed: int = 0,
+    test: bool = False,
+    device: str | None = None,
+    data_root: str | Path | None = None,
 ) -> pd.DataFrame:
     """Judge one backbone, a Backbone or the path of its safetensors file.
 
@@ -129,9 +155,15 @@ def evaluate(
         splits = {"train": judged.train, "validation": judged.validation} | ({"test": judged.test} if test else {})
         key = tuple(split.fingerprint for split in splits.values())
         subject = Subject(
-            backbone=network, fresh_backbone=lambda: copy.deepcopy(network),
-            features=features.setdefault(key, FrozenFeatures(network, lambda images: {}, splits, chosen)), train=judged.train,
-            validation=judged.validation, test=judged.test if test else None, seed=seed, device=chosen, precision="auto",
+            backbone=network,
+            fresh_backbone=lambda: copy.deepcopy(network),
+            features=features.setdefault(key, FrozenFeatures(network, lambda images: {}, splits, chosen)),
+            train=judged.train,
+            validation=judged.validation,
+            test=judged.test if test else None,
+            seed=seed,
+            device=chosen,
+            precision="auto",
         )
         with restored():
             seed_everything(seed, 0xE7)

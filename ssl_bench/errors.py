@@ -79,7 +79,9 @@ class _Quoting(reprlib.Repr):
         self.maxstring = self.maxother = MOST_QUOTED + 2  # and its quotes
 
     def repr_int(self, value: int, level: int) -> str:
-        return str(value) if abs(value) < 10**20 else f"a whole number of {int(value.bit_length() * 0.30103) + 1:,} digits"
+        return (
+            str(value) if abs(value) < 10**20 else f"a whole number of {int(value.bit_length() * 0.30103) + 1:,} digits"
+        )
 
     def repr_bool(self, value: bool, level: int) -> str:
         return "true" if value else "false"

@@ -108,7 +108,8 @@ def written(folder: Path, plugin: str = "", **changes: Any) -> list[str]:
     if not plugin:
         return ["tiny.yaml"]
     (folder / "plugin.py").write_text(plugin)
-    return ["tiny.yaml", "--plugin", "plugin.py", "--skip-checks"]  # the battery would find most of what these plugins do before they train
+    # the battery would find most of what these plugins do before they train
+    return ["tiny.yaml", "--plugin", "plugin.py", "--skip-checks"]
 
 
 def task(name: str, body: str, where: str = "forward") -> str:

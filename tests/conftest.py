@@ -6,7 +6,8 @@ import os
 import tempfile
 from collections.abc import Iterator
 
-# Before torch or numpy is imported, here or in a subprocess: small networks gain nothing from threads that wait for each other.
+# Before torch or numpy is imported, here or in a subprocess: small networks gain nothing from threads that wait for
+# each other.
 for _name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ.setdefault(_name, "1")
 os.environ.setdefault("MPLBACKEND", "Agg")

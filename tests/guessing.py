@@ -34,7 +34,12 @@ class Guesses:
 
 
 def train_on(
-    task: PretextTask, images_of_step: Callable[[int], Tensor], steps: int, batch_size: int, per_image: int, independent: int
+    task: PretextTask,
+    images_of_step: Callable[[int], Tensor],
+    steps: int,
+    batch_size: int,
+    per_image: int,
+    independent: int,
 ) -> Guesses:
     """Train on fresh images at every step, float [batch_size, 3, S, S]; counts the last two thirds of the predictions."""
     task.train()
@@ -49,5 +54,8 @@ def train_on(
         out["loss"].backward()
         optimizer.step()
         if step >= steps // 3:
-            right, asked = right + round(float(out["accuracy"]) * per_image * batch_size), asked + per_image * batch_size
+            right, asked = (
+                right + round(float(out["accuracy"]) * per_image * batch_size),
+                asked + per_image * batch_size,
+            )
     return Guesses(right, asked, per_image, independent)

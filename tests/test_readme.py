@@ -20,7 +20,11 @@ def test_tables_and_code_are_those_of_the_files() -> None:
     for page in module.pages():
         text = page.read_text(encoding="utf-8")
         assert module.filled(text) == text, f"{page.relative_to(ROOT)}: run python benchmarks/fill_readme.py"
-    assert README.count("<!-- end -->") == len(re.findall(r"<!-- (?:table|rows|classic|order|plugin|speed): ", README)) >= 2
+    assert (
+        README.count("<!-- end -->")
+        == len(re.findall(r"<!-- (?:table|rows|classic|order|plugin|speed): ", README))
+        >= 2
+    )
 
 
 def test_commands_named_in_the_readme_exist() -> None:

@@ -49,8 +49,14 @@ class Brightness(PretextTask):
         self.steps_seen += 1
 
 
-def build(task: type[PretextTask] = Brightness, seed: int = 0, size: int = 32, batch_size: int = 16, **options: Any) -> Any:
+def build(
+    task: type[PretextTask] = Brightness, seed: int = 0, size: int = 32, batch_size: int = 16, **options: Any
+) -> Any:
     """A task on a tiny backbone, initialised from a seed."""
     seed_everything(seed)
     backbone = task.build_backbone(lambda **_: Backbone(TINY, size), task.Options(**options))
-    return task(backbone, task.Options(**options), Setup(size, 10, batch_size, 64, 4 if task.uses_labels else None, lambda n: torch.rand(n, 3, size, size)))
+    return task(
+        backbone,
+        task.Options(**options),
+        Setup(size, 10, batch_size, 64, 4 if task.uses_labels else None, lambda n: torch.rand(n, 3, size, size)),
+    )

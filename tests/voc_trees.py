@@ -21,9 +21,14 @@ def annotation(size: tuple[int, int] | None, things: Sequence[Thing]) -> str:
     if size is not None:
         lines.append(f"<size><width>{size[0]}</width><height>{size[1]}</height><depth>3</depth></size>")
     for name, *corners, difficult in things:
-        box = "".join(f"<{corner}>{value}</{corner}>" for corner, value in zip(("xmin", "ymin", "xmax", "ymax"), corners, strict=True))
+        box = "".join(
+            f"<{corner}>{value}</{corner}>"
+            for corner, value in zip(("xmin", "ymin", "xmax", "ymax"), corners, strict=True)
+        )
         flag = "" if difficult is None else f"<difficult>{difficult}</difficult>"
-        lines.append(f"<object><name>{escape(name)}</name><pose>Unspecified</pose>{flag}<bndbox>{box}</bndbox></object>")
+        lines.append(
+            f"<object><name>{escape(name)}</name><pose>Unspecified</pose>{flag}<bndbox>{box}</bndbox></object>"
+        )
     return "\n".join([*lines, "</annotation>"])
 
 
@@ -31,7 +36,14 @@ def noise(width: int, height: int, seed: int = 0) -> Image.Image:
     return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8))
 
 
-def write_image(folder: Path, name: str, things: Sequence[Thing], image: Image.Image | None = None, suffix: str = ".png", **save: Any) -> None:
+def write_image(
+    folder: Path,
+    name: str,
+    things: Sequence[Thing],
+    image: Image.Image | None = None,
+    suffix: str = ".png",
+    **save: Any,
+) -> None:
     """An image with its annotation, whose size is the stored image's."""
     image = noise(24, 18, zlib.crc32(name.encode())) if image is None else image
     for part in ("Annotations", "JPEGImages", "ImageSets/Main"):
@@ -42,7 +54,9 @@ def write_image(folder: Path, name: str, things: Sequence[Thing], image: Image.I
 
 def write_list(folder: Path, split: str, names: Sequence[str]) -> None:
     (folder / "ImageSets" / "Main").mkdir(parents=True, exist_ok=True)
-    (folder / "ImageSets" / "Main" / f"{split}.txt").write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
+    (folder / "ImageSets" / "Main" / f"{split}.txt").write_text(
+        "".join(f"{name}\n" for name in names), encoding="utf-8"
+    )
 
 
 def write_tree(folder: Path, splits: Mapping[str, Mapping[str, Sequence[Thing]]]) -> Path:

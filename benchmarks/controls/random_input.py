@@ -14,7 +14,8 @@ from ssl_bench.tasks.baselines import RandomInit
 class RandomInputOptions(TaskOptions):
     """Options of ``random_input``."""
 
-    input: Literal["lightness", "standardised"]  #: as ``colorization`` sees images; as ``relative_position`` and ``exemplar`` do
+    #: as ``colorization`` sees images; as ``relative_position`` and ``exemplar`` do
+    input: Literal["lightness", "standardised"]
 
 
 class RandomInput(RandomInit):

@@ -39,7 +39,16 @@ from ssl_bench.training.loop import build_optimizer, fit, seed_everything
 
 BATCH = 256
 BACKBONE = BackboneSpec(name="resnet18", width=0.25)
-TASK_NAMES = ("autoencoder", "denoising_autoencoder", "vae", "rotation", "relative_position", "colorization", "simclr", "supervised")
+TASK_NAMES = (
+    "autoencoder",
+    "denoising_autoencoder",
+    "vae",
+    "rotation",
+    "relative_position",
+    "colorization",
+    "simclr",
+    "supervised",
+)
 ROUNDS = 11  # a measurement is the median of so many
 STEPS = 3  # steps a round beside lightly
 WARM_UP = 2
@@ -53,14 +62,22 @@ class Side:
         task_class = TASKS.get(name)
         self.images, self.options = images, task_class.Options()
         self.recipe = task_class.short_recipe(self.options, images.size)
-        self.batches = Batches(images if task_class.uses_labels else images.without_labels(), BATCH, 0, labels=task_class.uses_labels)
+        self.batches = Batches(
+            images if task_class.uses_labels else images.without_labels(), BATCH, 0, labels=task_class.uses_labels
+        )
         sample = self.batches.store.gather(torch.arange(512))
         setup = Setup(
-            image_size=images.size, steps=1_000, batch_size=BATCH, num_images=len(images),
-            num_classes=len(images.classes) if task_class.uses_labels else None, sample=lambda n: sample[:n],
+            image_size=images.size,
+            steps=1_000,
+            batch_size=BATCH,
+            num_images=len(images),
+            num_classes=len(images.classes) if task_class.uses_labels else None,
+            sample=lambda n: sample[:n],
         )
         seed_everything(0)
-        backbone = task_class.build_backbone(lambda input="rgb", **_: Backbone(BACKBONE, images.size, InputSpec(kind=input)), self.options)
+        backbone = task_class.build_backbone(
+            lambda input="rgb", **_: Backbone(BACKBONE, images.size, InputSpec(kind=input)), self.options
+        )
         self.task = task_class(backbone, self.options, setup).train().to(memory_format=torch.channels_last)
         self.at = 0
 
@@ -79,7 +96,17 @@ class Side:
             stopped[0] = not between()
 
         with contextlib.suppress(Interrupted):
-            fit(self.task, self.batches, self.recipe, 1_000, seed=0, precision="fp32", on_progress=after, stop=lambda: stopped[0], cost=False)
+            fit(
+                self.task,
+                self.batches,
+                self.recipe,
+                1_000,
+                seed=0,
+                precision="fp32",
+                on_progress=after,
+                stop=lambda: stopped[0],
+                cost=False,
+            )
 
     def bare(self) -> Callable[[], None]:
         """A step of trunk, heads, loss and optimiser on views that lie ready."""
@@ -117,7 +144,9 @@ def steps_of(images: ImageSet, rounds: int) -> dict[str, Any]:
         bare: list[float] = []
         resumed = [time.perf_counter()]
 
-        def between(loop: list[float] = loop, bare: list[float] = bare, resumed: list[float] = resumed, twin: Any = twin) -> bool:
+        def between(
+            loop: list[float] = loop, bare: list[float] = bare, resumed: list[float] = resumed, twin: Any = twin
+        ) -> bool:
             loop.append(time.perf_counter() - resumed[0])
             bare.append(timed(twin))
             resumed[0] = time.perf_counter()
@@ -206,7 +235,9 @@ def lightlys(images: ImageSet) -> None:
 
     def step() -> None:
         first, second = next(batches)
-        loss = criterion(*(head(backbone(view.contiguous(memory_format=torch.channels_last))) for view in (first, second)))
+        loss = criterion(
+            *(head(backbone(view.contiguous(memory_format=torch.channels_last))) for view in (first, second))
+        )
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -244,7 +275,8 @@ def beside_lightly(data: str, rounds: int) -> dict[str, Any]:
             for name, worker in workers.items():
                 found.setdefault((kind, name), []).append(worker.ask(kind))
                 memory[name] = max(memory[name], worker.ask("memory"))
-                time.sleep(4.0 if name == "lightly" else 0.0)  # its workers fill their queues and fall idle before the other side runs
+                # its workers fill their queues and fall idle before the other side runs
+                time.sleep(4.0 if name == "lightly" else 0.0)
     for worker in workers.values():
         worker.process.terminate()
     result: dict[str, Any] = {"peak_memory": memory, "memory_ratio": memory["ours"] / memory["lightly"]}
@@ -291,7 +323,11 @@ def probe() -> dict[str, float]:
 
 def write(found: dict[str, Any]) -> None:
     """Write results.json and the tables made of it."""
-    environment = {"device": device_name(torch.device("cpu")), "versions": versions(), "platform": platform.platform(terse=True)}
+    environment = {
+        "device": device_name(torch.device("cpu")),
+        "versions": versions(),
+        "platform": platform.platform(terse=True),
+    }
     (HERE / "results.json").write_text(json.dumps({"environment": environment, **found}, indent=1) + "\n")
     lines = [
         "# Speed", "",
@@ -299,15 +335,24 @@ def write(found: dict[str, Any]) -> None:
         f"{found['data']}, ResNet-18 of width 0.25 with a stem of stride 1, batch {BATCH}.", "",
         "| step | share of the bare network's speed | images/s |", "|---|---|---|",
     ]  # fmt: skip
-    lines += [f"| {name} | {100 * row['share_of_bare_speed']:.0f} % | {row['images_per_second']:.0f} |" for name, row in found["steps"].items()]
+    lines += [
+        f"| {name} | {100 * row['share_of_bare_speed']:.0f} % | {row['images_per_second']:.0f} |"
+        for name, row in found["steps"].items()
+    ]
     beside = found["beside_lightly"]
     lines += ["", "| beside lightly's recipe | ours | lightly | ratio |", "|---|---|---|---|"]
     for label, kind in (("SimCLR, images/s", "simclr"), ("two views, images/s", "views")):
         each = beside[f"{kind}_images_per_second"]
         lines.append(f"| {label} | {each['ours']:,.0f} | {each['lightly']:,.0f} | {beside[f'{kind}_ratio']:.2f} |")
     memory = beside["peak_memory"]
-    lines.append(f"| peak memory of the process tree, MB | {memory['ours'] / 2**20:.0f} | {memory['lightly'] / 2**20:.0f} | {beside['memory_ratio']:.2f} |")
-    lines += ["", f"Linear probe, nine strengths and the last fit on 50,000 x 512 features of 10 classes: {found['probe']['seconds']:.1f} s.", ""]
+    lines.append(
+        f"| peak memory of the process tree, MB | {memory['ours'] / 2**20:.0f} | {memory['lightly'] / 2**20:.0f} | {beside['memory_ratio']:.2f} |"
+    )
+    lines += [
+        "",
+        f"Linear probe, nine strengths and the last fit on 50,000 x 512 features of 10 classes: {found['probe']['seconds']:.1f} s.",
+        "",
+    ]
     (HERE / "RESULTS.md").write_text("\n".join(lines))
 
 

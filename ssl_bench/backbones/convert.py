@@ -28,9 +28,16 @@ from ssl_bench.spec.matrix import BackboneSpec
 from ssl_bench.spec.reading import missing_file
 
 DEEPEST = 4  # of mappings in a checkpoint
-#: of two networks that follow each other: the part of the name of the one that is trained, and of the one that follows it
-FOLLOWED = (("encoder_q", "encoder_k"), ("base_encoder", "momentum_encoder"), ("online", "target"), ("backbone", "backbone_momentum"))
-PLAIN = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "wide_resnet50_2", "wide_resnet101_2")  # tried first, of those of equal shapes
+#: of two networks that follow each other: the part of the name of the one that is trained, and of the one that follows
+#: it
+FOLLOWED = (
+    ("encoder_q", "encoder_k"),
+    ("base_encoder", "momentum_encoder"),
+    ("online", "target"),
+    ("backbone", "backbone_momentum"),
+)
+# tried first, of those of equal shapes
+PLAIN = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "wide_resnet50_2", "wide_resnet101_2")
 
 
 @dataclass(frozen=True)
@@ -53,7 +60,9 @@ class Found:
     notes: tuple[str, ...]
 
 
-def convert(file: str | Path, out: str | Path | None = None, backbone: str | None = None, prefix: str | None = None) -> tuple[Path, Found]:
+def convert(
+    file: str | Path, out: str | Path | None = None, backbone: str | None = None, prefix: str | None = None
+) -> tuple[Path, Found]:
     """Write the ResNet of a checkpoint as a safetensors file that ``weights: file:PATH`` takes; nothing is overwritten.
 
     Parameters
@@ -68,13 +77,19 @@ def convert(file: str | Path, out: str | Path | None = None, backbone: str | Non
     WeightsError : no such file, more than tensors in it, no ResNet, several, or one with tensors missing; ``out`` exists.
     """
     path = Path(file).expanduser()
-    target = Path(out).expanduser() if out is not None else path.with_name(f"{path.stem}{'.converted' if path.suffix == '.safetensors' else ''}.safetensors")
+    target = (
+        Path(out).expanduser()
+        if out is not None
+        else path.with_name(f"{path.stem}{'.converted' if path.suffix == '.safetensors' else ''}.safetensors")
+    )
     found = network_in(read_checkpoint(path), str(file), backbone, prefix)
     if target.exists() or target.is_symlink():
         raise WeightsError(f"{target} exists already; nothing was written. Remove it, or give another --out")
     meta = {
-        "format": str(FORMAT), "spec": found.spec.model_dump_json(),
-        "input": InputSpec(mean=IMAGENET.mean, std=IMAGENET.std).model_dump_json(), "image_size": "32" if found.spec.stem == "3x3" else "224",
+        "format": str(FORMAT),
+        "spec": found.spec.model_dump_json(),
+        "input": InputSpec(mean=IMAGENET.mean, std=IMAGENET.std).model_dump_json(),
+        "image_size": "32" if found.spec.stem == "3x3" else "224",
     }
     try:
         save_tensors(target, found.tensors, KIND, meta)
@@ -85,7 +100,8 @@ def convert(file: str | Path, out: str | Path | None = None, backbone: str | Non
     return target, found
 
 
-# ---- reading -------------------------------------------------------------------------------------------------------------------------
+# ---- reading
+# -------------------------------------------------------------------------------------------------------------------------
 
 
 def read_checkpoint(path: Path) -> Mapping[Any, Any]:
@@ -133,7 +149,9 @@ def _state_dicts(value: Any, where: str = "", depth: int = 0) -> Iterator[tuple[
     """Every mapping of names to tensors in a checkpoint, with its place; tensors in nested ones have dotted names in the outer ones too."""
     if not isinstance(value, Mapping) or depth > DEEPEST:
         return
-    tensors = {str(name): tensor for name, tensor in value.items() if isinstance(name, str) and isinstance(tensor, Tensor)}
+    tensors = {
+        str(name): tensor for name, tensor in value.items() if isinstance(name, str) and isinstance(tensor, Tensor)
+    }
     if tensors:
         yield where, tensors
     for name, inner in value.items():
@@ -144,16 +162,21 @@ def _state_dicts(value: Any, where: str = "", depth: int = 0) -> Iterator[tuple[
         yield from _state_dicts(inner, f"{where}{name}.", depth + 1)
 
 
-# ---- finding the network ---------------------------------------------------------------------------------------------------------------
+# ---- finding the network
+# ---------------------------------------------------------------------------------------------------------------
 
 
-def network_in(checkpoint: Mapping[Any, Any], where: str, backbone: str | None = None, prefix: str | None = None) -> Found:
+def network_in(
+    checkpoint: Mapping[Any, Any], where: str, backbone: str | None = None, prefix: str | None = None
+) -> Found:
     """The ResNet in a checkpoint, whole, or a WeightsError that says what is there instead."""
     if backbone is not None:
         check_resnet(backbone)
     dicts = list(_state_dicts(checkpoint))
     if not dicts:
-        raise WeightsError(f"{where} holds no tensors under names; it has: {', '.join(quoted(key) for key in list(checkpoint)[:8]) or 'nothing'}")
+        raise WeightsError(
+            f"{where} holds no tensors under names; it has: {', '.join(quoted(key) for key in list(checkpoint)[:8]) or 'nothing'}"
+        )
     found: dict[str, tuple[BackboneSpec, dict[str, Tensor], tuple[str, ...]]] = {}
     kept: dict[str, set[str]] = {}  # names as the checkpoint has them
     problems: list[tuple[int, str]] = []
@@ -163,14 +186,20 @@ def network_in(checkpoint: Mapping[Any, Any], where: str, backbone: str | None =
             try:
                 own = _renamed({name[len(start) :]: tensors[name] for name in names})
                 found[place + start] = _whole(own, backbone)
-                kept[place + start] = {f"{place}{name}" for name, renamed in zip(names, own, strict=True) if renamed in found[place + start][1]}
+                kept[place + start] = {
+                    f"{place}{name}"
+                    for name, renamed in zip(names, own, strict=True)
+                    if renamed in found[place + start][1]
+                }
             except WeightsError as error:
                 problems.append((-len(names), f"{quoted(place + start) if place + start else 'its names'}: {error}"))
     if prefix is not None:
         known = [*found, *(text.partition(": ")[0].strip("'") for _, text in problems)]
         chosen = next((one for one in found if one.rstrip(".") == prefix.rstrip(".")), None)
         if chosen is None:
-            raise WeightsError(f"{where}: no whole ResNet stands behind {quoted(prefix)}; {did_you_mean(prefix, known)}")
+            raise WeightsError(
+                f"{where}: no whole ResNet stands behind {quoted(prefix)}; {did_you_mean(prefix, known)}"
+            )
         found = {chosen: found[chosen]}
     if not found:
         names = [name for _, tensors in dicts for name in tensors]
@@ -184,7 +213,10 @@ def network_in(checkpoint: Mapping[Any, Any], where: str, backbone: str | None =
     spec, tensors, notes = found[taken]
     others = [one for one in found if one != taken]
     if others:
-        notes = (*notes, f"other networks are there too ({', '.join(quoted(one) for one in others)}); --prefix takes one of them")
+        notes = (
+            *notes,
+            f"other networks are there too ({', '.join(quoted(one) for one in others)}); --prefix takes one of them",
+        )
     left = {f"{place}{name}" for place, tensors in dicts for name in tensors} - kept[taken]
     dropped = Counter(next((other for other in others if name in kept[other]), None) or _group(name) for name in left)
     return Found(spec, tensors, taken, dict(sorted(dropped.items())), notes)
@@ -194,14 +226,19 @@ def _one_of(found: Mapping[str, tuple[BackboneSpec, Mapping[str, Tensor], Any]],
     """The network to take: the only one, one of equal ones, or of two that follow each other the one that is trained."""
     ways = sorted(found, key=lambda start: (len(start), start))
     first = found[ways[0]][1]
-    if all(other.keys() == first.keys() and all(torch.equal(other[name], first[name]) for name in first) for _, other, _ in found.values()):
+    if all(
+        other.keys() == first.keys() and all(torch.equal(other[name], first[name]) for name in first)
+        for _, other, _ in found.values()
+    ):
         return ways[0]
     for trained, follower in FOLLOWED:
         led = [way for way in ways if trained in way and follower not in way]
         followers = [way for way in ways if follower in way]
         if len(led) == 1 and followers and len(led) + len(followers) == len(ways):
             return led[0]
-    raise WeightsError(f"{where} holds {len(ways)} ResNets: {', '.join(quoted(way) for way in ways)}; choose one with --prefix")
+    raise WeightsError(
+        f"{where} holds {len(ways)} ResNets: {', '.join(quoted(way) for way in ways)}; choose one with --prefix"
+    )
 
 
 def _group(name: str) -> str:
@@ -212,8 +249,11 @@ def _group(name: str) -> str:
 
 def beginnings(tensors: Mapping[str, Tensor]) -> list[str]:
     """What may stand before the names of a ResNet, so that its stem and first block follow."""
-    firsts = (r"layer1\.0\.conv1\.weight", r"[1-9]\.0\.conv1\.weight")  # named, or the places in a Sequential of the network's parts
-    found = {match.group(1) for name in tensors for first in firsts if (match := re.fullmatch(rf"(|.*\.){first}", name))}
+    # named, or the places in a Sequential of the network's parts
+    firsts = (r"layer1\.0\.conv1\.weight", r"[1-9]\.0\.conv1\.weight")
+    found = {
+        match.group(1) for name in tensors for first in firsts if (match := re.fullmatch(rf"(|.*\.){first}", name))
+    }
     stems = ("conv1.weight", "conv1.0.weight", "0.weight", "0.0.weight")
     return sorted(start for start in found if any(f"{start}{stem}" in tensors for stem in stems))
 
@@ -224,23 +264,32 @@ def _renamed(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     Raises WeightsError where two tensors get one name.
     """
     places = sorted({int(match.group(1)) for name in tensors if (match := re.match(r"(\d+)\.0\.conv1\.", name))})
-    parts = {"0": "conv1", "1": "bn1"} | {str(place): f"layer{number + 1}" for number, place in enumerate(places[:4])} if len(places) >= 4 else {}
+    parts = (
+        {"0": "conv1", "1": "bn1"} | {str(place): f"layer{number + 1}" for number, place in enumerate(places[:4])}
+        if len(places) >= 4
+        else {}
+    )
     found: dict[str, Tensor] = {}
     for written, tensor in tensors.items():
         first, _, rest = written.partition(".")
         name = (f"{parts[first]}.{rest}" if first in parts else written).replace(".shortcut.", ".downsample.")
         if name in found:
-            raise WeightsError(f"{quoted(written)} and another tensor are both {name}: two networks stand under one beginning; keep one of them")
+            raise WeightsError(
+                f"{quoted(written)} and another tensor are both {name}: two networks stand under one beginning; keep one of them"
+            )
         found[name] = tensor
     return found
 
 
-def _whole(tensors: Mapping[str, Tensor], backbone: str | None) -> tuple[BackboneSpec, dict[str, Tensor], tuple[str, ...]]:
+def _whole(
+    tensors: Mapping[str, Tensor], backbone: str | None
+) -> tuple[BackboneSpec, dict[str, Tensor], tuple[str, ...]]:
     """The network, its tensors alone, and notes. Raises WeightsError unless every tensor of some ResNet is there in its shape."""
     name, width, stem, matched, layout = nearest(tensors, backbone)
     absent = [key for key in layout if key not in tensors and not key.endswith("num_batches_tracked")]
     reshaped = [key for key, shape in layout.items() if key in tensors and tuple(tensors[key].shape) != shape]
-    extra = [key for key in tensors if re.match(r"(conv1|bn1|layer\d)\.", key) and key not in layout]  # of the trunk: another architecture
+    # of the trunk: another architecture
+    extra = [key for key in tensors if re.match(r"(conv1|bn1|layer\d)\.", key) and key not in layout]
     if absent or reshaped or extra:
         asked = "" if backbone is None else "; leave --backbone out to have it found by the shapes"
         raise WeightsError(
@@ -248,28 +297,55 @@ def _whole(tensors: Mapping[str, Tensor], backbone: str | None) -> tuple[Backbon
             f"another shape {reshaped[:3]}, and {len(extra)} are not its own {extra[:3]}{asked}"
         )
     found = {key: tensors.get(key, torch.zeros((), dtype=torch.int64)) for key in layout}
-    bad = [key for key, tensor in found.items() if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all())]
+    bad = [
+        key for key, tensor in found.items() if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all())
+    ]
     if bad:
-        raise WeightsError(f"{len(bad)} tensors hold values that are not finite, such as {bad[0]}; the training behind them had failed")
+        raise WeightsError(
+            f"{len(bad)} tensors hold values that are not finite, such as {bad[0]}; the training behind them had failed"
+        )
     notes = []
     if any(key not in tensors for key in layout):
         notes.append("it does not count its batches (num_batches_tracked), which changes nothing")
     if stem == "3x3":
-        notes.append("its stem is a 3x3 convolution, taken as one of stride 1 without max-pooling, as is usual at 32 px: tensors do not tell")
-    twins = [other for other in (_names(_blocks(tensors)) if backbone is None else []) if other != name and _twins(name, other)]
+        notes.append(
+            "its stem is a 3x3 convolution, taken as one of stride 1 without max-pooling, as is usual at 32 px: tensors do not tell"
+        )
+    twins = [
+        other
+        for other in (_names(_blocks(tensors)) if backbone is None else [])
+        if other != name and _twins(name, other)
+    ]
     if twins:
-        notes.append(f"{' and '.join(twins)} {'has' if len(twins) == 1 else 'have'} the same tensors; --backbone takes another than {name}")
+        notes.append(
+            f"{' and '.join(twins)} {'has' if len(twins) == 1 else 'have'} the same tensors; --backbone takes another than {name}"
+        )
     notes.append("how pixels become input is taken to be ImageNet's mean and deviation: tensors do not tell")
-    return BackboneSpec(name=name, width=width, stem="3x3" if stem == "3x3" else "timm", stem_stride=1 if stem == "3x3" else None), found, tuple(notes)
+    return (
+        BackboneSpec(
+            name=name, width=width, stem="3x3" if stem == "3x3" else "timm", stem_stride=1 if stem == "3x3" else None
+        ),
+        found,
+        tuple(notes),
+    )
 
 
-def nearest(tensors: Mapping[str, Tensor], backbone: str | None = None) -> tuple[str, float, str, int, dict[str, tuple[int, ...]]]:
+def nearest(
+    tensors: Mapping[str, Tensor], backbone: str | None = None
+) -> tuple[str, float, str, int, dict[str, tuple[int, ...]]]:
     """(name, width, stem "3x3" or "timm", matching tensors, name to shape of all) of the ResNet that tensors in timm's naming fit best."""
     first = tensors.get("conv1.weight")
     stem = "3x3" if first is not None and first.ndim == 4 and tuple(first.shape[1:]) == (3, 3, 3) else "timm"
     width = 1.0
     norm = tensors.get("bn1.weight")
-    if first is not None and norm is not None and norm.ndim == 1 and len(norm) != 64 and len(norm) % 2 == 0 and 8 <= len(norm) <= 256:
+    if (
+        first is not None
+        and norm is not None
+        and norm.ndim == 1
+        and len(norm) != 64
+        and len(norm) % 2 == 0
+        and 8 <= len(norm) <= 256
+    ):
         width = len(norm) / 64
     best: tuple[str, float, str, int, dict[str, tuple[int, ...]]] | None = None
     score = 0.0
@@ -286,7 +362,9 @@ def nearest(tensors: Mapping[str, Tensor], backbone: str | None = None) -> tuple
             break  # this one, whole or not
     if best is None:
         channels = len(norm) if norm is not None and norm.ndim else "as many"
-        raise WeightsError(f"no ResNet of timm's can be made with a stem of {channels} channels; give --backbone if it is one")
+        raise WeightsError(
+            f"no ResNet of timm's can be made with a stem of {channels} channels; give --backbone if it is one"
+        )
     return best
 
 
@@ -311,7 +389,11 @@ _DEPTHS = {
 def _names(blocks: tuple[int, ...]) -> list[str]:
     """timm's ResNets with so many blocks, the plain ones first; the plain ones where there are none."""
     known = [*PLAIN, *(name for name in timm.list_models(module="resnet") if name not in PLAIN)]
-    deep = {name: int(match.group(1)) for name in known if (match := re.search(r"(?:resnet|resnext|resnetrs|resnetaa|resnetblur|light)(\d+)", name))}
+    deep = {
+        name: int(match.group(1))
+        for name in known
+        if (match := re.search(r"(?:resnet|resnext|resnetrs|resnetaa|resnetblur|light)(\d+)", name))
+    }
     return [name for name in known if _DEPTHS.get(deep.get(name, 0)) == blocks] or list(PLAIN[:5])
 
 

@@ -30,11 +30,13 @@ InputKind = Literal["rgb", "standardised", "lightness"]  # from what keeps most 
 class InputSpec(Model):
     """How RGB in [0, 1] becomes network input; saved with the weights, so that nobody downstream can get it wrong."""
 
-    #: lightness: CIE L / 100, repeated three times; standardised: each image to mean 0 and deviation 1 over its channels and pixels
+    #: lightness: CIE L / 100, repeated three times; standardised: each image to mean 0 and deviation 1 over its
+    #: channels and pixels
     kind: InputKind = "rgb"
     mean: tuple[_Mean, _Mean, _Mean] = (0.5, 0.5, 0.5)
     std: tuple[_Spread, _Spread, _Spread] = (0.25, 0.25, 0.25)
-    size: int | None = Field(default=None, ge=1, le=MOST_SIDE)  #: side that images are resized to first (bicubic, antialiased), in pixels; None: as they are
+    #: side that images are resized to first (bicubic, antialiased), in pixels; None: as they are
+    size: int | None = Field(default=None, ge=1, le=MOST_SIDE)
 
 
 class Backbone(nn.Module):
@@ -116,7 +118,12 @@ class _Face(Backbone):
 
     def __init__(self, owner: Backbone, input: InputSpec) -> None:
         nn.Module.__init__(self)
-        self.spec, self.image_size, self.input, self.num_features = owner.spec, owner.image_size, input, owner.num_features
+        self.spec, self.image_size, self.input, self.num_features = (
+            owner.spec,
+            owner.image_size,
+            input,
+            owner.num_features,
+        )
         self.network = owner.network
         self.register_buffer("mean", torch.tensor(input.mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(input.std).view(1, 3, 1, 1), persistent=False)
@@ -125,10 +132,14 @@ class _Face(Backbone):
 def check_resnet(name: str) -> Any:
     """timm's constructor of a ResNet. Raises SpecError for a name that timm lacks, or that is another kind of network."""
     if not timm.is_model(name):
-        raise SpecError(f"backbone: unknown network {quoted(name)}; {did_you_mean(name, timm.list_models(module='resnet'))}")
+        raise SpecError(
+            f"backbone: unknown network {quoted(name)}; {did_you_mean(name, timm.list_models(module='resnet'))}"
+        )
     entry = timm.model_entrypoint(name)
     if entry.__module__ != "timm.models.resnet":
-        raise SpecError(f"backbone: {name!r} is not one of timm's ResNets; {did_you_mean(name, timm.list_models(module='resnet'))}")
+        raise SpecError(
+            f"backbone: {name!r} is not one of timm's ResNets; {did_you_mean(name, timm.list_models(module='resnet'))}"
+        )
     return entry
 
 
@@ -137,10 +148,14 @@ def build_resnet(spec: BackboneSpec, image_size: int) -> ResNet:
     entry = check_resnet(spec.name)
     small = spec.stem == "3x3" or (spec.stem == "auto" and image_size <= 96)
     if not small and spec.stem_stride is not None:
-        raise SpecError(f"backbone: stem_stride is a setting of the 3x3 stem, and {image_size}-px images get timm's own; set stem: 3x3")
+        raise SpecError(
+            f"backbone: stem_stride is a setting of the 3x3 stem, and {image_size}-px images get timm's own; set stem: 3x3"
+        )
     plain: Any = entry(num_classes=0)
     if not isinstance(plain.bn1, nn.BatchNorm2d):
-        raise SpecError(f"backbone: {spec.name!r} has {type(plain.bn1).__name__} in place of BatchNorm, which the suite is not made for; choose another")
+        raise SpecError(
+            f"backbone: {spec.name!r} has {type(plain.bn1).__name__} in place of BatchNorm, which the suite is not made for; choose another"
+        )
     channels = tuple(_scaled(c, spec.width) for c in (64, 128, 256, 512))
     deep = isinstance(plain.conv1, nn.Sequential)
     options: dict[str, Any] = {"num_classes": 0, "channels": channels}
@@ -172,7 +187,9 @@ def _try(network: nn.Module, spec: BackboneSpec) -> None:
     try:
         network.eval()(torch.zeros(1, 3, 64, 64))
     except RuntimeError as error:
-        raise SpecError(f"backbone: {spec.name!r} cannot be made {spec.width} times as wide ({error}); use width 1, or a plain one such as resnet18") from None
+        raise SpecError(
+            f"backbone: {spec.name!r} cannot be made {spec.width} times as wide ({error}); use width 1, or a plain one such as resnet18"
+        ) from None
     network.train()
 
 
@@ -180,7 +197,9 @@ def _scaled(channels: int, width: float, fewest: int = FEWEST_CHANNELS) -> int:
     scaled = channels * width
     if scaled < fewest or scaled != int(scaled):
         allowed = f"whole numbers of at least {fewest}, such as 0.25, 0.5 or 2"
-        raise SpecError(f"backbone: width {width} makes {scaled:g} of {channels} channels; choose one that gives {allowed}")
+        raise SpecError(
+            f"backbone: width {width} makes {scaled:g} of {channels} channels; choose one that gives {allowed}"
+        )
     return int(scaled)
 
 
@@ -226,7 +245,10 @@ def reestimate_batchnorm(backbone: nn.Module, images: Any) -> None:
 def save_backbone(backbone: Backbone, path: str | Path) -> None:
     """Weights, network and input handling in one safetensors file (written beside and renamed)."""
     meta = {
-        "format": str(FORMAT), "spec": backbone.spec.model_dump_json(), "input": backbone.input.model_dump_json(), "image_size": str(backbone.image_size),
+        "format": str(FORMAT),
+        "spec": backbone.spec.model_dump_json(),
+        "input": backbone.input.model_dump_json(),
+        "image_size": str(backbone.image_size),
     }
     save_tensors(Path(path), backbone.network.state_dict(), KIND, meta)
 
@@ -240,7 +262,9 @@ def load_backbone(path: str | Path) -> Backbone:
     """
     tensors, facts = read_weights(path)
     if facts is None:
-        raise WeightsError(f"{path} holds tensors but no ssl_bench backbone; it has to be written by ssl_bench.save_backbone")
+        raise WeightsError(
+            f"{path} holds tensors but no ssl_bench backbone; it has to be written by ssl_bench.save_backbone"
+        )
     backbone = Backbone(*facts)
     load_strictly(backbone.network, tensors, str(path))
     return backbone.eval()
@@ -265,8 +289,13 @@ def read_weights(path: str | Path) -> tuple[dict[str, Tensor], tuple[BackboneSpe
     if meta.get("kind") != KIND:
         return tensors, None
     if int(meta["format"]) > FORMAT:
-        raise WeightsError(f"{path} is of format {meta['format']}, newer than this version's {FORMAT}; update ssl_bench")
-    spec, handling = parse(BackboneSpec, json.loads(meta["spec"]), str(path)), parse(InputSpec, json.loads(meta["input"]), str(path))
+        raise WeightsError(
+            f"{path} is of format {meta['format']}, newer than this version's {FORMAT}; update ssl_bench"
+        )
+    spec, handling = (
+        parse(BackboneSpec, json.loads(meta["spec"]), str(path)),
+        parse(InputSpec, json.loads(meta["input"]), str(path)),
+    )
     return tensors, (spec, int(meta["image_size"]), handling)
 
 
@@ -276,7 +305,11 @@ def load_strictly(module: nn.Module, tensors: dict[str, Tensor], where: str) -> 
     matched = [n for n in own if n in tensors and own[n].shape == tensors[n].shape]
     missing = [n for n in own if n not in tensors]
     unexpected = [n for n in tensors if n not in own]
-    reshaped = [f"{n} {tuple(tensors[n].shape)}, not {tuple(own[n].shape)}" for n in own if n in tensors and own[n].shape != tensors[n].shape]
+    reshaped = [
+        f"{n} {tuple(tensors[n].shape)}, not {tuple(own[n].shape)}"
+        for n in own
+        if n in tensors and own[n].shape != tensors[n].shape
+    ]
     if missing or unexpected or reshaped:
         raise WeightsError(
             f"{where}: {len(matched)} of {len(own)} tensors match; {len(missing)} missing {missing[:3]}, "

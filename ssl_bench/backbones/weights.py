@@ -21,10 +21,13 @@ from ssl_bench.records.schema import Pretraining, digest, read_record
 from ssl_bench.spec.matrix import BackboneSpec
 
 KINDS = ("timm:", "file:")
-IMAGENET = InputSpec(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))  # what a file without a word on it is taken to expect
+# what a file without a word on it is taken to expect
+IMAGENET = InputSpec(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
 #: ends of timm's tags -> what the weights were trained on
 TRAINED_ON = {
-    "in1k": "ImageNet-1k, with labels", "in12k": "ImageNet-12k, with labels", "in22k": "ImageNet-22k, with labels",
+    "in1k": "ImageNet-1k, with labels",
+    "in12k": "ImageNet-12k, with labels",
+    "in22k": "ImageNet-22k, with labels",
     "in21k": "ImageNet-21k, with labels",
 }
 
@@ -77,14 +80,25 @@ class Weights:
     @property
     def described(self) -> str:
         """The source and what is known of its training."""
-        return f"{self.source}, trained on {self.trained_on}" if self.trained_on else f"{self.source}, and it is not known what that was trained on"
+        return (
+            f"{self.source}, trained on {self.trained_on}"
+            if self.trained_on
+            else f"{self.source}, and it is not known what that was trained on"
+        )
 
     @property
     def whole_digest(self) -> str:
         """16 digits over the tensors and over how they are used: network, image size, and how pixels become input."""
         handling = self.input or IMAGENET
         spec = None if self.spec is None else self.spec.model_dump(mode="json")
-        return digest({"tensors": self.digest, "spec": spec, "input": handling.model_dump(mode="json"), "image_size": self.image_size})
+        return digest(
+            {
+                "tensors": self.digest,
+                "spec": spec,
+                "input": handling.model_dump(mode="json"),
+                "image_size": self.image_size,
+            }
+        )
 
     def into(self, network: Any) -> None:
         """Load every tensor or none. Raises WeightsError counting what matches, is missing and is not expected, and saying what to do."""
@@ -99,7 +113,11 @@ class Weights:
 
         if self.spec is not None:
             own = {key: value for key, value in self.spec.model_dump(exclude_defaults=True).items() if key != "name"}
-            written = f"{{name: {self.spec.name}, {', '.join(f'{key}: {value}' for key, value in own.items())}}}" if own else self.spec.name
+            written = (
+                f"{{name: {self.spec.name}, {', '.join(f'{key}: {value}' for key, value in own.items())}}}"
+                if own
+                else self.spec.name
+            )
             return f"they are those of a {self.spec.name}: write backbone: {written}"
         file = self.source.removeprefix("file:")
         before = [start for start in beginnings(self.tensors) if start]
@@ -130,7 +148,9 @@ def open_weights(source: str) -> Weights:
         return _opened(source, "")
     if source.startswith("file:"):
         return _opened(source, _stamp(Path(source.removeprefix("file:")).expanduser()))
-    raise WeightsError(f"weights {quoted(source)}; allowed are {' and '.join(f'{kind}NAME' if kind == 'timm:' else f'{kind}PATH' for kind in KINDS)}")
+    raise WeightsError(
+        f"weights {quoted(source)}; allowed are {' and '.join(f'{kind}NAME' if kind == 'timm:' else f'{kind}PATH' for kind in KINDS)}"
+    )
 
 
 @lru_cache(maxsize=4)
@@ -158,7 +178,9 @@ def _from_timm(source: str) -> Weights:
     spec = BackboneSpec(name=name.partition(".")[0], stem="timm")
     handling = InputSpec(mean=tuple(config["mean"]), std=tuple(config["std"]), size=int(config["input_size"][-1]))
     trained_on = TRAINED_ON.get(str(config.get("tag") or "").rpartition("_")[2], "")
-    return Weights(source, network.state_dict(), spec, handling, handling.size, trained_on, _digest(network.state_dict()))
+    return Weights(
+        source, network.state_dict(), spec, handling, handling.size, trained_on, _digest(network.state_dict())
+    )
 
 
 def _loaded(source: str, name: str) -> Any:
@@ -178,12 +200,16 @@ def _loaded(source: str, name: str) -> Any:
         raise AbsentWeights(f"{source} is not in timm's cache, and a plan downloads nothing")
     away = _away()
     if away:
-        raise AbsentWeights(f"{source} is not in timm's cache, and {away}; run once where the hub can be reached, or leave the row out")
+        raise AbsentWeights(
+            f"{source} is not in timm's cache, and {away}; run once where the hub can be reached, or leave the row out"
+        )
     try:
         return timm.create_model(name, pretrained=True, num_classes=0)
     except Exception as error:
         reason = str(error).splitlines()[0] if str(error) else "no reason given"
-        raise AbsentWeights(f"{source} is not in timm's cache and could not be downloaded: {type(error).__name__}: {reason[:200]}") from error
+        raise AbsentWeights(
+            f"{source} is not in timm's cache and could not be downloaded: {type(error).__name__}: {reason[:200]}"
+        ) from error
 
 
 def _away() -> str:
@@ -205,7 +231,8 @@ def _from_file(source: str) -> Weights:
         spec, size, handling = facts
         trained_on, label_free, run_labels = _of_a_cell(Path(source.removeprefix("file:")).expanduser())
         return Weights(source, tensors, spec, handling, size, trained_on, _digest(tensors), label_free, run_labels)
-    tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith("fc.")}  # a classifier is not needed
+    # a classifier is not needed
+    tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith("fc.")}
     return Weights(source, tensors, None, None, None, "", _digest(tensors))
 
 
@@ -221,7 +248,11 @@ def _of_a_cell(path: Path) -> tuple[str, bool, bool]:
         return "nothing", not record.uses_labels, record.uses_labels
     start = ", from other weights" if "init" in record.spec else ""
     labels = "with" if record.uses_labels else "without"
-    return f"the images of a run by {record.task}{start}, {labels} labels", not record.uses_labels and not start, record.uses_labels
+    return (
+        f"the images of a run by {record.task}{start}, {labels} labels",
+        not record.uses_labels and not start,
+        record.uses_labels,
+    )
 
 
 def build(weights: Weights, make: Callable[..., Any], size: int | None = None) -> Backbone:

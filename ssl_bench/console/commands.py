@@ -23,34 +23,78 @@ if TYPE_CHECKING:
 
 EXIT_CODES = "Exit codes: 0 done, 1 something failed, 2 wrong command, settings or data, 75 stopped by SIGTERM or SIGUSR1, 130 Ctrl-C."
 
-# Help is not read as markup, which would take the brackets of `tasks=[my_task]` for a style; lines after a \b are kept as they are.
+# Help is not read as markup, which would take the brackets of `tasks=[my_task]` for a style; lines after a \b are kept
+# as they are.
 app = typer.Typer(
-    name="ssl-bench", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None,
-    context_settings={"help_option_names": ["-h", "--help"]}, epilog=EXIT_CODES,
+    name="ssl-bench",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog=EXIT_CODES,
     help="Compare pretext tasks by what one common ResNet learns from them. Start with: ssl-bench run quick",
 )
 
-MatrixArg = Annotated[str, typer.Argument(help="A shipped matrix (quick, cifar10, ...) or a YAML file.", show_default=False)]
-FolderArg = Annotated[Path, typer.Argument(help="A results folder, or a run's name under runs/ or results/.", show_default=False)]
+MatrixArg = Annotated[
+    str, typer.Argument(help="A shipped matrix (quick, cifar10, ...) or a YAML file.", show_default=False)
+]
+FolderArg = Annotated[
+    Path, typer.Argument(help="A results folder, or a run's name under runs/ or results/.", show_default=False)
+]
 Out = Annotated[Path | None, typer.Option("--out", help="Results folder; runs/NAME unless given.", show_default=False)]
-Sets = Annotated[list[str] | None, typer.Option("--set", help="Change one setting: --set backbone.width=0.25 (repeatable).", show_default=False)]
-Only = Annotated[list[str] | None, typer.Option("--only", help="Compute only this row or task (repeatable).", show_default=False)]
-Plugins = Annotated[list[Path] | None, typer.Option("--plugin", help="A Python file with tasks or evaluators of your own (repeatable).", show_default=False)]
+Sets = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="Change one setting: --set backbone.width=0.25 (repeatable).", show_default=False),
+]
+Only = Annotated[
+    list[str] | None, typer.Option("--only", help="Compute only this row or task (repeatable).", show_default=False)
+]
+Plugins = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--plugin", help="A Python file with tasks or evaluators of your own (repeatable).", show_default=False
+    ),
+]
 Device = Annotated[str | None, typer.Option("--device", help="auto, cpu, cuda, cuda:N or mps.", show_default=False)]
-DataRoot = Annotated[Path | None, typer.Option("--data-root", envvar="SSL_BENCH_DATA", help="Searched before anything is downloaded.", show_default=False)]
-SkipChecks = Annotated[bool, typer.Option("--skip-checks", help="Train tasks of plugins without the quick part of their battery; the table tells.")]
-Limit = Annotated[int | None, typer.Option("--limit", help="Use at most N images of train and of test.", show_default=False)]
+DataRoot = Annotated[
+    Path | None,
+    typer.Option(
+        "--data-root", envvar="SSL_BENCH_DATA", help="Searched before anything is downloaded.", show_default=False
+    ),
+]
+SkipChecks = Annotated[
+    bool,
+    typer.Option(
+        "--skip-checks", help="Train tasks of plugins without the quick part of their battery; the table tells."
+    ),
+]
+Limit = Annotated[
+    int | None, typer.Option("--limit", help="Use at most N images of train and of test.", show_default=False)
+]
 Recompute = Annotated[
-    bool, typer.Option("--recompute", help="Train cells again whose record or weights are damaged, or whose weights are gone and needed; without it they fail.")
+    bool,
+    typer.Option(
+        "--recompute",
+        help="Train cells again whose record or weights are damaged, or whose weights are gone and needed; without it they fail.",
+    ),
 ]
 Val = Annotated[bool, typer.Option("--val", help="Stop before test; the table shows validation.")]
 
 
 @app.command()
 def run(
-    matrix: MatrixArg, out: Out = None, sets: Sets = None, only: Only = None, val: Val = False,
+    matrix: MatrixArg,
+    out: Out = None,
+    sets: Sets = None,
+    only: Only = None,
+    val: Val = False,
     smoke: Annotated[bool, typer.Option("--smoke", help="Two steps of every cell in a temporary folder.")] = False,
-    device: Device = None, limit: Limit = None, data_root: DataRoot = None, plugin: Plugins = None, recompute: Recompute = False,
+    device: Device = None,
+    limit: Limit = None,
+    data_root: DataRoot = None,
+    plugin: Plugins = None,
+    recompute: Recompute = False,
     skip_checks: SkipChecks = False,
     wide: Annotated[bool, typer.Option("--wide", help="Print every column of the table.")] = False,
 ) -> None:
@@ -75,7 +119,12 @@ def run(
     from ssl_bench.runner.scheduler import smoke as run_smoke
 
     console = make_console()
-    common: dict[str, Any] = {"sets": tuple(sets or ()), "device": device, "data_root": data_root, "plugins": tuple(plugin or ())}
+    common: dict[str, Any] = {
+        "sets": tuple(sets or ()),
+        "device": device,
+        "data_root": data_root,
+        "plugins": tuple(plugin or ()),
+    }
     common["skip_checks"] = skip_checks
     with Live(console) as live:
         if smoke:
@@ -85,7 +134,16 @@ def run(
                 raise typer.Exit(1)
             console.print("smoke: every cell took its two steps and every evaluator answered", highlight=False)
             return
-        work = prepare(matrix, out, only=tuple(only or ()), val=val, limit=limit, recompute=recompute, progress=live.packing, **common)
+        work = prepare(
+            matrix,
+            out,
+            only=tuple(only or ()),
+            val=val,
+            limit=limit,
+            recompute=recompute,
+            progress=live.packing,
+            **common,
+        )
         todo = make_plan(work)
         if todo.missing:
             print_plan(console, work, todo)
@@ -99,7 +157,11 @@ def run(
     _write_report(work.out, results, console)
     left = {cell.address for cell in work.todo()} | {row.name for row in work.undecided()}
     if left and not failures:  # another process failed at them, or somebody removed them meanwhile
-        console.print(f"without records yet: {', '.join(sorted(left))}; the same command computes them", markup=False, highlight=False)
+        console.print(
+            f"without records yet: {', '.join(sorted(left))}; the same command computes them",
+            markup=False,
+            highlight=False,
+        )
     if left or failures:
         raise typer.Exit(1)
 
@@ -120,9 +182,19 @@ def _carry_out(work: Work, live: Live) -> list[Any]:
 
 @app.command()
 def plan(
-    matrix: MatrixArg, out: Out = None, sets: Sets = None, only: Only = None, val: Val = False, device: Device = None, limit: Limit = None,
-    data_root: DataRoot = None, plugin: Plugins = None, recompute: Recompute = False,
-    on: Annotated[str | None, typer.Option("--on", help="The time on v100 or a100 instead.", show_default=False)] = None,
+    matrix: MatrixArg,
+    out: Out = None,
+    sets: Sets = None,
+    only: Only = None,
+    val: Val = False,
+    device: Device = None,
+    limit: Limit = None,
+    data_root: DataRoot = None,
+    plugin: Plugins = None,
+    recompute: Recompute = False,
+    on: Annotated[
+        str | None, typer.Option("--on", help="The time on v100 or a100 instead.", show_default=False)
+    ] = None,
 ) -> None:
     """Say what a matrix would compute here. Cells done and missing, time, memory and disk; trains nothing."""
     from ssl_bench.console.live import Live, print_plan
@@ -132,8 +204,18 @@ def plan(
     console = make_console()
     with Live(console) as live:
         work = prepare(
-            matrix, out, sets=tuple(sets or ()), only=tuple(only or ()), val=val, limit=limit, device=device, data_root=data_root,
-            plugins=tuple(plugin or ()), pack=False, recompute=recompute, progress=live.packing,
+            matrix,
+            out,
+            sets=tuple(sets or ()),
+            only=tuple(only or ()),
+            val=val,
+            limit=limit,
+            device=device,
+            data_root=data_root,
+            plugins=tuple(plugin or ()),
+            pack=False,
+            recompute=recompute,
+            progress=live.packing,
         )
     found = make_plan(work, on)
     print_plan(console, work, found)
@@ -143,8 +225,11 @@ def plan(
 
 @app.command()
 def report(
-    folder: FolderArg, wide: Annotated[bool, typer.Option("--wide", help="Print every column.")] = False,
-    classic: Annotated[bool, typer.Option("--classic", help="Print frozen accuracy, detection mAP and cost alone.")] = False,
+    folder: FolderArg,
+    wide: Annotated[bool, typer.Option("--wide", help="Print every column.")] = False,
+    classic: Annotated[
+        bool, typer.Option("--classic", help="Print frozen accuracy, detection mAP and cost alone.")
+    ] = False,
 ) -> None:
     """Print a run's table, write its files anew. From the records alone; ends with 1 where the files cannot be written."""
     from ssl_bench.report import load
@@ -165,7 +250,9 @@ def status(folder: FolderArg) -> None:
 
 
 @app.command()
-def show(address: Annotated[str, typer.Argument(help="RUN/TASK/SEED, such as quick/simclr/0.", show_default=False)]) -> None:
+def show(
+    address: Annotated[str, typer.Argument(help="RUN/TASK/SEED, such as quick/simclr/0.", show_default=False)],
+) -> None:
     """Everything known of one cell. Settings, curves' ends, measurements, or why it failed."""
     from ssl_bench.console.printing import print_cell
 
@@ -177,8 +264,12 @@ def show(address: Annotated[str, typer.Argument(help="RUN/TASK/SEED, such as qui
 
 @app.command()
 def duplicates(
-    matrix: MatrixArg, sets: Sets = None, data_root: DataRoot = None,
-    out: Annotated[Path | None, typer.Option("--out", help="A csv to write to, instead of printing.", show_default=False)] = None,
+    matrix: MatrixArg,
+    sets: Sets = None,
+    data_root: DataRoot = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="A csv to write to, instead of printing.", show_default=False)
+    ] = None,
 ) -> None:
     """List the images that a matrix's sources hold more than once, pixel for pixel, with their splits and labels, as csv."""
     import csv
@@ -210,7 +301,8 @@ def duplicates(
 
 @app.command("list")
 def list_(
-    what: Annotated[str, typer.Argument(help="tasks, evaluators, sources or matrices.", show_default=False)], plugin: Plugins = None,
+    what: Annotated[str, typer.Argument(help="tasks, evaluators, sources or matrices.", show_default=False)],
+    plugin: Plugins = None,
 ) -> None:
     """What there is to choose from, a line each."""
     from ssl_bench.console.printing import print_list
@@ -240,8 +332,11 @@ def new_task(
 
 @app.command("check-task")
 def check_task(
-    name: Annotated[str, typer.Argument(help="A task's name.", show_default=False)], plugin: Plugins = None,
-    noise: Annotated[bool, typer.Option("--noise/--no-noise", help="Also train on pure noise, which must stay at chance.")] = True,
+    name: Annotated[str, typer.Argument(help="A task's name.", show_default=False)],
+    plugin: Plugins = None,
+    noise: Annotated[
+        bool, typer.Option("--noise/--no-noise", help="Also train on pure noise, which must stay at chance.")
+    ] = True,
 ) -> None:
     """Hold a task against the public battery. Each failure says what to do, and ends the command with 1."""
     from ssl_bench.console.printing import print_checks
@@ -256,10 +351,20 @@ def check_task(
 
 @app.command()
 def convert(
-    file: Annotated[Path, typer.Argument(help="A checkpoint: .pth, .pt, .ckpt, .bin or .safetensors.", show_default=False)],
-    out: Annotated[Path | None, typer.Option("--out", help="File to write; beside FILE unless given.", show_default=False)] = None,
-    backbone: Annotated[str | None, typer.Option("--backbone", help="A ResNet of timm's; found by the shapes unless given.", show_default=False)] = None,
-    prefix: Annotated[str | None, typer.Option("--prefix", help="What stands before the names, where there are several.", show_default=False)] = None,
+    file: Annotated[
+        Path, typer.Argument(help="A checkpoint: .pth, .pt, .ckpt, .bin or .safetensors.", show_default=False)
+    ],
+    out: Annotated[
+        Path | None, typer.Option("--out", help="File to write; beside FILE unless given.", show_default=False)
+    ] = None,
+    backbone: Annotated[
+        str | None,
+        typer.Option("--backbone", help="A ResNet of timm's; found by the shapes unless given.", show_default=False),
+    ] = None,
+    prefix: Annotated[
+        str | None,
+        typer.Option("--prefix", help="What stands before the names, where there are several.", show_default=False),
+    ] = None,
 ) -> None:
     """Write the ResNet in a checkpoint of another program as weights for `weights:` and `init:`. Reads tensors only, and runs nothing."""
     from ssl_bench.backbones.convert import convert as write
@@ -318,7 +423,9 @@ def _write_report(folder: Path, results: Results, console: Console, told: bool =
     except OSError as error:
         raise WriteError(f"the table is above; its files cannot be written: {reason(error)}") from error
     if told:
-        console.print(f"table.md, .csv, .tex, .html and figures: {folder} ({len(files)} files)", markup=False, highlight=False)
+        console.print(
+            f"table.md, .csv, .tex, .html and figures: {folder} ({len(files)} files)", markup=False, highlight=False
+        )
 
 
 def main() -> NoReturn:

@@ -29,8 +29,13 @@ class Live(Observer):
     def __init__(self, console: Console) -> None:
         self.console = console
         self.bar = Progress(
-            TextColumn("{task.description}"), BarColumn(bar_width=24), TextColumn("{task.percentage:>3.0f} %"), TextColumn("{task.fields[note]}"),
-            console=console, transient=True, disable=not console.is_terminal,
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            TextColumn("{task.percentage:>3.0f} %"),
+            TextColumn("{task.fields[note]}"),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
         )
         self.task: TaskID | None = None
         self.spoken = time.monotonic()
@@ -65,7 +70,11 @@ class Live(Observer):
 
     def nothing_to_do(self, work: Work) -> None:
         records = [read_record(work.out / "run.json", Run)] if (work.out / "run.json").is_file() else []
-        found = [read_record(cell.folder / "pretrain.json", Pretraining) for cell in work.cells() if (cell.folder / "pretrain.json").is_file()]
+        found = [
+            read_record(cell.folder / "pretrain.json", Pretraining)
+            for cell in work.cells()
+            if (cell.folder / "pretrain.json").is_file()
+        ]
         made = sorted({record.environment.code for record in found})
         since = f", since {records[0].created[:10]}" if records else ""
         every = "the one cell is" if len(found) == 1 else f"all {len(found)} cells are"
@@ -91,7 +100,10 @@ class Live(Observer):
         trend = f"  kNN {pretraining.trend}" if pretraining.trend else ""
         took = duration(time.monotonic() - self.started)
         self._say(f"{self.label}: {took}  validation: {'  '.join(parts) or 'none'}{trend}")
-        for what, told in ((cell.row.name, pretraining.changed), *((record.evaluator, record.changed) for record in evaluations)):
+        for what, told in (
+            (cell.row.name, pretraining.changed),
+            *((record.evaluator, record.changed) for record in evaluations),
+        ):
             if told:
                 self._say(f"  {what} changed, for the whole program, {told}; this was set back", "yellow")
 
@@ -113,7 +125,11 @@ def headline(record: EvaluationRecord) -> str:
     if any(m.metric.startswith("top1") for m in validation):
         return f"{record.evaluator} {100 * validation_score(record):.1f}"
     found = [m for m in validation if m.metric.startswith("map")]
-    return f"{record.evaluator} {record.data}{', ' + found[0].stage if found[0].stage else ''} {100 * found[0].value:.1f}" if found else ""
+    return (
+        f"{record.evaluator} {record.data}{', ' + found[0].stage if found[0].stage else ''} {100 * found[0].value:.1f}"
+        if found
+        else ""
+    )
 
 
 def print_plan(console: Console, work: Work, plan: Plan) -> None:
@@ -129,7 +145,11 @@ def print_plan(console: Console, work: Work, plan: Plan) -> None:
         console.print(escape(note), style="yellow")
     if work.unpacked:
         what = f"{', '.join(work.unpacked)}: {bytes_text(sum(work.unpacked.values()))}"
-        console.print(escape(f"not packed yet ({what}): whatever needs these images counts as missing"), style="yellow", soft_wrap=True)
+        console.print(
+            escape(f"not packed yet ({what}): whatever needs these images counts as missing"),
+            style="yellow",
+            soft_wrap=True,
+        )
     for name, why in work.unseen.items():
         console.print(escape(f"not in this plan: {name}: {why}"), style="yellow", soft_wrap=True)
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
@@ -137,30 +157,47 @@ def print_plan(console: Console, work: Work, plan: Plan) -> None:
         table.add_column(name, justify="left" if name in ("row", "recipe") else "right", no_wrap=True)
     for row in plan.rows:
         table.add_row(
-            escape(row.row), str(row.done), str(row.missing), escape(row.recipe),
-            f"{row.steps:,}" if row.steps else "", f"{row.passes:.1f}" if row.passes else "",
-            duration(row.seconds) if row.seconds else "", size_of(row.memory) if row.memory else "",
+            escape(row.row),
+            str(row.done),
+            str(row.missing),
+            escape(row.recipe),
+            f"{row.steps:,}" if row.steps else "",
+            f"{row.passes:.1f}" if row.passes else "",
+            duration(row.seconds) if row.seconds else "",
+            size_of(row.memory) if row.memory else "",
         )
     console.print(table)
     for row in plan.rows:
         if row.problem:
-            console.print(escape(f"{row.row} cannot be estimated, its own code fails: {row.problem}"), style="red", soft_wrap=True)
+            console.print(
+                escape(f"{row.row} cannot be estimated, its own code fails: {row.problem}"), style="red", soft_wrap=True
+            )
     for text in plan.blocked[:BLOCKED_SHOWN]:
         console.print(escape(text), style="yellow", soft_wrap=True)
     if plan.blocked:
         more = len(plan.blocked) - BLOCKED_SHOWN
         shown = f"... and {more:,} more. " if more > 0 else ""
         need = "1 cell needs it" if len(plan.blocked) == 1 else f"{len(plan.blocked):,} cells need it"
-        console.print(escape(f"{shown}{HOW}; {need}, and {'fails' if len(plan.blocked) == 1 else 'fail'} without"), style="yellow", soft_wrap=True)
+        console.print(
+            escape(f"{shown}{HOW}; {need}, and {'fails' if len(plan.blocked) == 1 else 'fail'} without"),
+            style="yellow",
+            soft_wrap=True,
+        )
     if plan.missing:
         console.print(
             f"{plan.done} cells done, {plan.missing} to compute: about {duration(plan.seconds)} "
             f"({duration(plan.evaluation_seconds)} of it evaluation); records go to {escape(str(work.out))}"
         )
         if plan.advice:
-            console.print(escape(f"that is more than a week; what would bring it down: {'; '.join(plan.advice)}"), style="yellow", soft_wrap=True)
+            console.print(
+                escape(f"that is more than a week; what would bring it down: {'; '.join(plan.advice)}"),
+                style="yellow",
+                soft_wrap=True,
+            )
         if plan.hardware:
-            console.print(escape(f"time on {plan.hardware}; narrow networks run slower than their FLOPs tell"), soft_wrap=True)
+            console.print(
+                escape(f"time on {plan.hardware}; narrow networks run slower than their FLOPs tell"), soft_wrap=True
+            )
         disk = f"disk: decoded images {size_of(plan.packed)}, weights about {size_of(plan.results)}"
         console.print(f"{disk}; memory: features of frozen evaluators {size_of(plan.features)}")
     else:

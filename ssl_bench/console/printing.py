@@ -19,7 +19,9 @@ def duration(seconds: float) -> str:
     minutes = round(seconds / 60)
     if minutes >= 4 * 24 * 60:
         hours = round(minutes / 60)
-        return f"{hours // 24:,} days {hours % 24:02d} h" if hours < 2 * 365 * 24 else f"{hours / (365 * 24):,.0f} years"
+        return (
+            f"{hours // 24:,} days {hours % 24:02d} h" if hours < 2 * 365 * 24 else f"{hours / (365 * 24):,.0f} years"
+        )
     return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
@@ -34,7 +36,9 @@ def print_cell(console: Console, folder: Path, row: str, seed: str) -> None:
     cells = [cell for cell in record.cells if cell.row == row and str(cell.seed) == seed]
     if not cells:
         asked = f"{row}/{seed}"[:80]
-        raise SpecError(f"{record.name} has no cell {asked!r}; {did_you_mean(asked, [f'{cell.row}/{cell.seed}' for cell in record.cells])}")
+        raise SpecError(
+            f"{record.name} has no cell {asked!r}; {did_you_mean(asked, [f'{cell.row}/{cell.seed}' for cell in record.cells])}"
+        )
     where = folder / cells[0].folder
     for path in failure_files(where):
         failure = read_record(path, Failure)
@@ -46,16 +50,30 @@ def print_cell(console: Console, folder: Path, row: str, seed: str) -> None:
         return
     trained = read_record(where / "pretrain.json", Pretraining)
     console.print(escape(f"{record.name}/{row}/{seed}  {trained.task}  {where}"))
-    for name, values in (("settings", trained.spec), ("says", trained.describe), ("after training", trained.diagnose), ("last values", trained.metrics)):
+    for name, values in (
+        ("settings", trained.spec),
+        ("says", trained.describe),
+        ("after training", trained.diagnose),
+        ("last values", trained.metrics),
+    ):
         for key, value in values.items():
-            text = ", ".join(f"{k} {v}" for k, v in value.items() if v is not None) if isinstance(value, dict) else value
-            console.print(escape(f"  {name}: {key}: {text:.4g}" if isinstance(text, float) else f"  {name}: {key}: {text}"), soft_wrap=True)
+            text = (
+                ", ".join(f"{k} {v}" for k, v in value.items() if v is not None) if isinstance(value, dict) else value
+            )
+            console.print(
+                escape(f"  {name}: {key}: {text:.4g}" if isinstance(text, float) else f"  {name}: {key}: {text}"),
+                soft_wrap=True,
+            )
     split = ", ".join(f"{part} {seconds:.1f} s" for part, seconds in trained.seconds.items())
     console.print(
         f"  cost: {trained.images_seen:,} images, {trained.passes:.2f} passes an image, {trained.flops / 1e12:.1f} TFLOP, "
         f"{trained.images_per_second:,.0f} images/s, {size_of(trained.peak_memory)} ({split})"
     )
-    console.print(escape(f"  made: {trained.created} on {trained.environment.device}, {trained.environment.precision}, ssl_bench {trained.environment.code}"))
+    console.print(
+        escape(
+            f"  made: {trained.created} on {trained.environment.device}, {trained.environment.precision}, ssl_bench {trained.environment.code}"
+        )
+    )
     if trained.changed:
         console.print(escape(f"  changed for the whole program, and set back: {trained.changed}"), soft_wrap=True)
     for expected in cells[0].evaluations:
@@ -69,7 +87,9 @@ def print_cell(console: Console, folder: Path, row: str, seed: str) -> None:
         if found.changed:
             console.print(escape(f"    changed for the whole program, and set back: {found.changed}"), soft_wrap=True)
         for m in found.measurements:
-            label = f"{m.row + ' ' if m.row else ''}{m.stage} {m.metric}".strip() + (f" at {100 * m.labels:g} % labels, draw {m.draw}" if m.labels < 1 else "")
+            label = f"{m.row + ' ' if m.row else ''}{m.stage} {m.metric}".strip() + (
+                f" at {100 * m.labels:g} % labels, draw {m.draw}" if m.labels < 1 else ""
+            )
             console.print(escape(f"    {m.split:10} {label}: {m.value:.4f}{' (best stage)' if m.best else ''}"))
 
 
@@ -86,7 +106,10 @@ def _entries(what: str) -> list[tuple[str, str]]:
         from ssl_bench.data import list_sources
         from ssl_bench.data.boxes.sources import list_detection_sources
 
-        return [*list_sources(), *((f"detection: {{source: {name}}}", f"with boxes: {line}") for name, line in list_detection_sources())]
+        return [
+            *list_sources(),
+            *((f"detection: {{source: {name}}}", f"with boxes: {line}") for name, line in list_detection_sources()),
+        ]
     if what == "matrices":
         from ssl_bench.spec.shipped import headline_comment, shipped
 
@@ -101,5 +124,9 @@ def print_checks(console: Console, results: Any) -> bool:
     """The battery's findings; True when nothing failed."""
     marks = {"passed": "ok  ", "failed": "FAIL", "warning": "warn", "skipped": "skip"}
     for result in results:
-        console.print(escape(f"{marks[result.status]}  {result.name}: {result.message}"), style="red" if result.status == "failed" else None, soft_wrap=True)
+        console.print(
+            escape(f"{marks[result.status]}  {result.name}: {result.message}"),
+            style="red" if result.status == "failed" else None,
+            soft_wrap=True,
+        )
     return not any(result.status == "failed" for result in results)

@@ -28,7 +28,15 @@ from ssl_bench.records.schema import (
 from ssl_bench.system.disk import is_locked
 from ssl_bench.system.terminal import escape
 
-DONE, NOW, BEGUN, FAILED, DAMAGED, MISSING, NOT_ASKED = "done", "under way now", "begun", "failed", "damaged", "missing", "not asked for"
+DONE, NOW, BEGUN, FAILED, DAMAGED, MISSING, NOT_ASKED = (
+    "done",
+    "under way now",
+    "begun",
+    "failed",
+    "damaged",
+    "missing",
+    "not asked for",
+)
 _BEGINNINGS = ("checkpoint.safetensors", "*.parts")
 
 
@@ -113,7 +121,9 @@ def print_status(console: Console, folder: Path) -> None:
         spent[cell.folder] = max(found.seconds, spent.get(cell.folder, 0.0))
         words = f"{found.state}: {found.why}" if found.why else found.state
         pretraining = "done" if found.trained else "-"
-        table.add_row(escape(cell.row), str(cell.seed), pretraining, f"{found.judged}/{found.expected}", escape(f"{note}{words}"))
+        table.add_row(
+            escape(cell.row), str(cell.seed), pretraining, f"{found.judged}/{found.expected}", escape(f"{note}{words}")
+        )
         return found.state
 
     for cell in run.cells:
@@ -127,7 +137,10 @@ def print_status(console: Console, folder: Path) -> None:
             states["with an open choice"] += 1
     counts = ", ".join(f"{count} {state}" for state, count in states.items())
     kind = "final" if run.final else "validation only"
-    console.print(escape(f"{run.name}: {counts or 'no cells'}; {kind}; {duration(sum(spent.values()))} spent on finished parts"), soft_wrap=True)
+    console.print(
+        escape(f"{run.name}: {counts or 'no cells'}; {kind}; {duration(sum(spent.values()))} spent on finished parts"),
+        soft_wrap=True,
+    )
     console.print(table)
     for name, row in rows.items():
         if _is_open(row):

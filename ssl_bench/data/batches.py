@@ -54,7 +54,8 @@ class ImageStore:
             if self.device.type == "cuda":
                 pixels = pixels.pin_memory()
             pixels = pixels.to(self.device, non_blocking=True)
-        return pixels.permute(0, 3, 1, 2).to(torch.float32).div_(255)  # NHWC memory seen as NCHW: channels-last for free
+        # NHWC memory seen as NCHW: channels-last for free
+        return pixels.permute(0, 3, 1, 2).to(torch.float32).div_(255)
 
     def in_order(self, batch_size: int = 512) -> Iterator[Tensor]:
         """Every image once, in the set's order."""
@@ -80,22 +81,38 @@ class Batches:
     """
 
     def __init__(
-        self, images: ImageSet, batch_size: int, seed: int, device: torch.device | str = "cpu", *,
-        labels: bool = False, columns: frozenset[str] = frozenset(), endless: bool = False, memory: int = 4 << 30,
+        self,
+        images: ImageSet,
+        batch_size: int,
+        seed: int,
+        device: torch.device | str = "cpu",
+        *,
+        labels: bool = False,
+        columns: frozenset[str] = frozenset(),
+        endless: bool = False,
+        memory: int = 4 << 30,
     ) -> None:
         if len(images) == 0:
             raise DataError(f"{images.name}: no images to train on")
         if batch_size > len(images) and not endless:
-            raise DataError(f"batch_size {batch_size} is larger than the {len(images)} images of {images.name}; allowed is 1 to {len(images)}")
+            raise DataError(
+                f"batch_size {batch_size} is larger than the {len(images)} images of {images.name}; allowed is 1 to {len(images)}"
+            )
         if labels and images.labels is None:
             raise DataError(f"{images.name} has no labels, and this task needs them")
         missing = sorted(columns - set(images.columns))
         if missing:
-            raise DataError(f"{images.name} has no column {missing[0]!r}; it has: {', '.join(sorted(images.columns)) or 'none'}")
+            raise DataError(
+                f"{images.name} has no column {missing[0]!r}; it has: {', '.join(sorted(images.columns)) or 'none'}"
+            )
         self.store = ImageStore(images, device, memory)
         self.batch_size, self.seed, self.endless = batch_size, seed, endless
         self.steps_per_epoch = max(1, len(images) // batch_size)
-        self._labels = torch.from_numpy(np.asarray(images.labels, dtype=np.int64)) if labels and images.labels is not None else None
+        self._labels = (
+            torch.from_numpy(np.asarray(images.labels, dtype=np.int64))
+            if labels and images.labels is not None
+            else None
+        )
         self._columns = {name: torch.from_numpy(np.ascontiguousarray(images.columns[name])) for name in sorted(columns)}
         self._order: dict[int, Tensor] = {}
         self._pool: ThreadPoolExecutor | None = None
@@ -120,7 +137,9 @@ class Batches:
         images = self._gather(step, index)
         device = self.store.device
         labels = None if self._labels is None else self._labels[index].to(device)
-        return Batch(images, index.to(device), labels, {name: column[index].to(device) for name, column in self._columns.items()})
+        return Batch(
+            images, index.to(device), labels, {name: column[index].to(device) for name, column in self._columns.items()}
+        )
 
     def _epoch(self, epoch: int) -> Tensor:
         if epoch not in self._order:

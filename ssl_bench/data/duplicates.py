@@ -53,7 +53,9 @@ def note_copies(name: str, sets: Mapping[str, tuple[ImageSet, np.ndarray]], note
                 labels.setdefault(bytes(row), set()).add(int(label))
     if several := [sorted(own) for own in labels.values() if len(own) > 1]:
         pairs = Counter(pair for own in several for pair in combinations(own, 2))
-        named = [f"{classes[one]!r} and {classes[other]!r} {count:,}" for (one, other), count in pairs.most_common(_FEW)]
+        named = [
+            f"{classes[one]!r} and {classes[other]!r} {count:,}" for (one, other), count in pairs.most_common(_FEW)
+        ]
         more = f" and {len(pairs) - _FEW:,} more pairs" if len(pairs) > _FEW else ""
         told.append(f"{len(several):,} images stand under several labels ({', '.join(named)}{more})")
     if told:

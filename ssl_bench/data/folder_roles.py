@@ -28,12 +28,19 @@ def families(children: Mapping[str, Folder], roles: Mapping[str, Role]) -> list[
 def is_doubtful(name: str, role: Role, children: Mapping[str, Folder]) -> bool:
     """Whether a folder that is named like a split, without its counterpart, may well be one and no class."""
     own = class_names(children[name])
-    if role.rest:  # "bullet_train", unless it holds the folders that another one holds, or is another one's part: "dog" and "dog_test"
+    # "bullet_train", unless it holds the folders that another one holds, or is another one's part: "dog" and "dog_test"
+    if role.rest:
         others = {other: child for other, child in children.items() if other != name}
-        return any(tuple(words_of(other)) == role.rest for other in others) or len(own) > 1 and any(own == class_names(child) for child in others.values())
+        return (
+            any(tuple(words_of(other)) == role.rest for other in others)
+            or len(own) > 1
+            and any(own == class_names(child) for child in others.values())
+        )
     if not role.bare or own or name.lower() not in _ALSO_CLASSES:
         return True
-    if role.split != "train" and any((other := role_of(beside)) is not None and other.split == "train" for beside in children):
+    if role.split != "train" and any(
+        (other := role_of(beside)) is not None and other.split == "train" for beside in children
+    ):
         return True  # "test" beside "train_a" and "train_b"
     return role.split == "train" and len(children) == 2
 

@@ -46,7 +46,9 @@ class JudgedElsewhere:
 def note_repeated(name: str, hashes: Mapping[str, np.ndarray], notes: list[str]) -> None:
     """Say how many images are in two splits, found by equal pixels: ``hashes`` of train, validation and test; test is told in any case."""
     found = {split: [bytes(row) for row in rows] for split, rows in hashes.items()}
-    counts = {(one, other): sum(map(set(found[other]).__contains__, found[one])) for one, other in combinations(found, 2)}
+    counts = {
+        (one, other): sum(map(set(found[other]).__contains__, found[one])) for one, other in combinations(found, 2)
+    }
     if any(counts.values()):
         told = [f"{count:,} of {one} in {other}" for (one, other), count in counts.items() if count]
         told += [] if any(count for (_, other), count in counts.items() if other == "test") else ["none in test"]
@@ -54,7 +56,11 @@ def note_repeated(name: str, hashes: Mapping[str, np.ndarray], notes: list[str])
 
 
 def without(
-    images: ImageSet, hashes: np.ndarray, judged: Sequence[np.ndarray], of: str, notes: list[str],
+    images: ImageSet,
+    hashes: np.ndarray,
+    judged: Sequence[np.ndarray],
+    of: str,
+    notes: list[str],
 ) -> tuple[ImageSet, np.ndarray]:
     """The pretraining images, and their hashes, without those that ``of`` validates or tests on, found by equal pixels."""
     seen = {bytes(row) for found in judged for row in found}
@@ -68,40 +74,64 @@ def without(
         keep &= ~np.isin(groups, groups[~keep])
         siblings = int((~keep).sum()) - equal
     also = f", and {siblings:,} more are of their groups," if siblings else ""
-    notes.append(f"{images.name}: {equal:,} images are also validation or test images of {of}{also} and are not pretrained on")
+    notes.append(
+        f"{images.name}: {equal:,} images are also validation or test images of {of}{also} and are not pretrained on"
+    )
     return _kept(images, hashes, keep, of)
 
 
 def without_groups(
-    images: ImageSet, hashes: np.ndarray, names: Sequence[str], judged: set[str], column: str, of: str, notes: list[str],
+    images: ImageSet,
+    hashes: np.ndarray,
+    names: Sequence[str],
+    judged: set[str],
+    column: str,
+    of: str,
+    notes: list[str],
 ) -> tuple[ImageSet, np.ndarray]:
     """The pretraining images, and their hashes, without those of the groups that ``of`` judges on; ``names`` are of the images' groups."""
     keep = ~np.isin(images.columns["group"], [number for number, name in enumerate(names) if name in judged])
     if keep.all():
         return images, hashes
-    notes.append(f"{images.name}: {int((~keep).sum()):,} images are of groups ({column}) that {of} validates or tests on and are not pretrained on")
+    notes.append(
+        f"{images.name}: {int((~keep).sum()):,} images are of groups ({column}) that {of} validates or tests on and are not pretrained on"
+    )
     return _kept(images, hashes, keep, of)
 
 
 def _kept(images: ImageSet, hashes: np.ndarray, keep: np.ndarray, of: str) -> tuple[ImageSet, np.ndarray]:
     if not keep.any():
-        raise DataError(f"{images.name}: every image to pretrain on is a validation or test image of {of}, or of the same group as one; give other images")
+        raise DataError(
+            f"{images.name}: every image to pretrain on is a validation or test image of {of}, or of the same group as one; give other images"
+        )
     kept = np.flatnonzero(keep)
     labels = None if images.labels is None else images.labels[kept]
     return images.take(kept, fingerprint_of(images.size, hashes[kept], labels)), hashes[kept]
 
 
 def without_judged_elsewhere(
-    images: ImageSet, hashes: np.ndarray, judged: Sequence[JudgedElsewhere], source: str, fit: Fit, places: Places, notes: list[str],
+    images: ImageSet,
+    hashes: np.ndarray,
+    judged: Sequence[JudgedElsewhere],
+    source: str,
+    fit: Fit,
+    places: Places,
+    notes: list[str],
 ) -> ImageSet:
     """The images to pretrain on, of ``source``, without those that evaluators judge on by themselves; where that cannot be told, a note."""
     for one in judged:
         if one.files is None:
-            notes.append(f"{one.name}: whether its validation and test images are pretrained on cannot be told, for it does not name their files")
+            notes.append(
+                f"{one.name}: whether its validation and test images are pretrained on cannot be told, for it does not name their files"
+            )
         else:
-            images, hashes = without(images, hashes, [_hashes_of(one.files, images.size, fit, places, one.name)], one.name, notes)
+            images, hashes = without(
+                images, hashes, [_hashes_of(one.files, images.size, fit, places, one.name)], one.name, notes
+            )
         if one.shows == source:
-            notes.append(f"{one.name}: its validation images show scenes of {source} that are pretrained on; its test images do not")
+            notes.append(
+                f"{one.name}: its validation images show scenes of {source} that are pretrained on; its test images do not"
+            )
     return images
 
 

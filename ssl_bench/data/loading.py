@@ -32,7 +32,8 @@ _STATISTICS_BYTES = 150_000_000
 _SHOWN = 20
 _TOLD = 3
 FEW = 20  # a share below one twentieth is packed alone without asking
-_CACHES = ("checked_tasks", "content", "hashes", "hub", "packs", "ranges", "shapes")  # folders of small files, in which killed writers may have left parts
+# folders of small files, in which killed writers may have left parts
+_CACHES = ("checked_tasks", "content", "hashes", "hub", "packs", "ranges", "shapes")
 _UNREADABLE_LIST = "unreadable.txt"
 
 
@@ -74,7 +75,11 @@ class Data:
 
 
 def load(
-    spec: DataSpec, *, data_root: Path | str | None = None, cache: Path | str | None = None, progress: Progress | None = None,
+    spec: DataSpec,
+    *,
+    data_root: Path | str | None = None,
+    cache: Path | str | None = None,
+    progress: Progress | None = None,
     judged: Sequence[JudgedElsewhere] = (),
 ) -> Data:
     """Find, check, decode and split the images of a matrix. Everything that can be refused without decoding is refused first.
@@ -111,7 +116,13 @@ def load(
         if one != spec.pretrain and one.group is not None and one.group == spec.pretrain.group:
             judged_names = {sources[one].group_names[group] for group in plans[one].judged_groups()}
             pretrain, hashes = without_groups(
-                pretrain, hashes, sources[spec.pretrain].group_names, judged_names, one.group, "an evaluate source", notes,
+                pretrain,
+                hashes,
+                sources[spec.pretrain].group_names,
+                judged_names,
+                one.group,
+                "an evaluate source",
+                notes,
             )
     elsewhere = [found for (one, role), (_, found, _) in packed.items() if one != spec.pretrain and role != "train"]
     pretrain, hashes = without(pretrain, hashes, elsewhere, "an evaluate source", notes)
@@ -119,7 +130,8 @@ def load(
     mean, std = _statistics(pretrain)
     unlabelled = "" if pretrain.labels is not None else f"the pretraining images ({pretrain.name}) have none"
     if evaluate and not any(_same_labels(spec.pretrain, one) for one in evaluate):
-        # What they may be labelled with, such as the years that photos lie in folders of, is not what the table is about.
+        # What they may be labelled with, such as the years that photos lie in folders of, is not what the table is
+        # about.
         judged_on = " and ".join(one.name for one in labelled)
         unlabelled = f"the pretraining images ({pretrain.name}) are not the ones that rows are judged on ({judged_on}), and have no labels of those classes"
         pretrain = pretrain.without_labels()
@@ -133,7 +145,11 @@ def _same_labels(one: SourceSpec, other: SourceSpec) -> bool:
 
 
 def duplicates(
-    spec: DataSpec, *, data_root: Path | str | None = None, cache: Path | str | None = None, progress: Progress | None = None,
+    spec: DataSpec,
+    *,
+    data_root: Path | str | None = None,
+    cache: Path | str | None = None,
+    progress: Progress | None = None,
 ) -> list[Copy]:
     """The images that a source of ``spec`` holds more than once, by equal pixels at the matrix's size. Arguments and errors are those of ``load``."""
     sources, plans, _, packed = _packed(spec, places_of(data_root, cache, progress, spec.size), [])
@@ -151,7 +167,9 @@ def duplicates(
 
 
 def _packed(
-    spec: DataSpec, places: Places, notes: list[str],
+    spec: DataSpec,
+    places: Places,
+    notes: list[str],
 ) -> tuple[dict[SourceSpec, Source], dict[SourceSpec, Plan], int, dict[tuple[SourceSpec, str], _Role]]:
     """Sources, what their images are for, the images' size, and every role of every source decoded."""
     sources = {source: open_source(source, places) for source in dict.fromkeys((*spec.evaluate, spec.pretrain))}
@@ -171,11 +189,22 @@ def _with_own_range(source: Source, places: Places) -> Source:
     reader = source.splits["train"].reader
     found = range_of(reader, places.cache, places.progress, source.name)
     if found is not None and not found.images:
-        return replace(source, notes=(*source.notes, f"{source.name}: `range: set` changes nothing, for no training image has more than 8 bits a channel"))
-    low, high = (math.nan, math.nan) if found is None else (found.low, found.high)  # not known yet: nothing that is packed counts as these images
-    told = () if found is None else (
-        f"{source.name}: levels {low:,g} to {high:,g}, those of its {found.images:,} training images of more than 8 bits a channel, are scaled to 0 to 255; "
-        "what lies outside in other splits is cut off",
+        return replace(
+            source,
+            notes=(
+                *source.notes,
+                f"{source.name}: `range: set` changes nothing, for no training image has more than 8 bits a channel",
+            ),
+        )
+    # not known yet: nothing that is packed counts as these images
+    low, high = (math.nan, math.nan) if found is None else (found.low, found.high)
+    told = (
+        ()
+        if found is None
+        else (
+            f"{source.name}: levels {low:,g} to {high:,g}, those of its {found.images:,} training images of more than 8 bits a channel, "
+            "are scaled to 0 to 255; what lies outside in other splits is cut off",
+        )
     )
     splits = {name: replace(split, reader=Rescaled(split.reader, low, high)) for name, split in source.splits.items()}
     return replace(source, splits=splits, notes=(*source.notes, *told))
@@ -188,7 +217,10 @@ def check(spec: DataSpec, places: Places) -> None:
 
 
 def places_of(
-    root: Path | str | None = None, cache: Path | str | None = None, progress: Progress | None = None, size: int | None = None
+    root: Path | str | None = None,
+    cache: Path | str | None = None,
+    progress: Progress | None = None,
+    size: int | None = None,
 ) -> Places:
     """Where images are looked for and packed; defaults as for ``load``."""
     return Places(cache_folder(cache), data_root(root), size, progress or silent)
@@ -210,9 +242,13 @@ def _common_size(sources: Sequence[Source]) -> int:
     for source in sources:
         if source.native is None:
             most = f"; the most common is {source.common[0]}x{source.common[1]}" if source.common else ""
-            raise DataError(f"the images of {source.name} differ in size{most}; give `size` (the side in pixels that all are scaled to)")
+            raise DataError(
+                f"the images of {source.name} differ in size{most}; give `size` (the side in pixels that all are scaled to)"
+            )
         if source.native[0] != source.native[1]:
-            raise DataError(f"the images of {source.name} are {source.native[0]}x{source.native[1]}, not square; give `size`")
+            raise DataError(
+                f"the images of {source.name} are {source.native[0]}x{source.native[1]}, not square; give `size`"
+            )
         sizes[source.native[0]] = source.name
     if len(sizes) > 1:
         listed = ", ".join(f"{name}: {size} px" for size, name in sizes.items())
@@ -224,7 +260,11 @@ def _common_size(sources: Sequence[Source]) -> int:
 
 
 def _pack_all(
-    plans: dict[SourceSpec, Plan], size: int, spec: DataSpec, places: Places, notes: list[str],
+    plans: dict[SourceSpec, Plan],
+    size: int,
+    spec: DataSpec,
+    places: Places,
+    notes: list[str],
 ) -> dict[tuple[SourceSpec, str], _Role]:
     """Every role of every source; unreadable images are listed for all of them at once."""
     found: dict[tuple[SourceSpec, str], _Role] = {}
@@ -236,14 +276,26 @@ def _pack_all(
         if source.unreadable and spec.skip_unreadable:
             told = f"{', '.join(source.unreadable[:_TOLD])}{' ...' if len(source.unreadable) > _TOLD else ''}"
             notes.append(f"{source.name}: {len(source.unreadable):,} entries that cannot be read are left out: {told}")
-    splits = [(one, plan, split) for one, plan in plans.items() for split in dict.fromkeys(raw for raw, _ in plan.roles.values())]
+    splits = [
+        (one, plan, split)
+        for one, plan in plans.items()
+        for split in dict.fromkeys(raw for raw, _ in plan.roles.values())
+    ]
     readers = {(one, split): _reader(plan, split, size, spec, places) for one, plan, split in splits}
     if not is_looking():
         _check_room([(_what(plan, split), readers[one, split][0]) for one, plan, split in splits], size, spec, places)
     for one, plan in plans.items():
         for split in dict.fromkeys(raw for raw, _ in plan.roles.values()):
             raw, (reader, row_of, needed) = plan.source.splits[split], readers[one, split]
-            packed = pack(reader, size, spec.fit, places.cache, what=_what(plan, split), uniform=spec.size is None, progress=places.progress)
+            packed = pack(
+                reader,
+                size,
+                spec.fit,
+                places.cache,
+                what=_what(plan, split),
+                uniform=spec.size is None,
+                progress=places.progress,
+            )
             reasons = packed.unreadable
             notes += packed.facts.told(_what(plan, split))
             bad = {int(at): reasons[int(row_of[at])] for at in needed if int(row_of[at]) in reasons} if reasons else {}
@@ -271,10 +323,18 @@ def _pack_all(
         for (_, role), (images, *_) in found.items():
             if role.startswith(SIBLINGS):
                 continue
-            counts = np.bincount(images.labels, minlength=len(images.classes)) if images.labels is not None and role == "train" else np.ones(1)
+            counts = (
+                np.bincount(images.labels, minlength=len(images.classes))
+                if images.labels is not None and role == "train"
+                else np.ones(1)
+            )
             if len(images) == 0 or not counts.all():
-                lost = f"class {images.classes[int(np.argmin(counts))]!r} has" if len(images) else f"the {role} split has"
-                raise DataError(f"{images.name}: with the unreadable images left out, {lost} no image left; mend some of them, or take what is empty out")
+                lost = (
+                    f"class {images.classes[int(np.argmin(counts))]!r} has" if len(images) else f"the {role} split has"
+                )
+                raise DataError(
+                    f"{images.name}: with the unreadable images left out, {lost} no image left; mend some of them, or take what is empty out"
+                )
     return found
 
 
@@ -289,7 +349,9 @@ def _reader(plan: Plan, split: str, size: int, spec: DataSpec, places: Places) -
     row_of = np.arange(len(reader))
     few = len(needed) * 2 < len(reader)
     # Of a small share it would take longer to read everything, to see whether all of it is packed, than to decode it.
-    if few and not is_packed(reader, size, spec.fit, places.cache, places.progress, read=not is_looking() and len(needed) * FEW > len(reader)):
+    if few and not is_packed(
+        reader, size, spec.fit, places.cache, places.progress, read=not is_looking() and len(needed) * FEW > len(reader)
+    ):
         reader = Subset(reader, needed)
         row_of = np.full(len(row_of), -1, np.int64)
         row_of[needed] = np.arange(len(needed))
@@ -300,8 +362,12 @@ def _check_room(wanted: Sequence[tuple[str, Reader]], size: int, spec: DataSpec,
     """Refuse packs that together do not fit on the disk, before the first of them is written; ``pack`` refuses one that does not fit alone."""
     folder = next(folder for folder in (places.cache, *places.cache.parents) if folder.is_dir())
     free = shutil.disk_usage(folder).free - SPARE_DISK
-    for read in (False, True):  # what is packed under another path is only found by reading, which nobody should wait for needlessly
-        found = [(what, still_needed(reader, size, spec.fit, places.cache, places.progress, read=read)) for what, reader in wanted]
+    # what is packed under another path is only found by reading, which nobody should wait for needlessly
+    for read in (False, True):
+        found = [
+            (what, still_needed(reader, size, spec.fit, places.cache, places.progress, read=read))
+            for what, reader in wanted
+        ]
         needs = list(dict.fromkeys(found))  # several lists of labels may be of the same images
         if sum(needed for _, needed in needs) <= free or sum(needed > 0 for _, needed in needs) < 2:
             return
@@ -312,7 +378,12 @@ def _check_room(wanted: Sequence[tuple[str, Reader]], size: int, spec: DataSpec,
 
 
 def _image_set(
-    plan: Plan, split: str, positions: np.ndarray, packed: Pack, row_of: np.ndarray, bad: set[int],
+    plan: Plan,
+    split: str,
+    positions: np.ndarray,
+    packed: Pack,
+    row_of: np.ndarray,
+    bad: set[int],
 ) -> _Role:
     raw, labels = plan.source.splits[split], plan.labels.get(split)
     good = positions[[int(position) not in bad for position in positions]] if bad else positions
@@ -325,7 +396,17 @@ def _image_set(
     classes = plan.classes if own is not None else ()
     fingerprint = fingerprint_of(packed.pixels.shape[1], hashes, own)
     left_out = len(positions) - len(good)
-    images = ImageSet(packed.pixels, rows, own, classes, plan.source.name, fingerprint, columns, skipped=left_out, checked=packed.checked)
+    images = ImageSet(
+        packed.pixels,
+        rows,
+        own,
+        classes,
+        plan.source.name,
+        fingerprint,
+        columns,
+        skipped=left_out,
+        checked=packed.checked,
+    )
     return images, hashes, good
 
 

@@ -34,7 +34,8 @@ def count_missing(what: str, needed: int) -> None:
     """Count a pack that is not there."""
     found = _FOUND.get()
     assert found is not None
-    found[what if found.get(what, needed) == needed else f"{what} ({needed:,} bytes)"] = needed  # the same images in another size are another pack
+    # the same images in another size are another pack
+    found[what if found.get(what, needed) == needed else f"{what} ({needed:,} bytes)"] = needed
 
 
 def square_noise(shape: tuple[int, ...]) -> np.ndarray:
@@ -47,4 +48,6 @@ def square_noise(shape: tuple[int, ...]) -> np.ndarray:
 def no_hashes(what: str, count: int, width: int) -> np.ndarray:
     """uint8 [count, width], all different, and no image's."""
     key = np.frombuffer(hashlib.sha256(f"not packed: {what}".encode()).digest()[: width - 8], np.uint8)
-    return np.concatenate([np.tile(key, (count, 1)), np.arange(count, dtype="<u8").view(np.uint8).reshape(count, 8)], axis=1)
+    return np.concatenate(
+        [np.tile(key, (count, 1)), np.arange(count, dtype="<u8").view(np.uint8).reshape(count, 8)], axis=1
+    )

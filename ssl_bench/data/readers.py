@@ -42,9 +42,12 @@ class Subset:
         return len(self.positions)
 
     def content(self, cache: Path, progress: Progress) -> str:
-        if (content_at := getattr(self.reader, "content_at", None)) is not None:  # spares reading a million files for the sake of a few
+        # spares reading a million files for the sake of a few
+        if (content_at := getattr(self.reader, "content_at", None)) is not None:
             return str(content_at(self.positions, cache, progress))
-        return hashlib.sha256(self.reader.content(cache, progress).encode() + self.positions.astype("<i8").tobytes()).hexdigest()
+        return hashlib.sha256(
+            self.reader.content(cache, progress).encode() + self.positions.astype("<i8").tobytes()
+        ).hexdigest()
 
     def items(self, stretches: Sequence[tuple[int, int]]) -> Iterator[list[Stored]]:
         wanted = [int(position) for start, stop in stretches for position in self.positions[start:stop]]

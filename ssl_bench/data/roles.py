@@ -43,7 +43,9 @@ class Plan:
         for split, raw in self.source.splits.items():
             if raw.groups is not None and len(judged):
                 known = [at for role, (used, at) in self.roles.items() if used == split and role != "train"]
-                siblings = np.setdiff1d(np.flatnonzero(np.isin(raw.groups, judged)), np.concatenate([np.zeros(0, np.int64), *known]))
+                siblings = np.setdiff1d(
+                    np.flatnonzero(np.isin(raw.groups, judged)), np.concatenate([np.zeros(0, np.int64), *known])
+                )
                 roles |= {f"{SIBLINGS} {split}": (split, siblings)} if len(siblings) else {}
         return replace(self, roles=roles)
 
@@ -52,20 +54,28 @@ def plan_evaluation(one: SourceSpec, source: Source, spec: DataSpec, notes: list
     """Splits of a labelled source, from labels and groups alone."""
     train, name = source.splits["train"], source.name
     own_splits = [split for split in ("test", "validation") if split in source.splits]
-    testing = next((split for split in own_splits if _any_label(source.splits[split])), own_splits[0] if own_splits else None)
+    testing = next(
+        (split for split in own_splits if _any_label(source.splits[split])), own_splits[0] if own_splits else None
+    )
     for split in ["train"] if testing is None else ["train", testing]:
         raw = source.splits[split]
         if raw.labels is None:
             because = f": {raw.unlabelled}" if raw.unlabelled else ""
-            away = "; to judge on a share of train instead, name its folder alone with `test: 0.2`" if split != "train" and train.labels is not None else ""
+            away = (
+                "; to judge on a share of train instead, name its folder alone with `test: 0.2`"
+                if split != "train" and train.labels is not None
+                else ""
+            )
             raise DataError(
                 f"{name}: the {split} images have no labels{because}; an evaluate source needs them (class folders, a csv, or a label "
                 f"column){away}; to pretrain on them alone, give ssl_bench.pretrain `evaluate: []`"
             )
         if raw.doubt:
             raise DataError(f"{name}: {raw.doubt}")
-        if (bare := int((raw.labels < 0).sum())):
-            raise DataError(f"{name}: {bare:,} of {len(raw):,} {split} images have no label, and an evaluate source needs all of them")
+        if bare := int((raw.labels < 0).sum()):
+            raise DataError(
+                f"{name}: {bare:,} of {len(raw):,} {split} images have no label, and an evaluate source needs all of them"
+            )
     assert train.labels is not None
     if testing is None and one.test is None:
         raise DataError(f"{name} has no test split; give the share of its images to hold out, such as `test: 0.2`")
@@ -93,15 +103,23 @@ def plan_evaluation(one: SourceSpec, source: Source, spec: DataSpec, notes: list
         kept, tested = splits.holdout(own, one.test or 0.0, groups=train.groups, classes=classes)
         testing = "train"
         if not len(tested):
-            advice = f"give {0.55 / len(own):.2g} or more" if splits.can_be_parted(own) else "no class has a second image, so no share can; add images"
+            advice = (
+                f"give {0.55 / len(own):.2g} or more"
+                if splits.can_be_parted(own)
+                else "no class has a second image, so no share can; add images"
+            )
             raise DataError(f"{name}: test: {one.test} of {len(own):,} images holds out none; {advice}")
     else:
         test_labels = labels[testing]
         kept, tested = np.arange(len(own)), np.arange(len(source.splits[testing]))
     assert test_labels is not None
     if spec.limit.test is not None:
-        tested = tested[splits.subsample(test_labels[tested], len(tested), spec.limit.test, classes=classes, every_class=False)]
-    trained, validated = _train_and_validation(name, own, train.groups, kept, spec.limit.train, classes, spec.validation_seed)
+        tested = tested[
+            splits.subsample(test_labels[tested], len(tested), spec.limit.test, classes=classes, every_class=False)
+        ]
+    trained, validated = _train_and_validation(
+        name, own, train.groups, kept, spec.limit.train, classes, spec.validation_seed
+    )
     if testing == "train" or spec.limit.test is not None:  # what a split of its own lacks is told already
         _tell_untested(name, test_labels[tested], own[trained], classes, notes)
     roles = {"train": ("train", trained), "validation": ("train", validated), "test": (testing, tested)}
@@ -109,7 +127,12 @@ def plan_evaluation(one: SourceSpec, source: Source, spec: DataSpec, notes: list
 
 
 def _train_and_validation(
-    name: str, labels: np.ndarray, groups: np.ndarray | None, kept: np.ndarray, limit: int | None, classes: tuple[str, ...],
+    name: str,
+    labels: np.ndarray,
+    groups: np.ndarray | None,
+    kept: np.ndarray,
+    limit: int | None,
+    classes: tuple[str, ...],
     seed: int = 0,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Positions to train on and to choose on, of ``kept``. With groups the whole set is split before a limit cuts it: other limits, same sides."""
@@ -120,8 +143,8 @@ def _train_and_validation(
             smallest = len(np.unique(labels)) + 1
             raise DataError(
                 f"{name}: with limit.train = {limit} no class has a second image to hold back for validation; allowed is {smallest} and up"
-                if limit is not None and len(few) < len(kept) and splits.can_be_parted(labels[kept]) else
-                f"{name}: {len(few):,} training images are too few to hold any back for validation: no class has two; add images"
+                if limit is not None and len(few) < len(kept) and splits.can_be_parted(labels[kept])
+                else f"{name}: {len(few):,} training images are too few to hold any back for validation: no class has two; add images"
             )
         return few[trained], few[validated]
     at, held = splits.validation_split(labels[kept], groups[kept], seed=seed, classes=classes)
@@ -129,10 +152,14 @@ def _train_and_validation(
     if limit is not None and limit < len(kept):
         present = len(np.unique(labels[trained]))
         if limit <= present:
-            raise DataError(f"{name}: limit.train = {limit} leaves none for validation beside one of each class; allowed is {present + 1} and up")
+            raise DataError(
+                f"{name}: limit.train = {limit} leaves none for validation beside one of each class; allowed is {present + 1} and up"
+            )
         count = min(max(1, round(limit * len(validated) / len(kept))), len(validated), limit - present)
         trained = trained[splits.subsample(labels[trained], len(trained), limit - count, classes=classes)]
-        validated = validated[splits.subsample(labels[validated], len(validated), count, classes=classes, every_class=False)]
+        validated = validated[
+            splits.subsample(labels[validated], len(validated), count, classes=classes, every_class=False)
+        ]
     return trained, validated
 
 
@@ -143,11 +170,15 @@ def _any_label(split: RawSplit) -> bool:
 def plan_pretraining(one: SourceSpec, source: Source, spec: DataSpec, notes: list[str]) -> Plan:
     """A source that is only pretrained on: its whole train split, with labels if all of it is labelled."""
     if one.test is not None:
-        raise DataError(f"{source.name}: `test: {one.test}` has no meaning for a source that is only pretrained on; leave it out")
+        raise DataError(
+            f"{source.name}: `test: {one.test}` has no meaning for a source that is only pretrained on; leave it out"
+        )
     train = source.splits["train"]
     labels, classes = train.labels, source.classes
     if labels is not None and (labels < 0).any():
-        notes.append(f"{source.name}: {int((labels < 0).sum()):,} training images have no label, so none is used in pretraining")
+        notes.append(
+            f"{source.name}: {int((labels < 0).sum()):,} training images have no label, so none is used in pretraining"
+        )
         labels = None
     if labels is None or len(np.unique(labels)) < 2:
         labels, classes = None, ()
@@ -161,19 +192,35 @@ def plan_pretraining(one: SourceSpec, source: Source, spec: DataSpec, notes: lis
 
 
 def _used_classes(
-    name: str, classes: tuple[str, ...], labels: dict[str, np.ndarray | None], notes: list[str],
+    name: str,
+    classes: tuple[str, ...],
+    labels: dict[str, np.ndarray | None],
+    notes: list[str],
 ) -> tuple[tuple[str, ...], dict[str, np.ndarray | None]]:
     """Classes that have training images, and labels renumbered to them; refuses what cannot be learned or judged."""
     counts = {split: np.bincount(own, minlength=len(classes)) for split, own in labels.items() if own is not None}
     train = counts["train"]
     if (train > 0).sum() < 2:
-        raise DataError(f"{name} has only one class, {classes[int(np.argmax(train))]!r}; two or more are needed to judge anything")
+        raise DataError(
+            f"{name} has only one class, {classes[int(np.argmax(train))]!r}; two or more are needed to judge anything"
+        )
     for split, found in counts.items():
         if len(strange := np.flatnonzero((found > 0) & (train == 0))):
-            alike = {at: alike_in(classes[at], [classes[other] for other in np.flatnonzero(train)]) for at in strange[:_SHOWN]}
-            shown = ", ".join(repr(classes[at]) + (f" (train has {own!r})" if own is not None else "") for at, own in alike.items())
-            advice = "; write the names alike if they are meant to be one class" if any(own is not None for own in alike.values()) else ""
-            raise DataError(f"{name}: {len(strange):,} classes of its {split} split are absent from train: {shown}{advice}")
+            alike = {
+                at: alike_in(classes[at], [classes[other] for other in np.flatnonzero(train)])
+                for at in strange[:_SHOWN]
+            }
+            shown = ", ".join(
+                repr(classes[at]) + (f" (train has {own!r})" if own is not None else "") for at, own in alike.items()
+            )
+            advice = (
+                "; write the names alike if they are meant to be one class"
+                if any(own is not None for own in alike.values())
+                else ""
+            )
+            raise DataError(
+                f"{name}: {len(strange):,} classes of its {split} split are absent from train: {shown}{advice}"
+            )
         if len(untested := np.flatnonzero((found == 0) & (train > 0))):
             notes.append(
                 f"{name}: {len(untested):,} of {int((train > 0).sum()):,} classes have no {split} images, the first is "
@@ -185,15 +232,23 @@ def _used_classes(
     notes.append(f"{name}: {len(classes) - len(used):,} of {len(classes):,} class names have no image and are left out")
     number = np.full(len(classes), -1, np.int64)
     number[used] = np.arange(len(used))
-    return tuple(classes[at] for at in used), {split: None if own is None else number[own] for split, own in labels.items()}
+    return tuple(classes[at] for at in used), {
+        split: None if own is None else number[own] for split, own in labels.items()
+    }
 
 
-def _tell_untested(name: str, tested: np.ndarray, trained: np.ndarray, classes: tuple[str, ...], notes: list[str]) -> None:
+def _tell_untested(
+    name: str, tested: np.ndarray, trained: np.ndarray, classes: tuple[str, ...], notes: list[str]
+) -> None:
     """A note where a share or a limit leaves classes without a test image: their accuracy is not in any number."""
     present = np.unique(tested)
     lacking = np.setdiff1d(np.unique(trained), present)
     if len(lacking):
-        only = f": all {len(tested):,} are {classes[present[0]]!r}, so that always answering it scores 100 %" if len(present) == 1 else ""
+        only = (
+            f": all {len(tested):,} are {classes[present[0]]!r}, so that always answering it scores 100 %"
+            if len(present) == 1
+            else ""
+        )
         notes.append(
             f"{name}: no image of {len(lacking):,} of {len(lacking) + len(present):,} classes is among the test images, the first is "
             f"{classes[lacking[0]]!r}{only}"

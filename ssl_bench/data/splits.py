@@ -18,7 +18,12 @@ _VALIDATION, _DRAW, _HOLDOUT, _FOLDS, _SUBSAMPLE = range(1, 6)  # keeps streams 
 
 
 def validation_split(
-    labels: np.ndarray, groups: np.ndarray | None = None, *, share: float = VALIDATION_SHARE, most: int = MOST_VALIDATION, seed: int = 0,
+    labels: np.ndarray,
+    groups: np.ndarray | None = None,
+    *,
+    share: float = VALIDATION_SHARE,
+    most: int = MOST_VALIDATION,
+    seed: int = 0,
     classes: Sequence[str] = (),
 ) -> tuple[np.ndarray, np.ndarray]:
     """Split a training set into what is trained on and what is chosen on.
@@ -45,7 +50,12 @@ def validation_split(
 
 
 def holdout(
-    labels: np.ndarray, share: float, seed: int = 0, *, groups: np.ndarray | None = None, classes: Sequence[str] = (),
+    labels: np.ndarray,
+    share: float,
+    seed: int = 0,
+    *,
+    groups: np.ndarray | None = None,
+    classes: Sequence[str] = (),
 ) -> tuple[np.ndarray, np.ndarray]:
     """Hold back a share of every class, for example of a label draw: (kept, held back), sorted positions.
 
@@ -54,20 +64,26 @@ def holdout(
     return _partition(labels, groups, round(share * len(labels)), (seed, _HOLDOUT), classes)
 
 
-def folds(labels: np.ndarray, count: int, seed: int = 0, *, groups: np.ndarray | None = None) -> list[tuple[np.ndarray, np.ndarray]]:
+def folds(
+    labels: np.ndarray, count: int, seed: int = 0, *, groups: np.ndarray | None = None
+) -> list[tuple[np.ndarray, np.ndarray]]:
     """Class-balanced folds for cross-validation: ``count`` pairs (train, held back) of sorted positions; every image is held back once.
 
     Images of one group (int64 [N]) are held back together; a group counts as of the class of its first image.
     Raises DataError for fewer than two folds or fewer images, or groups, than folds.
     """
-    of_unit, unit = np.arange(len(labels)), np.arange(len(labels))  # first image of each unit that is dealt; unit of each image
+    # first image of each unit that is dealt; unit of each image
+    of_unit, unit = np.arange(len(labels)), np.arange(len(labels))
     if groups is not None:
         _, of_unit, unit = np.unique(groups, return_index=True, return_inverse=True)
     if not 2 <= count <= len(of_unit):
-        raise DataError(f"{count} folds of {len(of_unit)} {'images' if groups is None else 'groups'}; allowed is 2 to {len(of_unit)}")
+        raise DataError(
+            f"{count} folds of {len(of_unit)} {'images' if groups is None else 'groups'}; allowed is 2 to {len(of_unit)}"
+        )
     shuffled = _order(len(of_unit), seed, _FOLDS)
     dealt = np.empty(len(of_unit), np.int64)
-    dealt[shuffled[np.argsort(labels[of_unit][shuffled], kind="stable")]] = np.arange(len(of_unit)) % count  # class by class, like cards
+    # class by class, like cards
+    dealt[shuffled[np.argsort(labels[of_unit][shuffled], kind="stable")]] = np.arange(len(of_unit)) % count
     return [(np.flatnonzero(dealt[unit] != fold), np.flatnonzero(dealt[unit] == fold)) for fold in range(count)]
 
 
@@ -112,7 +128,11 @@ def draw(labels: np.ndarray, fraction: float, draw: int, seed: int = 0, classes:
     short = np.flatnonzero(counts == 0)
     if len(short) or total < len(counts):
         empty = _class(int(short[0] if len(short) else len(counts) - 1), classes)
-        hint = "that class has no image at all" if len(short) else f"the smallest fraction that works is {_ceil(len(counts) / len(labels))}"
+        hint = (
+            "that class has no image at all"
+            if len(short)
+            else f"the smallest fraction that works is {_ceil(len(counts) / len(labels))}"
+        )
         raise DataError(
             f"label fraction {fraction:g} of {len(labels):,} images is {total:,} labels for {len(counts):,} classes, "
             f"which would leave class {empty} empty; {hint}"
@@ -122,7 +142,13 @@ def draw(labels: np.ndarray, fraction: float, draw: int, seed: int = 0, classes:
 
 
 def subsample(
-    labels: np.ndarray | None, length: int, count: int, seed: int = 0, classes: Sequence[str] = (), *, every_class: bool = True,
+    labels: np.ndarray | None,
+    length: int,
+    count: int,
+    seed: int = 0,
+    classes: Sequence[str] = (),
+    *,
+    every_class: bool = True,
 ) -> np.ndarray:
     """``count`` of ``length`` images, the same share of every class where there are labels: sorted positions.
 
@@ -136,14 +162,20 @@ def subsample(
     counts = _counts(labels, ())
     present = counts > 0
     if every_class and count < present.sum():
-        raise DataError(f"limit {count} is below the {present.sum()} classes, so class {_class(int(np.flatnonzero(present)[-1]), classes)} "
-                        f"would be left empty; allowed is {present.sum()} and up")
+        raise DataError(
+            f"limit {count} is below the {present.sum()} classes, so class {_class(int(np.flatnonzero(present)[-1]), classes)} "
+            f"would be left empty; allowed is {present.sum()} and up"
+        )
     least = present.astype(np.int64) if every_class else np.zeros_like(counts)
     return _choose(labels, _share(counts, count, order[: len(counts)] if len(counts) <= length else None, least), order)
 
 
 def _partition(
-    labels: np.ndarray, groups: np.ndarray | None, total: int, seed: tuple[int, ...], classes: Sequence[str],
+    labels: np.ndarray,
+    groups: np.ndarray | None,
+    total: int,
+    seed: tuple[int, ...],
+    classes: Sequence[str],
 ) -> tuple[np.ndarray, np.ndarray]:
     counts, order = _counts(labels, ()), _order(len(labels), *seed)
     if groups is None:
@@ -160,7 +192,9 @@ def _partition(
     return kept, held
 
 
-def _whole_groups(labels: np.ndarray, groups: np.ndarray, counts: np.ndarray, total: int, order: np.ndarray) -> np.ndarray:
+def _whole_groups(
+    labels: np.ndarray, groups: np.ndarray, counts: np.ndarray, total: int, order: np.ndarray
+) -> np.ndarray:
     """Whole groups, in random order, each taken if it brings the held-back class counts nearer to their share."""
     _, first, member = np.unique(groups[order], return_index=True, return_inverse=True)
     if len(first) < 2:
@@ -186,11 +220,15 @@ def _whole_groups(labels: np.ndarray, groups: np.ndarray, counts: np.ndarray, to
     if not taken and spared:  # every group is far larger than the share: the least bad one
         taken = [by_group[max(spared)[1]]]
     if not taken:
-        raise DataError("every group is the only one of some class, so none can be held back; give each class two groups or more")
+        raise DataError(
+            "every group is the only one of some class, so none can be held back; give each class two groups or more"
+        )
     return np.sort(np.concatenate(taken))
 
 
-def _share(counts: np.ndarray, total: int, ties: np.ndarray | None = None, least: np.ndarray | None = None) -> np.ndarray:
+def _share(
+    counts: np.ndarray, total: int, ties: np.ndarray | None = None, least: np.ndarray | None = None
+) -> np.ndarray:
     """The same share of every class, summing to ``total``: floors, then the largest remainders."""
     exact = counts * (min(total, counts.sum()) / max(1, counts.sum()))
     quota = np.floor(exact + 1e-9).astype(np.int64)

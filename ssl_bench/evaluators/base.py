@@ -34,9 +34,11 @@ class Measurement:
     stage: str = ""  #: "s1".."s4", "pooled", a code's name; "" where it does not apply
     labels: float = 1.0  #: share of training labels used
     draw: int = 0  #: which draw of that share
-    row: str = ""  #: "" or a variant of the row that an evaluator adds, such as "longer" for random fine-tuned 3x longer
+    #: "" or a variant of the row that an evaluator adds, such as "longer" for random fine-tuned 3x longer
+    row: str = ""
     best: bool = False  #: this stage was chosen on validation as the best of the ResNet's stages
-    low: float | None = None  #: 95 % interval over images, of a value that is no share of images (a bootstrap of mAP, say)
+    #: 95 % interval over images, of a value that is no share of images (a bootstrap of mAP, say)
+    low: float | None = None
     high: float | None = None
 
 
@@ -119,7 +121,8 @@ class Judged(Protocol):
 class Effort:
     """What a matrix spends on a row without a task's own parts: counted, not timed, so that every machine decides alike by it."""
 
-    pretraining_flops: float  #: of the bare backbone on the images of the budget, forward and backward, 2 per multiply-add
+    #: of the bare backbone on the images of the budget, forward and backward, 2 per multiply-add
+    pretraining_flops: float
     widths: tuple[int, ...]  #: values an image of every stage's features on a CPU, and of the pooled ones
 
 
@@ -131,7 +134,8 @@ class Evaluator:
     version: ClassVar[int] = 1
     Options: ClassVar[type[EvaluatorOptions]] = EvaluatorOptions
     accuracy: ClassVar[bool] = True  #: False: gives no accuracy on validation, so that nothing can be chosen by it
-    needs_training: ClassVar[bool] = False  #: True: asks the backbone to train; representations that cannot are left out ("-")
+    #: True: asks the backbone to train; representations that cannot are left out ("-")
+    needs_training: ClassVar[bool] = False
 
     def __init__(self, options: Any) -> None:
         self.options = options

@@ -23,7 +23,8 @@ PICTURE_BYTES = 256 << 20  # images handed to the task at once
 class DiagnosticsOptions(EvaluatorOptions):
     """Options of the diagnostics."""
 
-    n: int = Field(default=2_048, ge=2, le=MOST_IN_SET)  #: validation images looked at (all, where there are fewer); the same for every row
+    #: validation images looked at (all, where there are fewer); the same for every row
+    n: int = Field(default=2_048, ge=2, le=MOST_IN_SET)
 
 
 class Diagnostics(Evaluator):
@@ -48,12 +49,18 @@ class Diagnostics(Evaluator):
         z = features.index_select(0, chosen.to(features.device)).double()
         values: dict[str, float] = {"rankme": rankme(z), "dead_dimensions": dead_dimensions(z)}
         values["spread"] = float(F.normalize(z, dim=1).std(0, correction=0).mean()) * z.shape[1] ** 0.5
-        measurements = [Measurement(name, "validation", value, len(z), stage="pooled") for name, value in values.items()]
+        measurements = [
+            Measurement(name, "validation", value, len(z), stage="pooled") for name, value in values.items()
+        ]
         pictures = chosen[_spread_out(len(chosen), max(2, PICTURE_BYTES // (12 * subject.validation.size**2)))]
         images = ImageStore(subject.validation, subject.device, memory=0).gather(pictures)
         facts = {name: float(value) for name, value in subject.diagnose(images).items() if name not in values}
         measurements += [Measurement(name, "validation", value, len(pictures)) for name, value in facts.items()]
-        details: dict[str, Any] = {"images": len(z), "dimensions": z.shape[1], "collapsed": values["rankme"] < COLLAPSED}
+        details: dict[str, Any] = {
+            "images": len(z),
+            "dimensions": z.shape[1],
+            "collapsed": values["rankme"] < COLLAPSED,
+        }
         return Evaluation(measurements, {}, details)
 
 
@@ -78,4 +85,8 @@ def dead_dimensions(z: Tensor) -> float:
 
 def _spread_out(length: int, count: int) -> Tensor:
     """At most ``count`` positions evenly spread over 0..length-1: sorted sets give every class its share, and no random draw is needed."""
-    return torch.arange(length) if length <= count else torch.linspace(0, length - 1, count, dtype=torch.float64).round().long()
+    return (
+        torch.arange(length)
+        if length <= count
+        else torch.linspace(0, length - 1, count, dtype=torch.float64).round().long()
+    )

@@ -43,8 +43,15 @@ class FrozenFeatures:
     """
 
     def __init__(
-        self, backbone: nn.Module, codes: Callable[[Tensor], Mapping[str, Tensor]], splits: Mapping[str, ImageSet],
-        device: torch.device | str = "cpu", limit: int | None = None, *, batch_size: int = 512, memory: int = 16 << 30,
+        self,
+        backbone: nn.Module,
+        codes: Callable[[Tensor], Mapping[str, Tensor]],
+        splits: Mapping[str, ImageSet],
+        device: torch.device | str = "cpu",
+        limit: int | None = None,
+        *,
+        batch_size: int = 512,
+        memory: int = 16 << 30,
         stop: Callable[[], bool] = lambda: False,
     ) -> None:
         self.backbone, self.codes, self.splits, self.device = backbone, codes, dict(splits), torch.device(device)
@@ -89,7 +96,9 @@ class FrozenFeatures:
                 if not found:
                     size = 4 * len(images) * sum(values.shape[1] for values in part.values())
                     home = self.device if size <= self.memory else torch.device("cpu")
-                    found = {name: torch.empty(len(images), values.shape[1], device=home) for name, values in part.items()}
+                    found = {
+                        name: torch.empty(len(images), values.shape[1], device=home) for name, values in part.items()
+                    }
                 for name, values in part.items():
                     found[name][start : start + len(chunk)] = values
                 start += len(chunk)

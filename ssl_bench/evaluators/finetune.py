@@ -59,16 +59,20 @@ class FinetuneOptions(EvaluatorOptions):
 
     labels: Fractions = (1.0,)  #: shares of the training labels
     draws: int = Field(default=1, ge=1, le=MOST_DRAWS)  #: draws of every share below 1
-    #: for every share alike, or a list of one for each in the order of ``labels``; None: 60 epochs at 1 % of the labels or less, else 30
+    #: for every share alike, or a list of one for each in the order of ``labels``; None: 60 epochs at 1 % of the labels
+    #: or less, else 30
     steps: Steps = None
     batch_size: int = Field(default=128, ge=2, le=MOST_BATCH)
     learning_rates: Rates = (0.01, 0.03, 0.1)  #: the same for every row; chosen per share and draw
-    warmup: float = Field(default=0.05, ge=0, lt=1)  #: share of the steps; SimCLR has none, but also trains at batches of 4,096
+    #: share of the steps; SimCLR has none, but also trains at batches of 4,096
+    warmup: float = Field(default=0.05, ge=0, lt=1)
 
     @model_validator(mode="after")
     def _steps_of_every_share(self) -> FinetuneOptions:
         if isinstance(self.steps, tuple) and len(self.steps) != len(self.labels):
-            raise ValueError(f"steps lists {len(self.steps)} numbers for {len(self.labels)} shares of the labels; give one for each, or a single one for all")
+            raise ValueError(
+                f"steps lists {len(self.steps)} numbers for {len(self.labels)} shares of the labels; give one for each, or a single one for all"
+            )
         return self
 
     def steps_at(self, fraction: float, images: int) -> int:
@@ -101,12 +105,16 @@ class Finetune(Evaluator):
 
     @classmethod
     def version_on(cls, options: Any, labelled: Any) -> int:
-        small = any(_chosen_by_loss(fraction, len(labelled.train), len(labelled.validation)) for fraction in options.labels)
+        small = any(
+            _chosen_by_loss(fraction, len(labelled.train), len(labelled.validation)) for fraction in options.labels
+        )
         return cls.version if small and len(options.learning_rates) > 1 else 1
 
     @classmethod
     def smoke(cls, options: Any) -> Any:
-        return options.model_copy(update={"labels": (1.0,), "draws": 1, "steps": 2, "learning_rates": options.learning_rates[:1]})
+        return options.model_copy(
+            update={"labels": (1.0,), "draws": 1, "steps": 2, "learning_rates": options.learning_rates[:1]}
+        )
 
     @classmethod
     def training_passes(cls, options: Any, train: Any, image_size: int, untrained: bool = False) -> float:
@@ -153,7 +161,10 @@ class _Classifier(PretextTask):
     def forward(self, views: tuple[Tensor, Tensor], phase: str = "main") -> dict[str, Tensor]:
         images, labels = views
         logits = self.logits(images)
-        return {"loss": F.cross_entropy(logits.float(), labels), "accuracy": (logits.argmax(1) == labels).float().mean()}
+        return {
+            "loss": F.cross_entropy(logits.float(), labels),
+            "accuracy": (logits.argmax(1) == labels).float().mean(),
+        }
 
 
 @dataclass
@@ -165,8 +176,10 @@ class _Work:
     measurements: list[Measurement] = field(default_factory=list)
     predictions: dict[str, np.ndarray] = field(default_factory=dict)
     runs: list[dict[str, Any]] = field(default_factory=list)
-    recalls: dict[str, dict[str, list[float | None]]] = field(default_factory=dict)  #: place, as in predictions -> split -> accuracy within each class
-    changed: dict[str, dict[str, Any]] = field(default_factory=dict)  #: share -> how its draws change the largest class's share
+    #: place, as in predictions -> split -> accuracy within each class
+    recalls: dict[str, dict[str, list[float | None]]] = field(default_factory=dict)
+    #: share -> how its draws change the largest class's share
+    changed: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def share(self, fraction: float, number: int) -> None:
         """One draw of one share: choose the rate, train, judge."""
@@ -187,25 +200,45 @@ class _Work:
         variants = [("", steps, 0.0)] + ([("longer", LONGER * steps, LONGER_DECAY)] if subject.is_random else [])
         for row, length, decay in variants:
             seed = _seed(subject.seed, fraction, number, 0)
-            classifier = self._train(train, rate, length, decay, seed, f"{fraction:g}-{number}-{row or 'run'}", f"{what}, {row}" if row else what)
+            classifier = self._train(
+                train,
+                rate,
+                length,
+                decay,
+                seed,
+                f"{fraction:g}-{number}-{row or 'run'}",
+                f"{what}, {row}" if row else what,
+            )
             place = {"labels": fraction, "draw": number, "row": row}
             for split, images in (("validation", subject.validation), ("test", subject.test)):
                 if images is None:
                     continue
                 scores = self._scores(classifier, images)
                 labels = label_tensor(images, scores.device)
-                self.measurements += measured(accuracies(scores, labels, subject.num_classes), split, len(labels), **place)
+                self.measurements += measured(
+                    accuracies(scores, labels, subject.num_classes), split, len(labels), **place
+                )
                 key = f"{fraction:g}/{number}" + (f"/{row}" if row else "")
                 self.recalls.setdefault(key, {})[split] = per_class(scores.argmax(1), labels, subject.num_classes)
                 if split == "test":
                     self.predictions[key] = compact(scores.argmax(1), subject.num_classes)
-            self.runs.append(place | {
-                "images": len(train), "steps": length, "batch_size": self.options.batch_size, "learning_rate": rate, "weight_decay": decay,
-                "seconds": round(time.monotonic() - began, 3),
-            } | chosen)
+            self.runs.append(
+                place
+                | {
+                    "images": len(train),
+                    "steps": length,
+                    "batch_size": self.options.batch_size,
+                    "learning_rate": rate,
+                    "weight_decay": decay,
+                    "seconds": round(time.monotonic() - began, 3),
+                }
+                | chosen
+            )
             began = time.monotonic()
 
-    def _rate(self, train: ImageSet, fraction: float, number: int, steps: int, what: str) -> tuple[float, dict[str, Any]]:
+    def _rate(
+        self, train: ImageSet, fraction: float, number: int, steps: int, what: str
+    ) -> tuple[float, dict[str, Any]]:
         """The learning rate that does best on images that the trial did not see, the lowest of equals; and how it was chosen.
 
         Best is the lowest log loss on fewer than 5,000 images, else the highest accuracy.
@@ -238,7 +271,11 @@ class _Work:
                 continue
             scores = self._scores(classifier, judge)
             labels = label_tensor(judge, scores.device)
-            score = float(log_loss(scores, labels).mean()) if by_loss else accuracies(scores, labels, self.subject.num_classes)["top1"]
+            score = (
+                float(log_loss(scores, labels).mean())
+                if by_loss
+                else accuracies(scores, labels, self.subject.num_classes)["top1"]
+            )
             tried[f"{rate:g}"] = score
             if (loss := score if by_loss else -score) < lowest:
                 best, lowest = rate, loss
@@ -246,11 +283,19 @@ class _Work:
             raise failure
         return best, {"chosen_on": chosen_on, "chosen_by": "log loss" if by_loss else "accuracy", "tried": tried}
 
-    def _train(self, train: ImageSet, rate: float, steps: int, decay: float, seed: int, part: str, what: str) -> _Classifier:
+    def _train(
+        self, train: ImageSet, rate: float, steps: int, decay: float, seed: int, part: str, what: str
+    ) -> _Classifier:
         subject, size = self.subject, train.size
         recipe = Recipe(
-            optimizer="sgd", momentum=0.9, nesterov=True, learning_rate=rate, weight_decay=decay, batch_size=self.options.batch_size,
-            warmup=self.options.warmup, schedule="cosine",
+            optimizer="sgd",
+            momentum=0.9,
+            nesterov=True,
+            learning_rate=rate,
+            weight_decay=decay,
+            batch_size=self.options.batch_size,
+            warmup=self.options.warmup,
+            schedule="cosine",
         )
         setup = Setup(size, steps, self.options.batch_size, len(train), subject.num_classes, _Sample(train))
         classifier = _Classifier(subject.fresh_backbone().requires_grad_(True), _CropOptions(pad=size // 8), setup)

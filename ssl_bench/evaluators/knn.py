@@ -15,7 +15,17 @@ from ssl_bench.data.batches import ImageStore
 from ssl_bench.data.images import ImageSet
 from ssl_bench.evaluators.base import Evaluation, Evaluator, EvaluatorOptions, Measurement, Subject
 from ssl_bench.evaluators.features import frozen
-from ssl_bench.evaluators.scores import TOP5_ABOVE, Counts, accuracies, check_labels, compact, go_on, label_tensor, measured, per_class
+from ssl_bench.evaluators.scores import (
+    TOP5_ABOVE,
+    Counts,
+    accuracies,
+    check_labels,
+    compact,
+    go_on,
+    label_tensor,
+    measured,
+    per_class,
+)
 from ssl_bench.records.protocols import VERSIONS
 
 TEMPERATURE = 0.07
@@ -71,17 +81,28 @@ class KNN(Evaluator):
                 similar, found = nearest(queries, bank, max(used.values()))
                 for k, capped in used.items():
                     votes = torch.from_numpy(bank_labels[found[:, :capped]].astype(np.int64))
-                    scores = vote(torch.from_numpy(similar[:, :capped]), votes, subject.num_classes, self.options.temperature)
-                    recalls.setdefault(f"{name}@{k}", {})[split] = per_class(scores.argmax(1), labels, subject.num_classes)
-                    measurements += measured(accuracies(scores, labels, subject.num_classes, f"@{k}"), split, len(labels), stage=name)
+                    scores = vote(
+                        torch.from_numpy(similar[:, :capped]), votes, subject.num_classes, self.options.temperature
+                    )
+                    recalls.setdefault(f"{name}@{k}", {})[split] = per_class(
+                        scores.argmax(1), labels, subject.num_classes
+                    )
+                    measurements += measured(
+                        accuracies(scores, labels, subject.num_classes, f"@{k}"), split, len(labels), stage=name
+                    )
                     if split == "test":
                         predictions[f"{name}@{k}"] = compact(scores.argmax(1), subject.num_classes)
-        return Evaluation(measurements, predictions, {"neighbours": neighbours, "temperature": self.options.temperature, "per_class": recalls})
+        return Evaluation(
+            measurements,
+            predictions,
+            {"neighbours": neighbours, "temperature": self.options.temperature, "per_class": recalls},
+        )
 
 
 def nearest(queries: Tensor, bank: Tensor, k: int) -> tuple[np.ndarray, np.ndarray]:
     """Cosine similarities float32 [Q, k] and positions int64 [Q, k] of the most similar rows of the bank, best first (faiss, exact)."""
-    # torch is imported before faiss: both bring an OpenMP runtime, and the one that comes second must not set up the threads.
+    # torch is imported before faiss: both bring an OpenMP runtime, and the one that comes second must not set up the
+    # threads.
     import faiss
 
     # Two OpenMP runtimes in one process crash on macOS once both run threads.
@@ -106,7 +127,13 @@ def vote(similar: Tensor, votes: Tensor, num_classes: int, temperature: float = 
 
 
 def knn_monitor(
-    backbone: nn.Module, bank: ImageSet, queries: ImageSet, device: torch.device | str, k: int = 20, *, batch_size: int = 512,
+    backbone: nn.Module,
+    bank: ImageSet,
+    queries: ImageSet,
+    device: torch.device | str,
+    k: int = 20,
+    *,
+    batch_size: int = 512,
 ) -> float:
     """Top-1 of ``queries`` by their nearest neighbours in ``bank``, to watch pretraining; pass sets small enough to be looked at often.
 
@@ -116,7 +143,9 @@ def knn_monitor(
     labels, answers = label_tensor(bank, device), label_tensor(queries, device)
     k = min(k, int(torch.bincount(labels)[labels.unique()].min()))
     with frozen(backbone, device):
-        known = F.normalize(torch.cat([backbone(images).float() for images in ImageStore(bank, device).in_order(batch_size)]), dim=1)
+        known = F.normalize(
+            torch.cat([backbone(images).float() for images in ImageStore(bank, device).in_order(batch_size)]), dim=1
+        )
         right = 0
         for number, images in enumerate(ImageStore(queries, device).in_order(batch_size)):
             similar, found = (F.normalize(backbone(images).float(), dim=1) @ known.T).topk(k, 1)

@@ -36,13 +36,21 @@ class _Copied:
 def with_copies(subject: Subject) -> Subject:
     """The same subject with a network, features and labels of its own: what is trained, normalised or sorted in place reaches no other evaluator."""
     return replace(
-        subject, backbone=copy.deepcopy(subject.backbone), features=_Copied(subject.features), train=_own(subject.train),
-        validation=_own(subject.validation), test=None if subject.test is None else _own(subject.test),
+        subject,
+        backbone=copy.deepcopy(subject.backbone),
+        features=_Copied(subject.features),
+        train=_own(subject.train),
+        validation=_own(subject.validation),
+        test=None if subject.test is None else _own(subject.test),
     )
 
 
 def _own(images: Any) -> Any:
-    return replace(images, labels=images.labels.copy()) if isinstance(images, ImageSet) and images.labels is not None else images
+    return (
+        replace(images, labels=images.labels.copy())
+        if isinstance(images, ImageSet) and images.labels is not None
+        else images
+    )
 
 
 def refuse_unusable(name: str, found: Any, sizes: Mapping[str, int], target: Any = None) -> None:
@@ -55,14 +63,25 @@ def refuse_unusable(name: str, found: Any, sizes: Mapping[str, int], target: Any
     target : labels of the test images, where predictions are held against them; None otherwise.
     """
     if not isinstance(found, Evaluation):
-        raise RecordError(f"{name} returned a {type(found).__name__} from evaluate(subject), and it must return an ssl_bench.Evaluation")
+        raise RecordError(
+            f"{name} returned a {type(found).__name__} from evaluate(subject), and it must return an ssl_bench.Evaluation"
+        )
     wrong = next((m for m in found.measurements if not isinstance(m, Measurement)), None)
     if wrong is not None:
-        raise RecordError(f"{name} measured a {type(wrong).__name__}, and measurements must be a list of ssl_bench.Measurement")
+        raise RecordError(
+            f"{name} measured a {type(wrong).__name__}, and measurements must be a list of ssl_bench.Measurement"
+        )
     seen: dict[tuple[Any, ...], Measurement] = {}
     for m in found.measurements:
-        if not isinstance(m.metric, str) or not m.metric.strip() or not m.metric.isprintable() or len(m.metric) > LONGEST_NAME:
-            raise RecordError(f"{name} names a metric {quoted(m.metric)}; a name is printable text of at most {LONGEST_NAME} characters")
+        if (
+            not isinstance(m.metric, str)
+            or not m.metric.strip()
+            or not m.metric.isprintable()
+            or len(m.metric) > LONGEST_NAME
+        ):
+            raise RecordError(
+                f"{name} names a metric {quoted(m.metric)}; a name is printable text of at most {LONGEST_NAME} characters"
+            )
         place = (m.metric, m.split, m.stage, m.labels, m.draw, m.row)
         if place in seen:
             raise RecordError(
@@ -80,13 +99,17 @@ def refuse_unusable(name: str, found: Any, sizes: Mapping[str, int], target: Any
     try:
         json.dumps(dict(found.details))
     except (TypeError, ValueError) as error:
-        raise RecordError(f"{name} gives details that do not fit into JSON ({error}); make tensors and arrays numbers with float(x) or x.tolist()") from None
+        raise RecordError(
+            f"{name} gives details that do not fit into JSON ({error}); make tensors and arrays numbers with float(x) or x.tolist()"
+        ) from None
 
 
 def _refuse_array(name: str, key: str, array: Any, target: Any) -> None:
     held = np.asarray(array)
     if held.dtype == object:
-        raise RecordError(f"{name} gives predictions {key!r} that are no array of numbers; give integers, one for each test image")
+        raise RecordError(
+            f"{name} gives predictions {key!r} that are no array of numbers; give integers, one for each test image"
+        )
     if target is None or key.startswith("drawn/"):
         return
     if held.shape != (len(target),) or held.dtype.kind not in "iu":

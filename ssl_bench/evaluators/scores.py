@@ -38,9 +38,17 @@ Fractions = Annotated[
     tuple[Annotated[float, Field(gt=0, le=1)], ...], BeforeValidator(_as_tuple), AfterValidator(_different),
     Field(min_length=1, max_length=MOST_LISTED),
 ]  # fmt: skip
-Rates = Annotated[tuple[Rate, ...], BeforeValidator(_as_tuple), AfterValidator(_different), Field(min_length=1, max_length=MOST_LISTED)]
+Rates = Annotated[
+    tuple[Rate, ...],
+    BeforeValidator(_as_tuple),
+    AfterValidator(_different),
+    Field(min_length=1, max_length=MOST_LISTED),
+]
 Counts = Annotated[
-    tuple[Annotated[int, Field(ge=1, le=1_000_000)], ...], BeforeValidator(_as_tuple), AfterValidator(_different), Field(min_length=1, max_length=MOST_LISTED)
+    tuple[Annotated[int, Field(ge=1, le=1_000_000)], ...],
+    BeforeValidator(_as_tuple),
+    AfterValidator(_different),
+    Field(min_length=1, max_length=MOST_LISTED),
 ]
 
 
@@ -115,7 +123,10 @@ def log_loss(scores: Tensor, labels: Tensor) -> Tensor:
 def changed_proportions(train: ImageSet, drawn: np.ndarray) -> dict[str, Any] | None:
     """The largest class of train with its share there and among the images ``drawn``; None where a draw keeps it within five points."""
     assert train.labels is not None
-    whole, part = (np.bincount(labels, minlength=len(train.classes)) / len(labels) for labels in (train.labels, train.labels[drawn]))
+    whole, part = (
+        np.bincount(labels, minlength=len(train.classes)) / len(labels)
+        for labels in (train.labels, train.labels[drawn])
+    )
     largest = int(whole.argmax())
     if abs(whole[largest] - part[largest]) <= NOTICED:
         return None

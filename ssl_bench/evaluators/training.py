@@ -13,7 +13,9 @@ from ssl_bench.training.loop import Progress, fit
 NOTES = 50  # progress notes a run, at most
 
 
-def train_on(subject: Subject, task: Any, batches: Any, recipe: Recipe, steps: int, *, seed: int, part: str, what: str) -> None:
+def train_on(
+    subject: Subject, task: Any, batches: Any, recipe: Recipe, steps: int, *, seed: int, part: str, what: str
+) -> None:
     """Train a task in place; what an interrupted attempt of the same ``part`` reached is gone on from, to the same bits.
 
     Parameters
@@ -31,13 +33,25 @@ def train_on(subject: Subject, task: Any, batches: Any, recipe: Recipe, steps: i
 
     def on_progress(now: Progress) -> None:
         if now.step % every == 0 or now.step == now.steps:
-            subject.progress(f"{what}: step {now.step:,} of {now.steps:,}, loss {now.metrics.get('loss', math.nan):.3f}")
+            subject.progress(
+                f"{what}: step {now.step:,} of {now.steps:,}, loss {now.metrics.get('loss', math.nan):.3f}"
+            )
 
     checkpoint = None
     if subject.parts is not None:
         subject.parts.mkdir(parents=True, exist_ok=True)
         checkpoint = subject.parts / f"{part}.safetensors"
     fit(
-        task, batches, recipe, steps, seed=seed, device=subject.device, precision=subject.precision, checkpoint=checkpoint,
-        checkpoint_seconds=subject.checkpoint_seconds, on_progress=on_progress, stop=subject.stop, cost=False,
+        task,
+        batches,
+        recipe,
+        steps,
+        seed=seed,
+        device=subject.device,
+        precision=subject.precision,
+        checkpoint=checkpoint,
+        checkpoint_seconds=subject.checkpoint_seconds,
+        on_progress=on_progress,
+        stop=subject.stop,
+        cost=False,
     )

@@ -65,7 +65,9 @@ class Row:
         """
         standing = (chosen,) if chosen is not None else self.candidates
         weights = {one.init.source: one.init for one in standing if one.init is not None}
-        labels = any(self.task.saw_labels(one.options) for one in standing) or any(not one.label_free for one in weights.values())
+        labels = any(self.task.saw_labels(one.options) for one in standing) or any(
+            not one.label_free for one in weights.values()
+        )
         return "; ".join(one.described for one in weights.values()), labels
 
 
@@ -134,7 +136,9 @@ def split_options(task: type[Any], written: Mapping[str, Any], where: str) -> tu
             )
         place = options if key in own else recipe
         if key in place:
-            raise SpecError(f"{where}: {key!r} is given twice, in the row and below {'options' if key in own else 'recipe'!r}; keep one")
+            raise SpecError(
+                f"{where}: {key!r} is given twice, in the row and below {'options' if key in own else 'recipe'!r}; keep one"
+            )
         if key in training and key not in own and not task.trains:
             raise SpecError(_not_trained(task, key, where))
         if key not in own and key not in Recipe.model_fields:
@@ -158,7 +162,9 @@ def _not_trained(task: type[Any], key: str, where: str) -> str:
     return f"{where}: {key!r} is a setting of training, and {task.name} is not trained; allowed are: {allowed}"
 
 
-def candidates_of(matrix: Matrix, task: type[Any], spec: TaskSpec, image_size: int, num_images: int) -> tuple[Candidate, ...]:
+def candidates_of(
+    matrix: Matrix, task: type[Any], spec: TaskSpec, image_size: int, num_images: int
+) -> tuple[Candidate, ...]:
     """Every full setting of a row, in the order written."""
     where = f"task {spec.row!r}"
     choices = _choices(spec.options)
@@ -166,10 +172,14 @@ def candidates_of(matrix: Matrix, task: type[Any], spec: TaskSpec, image_size: i
         if not isinstance(values, (list, tuple)) or len(values) < 2:
             raise SpecError(f"{where}: {key}: choose needs a list of at least two values, not {quoted(values)}")
         if twice := [value for at, value in enumerate(values) if value in values[:at]]:
-            raise SpecError(f"{where}: {key}: choose lists {quoted(twice[0])} twice; each setting is tried once, so leave one out")
+            raise SpecError(
+                f"{where}: {key}: choose lists {quoted(twice[0])} twice; each setting is tried once, so leave one out"
+            )
     if math.prod(len(values) for values in choices.values()) > MOST_CANDIDATES:
         counted = " x ".join(f"{len(values)} of {key}" for key, values in choices.items())
-        raise SpecError(f"{where}: choose: {counted} are more than {MOST_CANDIDATES:,} settings to try; allowed are {MOST_CANDIDATES:,}")
+        raise SpecError(
+            f"{where}: choose: {counted} are more than {MOST_CANDIDATES:,} settings to try; allowed are {MOST_CANDIDATES:,}"
+        )
 
     def make(input: str = "rgb", **_: Any) -> Backbone:
         return Backbone(matrix.backbone, image_size)
@@ -194,7 +204,11 @@ def candidates_of(matrix: Matrix, task: type[Any], spec: TaskSpec, image_size: i
             recipe_settings.setdefault("batch_size", matrix.pretrain.batch_size)
         recipe = base.overridden(recipe_settings, where)
         steps = max(1, round(images / recipe.batch_size))
-        found.append(Candidate(options, recipe, steps, chosen, None if start is None else _init(task, options, make, start, where)))
+        found.append(
+            Candidate(
+                options, recipe, steps, chosen, None if start is None else _init(task, options, make, start, where)
+            )
+        )
     return tuple(found)
 
 
@@ -210,7 +224,11 @@ def _choices(options: Mapping[str, Any], above: str = "") -> dict[str, Any]:
 def _decided(options: Mapping[str, Any], chosen: Mapping[str, Any], above: str = "") -> dict[str, Any]:
     """The options with a value for every choice."""
     return {
-        key: chosen[above + key] if above + key in chosen else _decided(value, chosen, f"{above}{key}.") if isinstance(value, Mapping) else value
+        key: chosen[above + key]
+        if above + key in chosen
+        else _decided(value, chosen, f"{above}{key}.")
+        if isinstance(value, Mapping)
+        else value
         for key, value in options.items()
     }
 
@@ -221,7 +239,9 @@ def _init(task: type[Any], options: Any, make: Callable[..., Backbone], source: 
         raise SpecError(f"{where}: init = {quoted(source)}; allowed are timm:NAME and file:PATH")
     network = network_of(task.build_backbone(make, options))
     if network is None:
-        raise SpecError(f"{where}: init: {task.name} builds a network of its own, which cannot start from other weights")
+        raise SpecError(
+            f"{where}: init: {task.name} builds a network of its own, which cannot start from other weights"
+        )
     try:
         weights = open_weights(source)
         weights.into(network)
@@ -275,22 +295,36 @@ def _absent(matrix: Matrix, data: Data) -> list[TaskSpec]:
 
 def why_absent(matrix: Matrix, data: Data) -> list[str]:
     """A note for each default baseline that is no row of this matrix, with the reason."""
-    instead = "; fine-tuning the row 'random' tells what the labels that rows are judged on give without pretraining" if data.evaluate else ""
-    return [f"{spec.row} is no row here: it needs labels, and {data.unlabelled}{instead}" for spec in _absent(matrix, data)]
+    instead = (
+        "; fine-tuning the row 'random' tells what the labels that rows are judged on give without pretraining"
+        if data.evaluate
+        else ""
+    )
+    return [
+        f"{spec.row} is no row here: it needs labels, and {data.unlabelled}{instead}" for spec in _absent(matrix, data)
+    ]
 
 
 def _check_row(task: type[Any], spec: TaskSpec, candidate: Candidate, data: Data, fit: str) -> None:
     where = f"task {spec.row!r}"
     if fit == "pad" and task.reads_borders:
-        raise DataError(f"{where}: the black bars of data.fit = 'pad' would give its answer away; allowed with it are 'crop' and 'squash'")
+        raise DataError(
+            f"{where}: the black bars of data.fit = 'pad' would give its answer away; allowed with it are 'crop' and 'squash'"
+        )
     if data.size < task.min_image_size:
-        raise DataError(f"{where} needs images of at least {task.min_image_size} px, not {data.size}; set data.size to {task.min_image_size} or more")
+        raise DataError(
+            f"{where} needs images of at least {task.min_image_size} px, not {data.size}; set data.size to {task.min_image_size} or more"
+        )
     if task.trains and candidate.recipe.batch_size > len(data.pretrain):
         count = len(data.pretrain)
-        raise DataError(f"{where}: batch_size {candidate.recipe.batch_size} is larger than the {count:,} pretraining images; allowed is 1 to {count:,}")
+        raise DataError(
+            f"{where}: batch_size {candidate.recipe.batch_size} is larger than the {count:,} pretraining images; allowed is 1 to {count:,}"
+        )
     if task.trains and task.uses_labels and data.pretrain.labels is None:
         why = data.unlabelled or f"the pretraining images ({data.pretrain.name}) have none"
-        raise DataError(f"{where} needs labels, and {why}; remove it from the matrix, or give labelled images as the one `source` of data")
+        raise DataError(
+            f"{where} needs labels, and {why}; remove it from the matrix, or give labelled images as the one `source` of data"
+        )
     missing = sorted(task.columns - set(data.pretrain.columns))
     if missing:
         known = ", ".join(sorted(data.pretrain.columns)) or "none"
@@ -312,7 +346,11 @@ def pretraining_spec(matrix: Matrix, data: Data, row: Row, candidate: Candidate,
         "seed": seed,
     }
     if row.task.trains:
-        spec |= {"recipe": candidate.recipe.model_dump(mode="json"), "steps": candidate.steps, "precision": matrix.precision}
+        spec |= {
+            "recipe": candidate.recipe.model_dump(mode="json"),
+            "steps": candidate.steps,
+            "precision": matrix.precision,
+        }
     if candidate.init is not None:
         spec["init"] = candidate.init.digest
     if row.task.columns:
@@ -333,9 +371,15 @@ def cell_of(
         counts[one.evaluator.name, labelled.name] += 1
         if seed in one.seeds:
             asked: dict[str, Any] = {
-                "evaluator": identity(EVALUATORS, one.evaluator.name) | {"version": one.evaluator.version_on(one.options, labelled)},
-                "options": one.options.model_dump(mode="json"), "pretraining": cell_id,
-                "data": {"train": labelled.train.fingerprint, "validation": labelled.validation.fingerprint, "test": labelled.test.fingerprint},
+                "evaluator": identity(EVALUATORS, one.evaluator.name)
+                | {"version": one.evaluator.version_on(one.options, labelled)},
+                "options": one.options.model_dump(mode="json"),
+                "pretraining": cell_id,
+                "data": {
+                    "train": labelled.train.fingerprint,
+                    "validation": labelled.validation.fingerprint,
+                    "test": labelled.test.fingerprint,
+                },
             }
             if one.evaluator.needs_training and matrix.precision != "auto":
                 asked["precision"] = matrix.precision  # a row that is not pretrained has it nowhere else

@@ -17,7 +17,8 @@ from ssl_bench.system.interruption import is_interruption
 from ssl_bench.training.cost import measure_cost
 
 _IMAGES = 8  # for each part of a task that divides them; all images of a task cost the same
-_NARROW = {"name": "resnet18", "width": 0.25}  # passes are counted where images enter: any network with the matrix's stem will do
+# passes are counted where images enter: any network with the matrix's stem will do
+_NARROW = {"name": "resnet18", "width": 0.25}
 
 
 def at_equal_passes(rows: Sequence[Row], matrix: Matrix, data: Data, passes: int) -> list[Row]:
@@ -29,8 +30,15 @@ def at_equal_passes(rows: Sequence[Row], matrix: Matrix, data: Data, passes: int
     ------
     SpecError : the passes of a task cannot be counted, or are fewer than its first batch takes.
     """
-    shop = Workshop(data=data, backbone=matrix.backbone.model_copy(update=_NARROW), device=torch.device("cpu"), precision="fp32")
-    return [replace(row, candidates=tuple(_within(row, one, shop, passes) for one in row.candidates)) if row.task.trains else row for row in rows]
+    shop = Workshop(
+        data=data, backbone=matrix.backbone.model_copy(update=_NARROW), device=torch.device("cpu"), precision="fp32"
+    )
+    return [
+        replace(row, candidates=tuple(_within(row, one, shop, passes) for one in row.candidates))
+        if row.task.trains
+        else row
+        for row in rows
+    ]
 
 
 def _within(row: Row, candidate: Candidate, shop: Workshop, passes: int) -> Candidate:
@@ -38,14 +46,20 @@ def _within(row: Row, candidate: Candidate, shop: Workshop, passes: int) -> Cand
     cell = Cell(row, replace(candidate, init=None), seed=0, spec={}, id="", folder=Path())
     try:
         task = build_task(cell, shop).train()
-        each = measure_cost(task, pretraining_batches(cell, shop).batch(0), min(_IMAGES * task.divides, candidate.recipe.batch_size)).passes
+        each = measure_cost(
+            task, pretraining_batches(cell, shop).batch(0), min(_IMAGES * task.divides, candidate.recipe.batch_size)
+        ).passes
     except BaseException as error:  # of a plugin, perhaps
         if is_interruption(error):
             raise
         why = f"{type(error).__name__}: {text_of(error)}"
-        raise SpecError(f"{where}: its network passes cannot be counted ({why}); give pretrain `epochs` or `images`") from error
+        raise SpecError(
+            f"{where}: its network passes cannot be counted ({why}); give pretrain `epochs` or `images`"
+        ) from error
     if each <= 0:
-        raise SpecError(f"{where} sends nothing through a network, and pretrain.passes cannot be shared with it; give `epochs` or `images`")
+        raise SpecError(
+            f"{where} sends nothing through a network, and pretrain.passes cannot be shared with it; give `epochs` or `images`"
+        )
     needed = each * candidate.recipe.batch_size
     if needed > passes:
         told = f"one batch of {candidate.recipe.batch_size} takes {needed:,.0f} network passes, and pretrain.passes is {passes:,}"

@@ -97,7 +97,11 @@ def plan(work: Work, on: str | None = None) -> Plan:
         raise SpecError(f"--on {quoted(on)}: {did_you_mean(on, HARDWARE)}")
     hardware = HARDWARE[on.lower()] if on is not None else None
     shop = Workshop(
-        data=work.data, backbone=work.matrix.backbone, device=work.device, precision=work.matrix.precision, stage_limit=work.matrix.stage_values,
+        data=work.data,
+        backbone=work.matrix.backbone,
+        device=work.device,
+        precision=work.matrix.precision,
+        stage_limit=work.matrix.stage_values,
     )
     todo = work.todo()
     missing = Counter(cell.row.name for cell in todo)
@@ -119,8 +123,11 @@ def plan(work: Work, on: str | None = None) -> Plan:
         if not work.recompute:
             blocked |= stopped
             cells = [cell for cell in cells if cell.address not in stopped]
-        training = [cell for cell in cells if row.task.trains and (cell.address in stopped or read_pretraining(cell) is None)]
-        undecided = row in work.undecided()  # it counts as the mean candidate at the seeds that follow, and is judged at all of them
+        training = [
+            cell for cell in cells if row.task.trains and (cell.address in stopped or read_pretraining(cell) is None)
+        ]
+        # it counts as the mean candidate at the seeds that follow, and is judged at all of them
+        undecided = row in work.undecided()
         to_come = work.matrix.seeds[1:] if undecided else ()
         judged = [work.cell(row, row.candidates[0], seed) for seed in work.matrix.seeds] if undecided else []
         candidate = row.candidates[0]
@@ -135,22 +142,36 @@ def plan(work: Work, on: str | None = None) -> Plan:
                 seconds = flops * (own + len(to_come) * sum(images) / len(images)) / rate
             except (SpecError, DataError):  # what the user can mend
                 raise
-            except BaseException as error:  # a task's own mistake: its cell will report it in full, and the other rows can run
+            # a task's own mistake: its cell will report it in full, and the other rows can run
+            except BaseException as error:
                 if is_interruption(error):
                     raise
                 problem = f"{type(error).__name__}: {text_of(error)}"
         for cell in (*cells, *judged):
             for one in work.missing(cell):
-                judging[one.name] += _evaluation_flops(cell, one, work, forward) / rate + _fitting_flops(cell, one, widths) / products
+                judging[one.name] += (
+                    _evaluation_flops(cell, one, work, forward) / rate + _fitting_flops(cell, one, widths) / products
+                )
         settings = candidate.recipe
-        recipe = f"{settings.optimizer} {settings.learning_rate:g}, batch {settings.batch_size}" if row.task.trains else "not trained"
+        recipe = (
+            f"{settings.optimizer} {settings.learning_rate:g}, batch {settings.batch_size}"
+            if row.task.trains
+            else "not trained"
+        )
         steps = candidate.steps if row.task.trains else 0
         finished = len(row.candidates) - missing[row.name] if undecided else done[row.name]
-        rows.append(RowPlan(row.name, finished, missing[row.name] + len(to_come), recipe, steps, passes, seconds, memory, problem))
-    weights = 2 * untrained * sum(p.numel() * p.element_size() for p in backbone.parameters())  # the task's file holds the backbone too
+        rows.append(
+            RowPlan(
+                row.name, finished, missing[row.name] + len(to_come), recipe, steps, passes, seconds, memory, problem
+            )
+        )
+    # the task's file holds the backbone too
+    weights = 2 * untrained * sum(p.numel() * p.element_size() for p in backbone.parameters())
     told = "" if hardware is None else f"{hardware.title} ({hardware.source})"
     stuck = tuple(f"{cell}: {why}" for cell, why in blocked.items())
-    found = Plan(rows, sum(judging.values()), _packed_bytes(work), weights, _feature_bytes(work, sum(widths)), told, stuck)
+    found = Plan(
+        rows, sum(judging.values()), _packed_bytes(work), weights, _feature_bytes(work, sum(widths)), told, stuck
+    )
     return replace(found, advice=_advice(found, work, judging, rate)) if found.seconds > WEEK else found
 
 
@@ -169,13 +190,29 @@ def _advice(found: Plan, work: Work, judging: Mapping[str, float], rate: float) 
         if name == "epochs" or fits >= 1:
             ways.append((WEEK, f"a smaller budget (pretrain.{name} {_plain(value)} -> {_plain(fits)} fits in a week)"))
     if len(matrix.seeds) > 1:
-        ways.append((total / len(matrix.seeds), f"one seed in place of {len(matrix.seeds)} (about {duration(total / len(matrix.seeds))})"))
+        ways.append(
+            (
+                total / len(matrix.seeds),
+                f"one seed in place of {len(matrix.seeds)} (about {duration(total / len(matrix.seeds))})",
+            )
+        )
     if matrix.backbone.width > NARROW:
-        least = total * (NARROW / matrix.backbone.width) ** 2  # of the FLOPs; narrow networks keep a processor less busy
-        ways.append((least, f"a narrower network (backbone.width {matrix.backbone.width:g} -> {NARROW}: {duration(least)} or somewhat more)"))
+        # of the FLOPs; narrow networks keep a processor less busy
+        least = total * (NARROW / matrix.backbone.width) ** 2
+        ways.append(
+            (
+                least,
+                f"a narrower network (backbone.width {matrix.backbone.width:g} -> {NARROW}: {duration(least)} or somewhat more)",
+            )
+        )
     if judging and found.evaluation_seconds > total / 4:
         name, seconds = max(judging.items(), key=lambda item: item[1])
-        ways.append((total - seconds, f"less for the evaluator {name}, which takes {duration(seconds)}: fewer labels, draws, steps or sets"))
+        ways.append(
+            (
+                total - seconds,
+                f"less for the evaluator {name}, which takes {duration(seconds)}: fewer labels, draws, steps or sets",
+            )
+        )
     return tuple(text for _, text in sorted(ways))
 
 
@@ -185,7 +222,12 @@ def _plain(value: float) -> str:
 
 def _packed_bytes(work: Work) -> int:
     """Of every pack once, whatever parts of it are used, and of those that are still to be written."""
-    sets = [work.data.pretrain] + [part for one in work.evaluators for judged in one.sets for part in (judged.train, judged.validation, judged.test)]
+    sets = [work.data.pretrain] + [
+        part
+        for one in work.evaluators
+        for judged in one.sets
+        for part in (judged.train, judged.validation, judged.test)
+    ]
     mapped = (getattr(part, "pixels", None) for part in sets)
     packs = {str(pixels.filename): int(pixels.nbytes) for pixels in mapped if isinstance(pixels, np.memmap)}
     return sum(packs.values()) + sum(work.unpacked.values())
@@ -209,7 +251,9 @@ def _feature_bytes(work: Work, values: int) -> int:
 def _training_rate(shop: Workshop) -> float:
     """FLOPs a second of one training step of the bare backbone."""
     backbone = shop.make_backbone().to(shop.device).train()
-    images = torch.rand(_CALIBRATION_IMAGES, 3, shop.data.size, shop.data.size, device=shop.device).to(memory_format=torch.channels_last)
+    images = torch.rand(_CALIBRATION_IMAGES, 3, shop.data.size, shop.data.size, device=shop.device).to(
+        memory_format=torch.channels_last
+    )
     bf16 = choose_precision(shop.precision, shop.device) == "bf16"
     best = float("inf")
     for _ in range(3):
@@ -274,5 +318,9 @@ def _evaluation_flops(cell: Cell, planned: PlannedEvaluation, work: Work, forwar
     if not cell.row.task.trainable:
         return 0.0
     labelled = planned.labelled
-    trained = planned.evaluator.training_passes(planned.options, labelled.train, work.data.size, cell.row.task.untrained)
-    return float(3 * forward * trained + forward * (len(labelled.train) + len(labelled.validation) + len(labelled.test)))
+    trained = planned.evaluator.training_passes(
+        planned.options, labelled.train, work.data.size, cell.row.task.untrained
+    )
+    return float(
+        3 * forward * trained + forward * (len(labelled.train) + len(labelled.validation) + len(labelled.test))
+    )

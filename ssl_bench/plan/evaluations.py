@@ -26,7 +26,9 @@ class Asked:
     seeds: tuple[int, ...]  #: those of the matrix's that it judges
 
 
-def asked_of(specs: Sequence[EvaluatorSpec], seeds: tuple[int, ...], places: Places, smoke: bool = False) -> list[Asked]:
+def asked_of(
+    specs: Sequence[EvaluatorSpec], seeds: tuple[int, ...], places: Places, smoke: bool = False
+) -> list[Asked]:
     """The evaluators with validated options and the sets of their own, before the matrix's data are looked for. See ``on_data``."""
     parsed = []
     for spec in specs:
@@ -45,7 +47,11 @@ def judged_elsewhere(asked: Sequence[Asked]) -> list[JudgedElsewhere]:
     found = []
     for evaluator, judged in ((one.evaluator, judged) for one in asked if one.own for judged in one.sets):
         splits = (judged.validation, judged.test)
-        files = tuple(Path(file) for split in splits for file in split.files) if all(hasattr(split, "files") for split in splits) else None
+        files = (
+            tuple(Path(file) for split in splits for file in split.files)
+            if all(hasattr(split, "files") for split in splits)
+            else None
+        )
         found.append(JudgedElsewhere(f"{judged.name} ({evaluator.name})", files, getattr(judged, "shows", "")))
     return list(dict.fromkeys(found))
 
@@ -56,7 +62,11 @@ def on_data(asked: Sequence[Asked], labelled: tuple[Labelled, ...]) -> list[Aske
     matrixs = set(taken)
     found = []
     for one in asked:
-        sets = tuple(_named_apart(judged, one.evaluator.name, taken, matrixs) for judged in one.sets) if one.own else labelled
+        sets = (
+            tuple(_named_apart(judged, one.evaluator.name, taken, matrixs) for judged in one.sets)
+            if one.own
+            else labelled
+        )
         for judged in sets:
             try:
                 one.evaluator.check(one.options, judged.train, judged.validation)
@@ -69,13 +79,23 @@ def on_data(asked: Sequence[Asked], labelled: tuple[Labelled, ...]) -> list[Aske
 def _named_apart(judged: Any, evaluator: str, taken: dict[str, tuple[str, ...]], matrixs: set[str]) -> Any:
     """A set that an evaluator brought, under a name that no labelled set and no other set has: tables address sets by their names."""
     prints = _fingerprints(judged)
-    names = (judged.name, f"{judged.name} ({evaluator})", *(f"{judged.name} ({evaluator} {number})" for number in range(2, len(taken) + 3)))
+    names = (
+        judged.name,
+        f"{judged.name} ({evaluator})",
+        *(f"{judged.name} ({evaluator} {number})" for number in range(2, len(taken) + 3)),
+    )
     name = next(name for name in names if name not in matrixs and taken.get(name, prints) == prints)
     taken[name] = prints
     if name == judged.name:
         return judged
-    if not (dataclasses.is_dataclass(judged) and not isinstance(judged, type) and "name" in {field.name for field in dataclasses.fields(judged)}):
-        raise SpecError(f"evaluator {evaluator!r} brings a set called {judged.name!r}, as another one is called; give it a name of its own")
+    if not (
+        dataclasses.is_dataclass(judged)
+        and not isinstance(judged, type)
+        and "name" in {field.name for field in dataclasses.fields(judged)}
+    ):
+        raise SpecError(
+            f"evaluator {evaluator!r} brings a set called {judged.name!r}, as another one is called; give it a name of its own"
+        )
     return replace(judged, name=name)
 
 

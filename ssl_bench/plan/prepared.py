@@ -16,14 +16,34 @@ from ssl_bench.data import Data, Labelled, load, places_of
 from ssl_bench.data.loading import check
 from ssl_bench.data.looking import looking
 from ssl_bench.errors import DamagedRecord, RecordError, SpecError, did_you_mean, quoted
-from ssl_bench.plan.cells import HEADLINE, Candidate, Cell, PlannedEvaluation, Row, as_matrix, budget_images, cell_of, rows_of, why_absent
+from ssl_bench.plan.cells import (
+    HEADLINE,
+    Candidate,
+    Cell,
+    PlannedEvaluation,
+    Row,
+    as_matrix,
+    budget_images,
+    cell_of,
+    rows_of,
+    why_absent,
+)
 from ssl_bench.plan.effort import effort_of, resolved
 from ssl_bench.plan.evaluations import Asked, asked_of, judged_elsewhere, on_data
 from ssl_bench.plan.stored import folder_of, read_pretraining, sound_evaluation, times_opened, why_not
 from ssl_bench.plugins.registry import load_plugin
 from ssl_bench.records.environment import now
 from ssl_bench.records.protocols import unequal
-from ssl_bench.records.schema import EvaluationRecord, Run, RunCell, RunEvaluation, RunRow, failure_files, read_record, write_record
+from ssl_bench.records.schema import (
+    EvaluationRecord,
+    Run,
+    RunCell,
+    RunEvaluation,
+    RunRow,
+    failure_files,
+    read_record,
+    write_record,
+)
 from ssl_bench.spec.matrix import DataSpec, Matrix, parse
 from ssl_bench.spec.reading import missing_file
 from ssl_bench.system.digests import notice
@@ -43,11 +63,14 @@ class Work:
     device: torch.device
     final: bool
     only: tuple[str, ...] = ()
-    recompute: bool = False  #: train again where a record is damaged, or weights are that are still needed, or those are gone
+    #: train again where a record is damaged, or weights are that are still needed, or those are gone
+    recompute: bool = False
     winners: dict[str, Candidate] = field(default_factory=dict)
     skip_checks: bool = False
-    unpacked: Mapping[str, int] = field(default_factory=dict)  #: images that noise stands in for: what they are, and their bytes once packed
-    unseen: Mapping[str, str] = field(default_factory=dict)  #: rows left out of a plan, and why: weights that would have to be downloaded
+    #: images that noise stands in for: what they are, and their bytes once packed
+    unpacked: Mapping[str, int] = field(default_factory=dict)
+    #: rows left out of a plan, and why: weights that would have to be downloaded
+    unseen: Mapping[str, str] = field(default_factory=dict)
     _cells: dict[tuple[str, int, int], Cell] = field(default_factory=dict, repr=False)
     _folders: dict[str, Path] = field(default_factory=dict, repr=False)
 
@@ -56,7 +79,15 @@ class Work:
         key = (row.name, id(candidate), seed)  # a matrix of thousands of cells is gone through several times
         if evaluators is None and key in self._cells:
             return self._cells[key]
-        found = cell_of(self.matrix, self.data, row, candidate, seed, self.out, self.evaluators if evaluators is None else evaluators)
+        found = cell_of(
+            self.matrix,
+            self.data,
+            row,
+            candidate,
+            seed,
+            self.out,
+            self.evaluators if evaluators is None else evaluators,
+        )
         if found.id not in self._folders:
             self._folders[found.id] = folder_of(found)
         found = replace(found, folder=self._folders[found.id])
@@ -66,11 +97,17 @@ class Work:
 
     def candidate_cells(self, row: Row) -> list[Cell]:
         """The cells that decide a choice: every candidate, first seed, and the one evaluator that decides (the linear probe where there is one)."""
-        able = [e for e in self.evaluators if e.evaluator.accuracy and (row.task.trainable or not e.evaluator.needs_training)]
+        able = [
+            e
+            for e in self.evaluators
+            if e.evaluator.accuracy and (row.task.trainable or not e.evaluator.needs_training)
+        ]
         able = [e for e in able if self.matrix.seeds[0] in e.seeds]
         headline = [e for e in able if e.evaluator.name == HEADLINE] or able[:1]
         if not headline:
-            raise SpecError(f"task {row.name!r} has options to choose between, and no evaluator that could choose; add `linear` to `evaluate`")
+            raise SpecError(
+                f"task {row.name!r} has options to choose between, and no evaluator that could choose; add `linear` to `evaluate`"
+            )
         return [self.cell(row, candidate, self.matrix.seeds[0], headline) for candidate in row.candidates]
 
     def opened(self, row: Row) -> bool:
@@ -95,7 +132,9 @@ class Work:
 
     def undecided(self) -> list[Row]:
         """Rows to be computed now whose choice is still open."""
-        return [row for row in self.rows if len(row.candidates) > 1 and row.name not in self.winners and self.asked_for(row)]
+        return [
+            row for row in self.rows if len(row.candidates) > 1 and row.name not in self.winners and self.asked_for(row)
+        ]
 
     def todo(self) -> list[Cell]:
         """Cells to be computed now that miss anything: candidates of open choices, then the table's."""
@@ -132,10 +171,22 @@ def applies(cell: Cell, planned: PlannedEvaluation) -> bool:
 
 
 def prepare(
-    matrix: Matrix | Mapping[str, Any] | str | Path, out: str | Path | None = None, *, sets: tuple[str, ...] = (), only: tuple[str, ...] = (),
-    val: bool = False, limit: int | None = None, device: str | None = None, data_root: str | Path | None = None,
-    plugins: tuple[str | Path, ...] = (), smoke: bool = False, judged: bool = True, pack: bool = True,
-    recompute: bool = False, skip_checks: bool = False, progress: Callable[[str, int, int], None] | None = None,
+    matrix: Matrix | Mapping[str, Any] | str | Path,
+    out: str | Path | None = None,
+    *,
+    sets: tuple[str, ...] = (),
+    only: tuple[str, ...] = (),
+    val: bool = False,
+    limit: int | None = None,
+    device: str | None = None,
+    data_root: str | Path | None = None,
+    plugins: tuple[str | Path, ...] = (),
+    smoke: bool = False,
+    judged: bool = True,
+    pack: bool = True,
+    recompute: bool = False,
+    skip_checks: bool = False,
+    progress: Callable[[str, int, int], None] | None = None,
 ) -> Work:
     """Everything before training: plugins, matrix, data, checks. Every mistake that can be found without training is found here.
 
@@ -154,7 +205,9 @@ def prepare(
     only = (only,) if isinstance(only, str) else tuple(only)
     _check_only(spec, only)
     if judged and not spec.data.evaluate:
-        raise SpecError(f"matrix {spec.name!r}: data.evaluate is empty, and rows are compared on labelled images; name a labelled source")
+        raise SpecError(
+            f"matrix {spec.name!r}: data.evaluate is empty, and rows are compared on labelled images; name a labelled source"
+        )
     chosen_device = choose_device(device)
     folder = Path(out) if out is not None else Path("runs") / spec.name
     _refuse_newer(folder)
@@ -164,7 +217,8 @@ def prepare(
     check(spec.data, places)
     context: AbstractContextManager[dict[str, int]] = nullcontext({}) if pack else looking()
     with context as unpacked:
-        asked = asked_of(spec.evaluate, spec.seeds, places, smoke)  # before the data: a folder of boxes that is missing shows before much is packed
+        # before the data: a folder of boxes that is missing shows before much is packed
+        asked = asked_of(spec.evaluate, spec.seeds, places, smoke)
         data = load(spec.data, data_root=places.root, progress=progress, judged=judged_elsewhere(asked))
     unseen: dict[str, str] = {}
     with nullcontext() if pack else from_cache_alone():
@@ -183,9 +237,21 @@ def prepare(
     asked = on_data(asked, data.evaluate)
     images = budget_images(spec, len(data.pretrain))
     asked = resolved(asked, lambda: effort_of(spec.backbone, data.size, images, spec.stage_values))
-    data.notes.extend(dict.fromkeys(note for one in asked if one.own for judged in one.sets for note in getattr(judged, "notes", ())))
+    data.notes.extend(
+        dict.fromkeys(note for one in asked if one.own for judged in one.sets for note in getattr(judged, "notes", ()))
+    )
     work = Work(
-        spec, folder, data, rows, asked, chosen_device, final=not val, only=only, recompute=recompute, skip_checks=skip_checks, unpacked=unpacked,
+        spec,
+        folder,
+        data,
+        rows,
+        asked,
+        chosen_device,
+        final=not val,
+        only=only,
+        recompute=recompute,
+        skip_checks=skip_checks,
+        unpacked=unpacked,
         unseen=unseen,
     )
     if not smoke:
@@ -276,7 +342,13 @@ def write_run(work: Work) -> None:
         if row.name not in chosen:
             cells += [cell for cell in work.candidate_cells(row) if failure_files(cell.folder)][:1]
     table = {cell.id for cell in cells}
-    losers = [cell for row in work.rows if len(row.candidates) > 1 for cell in work.candidate_cells(row) if cell.id not in table]
+    losers = [
+        cell
+        for row in work.rows
+        if len(row.candidates) > 1
+        for cell in work.candidate_cells(row)
+        if cell.id not in table
+    ]
     rows = []
     for row in work.rows:
         winner = chosen.get(row.name) if len(row.candidates) > 1 else row.candidates[0]
@@ -291,16 +363,33 @@ def write_run(work: Work) -> None:
     except DamagedRecord:  # told before
         created = now()
     record = Run(
-        name=matrix.name, matrix=matrix.model_dump(mode="json"),
+        name=matrix.name,
+        matrix=matrix.model_dump(mode="json"),
         data={
-            "pretrain": {"name": data.pretrain.name, "images": len(data.pretrain), "size": data.size, "skipped": data.pretrain.skipped},
+            "pretrain": {
+                "name": data.pretrain.name,
+                "images": len(data.pretrain),
+                "size": data.size,
+                "skipped": data.pretrain.skipped,
+            },
             "evaluate": [_describe(e) | _majority(e) for e in data.evaluate],
             "notes": list(data.notes),
-            "own": [_describe(e) | {"evaluator": asked.evaluator.name} for asked in work.evaluators if asked.own for e in asked.sets],
+            "own": [
+                _describe(e) | {"evaluator": asked.evaluator.name}
+                for asked in work.evaluators
+                if asked.own
+                for e in asked.sets
+            ],
         },
-        backbone=describe_backbone(work), budget=describe_budget(work), final=work.final, seeds=list(matrix.seeds), rows=rows,
-        cells=[_run_cell(work, cell) for cell in cells], losers=[_run_cell(work, cell) for cell in losers],
-        only=list(work.only), created=created,
+        backbone=describe_backbone(work),
+        budget=describe_budget(work),
+        final=work.final,
+        seeds=list(matrix.seeds),
+        rows=rows,
+        cells=[_run_cell(work, cell) for cell in cells],
+        losers=[_run_cell(work, cell) for cell in losers],
+        only=list(work.only),
+        created=created,
     )
     write_record(path, record)
 
@@ -319,14 +408,25 @@ def _majority(judged: Labelled) -> dict[str, Any]:
     largest = int(np.bincount(labels["train"], minlength=classes).argmax())
     if not any(unequal(int(np.sum(found == largest)), len(found), classes) for found in labels.values()):
         return {}
-    return {"majority": {"class": judged.train.classes[largest], **{split: float(np.mean(found == largest)) for split, found in labels.items()}}}
+    return {
+        "majority": {
+            "class": judged.train.classes[largest],
+            **{split: float(np.mean(found == largest)) for split, found in labels.items()},
+        }
+    }
 
 
 def _run_cell(work: Work, cell: Cell) -> RunCell:
-    expected = [RunEvaluation(evaluator=p.name, data=p.labelled.name, id=p.id, number=p.number) for p in cell.evaluations if applies(cell, p)]
+    expected = [
+        RunEvaluation(evaluator=p.name, data=p.labelled.name, id=p.id, number=p.number)
+        for p in cell.evaluations
+        if applies(cell, p)
+    ]
     folder = cell.folder.relative_to(work.out).as_posix()
     chosen = dict(cell.candidate.chosen) if len(cell.row.candidates) > 1 else {}
-    return RunCell(row=cell.row.name, seed=cell.seed, folder=folder, pretraining=cell.id, evaluations=expected, chosen=chosen)
+    return RunCell(
+        row=cell.row.name, seed=cell.seed, folder=folder, pretraining=cell.id, evaluations=expected, chosen=chosen
+    )
 
 
 def describe_backbone(work: Work) -> str:

@@ -89,7 +89,11 @@ def times_opened_before(cell: Cell, planned: PlannedEvaluation) -> int:
             record = read_record(path, EvaluationRecord)
         except RecordError:  # damaged, or of another program: it cannot be told what it is of
             continue
-        if (record.pretraining, record.evaluator, record.spec.get("data")) == (cell.id, planned.name, planned.spec["data"]):
+        if (record.pretraining, record.evaluator, record.spec.get("data")) == (
+            cell.id,
+            planned.name,
+            planned.spec["data"],
+        ):
             version = json.dumps(record.spec.get("evaluator"), sort_keys=True)
             if version != next(iter(by_version)):
                 by_version[version] = max(by_version.get(version, 0), record.test_opened)

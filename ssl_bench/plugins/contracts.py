@@ -15,8 +15,19 @@ _FLAGS = {
 #: methods -> how many values they are called with, without the object or class
 _CALLED_ON_OBJECTS = {
     "task": {
-        "__init__": 3, "views": 1, "forward": 1, "phase_parameters": 1, "before_training": 0, "after_step": 0, "chance_loss": 0,
-        "chance_accuracy": 0, "evaluated": 0, "codes": 1, "describe": 0, "diagnose": 1, "preview": 1,
+        "__init__": 3,
+        "views": 1,
+        "forward": 1,
+        "phase_parameters": 1,
+        "before_training": 0,
+        "after_step": 0,
+        "chance_loss": 0,
+        "chance_accuracy": 0,
+        "evaluated": 0,
+        "codes": 1,
+        "describe": 0,
+        "diagnose": 1,
+        "preview": 1,
     },
     "evaluator": {"__init__": 1, "evaluate": 1},
 }
@@ -46,7 +57,14 @@ def _name(member: type[Any], base: type[Any], kind: str) -> str:
     if not isinstance(name, str) or not name:
         given = "has no class attribute `name`" if name is None else f"has name = {_short(name)}, and it must be text"
         return f"{given}; give it one, such as name = {member.__name__.lower()!r}"
-    if "/" in name or "\\" in name or not name.isprintable() or name != name.strip() or len(name) > LONGEST_NAME or name in (".", ".."):
+    if (
+        "/" in name
+        or "\\" in name
+        or not name.isprintable()
+        or name != name.strip()
+        or len(name) > LONGEST_NAME
+        or name in (".", "..")
+    ):
         return f"has name = {_short(name)}; a name is printable text of at most {LONGEST_NAME} characters without slashes or spaces around it"
     return ""
 
@@ -59,7 +77,9 @@ def _flags(member: type[Any], base: type[Any], kind: str) -> str:
 
 
 def _version(member: type[Any], base: type[Any], kind: str) -> str:
-    return _integer(member, "version") or (_integer(member, "min_image_size") or _integer(member, "divides") if kind == "task" else "")
+    return _integer(member, "version") or (
+        _integer(member, "min_image_size") or _integer(member, "divides") if kind == "task" else ""
+    )
 
 
 def _integer(member: type[Any], name: str) -> str:
@@ -74,13 +94,20 @@ def _integer(member: type[Any], name: str) -> str:
 def _options(member: type[Any], base: type[Any], kind: str) -> str:
     wanted = base.Options
     if not (isinstance(member.Options, type) and issubclass(member.Options, wanted)):
-        return f"has Options = {_short(member.Options)}, and it must be a class derived from ssl_bench.{wanted.__name__}"
+        return (
+            f"has Options = {_short(member.Options)}, and it must be a class derived from ssl_bench.{wanted.__name__}"
+        )
     return ""
 
 
 def _task(member: type[Any], base: type[Any], kind: str) -> str:
     phases = member.phases
-    if isinstance(phases, str) or not isinstance(phases, tuple) or not phases or not all(isinstance(phase, str) and phase for phase in phases):
+    if (
+        isinstance(phases, str)
+        or not isinstance(phases, tuple)
+        or not phases
+        or not all(isinstance(phase, str) and phase for phase in phases)
+    ):
         return f'has phases = {_short(phases)}, and it must be a tuple of one or more names, such as phases = ("main",)'
     if len(set(phases)) != len(phases):
         return f"has phases = {_short(phases)}, and their names must differ"
@@ -100,7 +127,11 @@ def _task(member: type[Any], base: type[Any], kind: str) -> str:
 def _evaluator(member: type[Any], base: type[Any], kind: str) -> str:
     protocol = getattr(member, "protocol", None)
     if not isinstance(protocol, str) or not protocol or not protocol.isprintable():
-        given = "has no class attribute `protocol`" if protocol is None else f"has protocol = {_short(protocol)}, and it must be text"
+        given = (
+            "has no class attribute `protocol`"
+            if protocol is None
+            else f"has protocol = {_short(protocol)}, and it must be text"
+        )
         return f'{given}; say how it judges, as tables print it, such as protocol = "{member.name}-mine"'
     if member.evaluate is base.evaluate:
         return "has no method evaluate(self, subject), which returns an Evaluation"
@@ -123,7 +154,11 @@ def _methods(member: type[Any], base: type[Any], kind: str) -> str:
 
 
 def _words(base: type[Any], name: str) -> str:
-    return ", ".join(inspect.signature(inspect.getattr_static(base, name).__func__ if name in _all_classmethods() else getattr(base, name)).parameters)
+    return ", ".join(
+        inspect.signature(
+            inspect.getattr_static(base, name).__func__ if name in _all_classmethods() else getattr(base, name)
+        ).parameters
+    )
 
 
 def _all_classmethods() -> set[str]:

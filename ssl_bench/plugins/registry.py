@@ -16,7 +16,16 @@ from typing import Any, Generic, TypeVar
 
 from ssl_bench.errors import SpecError, did_you_mean, text_of
 from ssl_bench.plugins.contracts import problem_of
-from ssl_bench.plugins.source_code import LOCAL, imported_in_functions, is_installed, local_files_in, local_modules, place_of, plain, tree_of
+from ssl_bench.plugins.source_code import (
+    LOCAL,
+    imported_in_functions,
+    is_installed,
+    local_files_in,
+    local_modules,
+    place_of,
+    plain,
+    tree_of,
+)
 from ssl_bench.system.interruption import is_interruption
 
 T = TypeVar("T")
@@ -47,7 +56,9 @@ class Registry(Generic[T]):
                 if point.name in self._builtin or point.name in self._entry_points:
                     other = self._entry_points.get(point.name)
                     holder = other.value if other else "ssl_bench itself"
-                    raise SpecError(f"two {self.kind}s are named {point.name!r}: {point.value} and {holder}; uninstall or rename one")
+                    raise SpecError(
+                        f"two {self.kind}s are named {point.name!r}: {point.value} and {holder}; uninstall or rename one"
+                    )
                 self._entry_points[point.name] = point
         return self._entry_points
 
@@ -76,7 +87,9 @@ class Registry(Generic[T]):
             except BaseException as error:
                 if is_interruption(error):
                     raise
-                raise SpecError(f"the installed {self.kind} {name!r} ({point.value}) cannot be imported: {type(error).__name__}: {text_of(error)}") from error
+                raise SpecError(
+                    f"the installed {self.kind} {name!r} ({point.value}) cannot be imported: {type(error).__name__}: {text_of(error)}"
+                ) from error
             return self._checked(found, name)
         if self._combine is not None and "+" in name:
             return self._checked(_load(self._combine)(name), name.replace(" ", ""))
@@ -88,12 +101,16 @@ class Registry(Generic[T]):
         if not isinstance(name, str) or not name:
             raise SpecError(f"{self.kind} class {member.__name__} {problem_of(member, _load(self._base), self.kind)}")
         if self._combine is not None and "+" in name:
-            raise SpecError(f"{member.__name__} is named {name!r}; the plus sign combines {self.kind}s, choose another name")
+            raise SpecError(
+                f"{member.__name__} is named {name!r}; the plus sign combines {self.kind}s, choose another name"
+            )
         self._checked(member, name)
         held = self._added.get(name)
         if name in self._builtin or name in self._installed() or (held is not None and held is not member):
             holder = f" ({_where(held)})" if held is not None else ""
-            raise SpecError(f"a {self.kind} named {name!r} exists already{holder}; choose another `name` for {_where(member)}")
+            raise SpecError(
+                f"a {self.kind} named {name!r} exists already{holder}; choose another `name` for {_where(member)}"
+            )
         self._added[name] = member
         return member
 
@@ -104,10 +121,18 @@ class Registry(Generic[T]):
     def _checked(self, member: Any, name: str) -> type[T]:
         base = _load(self._base)
         if not (isinstance(member, type) and issubclass(member, base)):
-            raise SpecError(f"{self.kind} {name!r} must be a class derived from {self._base.replace(':', '.')}, not {member!r}")
+            raise SpecError(
+                f"{self.kind} {name!r} must be a class derived from {self._base.replace(':', '.')}, not {member!r}"
+            )
         if not member.__dict__.get("name", name) == name:
-            raise SpecError(f"{self.kind} {name!r} is registered under another name than its own, {member.__dict__['name']!r}")
-        if name not in self._builtin and not getattr(member, "members", ()) and (told := problem_of(member, base, self.kind)):
+            raise SpecError(
+                f"{self.kind} {name!r} is registered under another name than its own, {member.__dict__['name']!r}"
+            )
+        if (
+            name not in self._builtin
+            and not getattr(member, "members", ())
+            and (told := problem_of(member, base, self.kind))
+        ):
             raise SpecError(f"{self.kind} {name!r} ({_where(member)}) {told}")
         return member
 
@@ -124,7 +149,9 @@ def _load(target: str) -> Any:
 
 
 TASKS: Registry[Any] = Registry(
-    "task", "ssl_bench.tasks.base:PretextTask", "ssl_bench.tasks",
+    "task",
+    "ssl_bench.tasks.base:PretextTask",
+    "ssl_bench.tasks",
     {
         "autoencoder": "ssl_bench.tasks.autoencoder:Autoencoder",
         "denoising_autoencoder": "ssl_bench.tasks.denoising_autoencoder:DenoisingAutoencoder",
@@ -144,7 +171,9 @@ TASKS: Registry[Any] = Registry(
 )
 
 EVALUATORS: Registry[Any] = Registry(
-    "evaluator", "ssl_bench.evaluators.base:Evaluator", "ssl_bench.evaluators",
+    "evaluator",
+    "ssl_bench.evaluators.base:Evaluator",
+    "ssl_bench.evaluators",
     {
         "linear": "ssl_bench.evaluators.linear.probe:Linear",
         "knn": "ssl_bench.evaluators.knn:KNN",
@@ -156,7 +185,8 @@ EVALUATORS: Registry[Any] = Registry(
 
 
 _IMPORTED: dict[str, dict[Path, bytes]] = {}  # plugin module -> the files that it was imported from, and what they held
-_HELPERS: dict[str, tuple[dict[str, Path], set[str]]] = {}  # plugin module -> its local modules, and the names that functions import when they are called
+# plugin module -> its local modules, and the names that functions import when they are called
+_HELPERS: dict[str, tuple[dict[str, Path], set[str]]] = {}
 
 
 def load_plugin(path: str | Path) -> list[str]:
@@ -177,7 +207,9 @@ def load_plugin(path: str | Path) -> list[str]:
         raise SpecError(f"plugin {str(path)!r} cannot be read: {error.strerror or error}") from None
     tree_of(text, file)
     helpers = local_modules([(module_name, file)])
-    later = imported_in_functions([(module_name, file), *((name, helper) for name, helper in helpers.items() if helper.is_file())])
+    later = imported_in_functions(
+        [(module_name, file), *((name, helper) for name, helper in helpers.items() if helper.is_file())]
+    )
     _refuse_mixed(module_name, file, helpers, later)
     LOCAL.offer(helpers)
     sources = {file: text} | {helper: LOCAL.text_of(helper) for helper in helpers.values() if helper.is_file()}
@@ -215,7 +247,9 @@ def _refuse_mixed(module_name: str, file: Path, helpers: dict[str, Path], later:
         if other == module_name or other not in sys.modules:
             continue
         for name, own in helpers.items():
-            if held.get(name, own) != own and any(one == name or one.startswith(f"{name}.") for one in later | held_later):
+            if held.get(name, own) != own and any(
+                one == name or one.startswith(f"{name}.") for one in later | held_later
+            ):
                 raise SpecError(
                     f"plugin {str(file)!r} and {sys.modules[other].__file__!r} import different modules called {name!r} ({own} and {held[name]}), one of "
                     "them inside of a function, which would get the other's; rename one of the two, or import it at the top of the file"
@@ -228,12 +262,16 @@ def _plugin_file(path: str | Path) -> Path:
     file = given.resolve()
     if file.is_dir():
         inside = sorted(inner.name for inner in file.glob("*.py"))[:5]
-        raise SpecError(f"plugin {str(path)!r} is a folder; name a file in it" + (f": {', '.join(inside)}" if inside else ""))
+        raise SpecError(
+            f"plugin {str(path)!r} is a folder; name a file in it" + (f": {', '.join(inside)}" if inside else "")
+        )
     if not file.exists():
         link = f" (a link to {file})" if given.is_symlink() else ""
         raise SpecError(f"plugin file {str(path)!r} does not exist{link}")
     if not file.is_file():
-        raise SpecError(f"plugin {str(path)!r} is not a file that could be read to its end (a pipe, a socket or a device)")
+        raise SpecError(
+            f"plugin {str(path)!r} is not a file that could be read to its end (a pipe, a socket or a device)"
+        )
     if given.suffix != ".py" and file.suffix != ".py":
         raise SpecError(f"plugin {str(path)!r} is not a Python file; it must end in .py")
     return file
@@ -251,7 +289,8 @@ def _import(module_name: str, file: Path, text: bytes, path: str | Path) -> None
     told = ""
     try:
         with restored(lasting=False) as before, contextlib.redirect_stdout(sys.stderr):
-            exec(compile(text, str(file), "exec"), vars(module))  # not from __pycache__, which misses an edit within the same second
+            # not from __pycache__, which misses an edit within the same second
+            exec(compile(text, str(file), "exec"), vars(module))
             told = changed(before, lasting=False)
     except BaseException as error:
         _forget(module_name)
@@ -261,11 +300,17 @@ def _import(module_name: str, file: Path, text: bytes, path: str | Path) -> None
         if "relative import" in text_of(error):
             where += "; a plugin is a file by itself: import a file beside it by its plain name"
         if isinstance(error, SystemExit):
-            raise SpecError(f"plugin {str(path)!r} ends the program when it is imported{where}; put that below `if __name__ == '__main__':`") from error
-        raise SpecError(f"plugin {str(path)!r} cannot be imported: {type(error).__name__}: {text_of(error)}{where}") from error
+            raise SpecError(
+                f"plugin {str(path)!r} ends the program when it is imported{where}; put that below `if __name__ == '__main__':`"
+            ) from error
+        raise SpecError(
+            f"plugin {str(path)!r} cannot be imported: {type(error).__name__}: {text_of(error)}{where}"
+        ) from error
     if told:
         _forget(module_name)
-        raise SpecError(f"plugin {str(path)!r} changes {told} for the whole program when it is imported, which every other row would feel; remove that")
+        raise SpecError(
+            f"plugin {str(path)!r} changes {told} for the whole program when it is imported, which every other row would feel; remove that"
+        )
 
 
 def _forget(module_name: str) -> None:
@@ -279,7 +324,9 @@ def _forget(module_name: str) -> None:
 def _is_mixin(member: type, base: type) -> bool:
     """A class without a name of its own that others of its file derive from, or that leaves the contract's methods to them."""
     module = sys.modules[member.__module__]
-    derived = any(isinstance(other, type) and other is not member and issubclass(other, member) for other in vars(module).values())
+    derived = any(
+        isinstance(other, type) and other is not member and issubclass(other, member) for other in vars(module).values()
+    )
     required = ("views", "forward") if base is _load(TASKS._base) else ("evaluate",)
     return derived or hasattr(member, "name") or all(getattr(member, name) is getattr(base, name) for name in required)
 
@@ -287,7 +334,11 @@ def _is_mixin(member: type, base: type) -> bool:
 def _elsewhere(module: Any) -> str:
     """The tasks and evaluators that a plugin imports, where it defines none itself."""
     bases = tuple(_load(registry._base) for registry in (TASKS, EVALUATORS))
-    members = [value for value in vars(module).values() if isinstance(value, type) and issubclass(value, bases) and value not in bases]
+    members = [
+        value
+        for value in vars(module).values()
+        if isinstance(value, type) and issubclass(value, bases) and value not in bases
+    ]
     members = [member for member in members if not member.__module__.startswith("ssl_bench.")]
     if not members:
         return ""
@@ -332,11 +383,15 @@ def _code_of(member: Any) -> str:
             files |= {f"{top}/{file.relative_to(folder).as_posix()}": file for file in folder.rglob("*.py")}
         else:
             files[owner.__module__] = Path(source)
-    roots = [(name.removesuffix(".py").removesuffix("/__init__").replace("/", "."), file) for name, file in files.items()]
+    roots = [
+        (name.removesuffix(".py").removesuffix("/__init__").replace("/", "."), file) for name, file in files.items()
+    ]
     known = {file.resolve() for file in files.values()}
     roots = [root for root in roots if not is_installed(root[1])]
     held = [one for name, _ in roots if name in sys.modules for one in local_files_in(sys.modules[name]).items()]
-    imported = dict(held) | {name: file for name, file in local_modules([*roots, *held], LOCAL.text_of).items() if file.is_file()}
+    imported = dict(held) | {
+        name: file for name, file in local_modules([*roots, *held], LOCAL.text_of).items() if file.is_file()
+    }
     files |= {f"import {name}": file for name, file in imported.items() if file.resolve() not in known}
     trees = [plain(tree_of(LOCAL.text_of(file), file)) for file in files.values()]
     return hashlib.sha256("\0".join(sorted(trees)).encode()).hexdigest()[:16]

@@ -38,22 +38,33 @@ def new_task(name: str, folder: str | Path = ".") -> list[Path]:
             f"a task cannot be called {name!r}: the name becomes a Python module; use letters, digits and underscores, such as odd_one_out"
         )
     if name in TASKS or name in EVALUATORS:
-        raise SpecError(f"{name!r} is the name of {'a task' if name in TASKS else 'an evaluator'} already; choose another")
-    templates = {template: (files("ssl_bench.plugins") / "templates" / template).read_text(encoding="utf-8") for template in _TEMPLATES}
+        raise SpecError(
+            f"{name!r} is the name of {'a task' if name in TASKS else 'an evaluator'} already; choose another"
+        )
+    templates = {
+        template: (files("ssl_bench.plugins") / "templates" / template).read_text(encoding="utf-8")
+        for template in _TEMPLATES
+    }
     if re.search(rf"\b{class_name}\b", templates[_TEMPLATES[0]]) and class_name != "NewTask":
-        raise SpecError(f"{name!r} would make a class called {class_name}, which the task itself imports or uses; choose another name")
+        raise SpecError(
+            f"{name!r} would make a class called {class_name}, which the task itself imports or uses; choose another name"
+        )
     target = Path(folder).expanduser()
     paths = {template: target / template.replace("new_task", name) for template in _TEMPLATES}
     for path in paths.values():
         if path.exists():
             raise SpecError(f"{path} exists already; nothing was written")
     if importlib.util.find_spec(name) is not None:
-        raise SpecError(f"{name}.py would hide the module {name!r} from everything that imports it; choose another name")
+        raise SpecError(
+            f"{name}.py would hide the module {name!r} from everything that imports it; choose another name"
+        )
     try:
         target.mkdir(parents=True, exist_ok=True)
         for template, path in paths.items():
             with open(path, "x", encoding="utf-8") as file:
                 file.write(templates[template].replace("new_task", name).replace("NewTask", class_name))
     except OSError as error:
-        raise no_room(error, target) or SpecError(f"{target} cannot be written to: {reason(error)}; name another --folder") from error
+        raise no_room(error, target) or SpecError(
+            f"{target} cannot be written to: {reason(error)}; name another --folder"
+        ) from error
     return list(paths.values())

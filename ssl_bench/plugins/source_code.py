@@ -65,7 +65,9 @@ def _declares_encoding(text: bytes) -> bool:
         return False
 
 
-def local_modules(roots: Iterable[tuple[str, Path]], read: Callable[[Path], bytes] = Path.read_bytes) -> dict[str, Path]:
+def local_modules(
+    roots: Iterable[tuple[str, Path]], read: Callable[[Path], bytes] = Path.read_bytes
+) -> dict[str, Path]:
     """Local modules that some files import, directly or through each other: name -> file (a folder, of a package without ``__init__.py``).
 
     Parameters
@@ -104,7 +106,12 @@ def _imported(tree: ast.AST, package: str) -> Iterator[str]:
             if base:
                 yield base
             yield from (f"{base}.{alias.name}".lstrip(".") for alias in node.names if alias.name != "*")
-        elif isinstance(node, ast.Call) and node.args and isinstance(node.args[0], ast.Constant) and isinstance(node.args[0].value, str):
+        elif (
+            isinstance(node, ast.Call)
+            and node.args
+            and isinstance(node.args[0], ast.Constant)
+            and isinstance(node.args[0].value, str)
+        ):
             called = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
             if called in ("import_module", "__import__"):
                 dots = len(node.args[0].value) - len(node.args[0].value.lstrip("."))
@@ -121,7 +128,9 @@ def imported_in_functions(files: Iterable[tuple[str, Path]]) -> set[str]:
         except (SyntaxError, ValueError, OSError):
             continue  # told where it is imported
         package = name if file.name == "__init__.py" else name.rpartition(".")[0]
-        functions = (node for node in ast.walk(tree) if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)))
+        functions = (
+            node for node in ast.walk(tree) if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda))
+        )
         found.update(wanted for function in functions for wanted in _imported(function, package))
     return found
 
@@ -129,7 +138,12 @@ def imported_in_functions(files: Iterable[tuple[str, Path]]) -> set[str]:
 def _files_of(name: str, folder: Path) -> Iterator[tuple[str, Path]]:
     """The local files that importing ``name`` runs: of every package on the way, and its own."""
     parts = name.split(".")
-    if not all(part.isidentifier() for part in parts) or parts[0] == _OWN or parts[0] in sys.stdlib_module_names or _installed(parts[0]):
+    if (
+        not all(part.isidentifier() for part in parts)
+        or parts[0] == _OWN
+        or parts[0] in sys.stdlib_module_names
+        or _installed(parts[0])
+    ):
         return
     path: list[str] | None = [str(folder), *_local_path()]
     for depth in range(1, len(parts) + 1):
@@ -162,19 +176,28 @@ def is_installed(file: Path) -> bool:
     own = Path(__file__).resolve().parents[1]
     if _PACKAGE_FOLDERS & set(resolved.parts) or own in resolved.parents:
         return True
-    return any(Path(folder).resolve() in resolved.parents for folder in (*_stdlib(), *(entry for entry in sys.path if entry and _holds_packages(entry))))
+    return any(
+        Path(folder).resolve() in resolved.parents
+        for folder in (*_stdlib(), *(entry for entry in sys.path if entry and _holds_packages(entry)))
+    )
 
 
 def place_of(error: BaseException) -> str:
     """Where an error came through code that is neither installed nor ours, such as " (mine.py, line 3)"; "" for nowhere."""
-    frame = next((one for one in reversed(traceback.extract_tb(error.__traceback__)) if not is_installed(Path(one.filename))), None)
+    frame = next(
+        (one for one in reversed(traceback.extract_tb(error.__traceback__)) if not is_installed(Path(one.filename))),
+        None,
+    )
     return f" ({frame.filename}, line {frame.lineno})" if frame is not None else ""
 
 
 def raised(error: BaseException) -> str:
     """What a plugin's own code raised, and where, in one line."""
     if isinstance(error, ValidationError):  # of a Recipe or options that it makes
-        problems = [f"{'.'.join(map(str, one['loc']))}: {one['msg']}, not {quoted(one['input'])}" for one in error.errors(include_url=False)]
+        problems = [
+            f"{'.'.join(map(str, one['loc']))}: {one['msg']}, not {quoted(one['input'])}"
+            for one in error.errors(include_url=False)
+        ]
         return f"its code makes a {error.title} that is refused: {'; '.join(problems)}{place_of(error)}"
     return f"its code raised {type(error).__name__}: {text_of(error)}{place_of(error)}"
 
@@ -187,14 +210,29 @@ def _installed(name: str) -> bool:
 
 def _local_path() -> list[str]:
     inside = _stdlib()
-    return [entry or "." for entry in sys.path if not _holds_packages(entry or ".") and str(Path(entry or ".").resolve()) not in inside]
+    return [
+        entry or "."
+        for entry in sys.path
+        if not _holds_packages(entry or ".") and str(Path(entry or ".").resolve()) not in inside
+    ]
 
 
 def local_files_in(module: ModuleType) -> dict[str, Path]:
     """Local modules that a module holds by whatever way it came to them: as modules, or as functions and classes of theirs."""
-    names = {value.__name__ if isinstance(value, ModuleType) else getattr(value, "__module__", None) for value in vars(module).values()}
-    files = {name: getattr(sys.modules.get(name), "__file__", None) for name in names if isinstance(name, str) and name != module.__name__}
-    return {name: Path(file) for name, file in files.items() if file and file.endswith(".py") and not is_installed(Path(file))}
+    names = {
+        value.__name__ if isinstance(value, ModuleType) else getattr(value, "__module__", None)
+        for value in vars(module).values()
+    }
+    files = {
+        name: getattr(sys.modules.get(name), "__file__", None)
+        for name in names
+        if isinstance(name, str) and name != module.__name__
+    }
+    return {
+        name: Path(file)
+        for name, file in files.items()
+        if file and file.endswith(".py") and not is_installed(Path(file))
+    }
 
 
 @lru_cache(maxsize=1)
@@ -222,7 +260,8 @@ class LocalImporter:
     """
 
     def __init__(self) -> None:
-        self._offered: dict[str, tuple[Path, bytes]] = {}  #: module -> its file (a folder, of a package without one) and source
+        #: module -> its file (a folder, of a package without one) and source
+        self._offered: dict[str, tuple[Path, bytes]] = {}
         self._imported: dict[str, tuple[Path, bytes]] = {}
 
     def offer(self, modules: dict[str, Path]) -> None:
@@ -239,7 +278,9 @@ class LocalImporter:
         held = next((text for known, text in reversed(list(self._offered.values())) if known == file), None)
         return file.read_bytes() if held is None else held
 
-    def find_spec(self, name: str, path: Any = None, target: ModuleType | None = None) -> importlib.machinery.ModuleSpec | None:
+    def find_spec(
+        self, name: str, path: Any = None, target: ModuleType | None = None
+    ) -> importlib.machinery.ModuleSpec | None:
         """The spec of a module on offer; None for every other."""
         if name not in self._offered:
             return None

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 
 SHARE = (0.0, 1.0)
-#: metrics by their name up to an "@" ("top1@20"), accuracies by how it begins: the same by which choices between candidates are made
+#: metrics by their name up to an "@" ("top1@20"), accuracies by how it begins: the same by which choices between
+#: candidates are made
 SHARES = ("map", "map_voc07", "ap", "ap50", "ap75", "dead_dimensions", "recall", "precision", "balanced_accuracy")
 ACCURACIES = ("top1", "top5", "balanced_top1")
 FROM_ZERO = ("rankme", "spread", "active_units", "mse", "mse_denoised")
@@ -28,8 +29,17 @@ def problem_of(metric: str, value: float, low: float | None = None, high: float 
             continue
         if not (bounds[0] - _ROUNDING <= number <= bounds[1] + _ROUNDING) or math.isinf(number):
             allowed = "0 to 1" if bounds == SHARE else "finite values from 0 on"
-            return f"{metric} has {name}{number:g}; allowed is {allowed}" if name else f"{metric} is {number:g}; allowed is {allowed}"
-    if low is not None and high is not None and not (low - _ROUNDING <= value <= high + _ROUNDING) and not math.isnan(value):
+            return (
+                f"{metric} has {name}{number:g}; allowed is {allowed}"
+                if name
+                else f"{metric} is {number:g}; allowed is {allowed}"
+            )
+    if (
+        low is not None
+        and high is not None
+        and not (low - _ROUNDING <= value <= high + _ROUNDING)
+        and not math.isnan(value)
+    ):
         return f"{metric} is {value:g}, outside of its interval from {low:g} to {high:g}"
     if (low is None) != (high is None):
         return f"{metric} has one end of an interval; give both, or none"

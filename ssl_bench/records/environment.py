@@ -30,10 +30,14 @@ def code_version() -> str:
     if not (root / ".git").exists():
         return __version__
     try:
-        commit = subprocess.run(["git", "-C", str(root), "rev-parse", "--short=7", "HEAD"], capture_output=True, text=True, timeout=5)
+        commit = subprocess.run(
+            ["git", "-C", str(root), "rev-parse", "--short=7", "HEAD"], capture_output=True, text=True, timeout=5
+        )
         if commit.returncode != 0:
             return __version__
-        changed = subprocess.run(["git", "-C", str(root), "status", "--porcelain", "ssl_bench"], capture_output=True, text=True, timeout=5)
+        changed = subprocess.run(
+            ["git", "-C", str(root), "status", "--porcelain", "ssl_bench"], capture_output=True, text=True, timeout=5
+        )
     except (OSError, subprocess.TimeoutExpired):
         return __version__
     return f"{__version__} ({commit.stdout.strip()}{'+' if changed.stdout.strip() else ''})"

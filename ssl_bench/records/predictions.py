@@ -47,12 +47,16 @@ def checked_predictions(path: Path, record: EvaluationRecord) -> bytes | None:
         content = path.read_bytes()
     except FileNotFoundError:
         if record.predictions:
-            raise DamagedRecord(f"{path} is missing, and {path.with_suffix('.json').name} says that it was written; {AGAIN}") from None
+            raise DamagedRecord(
+                f"{path} is missing, and {path.with_suffix('.json').name} says that it was written; {AGAIN}"
+            ) from None
         return None
     except OSError as error:
         raise RecordError(f"{path} cannot be read: {error.strerror or error}") from None
     if record.predictions and digests.digest_of(content) != record.predictions:
-        raise DamagedRecord(f"{path} is damaged, or belongs to another record: its digest is not the one in {path.with_suffix('.json').name}; {AGAIN}")
+        raise DamagedRecord(
+            f"{path} is damaged, or belongs to another record: its digest is not the one in {path.with_suffix('.json').name}; {AGAIN}"
+        )
     if not record.predictions:
         digests.not_checked(path)
     return content

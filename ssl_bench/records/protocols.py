@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 from typing import Any
 
-FEW_IMAGES = 5_000  # on fewer, accuracy is too coarse to choose by: its noise is larger than what there is to choose between
-#: evaluator to the version of its protocol; raised when a change can move a number, which makes a re-measurement of every cell
+# on fewer, accuracy is too coarse to choose by: its noise is larger than what there is to choose between
+FEW_IMAGES = 5_000
+#: evaluator to the version of its protocol; raised when a change can move a number, which makes a re-measurement of
+#: every cell
 VERSIONS = {"linear": 2, "knn": 2, "finetune": 2, "detection": 2, "diagnostics": 1}
 
 
@@ -38,6 +40,9 @@ def _as_in_version_1(record: Any) -> bool:
     if record.evaluator == "finetune":  # 2: on few images a learning rate is chosen by log loss
         rates = record.spec.get("options", {}).get("learning_rates", ())
         validation = max((m.n for m in record.measurements if m.split == "validation"), default=0)
-        held = [run.get("images", 0) / 5 if run.get("labels", 1) < 1 else validation for run in record.details.get("runs", [])]
+        held = [
+            run.get("images", 0) / 5 if run.get("labels", 1) < 1 else validation
+            for run in record.details.get("runs", [])
+        ]
         return (isinstance(rates, (list, tuple)) and len(rates) == 1) or min(held, default=0) >= FEW_IMAGES
     return False

@@ -1,11 +1,11 @@
 """The results folder: one JSON record per finished thing, written whole or not at all.
 
-    runs/NAME/
-      run.json                                 which rows, seeds and evaluators make up the table (a Run)
-      cells/ROW/SEED-ID/pretrain.json          a Pretraining record
-      cells/ROW/SEED-ID/backbone.safetensors
-      cells/ROW/SEED-ID/EVALUATOR-ID.json      an EvaluationRecord; beside it EVALUATOR-ID.npz with test predictions
-      cells/ROW/SEED-ID/failed-PART.json       a Failure for each part that failed, gone when it succeeds
+runs/NAME/
+  run.json                                 which rows, seeds and evaluators make up the table (a Run)
+  cells/ROW/SEED-ID/pretrain.json          a Pretraining record
+  cells/ROW/SEED-ID/backbone.safetensors
+  cells/ROW/SEED-ID/EVALUATOR-ID.json      an EvaluationRecord; beside it EVALUATOR-ID.npz with test predictions
+  cells/ROW/SEED-ID/failed-PART.json       a Failure for each part that failed, gone when it succeeds
 """
 
 from __future__ import annotations
@@ -28,13 +28,15 @@ from ssl_bench.system.disk import write_bytes as write_bytes
 SCHEMA = 1
 Count = Annotated[int, Field(ge=0)]
 Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Block = Literal["pretext", "elsewhere", "baseline", "labels"]  # of the table: pretext tasks, pretrained elsewhere, without pretraining, with all labels
+# of the table: pretext tasks, pretrained elsewhere, without pretraining, with all labels
+Block = Literal["pretext", "elsewhere", "baseline", "labels"]
 
 
 class Record(BaseModel):
     """Base of every file in a results folder."""
 
-    model_config = ConfigDict(extra="forbid", ser_json_inf_nan="constants")  # a value that is not finite must not make its record unreadable
+    # a value that is not finite must not make its record unreadable
+    model_config = ConfigDict(extra="forbid", ser_json_inf_nan="constants")
     schema_version: int = SCHEMA
 
 
@@ -71,7 +73,8 @@ class Pretraining(Record):
     block: Block
     uses_labels: bool = False
     spec: dict[str, Any]  #: everything that enters the id: task options, recipe, backbone, data fingerprint, budget ...
-    checks: str = ""  #: of a plugin's task, before it trained: "passed", "skipped", or "passed; not made: ..."; "" for built-in tasks
+    #: of a plugin's task, before it trained: "passed", "skipped", or "passed; not made: ..."; "" for built-in tasks
+    checks: str = ""
     describe: dict[str, Any] = {}  #: what the task says of itself (code size, number of colour bins)
     diagnose: dict[str, float] = {}  #: label-free facts after training (active units, kl)
     metrics: dict[str, float] = {}  #: last smoothed training values: loss, accuracy ...
@@ -82,7 +85,8 @@ class Pretraining(Record):
     passes: Amount = 0.0  #: trunk passes per image seen, in whole-image equivalents
     flops: Amount = 0.0  #: forward + backward of the whole run, 2 per multiply-add, heads and decoders included
     parameters: Count = 0
-    seconds: dict[str, Amount] = {}  #: total (wall), its split: data, views, forward, backward, step, monitor; cpu: process time
+    #: total (wall), its split: data, views, forward, backward, step, monitor; cpu: process time
+    seconds: dict[str, Amount] = {}
     images_per_second: Amount = 0.0
     peak_memory: Count = 0  #: bytes: of the device, or of the process on a CPU
     weights: str = ""  #: digest of task.safetensors; "" in records of earlier versions
@@ -159,7 +163,8 @@ class RunEvaluation(Record):
     evaluator: str
     data: str
     id: str
-    number: int | None = None  #: among the run's evaluators of this name on this set; None, in older records: in the order listed
+    #: among the run's evaluators of this name on this set; None, in older records: in the order listed
+    number: int | None = None
 
 
 class RunCell(Record):
@@ -180,7 +185,9 @@ class RunRow(Record):
     task: str
     block: Block
     uses_labels: bool = False  #: also where it started from weights that are not known to be free of labels
-    init: str = ""  #: the weights it started from and what is known of their training, such as "timm:NAME, trained on ImageNet-1k, with labels"
+    #: the weights it started from and what is known of their training, such as "timm:NAME, trained on ImageNet-1k, with
+    #: labels"
+    init: str = ""
     choices: int = 1  #: candidates tried for this row
     chosen: dict[str, Any] = {}  #: option -> value chosen on validation
 
@@ -191,8 +198,10 @@ class Run(Record):
     kind: Literal["run"] = "run"
     name: str
     matrix: dict[str, Any]  #: the matrix as resolved
-    #: {"pretrain": {"name", "images", "size"}, "evaluate": [{"name", "train", "validation", "test", "classes": [...]}]}; where classes are of
-    #: very unequal size a set also has "majority": {"class", "train", "validation", "test"}, the largest class and its share of each split
+    #: {"pretrain": {"name", "images", "size"}, "evaluate": [{"name", "train", "validation", "test", "classes":
+    #: [...]}]}; where classes are of
+    #: very unequal size a set also has "majority": {"class", "train", "validation", "test"}, the largest class and its
+    #: share of each split
     data: dict[str, Any]
     backbone: str  #: "resnet18, width 0.25, 3x3 stem, stride 2"
     budget: str  #: "4 epochs x 4,500 images"
@@ -202,7 +211,8 @@ class Run(Record):
     cells: list[RunCell]
     losers: list[RunCell] = []  #: candidates of choices that were not chosen; never tested
     only: list[str] = []  #: the rows or tasks that the last command was to compute; [] for all
-    seconds: float = Field(default=0.0, exclude=True)  #: wall time, in files of earlier versions; not read, and no longer written
+    #: wall time, in files of earlier versions; not read, and no longer written
+    seconds: float = Field(default=0.0, exclude=True)
     created: str
 
 
@@ -225,7 +235,12 @@ def safe_name(name: str) -> str:
 def write_record(path: Path, record: Record) -> None:
     """Write one record with its digest, whole or not at all."""
     content = json.loads(record.model_dump_json())
-    write_bytes(path, (json.dumps(content | {digests.KEY: digests.digest_of_json(content)}, indent=1, ensure_ascii=False) + "\n").encode())
+    write_bytes(
+        path,
+        (
+            json.dumps(content | {digests.KEY: digests.digest_of_json(content)}, indent=1, ensure_ascii=False) + "\n"
+        ).encode(),
+    )
 
 
 def failure_files(folder: Path) -> list[Path]:
@@ -259,7 +274,9 @@ def read_record(path: Path, kind: type[R]) -> R:
     if known is not None and known != digests.digest_of_json(data):
         raise DamagedRecord(f"{path} is damaged or was edited: its digest is not that of what it says")
     if isinstance(version, int) and version > SCHEMA:
-        raise RecordError(f"{path} was written by a newer ssl_bench (schema {version}; this version reads up to {SCHEMA}); update ssl_bench")
+        raise RecordError(
+            f"{path} was written by a newer ssl_bench (schema {version}; this version reads up to {SCHEMA}); update ssl_bench"
+        )
     try:
         record = kind.model_validate(data)
     except ValidationError as error:
@@ -283,4 +300,6 @@ def measurement_record(evaluator: str, facts: Mapping[str, Any]) -> MeasurementR
         return MeasurementRecord(**facts)
     except ValidationError as error:
         place = ", ".join(str(facts[key]) for key in ("split", "stage", "row") if facts.get(key))
-        raise RecordError(f"{evaluator} measured what cannot be ({facts.get('metric')}, {place}): {_first(error)}") from None
+        raise RecordError(
+            f"{evaluator} measured what cannot be ({facts.get('metric')}, {place}): {_first(error)}"
+        ) from None

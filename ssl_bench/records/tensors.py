@@ -19,12 +19,18 @@ from ssl_bench.system import digests
 DIGEST = "ssl_bench_digest"  # of the metadata
 OURS = "ssl_bench."  # how the kind of a file of ours begins
 #: entries of the metadata of each kind, beside "kind" and "format"
-_MORE = {"ssl_bench.checkpoint": {"meta"}, "ssl_bench.task": {"pretraining"}, "ssl_bench.backbone": {"spec", "input", "image_size"}}
+_MORE = {
+    "ssl_bench.checkpoint": {"meta"},
+    "ssl_bench.task": {"pretraining"},
+    "ssl_bench.backbone": {"spec", "input", "image_size"},
+}
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], kind: str, metadata: Mapping[str, str]) -> str:
     """Write tensors, and return the digest of the file: equal tensors and metadata, equal digest."""
-    plain = {name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()}
+    plain = {
+        name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()
+    }
     header, data = _parts(save(plain, metadata={**metadata, "kind": kind}))
     found = header["__metadata__"][DIGEST] = _digest(header, data)
     text = json.dumps(header, sort_keys=True, separators=(",", ":")).encode()
@@ -53,7 +59,8 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     except (ValueError, RecursionError, AttributeError, TypeError) as error:
         raise DamagedWeights(f"{path} is damaged, or no safetensors file ({error})") from None
     kind, known = str(metadata.get("kind", "")), metadata.pop(DIGEST, None)
-    # Where a bit of the digest's own name is flipped, the file must not pass for one of an earlier version, which had none.
+    # Where a bit of the digest's own name is flipped, the file must not pass for one of an earlier version, which had
+    # none.
     strange = known is None and kind.startswith(OURS) and set(metadata) - {"kind", "format"} - _MORE.get(kind, set())
     if strange or (known is not None and known != _digest(header, data)):
         raise DamagedWeights(f"{path} is damaged: its bytes are not those that were written")

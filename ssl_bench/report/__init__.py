@@ -45,7 +45,13 @@ def write_report(folder: str | Path, results: Results | None = None) -> list[Pat
     from ssl_bench.report.classes import per_class_csv
     from ssl_bench.report.figures import draw_figures
     from ssl_bench.report.folder import load
-    from ssl_bench.report.formats import agreement_csv, comparisons_csv, labels_saved_csv, published_pairs_csv, remeasured_csv
+    from ssl_bench.report.formats import (
+        agreement_csv,
+        comparisons_csv,
+        labels_saved_csv,
+        published_pairs_csv,
+        remeasured_csv,
+    )
     from ssl_bench.system.disk import reason
 
     root = Path(folder)
@@ -55,9 +61,15 @@ def write_report(folder: str | Path, results: Results | None = None) -> list[Pat
         figures = draw_figures(results, root / "figures")
         pictures = [str(path.relative_to(root)) for path in figures if path.suffix != ".svg"]
         texts = {
-            "table.md": table.markdown(), "table.csv": wide.csv(), "table.tex": table.latex(), "table.html": table.html(pictures),
-            "comparisons.csv": comparisons_csv(wide), "labels_saved.csv": labels_saved_csv(table), "agreement.csv": agreement_csv(table),
-            "published_pairs.csv": published_pairs_csv(table), "remeasured.csv": remeasured_csv(results),
+            "table.md": table.markdown(),
+            "table.csv": wide.csv(),
+            "table.tex": table.latex(),
+            "table.html": table.html(pictures),
+            "comparisons.csv": comparisons_csv(wide),
+            "labels_saved.csv": labels_saved_csv(table),
+            "agreement.csv": agreement_csv(table),
+            "published_pairs.csv": published_pairs_csv(table),
+            "remeasured.csv": remeasured_csv(results),
             "per_class.csv": per_class_csv(results),
         }
         for name, text in texts.items():

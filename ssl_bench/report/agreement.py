@@ -43,7 +43,8 @@ class Correlation:
     @property
     def _interval(self) -> str:
         if not math.isnan(self.low):
-            if self.seeds**-self.seeds > 0.025:  # a draw of one seed alone is likelier than a tail: the ends are what single seeds say
+            # a draw of one seed alone is likelier than a tail: the ends are what single seeds say
+            if self.seeds**-self.seeds > 0.025:
                 return f"{self.low:+.2f} to {self.high:+.2f} where {self.seeds} seeds are drawn anew, too few for 95 %"
             return f"95 %: {self.low:+.2f} to {self.high:+.2f} by bootstrap over {self.seeds} seeds"
         return f"{self.seeds or 'no'} shared seed{'s' if self.seeds != 1 else ''}: no interval"
@@ -118,7 +119,9 @@ def stand_ins(rows: Sequence[RunRow]) -> dict[str, str]:
     return found
 
 
-def agreements(block: PublishedBlock, rows: Sequence[RunRow], sections: Sequence[Section], compare: Compare) -> list[Agreement]:
+def agreements(
+    block: PublishedBlock, rows: Sequence[RunRow], sections: Sequence[Section], compare: Compare
+) -> list[Agreement]:
     """Every comparison that a block of published numbers allows with a table's columns; none below five rows in common.
 
     Frozen accuracy is the linear probe's at its best stage, top-5 above 20 classes and top-1 else, on every labelled set. Detection
@@ -127,26 +130,50 @@ def agreements(block: PublishedBlock, rows: Sequence[RunRow], sections: Sequence
     named = stand_ins(rows)
     found = []
     for metric in block.metrics:
-        theirs = {canonical(values[metric].task): row for row, values in block.rows.items() if metric in values and values[metric].task}
+        theirs = {
+            canonical(values[metric].task): row
+            for row, values in block.rows.items()
+            if metric in values and values[metric].task
+        }
         for ours, section, column in _counterparts(metric, sections):
             lines = {line.row: line for line in section.lines if not line.variant}
-            cells = {task: lines[named[task]].cells[column.key] for task in theirs if task in named and named[task] in lines}
+            cells = {
+                task: lines[named[task]].cells[column.key] for task in theirs if task in named and named[task] in lines
+            }
             values = {task: cell.values for task, cell in cells.items() if cell.values}
             published = {task: block.rows[theirs[task]][metric].value for task in values}
             alone = [task for task in values if task != LABELS]
             if len(alone) >= FEWEST_ROWS:
                 pairs = tuple((theirs[task], named[task]) for task in alone)
                 both = [*alone, LABELS] if LABELS in values else []
-                correlations = [correlation([values[t] for t in tasks], [published[t] for t in tasks]) if tasks else None for tasks in (alone, both)]
+                correlations = [
+                    correlation([values[t] for t in tasks], [published[t] for t in tasks]) if tasks else None
+                    for tasks in (alone, both)
+                ]
                 assert correlations[0] is not None
                 order = sorted(alone, key=lambda task: -published[task])
                 ordered = _ordered([(lines[named[task]], published[task]) for task in order], section, column, compare)
                 data = column.data or section.data
-                found.append(Agreement(block.setting, metric, ours, column.key, data, pairs, correlations[0], correlations[1], ordered, column.protocol))
+                found.append(
+                    Agreement(
+                        block.setting,
+                        metric,
+                        ours,
+                        column.key,
+                        data,
+                        pairs,
+                        correlations[0],
+                        correlations[1],
+                        ordered,
+                        column.protocol,
+                    )
+                )
     return found
 
 
-def _ordered(lines: Sequence[tuple[Line, float]], section: Section, column: Column, compare: Compare) -> tuple[Ordered, ...]:
+def _ordered(
+    lines: Sequence[tuple[Line, float]], section: Section, column: Column, compare: Compare
+) -> tuple[Ordered, ...]:
     """Every two of some lines with their published values, from the highest of these down; two of equal ones have no order."""
     compared = [
         (first, second, high - low, found)
@@ -154,7 +181,10 @@ def _ordered(lines: Sequence[tuple[Line, float]], section: Section, column: Colu
         if high > low and (found := compare(section, column, first, second)) is not None
     ]
     adjusted = holm([found.p for *_, found in compared])
-    return tuple(Ordered(first.row, second.row, gap, found, p) for (first, second, gap, found), p in zip(compared, adjusted, strict=True))
+    return tuple(
+        Ordered(first.row, second.row, gap, found, p)
+        for (first, second, gap, found), p in zip(compared, adjusted, strict=True)
+    )
 
 
 def correlation(ours: Sequence[Mapping[int, float]], theirs: Sequence[float]) -> Correlation:
@@ -178,11 +208,22 @@ def _counterparts(metric: str, sections: Sequence[Section]) -> Iterator[tuple[st
     seen: set[str] = set()
     for section in sections:
         on = f" on {section.data}" if len(sections) > 1 else ""
-        probes = [c for c in section.columns if base_name(c.evaluator) == "linear" and c.stage == "best" and not c.folds]
+        probes = [
+            c for c in section.columns if base_name(c.evaluator) == "linear" and c.stage == "best" and not c.folds
+        ]
         top5 = any(column.metric == "top5" for column in probes)
         for column in section.columns:
             if metric == FROZEN and column in probes and column.metric == ("top5" if top5 else "top1"):
                 yield f"{column.heading}, best stage, {'top-5' if top5 else 'top-1'}{on}", section, column
-            elif metric == DETECTION and base_name(column.evaluator) == "detection" and column.metric == "map_voc07" and column.key not in seen:
+            elif (
+                metric == DETECTION
+                and base_name(column.evaluator) == "detection"
+                and column.metric == "map_voc07"
+                and column.key not in seen
+            ):
                 seen.add(column.key)
-                yield f"detection mAP (VOC 2007) on {column.data}{', ' + column.stage if column.stage else ''}", section, column
+                yield (
+                    f"detection mAP (VOC 2007) on {column.data}{', ' + column.stage if column.stage else ''}",
+                    section,
+                    column,
+                )

@@ -45,16 +45,30 @@ def build(results: Results, wide: bool, classic: bool) -> Table:
         section.earlier = earlier_section(results, section, _measured)
         sections.append(section)
     shares = {c.labels for section in sections for c in section.columns if c.labels is not None}
-    published = published_blocks(load_published(), shares, {row.task for row in results.run.rows if row.block not in ("baseline", "labels")})
+    published = published_blocks(
+        load_published(), shares, {row.task for row in results.run.rows if row.block not in ("baseline", "labels")}
+    )
 
     def compare(section: Section, column: Column, first: Line, second: Line) -> Comparison | None:
         seeds = shared_seeds(correctness, section.data, column, first, second)
-        return compare_pair(correctness, section.data, column, (first, second), seeds) if len(seeds) >= FEWEST_SEEDS else None
+        return (
+            compare_pair(correctness, section.data, column, (first, second), seeds)
+            if len(seeds) >= FEWEST_SEEDS
+            else None
+        )
 
     for block in published:
         block.agreement = agreements(block, results.run.rows, sections, compare)
     warnings = warnings_of(results, list(correctness.problems))
-    return Table(results.run.name, title_of(results), not results.run.final, sections, legend_of(results, sections), warnings, published)
+    return Table(
+        results.run.name,
+        title_of(results),
+        not results.run.final,
+        sections,
+        legend_of(results, sections),
+        warnings,
+        published,
+    )
 
 
 def _lines(results: Results, data: str, columns: list[Column], correctness: Correctness) -> list[Line]:
@@ -65,12 +79,18 @@ def _lines(results: Results, data: str, columns: list[Column], correctness: Corr
         own = frame[frame["row"] == row.row]
         name = row.row + (" †" if row.uses_labels and row.block != "labels" else "")
         base = Line(row.row, name, row.task, row.block, row.uses_labels, failures=_failures(results, row, data))
-        base.cells = {column.key: _entry(results, row, data, _on(own[own["variant"] == ""], data, column), column, correctness) for column in columns}
+        base.cells = {
+            column.key: _entry(results, row, data, _on(own[own["variant"] == ""], data, column), column, correctness)
+            for column in columns
+        }
         lines.append(base)
         for variant in dict.fromkeys(own["variant"]):
             if variant:
                 shown = f"{name}, {'3x longer' if variant == 'longer' else variant}"
-                cells = {c.key: _measured(_on(own[own["variant"] == variant], data, c), c) if c.evaluator else Entry() for c in columns}
+                cells = {
+                    c.key: _measured(_on(own[own["variant"] == variant], data, c), c) if c.evaluator else Entry()
+                    for c in columns
+                }
                 lines.append(Line(row.row, shown, row.task, row.block, row.uses_labels, variant, cells))
     return lines
 
@@ -79,18 +99,29 @@ def _on(frame: pd.DataFrame, data: str, column: Column) -> pd.DataFrame:
     return frame[frame["data"] == (column.data or data)]
 
 
-def _entry(results: Results, row: RunRow, data: str, own: pd.DataFrame, column: Column, correctness: Correctness) -> Entry:
+def _entry(
+    results: Results, row: RunRow, data: str, own: pd.DataFrame, column: Column, correctness: Correctness
+) -> Entry:
     if not column.evaluator:
         return _cost(results, row, column)
-    entry = gain_entry(results, row.row, data, column, correctness) if column.metric.endswith(GAIN) else _measured(own, column)
+    entry = (
+        gain_entry(results, row.row, data, column, correctness)
+        if column.metric.endswith(GAIN)
+        else _measured(own, column)
+    )
     alone = column.metric.startswith(BALANCED) and len(entry.values) == 1 and not entry.interval
     if alone and (images := correctness.within_classes(row.row, data, column)) is not None:
         _, entry.low, entry.high = balanced_interval(*images)
         entry.interval = "classes"
     entry.saw_labels = entry.status == "value" and row.uses_labels and column.labels is not None and column.labels < 1
     elsewhere = own[(own["evaluator"] == column.evaluator) & (own["split"] == column.split)]
-    if entry.status == "none" and elsewhere.empty:  # what the seeds that are there do not have, the others will not have either
-        absent = [m for m in results.missing if m.row == row.row and m.what == column.evaluator and m.data == (column.data or data)]
+    # what the seeds that are there do not have, the others will not have either
+    if entry.status == "none" and elsewhere.empty:
+        absent = [
+            m
+            for m in results.missing
+            if m.row == row.row and m.what == column.evaluator and m.data == (column.data or data)
+        ]
         if absent:
             entry.status = _why_absent(absent)
     return entry
@@ -101,7 +132,9 @@ def _why_absent(absent: list[Missing]) -> Literal["failed", "damaged", "missing"
 
 
 def _select(own: pd.DataFrame, column: Column) -> pd.DataFrame:
-    own = own[(own["evaluator"] == column.evaluator) & (own["split"] == column.split) & (own["metric"] == column.metric)]
+    own = own[
+        (own["evaluator"] == column.evaluator) & (own["split"] == column.split) & (own["metric"] == column.metric)
+    ]
     if column.labels is not None:
         own = own[np.isclose(own["labels"].astype(float), column.labels)]
     if column.stage == "best":
@@ -136,7 +169,9 @@ def _measured(own: pd.DataFrame, column: Column) -> Entry:
     elif len(numbers) == 1 and not math.isnan(entry.resampled):
         entry.low, entry.high, entry.interval = float(own["low"].iloc[0]), float(own["high"].iloc[0]), "bootstrap"
     elif len(numbers) == 1 and entry.images > 0 and SHARE.match(column.metric) and 0 <= numbers[0] <= 1:
-        entry.low, entry.high, entry.interval = _of_images(numbers[0], entry.images, own["value"].tolist() if entry.draws > 1 else [])
+        entry.low, entry.high, entry.interval = _of_images(
+            numbers[0], entry.images, own["value"].tolist() if entry.draws > 1 else []
+        )
     return entry
 
 
@@ -150,8 +185,13 @@ def _of_images(share: float, images: int, draws: list[float]) -> tuple[float, fl
 
 
 _COST = {
-    "images_k": ("images_seen", 1e3), "passes": ("passes", 1.0), "minutes": ("seconds", 60.0), "images_per_second": ("images_per_second", 1.0),
-    "memory_gb": ("peak_memory", 1e9), "tflops": ("flops", 1e12), "parameters_m": ("parameters", 1e6),
+    "images_k": ("images_seen", 1e3),
+    "passes": ("passes", 1.0),
+    "minutes": ("seconds", 60.0),
+    "images_per_second": ("images_per_second", 1.0),
+    "memory_gb": ("peak_memory", 1e9),
+    "tflops": ("flops", 1e12),
+    "parameters_m": ("parameters", 1e6),
 }
 
 
@@ -166,7 +206,11 @@ def _cost(results: Results, row: RunRow, column: Column) -> Entry:
         return Entry()
     if row.block == "elsewhere" and column.metric in ("images_k", "passes", "minutes", "tflops", "images_per_second"):
         return Entry()  # what others spent is not known
-    values = {int(seed): float(value) / unit for seed, value in zip(own["seed"], own[source], strict=True) if not math.isnan(value)}
+    values = {
+        int(seed): float(value) / unit
+        for seed, value in zip(own["seed"], own[source], strict=True)
+        if not math.isnan(value)
+    }
     if (own["steps"] == 0).all() and column.metric in ("images_k", "passes", "minutes", "tflops"):
         values = dict.fromkeys(values, 0.0)  # building an untrained network takes time that is not training
     return Entry("value", values) if values else Entry()
@@ -180,12 +224,18 @@ def _failures(results: Results, row: RunRow, data: str) -> list[str]:
     for missing in results.missing:
         if missing.row == row.row and missing.failure is not None and missing.data in shown:
             message = missing.failure.message.strip().splitlines()
-            found.setdefault(missing.failure.where, (set(), message[0] if message else missing.failure.error))[0].add(missing.seed)
+            found.setdefault(missing.failure.where, (set(), message[0] if message else missing.failure.error))[0].add(
+                missing.seed
+            )
     sentences = []
     for where, (failed, first_line) in found.items():
         command = f"ssl-bench show {shlex.quote(f'{_run_address(results)}/{row.row}/{min(failed)}')}"
         undecided = row.choices > 1 and not row.chosen
-        share = f"{results.failed_candidates.get(row.row, 0)}/{row.choices} settings" if undecided else f"{len(failed)}/{seeds}"
+        share = (
+            f"{results.failed_candidates.get(row.row, 0)}/{row.choices} settings"
+            if undecided
+            else f"{len(failed)}/{seeds}"
+        )
         sentences.append(f"{'' if where == 'pretraining' else where + ' '}failed {share}: {first_line}; {command}")
     damaged = Counter(m.what for m in results.missing if m.row == row.row and m.damage and m.data in shown)
     return sentences + [f"record of {what} damaged, {count}/{seeds}: see above" for what, count in damaged.items()]
@@ -213,7 +263,12 @@ def _sort(section: Section) -> None:
     def key(line: Line) -> tuple[float, ...]:
         values = [base[line.row].cells[name].value for name in order]
         first = next((at for at, value in enumerate(values) if not math.isnan(value)), len(values))
-        return (float(first), -values[first] if first < len(values) else 0.0, float(place[line.row]), float(bool(line.variant)))
+        return (
+            float(first),
+            -values[first] if first < len(values) else 0.0,
+            float(place[line.row]),
+            float(bool(line.variant)),
+        )
 
     section.lines.sort(key=key)
 

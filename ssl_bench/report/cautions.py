@@ -21,7 +21,9 @@ def warnings_of(results: Results, problems: list[str]) -> list[str]:
     found += [f"predictions left out of comparisons: {problem}" for problem in _first(unusable, "files of predictions")]
     waiting = sum(missing.failure is None and not missing.damage for missing in results.missing)
     if waiting:
-        found.append(f"not finished: {waiting:,} of {results.expected:,} records are not there yet (…); intervals are over what is there")
+        found.append(
+            f"not finished: {waiting:,} of {results.expected:,} records are not there yet (…); intervals are over what is there"
+        )
     if len({environment_key(e) for e, _ in made_in(results)}) > 1:
         found.append("made in different environments, see `run`: differences between rows may come from them")
     if busy := _slowed(results):
@@ -31,7 +33,9 @@ def warnings_of(results: Results, problems: list[str]) -> list[str]:
         opened[evaluation.row.row] = max(opened.get(evaluation.row.row, 0), evaluation.record.test_opened)
     often = {row: times for row, times in opened.items() if times > 1}
     if often:
-        found.append("test was opened more than once: " + ", ".join(f"{row} {times} times" for row, times in often.items()))
+        found.append(
+            "test was opened more than once: " + ", ".join(f"{row} {times} times" for row, times in often.items())
+        )
     if others := results.opened_elsewhere:
         rows = ", ".join(f"{row} ({times:,} record{'s' if times > 1 else ''})" for row, times in others.items())
         found.append(f"test was also opened with settings that are not in this table: {rows}")
@@ -51,7 +55,9 @@ def _loose(results: Results) -> list[str]:
     loose: Counter[str] = Counter()
     for evaluation in results.evaluations:
         for fit in evaluation.record.details.get("fits", []) if evaluation.record.evaluator == "linear" else ():
-            if not all(fit[name]["converged"] for name in ("fit", "final_fit") if name in fit) or fit.get("search_not_converged"):
+            if not all(fit[name]["converged"] for name in ("fit", "final_fit") if name in fit) or fit.get(
+                "search_not_converged"
+            ):
                 loose[f"{evaluation.row.row} {fit['stage']}"] += 1
     return [name + (f" ({times} times)" if times > 1 else "") for name, times in loose.items()]
 

@@ -27,14 +27,22 @@ def class_notes(results: Results) -> Iterator[str]:
     for entry in results.data_sets():
         name = str(entry["name"])
         on = f"on {name}, " if several else ""
-        own = frame[(frame["data"] == name) & (frame["split"] == results.split) & frame["metric"].str.startswith(BALANCED)]
+        own = frame[
+            (frame["data"] == name) & (frame["split"] == results.split) & frame["metric"].str.startswith(BALANCED)
+        ]
         if len(own):
             majority = _majority(results, entry)
-            always = f": always answering the largest one{majority[0]} would score {100 * majority[1]:.1f} %" if majority else ""
+            always = (
+                f": always answering the largest one{majority[0]} would score {100 * majority[1]:.1f} %"
+                if majority
+                else ""
+            )
             yield f"{on}classes are of unequal size{always}; balanced: the mean of the accuracies within each class, which are in per_class.csv"
         changes = _changes(results, name)
         if changes:
-            told = "; ".join(f"at {100 * share:g} % {label} is {100 * drawn:.0f} % of the draw" for share, label, _, drawn in changes)
+            told = "; ".join(
+                f"at {100 * share:g} % {label} is {100 * drawn:.0f} % of the draw" for share, label, _, drawn in changes
+            )
             whole = f"{100 * changes[0][2]:.0f} % of train"
             yield (
                 f"{on}draws of a share of the labels hold the classes in other proportions than train ({told}, {whole}), "
@@ -67,7 +75,9 @@ def _changes(results: Results, data: str) -> list[tuple[float, str, float, float
     for evaluation in results.evaluations:
         changed = evaluation.record.details.get("draw_changes_proportions") if evaluation.data == data else None
         for share, facts in changed.items() if isinstance(changed, dict) else ():
-            found.setdefault(float(share), (float(share), str(facts["class"]), float(facts["train"]), float(facts["draw"])))
+            found.setdefault(
+                float(share), (float(share), str(facts["class"]), float(facts["train"]), float(facts["draw"]))
+            )
     return [found[share] for share in sorted(found)]
 
 
@@ -81,7 +91,10 @@ def per_class_csv(results: Results) -> str:
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(CLASS_COLUMNS)
     empty = True
-    classes = {str(entry["name"]): [str(name) for name in entry.get("classes", [])] for entry in (*results.data_sets(), *results.own_sets())}
+    classes = {
+        str(entry["name"]): [str(name) for name in entry.get("classes", [])]
+        for entry in (*results.data_sets(), *results.own_sets())
+    }
     for found in results.evaluations:
         for metric, of, name, value in _of_record(found, results.split, classes.get(found.data, [])):
             place = [found.row.row, found.seed, found.evaluator, found.data, found.record.protocol, results.split]

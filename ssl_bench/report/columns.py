@@ -14,7 +14,10 @@ from ssl_bench.report.table import Column
 GAIN = "_gain_over_random"  # behind a metric: its difference to the untrained network's at the same stage
 TOP5_ABOVE = 20  # classes; below, a top-5 accuracy says little
 BALANCED = "balanced_"  # before an accuracy: the mean of those within each class
-_FRACTION = re.compile(r"((balanced_)?top\d|acc|accuracy|balanced_accuracy|m?ap\d*|miou|iou|f1|auc|auroc|precision|recall)(@|_|$)", re.IGNORECASE)
+_FRACTION = re.compile(
+    r"((balanced_)?top\d|acc|accuracy|balanced_accuracy|m?ap\d*|miou|iou|f1|auc|auroc|precision|recall)(@|_|$)",
+    re.IGNORECASE,
+)
 _STAGE = re.compile(r"s\d+")
 
 
@@ -50,13 +53,17 @@ def columns_of(results: Results, data: str, num_classes: int, wide: bool, classi
         elif base_name(evaluator) == "knn":
             columns += _knn(own, evaluator, count, results.split, wide)
         elif base_name(evaluator) == "finetune":
-            columns += _finetune(own, evaluator, count, results, num_classes > TOP5_ABOVE and wide, wide and _is_balanced(own))
+            columns += _finetune(
+                own, evaluator, count, results, num_classes > TOP5_ABOVE and wide, wide and _is_balanced(own)
+            )
         elif base_name(evaluator) == "diagnostics":
             if wide:
                 columns += _diagnostics(frame[frame["evaluator"] == evaluator], evaluator)
         else:
             columns += _other(own, evaluator, results.split)
-    columns = [_of_protocol(column, results, data) for column in (*columns, *_own(results, wide))] + _cost(results, wide)
+    columns = [_of_protocol(column, results, data) for column in (*columns, *_own(results, wide))] + _cost(
+        results, wide
+    )
     return [column for column in columns if _is_classic(column)] if classic else columns
 
 
@@ -80,8 +87,15 @@ def _own(results: Results, wide: bool) -> list[Column]:
         here = frame[(frame["data"] == name) & (frame["evaluator"].map(base_name) == base)]
         for evaluator in dict.fromkeys(here["evaluator"]) or [base]:
             own = here[here["evaluator"] == evaluator]
-            columns = _detection(own, evaluator, results.split, wide) if base == "detection" else _other(own, evaluator, results.split)
-            found += [replace(column, key=f"{name} {column.key}", group=f"{column.group}, {name}", data=name) for column in columns]
+            columns = (
+                _detection(own, evaluator, results.split, wide)
+                if base == "detection"
+                else _other(own, evaluator, results.split)
+            )
+            found += [
+                replace(column, key=f"{name} {column.key}", group=f"{column.group}, {name}", data=name)
+                for column in columns
+            ]
     return found
 
 
@@ -89,14 +103,24 @@ def _detection(own: pd.DataFrame, evaluator: str, split: str, wide: bool) -> lis
     titles = {"map_voc07": "mAP", "ap": "AP"} | ({"map": "mAP, area", "ap50": "AP50", "ap75": "AP75"} if wide else {})
     stages = list(dict.fromkeys(own["stage"])) or [""]
     return [
-        Column(f"{evaluator} {metric} {stage}".strip(), "detection", f"{title} {stage}".strip(), evaluator, metric, stage, split=split)
-        for stage in stages for metric, title in titles.items()
+        Column(
+            f"{evaluator} {metric} {stage}".strip(),
+            "detection",
+            f"{title} {stage}".strip(),
+            evaluator,
+            metric,
+            stage,
+            split=split,
+        )
+        for stage in stages
+        for metric, title in titles.items()
     ]
 
 
 def _linear(own: pd.DataFrame, evaluator: str, count: str, results: Results, top5: bool, wide: bool) -> list[Column]:
     split = results.split
-    shares = sorted(set(own[own["metric"] == "top1"]["labels"])) or [1.0]  # the control on shuffled labels always has them all
+    # the control on shuffled labels always has them all
+    shares = sorted(set(own[own["metric"] == "top1"]["labels"])) or [1.0]
     group = f"linear probe{count}" + (f", {100 * shares[-1]:g} % of the labels" if shares[-1] != 1 else "")
 
     def column(stage: str, title: str, metric: str = "top1") -> Column:
@@ -117,7 +141,17 @@ def _linear(own: pd.DataFrame, evaluator: str, count: str, results: Results, top
         found.append(column("code", "code"))
     few = f"linear probe{count}, best stage"
     found += [
-        Column(f"{evaluator} {metric} best {share:g}", few, f"{100 * share:g} %{suffix}", evaluator, metric, "best", share, split, folds=True)
+        Column(
+            f"{evaluator} {metric} best {share:g}",
+            few,
+            f"{100 * share:g} %{suffix}",
+            evaluator,
+            metric,
+            "best",
+            share,
+            split,
+            folds=True,
+        )
         for share in shares[:-1]
         for metric, suffix in _with_balanced("top1", balanced and wide)
     ]
@@ -145,12 +179,24 @@ def _knn(own: pd.DataFrame, evaluator: str, count: str, split: str, wide: bool) 
     ]
 
 
-def _finetune(own: pd.DataFrame, evaluator: str, count: str, results: Results, top5: bool, balanced: bool) -> list[Column]:
+def _finetune(
+    own: pd.DataFrame, evaluator: str, count: str, results: Results, top5: bool, balanced: bool
+) -> list[Column]:
     shares = sorted(set(own["labels"])) or _asked_shares(results) or [1.0]
     group = f"fine-tune{count}, share of labels"
     split = results.split
     return [
-        Column(f"{evaluator} {metric} {share:g}", group, f"{100 * share:g} %{suffix}", evaluator, metric, "", share, split, folds=True)
+        Column(
+            f"{evaluator} {metric} {share:g}",
+            group,
+            f"{100 * share:g} %{suffix}",
+            evaluator,
+            metric,
+            "",
+            share,
+            split,
+            folds=True,
+        )
         for metric, suffix in (*_with_balanced("top1", balanced), *([("top5", ", top-5")] if top5 else []))
         for share in shares
     ]
@@ -158,7 +204,9 @@ def _finetune(own: pd.DataFrame, evaluator: str, count: str, results: Results, t
 
 def _asked_shares(results: Results) -> list[float]:
     for asked in results.run.matrix.get("evaluate", []):
-        options: Any = asked.get("options", {}) if isinstance(asked, dict) and asked.get("evaluator") == "finetune" else {}
+        options: Any = (
+            asked.get("options", {}) if isinstance(asked, dict) and asked.get("evaluator") == "finetune" else {}
+        )
         shares = options.get("labels") or []
         if shares:
             return sorted(float(share) for share in (shares if isinstance(shares, (list, tuple)) else [shares]))
@@ -167,10 +215,19 @@ def _asked_shares(results: Results) -> list[float]:
 
 def _diagnostics(own: pd.DataFrame, evaluator: str) -> list[Column]:
     # Facts of a single task (active units of a VAE) stay in the csv and the frame; a column is for what rows share.
-    shared = [str(metric) for metric, part in own.groupby("metric", sort=False) if part["row"].nunique() > 0.5 * own["row"].nunique()]
+    shared = [
+        str(metric)
+        for metric, part in own.groupby("metric", sort=False)
+        if part["row"].nunique() > 0.5 * own["row"].nunique()
+    ]
     return [
         Column(
-            f"{evaluator} {metric}", "diagnostics", metric, evaluator, metric, split=str(own["split"].iloc[0]),
+            f"{evaluator} {metric}",
+            "diagnostics",
+            metric,
+            evaluator,
+            metric,
+            split=str(own["split"].iloc[0]),
             unit="%" if _FRACTION.match(metric) else "",
         )
         for metric in shared
@@ -183,13 +240,25 @@ def _other(own: pd.DataFrame, evaluator: str, split: str) -> list[Column]:
         parts = [str(metric), stage if stage != "pooled" else "", f"{100 * labels:g} %" if labels != 1 else ""]
         title = " ".join(part for part in parts if part)
         unit = "%" if _FRACTION.match(str(metric)) else ""
-        found.append(Column(f"{evaluator} {title}", evaluator, title, evaluator, str(metric), str(stage), float(labels), split, unit))
+        found.append(
+            Column(
+                f"{evaluator} {title}", evaluator, title, evaluator, str(metric), str(stage), float(labels), split, unit
+            )
+        )
     return found or [Column(evaluator, evaluator, "result", evaluator, "", split=split)]
 
 
 def _cost(results: Results, wide: bool) -> list[Column]:
-    shared = (results.run.matrix.get("pretrain") or {}).get("passes") is not None  # then rows differ in the images that they see
+    # then rows differ in the images that they see
+    shared = (results.run.matrix.get("pretrain") or {}).get("passes") is not None
     found = [*([("images_k", "k images", 0)] if shared else []), ("passes", "passes", 1), ("minutes", "min", 1)]
     if wide:
-        found += [("images_per_second", "images/s", 0), ("memory_gb", "GB", 1), ("tflops", "TFLOP", 1), ("parameters_m", "M par.", 2)]
-    return [Column(metric, "pretraining", title, "", metric, unit=title, digits=digits) for metric, title, digits in found]
+        found += [
+            ("images_per_second", "images/s", 0),
+            ("memory_gb", "GB", 1),
+            ("tflops", "TFLOP", 1),
+            ("parameters_m", "M par.", 2),
+        ]
+    return [
+        Column(metric, "pretraining", title, "", metric, unit=title, digits=digits) for metric, title, digits in found
+    ]

@@ -9,7 +9,15 @@ from collections.abc import Sequence
 import numpy as np
 
 from ssl_bench.report.correctness import Correctness
-from ssl_bench.report.statistics import FEWEST_SEEDS, SIGNIFICANT, Comparison, compare_crossed, compare_drawn, compare_seeds, holm
+from ssl_bench.report.statistics import (
+    FEWEST_SEEDS,
+    SIGNIFICANT,
+    Comparison,
+    compare_crossed,
+    compare_drawn,
+    compare_seeds,
+    holm,
+)
 from ssl_bench.report.table import Column, Line, PairwiseResult
 
 SHARE = re.compile(r"(top\d+|acc|accuracy)(@|_|$)", re.IGNORECASE)  # metrics that are a share of the images
@@ -29,14 +37,24 @@ def compare_rows(correctness: Correctness, data: str, column: Column, lines: lis
     best = max(rows, key=lambda line: line.cells[column.key].value)
     a = best.cells[column.key].values
     shared = [(other, shared_seeds(correctness, data, column, best, other)) for other in rows if other is not best]
-    within = [other for other, seeds in shared if len(seeds) < FEWEST_SEEDS and max(other.cells[column.key].values.values()) >= min(a.values())]
+    within = [
+        other
+        for other, seeds in shared
+        if len(seeds) < FEWEST_SEEDS and max(other.cells[column.key].values.values()) >= min(a.values())
+    ]
     if len(a) < FEWEST_SEEDS or within:
         return []
     best.cells[column.key].best = True
-    compared = [(other, compare_pair(correctness, data, column, (best, other), seeds)) for other, seeds in shared if len(seeds) >= FEWEST_SEEDS]
+    compared = [
+        (other, compare_pair(correctness, data, column, (best, other), seeds))
+        for other, seeds in shared
+        if len(seeds) >= FEWEST_SEEDS
+    ]
     found = []
     for (other, c), p in zip(compared, holm([c.p for _, c in compared]), strict=True):
-        found.append(PairwiseResult(column.key, best.row, other.row, c.difference, c.low, c.high, c.p, p, c.seeds, c.images))
+        found.append(
+            PairwiseResult(column.key, best.row, other.row, c.difference, c.low, c.high, c.p, p, c.seeds, c.images)
+        )
         if p > SIGNIFICANT:
             best.cells[column.key].equal = other.cells[column.key].equal = True
     return found
@@ -48,7 +66,9 @@ def shared_seeds(correctness: Correctness, data: str, column: Column, first: Lin
     return sorted(set(first.cells[column.key].values) & set(second.cells[column.key].values) - unusable)
 
 
-def compare_pair(correctness: Correctness, data: str, column: Column, pair: tuple[Line, Line], seeds: list[int]) -> Comparison:
+def compare_pair(
+    correctness: Correctness, data: str, column: Column, pair: tuple[Line, Line], seeds: list[int]
+) -> Comparison:
     """Image by image where predictions are stored, by resampled images where those are, else over seeds alone."""
     first, second = ([line.cells[column.key].values[seed] for seed in seeds] for line in pair)
     images = min(line.cells[column.key].images for line in pair)

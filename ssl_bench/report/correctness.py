@@ -14,7 +14,8 @@ from ssl_bench.report.columns import BALANCED, base_name, is_stage
 from ssl_bench.report.frame import Found, Results
 from ssl_bench.report.table import Column
 
-DRAWN = "drawn/"  # before a metric: its values on resamples of the test images, the same resamples for every row and seed
+# before a metric: its values on resamples of the test images, the same resamples for every row and seed
+DRAWN = "drawn/"
 
 
 class Correctness:
@@ -45,7 +46,11 @@ class Correctness:
         """Seed to values float [draws] on resamples of the test images, of evaluations that store them."""
         if column.split != "test":
             return {}
-        own = [f for f in self._found.get((row, column.evaluator, column.data or data), ()) if any(_belongs(m, column) for m in f.measurements("test"))]
+        own = [
+            f
+            for f in self._found.get((row, column.evaluator, column.data or data), ())
+            if any(_belongs(m, column) for m in f.measurements("test"))
+        ]
         stored = {f.seed: (self._arrays(f) or {}).get(DRAWN + column.metric) for f in own}
         return {seed: array for seed, array in stored.items() if array is not None}
 
@@ -56,20 +61,35 @@ class Correctness:
         arrays = []
         for found in self._found.get((row, evaluator, data), ()):
             for m in found.measurements("test") if found.seed == seed else ():
-                if not m.row and m.metric == metric and math.isclose(m.labels, labels) and stages.get(m.draw) == m.stage:
+                if (
+                    not m.row
+                    and m.metric == metric
+                    and math.isclose(m.labels, labels)
+                    and stages.get(m.draw) == m.stage
+                ):
                     arrays.append(self._correct(found, m))
         usable = [array for array in arrays if array is not None]
-        return np.mean(usable, axis=0) if len(usable) == len(stages) and len({len(array) for array in usable}) == 1 else None
+        return (
+            np.mean(usable, axis=0)
+            if len(usable) == len(stages) and len({len(array) for array in usable}) == 1
+            else None
+        )
 
     def within_classes(self, row: str, data: str, column: Column) -> tuple[np.ndarray, np.ndarray] | None:
         """Correctness and class of every test image behind the balanced accuracy of a row with one seed and one draw; None without predictions."""
         founds = self._found.get((row, column.evaluator, column.data or data), ())
-        wanted = [(found, m) for found in founds for m in found.measurements("test") if _belongs(m, column)] if column.split == "test" else []
+        wanted = (
+            [(found, m) for found in founds for m in found.measurements("test") if _belongs(m, column)]
+            if column.split == "test"
+            else []
+        )
         if len(wanted) != 1:
             return None
         found, m = wanted[0]
         plain = m.metric.removeprefix(BALANCED)
-        same = next((one for one in found.measurements("test") if one.metric == plain and _place(one) == _place(m)), None)
+        same = next(
+            (one for one in found.measurements("test") if one.metric == plain and _place(one) == _place(m)), None
+        )
         correct = self._correct(found, same) if same is not None else None
         return None if correct is None else (correct, (self._arrays(found) or {})[TRUTH])
 
@@ -82,7 +102,8 @@ class Correctness:
             for found in self._found.get((row, column.evaluator, column.data or data), ()):
                 wanted = [m for m in found.measurements("test") if _belongs(m, column)]
                 if column.stage == "code":
-                    wanted = [m for m in wanted if m.stage == wanted[0].stage]  # of several the first named, as in the table
+                    # of several the first named, as in the table
+                    wanted = [m for m in wanted if m.stage == wanted[0].stage]
                 if not wanted:
                     continue
                 if not column.metric.startswith("top1"):
@@ -102,7 +123,9 @@ class Correctness:
         try:
             arrays = self._results.predictions(found)
             if not arrays and (found.evaluator, found.data) in self._stored and found.record.final:
-                raise RecordError(f"{found.path.with_suffix('.npz')} is missing, and the other records of {found.evaluator} have theirs")
+                raise RecordError(
+                    f"{found.path.with_suffix('.npz')} is missing, and the other records of {found.evaluator} have theirs"
+                )
         except RecordError as error:
             self.problems[str(error)] = None
             return None

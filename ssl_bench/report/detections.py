@@ -44,8 +44,15 @@ def detection_figures(results: Results) -> Iterator[tuple[str, Figure]]:
         shown = sum(f"shown/{at}/jpeg" in kept for at in range(len(kept)))
         if shown:
             frozen = ", frozen" if found.record.spec.get("options", {}).get("freeze") else ""
-            parts = ["detections", safe_name(row)] + ([safe_name(evaluator), safe_name(data)] if len(several) > 1 else [])
-            yield "-".join(parts), _figure(kept, shown, classes.get(data, []), f"{short(row)}{frozen}, seed {found.seed}: {short(data)}, test")
+            parts = ["detections", safe_name(row)] + (
+                [safe_name(evaluator), safe_name(data)] if len(several) > 1 else []
+            )
+            yield (
+                "-".join(parts),
+                _figure(
+                    kept, shown, classes.get(data, []), f"{short(row)}{frozen}, seed {found.seed}: {short(data)}, test"
+                ),
+            )
 
 
 def _figure(kept: dict[str, np.ndarray], shown: int, classes: list[str], title: str) -> Figure:
@@ -68,11 +75,24 @@ def _figure(kept: dict[str, np.ndarray], shown: int, classes: list[str], title: 
             for label in np.unique(kept["labels"][own]):
                 of_class = own[kept["labels"][own] == label]
                 _draw(ax, kept["boxes"][of_class].astype(np.float32), COLOURS[int(label) % len(COLOURS)], "-", 1.6)
-                for box, score in zip(kept["boxes"][of_class].astype(np.float32), kept["scores"][of_class], strict=True):
-                    ax.text(box[0], box[1], f"{float(score):.2f}", fontsize=6, color="white", va="bottom", backgroundcolor=COLOURS[int(label) % len(COLOURS)])
+                for box, score in zip(
+                    kept["boxes"][of_class].astype(np.float32), kept["scores"][of_class], strict=True
+                ):
+                    ax.text(
+                        box[0],
+                        box[1],
+                        f"{float(score):.2f}",
+                        fontsize=6,
+                        color="white",
+                        va="bottom",
+                        backgroundcolor=COLOURS[int(label) % len(COLOURS)],
+                    )
     handles = [Line2D([], [], color="black", linestyle="--", label="truth")]
     labels = sorted({int(label) for at in range(shown) for label in kept["labels"][kept["image"] == at]})
-    handles += [Line2D([], [], color=COLOURS[at % len(COLOURS)], label=plain(classes[at]) if at < len(classes) else str(at)) for at in labels[: len(COLOURS)]]
+    handles += [
+        Line2D([], [], color=COLOURS[at % len(COLOURS)], label=plain(classes[at]) if at < len(classes) else str(at))
+        for at in labels[: len(COLOURS)]
+    ]
     figure.legend(handles=handles, loc="outside lower center", ncols=min(6, len(handles)))
     figure.suptitle(f"{title}; found with a score of {SCORE:g} and more", fontsize=9, fontweight="bold")
     return figure
@@ -83,4 +103,8 @@ def _draw(ax: Axes, boxes: np.ndarray, colour: str, style: str, width: float) ->
 
     for x1, y1, x2, y2 in boxes.astype(float):
         # Pixel centres lie on whole numbers in a drawing, edges of boxes on the lines between pixels.
-        ax.add_patch(Rectangle((x1 - 0.5, y1 - 0.5), x2 - x1, y2 - y1, fill=False, edgecolor=colour, linestyle=style, linewidth=width))
+        ax.add_patch(
+            Rectangle(
+                (x1 - 0.5, y1 - 0.5), x2 - x1, y2 - y1, fill=False, edgecolor=colour, linestyle=style, linewidth=width
+            )
+        )

@@ -14,7 +14,8 @@ from ssl_bench.report.frame import Results
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-# Okabe and Ito's colours, told apart with any common colour blindness; markers differ as well, for print without colour.
+# Okabe and Ito's colours, told apart with any common colour blindness; markers differ as well, for print without
+# colour.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000", "#8C6D31")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 GREY = "#8a8a8a"
@@ -27,10 +28,25 @@ def style() -> Iterator[None]:
 
     settings: dict[str, Any] = {
         # Names are shown as they are: a dollar sign in one is no mathematics.
-        "text.parse_math": False, "svg.hashsalt": "ssl_bench", "svg.fonttype": "path", "font.size": 9, "font.family": "DejaVu Sans",
-        "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.color": "#e6e6e6", "grid.linewidth": 0.6,
-        "axes.axisbelow": True, "axes.titlesize": 9, "axes.titleweight": "bold", "axes.titlelocation": "left", "axes.edgecolor": "#666666",
-        "figure.constrained_layout.use": True, "savefig.dpi": 150, "legend.frameon": False, "figure.max_open_warning": 0,
+        "text.parse_math": False,
+        "svg.hashsalt": "ssl_bench",
+        "svg.fonttype": "path",
+        "font.size": 9,
+        "font.family": "DejaVu Sans",
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.grid": True,
+        "grid.color": "#e6e6e6",
+        "grid.linewidth": 0.6,
+        "axes.axisbelow": True,
+        "axes.titlesize": 9,
+        "axes.titleweight": "bold",
+        "axes.titlelocation": "left",
+        "axes.edgecolor": "#666666",
+        "figure.constrained_layout.use": True,
+        "savefig.dpi": 150,
+        "legend.frameon": False,
+        "figure.max_open_warning": 0,
     }
     with matplotlib.rc_context(settings):  # type: ignore[arg-type,unused-ignore]
         yield
@@ -42,7 +58,9 @@ def file_bytes(figure: Figure, kind: str) -> bytes:
     if kind == "jpg":
         figure.savefig(buffer, format=kind, pil_kwargs={"quality": 85})
     else:
-        figure.savefig(buffer, format=kind, metadata={"Software": None} if kind == "png" else {"Date": None, "Creator": None})  # type: ignore[arg-type,unused-ignore]
+        figure.savefig(
+            buffer, format=kind, metadata={"Software": None} if kind == "png" else {"Date": None, "Creator": None}
+        )  # type: ignore[arg-type,unused-ignore]
     return buffer.getvalue()
 
 
@@ -70,12 +88,19 @@ def row_names(results: Results, share: float = 1.0) -> dict[str, str]:
 def looks(results: Results) -> dict[str, tuple[str, str]]:
     """Colour and marker of every row, the same in every figure; baselines come last, as they are seldom drawn so."""
     rows = [row.row for row in sorted(results.run.rows, key=lambda row: row.block == "baseline")]
-    return {row: (COLOURS[at % len(COLOURS)], MARKERS[(at + at // len(COLOURS)) % len(MARKERS)]) for at, row in enumerate(rows)}
+    return {
+        row: (COLOURS[at % len(COLOURS)], MARKERS[(at + at // len(COLOURS)) % len(MARKERS)])
+        for at, row in enumerate(rows)
+    }
 
 
 def protocol_word(results: Results, evaluator: str, data: str) -> str:
     """As in the headings of a table: the version of an evaluator's protocol where it is an older one; "" else."""
-    return f"protocol v{split_protocol(results.protocols.get((evaluator, data), ''))[1]}" if results.is_older(evaluator, data) else ""
+    return (
+        f"protocol v{split_protocol(results.protocols.get((evaluator, data), ''))[1]}"
+        if results.is_older(evaluator, data)
+        else ""
+    )
 
 
 def split_word(results: Results) -> str:

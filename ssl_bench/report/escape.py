@@ -6,10 +6,29 @@ import html as _html
 import re
 
 _LATEX = {
-    "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "#": r"\#", "$": r"\$", "%": r"\%", "&": r"\&", "_": r"\_",
-    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}",
-    '"': r"\textquotedbl{}", "[": "{[}", "]": "{]}",  # a bracket after \\ would be read as its argument
-    "±": r"$\pm$", "▾": r"$\triangledown$", "…": r"\dots{}", "†": r"$\dagger$", "×": r"$\times$", "≤": r"$\leq$", "−": "$-$",
+    "\\": r"\textbackslash{}",
+    "{": r"\{",
+    "}": r"\}",
+    "#": r"\#",
+    "$": r"\$",
+    "%": r"\%",
+    "&": r"\&",
+    "_": r"\_",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    '"': r"\textquotedbl{}",
+    "[": "{[}",
+    "]": "{]}",  # a bracket after \\ would be read as its argument
+    "±": r"$\pm$",
+    "▾": r"$\triangledown$",
+    "…": r"\dots{}",
+    "†": r"$\dagger$",
+    "×": r"$\times$",
+    "≤": r"$\leq$",
+    "−": "$-$",
 }
 
 

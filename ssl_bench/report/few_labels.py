@@ -60,7 +60,9 @@ class Saving:
         """The lowest and the highest seed, a bound beyond every number; None below three seeds."""
         if len(self.seeds) < FEWEST_SEEDS:
             return None
-        ordered = sorted(self.seeds.values(), key=lambda needed: (needed.labels, {"<=": 0, "": 1, ">": 2}[needed.bound]))
+        ordered = sorted(
+            self.seeds.values(), key=lambda needed: (needed.labels, {"<=": 0, "": 1, ">": 2}[needed.bound])
+        )
         return ordered[0], ordered[-1]
 
 
@@ -100,7 +102,9 @@ def labels_needed(accuracy: float, labels: Sequence[float], accuracies: Sequence
     accuracies : [N] of the curve.
     """
     if not labels or len(labels) != len(accuracies) or labels[0] <= 0 or any(b <= a for a, b in pairwise(labels)):
-        raise SSLBenchError(f"a curve needs positive, rising numbers of labels and an accuracy for each, not {list(labels)} and {list(accuracies)}")
+        raise SSLBenchError(
+            f"a curve needs positive, rising numbers of labels and an accuracy for each, not {list(labels)} and {list(accuracies)}"
+        )
     if accuracy <= accuracies[0]:
         return Needed(labels[0], "<=")
     for (n0, a0), (n1, a1) in pairwise(zip(labels, accuracies, strict=True)):
@@ -112,15 +116,27 @@ def labels_needed(accuracy: float, labels: Sequence[float], accuracies: Sequence
 def with_shares(results: Results, data: str) -> list[str]:
     """Evaluators of a labelled set that have numbers for two shares of the labels or more: probes first, then fine-tuning."""
     own = results.frame
-    own = own[(own["data"] == data) & (own["split"] == results.split) & (own["metric"] == "top1") & own["evaluator"].map(base_name).isin(WITH_SHARES)]
+    own = own[
+        (own["data"] == data)
+        & (own["split"] == results.split)
+        & (own["metric"] == "top1")
+        & own["evaluator"].map(base_name).isin(WITH_SHARES)
+    ]
     counts = own.groupby("evaluator")["labels"].nunique()
-    return sorted((str(name) for name in counts.index[counts > 1]), key=lambda name: (WITH_SHARES.index(base_name(name)), name))
+    return sorted(
+        (str(name) for name in counts.index[counts > 1]), key=lambda name: (WITH_SHARES.index(base_name(name)), name)
+    )
 
 
 def label_curves(results: Results, data: str, evaluator: str) -> list[LabelCurve]:
     """The curves of every row and variant, shares rising; the linear probe's at its best stage."""
     own = results.frame
-    own = own[(own["data"] == data) & (own["evaluator"] == evaluator) & (own["split"] == results.split) & (own["metric"] == "top1")]
+    own = own[
+        (own["data"] == data)
+        & (own["evaluator"] == evaluator)
+        & (own["split"] == results.split)
+        & (own["metric"] == "top1")
+    ]
     if base_name(evaluator) == "linear":
         own = own[own["best"].astype(bool)]
     means = own.groupby(["row", "variant", "labels", "seed"])["value"].mean()
@@ -142,7 +158,12 @@ def label_counts(results: Results, data: str, evaluator: str) -> dict[float, flo
         if found.data == data and found.evaluator == evaluator:
             counts |= dict(_fitted(found.record, results.split))
     train = next((entry.get("train") for entry in results.data_sets() if entry["name"] == data), None) or 1
-    shares = {m.labels for found in results.evaluations if (found.data, found.evaluator) == (data, evaluator) for m in found.record.measurements}
+    shares = {
+        m.labels
+        for found in results.evaluations
+        if (found.data, found.evaluator) == (data, evaluator)
+        for m in found.record.measurements
+    }
     return {share: counts.get(share, share * train) for share in sorted(shares)}
 
 
@@ -179,16 +200,30 @@ def savings(results: Results, data: str, evaluator: str) -> list[Saving]:
             if share < 1 and seeds:
                 better = _better(random, shares, seeds)
                 mean = _needed(curve, share, better, counts, seeds)
-                found.append(Saving(curve.row, evaluator, share, counts[share], mean, {s: _needed(curve, share, better, counts, [s]) for s in seeds}))
+                found.append(
+                    Saving(
+                        curve.row,
+                        evaluator,
+                        share,
+                        counts[share],
+                        mean,
+                        {s: _needed(curve, share, better, counts, [s]) for s in seeds},
+                    )
+                )
     return found
 
 
 def _better(random: list[LabelCurve], shares: list[float], seeds: list[int]) -> dict[float, LabelCurve]:
     """The curve with the higher mean at every share: one choice for all seeds, the higher of each seed would be a selection of luck."""
-    return {share: max((curve for curve in random if share in curve.values), key=lambda curve: curve.mean(share, seeds)) for share in shares}
+    return {
+        share: max((curve for curve in random if share in curve.values), key=lambda curve: curve.mean(share, seeds))
+        for share in shares
+    }
 
 
-def _needed(curve: LabelCurve, share: float, better: dict[float, LabelCurve], counts: dict[float, float], seeds: list[int]) -> Needed:
+def _needed(
+    curve: LabelCurve, share: float, better: dict[float, LabelCurve], counts: dict[float, float], seeds: list[int]
+) -> Needed:
     points: dict[float, float] = {}
     for at, other in better.items():  # shares of a small set may be rounded to the same number of labels
         points[counts[at]] = max(other.mean(at, seeds), points.get(counts[at], 0.0))
@@ -201,7 +236,15 @@ def saved_section(results: Results, section: Section) -> Section | None:
     found = {(s.row, s.evaluator, s.share): s for name in evaluators for s in savings(results, section.data, name)}
     measured = {name for _, name, _ in found}
     above = sorted(
-        (c for c in section.columns if c.evaluator in measured and c.metric == "top1" and c.stage in ("best", "") and c.labels is not None and c.labels < 1),
+        (
+            c
+            for c in section.columns
+            if c.evaluator in measured
+            and c.metric == "top1"
+            and c.stage in ("best", "")
+            and c.labels is not None
+            and c.labels < 1
+        ),
         key=lambda column: (evaluators.index(column.evaluator), column.labels),
     )
     lines = []
@@ -212,14 +255,27 @@ def saved_section(results: Results, section: Section) -> Section | None:
                 assert column.labels is not None
                 saving = found.get((line.row, column.evaluator, column.labels))
                 shown = line.cells[column.key].status
-                cells[column.key] = SavedEntry("value", saving=saving) if saving else Entry(shown if shown != "value" else "none")
+                cells[column.key] = (
+                    SavedEntry("value", saving=saving) if saving else Entry(shown if shown != "value" else "none")
+                )
             lines.append(replace(line, cells=cells, failures=[]))
     if not above or not lines:
         return None
-    columns = [replace(column, group=_heading(column.evaluator), title=f"{100 * (column.labels or math.nan):g} %", unit="×", folds=False) for column in above]
+    columns = [
+        replace(
+            column,
+            group=_heading(column.evaluator),
+            title=f"{100 * (column.labels or math.nan):g} %",
+            unit="×",
+            folds=False,
+        )
+        for column in above
+    ]
     return Section(section.data, columns, lines, title="labels saved")
 
 
 def _heading(evaluator: str) -> str:
     count = evaluator.removeprefix(base_name(evaluator))
-    return f"linear probe{count}, best stage" if base_name(evaluator) == "linear" else f"fine-tune{count}, share of labels"
+    return (
+        f"linear probe{count}, best stage" if base_name(evaluator) == "linear" else f"fine-tune{count}, share of labels"
+    )

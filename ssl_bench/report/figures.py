@@ -14,13 +14,25 @@ import pandas as pd
 from ssl_bench.records.schema import safe_name, write_bytes
 from ssl_bench.report.columns import is_stage
 from ssl_bench.report.detections import detection_figures
-from ssl_bench.report.drawing import COLOURS, GREY, file_bytes, looks, new_figure, protocol_word, row_names, short, split_word, style
+from ssl_bench.report.drawing import (
+    COLOURS,
+    GREY,
+    file_bytes,
+    looks,
+    new_figure,
+    protocol_word,
+    row_names,
+    short,
+    split_word,
+    style,
+)
 from ssl_bench.report.frame import Results
 from ssl_bench.report.label_figure import labels_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
 
 def draw_figures(results: Results, folder: str | Path) -> list[Path]:
     """Draw every figure that the records allow, as PNG and SVG; photographs as JPEG, a third of the size.
@@ -94,26 +106,38 @@ def stages_figure(results: Results, data: str) -> Figure | None:
     for y, row in enumerate(rows):
         for x, stage in enumerate(stages):
             value = grid[y, x]
-            text, colour = ("-", "black") if math.isnan(value) else (f"{value:.1f}", "black" if value > middle else "white")
+            text, colour = (
+                ("-", "black") if math.isnan(value) else (f"{value:.1f}", "black" if value > middle else "white")
+            )
             ax.text(x, y, text, ha="center", va="center", color=colour)
             share = chosen.loc[row, stage]
             if share == share and share > 0:
                 # A thin frame: chosen with some of the seeds.
                 width = 2.2 if share == 1 else 1.0
-                ax.add_patch(Rectangle((x - 0.46, y - 0.41), 0.92, 0.82, fill=False, edgecolor="#D55E00", linewidth=width))
+                ax.add_patch(
+                    Rectangle((x - 0.46, y - 0.41), 0.92, 0.82, fill=False, edgecolor="#D55E00", linewidth=width)
+                )
     for y in range(1, len(rows)):
         if order[rows[y]] != order[rows[y - 1]]:
             ax.axhline(y - 0.5, color="white", linewidth=4)
     figure.colorbar(image, ax=ax, pad=0.02).outline.set_visible(False)  # type: ignore[operator]
     older = protocol_word(results, "linear", data)
-    ax.set_title("Linear probe by stage" + (f", {older}:\n" if older else ": ") + f"{short(data)}{_share(own)}, top-1 in %, {split_word(results)}")
+    ax.set_title(
+        "Linear probe by stage"
+        + (f", {older}:\n" if older else ": ")
+        + f"{short(data)}{_share(own)}, top-1 in %, {split_word(results)}"
+    )
     ax.set_xlabel("stage of the network; framed: chosen on validation")
     return figure
 
 
 def curves_figure(results: Results) -> Figure | None:
     """Small multiples, one pair of panels a row: the pretext loss above; its accuracy and the kNN monitor below."""
-    rows = [row for row in results.run.rows if any(p.curves for (name, _), p in results.pretrainings.items() if name == row.row)]
+    rows = [
+        row
+        for row in results.run.rows
+        if any(p.curves for (name, _), p in results.pretrainings.items() if name == row.row)
+    ]
     if not rows:
         return None
     columns = min(4, len(rows))
@@ -122,7 +146,11 @@ def curves_figure(results: Results) -> Figure | None:
     figure = new_figure(3.0 * columns, 3.5 * bands)
     axes: Any = figure.subplots(2 * bands, columns, squeeze=False)
     percent = [
-        value for p in results.pretrainings.values() for key in ("accuracy", "knn") if key in p.curves for value in p.curves[key].value
+        value
+        for p in results.pretrainings.values()
+        for key in ("accuracy", "knn")
+        if key in p.curves
+        for value in p.curves[key].value
     ]
     top = 100 * min(1.0, max(percent, default=1.0) * 1.08)
     for at in range(bands * columns):
@@ -155,13 +183,23 @@ def _curves_of(results: Results, row: str, loss: Axes, accuracy: Axes) -> None:
         if name != row:
             continue
         for key, ax, colour, scale, label, marker in (
-            ("loss", loss, COLOURS[0], 1, None, ""), ("accuracy", accuracy, COLOURS[1], 100, "pretext accuracy", ""),
+            ("loss", loss, COLOURS[0], 1, None, ""),
+            ("accuracy", accuracy, COLOURS[1], 100, "pretext accuracy", ""),
             ("knn", accuracy, COLOURS[2], 100, "kNN on validation (monitor)", "o"),
         ):
             curve = record.curves.get(key)
             if curve is not None and curve.step:
                 values = np.asarray(curve.value, dtype=float) * scale
-                ax.plot(curve.step, values, color=colour, linewidth=1.2, alpha=0.85, label=label, marker=marker, markersize=2.5)
+                ax.plot(
+                    curve.step,
+                    values,
+                    color=colour,
+                    linewidth=1.2,
+                    alpha=0.85,
+                    label=label,
+                    marker=marker,
+                    markersize=2.5,
+                )
                 drawn = drawn or ax is accuracy
     if not drawn:
         accuracy.text(0.5, 0.5, "no accuracy", color=GREY, ha="center", va="center", transform=accuracy.transAxes)
@@ -188,7 +226,9 @@ def cost_figure(results: Results, data: str) -> Figure | None:
     if (trained["flops"] > 0).any():
         panels.append(("flops", "pretraining TFLOP, heads and decoders included", lambda frame: frame["flops"] / 1e12))
     if len(devices) == 1 and (trained["seconds"] > 0).any():
-        panels.append(("seconds", f"pretraining minutes on {short(next(iter(devices)))}", lambda frame: frame["seconds"] / 60))
+        panels.append(
+            ("seconds", f"pretraining minutes on {short(next(iter(devices)))}", lambda frame: frame["seconds"] / 60)
+        )
     if not panels:
         return None
     names, look = row_names(results, float(own["labels"].max())), looks(results)
@@ -208,7 +248,9 @@ def cost_figure(results: Results, data: str) -> Figure | None:
         for at, row in enumerate(points.index[points["steps"].fillna(0) == 0]):
             style = (":", "--", "-.")[at % 3]
             why = "cost not known" if row in elsewhere else "no pretraining"
-            ax.axhline(points.loc[row, "mean"], color=GREY, linestyle=style, linewidth=1.2, label=f"{names[row]} ({why})")
+            ax.axhline(
+                points.loc[row, "mean"], color=GREY, linestyle=style, linewidth=1.2, label=f"{names[row]} ({why})"
+            )
         ax.set_xscale("log")
         ax.margins(x=0.12)
         ax.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
@@ -216,7 +258,11 @@ def cost_figure(results: Results, data: str) -> Figure | None:
         ax.xaxis.set_minor_formatter(NullFormatter())
         ax.set_xlabel(title)
     older = protocol_word(results, "linear", data)
-    axes[0][0].set_ylabel("linear probe" + (f", {older}" if older else "") + f", best stage{_share(own)}: top-1 in %, {split_word(results)}")
+    axes[0][0].set_ylabel(
+        "linear probe"
+        + (f", {older}" if older else "")
+        + f", best stage{_share(own)}: top-1 in %, {split_word(results)}"
+    )
     bars = " (bars: lowest and highest seed)" if len(results.run.seeds) > 1 else ""
     axes[0][0].set_title(f"{short(data)}: accuracy against cost{bars}")
     handles, labels = axes[0][0].get_legend_handles_labels()

@@ -49,7 +49,9 @@ def load(folder: str | Path) -> Results:
     """
     root = Path(folder)
     if not (root / "run.json").is_file():
-        raise RecordError(f"{root} holds no run.json, so it is no results folder; give one that `ssl-bench run` wrote, such as runs/quick")
+        raise RecordError(
+            f"{root} holds no run.json, so it is no results folder; give one that `ssl-bench run` wrote, such as runs/quick"
+        )
     run = read_record(root / "run.json", Run)
     rows = {row.row: row for row in run.rows}
     results = Results(run, {}, [], [], [], sum(1 + len(cell.evaluations) for cell in run.cells), folder=root)
@@ -70,14 +72,21 @@ def load(folder: str | Path) -> Results:
 
 def _failed_candidates(root: Path, results: Results) -> dict[str, int]:
     undecided = {row.row for row in results.run.rows if row.choices > 1 and not row.chosen}
-    tried = {cell.folder: cell.row for cell in (*results.run.losers, *(cell for cell in results.run.cells if cell.row in undecided))}
+    tried = {
+        cell.folder: cell.row
+        for cell in (*results.run.losers, *(cell for cell in results.run.cells if cell.row in undecided))
+    }
     return dict(Counter(row for folder, row in tried.items() if failure_files(root / folder)))
 
 
 def _unchecked(root: Path, results: Results) -> int:
     """How many of the table's files carry no digest; not what else this process may have read there."""
     paths = {root / "run.json", *(root / cell.folder / "pretrain.json" for cell in results.run.cells)}
-    paths |= {path for found in (*results.evaluations, *results.earlier) for path in (found.path, found.path.with_suffix(".npz"))}
+    paths |= {
+        path
+        for found in (*results.evaluations, *results.earlier)
+        for path in (found.path, found.path.with_suffix(".npz"))
+    }
     return len({str(path.absolute()) for path in paths} & set(digests.unchecked_below(root)))
 
 
@@ -99,7 +108,9 @@ def _path_of(folder: Path, expected: RunEvaluation) -> Path:
 def _read_cell(root: Path, cell: RunCell, row: RunRow, results: Results) -> None:
     folder = root / cell.folder
     if not folder.resolve().is_relative_to(root.resolve()):
-        raise RecordError(f"{root / 'run.json'} names {cell.folder!r} as the folder of {cell.row!r}, which lies outside of {root}")
+        raise RecordError(
+            f"{root / 'run.json'} names {cell.folder!r} as the folder of {cell.row!r}, which lies outside of {root}"
+        )
     absent: list[tuple[str, str, str, str]] = []  # what it is called here, data, id, damage
     pretraining, damage = _read(folder / "pretrain.json", Pretraining, cell.pretraining, results)
     if pretraining is not None:
@@ -118,7 +129,9 @@ def _read_cell(root: Path, cell: RunCell, row: RunRow, results: Results) -> None
             absent.append((name, expected.data, expected.id, damage))
         if found is not None:
             results.evaluations.append(found)
-    failures = [failure for path in failure_files(folder) if (failure := _read(path, Failure, None, results)[0]) is not None]
+    failures = [
+        failure for path in failure_files(folder) if (failure := _read(path, Failure, None, results)[0]) is not None
+    ]
     # A failure is over once what failed has its record; without a backbone nothing else could be done.
     blocked = next((failure for failure in failures if failure.where == "pretraining"), None)
     for what, data, identity, damage in absent:
@@ -137,7 +150,9 @@ def _read(path: Path, kind: type[R], identity: str | None, results: Results) -> 
         record = read_record(path, kind)
         found = getattr(record, "id", None)
         if identity is not None and found != identity:
-            raise RecordError(f"{path} is the record {found}, where the run expects {identity}; it was moved or edited: delete it, run again")
+            raise RecordError(
+                f"{path} is the record {found}, where the run expects {identity}; it was moved or edited: delete it, run again"
+            )
     except RecordError as error:
         results.damaged.append(str(error))
         return None, str(error)
@@ -163,8 +178,16 @@ def _settle_protocols(results: Results) -> None:
         rank = (split_protocol(found.record.protocol)[1], found.record.created), found.record.protocol
         newest[found.evaluator, found.data] = max(newest.get((found.evaluator, found.data), rank), rank)
     results.protocols = {place: protocol for place, (_, protocol) in newest.items()}
-    kept = [found for found in results.evaluations if found.record.protocol == results.protocols[found.evaluator, found.data]]
-    results.earlier = [found for found in results.evaluations if found.record.protocol != results.protocols[found.evaluator, found.data]]
+    kept = [
+        found
+        for found in results.evaluations
+        if found.record.protocol == results.protocols[found.evaluator, found.data]
+    ]
+    results.earlier = [
+        found
+        for found in results.evaluations
+        if found.record.protocol != results.protocols[found.evaluator, found.data]
+    ]
     results.evaluations = kept
     listed = {(m.row, m.seed, m.what, m.data) for m in results.missing}
     for found in results.earlier:
@@ -175,7 +198,11 @@ def _settle_protocols(results: Results) -> None:
 def _others(root: Path, cell: RunCell, pretraining: Pretraining | None) -> list[tuple[RunCell, Path, EvaluationRecord]]:
     """Evaluations of a cell's weights that the run does not list. What cannot be read, or is of weights before these, is nothing of this table."""
     folder = root / cell.folder
-    listed = {folder / "pretrain.json", *(_path_of(folder, expected) for expected in cell.evaluations), *failure_files(folder)}
+    listed = {
+        folder / "pretrain.json",
+        *(_path_of(folder, expected) for expected in cell.evaluations),
+        *failure_files(folder),
+    }
     found = []
     for path in sorted(folder.glob("*.json")):
         if path not in listed:
@@ -183,7 +210,9 @@ def _others(root: Path, cell: RunCell, pretraining: Pretraining | None) -> list[
                 record = read_record(path, EvaluationRecord)
             except RecordError:
                 continue
-            if record.pretraining == cell.pretraining and not (pretraining is not None and judged_other_weights(record, pretraining)):
+            if record.pretraining == cell.pretraining and not (
+                pretraining is not None and judged_other_weights(record, pretraining)
+            ):
                 found.append((cell, path, record))
     return found
 
@@ -197,7 +226,14 @@ def _find_earlier(cell: RunCell, row: RunRow, others: list[tuple[Path, Evaluatio
             another = record.protocol != protocol if protocol is not None else is_older(record)
             if (record.evaluator, record.data) == (expected.evaluator, expected.data) and another:
                 candidates.setdefault(record.protocol, []).append((path, record))
-        asked = next((found.record.spec for found in results.evaluations if (found.evaluator, found.data) == (name, expected.data)), {})
+        asked = next(
+            (
+                found.record.spec
+                for found in results.evaluations
+                if (found.evaluator, found.data) == (name, expected.data)
+            ),
+            {},
+        )
         taken = {found.path for found in results.earlier}
         for same in candidates.values():
             free = [one for one in same if one[0] not in taken]

@@ -15,8 +15,30 @@ from ssl_bench.report.table import Column, Line, Section, Table
 from ssl_bench.report.terminal import NOT_COMPARABLE
 
 CSV_COLUMNS = [
-    "data", "block", "row", "variant", "task", "uses_labels", "column", "evaluator", "metric", "stage", "labels", "split", "unit",
-    "status", "value", "low", "high", "interval", "n", "images", "draws", "marks", "protocol", "values",
+    "data",
+    "block",
+    "row",
+    "variant",
+    "task",
+    "uses_labels",
+    "column",
+    "evaluator",
+    "metric",
+    "stage",
+    "labels",
+    "split",
+    "unit",
+    "status",
+    "value",
+    "low",
+    "high",
+    "interval",
+    "n",
+    "images",
+    "draws",
+    "marks",
+    "protocol",
+    "values",
 ]
 SIGNS = ("±", "=", "▾", "†", "×")  # explained without a colon
 
@@ -36,34 +58,56 @@ def _is_best(line: Line, column: Column) -> bool:
 def markdown(table: Table) -> str:
     """GitHub-flavoured Markdown; the best pretrained row and those that cannot be told apart from it in bold."""
     e = escape.markdown
-    out = ["# " + ("VALIDATION: " if table.validation else "") + e(table.name), "", " · ".join(e(part) for part in table.title[1:]), ""]
+    out = [
+        "# " + ("VALIDATION: " if table.validation else "") + e(table.name),
+        "",
+        " · ".join(e(part) for part in table.title[1:]),
+        "",
+    ]
     out += [f"> **{e(warning)}**\n" for warning in table.warnings]
     for section in table.sections:
         if len(table.sections) > 1:
             out += [f"## Judged on {e(section.data)}", ""]
-        out += [*_markdown_grid(section), "", *[f"- {e(line.name)}: {e(failure)}" for line in section.lines for failure in line.failures], ""]
+        out += [
+            *_markdown_grid(section),
+            "",
+            *[f"- {e(line.name)}: {e(failure)}" for line in section.lines for failure in line.failures],
+            "",
+        ]
         for part in section.below:
             out += [*_markdown_grid(part), ""]
     out += [f"- {e(note)}" for note in _note(table)]
     out += ["", "## Published numbers"] if table.published else []
     for block in table.published:
         out += ["", f"*{e(block.setting)} ({e('; '.join(block.sources))}), in %; {NOT_COMPARABLE}.*", ""]
-        out += ["| | " + " | ".join(f"*{e(metric)}*" for metric in block.metrics) + " |", "|---|" + "---:|" * len(block.metrics)]
+        out += [
+            "| | " + " | ".join(f"*{e(metric)}*" for metric in block.metrics) + " |",
+            "|---|" + "---:|" * len(block.metrics),
+        ]
         for row in block.rows:
-            out.append(f"| *{e(row)}* | " + " | ".join(f"*{e(cell)}*" if cell != "-" else "-" for cell in block.cells(row)) + " |")
+            out.append(
+                f"| *{e(row)}* | "
+                + " | ".join(f"*{e(cell)}*" if cell != "-" else "-" for cell in block.cells(row))
+                + " |"
+            )
         out += ["", *[f"- {e(str(agreement))}" for agreement in block.agreement]] if block.agreement else []
     return "\n".join(out) + "\n"
 
 
 def _markdown_grid(section: Section) -> list[str]:
     e = escape.markdown
-    out = [f"| {e(section.title)} | " + " | ".join(e(_header(column)) for column in section.columns) + " |", "|---|" + "---:|" * len(section.columns)]
+    out = [
+        f"| {e(section.title)} | " + " | ".join(e(_header(column)) for column in section.columns) + " |",
+        "|---|" + "---:|" * len(section.columns),
+    ]
     for heading, lines in section.blocks():
         if heading:
             out.append(f"| *{heading}* |" + " |" * len(section.columns))
         for line in lines:
             cells = [e(line.cells[c.key].text(c)) for c in section.columns]
-            cells = [f"**{text}**" if _is_best(line, c) else text for text, c in zip(cells, section.columns, strict=True)]
+            cells = [
+                f"**{text}**" if _is_best(line, c) else text for text, c in zip(cells, section.columns, strict=True)
+            ]
             out.append(f"| {e(line.name)} | " + " | ".join(cells) + " |")
     return out
 
@@ -85,16 +129,41 @@ def csv(table: Table) -> str:
         for line in section.lines:
             for column in [column for column in section.columns if not column.repeated]:
                 cell = line.cells[column.key]
-                marked = {"best": cell.best, "equal": cell.equal, "below_random": cell.below, "saw_labels": cell.saw_labels}
+                marked = {
+                    "best": cell.best,
+                    "equal": cell.equal,
+                    "below_random": cell.below,
+                    "saw_labels": cell.saw_labels,
+                }
                 marks = [name for name, on in marked.items() if on]
-                writer.writerow([
-                    column.data or section.data, line.block, line.row, line.variant, line.task, int(line.uses_labels), column.key, column.evaluator,
-                    column.metric, cell.stage or column.stage, "" if column.labels is None else column.labels,
-                    column.split if column.evaluator else "",
-                    "fraction" if column.unit in ("%", "points") else column.unit, cell.status, _plain_number(cell.value), _plain_number(cell.low),
-                    _plain_number(cell.high), cell.interval, len(cell.values), cell.images or "", cell.draws or "", " ".join(marks),
-                    column.protocol, " ".join(map(_plain_number, cell.both)) if column.unit in ("%", "points") else "",
-                ])
+                writer.writerow(
+                    [
+                        column.data or section.data,
+                        line.block,
+                        line.row,
+                        line.variant,
+                        line.task,
+                        int(line.uses_labels),
+                        column.key,
+                        column.evaluator,
+                        column.metric,
+                        cell.stage or column.stage,
+                        "" if column.labels is None else column.labels,
+                        column.split if column.evaluator else "",
+                        "fraction" if column.unit in ("%", "points") else column.unit,
+                        cell.status,
+                        _plain_number(cell.value),
+                        _plain_number(cell.low),
+                        _plain_number(cell.high),
+                        cell.interval,
+                        len(cell.values),
+                        cell.images or "",
+                        cell.draws or "",
+                        " ".join(marks),
+                        column.protocol,
+                        " ".join(map(_plain_number, cell.both)) if column.unit in ("%", "points") else "",
+                    ]
+                )
     return buffer.getvalue()
 
 
@@ -102,7 +171,9 @@ def comparisons_csv(table: Table) -> str:
     """Every paired comparison behind the marks: difference (first minus second, fractions), interval, p, Holm's p; data and column as in ``csv``."""
     buffer = io.StringIO()
     writer = _csv.writer(buffer, lineterminator="\n")
-    writer.writerow(["data", "column", "first", "second", "difference", "low", "high", "p", "p_holm", "seeds", "images", "protocol"])
+    writer.writerow(
+        ["data", "column", "first", "second", "difference", "low", "high", "p", "p_holm", "seeds", "images", "protocol"]
+    )
     written = set()  # what evaluators measure on sets of their own stands beside every labelled set
     for section in table.sections:
         columns = {column.key: column for column in section.columns}
@@ -123,12 +194,36 @@ def labels_saved_csv(table: Table) -> str:
     writer.writerow(["data", "evaluator", "row", "share", *needs, "seeds", "protocol"])
     empty = True
     for section in table.sections:
-        for line, column in [(line, column) for line in section.saved.lines for column in section.saved.columns] if section.saved else []:
+        for line, column in (
+            [(line, column) for line in section.saved.lines for column in section.saved.columns]
+            if section.saved
+            else []
+        ):
             cell = line.cells[column.key]
             if isinstance(cell, SavedEntry) and (saving := cell.saving) is not None:
-                ends = [(_plain_number(saving.factor(needed)), needed.bound) for needed in saving.range or ()] or [("", ""), ("", "")]
-                numbers = [_plain_number(saving.labels), _plain_number(saving.mean.labels), saving.mean.bound, _plain_number(saving.factor(saving.mean))]
-                writer.writerow([section.data, saving.evaluator, line.row, saving.share, *numbers, *ends[0], *ends[1], len(saving.seeds), column.protocol])
+                ends = [(_plain_number(saving.factor(needed)), needed.bound) for needed in saving.range or ()] or [
+                    ("", ""),
+                    ("", ""),
+                ]
+                numbers = [
+                    _plain_number(saving.labels),
+                    _plain_number(saving.mean.labels),
+                    saving.mean.bound,
+                    _plain_number(saving.factor(saving.mean)),
+                ]
+                writer.writerow(
+                    [
+                        section.data,
+                        saving.evaluator,
+                        line.row,
+                        saving.share,
+                        *numbers,
+                        *ends[0],
+                        *ends[1],
+                        len(saving.seeds),
+                        column.protocol,
+                    ]
+                )
                 empty = False
     return "" if empty else buffer.getvalue()
 
@@ -137,7 +232,23 @@ def agreement_csv(table: Table) -> str:
     """Every comparison with a published order, without and with the row of labels; "" where there is none."""
     buffer = io.StringIO()
     writer = _csv.writer(buffer, lineterminator="\n")
-    writer.writerow(["setting", "published", "data", "column", "labels_row", "n", "tau", "p", "low", "high", "seeds", "rows", "protocol"])
+    writer.writerow(
+        [
+            "setting",
+            "published",
+            "data",
+            "column",
+            "labels_row",
+            "n",
+            "tau",
+            "p",
+            "low",
+            "high",
+            "seeds",
+            "rows",
+            "protocol",
+        ]
+    )
     found = [agreement for block in table.published for agreement in block.agreement]
     for agreement in found:
         rows = "; ".join(f"{theirs}={ours}" for theirs, ours in agreement.rows)
@@ -154,11 +265,30 @@ def published_pairs_csv(table: Table) -> str:
     buffer = io.StringIO()
     writer = _csv.writer(buffer, lineterminator="\n")
     numbers = ["published_difference", "difference", "low", "high", "p", "p_holm"]
-    writer.writerow(["setting", "published", "data", "column", "first", "second", *numbers, "seeds", "images", "verdict", "protocol"])
-    found = [(agreement, pair) for block in table.published for agreement in block.agreement for pair in agreement.pairs]
+    writer.writerow(
+        [
+            "setting",
+            "published",
+            "data",
+            "column",
+            "first",
+            "second",
+            *numbers,
+            "seeds",
+            "images",
+            "verdict",
+            "protocol",
+        ]
+    )
+    found = [
+        (agreement, pair) for block in table.published for agreement in block.agreement for pair in agreement.pairs
+    ]
     for agreement, pair in found:
         c = pair.ours
-        values = [f"{pair.published:.2f}", *(_plain_number(value) for value in (c.difference, c.low, c.high, c.p, pair.p_holm))]
+        values = [
+            f"{pair.published:.2f}",
+            *(_plain_number(value) for value in (c.difference, c.low, c.high, c.p, pair.p_holm)),
+        ]
         place = (agreement.setting, agreement.metric, agreement.data, agreement.column, pair.first, pair.second)
         writer.writerow([*place, *values, c.seeds, c.images, pair.verdict, agreement.protocol])
     return buffer.getvalue() if found else ""
@@ -179,15 +309,30 @@ def latex(table: Table) -> str:
         out += [r"\begin{table}", r"\centering\footnotesize", rf"\caption{{{caption}.}}", *_latex_grid(section)]
         for part in section.below:
             out += [r"\par\medskip", *_latex_grid(part)]
-        notes = [f"{line.name}: {failure}" for line in section.lines for failure in line.failures] + table.warnings + _note(table)
+        notes = (
+            [f"{line.name}: {failure}" for line in section.lines for failure in line.failures]
+            + table.warnings
+            + _note(table)
+        )
         out += [rf"\par\raggedright\scriptsize {e(note)}" for note in notes]
         out += [r"\end{table}", ""]
     for block in table.published:
         caption = f"Published numbers, {NOT_COMPARABLE}: {e(block.setting)} ({e('; '.join(block.sources))}), in \\%."
         out += [r"\begin{table}", r"\centering\footnotesize\itshape", rf"\caption{{{caption}}}"]
-        out += [rf"\begin{{tabular}}{{l{'r' * len(block.metrics)}}}", r"\toprule", " & ".join(["", *map(e, block.metrics)]) + r" \\", r"\midrule"]
+        out += [
+            rf"\begin{{tabular}}{{l{'r' * len(block.metrics)}}}",
+            r"\toprule",
+            " & ".join(["", *map(e, block.metrics)]) + r" \\",
+            r"\midrule",
+        ]
         out += [" & ".join(map(e, [row, *block.cells(row)])) + r" \\" for row in block.rows]
-        out += [r"\bottomrule", r"\end{tabular}", *[rf"\par {e(str(agreement))}." for agreement in block.agreement], r"\end{table}", ""]
+        out += [
+            r"\bottomrule",
+            r"\end{tabular}",
+            *[rf"\par {e(str(agreement))}." for agreement in block.agreement],
+            r"\end{table}",
+            "",
+        ]
     return "\n".join(out) + "\n"
 
 
@@ -198,19 +343,36 @@ def _latex_grid(section: Section) -> list[str]:
         out += [r"\midrule", *([rf"\multicolumn{{{width + 1}}}{{l}}{{\textit{{{heading}}}}} \\"] if heading else [])]
         for line in lines:
             cells = [e(line.cells[c.key].text(c)) for c in section.columns]
-            cells = [rf"\textbf{{{text}}}" if _is_best(line, c) else text for text, c in zip(cells, section.columns, strict=True)]
+            cells = [
+                rf"\textbf{{{text}}}" if _is_best(line, c) else text
+                for text, c in zip(cells, section.columns, strict=True)
+            ]
             out.append(" & ".join([e(line.name), *cells]) + r" \\")
     return [*out, r"\bottomrule", r"\end{tabular}"]
 
 
 def _latex_head(section: Section) -> list[str]:
-    groups = [(group, len(list(columns))) for group, columns in groupby(section.columns, key=lambda column: column.heading)]
-    upper = " & ".join([escape.latex(section.title), *[rf"\multicolumn{{{size}}}{{c}}{{{escape.latex(group)}}}" for group, size in groups]]) + r" \\"
+    groups = [
+        (group, len(list(columns))) for group, columns in groupby(section.columns, key=lambda column: column.heading)
+    ]
+    upper = (
+        " & ".join(
+            [
+                escape.latex(section.title),
+                *[rf"\multicolumn{{{size}}}{{c}}{{{escape.latex(group)}}}" for group, size in groups],
+            ]
+        )
+        + r" \\"
+    )
     rules, at = [], 2
     for _, size in groups:
         rules.append(rf"\cmidrule(lr){{{at}-{at + size - 1}}}")
         at += size
-    return [upper, "".join(rules), " & ".join(["", *[escape.latex(column.title) for column in section.columns]]) + r" \\"]
+    return [
+        upper,
+        "".join(rules),
+        " & ".join(["", *[escape.latex(column.title) for column in section.columns]]) + r" \\",
+    ]
 
 
 _STYLE = """
@@ -230,7 +392,10 @@ def html(table: Table, figures: list[str]) -> str:
     """One page without scripts or outside addresses, except the pictures named in ``figures``."""
     e = escape.html
     heading = ("VALIDATION: " if table.validation else "") + table.name
-    out = ["<!DOCTYPE html>", '<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">']
+    out = [
+        "<!DOCTYPE html>",
+        '<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">',
+    ]
     out += [f"<title>{e(heading)}</title><style>{_STYLE}</style></head><body>", f"<h1>{e(heading)}</h1>"]
     out += [f'<p class="sub">{" · ".join(e(part) for part in table.title[1:])}</p>']
     out += [f'<p class="warning">{e(warning)}</p>' for warning in table.warnings]
@@ -244,8 +409,14 @@ def html(table: Table, figures: list[str]) -> str:
     out += ['<section class="published"><h2>Published numbers</h2>'] if table.published else []
     for block in table.published:
         out += [f"<p>{e(block.setting)} ({e('; '.join(block.sources))}), in %; {NOT_COMPARABLE}.</p>"]
-        out += ["<table><thead><tr><th></th>", *[f"<th>{e(metric)}</th>" for metric in block.metrics], "</tr></thead><tbody>"]
-        out += ["<tr>" + "".join(f"<td>{e(cell)}</td>" for cell in (row, *block.cells(row))) + "</tr>" for row in block.rows]
+        out += [
+            "<table><thead><tr><th></th>",
+            *[f"<th>{e(metric)}</th>" for metric in block.metrics],
+            "</tr></thead><tbody>",
+        ]
+        out += [
+            "<tr>" + "".join(f"<td>{e(cell)}</td>" for cell in (row, *block.cells(row))) + "</tr>" for row in block.rows
+        ]
         out += ["</tbody></table>", *[f"<p>{e(str(agreement))}.</p>" for agreement in block.agreement]]
     out += ["</section>"] if table.published else []
     return "\n".join([*out, "</body></html>"]) + "\n"
@@ -262,16 +433,22 @@ def _html_grid(section: Section) -> list[str]:
 
 
 def _html_head(section: Section) -> list[str]:
-    groups = [(group, len(list(columns))) for group, columns in groupby(section.columns, key=lambda column: column.heading)]
+    groups = [
+        (group, len(list(columns))) for group, columns in groupby(section.columns, key=lambda column: column.heading)
+    ]
     upper = "".join(f'<th colspan="{size}">{escape.html(group)}</th>' for group, size in groups)
     lower = "".join(f"<th>{escape.html(column.title)}</th>" for column in section.columns)
     return [f"<thead><tr><th>{escape.html(section.title)}</th>{upper}</tr><tr><th></th>{lower}</tr></thead>"]
 
 
 def _html_row(line: Line, columns: list[Column], e: Callable[[str], str]) -> list[str]:
-    failures = [f'<tr class="failed"><td></td><td colspan="{len(columns)}">{e(failure)}</td></tr>' for failure in line.failures]
+    failures = [
+        f'<tr class="failed"><td></td><td colspan="{len(columns)}">{e(failure)}</td></tr>' for failure in line.failures
+    ]
     if line.empty and line.failures:
-        return [f'<tr class="failed"><td>{e(line.name)}</td><td colspan="{len(columns)}">{e("; ".join(line.failures))}</td></tr>']
+        return [
+            f'<tr class="failed"><td>{e(line.name)}</td><td colspan="{len(columns)}">{e("; ".join(line.failures))}</td></tr>'
+        ]
     cells = []
     for column in columns:
         kind = "best" if _is_best(line, column) else line.cells[column.key].status

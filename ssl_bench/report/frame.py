@@ -19,8 +19,23 @@ if TYPE_CHECKING:
     from ssl_bench.report.table import Table
 
 FRAME_COLUMNS = [
-    "row", "task", "seed", "evaluator", "data", "stage", "labels", "draw", "split", "metric", "value", "n", "best", "variant",
-    "low", "high", "protocol",
+    "row",
+    "task",
+    "seed",
+    "evaluator",
+    "data",
+    "stage",
+    "labels",
+    "draw",
+    "split",
+    "metric",
+    "value",
+    "n",
+    "best",
+    "variant",
+    "low",
+    "high",
+    "protocol",
 ]
 
 
@@ -70,13 +85,18 @@ class Results:
     missing: list[Missing]
     expected: int
     earlier: list[Found] = field(default_factory=list)  #: the same cells under another version of a protocol
-    protocols: dict[tuple[str, str], str] = field(default_factory=dict)  #: evaluator and data to the protocol of its numbers
-    opened_elsewhere: dict[str, int] = field(default_factory=dict)  #: row to evaluations of it that saw test and are not in this table
-    failed_candidates: dict[str, int] = field(default_factory=dict)  #: row to settings of its choice that failed, and were not compared
+    #: evaluator and data to the protocol of its numbers
+    protocols: dict[tuple[str, str], str] = field(default_factory=dict)
+    #: row to evaluations of it that saw test and are not in this table
+    opened_elsewhere: dict[str, int] = field(default_factory=dict)
+    #: row to settings of its choice that failed, and were not compared
+    failed_candidates: dict[str, int] = field(default_factory=dict)
     damaged: list[str] = field(default_factory=list)  #: what is wrong with files that are left out, each with its path
-    doubtful: list[str] = field(default_factory=list)  #: what is wrong with predictions that cannot be used, each with its path
+    #: what is wrong with predictions that cannot be used, each with its path
+    doubtful: list[str] = field(default_factory=list)
     folder: Path | None = None  #: where the records lie, as it was named; None: nowhere
-    unchecked: int = 0  #: files of an earlier version, without a digest: whether they are as they were written is not known
+    #: files of an earlier version, without a digest: whether they are as they were written is not known
+    unchecked: int = 0
     _predictions: dict[Path, dict[str, np.ndarray]] = field(default_factory=dict, repr=False)
 
     @cached_property
@@ -105,7 +125,9 @@ class Results:
 
     def is_older(self, evaluator: str, data: str) -> bool:
         """Whether an evaluator's numbers are of an older version of its protocol than the installed one."""
-        return any(is_older(found.record) for found in self.evaluations if (found.evaluator, found.data) == (evaluator, data))
+        return any(
+            is_older(found.record) for found in self.evaluations if (found.evaluator, found.data) == (evaluator, data)
+        )
 
     @cached_property
     def pretraining(self) -> pd.DataFrame:
@@ -114,14 +136,43 @@ class Results:
         lines = []
         for (row, seed), p in self.pretrainings.items():
             facts = {**{f"diagnose.{k}": v for k, v in p.diagnose.items()}, **p.metrics}
-            lines.append({
-                "row": row, "task": rows[row].task, "seed": seed, "block": rows[row].block, "uses_labels": rows[row].uses_labels,
-                "seconds": p.seconds.get("total", float("nan")), "steps": p.steps, "images_seen": p.images_seen, "passes": p.passes,
-                "flops": p.flops, "parameters": p.parameters, "images_per_second": p.images_per_second, "peak_memory": p.peak_memory,
-                "cpu_seconds": p.seconds.get("cpu", float("nan")), "trend": p.trend, **facts,
-            })
-        base = ["row", "task", "seed", "block", "uses_labels", "seconds", "steps", "images_seen", "passes", "flops", "parameters",
-                "images_per_second", "peak_memory", "cpu_seconds", "trend"]
+            lines.append(
+                {
+                    "row": row,
+                    "task": rows[row].task,
+                    "seed": seed,
+                    "block": rows[row].block,
+                    "uses_labels": rows[row].uses_labels,
+                    "seconds": p.seconds.get("total", float("nan")),
+                    "steps": p.steps,
+                    "images_seen": p.images_seen,
+                    "passes": p.passes,
+                    "flops": p.flops,
+                    "parameters": p.parameters,
+                    "images_per_second": p.images_per_second,
+                    "peak_memory": p.peak_memory,
+                    "cpu_seconds": p.seconds.get("cpu", float("nan")),
+                    "trend": p.trend,
+                    **facts,
+                }
+            )
+        base = [
+            "row",
+            "task",
+            "seed",
+            "block",
+            "uses_labels",
+            "seconds",
+            "steps",
+            "images_seen",
+            "passes",
+            "flops",
+            "parameters",
+            "images_per_second",
+            "peak_memory",
+            "cpu_seconds",
+            "trend",
+        ]
         return pd.DataFrame(lines) if lines else pd.DataFrame(columns=base)
 
     @property
@@ -162,9 +213,26 @@ class Results:
 def _frame(evaluations: list[Found]) -> pd.DataFrame:
     lines = [
         (
-            f.row.row, f.row.task, f.seed, f.evaluator, f.data, m.stage, m.labels, m.draw, m.split, m.metric, m.value, m.n, m.best, m.row, m.low, m.high,
+            f.row.row,
+            f.row.task,
+            f.seed,
+            f.evaluator,
+            f.data,
+            m.stage,
+            m.labels,
+            m.draw,
+            m.split,
+            m.metric,
+            m.value,
+            m.n,
+            m.best,
+            m.row,
+            m.low,
+            m.high,
             f.record.protocol,
         )
-        for f in evaluations for split in ("validation", "test") for m in f.measurements(split)
+        for f in evaluations
+        for split in ("validation", "test")
+        for m in f.measurements(split)
     ]
     return pd.DataFrame(lines, columns=FRAME_COLUMNS)

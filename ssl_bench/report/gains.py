@@ -20,13 +20,30 @@ if TYPE_CHECKING:
     from ssl_bench.report.correctness import Correctness
     from ssl_bench.report.frame import Results
 
-GAIN_COLUMNS = ["row", "seed", "evaluator", "data", "protocol", "split", "metric", "stage", "labels", "draw", "n", "value", "random", "gain"]
+GAIN_COLUMNS = [
+    "row",
+    "seed",
+    "evaluator",
+    "data",
+    "protocol",
+    "split",
+    "metric",
+    "stage",
+    "labels",
+    "draw",
+    "n",
+    "value",
+    "random",
+    "gain",
+]
 _SAME = ["seed", "evaluator", "data", "protocol", "split", "metric", "stage", "labels", "draw"]
 
 
 def gains_of(results: Results) -> pd.DataFrame:
     """See ``Results.gains``: pairs of the same seed, set, protocol, share and draw of the labels; nothing where a row has one representation alone."""
-    frame = results.frame[(results.frame["variant"] == "") & results.frame["metric"].isin(("top1", "top5", "balanced_top1"))]
+    frame = results.frame[
+        (results.frame["variant"] == "") & results.frame["metric"].isin(("top1", "top5", "balanced_top1"))
+    ]
     frame = frame[frame["stage"].map(is_stage).astype(bool)]
     name = reference_row(results)
     theirs = frame[frame["row"] == name][[*_SAME, "value"]].rename(columns={"value": "random"})
@@ -39,12 +56,27 @@ def gains_of(results: Results) -> pd.DataFrame:
 def gain_entry(results: Results, row: str, data: str, column: Column, correctness: Correctness) -> Entry:
     """The cell of a row in a column of gains. Intervals as elsewhere: over seeds from three on, both values of two, of one over the test images."""
     own, name = results.gains, reference_row(results)
-    own = own[(own["row"] == row) & (own["data"] == data) & (own["evaluator"] == column.evaluator) & (own["split"] == column.split)]
-    own = own[(own["metric"] == column.metric.removesuffix(GAIN)) & np.isclose(own["labels"].astype(float), column.labels or 1.0)]
+    own = own[
+        (own["row"] == row)
+        & (own["data"] == data)
+        & (own["evaluator"] == column.evaluator)
+        & (own["split"] == column.split)
+    ]
+    own = own[
+        (own["metric"] == column.metric.removesuffix(GAIN))
+        & np.isclose(own["labels"].astype(float), column.labels or 1.0)
+    ]
     if own.empty:
-        frame = results.frame[(results.frame["row"] == row) & (results.frame["data"] == data) & (results.frame["evaluator"] == column.evaluator)]
+        frame = results.frame[
+            (results.frame["row"] == row)
+            & (results.frame["data"] == data)
+            & (results.frame["evaluator"] == column.evaluator)
+        ]
         stages = set(frame["stage"][frame["stage"].map(is_stage).astype(bool)])  # one alone, as of pixels, has no gain
-        waits = any((m.row, m.what, m.data) == (name, column.evaluator, data) and not m.failure and not m.damage for m in results.missing)
+        waits = any(
+            (m.row, m.what, m.data) == (name, column.evaluator, data) and not m.failure and not m.damage
+            for m in results.missing
+        )
         return Entry("missing" if waits and row != name and len(stages) > 1 else "none")
     values = {int(str(seed)): float(value) for seed, value in own.groupby("seed")["gain"].mean().items()}
     entry = Entry("value", values, images=int(own["n"].min()), draws=int(own["draw"].nunique()))
@@ -60,14 +92,18 @@ def gain_entry(results: Results, row: str, data: str, column: Column, correctnes
     return entry
 
 
-def _of_images(results: Results, row: str, data: str, column: Column, own: pd.DataFrame, correctness: Correctness) -> tuple[float, float]:
+def _of_images(
+    results: Results, row: str, data: str, column: Column, own: pd.DataFrame, correctness: Correctness
+) -> tuple[float, float]:
     """Newcombe's interval, image by image where predictions are stored; widened by the spread of three draws of labels or more."""
     seed, name = int(own["seed"].iloc[0]), reference_row(results)
     assert name is not None
     stages = dict(zip(own["draw"], own["stage"], strict=True))
     place = data, column.evaluator, column.metric.removesuffix(GAIN), seed, column.labels or 1.0, stages
     # Predictions are of test alone, and a table of validation numbers has nothing from there.
-    first, second = (correctness.at_stages(row_of, *place) if column.split == "test" else None for row_of in (row, name))
+    first, second = (
+        correctness.at_stages(row_of, *place) if column.split == "test" else None for row_of in (row, name)
+    )
     shared = 0.0
     if first is not None and second is not None and len(first) == len(second) and first.std() > 0 and second.std() > 0:
         shared = float(np.corrcoef(first, second)[0, 1])

@@ -34,7 +34,10 @@ def labels_figure(results: Results, data: str) -> Figure | None:
         return None
     rows = {row.row: row for row in results.run.rows}
     shown = list(dict.fromkeys((curve.row, curve.variant) for curves in panels.values() for curve in curves))
-    dashes = {name: DASHES[at % len(DASHES)] for at, name in enumerate(name for name in shown if rows[name[0]].block == "baseline")}
+    dashes = {
+        name: DASHES[at % len(DASHES)]
+        for at, name in enumerate(name for name in shown if rows[name[0]].block == "baseline")
+    }
     names, look = row_names(results, 0.0), looks(results)
     figure = new_figure(4.4 * len(panels) + 2.2, max(4.2, 1.0 + 0.26 * len(shown)))
     axes: Any = figure.subplots(1, len(panels), squeeze=False, sharey=True)
@@ -49,19 +52,31 @@ def labels_figure(results: Results, data: str) -> Figure | None:
             else:
                 style = {"color": look[curve.row][0], "marker": look[curve.row][1], "linewidth": 1.4}
                 style |= {"markersize": 11 if style["marker"] == "*" else 7, "markeredgewidth": 0.6}
-            label = names[curve.row] + (f", {'3x longer' if curve.variant == 'longer' else curve.variant}" if curve.variant else "")
+            label = names[curve.row] + (
+                f", {'3x longer' if curve.variant == 'longer' else curve.variant}" if curve.variant else ""
+            )
             handle = _draw(ax, x, curve, row, style | {"label": label})
             drawn[curve.row, curve.variant] = next(iter(_means(curve))), handle
         _axis(ax, counts)
         count, older = evaluator.removeprefix(base_name(evaluator)), protocol_word(results, evaluator, data)
-        ax.set_title((f"{short(data)}: " if ax is axes[0][0] else "") + HEADINGS[base_name(evaluator)] + count + (f"\n{older}" if older else ""))
+        ax.set_title(
+            (f"{short(data)}: " if ax is axes[0][0] else "")
+            + HEADINGS[base_name(evaluator)]
+            + count
+            + (f"\n{older}" if older else "")
+        )
     axes[0][0].set_ylabel(f"top-1 in %, {split_word(results)}")
     several = len(results.run.seeds) > 1
-    figure.supxlabel("number and share of labels" + ("; mean over seeds, bars: lowest and highest seed" if several else ""), fontsize=9)
+    figure.supxlabel(
+        "number and share of labels" + ("; mean over seeds, bars: lowest and highest seed" if several else ""),
+        fontsize=9,
+    )
     # The legend in the order of the last panel at the fewest labels.
     handles = [handle for _, handle in sorted(drawn.values(), key=lambda one: -one[0])]
     told = "† saw all labels in pretraining" if any(rows[row].uses_labels for row, _ in drawn) else None
-    figure.legend(handles=handles, loc="outside right upper", handlelength=3.2, title=told, title_fontsize=8, alignment="left")
+    figure.legend(
+        handles=handles, loc="outside right upper", handlelength=3.2, title=told, title_fontsize=8, alignment="left"
+    )
     return figure
 
 
@@ -74,7 +89,14 @@ def _draw(ax: Axes, x: np.ndarray, curve: LabelCurve, row: RunRow, style: dict[s
     y = np.array(_means(curve))
     for place, values in zip(x, curve.values.values(), strict=True):
         if len(values) > 1:
-            ax.vlines(place, 100 * min(values.values()), 100 * max(values.values()), color=style["color"], linewidth=1.1, zorder=2)
+            ax.vlines(
+                place,
+                100 * min(values.values()),
+                100 * max(values.values()),
+                color=style["color"],
+                linewidth=1.1,
+                zorder=2,
+            )
     shares = np.array(list(curve.values))
     if not row.uses_labels or (shares == 1).all():
         return ax.plot(x, y, **style, markeredgecolor="white")[0]
@@ -89,6 +111,9 @@ def _axis(ax: Axes, counts: dict[float, float]) -> None:
 
     ax.set_xscale("log")
     ax.xaxis.set_minor_locator(NullLocator())
-    ticks = {count: (f"{count:,.0f}\n" if max(counts.values()) > 1 else "") + f"{100 * share:g} %" for share, count in counts.items()}
+    ticks = {
+        count: (f"{count:,.0f}\n" if max(counts.values()) > 1 else "") + f"{100 * share:g} %"
+        for share, count in counts.items()
+    }
     ax.set_xticks(list(ticks), list(ticks.values()))
     ax.margins(x=0.06)

@@ -28,13 +28,21 @@ def title_of(results: Results) -> list[str]:
     """Name, backbone, budget, seeds, and what the numbers are."""
     run, count = results.run, len(results.run.seeds)
     split = "test split" if run.final else "validation split"
-    return [run.name, run.backbone, run.budget, f"{count} seed{'s' if count != 1 else ''}", f"top-1 accuracy in %, {split}"]
+    return [
+        run.name,
+        run.backbone,
+        run.budget,
+        f"{count} seed{'s' if count != 1 else ''}",
+        f"top-1 accuracy in %, {split}",
+    ]
 
 
 def legend_of(results: Results, sections: list[Section]) -> list[tuple[str, str]]:
     """(sign or word, meaning), in the order printed."""
     run = results.run
-    entries = [cell for section in sections for line in section.lines for cell in line.cells.values() if cell.status == "value"]
+    entries = [
+        cell for section in sections for line in section.lines for cell in line.cells.values() if cell.status == "value"
+    ]
     lines = [("±", text) for text in _intervals(results, sections, entries)]
     if any(cell.equal for cell in entries):
         with_images = {c.images > 0 for section in sections for c in section.comparisons}
@@ -43,11 +51,25 @@ def legend_of(results: Results, sections: list[Section]) -> list[tuple[str, str]
         lines.append(("=", f"cannot be told apart from the best pretrained row (paired over {over}, Holm)"))
     if any(cell.below for cell in entries):
         longer = any(line.variant for section in sections for line in section.lines if line.task == "random")
-        lines.append(("▾", "mean below random's" + (" (fine-tuning: below the better of random and random, 3x longer)" if longer else "")))
+        lines.append(
+            (
+                "▾",
+                "mean below random's"
+                + (" (fine-tuning: below the better of random and random, 3x longer)" if longer else ""),
+            )
+        )
     few = any(cell.saw_labels for cell in entries)
     if few or any(line.name.endswith(" †") for section in sections for line in section.lines):
-        started = ", or starts from weights that were, or may have been" if any(row.init and row.uses_labels for row in run.rows) else ""
-        more = f"was given all labels in pretraining{started}: has no rank where others have a share of them, and" if few else ""
+        started = (
+            ", or starts from weights that were, or may have been"
+            if any(row.init and row.uses_labels for row in run.rows)
+            else ""
+        )
+        more = (
+            f"was given all labels in pretraining{started}: has no rank where others have a share of them, and"
+            if few
+            else ""
+        )
         lines.append(("†", f"{more or f'was given labels in pretraining{started};'} takes no part in comparisons"))
     lines += [("×", text) for text in _saved(sections)]
     lines += [("gain", text) for text in _gain(results, sections)]
@@ -77,10 +99,23 @@ def legend_of(results: Results, sections: list[Section]) -> list[tuple[str, str]
     for text, times in counted.most_common():
         code = " / ".join(dict.fromkeys(e.code for e, _ in made if environment_key(e) == text))
         computing = _duration(sum(seconds for e, seconds in made if environment_key(e) == text))
-        lines.append(("run", f"{text}, ssl_bench {code}, {computing} of computing" + (f" ({times:,} records)" if len(counted) > 1 else "")))
+        lines.append(
+            (
+                "run",
+                f"{text}, ssl_bench {code}, {computing} of computing"
+                + (f" ({times:,} records)" if len(counted) > 1 else ""),
+            )
+        )
     failed = len({(m.row, m.seed) for m in results.missing if m.failure is not None})
     present = results.expected - len(results.missing)
-    lines.append(("records", f"{run.name} ({present:,} of {results.expected:,}" + (f"; cells failed: {failed}" if failed else "") + f"){_unchecked(results)}"))
+    lines.append(
+        (
+            "records",
+            f"{run.name} ({present:,} of {results.expected:,}"
+            + (f"; cells failed: {failed}" if failed else "")
+            + f"){_unchecked(results)}",
+        )
+    )
     return lines
 
 
@@ -91,10 +126,22 @@ def _unchecked(results: Results) -> str:
 
 
 def _intervals(results: Results, sections: list[Section], entries: list[Entry]) -> Iterable[str]:
-    percent = [line.cells[column.key] for section in sections for line in section.lines for column in section.columns if column.unit == "%"]
+    percent = [
+        line.cells[column.key]
+        for section in sections
+        for line in section.lines
+        for column in section.columns
+        if column.unit == "%"
+    ]
     percent = [cell for cell in percent if cell.status == "value"]
     seeds = sorted({len(cell.values) for cell in percent if cell.interval == "t"})
-    accuracies = [line.cells[column.key] for section in sections for line in section.lines for column in section.columns if column.metric.startswith("top")]
+    accuracies = [
+        line.cells[column.key]
+        for section in sections
+        for line in section.lines
+        for column in section.columns
+        if column.metric.startswith("top")
+    ]
     counts = sorted({cell.images for cell in accuracies if cell.status == "value" and cell.images})
     split = "test" if results.run.final else "validation"
     images = f"{' / '.join(f'{count:,}' for count in counts)} {split} images"
@@ -110,11 +157,15 @@ def _intervals(results: Results, sections: list[Section], entries: list[Entry]) 
     if any(cell.interval == "binomial" for cell in percent):
         lines.append(f"{where}95 % interval over {images} (Wilson, half its width)")
     if any(cell.interval == "draws" for cell in percent):
-        lines.append(f"{where}few labels: 95 % interval over {images} and draws of labels (Wilson and Student t, half its width)")
+        lines.append(
+            f"{where}few labels: 95 % interval over {images} and draws of labels (Wilson and Student t, half its width)"
+        )
     if any(cell.interval == "classes" for cell in percent):
         lines.append(f"{where}balanced: 95 % interval over the images of each class (Wilson, half its width)")
     if any(cell.interval == "bootstrap" for cell in percent):
-        lines.append(f"{where}detection: 95 % interval by resampling test images (bootstrap, half its width; both ends in table.csv)")
+        lines.append(
+            f"{where}detection: 95 % interval by resampling test images (bootstrap, half its width; both ends in table.csv)"
+        )
     if lines and one:
         lines.append(f"One seed: the interval covers the {split} images, not training noise; so no row is marked best.")
     elif any(cell.interval in ("binomial", "draws", "bootstrap") for cell in percent):
@@ -131,7 +182,13 @@ def _intervals(results: Results, sections: list[Section], entries: list[Entry]) 
 def _gain(results: Results, sections: list[Section]) -> Iterable[str]:
     """What a gain is, where one is shown."""
     columns = [column for section in sections for column in section.columns if column.metric.endswith(GAIN)]
-    if any(line.cells[c.key].status == "value" for section in sections for c in section.columns if c in columns for line in section.lines):
+    if any(
+        line.cells[c.key].status == "value"
+        for section in sections
+        for c in section.columns
+        if c in columns
+        for line in section.lines
+    ):
         name = reference_row(results)
         yield f"{columns[0].title}: accuracy at the row's best stage minus {name}'s at that same stage, paired by seed"
 
@@ -144,13 +201,17 @@ def _resampled(sections: list[Section]) -> list[str]:
         halves = [cell.resampled for cell in cells if cell.interval == "t" and not math.isnan(cell.resampled)]
         if halves:
             images = max(cell.images for cell in cells)
-            found[f"the {images:,} images of {column.data} leave about ±{100 * float(np.median(halves)):.1f} of {column.title} (bootstrap)"] = None
+            found[
+                f"the {images:,} images of {column.data} leave about ±{100 * float(np.median(halves)):.1f} of {column.title} (bootstrap)"
+            ] = None
     return list(found)
 
 
 def _saved(sections: list[Section]) -> Iterable[str]:
     """How the table of labels saved is read."""
-    entries = [cell for section in sections if section.saved for line in section.saved.lines for cell in line.cells.values()]
+    entries = [
+        cell for section in sections if section.saved for line in section.saved.lines for cell in line.cells.values()
+    ]
     savings = [cell.saving for cell in entries if isinstance(cell, SavedEntry) and cell.saving is not None]
     if not savings:
         return
@@ -172,7 +233,9 @@ def _draws(sections: list[Section]) -> str:
             for line in section.lines:
                 if line.cells[column.key].draws > 1 and not line.cells[column.key].pair:
                     drawn.setdefault(line.cells[column.key].draws, {})[column.title] = None
-    parts = [f"{' and '.join(titles)}: each seed the mean of {draws} draws of labels" for draws, titles in drawn.items()]
+    parts = [
+        f"{' and '.join(titles)}: each seed the mean of {draws} draws of labels" for draws, titles in drawn.items()
+    ]
     return "; ".join(parts)
 
 
@@ -181,7 +244,11 @@ def _capped(results: Results) -> str:
     several = len(results.data_sets()) > 1
     found: dict[str, None] = {}
     for evaluation in results.evaluations:
-        used = evaluation.record.details.get("neighbours", {}).get(results.split, {}) if evaluation.record.evaluator == "knn" else {}
+        used = (
+            evaluation.record.details.get("neighbours", {}).get(results.split, {})
+            if evaluation.record.evaluator == "knn"
+            else {}
+        )
         for k, asked in used.items():
             if int(k) != asked:
                 found[f"k={k} asks {asked}" + (f" on {evaluation.data}" if several else "")] = None
@@ -206,7 +273,11 @@ def _inputs(results: Results) -> Iterable[str]:
     if combined:
         yield f"each member of a combination sees its own; judged are {', '.join(combined)}"
     size = results.run.data.get("pretrain", {}).get("size")
-    if size and size < PATCHES_FAIR_FROM and any("relative_position" in row.task.split("+") for row in results.run.rows):
+    if (
+        size
+        and size < PATCHES_FAIR_FROM
+        and any("relative_position" in row.task.split("+") for row in results.run.rows)
+    ):
         yield f"patch tasks are ranked fairly from {PATCHES_FAIR_FROM} px up"
 
 
@@ -230,7 +301,9 @@ def _plugins(results: Results) -> Iterable[str]:
             yield f"{row.row} was trained without the checks of its battery (--skip-checks)"
         if cut := next((p.checks.partition("; ")[2] for p in records if "; " in p.checks), ""):
             yield f"{row.row}: checks {cut}"
-        if constant := next((p.describe["constant_features"] for p in records if "constant_features" in p.describe), ""):
+        if constant := next(
+            (p.describe["constant_features"] for p in records if "constant_features" in p.describe), ""
+        ):
             yield f"{row.row} has collapsed: {constant} gives every image the same features"
 
 
@@ -246,12 +319,18 @@ def _choices(results: Results) -> str:
         names.append("learning rate of fine-tuning")
     text = f"on {' / '.join(sizes) or 'the'} validation images: {', '.join(names)}"
     text += f" (settings tried: {', '.join([*others, f'all others {usual}' if others else f'{usual} for every row'])})"
-    taken = [f"{row.row} {', '.join(f'{key}={value}' for key, value in row.chosen.items())}" for row in results.run.rows if row.chosen]
+    taken = [
+        f"{row.row} {', '.join(f'{key}={value}' for key, value in row.chosen.items())}"
+        for row in results.run.rows
+        if row.chosen
+    ]
     text += f"; taken: {'; '.join(taken)}" if taken else ""
     failed = ", ".join(f"{row} {count}" for row, count in results.failed_candidates.items())
     text += f"; failed, so not compared: {failed}" if failed else ""
     text += f"; probe strength and stage by log loss in {folded}" if folded else ""
-    if results.run.final and any("final_fit" in fit for e in results.evaluations for fit in e.record.details.get("fits", ())):
+    if results.run.final and any(
+        "final_fit" in fit for e in results.evaluations for fit in e.record.details.get("fits", ())
+    ):
         text += "; the linear probe that is tested with all labels is fitted on train and validation"
     if detectors := _detector_rates(results):
         text += f"; learning rate of detection {detectors}"
@@ -263,8 +342,15 @@ def _choices(results: Results) -> str:
 def _probe_choice(results: Results) -> tuple[str, bool]:
     """How the probe's strength and stage were chosen with all labels: the folds, "" where validation was held out; and whether by log loss."""
     records = [e.record for e in results.evaluations if e.record.evaluator == "linear"]
-    on = dict.fromkeys(str(fit.get("chosen_on", "")) for record in records for fit in record.details.get("fits", ()) if fit.get("labels", 1) == 1)
-    return " / ".join(where for where in on if "cross-validation" in where), any(split_protocol(record.protocol)[1] > 1 for record in records)
+    on = dict.fromkeys(
+        str(fit.get("chosen_on", ""))
+        for record in records
+        for fit in record.details.get("fits", ())
+        if fit.get("labels", 1) == 1
+    )
+    return " / ".join(where for where in on if "cross-validation" in where), any(
+        split_protocol(record.protocol)[1] > 1 for record in records
+    )
 
 
 def _chosen_inside(results: Results) -> str:
@@ -272,14 +358,30 @@ def _chosen_inside(results: Results) -> str:
     names: dict[str, None] = {}
     nothing: dict[str, None] = {}
     for record in (e.record for e in results.evaluations):
-        made = {"linear": record.details.get("fits", []), "finetune": record.details.get("runs", [])}.get(record.evaluator, [])
-        what = ("strength", "stage") if record.evaluator == "linear" else ("learning rate",) if len(_rates(record.spec)) > 1 else ()
+        made = {"linear": record.details.get("fits", []), "finetune": record.details.get("runs", [])}.get(
+            record.evaluator, []
+        )
+        what = (
+            ("strength", "stage")
+            if record.evaluator == "linear"
+            else ("learning rate",)
+            if len(_rates(record.spec)) > 1
+            else ()
+        )
         for one in made:
             if one.get("labels", 1) < 1:
                 chosen = not str(one.get("chosen_on", "")).startswith("nothing")
-                (names if chosen else nothing).update(dict.fromkeys(what if chosen else [f"{100 * one['labels']:g} %"] if what else []))
+                (names if chosen else nothing).update(
+                    dict.fromkeys(what if chosen else [f"{100 * one['labels']:g} %"] if what else [])
+                )
     *first, last = names or [""]
-    text = f"{', '.join(first)} and {last} are chosen inside the draw" if first else f"the {last} is chosen inside the draw" if last else ""
+    text = (
+        f"{', '.join(first)} and {last} are chosen inside the draw"
+        if first
+        else f"the {last} is chosen inside the draw"
+        if last
+        else ""
+    )
     if nothing:
         middle = f"at {' and '.join(nothing)}, where a class has too few, the middle of the grid is taken"
         text = f"{text} ({middle})" if text else middle
@@ -305,13 +407,18 @@ def _control(results: Results) -> str | None:
     """The probe on shuffled labels must be at chance: what the same answers score on images dealt out at random."""
     frame = results.frame[results.frame["split"] == results.split]
     where = ["data", "row", "seed", "evaluator"]
-    values = {metric: frame[frame["metric"] == metric].groupby(where)[["value", "n"]].mean() for metric in ("top1_shuffled", "top1_chance")}
+    values = {
+        metric: frame[frame["metric"] == metric].groupby(where)[["value", "n"]].mean()
+        for metric in ("top1_shuffled", "top1_chance")
+    }
     both = values["top1_shuffled"].join(values["top1_chance"]["value"].rename("chance"), how="inner")
     if both.empty:
         return None
     # A bound that all values together pass with 999 in 1,000 where the labels say nothing.
     z = float(stats.norm.isf(0.0005 / len(both)))
-    worst = float((np.abs(both["value"] - both["chance"]) / np.sqrt(both["chance"] * (1 - both["chance"]) / both["n"])).max())
+    worst = float(
+        (np.abs(both["value"] - both["chance"]) / np.sqrt(both["chance"] * (1 - both["chance"]) / both["n"])).max()
+    )
     span = f"{100 * both['value'].min():.1f} to {100 * both['value'].max():.1f} %, chance {100 * both['chance'].mean():.1f} %"
     return f"linear probe on shuffled labels: {span}" + (": AWAY FROM CHANCE, suspect a leak" if worst > z else "")
 

@@ -71,13 +71,19 @@ def load_published() -> list[Published]:
         try:
             texts = {key: line[key] or "" for key in ("setting", "row", "task", "metric", "source", "note")}
             labels = float(line["labels"]) if line["labels"] else None
-            found.append(Published(value=float(line["value"]), labels=labels, digits=len(line["value"].partition(".")[2]), **texts))
+            found.append(
+                Published(
+                    value=float(line["value"]), labels=labels, digits=len(line["value"].partition(".")[2]), **texts
+                )
+            )
         except (TypeError, ValueError, KeyError, AttributeError) as error:
             raise RecordError(f"published.csv line {at} cannot be read: {error}") from None
     return found
 
 
-def published_blocks(published: Iterable[Published], shares: Iterable[float], tasks: Iterable[str]) -> list[PublishedBlock]:
+def published_blocks(
+    published: Iterable[Published], shares: Iterable[float], tasks: Iterable[str]
+) -> list[PublishedBlock]:
     """Published numbers by setting, in the file's order, where they belong beside ours: at least one of a setting's tasks is in our table, and a
     setting about a share of the labels has numbers of ours with that share.
 

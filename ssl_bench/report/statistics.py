@@ -54,7 +54,9 @@ def wilson_interval(successes: float, n: int, level: float = LEVEL) -> tuple[flo
     Lower and upper bound in [0, 1].
     """
     if n < 1 or not 0 <= successes <= n:
-        raise SSLBenchError(f"a binomial interval needs 0 <= successes <= n and n >= 1, not successes={successes}, n={n}")
+        raise SSLBenchError(
+            f"a binomial interval needs 0 <= successes <= n and n >= 1, not successes={successes}, n={n}"
+        )
     z = float(special.ndtri((1 + level) / 2))
     share, weight = successes / n, z * z / n
     centre = (share + weight / 2) / (1 + weight)
@@ -63,7 +65,9 @@ def wilson_interval(successes: float, n: int, level: float = LEVEL) -> tuple[flo
     return (0.0 if successes == 0 else max(0.0, centre - half)), (1.0 if successes == n else min(1.0, centre + half))
 
 
-def difference_interval(first: float, second: float, n: int, correlation: float = 0.0, level: float = LEVEL) -> tuple[float, float]:
+def difference_interval(
+    first: float, second: float, n: int, correlation: float = 0.0, level: float = LEVEL
+) -> tuple[float, float]:
     """Newcombe's interval of the difference of two proportions of the same ``n`` trials: Wilson's of each, squared and added.
 
     Parameters
@@ -115,7 +119,11 @@ def t_interval(values: Sequence[float], level: float = LEVEL) -> tuple[float, fl
     if len(values) < 2:
         raise SSLBenchError(f"a t interval needs two values or more, not {len(values)}")
     mean = float(np.mean(values))
-    half = float(special.stdtrit(len(values) - 1, (1 + level) / 2)) * float(np.std(values, ddof=1)) / math.sqrt(len(values))
+    half = (
+        float(special.stdtrit(len(values) - 1, (1 + level) / 2))
+        * float(np.std(values, ddof=1))
+        / math.sqrt(len(values))
+    )
     return mean - half, mean + half
 
 
@@ -137,8 +145,12 @@ def compare_seeds(first: ArrayLike, second: ArrayLike, n: int = 0, level: float 
     """
     differences = np.asarray(first, dtype=float) - np.asarray(second, dtype=float)
     if differences.ndim != 1 or len(differences) < 2:
-        raise SSLBenchError(f"a paired comparison needs the same two seeds or more of both rows, not arrays of shape {differences.shape}")
-    return _compared(float(differences.mean()), seed_variance(differences, n), len(differences) - 1, len(differences), 0, level)
+        raise SSLBenchError(
+            f"a paired comparison needs the same two seeds or more of both rows, not arrays of shape {differences.shape}"
+        )
+    return _compared(
+        float(differences.mean()), seed_variance(differences, n), len(differences) - 1, len(differences), 0, level
+    )
 
 
 def seed_variance(differences: np.ndarray, images: int = 0) -> float:
@@ -169,17 +181,28 @@ def compare_crossed(first: ArrayLike, second: ArrayLike, level: float = LEVEL) -
     """
     d = np.asarray(first, dtype=float) - np.asarray(second, dtype=float)
     if d.ndim != 2 or min(d.shape) < 2:
-        raise SSLBenchError(f"a crossed comparison needs [seeds >= 2, images >= 2] values of both rows, not arrays of shape {d.shape}")
+        raise SSLBenchError(
+            f"a crossed comparison needs [seeds >= 2, images >= 2] values of both rows, not arrays of shape {d.shape}"
+        )
     seeds, images = d.shape
     mean, by_seed, by_image = d.mean(), d.mean(axis=1), d.mean(axis=0)
     ms_image = seeds * float(((by_image - mean) ** 2).sum()) / (images - 1)
     rest = d - by_seed[:, None] - by_image[None, :] + mean
     ms_rest = float((rest**2).sum()) / ((seeds - 1) * (images - 1))
     of_seeds = seed_variance(by_seed, images)  # MS_seed / (S * I)
-    return compare_variances(float(mean), of_seeds, max(ms_image - ms_rest, 0.0) / (seeds * images), seeds, images, level)
+    return compare_variances(
+        float(mean), of_seeds, max(ms_image - ms_rest, 0.0) / (seeds * images), seeds, images, level
+    )
 
 
-def compare_drawn(first: ArrayLike, second: ArrayLike, first_drawn: ArrayLike, second_drawn: ArrayLike, images: int, level: float = LEVEL) -> Comparison:
+def compare_drawn(
+    first: ArrayLike,
+    second: ArrayLike,
+    first_drawn: ArrayLike,
+    second_drawn: ArrayLike,
+    images: int,
+    level: float = LEVEL,
+) -> Comparison:
     """`compare_crossed` for what is no mean over images, such as mAP, from bootstrap draws of the test images in its place.
 
     The variance over draws of the mean difference is that of the images; what of it differs from seed to seed is in the variance
@@ -201,10 +224,19 @@ def compare_drawn(first: ArrayLike, second: ArrayLike, first_drawn: ArrayLike, s
     seeds = len(differences)
     together, apart = drawn.mean(axis=0), drawn - drawn.mean(axis=0)
     rest = float(apart.var(axis=1).sum()) / (seeds - 1) / seeds
-    return compare_variances(float(differences.mean()), seed_variance(differences), max(float(together.var()) - rest, 0.0), seeds, images, level)
+    return compare_variances(
+        float(differences.mean()),
+        seed_variance(differences),
+        max(float(together.var()) - rest, 0.0),
+        seeds,
+        images,
+        level,
+    )
 
 
-def compare_variances(mean: float, of_seeds: float, of_images: float, seeds: int, images: int, level: float = LEVEL) -> Comparison:
+def compare_variances(
+    mean: float, of_seeds: float, of_images: float, seeds: int, images: int, level: float = LEVEL
+) -> Comparison:
     """`compare_crossed` from its parts: the wider of the analysis of seeds and images and that of seeds alone.
 
     Parameters
@@ -229,7 +261,8 @@ def _compared(mean: float, variance: float, df: float, seeds: int, images: int, 
     error = math.sqrt(variance)
     if error <= 1e-12 * max(1.0, abs(mean)):  # every seed gave the same difference
         return Comparison(mean, mean, mean, 1.0 if abs(mean) < 1e-12 else 0.0, seeds, images)
-    # Student's t from scipy.special, a hundred times quicker than scipy.stats' objects; it knows infinite degrees of freedom.
+    # Student's t from scipy.special, a hundred times quicker than scipy.stats' objects; it knows infinite degrees of
+    # freedom.
     half = float(special.stdtrit(df, (1 + level) / 2)) * error
     return Comparison(mean, mean - half, mean + half, float(2 * special.stdtr(df, -abs(mean) / error)), seeds, images)
 
@@ -262,13 +295,19 @@ def rank_correlation(first: Sequence[float], second: Sequence[float]) -> tuple[f
         return math.nan, math.nan
     # scipy's exact distribution knows no ties; up to 8 rows every order is tried, above that 9,999 fixed random ones.
     test = stats.permutation_test(
-        (list(first),), lambda order, axis: _taus(order, np.asarray(second, dtype=float)), permutation_type="pairings", vectorized=True,
-        n_resamples=40_320 if len(first) <= 8 else 9_999, rng=np.random.default_rng(0),
+        (list(first),),
+        lambda order, axis: _taus(order, np.asarray(second, dtype=float)),
+        permutation_type="pairings",
+        vectorized=True,
+        n_resamples=40_320 if len(first) <= 8 else 9_999,
+        rng=np.random.default_rng(0),
     )
     return float(stats.kendalltau(first, second).statistic), float(test.pvalue)
 
 
-def rank_interval(values: ArrayLike, other: Sequence[float], draws: int = 10_000, level: float = LEVEL) -> tuple[float, float]:
+def rank_interval(
+    values: ArrayLike, other: Sequence[float], draws: int = 10_000, level: float = LEVEL
+) -> tuple[float, float]:
     """Percentile interval of Kendall's tau-b where the seeds behind one of the two orders are drawn anew, with replacement.
 
     All rows are drawn with the same seeds. The draws are the same every time. With three seeds each of the 27 resamples comes in more
@@ -286,8 +325,11 @@ def rank_interval(values: ArrayLike, other: Sequence[float], draws: int = 10_000
     """
     x, y = np.asarray(values, dtype=float), np.asarray(other, dtype=float)
     if x.ndim != 2 or min(x.shape) < 2 or x.shape[1:] != y.shape:
-        raise SSLBenchError(f"a bootstrap over seeds needs [seeds >= 2, rows >= 2] values and as many others, not shapes {x.shape} and {y.shape}")
-    drawn = np.random.default_rng(0).multinomial(len(x), np.full(len(x), 1 / len(x)), size=draws)  # [draws, S]: how often each seed
+        raise SSLBenchError(
+            f"a bootstrap over seeds needs [seeds >= 2, rows >= 2] values and as many others, not shapes {x.shape} and {y.shape}"
+        )
+    # [draws, S]: how often each seed
+    drawn = np.random.default_rng(0).multinomial(len(x), np.full(len(x), 1 / len(x)), size=draws)
     means = np.round(drawn @ x / len(x), 12)  # rows that are equal must not differ by the order of an addition
     taus = _taus(means, y)
     taus = taus[~np.isnan(taus)]

@@ -17,7 +17,12 @@ if TYPE_CHECKING:
 
     from ssl_bench.report.frame import Results
 
-BLOCKS = {"pretext": "", "elsewhere": "pretrained elsewhere", "baseline": "without pretraining", "labels": "with all labels"}
+BLOCKS = {
+    "pretext": "",
+    "elsewhere": "pretrained elsewhere",
+    "baseline": "without pretraining",
+    "labels": "with all labels",
+}
 
 
 @dataclass(frozen=True)
@@ -29,7 +34,8 @@ class Column:
     title: str
     evaluator: str = ""  #: "" for facts of the pretraining
     metric: str = ""
-    stage: str = ""  #: a stage, "best" (chosen on validation), "code" (any other representation) or "" (whatever is there)
+    #: a stage, "best" (chosen on validation), "code" (any other representation) or "" (whatever is there)
+    stage: str = ""
     labels: float | None = None
     split: str = "test"
     unit: str = "%"
@@ -61,7 +67,8 @@ class Entry:
     low: float = math.nan
     high: float = math.nan
     interval: Literal["", "binomial", "paired", "classes", "draws", "bootstrap", "t"] = ""
-    resampled: float = math.nan  #: half the width of the interval by resampling test images, mean over seeds, where an evaluator gives one
+    #: half the width of the interval by resampling test images, mean over seeds, where an evaluator gives one
+    resampled: float = math.nan
     images: int = 0
     draws: int = 0
     stage: str = ""  #: the stage chosen, where the column does not say it
@@ -88,7 +95,13 @@ class Entry:
         number = ", ".join(_number(value, column) for value in both or (self.value,))
         if self.interval and not column.bare:
             number += f" ±{_number((self.high - self.low) / 2, column).lstrip('+')}"
-        return number + (f" {self.stage}" if self.stage else "") + ("=" if self.equal else "") + ("▾" if self.below else "") + ("†" if self.saw_labels else "")
+        return (
+            number
+            + (f" {self.stage}" if self.stage else "")
+            + ("=" if self.equal else "")
+            + ("▾" if self.below else "")
+            + ("†" if self.saw_labels else "")
+        )
 
 
 def _number(value: float, column: Column) -> str:
@@ -215,7 +228,14 @@ class Table:
 
         from ssl_bench.report.terminal import terminal
 
-        styles = {"title": "bold", "heading": "dim", "legend": "dim", "published": "italic dim", "warning": "bold yellow", "failure": "red"}
+        styles = {
+            "title": "bold",
+            "heading": "dim",
+            "legend": "dim",
+            "published": "italic dim",
+            "warning": "bold yellow",
+            "failure": "red",
+        }
         for style, line in terminal(self, options.max_width):
             yield Text(line, style=styles.get(style, ""), no_wrap=True, overflow="ignore")
 

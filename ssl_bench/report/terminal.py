@@ -20,7 +20,10 @@ _COMMAND = re.compile(r"; (ssl-bench show .*)$", re.DOTALL)
 
 def terminal(table: Table, width: int) -> list[tuple[str, str]]:
     """Lines as (kind, text): kind is "title", "heading", "row", "failure", "warning", "legend" or "published"."""
-    lines = [("title", text) for text in _wrap_parts([*(["VALIDATION"] if table.validation else []), *map(plain, table.title)], width)]
+    lines = [
+        ("title", text)
+        for text in _wrap_parts([*(["VALIDATION"] if table.validation else []), *map(plain, table.title)], width)
+    ]
     lines += [("warning", text) for warning in table.warnings for text in _wrapped("!", plain(warning), 1, width)]
     for section in table.sections:
         if len(table.sections) > 1:
@@ -32,7 +35,9 @@ def terminal(table: Table, width: int) -> list[tuple[str, str]]:
     indent = max((len(plain(sign)) for sign, _ in table.legend), default=0)
     shown = ""
     for sign, text in table.legend:
-        lines += [("legend", line) for line in _wrapped("" if sign == shown else plain(sign), plain(text), indent, width)]
+        lines += [
+            ("legend", line) for line in _wrapped("" if sign == shown else plain(sign), plain(text), indent, width)
+        ]
         shown = sign
     lines += _published(table, width)
     return lines
@@ -71,7 +76,9 @@ def _parts(section: Section, width: int) -> list[list[Column]]:
 
 def _texts(section: Section, column: Column) -> list[str]:
     """Cell texts with numbers right-aligned on each other."""
-    found = ["" if line.empty and line.failures else plain(line.cells[column.key].text(column)) for line in section.lines]
+    found = [
+        "" if line.empty and line.failures else plain(line.cells[column.key].text(column)) for line in section.lines
+    ]
     numbers = [match.group() if (match := _NUMBER.match(text)) else "" for text in found]
     widest = max(map(len, numbers), default=0)
     return [
@@ -81,7 +88,9 @@ def _texts(section: Section, column: Column) -> list[str]:
 
 
 def _widths(section: Section, columns: list[Column]) -> list[int]:
-    widths = [max(len(plain(column.title)), *(cell_len(text) for text in _texts(section, column)), 1) for column in columns]
+    widths = [
+        max(len(plain(column.title)), *(cell_len(text) for text in _texts(section, column)), 1) for column in columns
+    ]
     group = len(plain(columns[0].heading))
     if len({column.heading for column in columns}) == 1:
         widths[-1] += max(0, group - sum(widths) - len(GAP) * (len(columns) - 1))
@@ -113,7 +122,11 @@ def _grid(section: Section, columns: list[Column], width: int, failures: bool) -
                 for at, failure in enumerate(line.failures if failures else ["failed"]):
                     yield "failure", _failure(name if at == 0 else " " * names, failure, width)
                 continue
-            body = "".join(GAP + text + " " * (widths[c.key] - cell_len(text)) for c in columns for text in [texts[c.key][id(line)]])
+            body = "".join(
+                GAP + text + " " * (widths[c.key] - cell_len(text))
+                for c in columns
+                for text in [texts[c.key][id(line)]]
+            )
             yield "row", (name + body).rstrip()
             for failure in line.failures if failures else []:
                 yield "failure", _failure(" " * names, failure, width)
@@ -131,7 +144,9 @@ def _failure(name: str, sentence: str, width: int) -> str:
 
 def _wrapped(sign: str, text: str, indent: int, width: int) -> list[str]:
     lead = f" {sign.ljust(indent)}  "
-    wrapper = textwrap.TextWrapper(max(40, width), initial_indent=lead, subsequent_indent=" " * len(lead), break_on_hyphens=False)
+    wrapper = textwrap.TextWrapper(
+        max(40, width), initial_indent=lead, subsequent_indent=" " * len(lead), break_on_hyphens=False
+    )
     return wrapper.wrap(text) or [lead.rstrip()]
 
 
@@ -148,12 +163,16 @@ def _wrap_parts(parts: list[str], width: int) -> list[str]:
 def _published(table: Table, width: int) -> Iterator[tuple[str, str]]:
     for block in table.published:
         yield "published", ""
-        for text in _wrapped("published", f"{block.setting} ({'; '.join(block.sources)}), in %; {NOT_COMPARABLE}", 9, width):
+        for text in _wrapped(
+            "published", f"{block.setting} ({'; '.join(block.sources)}), in %; {NOT_COMPARABLE}", 9, width
+        ):
             yield "published", text
         names = max(len(row) for row in block.rows) + 2
         yield "published", " " * (names + 2) + GAP.join(block.metrics)
         for row in block.rows:
-            cells = GAP.join(cell.rjust(len(metric)) for cell, metric in zip(block.cells(row), block.metrics, strict=True))
+            cells = GAP.join(
+                cell.rjust(len(metric)) for cell, metric in zip(block.cells(row), block.metrics, strict=True)
+            )
             yield "published", f"  {row.ljust(names)}{cells}"
         for agreement in block.agreement:
             for text in _wrapped("agreement", plain(str(agreement)), 9, width):

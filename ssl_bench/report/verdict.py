@@ -24,10 +24,18 @@ def verdict(results: Results) -> str:
     rows = {row.row: row for row in results.run.rows if row.block in ("pretext", "elsewhere") and not row.uses_labels}
     sets = results.data_sets()
     frame = results.frame
-    own = frame[(frame["split"] == "validation") & (frame["metric"] == "top1") & frame["best"].astype(bool) & (frame["labels"] == 1.0)]
+    own = frame[
+        (frame["split"] == "validation")
+        & (frame["metric"] == "top1")
+        & frame["best"].astype(bool)
+        & (frame["labels"] == 1.0)
+    ]
     own = own[(own["evaluator"] == "linear") & own["row"].isin(list(rows))]
     own = own[own["data"] == sets[0]["name"]] if sets else own.iloc[:0]
-    values = {str(row): {int(str(seed)): float(v) for seed, v in part.groupby("seed")["value"].mean().items()} for row, part in own.groupby("row")}
+    values = {
+        str(row): {int(str(seed)): float(v) for seed, v in part.groupby("seed")["value"].mean().items()}
+        for row, part in own.groupby("row")
+    }
     if len(values) < 2:
         return ""
     ranked = sorted(values, key=lambda row: -float(np.mean(list(values[row].values()))))
@@ -40,7 +48,9 @@ def verdict(results: Results) -> str:
     if math.isnan(difference):
         return ""
     one_seed = len(shared) == 1
-    interval = f"interval {100 * low:.1f} to {100 * high:.1f}".replace("-", "−") + (", of the images alone: one seed" if one_seed else "")
+    interval = f"interval {100 * low:.1f} to {100 * high:.1f}".replace("-", "−") + (
+        ", of the images alone: one seed" if one_seed else ""
+    )
     if low > 0:
         word = "Highest" if one_seed else "Best"
         return f"{word} on your validation: {best}, {_signed(difference)} over {other} ({interval})"

@@ -16,7 +16,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ssl_bench.backbones.resnet import Backbone, InputSpec, load_strictly, network_of, reestimate_batchnorm, save_backbone
+from ssl_bench.backbones.resnet import (
+    Backbone,
+    InputSpec,
+    load_strictly,
+    network_of,
+    reestimate_batchnorm,
+    save_backbone,
+)
 from ssl_bench.data import Data, places_of
 from ssl_bench.data.batches import Batches, ImageStore
 from ssl_bench.data.images import ImageSet, evenly_spaced
@@ -28,7 +35,14 @@ from ssl_bench.evaluators.plugins import refuse_unusable, with_copies
 from ssl_bench.plan.cells import Cell, PlannedEvaluation
 from ssl_bench.plugins.registry import EVALUATORS
 from ssl_bench.records.environment import environment, now
-from ssl_bench.records.schema import EvaluationRecord, Pretraining, measurement_record, read_record, write_bytes, write_record
+from ssl_bench.records.schema import (
+    EvaluationRecord,
+    Pretraining,
+    measurement_record,
+    read_record,
+    write_bytes,
+    write_record,
+)
 from ssl_bench.records.tensors import DIGEST, read_tensors, save_tensors
 from ssl_bench.runner.prechecks import checks_before_training
 from ssl_bench.spec.matrix import BackboneSpec
@@ -69,7 +83,8 @@ class Workshop:
     on_progress: Callable[[Progress], None] = lambda progress: None
     on_note: Callable[[str], None] = lambda text: None
 
-    before: dict[str, Any] = field(default_factory=dict)  #: what holds for the whole program, as it was before the part under way
+    #: what holds for the whole program, as it was before the part under way
+    before: dict[str, Any] = field(default_factory=dict)
     left_changed: str = ""  #: what the last part that failed had changed of it
 
     @contextmanager
@@ -95,7 +110,11 @@ class Workshop:
         count, total, squares = 0, 0.0, 0.0
         for part in parts_of(self.sample_part, LIGHTNESS_IMAGES, part_images(self.data.size)):
             values = lightness(part).double() / 100
-            count, total, squares = count + values.numel(), total + float(values.sum()), squares + float(values.square().sum())
+            count, total, squares = (
+                count + values.numel(),
+                total + float(values.sum()),
+                squares + float(values.square().sum()),
+            )
         variance = max(0.0, squares - total**2 / count) / max(1, count - 1)
         return total / count, max(variance**0.5, 1e-3)
 
@@ -111,7 +130,9 @@ class Workshop:
         """``sample(stop)[start:]``, and no other image in memory."""
         rows = np.random.Generator(np.random.PCG64(0)).permutation(len(self.data.pretrain))[start:stop]
         ordered = np.sort(rows)  # a mapped file is read from front to back
-        return ImageStore(self.data.pretrain.without_labels().take(ordered)).gather(torch.from_numpy(np.searchsorted(ordered, rows)))
+        return ImageStore(self.data.pretrain.without_labels().take(ordered)).gather(
+            torch.from_numpy(np.searchsorted(ordered, rows))
+        )
 
     def make_backbone(self, input: str = "rgb", width: float = 1.0) -> Backbone:
         """The matrix's backbone, seeing colour or lightness only, or a narrower one."""
@@ -122,7 +143,9 @@ class Workshop:
             pixels = InputSpec(kind="standardised")
         else:
             pixels = InputSpec(kind="rgb", mean=self.data.mean, std=self.data.std)
-        spec = self.backbone if width == 1.0 else self.backbone.model_copy(update={"width": self.backbone.width * width})
+        spec = (
+            self.backbone if width == 1.0 else self.backbone.model_copy(update={"width": self.backbone.width * width})
+        )
         return Backbone(spec, self.data.size, pixels)
 
 
@@ -130,8 +153,13 @@ def build_task(cell: Cell, shop: Workshop) -> Any:
     """The task of a cell as its seed initialises it; rows of one seed start from the same backbone weights."""
     task_class, images = cell.row.task, shop.data.pretrain
     setup = Setup(
-        image_size=shop.data.size, steps=cell.candidate.steps, batch_size=cell.candidate.recipe.batch_size, num_images=len(images),
-        num_classes=len(images.classes) if task_class.uses_labels else None, sample=shop.sample, sample_part=shop.sample_part,
+        image_size=shop.data.size,
+        steps=cell.candidate.steps,
+        batch_size=cell.candidate.recipe.batch_size,
+        num_images=len(images),
+        num_classes=len(images.classes) if task_class.uses_labels else None,
+        sample=shop.sample,
+        sample_part=shop.sample_part,
     )
     seed_everything(cell.seed, 0xB0)
     backbone = task_class.build_backbone(shop.make_backbone, cell.candidate.options)
@@ -146,7 +174,9 @@ def pretraining_batches(cell: Cell, shop: Workshop) -> Batches:
     task, images = cell.row.task, shop.data.pretrain
     if not task.uses_labels:
         images = images.without_labels()
-    return Batches(images, cell.candidate.recipe.batch_size, cell.seed, shop.device, labels=task.uses_labels, columns=task.columns)
+    return Batches(
+        images, cell.candidate.recipe.batch_size, cell.seed, shop.device, labels=task.uses_labels, columns=task.columns
+    )
 
 
 def pretrain_cell(cell: Cell, shop: Workshop) -> tuple[Pretraining, Any]:
@@ -172,9 +202,20 @@ def pretrain_cell(cell: Cell, shop: Workshop) -> tuple[Pretraining, Any]:
     result, movement = FitResult(), Movement()
     if task.trains:
         result = fit(
-            task, pretraining_batches(cell, shop), cell.candidate.recipe, cell.candidate.steps, seed=cell.seed, device=shop.device,
-            precision=shop.precision, checkpoint=checkpoint, checkpoint_seconds=shop.checkpoint_seconds, final_checkpoint=True,
-            monitor=_monitor(shop), looks=shop.looks, on_progress=shop.on_progress, stop=shop.stop,
+            task,
+            pretraining_batches(cell, shop),
+            cell.candidate.recipe,
+            cell.candidate.steps,
+            seed=cell.seed,
+            device=shop.device,
+            precision=shop.precision,
+            checkpoint=checkpoint,
+            checkpoint_seconds=shop.checkpoint_seconds,
+            final_checkpoint=True,
+            monitor=_monitor(shop),
+            looks=shop.looks,
+            on_progress=shop.on_progress,
+            stop=shop.stop,
             movement=movement,
         )
         describe = _described(task, cell, shop, describe)  # with what was measured when training began
@@ -196,12 +237,31 @@ def pretrain_cell(cell: Cell, shop: Workshop) -> tuple[Pretraining, Any]:
     if isinstance(judged, Backbone):
         save_backbone(judged, cell.folder / BACKBONE_FILE)
     record = Pretraining(
-        id=cell.id, row=cell.row.name, task=cell.row.task.name, seed=cell.seed, block=cell.row.block, uses_labels=cell.row.task.uses_labels,
-        spec=dict(cell.spec), checks=checks, describe=describe, diagnose=diagnosed, metrics=result.metrics, curves=result.curves, trend=_trend(result),
-        steps=result.steps, images_seen=result.images_seen, passes=result.passes, flops=result.flops,
-        parameters=sum(p.numel() for p in judged.parameters()), seconds=result.seconds or {"total": time.perf_counter() - started},
-        images_per_second=result.images_per_second, peak_memory=result.peak_memory, weights=weights,
-        changed=shop.changed(), environment=environment(shop.device, shop.used_precision), created=now(),
+        id=cell.id,
+        row=cell.row.name,
+        task=cell.row.task.name,
+        seed=cell.seed,
+        block=cell.row.block,
+        uses_labels=cell.row.task.uses_labels,
+        spec=dict(cell.spec),
+        checks=checks,
+        describe=describe,
+        diagnose=diagnosed,
+        metrics=result.metrics,
+        curves=result.curves,
+        trend=_trend(result),
+        steps=result.steps,
+        images_seen=result.images_seen,
+        passes=result.passes,
+        flops=result.flops,
+        parameters=sum(p.numel() for p in judged.parameters()),
+        seconds=result.seconds or {"total": time.perf_counter() - started},
+        images_per_second=result.images_per_second,
+        peak_memory=result.peak_memory,
+        weights=weights,
+        changed=shop.changed(),
+        environment=environment(shop.device, shop.used_precision),
+        created=now(),
     )
     for parts in cell.folder.glob(f"*{PARTS_SUFFIX}"):  # what evaluators began on weights that these replace
         shutil.rmtree(parts, ignore_errors=True)
@@ -270,13 +330,19 @@ class Examination:
 
     def features(self, planned: PlannedEvaluation, final: bool) -> FrozenFeatures:
         labelled = planned.labelled
-        key = tuple(split.fingerprint for split in (labelled.train, labelled.validation, labelled.test))  # two sets may share a name
+        # two sets may share a name
+        key = tuple(split.fingerprint for split in (labelled.train, labelled.validation, labelled.test))
         if key not in self._features:
             splits: dict[str, ImageSet] = {"train": labelled.train, "validation": labelled.validation}
             if final:
                 splits["test"] = labelled.test
             self._features[key] = FrozenFeatures(
-                self.task.evaluated(), self.task.codes, splits, self.shop.device, self.shop.stage_limit, stop=self.shop.stop
+                self.task.evaluated(),
+                self.task.codes,
+                splits,
+                self.shop.device,
+                self.shop.stage_limit,
+                stop=self.shop.stop,
             )
         return self._features[key]
 
@@ -286,10 +352,22 @@ class Examination:
         labelled, shop = planned.labelled, self.shop
         parts = self.cell.folder / f"{planned.file_name}{PARTS_SUFFIX}"
         subject = Subject(
-            backbone=judged, fresh_backbone=lambda: copy.deepcopy(judged), features=self.features(planned, final), train=labelled.train,
-            validation=labelled.validation, test=labelled.test if final else None, seed=self.cell.seed, device=shop.device,
-            precision=shop.precision, trainable=trainable, is_random=self.cell.row.task.untrained, diagnose=self.task.diagnose,
-            progress=shop.on_note, stop=shop.stop, parts=parts, checkpoint_seconds=shop.checkpoint_seconds,
+            backbone=judged,
+            fresh_backbone=lambda: copy.deepcopy(judged),
+            features=self.features(planned, final),
+            train=labelled.train,
+            validation=labelled.validation,
+            test=labelled.test if final else None,
+            seed=self.cell.seed,
+            device=shop.device,
+            precision=shop.precision,
+            trainable=trainable,
+            is_random=self.cell.row.task.untrained,
+            diagnose=self.task.diagnose,
+            progress=shop.on_note,
+            stop=shop.stop,
+            parts=parts,
+            checkpoint_seconds=shop.checkpoint_seconds,
         )
         started = time.perf_counter()
         seed_everything(self.cell.seed, 0xE7)
@@ -298,14 +376,28 @@ class Examination:
         evaluation = planned.evaluator(planned.options).evaluate(subject)
         if not EVALUATORS.is_builtin(planned.evaluator.name):
             target = labelled.test.labels if final and isinstance(labelled.test, ImageSet) else None
-            refuse_unusable(planned.name, evaluation, {split: len(getattr(labelled, split)) for split in ("train", "validation", "test")}, target)
-        record = _write_evaluation(self.cell, planned, evaluation, final, opened_before, self.weights, time.perf_counter() - started, shop)
+            refuse_unusable(
+                planned.name,
+                evaluation,
+                {split: len(getattr(labelled, split)) for split in ("train", "validation", "test")},
+                target,
+            )
+        record = _write_evaluation(
+            self.cell, planned, evaluation, final, opened_before, self.weights, time.perf_counter() - started, shop
+        )
         shutil.rmtree(parts, ignore_errors=True)
         return record
 
 
 def _write_evaluation(
-    cell: Cell, planned: PlannedEvaluation, evaluation: Evaluation, final: bool, opened_before: int, weights: str, seconds: float, shop: Workshop
+    cell: Cell,
+    planned: PlannedEvaluation,
+    evaluation: Evaluation,
+    final: bool,
+    opened_before: int,
+    weights: str,
+    seconds: float,
+    shop: Workshop,
 ) -> EvaluationRecord:
     measurements = [measurement_record(planned.name, vars(m)) for m in evaluation.measurements]
     predictions = b""
@@ -313,15 +405,31 @@ def _write_evaluation(
         buffer = io.BytesIO()
         # With the true labels beside them, predictions can be compared between rows from the records alone.
         test = planned.labelled.test
-        arrays = ({"target": np.asarray(test.labels)} if isinstance(test, ImageSet) else {}) | dict(evaluation.predictions)
+        arrays = ({"target": np.asarray(test.labels)} if isinstance(test, ImageSet) else {}) | dict(
+            evaluation.predictions
+        )
         np.savez_compressed(buffer, allow_pickle=False, **{name: np.asarray(array) for name, array in arrays.items()})
         predictions = buffer.getvalue()
     record = EvaluationRecord(
-        id=planned.id, pretraining=cell.id, row=cell.row.name, task=cell.row.task.name, seed=cell.seed, evaluator=planned.name,
-        protocol=f"{planned.evaluator.protocol} v{planned.spec['evaluator']['version']}", data=planned.labelled.name, spec=dict(planned.spec), final=final,
-        test_opened=opened_before + int(final), measurements=measurements, details=dict(evaluation.details), weights=weights,
-        predictions=digest_of(predictions) if predictions else "", seconds=seconds, changed=shop.changed(),
-        environment=environment(shop.device, shop.used_precision), created=now(),
+        id=planned.id,
+        pretraining=cell.id,
+        row=cell.row.name,
+        task=cell.row.task.name,
+        seed=cell.seed,
+        evaluator=planned.name,
+        protocol=f"{planned.evaluator.protocol} v{planned.spec['evaluator']['version']}",
+        data=planned.labelled.name,
+        spec=dict(planned.spec),
+        final=final,
+        test_opened=opened_before + int(final),
+        measurements=measurements,
+        details=dict(evaluation.details),
+        weights=weights,
+        predictions=digest_of(predictions) if predictions else "",
+        seconds=seconds,
+        changed=shop.changed(),
+        environment=environment(shop.device, shop.used_precision),
+        created=now(),
     )
     if predictions:
         write_bytes(cell.folder / f"{planned.file_name}.npz", predictions)
@@ -337,7 +445,10 @@ def _clean_images(images: ImageSet, device: torch.device) -> Iterator[Tensor]:
     draw = np.random.Generator(np.random.PCG64(1))
     count = min(len(images), STATISTICS_IMAGES)
     store = ImageStore(images.without_labels().take(np.sort(draw.permutation(len(images))[:count])), device)
-    return (store.gather(torch.from_numpy(np.sort(part))) for part in np.array_split(draw.permutation(count), -(-count // CHUNK)))
+    return (
+        store.gather(torch.from_numpy(np.sort(part)))
+        for part in np.array_split(draw.permutation(count), -(-count // CHUNK))
+    )
 
 
 def _some_images(images: ImageSet, device: torch.device) -> Tensor:
@@ -371,4 +482,3 @@ def _trend(result: FitResult) -> str:
     before, after = np.mean(curve.value[-2 * third : -third]), np.mean(curve.value[-third:])
     noise = np.sqrt(max(after * (1 - after), 1e-4) / MONITOR_IMAGES)
     return "still rising" if after - before > noise else "flat"
-

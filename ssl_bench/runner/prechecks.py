@@ -29,7 +29,12 @@ _failed: dict[str, str] = {}  # in this process: the other seeds of a row need n
 
 
 def checks_before_training(
-    task: type[Any], options: Any, image_size: int, cache: Path, skip: bool = False, note: Callable[[str], None] = lambda text: None
+    task: type[Any],
+    options: Any,
+    image_size: int,
+    cache: Path,
+    skip: bool = False,
+    note: Callable[[str], None] = lambda text: None,
 ) -> str:
     """What to record of a task's checks: "" for a built-in task, "passed", "skipped", or "passed; not made: ..." where time ran out.
 
@@ -54,11 +59,15 @@ def checks_before_training(
     return next((told for told in found if told != PASSED), PASSED) if found else ""
 
 
-def _of_one(task: type[Any], options: Any, image_size: int, cache: Path, skip: bool, note: Callable[[str], None]) -> str:
+def _of_one(
+    task: type[Any], options: Any, image_size: int, cache: Path, skip: bool, note: Callable[[str], None]
+) -> str:
     if skip:
         return SKIPPED
     size = max(task.min_image_size, min(image_size, LARGEST_SIDE))
-    key = digest({"task": _identity(task), "options": options.model_dump(mode="json"), "size": size, "versions": versions()})
+    key = digest(
+        {"task": _identity(task), "options": options.model_dump(mode="json"), "size": size, "versions": versions()}
+    )
     if key in _failed:
         raise TrainingError(_failed[key])
     kept = cache / FOLDER / f"{key}.json"
@@ -74,7 +83,9 @@ def _of_one(task: type[Any], options: Any, image_size: int, cache: Path, skip: b
         )
         raise TrainingError(_failed[key])
     if left:
-        note(f"{task.name}: {len(left)} checks could not be made within {BUDGET_SECONDS:g} s: {', '.join(left)}; ssl-bench check-task makes them")
+        note(
+            f"{task.name}: {len(left)} checks could not be made within {BUDGET_SECONDS:g} s: {', '.join(left)}; ssl-bench check-task makes them"
+        )
         return f"{PASSED}; not made: {', '.join(left)}"
     with suppress(OSError, SSLBenchError):  # checked again next time
         write_bytes(kept, json.dumps({"task": task.name, "checks": PASSED}).encode())
@@ -87,7 +98,9 @@ def _identity(task: type[Any]) -> Any:
     return {"name": task.name, "class": f"{task.__module__}.{task.__qualname__}"}
 
 
-def _run(task: type[Any], options: Any, size: int, note: Callable[[str], None] = lambda text: None) -> tuple[str, list[str]]:
+def _run(
+    task: type[Any], options: Any, size: int, note: Callable[[str], None] = lambda text: None
+) -> tuple[str, list[str]]:
     """The first failed check in words ("" for none), and the checks that could not be made.
 
     What the task's own code raises goes through as it is: it would be raised in training too, and is told as that.

@@ -11,7 +11,15 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from ssl_bench.errors import DamagedRecord, DamagedWeights, Interrupted, RecordError, SSLBenchError, WeightsError, text_of
+from ssl_bench.errors import (
+    DamagedRecord,
+    DamagedWeights,
+    Interrupted,
+    RecordError,
+    SSLBenchError,
+    WeightsError,
+    text_of,
+)
 from ssl_bench.plan.cells import Candidate, Cell, PlannedEvaluation, Row, as_matrix, budget_images
 from ssl_bench.plan.prepared import Work, choose, prepare, write_run
 from ssl_bench.plan.stored import HOW, read_evaluation, read_pretraining, times_opened_before
@@ -43,7 +51,12 @@ class Observer:
 
 
 def run(
-    matrix: Matrix | Mapping[str, Any] | str | Path, out: str | Path | None = None, *, observer: Observer | None = None, report: bool = True, **settings: Any
+    matrix: Matrix | Mapping[str, Any] | str | Path,
+    out: str | Path | None = None,
+    *,
+    observer: Observer | None = None,
+    report: bool = True,
+    **settings: Any,
 ) -> Any:
     """Run a benchmark matrix and return its Results.
 
@@ -83,9 +96,17 @@ def carry_out(work: Work, observer: Observer) -> list[Failure]:
     failed: dict[Path, Failure] = {}  # by their files, which are gone where a part was made good meanwhile
     with between_steps() as stop:
         shop = Workshop(
-            data=work.data, backbone=work.matrix.backbone, device=work.device, precision=work.matrix.precision,
-            stage_limit=work.matrix.stage_values, checkpoint_seconds=work.matrix.pretrain.checkpoint_seconds, looks=work.matrix.pretrain.monitor, stop=stop,
-            skip_checks=work.skip_checks, on_progress=observer.progressed, on_note=observer.noted,
+            data=work.data,
+            backbone=work.matrix.backbone,
+            device=work.device,
+            precision=work.matrix.precision,
+            stage_limit=work.matrix.stage_values,
+            checkpoint_seconds=work.matrix.pretrain.checkpoint_seconds,
+            looks=work.matrix.pretrain.monitor,
+            stop=stop,
+            skip_checks=work.skip_checks,
+            on_progress=observer.progressed,
+            on_note=observer.noted,
         )
         with writing_to(work.out):
             remove_leftovers(work.out)
@@ -98,7 +119,9 @@ def carry_out(work: Work, observer: Observer) -> list[Failure]:
                     if scores:
                         observer.chose(row, work.winners[row.name], scores)
                 write_run(work)
-                failed |= _compute([cell for cell in work.cells() if work.asked_for(cell.row)], work, shop, observer, final=work.final)
+                failed |= _compute(
+                    [cell for cell in work.cells() if work.asked_for(cell.row)], work, shop, observer, final=work.final
+                )
             except OSError:  # the folder cannot be written, and run.json cannot either: it stays what it was
                 raise
             except BaseException:
@@ -127,7 +150,9 @@ def _compute(cells: list[Cell], work: Work, shop: Workshop, observer: Observer, 
         for cell in waiting:
             if shop.stop():
                 finished = total - sum(not work.done(cell, final) for cell in cells)
-                raise Interrupted(f"stopped; {finished} of {total} cells are finished, and the same command goes on from here")
+                raise Interrupted(
+                    f"stopped; {finished} of {total} cells are finished, and the same command goes on from here"
+                )
             if work.done(cell, final):
                 continue
             cell.folder.mkdir(parents=True, exist_ok=True)
@@ -140,7 +165,9 @@ def _compute(cells: list[Cell], work: Work, shop: Workshop, observer: Observer, 
             except Timeout:
                 held += 1
             except NotImplementedError:
-                raise RecordError(f"the file system of {work.out} has no file locks, by which processes divide the cells; give --out another folder") from None
+                raise RecordError(
+                    f"the file system of {work.out} has no file locks, by which processes divide the cells; give --out another folder"
+                ) from None
         if not held and len(tried) == before:
             return failures
         if held:
@@ -208,7 +235,9 @@ def _opened_before(cell: Cell, planned: PlannedEvaluation, final: bool) -> int:
 
 
 @contextmanager
-def _contained(cell: Cell, shop: Workshop, where: str, failures: dict[str, Failure], planned: PlannedEvaluation | None = None) -> Iterator[None]:
+def _contained(
+    cell: Cell, shop: Workshop, where: str, failures: dict[str, Failure], planned: PlannedEvaluation | None = None
+) -> Iterator[None]:
     """Turn whatever one part raises, SystemExit included, into a Failure; a request to stop goes through, and what would fail every cell alike."""
     try:
         yield
@@ -216,15 +245,28 @@ def _contained(cell: Cell, shop: Workshop, where: str, failures: dict[str, Failu
         if is_interruption(error):
             if isinstance(error, Interrupted | KeyboardInterrupt):
                 raise
-            raise Interrupted(f"{cell.address}: stopped in {where}, which ended with {type(error).__name__}: {text_of(error)}") from error
+            raise Interrupted(
+                f"{cell.address}: stopped in {where}, which ended with {type(error).__name__}: {text_of(error)}"
+            ) from error
         if (full := no_room(error, cell.folder)) is not None:
             raise full from error
         if is_unwritable(error, cell.folder):
             raise
-        left = f" (before that it changed, for the whole program, {shop.left_changed}; this was set back)" if shop.left_changed else ""
+        left = (
+            f" (before that it changed, for the whole program, {shop.left_changed}; this was set back)"
+            if shop.left_changed
+            else ""
+        )
         failures[f"failed-{planned.file_name if planned else 'pretraining'}.json"] = Failure(
-            row=cell.row.name, task=cell.row.task.name, seed=cell.seed, where=where, id=planned.id if planned else "",
-            error=type(error).__name__, message=text_of(error) + left, traceback="" if isinstance(error, SSLBenchError) else traceback_of(error), created=now(),
+            row=cell.row.name,
+            task=cell.row.task.name,
+            seed=cell.seed,
+            where=where,
+            id=planned.id if planned else "",
+            error=type(error).__name__,
+            message=text_of(error) + left,
+            traceback="" if isinstance(error, SSLBenchError) else traceback_of(error),
+            created=now(),
         )
 
 
@@ -249,7 +291,15 @@ def smoke(matrix: Matrix | Mapping[str, Any] | str | Path, *, observer: Observer
         update={
             "data": spec.data.model_copy(update={"limit": few}),
             "pretrain": spec.pretrain.model_copy(
-                update={"epochs": None, "passes": None, "images": 2 * batch, "monitor": 1, "batch_size": None, "preset": preset}  # the recipe of the whole run
+                # the recipe of the whole run
+                update={
+                    "epochs": None,
+                    "passes": None,
+                    "images": 2 * batch,
+                    "monitor": 1,
+                    "batch_size": None,
+                    "preset": preset,
+                }
             ),
             "tasks": tuple(_small_batch(row, batch) for row in spec.tasks),
             "baselines": tuple(_small_batch(row, batch) for row in spec.baselines),
@@ -272,8 +322,13 @@ def _small_batch(row: TaskSpec, batch: int) -> TaskSpec:
         options["batch_size"] = row.options["batch_size"]  # not training's, or told so where options are read
     recipe = row.options.get("recipe") or {}
     if isinstance(recipe, Mapping):  # else refused where options are read
-        whole = set(recipe) == {"choose"} and isinstance(recipe["choose"], (list, tuple)) and all(isinstance(one, Mapping) for one in recipe["choose"])
+        whole = (
+            set(recipe) == {"choose"}
+            and isinstance(recipe["choose"], (list, tuple))
+            and all(isinstance(one, Mapping) for one in recipe["choose"])
+        )
         small = [{**one, "batch_size": batch} for one in (recipe["choose"] if whole else [recipe])]
-        apart = [one for at, one in enumerate(small) if one not in small[:at]]  # where batch sizes were the choice, one is left
+        # where batch sizes were the choice, one is left
+        apart = [one for at, one in enumerate(small) if one not in small[:at]]
         recipe = {"choose": apart} if len(apart) > 1 else apart[0]
     return row.model_copy(update={"options": {**options, "recipe": recipe}})

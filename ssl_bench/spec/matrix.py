@@ -36,8 +36,12 @@ __all__ = [
 BASELINES = ("random", "pixels", "pca", "supervised")
 #: settings of a recipe that not every recipe uses -> the setting that decides, and its values with which they count
 _USED_BY = {
-    "momentum": ("optimizer", ("sgd", "lars")), "nesterov": ("optimizer", ("sgd", "lars")), "betas": ("optimizer", ("adamw",)),
-    "trust_coefficient": ("optimizer", ("lars",)), "milestones": ("schedule", ("steps",)), "gamma": ("schedule", ("steps",)),
+    "momentum": ("optimizer", ("sgd", "lars")),
+    "nesterov": ("optimizer", ("sgd", "lars")),
+    "betas": ("optimizer", ("adamw",)),
+    "trust_coefficient": ("optimizer", ("lars",)),
+    "milestones": ("schedule", ("steps",)),
+    "gamma": ("schedule", ("steps",)),
 }
 
 
@@ -50,7 +54,8 @@ class Recipe(Model):
     batch_size: int = Field(default=256, ge=1, le=MOST_BATCH)  #: images a step (a task may make several views of each)
     warmup: float = Field(default=0.1, ge=0, lt=1)  #: share of the steps over which the learning rate rises linearly
     schedule: Literal["cosine", "steps", "constant"] = "cosine"
-    milestones: tuple[Share, ...] = Field(default=(), max_length=100)  #: for "steps": shares of the run after which the rate is multiplied by gamma
+    #: for "steps": shares of the run after which the rate is multiplied by gamma
+    milestones: tuple[Share, ...] = Field(default=(), max_length=100)
     gamma: float = Field(default=0.1, gt=0, le=1)
     momentum: float = Field(default=0.9, ge=0, lt=1)  #: sgd and lars
     nesterov: bool = False  #: sgd and lars
@@ -61,14 +66,19 @@ class Recipe(Model):
     @model_validator(mode="after")
     def _lars_decays(self) -> Recipe:
         if self.optimizer == "lars" and self.weight_decay == 0:
-            raise ValueError("lars adapts only weights that decay, so weight_decay = 0 would make it plain SGD; give it a small value such as 1e-6")
+            raise ValueError(
+                "lars adapts only weights that decay, so weight_decay = 0 would make it plain SGD; give it a small value such as 1e-6"
+            )
         return self
 
     @model_validator(mode="after")
     def _all_count(self) -> Recipe:
         if self.schedule == "steps" and not self.milestones:
-            raise ValueError("schedule: steps without milestones leaves the rate as it is; give milestones such as [0.6, 0.8], or schedule: constant")
-        if len(self.model_fields_set) < len(type(self).model_fields):  # else a whole recipe, of which some of these were not asked for
+            raise ValueError(
+                "schedule: steps without milestones leaves the rate as it is; give milestones such as [0.6, 0.8], or schedule: constant"
+            )
+        # else a whole recipe, of which some of these were not asked for
+        if len(self.model_fields_set) < len(type(self).model_fields):
             self._refuse_idle(self.model_fields_set)
         return self
 
@@ -114,7 +124,8 @@ class SourceSpec(Model):
     image: str | None = None  #: column of the images (of their files in a csv); None: chosen by type and name
     target: str | None = None  #: column of the labels; None: chosen by type and name
     group: str | None = None  #: column whose values never straddle two splits
-    layout: Literal["auto", "splits", "classes", "flat"] = "auto"  #: what the folders of folder:PATH are; auto: decided by what they hold
+    #: what the folders of folder:PATH are; auto: decided by what they hold
+    layout: Literal["auto", "splits", "classes", "flat"] = "auto"
     test: float | None = Field(default=None, gt=0, lt=1)  #: share held out as test where the source has none
 
     @model_validator(mode="before")
@@ -142,10 +153,12 @@ class DataSpec(Model):
     evaluate: tuple[SourceSpec, ...] = Field(max_length=100)
     size: int | None = Field(default=None, ge=8, le=1024)  #: side in pixels; None: the source's own
     fit: Literal["crop", "pad", "squash"] = "crop"  #: how a non-square image becomes square
-    range: Literal["full", "set"] = "full"  #: of images of 16 bits a channel or more: what their format can hold, or what the source's training images use
+    #: of images of 16 bits a channel or more: what their format can hold, or what the source's training images use
+    range: Literal["full", "set"] = "full"
     skip_unreadable: bool = False  #: leave unreadable images out and count them, instead of stopping
     limit: Limit = Limit()
-    #: which images of train are held back to choose on; another draw is pretrained on other images too (those it does not hold back), so its cells are new
+    #: which images of train are held back to choose on; another draw is pretrained on other images too (those it does
+    #: not hold back), so its cells are new
     validation_seed: Seed = 0
 
     @model_validator(mode="before")
@@ -213,8 +226,13 @@ class TaskSpec(Model):
                 return value  # told below
             options = dict(value.get("options") or {})
             if "recipe" in options:
-                raise ValueError(f"task {quoted(value.get('task'))}: recipe is given twice, beside the options and among them; keep one")
-            value = {**{key: inner for key, inner in value.items() if key != "recipe"}, "options": {**options, "recipe": value["recipe"]}}
+                raise ValueError(
+                    f"task {quoted(value.get('task'))}: recipe is given twice, beside the options and among them; keep one"
+                )
+            value = {
+                **{key: inner for key, inner in value.items() if key != "recipe"},
+                "options": {**options, "recipe": value["recipe"]},
+            }
         return {"row": str(value.get("task")), **value}
 
     @field_validator("row")
@@ -223,7 +241,9 @@ class TaskSpec(Model):
         if not value.strip() or not value.isprintable() or "/" in value:
             raise ValueError("a row's name is printable text without slashes (they separate RUN/ROW/SEED)")
         if len(value) > LONGEST_NAME and value.count("+") == 0:
-            raise ValueError(f"a row's name has at most {LONGEST_NAME} characters, and this one {len(value)}; give the row a shorter `row:`")
+            raise ValueError(
+                f"a row's name has at most {LONGEST_NAME} characters, and this one {len(value)}; give the row a shorter `row:`"
+            )
         return value
 
 
@@ -235,7 +255,8 @@ class EvaluatorSpec(Model):
 
     evaluator: str = Field(min_length=1, max_length=LONGEST_NAME)
     options: dict[str, Any] = {}
-    seeds: tuple[Seed, ...] | None = Field(default=None, max_length=MOST_SEEDS)  #: some of the matrix's; None: all of them
+    #: some of the matrix's; None: all of them
+    seeds: tuple[Seed, ...] | None = Field(default=None, max_length=MOST_SEEDS)
 
     @model_validator(mode="before")
     @classmethod
@@ -253,7 +274,9 @@ def weights_row(value: Any) -> Any:
     source = str(options["source"])
     file = "/" in source or source.endswith((".safetensors", ".pth", ".pt", ".ckpt", ".bin"))
     if ":" not in source and file:  # else its slashes would be refused, as those of a row's name
-        raise ValueError(f"{quoted(source)} is neither timm:NAME nor file:PATH; did you mean {quoted(f'file:{source}')}?")
+        raise ValueError(
+            f"{quoted(source)} is neither timm:NAME nor file:PATH; did you mean {quoted(f'file:{source}')}?"
+        )
     path = PurePath(source.removeprefix("file:"))
     own = path.name == "backbone.safetensors" and len(path.parts) >= 3  # of a cell: ROW/SEED-ID tells it apart
     short = f"file:{' '.join(path.parts[-3:-1]) if own else path.stem}" if source.startswith("file:") else source
@@ -277,11 +300,19 @@ def _named(value: Any, kind: str) -> dict[str, Any]:
     if isinstance(value, Mapping) and len(value) == 1:
         name, options = next(iter(value.items()))
         if options is not None and not isinstance(options, Mapping):
-            raise ValueError(f"{kind} {quoted(name)} is followed by {quoted(options)}; options are written as {{option: value}}")
+            raise ValueError(
+                f"{kind} {quoted(name)} is followed by {quoted(options)}; options are written as {{option: value}}"
+            )
         return {kind: name, "options": dict(options or {})}
-    if isinstance(value, Mapping) and value and any(isinstance(options, Mapping) or options is None for options in value.values()):
+    if (
+        isinstance(value, Mapping)
+        and value
+        and any(isinstance(options, Mapping) or options is None for options in value.values())
+    ):
         names = ", ".join(quoted(name) for name in list(value)[:4])
-        raise ValueError(f"names several {kind}s at once ({names}); begin each with a dash of its own, and indent its options below it")
+        raise ValueError(
+            f"names several {kind}s at once ({names}); begin each with a dash of its own, and indent its options below it"
+        )
     raise ValueError(f"names no {kind}; write its name, or {{name: {{option: value}}}}")
 
 
@@ -295,8 +326,11 @@ class Matrix(Model):
     pretrain: PretrainSpec
     tasks: tuple[TaskSpec, ...] = Field(default=(), max_length=MOST_ROWS)
     #: where none are written, all of them, except those that are rows of `tasks` already
-    baselines: tuple[TaskSpec, ...] = Field(default=tuple(TaskSpec(task=name, row=name) for name in BASELINES), max_length=MOST_ROWS)
-    weights: tuple[TaskSpec, ...] = Field(default=(), max_length=MOST_ROWS)  #: pretrained elsewhere: timm:NAME or file:PATH, judged as they come
+    baselines: tuple[TaskSpec, ...] = Field(
+        default=tuple(TaskSpec(task=name, row=name) for name in BASELINES), max_length=MOST_ROWS
+    )
+    #: pretrained elsewhere: timm:NAME or file:PATH, judged as they come
+    weights: tuple[TaskSpec, ...] = Field(default=(), max_length=MOST_ROWS)
     evaluate: tuple[EvaluatorSpec, ...] = Field(min_length=1, max_length=100)
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     #: a stage is averaged to at most so many values for probes; None: 2,048 on a CPU, 9,000 elsewhere
@@ -308,7 +342,9 @@ class Matrix(Model):
         if value in (".", "..") or any(c in value for c in "/\\\0") or not value.isprintable():
             raise ValueError("a matrix's name becomes a folder's; leave out slashes and control characters")
         if len(value.encode()) > LONGEST_FILE_NAME:
-            raise ValueError(f"a matrix's name becomes a folder's; {len(value.encode())} bytes are too long, allowed are {LONGEST_FILE_NAME}")
+            raise ValueError(
+                f"a matrix's name becomes a folder's; {len(value.encode())} bytes are too long, allowed are {LONGEST_FILE_NAME}"
+            )
         return value
 
     @field_validator("weights", mode="before")
@@ -325,7 +361,13 @@ class Matrix(Model):
     @classmethod
     def _listed(cls, value: Any) -> Any:
         if isinstance(value, int) and not isinstance(value, bool):
-            several = f", or [0, 1, 2] for {value} seeds" if value == 3 else f", or [0, 1, ...] for {value:,} seeds" if 1 < value <= MOST_SEEDS else ""
+            several = (
+                f", or [0, 1, 2] for {value} seeds"
+                if value == 3
+                else f", or [0, 1, ...] for {value:,} seeds"
+                if 1 < value <= MOST_SEEDS
+                else ""
+            )
             raise ValueError(f"seeds are listed; write [{value}] for the seed {value} alone{several}")
         return value
 
@@ -333,7 +375,9 @@ class Matrix(Model):
     @classmethod
     def _seeds(cls, value: tuple[int, ...]) -> tuple[int, ...]:
         if len(set(value)) != len(value):
-            raise ValueError(f"seeds are different numbers; {next(seed for seed, count in Counter(value).items() if count > 1)} is listed twice")
+            raise ValueError(
+                f"seeds are different numbers; {next(seed for seed, count in Counter(value).items() if count > 1)} is listed twice"
+            )
         return value
 
     @model_validator(mode="after")
@@ -349,16 +393,28 @@ class Matrix(Model):
                 places.setdefault(spec.row, []).append(part)
         for row, found in places.items():
             if len(found) > 1:
-                where = f"both in `{found[0]}`" if len(set(found)) == 1 else f"in {' and in '.join(f'`{part}`' for part in dict.fromkeys(found))}"
-                raise ValueError(f"two rows are called {quoted(row)}, {where}; leave one out, or give it another name: {_renamed(parts, row)}")
+                where = (
+                    f"both in `{found[0]}`"
+                    if len(set(found)) == 1
+                    else f"in {' and in '.join(f'`{part}`' for part in dict.fromkeys(found))}"
+                )
+                raise ValueError(
+                    f"two rows are called {quoted(row)}, {where}; leave one out, or give it another name: {_renamed(parts, row)}"
+                )
         if len(places) * len(self.seeds) > MOST_CELLS:
-            raise ValueError(f"{len(places):,} rows at {len(self.seeds):,} seeds are {len(places) * len(self.seeds):,} cells; allowed are {MOST_CELLS:,}")
+            raise ValueError(
+                f"{len(places):,} rows at {len(self.seeds):,} seeds are {len(places) * len(self.seeds):,} cells; allowed are {MOST_CELLS:,}"
+            )
         names = Counter(repr(asked.model_dump(exclude={"seeds"})) for asked in self.evaluate)
         for asked in self.evaluate:
             if names[repr(asked.model_dump(exclude={"seeds"}))] > 1:
-                raise ValueError(f"the evaluator {quoted(asked.evaluator)} is listed twice with the same options; leave one out")
+                raise ValueError(
+                    f"the evaluator {quoted(asked.evaluator)} is listed twice with the same options; leave one out"
+                )
             if asked.seeds is not None and (not asked.seeds or set(asked.seeds) - set(self.seeds)):
-                raise ValueError(f"evaluator {asked.evaluator!r}: seeds {quoted(asked.seeds)} are not all among the matrix's, {quoted(self.seeds)}")
+                raise ValueError(
+                    f"evaluator {asked.evaluator!r}: seeds {quoted(asked.seeds)} are not all among the matrix's, {quoted(self.seeds)}"
+                )
         return self
 
 

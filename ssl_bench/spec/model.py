@@ -18,7 +18,8 @@ MOST_ROWS, MOST_SEEDS, MOST_CELLS = 1_000, 1_000, 100_000
 MOST_SIDE = 4_096  # pixels
 MOST_PAD = 256  # pixels on every side of a training image
 MOST_WIDE = 65_536  # values of a layer, a code or a projection
-LONGEST_NAME, LONGEST_FILE_NAME = 100, 200  # characters, and bytes: a file's name has at most 255, of which some are needed for more
+# characters, and bytes: a file's name has at most 255, of which some are needed for more
+LONGEST_NAME, LONGEST_FILE_NAME = 100, 200
 
 Seed = Annotated[int, Field(ge=0, le=2**63 - 1)]
 Rate = Annotated[float, Field(gt=0, le=1_000_000)]  #: a learning rate
@@ -49,7 +50,11 @@ def parse(model: type[M], value: Any, where: str) -> M:
     except ValidationError as error:
         problems = error.errors(include_url=False)
         # What is wrong inside of a list also leaves it too short: told is the cause.
-        causes = [one for one in problems if not any(one["loc"] == other["loc"][: len(one["loc"])] != other["loc"] for other in problems)]
+        causes = [
+            one
+            for one in problems
+            if not any(one["loc"] == other["loc"][: len(one["loc"])] != other["loc"] for other in problems)
+        ]
         raise SpecError(explained(model, causes, value, where)) from None
 
 
@@ -67,4 +72,6 @@ def refuse_idle(model: BaseModel, names: Iterable[str], needed: str) -> None:
 
 def idle(name: str, model: BaseModel, needed: str) -> ValueError:
     """The error for a setting ``name`` that changes nothing, because it is one of ``needed``."""
-    return ValueError(f"{name} = {quoted(getattr(model, name))} changes nothing: it is a setting of {needed}; leave it out")
+    return ValueError(
+        f"{name} = {quoted(getattr(model, name))} changes nothing: it is a setting of {needed}; leave it out"
+    )

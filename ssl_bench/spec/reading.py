@@ -25,7 +25,9 @@ def load_matrix(path: str | Path, sets: tuple[str, ...] = ()) -> Matrix:
     data = read_yaml(_text(Path(path)), str(path))
     if not isinstance(data, dict):
         what = "nothing" if data is None else "a list" if isinstance(data, list) else f"the single value {quoted(data)}"
-        raise SpecError(f"{path} holds {what}, and should hold a matrix: key: value settings with the keys {', '.join(Matrix.model_fields)}")
+        raise SpecError(
+            f"{path} holds {what}, and should hold a matrix: key: value settings with the keys {', '.join(Matrix.model_fields)}"
+        )
     return parse(Matrix, with_settings(data, sets), str(path))
 
 
@@ -37,7 +39,13 @@ def missing_file(path: Path) -> str:
         return "does not exist" + ("; it is a link that points nowhere" if path.is_symlink() else "")
     except (OSError, ValueError) as error:
         return f"cannot be read: {getattr(error, 'strerror', None) or error}"
-    return "" if stat.S_ISREG(kind) else "is a folder; name a file in it" if stat.S_ISDIR(kind) else "is no file but a pipe, a socket or a device"
+    return (
+        ""
+        if stat.S_ISREG(kind)
+        else "is a folder; name a file in it"
+        if stat.S_ISDIR(kind)
+        else "is no file but a pipe, a socket or a device"
+    )
 
 
 def _text(file: Path) -> str:
@@ -55,7 +63,9 @@ def _text(file: Path) -> str:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = content[: error.start].count(b"\n") + 1
-        raise SpecError(f"{file}: line {line}: byte 0x{content[error.start]:02x} is not UTF-8; save the file in that encoding") from None
+        raise SpecError(
+            f"{file}: line {line}: byte 0x{content[error.start]:02x} is not UTF-8; save the file in that encoding"
+        ) from None
 
 
 def with_settings(data: Mapping[str, Any], sets: tuple[str, ...]) -> dict[str, Any]:
@@ -68,7 +78,9 @@ def with_settings(data: Mapping[str, Any], sets: tuple[str, ...]) -> dict[str, A
         sets = (sets,)
     settings = [_taken_apart(setting) for setting in sets]
     written: dict[str, Any] = copy.deepcopy(plain(data, "matrix"))
-    if any(len(parts) == 2 and parts[0] == "pretrain" and parts[1] in BUDGETS for _, parts, _ in settings) and isinstance(written.get("pretrain"), dict):
+    if any(
+        len(parts) == 2 and parts[0] == "pretrain" and parts[1] in BUDGETS for _, parts, _ in settings
+    ) and isinstance(written.get("pretrain"), dict):
         for budget in BUDGETS:
             written["pretrain"].pop(budget, None)
     for setting, parts, value in settings:
@@ -85,10 +97,14 @@ def _give_way(written: dict[str, Any], keys: list[list[str]]) -> None:
     lists = {part: rows for part in ROW_LISTS if isinstance(rows := written.get(part), (list, tuple))}
     whole = {parts[0] for parts in keys if len(parts) == 1}
     places = {(parts[0], int(parts[1])) for parts in keys if len(parts) > 1 and parts[0] in lists}
-    given = {(part, at) for part, rows in lists.items() for at in range(len(rows)) if part in whole or (part, at) in places}
+    given = {
+        (part, at) for part, rows in lists.items() for at in range(len(rows)) if part in whole or (part, at) in places
+    }
     names = {name: part for part, at in given if (name := _row_name(part, lists[part][at]))}
     for part, rows in lists.items():
-        written[part] = [row for at, row in enumerate(rows) if (part, at) in given or names.get(_row_name(part, row), part) == part]
+        written[part] = [
+            row for at, row in enumerate(rows) if (part, at) in given or names.get(_row_name(part, row), part) == part
+        ]
 
 
 def _row_name(part: str, written: Any) -> str:
@@ -120,8 +136,14 @@ def _apply(data: dict[str, Any], shown: str, parts: list[str], value: Any) -> No
         if inner is None:
             inner = {}
         if not isinstance(inner, (dict, list, tuple)):
-            remedy = f"; write {{{inner}: {{{parts[at + 1]}: ...}}}} in its place" if isinstance(inner, str) and isinstance(here, list) else ""
-            raise SpecError(f"{shown}: {'.'.join(parts[: at + 1])} is {quoted(inner)}, which has no key {quoted(parts[at + 1])}{remedy}")
+            remedy = (
+                f"; write {{{inner}: {{{parts[at + 1]}: ...}}}} in its place"
+                if isinstance(inner, str) and isinstance(here, list)
+                else ""
+            )
+            raise SpecError(
+                f"{shown}: {'.'.join(parts[: at + 1])} is {quoted(inner)}, which has no key {quoted(parts[at + 1])}{remedy}"
+            )
         inner = dict(inner) if isinstance(inner, dict) else list(inner)
         here[int(part) if isinstance(here, list) else part] = inner
         here = inner
@@ -134,5 +156,7 @@ def _apply(data: dict[str, Any], shown: str, parts: list[str], value: Any) -> No
 def _place(entries: list[Any], part: str, shown: str, above: list[str]) -> int:
     if not (part.isascii() and part.isdigit() and len(part) < 10 and int(part) < len(entries)):
         counted = f"0 to {len(entries) - 1}" if entries else "none: it is empty"
-        raise SpecError(f"{shown}: {'.'.join(above)} is a list, and {quoted(part)} is no place in it; allowed are {counted}")
+        raise SpecError(
+            f"{shown}: {'.'.join(above)} is a list, and {quoted(part)} is no place in it; allowed are {counted}"
+        )
     return int(part)

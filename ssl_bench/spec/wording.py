@@ -86,7 +86,8 @@ def models_in(annotation: Any) -> list[type[BaseModel]]:
     return [kind.type for kind in kinds(annotation) if isinstance(kind.type, type) and issubclass(kind.type, BaseModel)]
 
 
-# ---- in words ----------------------------------------------------------------------------------------------------------------------
+# ---- in words
+# ----------------------------------------------------------------------------------------------------------------------
 
 
 def allowed(annotation: Any, metadata: Iterable[Any] = (), lengths: bool = False) -> str:
@@ -99,7 +100,11 @@ def allowed(annotation: Any, metadata: Iterable[Any] = (), lengths: bool = False
     if not all(found):
         return ""
     *most, last = dict.fromkeys(found)
-    return f"{', '.join(most)}{',' if len(most) > 1 or any(' ' in one for one in most) else ''} or {last}" if most else last
+    return (
+        f"{', '.join(most)}{',' if len(most) > 1 or any(' ' in one for one in most) else ''} or {last}"
+        if most
+        else last
+    )
 
 
 def _words(kind: Kind, lengths: bool) -> str:
@@ -146,8 +151,16 @@ def _range(bounds: Mapping[str, Any]) -> str:
     if low is None:
         return f" up to {_number(high)}" if "le" in bounds else f" below {_number(high)}"
     if "lt" in bounds:
-        return f" {beyond} {_number(low)} and below {_number(high)}" if "gt" in bounds else f" from {_number(low)} to below {_number(high)}"
-    return f" above {_number(low)} and up to {_number(high)}" if "gt" in bounds else f" from {_number(low)} to {_number(high)}"
+        return (
+            f" {beyond} {_number(low)} and below {_number(high)}"
+            if "gt" in bounds
+            else f" from {_number(low)} to below {_number(high)}"
+        )
+    return (
+        f" above {_number(low)} and up to {_number(high)}"
+        if "gt" in bounds
+        else f" from {_number(low)} to {_number(high)}"
+    )
 
 
 def _length(bounds: Mapping[str, Any], before: str, one: str, many: str) -> str:
@@ -163,7 +176,8 @@ def _number(value: float) -> str:
     return f"{int(value):,}" if isinstance(value, int) or (value.is_integer() and abs(value) < 1e15) else f"{value:g}"
 
 
-# ---- from Python, and from YAML's look-alikes -----------------------------------------------------------------------------------------
+# ---- from Python, and from YAML's look-alikes
+# -----------------------------------------------------------------------------------------
 
 
 def plain(value: Any, where: str) -> Any:
@@ -181,15 +195,22 @@ def _plain(value: Any, where: str, depth: int, count: list[int]) -> Any:
     if depth > DEEPEST:
         raise SpecError(f"{where}: nested more than {DEEPEST} deep; no setting is")
     if count[0] > MOST_VALUES:
-        raise SpecError(f"{where}: more than {MOST_VALUES:,} values (aliases count each time that they are used); no matrix needs so many")
+        raise SpecError(
+            f"{where}: more than {MOST_VALUES:,} values (aliases count each time that they are used); no matrix needs so many"
+        )
     if isinstance(value, (str, bytes, int, float, BaseModel, type, type(None))) and type(value).__module__ != "numpy":
         return value
     if isinstance(value, Mapping):
         return {key: _plain(one, where, depth + 1, count) for key, one in value.items()}
     if isinstance(value, os.PathLike):
         return os.fspath(value)
-    if callable(getattr(value, "tolist", None)) and isinstance(getattr(value, "ndim", None), int):  # an array, a tensor, a scalar of either
-        return _plain(value.tolist(), where, depth + 1, count) if getattr(value, "nbytes", 0) <= 16 * MOST_VALUES else value
+    # an array, a tensor, a scalar of either
+    if callable(getattr(value, "tolist", None)) and isinstance(getattr(value, "ndim", None), int):
+        return (
+            _plain(value.tolist(), where, depth + 1, count)
+            if getattr(value, "nbytes", 0) <= 16 * MOST_VALUES
+            else value
+        )
     if isinstance(value, (list, tuple, range)):
         if len(value) > MOST_VALUES:
             raise SpecError(f"{where}: a list of {len(value):,} values; no matrix needs more than {MOST_VALUES:,}")
@@ -220,11 +241,19 @@ def refuse_disguised(value: Any, annotation: Any) -> None:
                     refuse_disguised(entry, inner)
     elif isinstance(value, bool):
         if bool not in plain_types and not any(one is value for one in literals):
-            raise PydanticCustomError("disguised", "{reason}", {"reason": f"{quoted(value)} is a switch" + (", not a number" if numbers else "")})
+            raise PydanticCustomError(
+                "disguised",
+                "{reason}",
+                {"reason": f"{quoted(value)} is a switch" + (", not a number" if numbers else "")},
+            )
     elif isinstance(value, str) and str not in plain_types and value not in literals:
         if not (bool in plain_types and value.lower() in (*SWITCHES, "true", "false")):
-            raise PydanticCustomError("disguised", "{reason}", {"reason": _text_for_number(value) if numbers or tuple in plain_types else ""})
-    elif isinstance(value, (bytes, bytearray)) or (isinstance(value, (int, float)) and bool in plain_types and not numbers):
+            raise PydanticCustomError(
+                "disguised", "{reason}", {"reason": _text_for_number(value) if numbers or tuple in plain_types else ""}
+            )
+    elif isinstance(value, (bytes, bytearray)) or (
+        isinstance(value, (int, float)) and bool in plain_types and not numbers
+    ):
         raise PydanticCustomError("disguised", "{reason}", {"reason": ""})
 
 
@@ -255,7 +284,8 @@ def _text_for_number(text: str) -> str:
     return ""
 
 
-# ---- errors --------------------------------------------------------------------------------------------------------------------------
+# ---- errors
+# --------------------------------------------------------------------------------------------------------------------------
 
 
 def explained(model: type[BaseModel], problems: Sequence[Any], value: Any, where: str) -> str:
@@ -263,7 +293,8 @@ def explained(model: type[BaseModel], problems: Sequence[Any], value: Any, where
     told: dict[tuple[str, ...], str] = {}
     for problem in problems:
         path, line = _explained(model, problem, value)
-        if not any(path[: len(other)] == other for other in told):  # of several alternatives that all fail, what the setting may be is told once
+        # of several alternatives that all fail, what the setting may be is told once
+        if not any(path[: len(other)] == other for other in told):
             told[path] = f"{where}: {line}"
     lines = list(dict.fromkeys(told.values()))
     rest = len(lines) - MOST_PROBLEMS
@@ -284,18 +315,29 @@ def _explained(model: type[BaseModel], problem: Any, value: Any) -> tuple[tuple[
     parts, annotation, metadata = _place(model, loc)
     path = _as_written(parts, value)
     if loc and loc[-1] == "[key]":
-        return path, f"{'.'.join(path)}: {quoted(problem['input'])} stands where an option's name should; put it in quotes if it is one"
+        return (
+            path,
+            f"{'.'.join(path)}: {quoted(problem['input'])} stands where an option's name should; put it in quotes if it is one",
+        )
     may_be = allowed(annotation, metadata, lengths=kind.endswith(("too_short", "too_long")))
     if kind == "disguised":
         reason = problem["ctx"]["reason"] or _as_list(problem["input"], annotation, metadata)
         message = f"should be {may_be}{'; ' if reason else ''}{reason}"
     elif may_be and (kind in _KNOWN_ERRORS or "<class" in problem["msg"]):
-        message = f"should be {may_be}" if kind != "finite_number" else f"should be {may_be.replace('a number', 'a finite number')}"
+        message = (
+            f"should be {may_be}"
+            if kind != "finite_number"
+            else f"should be {may_be.replace('a number', 'a finite number')}"
+        )
         hint = _as_list(problem["input"], annotation, metadata)
         message += f"; {hint}" if hint else ""
     else:
         text = problem["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
-        message = text.replace("Input should be", "should be").replace("Input ", "it ").replace("dictionary", "set of {key: value}")
+        message = (
+            text.replace("Input should be", "should be")
+            .replace("Input ", "it ")
+            .replace("dictionary", "set of {key: value}")
+        )
     if not path:
         return path, f"is {quoted(problem['input'])}, and {message}" if kind in _KNOWN_ERRORS else message
     return path, f"{'.'.join(path)} = {quoted(problem['input'])}: {message}"
@@ -319,8 +361,17 @@ def _place(model: type[BaseModel], loc: Sequence[Any]) -> tuple[list[str], Any, 
     metadata: Sequence[Any] = ()
     for part in loc:
         owner = next((one for one in models_in(annotation) if part in one.model_fields), None)
-        inner = next((found for kind in kinds(annotation) if isinstance(part, int) and (found := item_of(kind, part)) is not None), None)
-        holds = next((kind.items[0] for kind in kinds(annotation) if kind.type is dict and kind.items and part != "[key]"), None)
+        inner = next(
+            (
+                found
+                for kind in kinds(annotation)
+                if isinstance(part, int) and (found := item_of(kind, part)) is not None
+            ),
+            None,
+        )
+        holds = next(
+            (kind.items[0] for kind in kinds(annotation) if kind.type is dict and kind.items and part != "[key]"), None
+        )
         if owner is not None:
             field = owner.model_fields[part]
             annotation, metadata = field.annotation, field.metadata

@@ -30,7 +30,9 @@ class _Loader(yaml.SafeLoader):
         line = f"line {event.start_mark.line + 1}"
         tag = getattr(event, "tag", None)
         if tag is not None:
-            raise SpecError(f"{line}: the tag {quoted(tag.replace('tag:yaml.org,2002:', '!!'))} is not read; write the value without it, and text in quotes")
+            raise SpecError(
+                f"{line}: the tag {quoted(tag.replace('tag:yaml.org,2002:', '!!'))} is not read; write the value without it, and text in quotes"
+            )
         self._nodes += 1
         self._depth += 1
         if self._depth > DEEPEST:
@@ -44,10 +46,14 @@ class _Loader(yaml.SafeLoader):
     def flatten_mapping(self, node: yaml.MappingNode) -> None:
         for key, value in node.value:
             if key.tag == _MERGE and isinstance(value, yaml.SequenceNode) and len(value.value) > 100:
-                raise SpecError(f"line {key.start_mark.line + 1}: `<<` merges {len(value.value):,} mappings; allowed are 100")
+                raise SpecError(
+                    f"line {key.start_mark.line + 1}: `<<` merges {len(value.value):,} mappings; allowed are 100"
+                )
         super().flatten_mapping(node)
         if len(node.value) > MOST_MERGED:
-            raise SpecError(f"line {node.start_mark.line + 1}: more than {MOST_MERGED:,} keys in one mapping; no setting has so many")
+            raise SpecError(
+                f"line {node.start_mark.line + 1}: more than {MOST_MERGED:,} keys in one mapping; no setting has so many"
+            )
 
 
 def _unique_mapping(loader: _Loader, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
@@ -58,7 +64,9 @@ def _unique_mapping(loader: _Loader, node: yaml.MappingNode, deep: bool = False)
             continue
         key = loader.construct_object(key_node, deep=True)  # type: ignore[no-untyped-call]
         if isinstance(key, (dict, list)):
-            raise SpecError(f"{line}: {quoted(key)} stands where a key should; text that begins with {{ or [ needs quotes")
+            raise SpecError(
+                f"{line}: {quoted(key)} stands where a key should; text that begins with {{ or [ needs quotes"
+            )
         if key in seen:
             raise SpecError(f"line {key_node.start_mark.line + 1}: key {quoted(key)} is given twice")
         seen.add(key)
@@ -70,7 +78,9 @@ def _unique_mapping(loader: _Loader, node: yaml.MappingNode, deep: bool = False)
 def _integer(loader: _Loader, node: yaml.ScalarNode) -> int:
     digits = str(node.value).replace("_", "")
     if len(digits) > LONGEST_NUMBER:
-        raise SpecError(f"line {node.start_mark.line + 1}: a number of {len(digits):,} digits; put it in quotes if it is text")
+        raise SpecError(
+            f"line {node.start_mark.line + 1}: a number of {len(digits):,} digits; put it in quotes if it is text"
+        )
     return int(digits)
 
 
@@ -118,7 +128,9 @@ def read_yaml(text: str, where: str) -> Any:
     except yaml.reader.ReaderError as error:
         before = text[: error.position] if isinstance(error.position, int) else ""
         odd = f"U+{ord(error.character) if isinstance(error.character, str) else error.character:04X}"
-        raise SpecError(f"{where}: line {before.count(chr(10)) + 1}: the control character {odd} is not text; is this another kind of file?") from None
+        raise SpecError(
+            f"{where}: line {before.count(chr(10)) + 1}: the control character {odd} is not text; is this another kind of file?"
+        ) from None
     except yaml.MarkedYAMLError as error:
         raise SpecError(f"{where} is not valid YAML: {_told(error)}") from None
     except (yaml.YAMLError, ValueError, RecursionError) as error:
@@ -135,7 +147,9 @@ def _told(error: yaml.MarkedYAMLError) -> str:
     if "cannot start any token" in problem and "'\\t'" in problem:
         return f"{line}a tab; indent with spaces"
     if "undefined alias" in problem:
-        return f"{line}{problem.replace('found undefined alias', 'nothing above is marked as &')}".replace("& '", "&").replace("'", "")[:100]
+        return f"{line}{problem.replace('found undefined alias', 'nothing above is marked as &')}".replace(
+            "& '", "&"
+        ).replace("'", "")[:100]
     if "recursive" in problem:
         return f"{line}an alias (*) stands inside of what it repeats"
     if "for merging" in problem:

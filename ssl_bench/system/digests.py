@@ -53,7 +53,11 @@ def seal(payload: bytes) -> bytes:
 def unseal(content: bytes) -> bytes | None:
     """What ``seal`` was given; None for anything else: a damaged, cut or empty file, or one of an earlier version."""
     payload = content[_LINE_BYTES:]
-    return payload if len(content) >= _LINE_BYTES and content[:_LINE_BYTES] == _FIRST_LINE % digest_of(payload).encode() else None
+    return (
+        payload
+        if len(content) >= _LINE_BYTES and content[:_LINE_BYTES] == _FIRST_LINE % digest_of(payload).encode()
+        else None
+    )
 
 
 def read_sealed(path: Path, what: str) -> bytes | None:
@@ -66,7 +70,9 @@ def read_sealed(path: Path, what: str) -> bytes | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     except IsADirectoryError:
-        raise DataError(f"{path} is a folder where {what.removesuffix(' in').removesuffix(',')} should be in a file; remove it") from None
+        raise DataError(
+            f"{path} is a folder where {what.removesuffix(' in').removesuffix(',')} should be in a file; remove it"
+        ) from None
     except OSError as error:
         notice(f"{what} {path} cannot be read ({error.strerror or error}); made again")
         return None

@@ -19,10 +19,21 @@ try:
 except ImportError:  # Windows, where files that are open cannot be removed anyway
     fcntl = None  # type: ignore[assignment]
 
-_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}  # a full disk, a quota that is used up, files that may not grow that large
-_UNWRITABLE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.EIO, errno.ESTALE}
+# a full disk, a quota that is used up, files that may not grow that large
+_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_UNWRITABLE = {
+    errno.EACCES,
+    errno.EPERM,
+    errno.EROFS,
+    errno.ENOTDIR,
+    errno.EISDIR,
+    errno.EEXIST,
+    errno.EIO,
+    errno.ESTALE,
+}
 _OF_THE_PATH = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG}
-_PART = re.compile(r"\..+\.[0-9a-f]{16}\.part")  # as write_bytes names them; packs have parts of other names, which are gone on with
+# as write_bytes names them; packs have parts of other names, which are gone on with
+_PART = re.compile(r"\..+\.[0-9a-f]{16}\.part")
 
 
 def write_bytes(path: Path, data: bytes) -> None:
@@ -55,7 +66,8 @@ def write_bytes(path: Path, data: bytes) -> None:
 def _part_of(path: Path) -> Iterator[tuple[Path, BinaryIO]]:
     """A new temporary file beside ``path``, locked as long as its writer lives, and removed when the block raises."""
     while True:
-        part = path.with_name(f".{path.name}.{secrets.token_hex(8)}.part")  # machines that share a folder have processes of equal numbers
+        # machines that share a folder have processes of equal numbers
+        part = path.with_name(f".{path.name}.{secrets.token_hex(8)}.part")
         with open(part, "xb") as file:
             if not _lock(file.fileno()) or not part.exists():
                 continue  # in the moment before it was locked, it was taken for a killed writer's
@@ -83,7 +95,8 @@ def remove_leftovers(folder: Path) -> list[Path]:
     removed: list[Path] = []
     if fcntl is None:
         return removed
-    names = (Path(here, name) for here, _, files in os.walk(folder) for name in files)  # which passes over what may not be listed
+    # which passes over what may not be listed
+    names = (Path(here, name) for here, _, files in os.walk(folder) for name in files)
     for part in [path for path in names if _PART.fullmatch(path.name)]:
         with suppress(OSError):  # somebody else was faster, or the folder is read-only
             descriptor = os.open(part, os.O_RDWR)
@@ -129,7 +142,9 @@ def no_room(error: BaseException, path: Path | None = None, needed: int | None =
             size = "" if needed is None else f" ({bytes_text(needed)})"
             what = "" if where is None else f"{where}{size} cannot be written: "
             there = "" if where is None else _free(where)
-            return NoRoomError(f"{what}{os.strerror(cause.errno)}{there}; what was finished is whole. Make room and give the same command: it goes on")
+            return NoRoomError(
+                f"{what}{os.strerror(cause.errno)}{there}; what was finished is whole. Make room and give the same command: it goes on"
+            )
         cause = cause.__cause__ or cause.__context__
     return None
 
@@ -145,7 +160,9 @@ def writing_to(folder: Path) -> Iterator[None]:
     except NoRoomError:
         raise
     except OSError as error:
-        unwritable = RecordError(f"results cannot be written to {folder} ({reason(error)}); give --out a folder that can be written")
+        unwritable = RecordError(
+            f"results cannot be written to {folder} ({reason(error)}); give --out a folder that can be written"
+        )
         raise no_room(error, folder) or unwritable from error
 
 
@@ -179,7 +196,11 @@ def reason(error: OSError) -> str:
     """What an error of the file system says, without its number: "runs/quick/run.json: Permission denied"."""
     if isinstance(error, NoRoomError) or not error.strerror:
         return str(error)
-    return f"{os.fsdecode(error.filename)}: {error.strerror}" if isinstance(error.filename, str | bytes) else error.strerror
+    return (
+        f"{os.fsdecode(error.filename)}: {error.strerror}"
+        if isinstance(error.filename, str | bytes)
+        else error.strerror
+    )
 
 
 def _free(path: Path) -> str:

@@ -98,7 +98,11 @@ _HOOKS = {
 
 
 def _hooks() -> dict[tuple[str, str], Any]:
-    found = {(module, name): getattr(importlib.import_module(module), name, None) for module, names in _HOOKS.items() for name in names}
+    found = {
+        (module, name): getattr(importlib.import_module(module), name, None)
+        for module, names in _HOOKS.items()
+        for name in names
+    }
     return {place: dict(value) if isinstance(value, dict) else value for place, value in found.items()}
 
 
@@ -113,23 +117,56 @@ def _set_hooks(before: dict[tuple[str, str], Any]) -> None:
 
 
 def _hook_names(before: Mapping[tuple[str, str], Any], now: Mapping[tuple[str, str], Any]) -> str:
-    return ", ".join(name.removeprefix("_global_").replace("_", " ") for (module, name) in before if before[module, name] != now[module, name])
+    return ", ".join(
+        name.removeprefix("_global_").replace("_", " ")
+        for (module, name) in before
+        if before[module, name] != now[module, name]
+    )
 
 
 #: what holds the functions that other rows compute with
 _OWNERS: tuple[Any, ...] = (
-    torch, torch.nn, torch.nn.functional, torch.nn.init, torch.autograd, torch.Tensor, torch.nn.Module, torch.nn.Linear, torch.nn.Conv2d,
-    torch.nn.modules.batchnorm._BatchNorm, torch.optim, torch.optim.Optimizer, torch.optim.SGD, torch.optim.AdamW, torch.linalg, torch.special, torch.fft, np,
-    np.random, np.linalg, random, Image,
+    torch,
+    torch.nn,
+    torch.nn.functional,
+    torch.nn.init,
+    torch.autograd,
+    torch.Tensor,
+    torch.nn.Module,
+    torch.nn.Linear,
+    torch.nn.Conv2d,
+    torch.nn.modules.batchnorm._BatchNorm,
+    torch.optim,
+    torch.optim.Optimizer,
+    torch.optim.SGD,
+    torch.optim.AdamW,
+    torch.linalg,
+    torch.special,
+    torch.fft,
+    np,
+    np.random,
+    np.linalg,
+    random,
+    Image,
     Image.Image,
 )
 _MISSING = object()
-#: their functions by name, with what stands there; what a class inherits may be overlaid, and what is added under other names changes nobody's numbers
+#: their functions by name, with what stands there; what a class inherits may be overlaid, and what is added under other
+#: names changes nobody's numbers
 _FUNCTIONS: dict[str, tuple[Any, str, Any]] = {
-    f"{f'{owner.__module__}.' if isinstance(owner, type) else ''}{owner.__name__}.{name}": (owner, name, vars(owner).get(name, _MISSING))
-    for owner in _OWNERS for name in dir(owner) if callable(getattr(owner, name, None))
+    f"{f'{owner.__module__}.' if isinstance(owner, type) else ''}{owner.__name__}.{name}": (
+        owner,
+        name,
+        vars(owner).get(name, _MISSING),
+    )
+    for owner in _OWNERS
+    for name in dir(owner)
+    if callable(getattr(owner, name, None))
 }
-_LIBRARIES = (*(f"{Path(str(library.__file__)).parent}{os.sep}" for library in (torch, np, Image)), str(random.__file__))
+_LIBRARIES = (
+    *(f"{Path(str(library.__file__)).parent}{os.sep}" for library in (torch, np, Image)),
+    str(random.__file__),
+)
 
 
 def _is_foreign(value: Any) -> bool:
@@ -165,7 +202,11 @@ def _own_functions() -> dict[str, Any]:
                 if isinstance(value, (FunctionType, type)):
                     found[f"{name}.{key}"] = value
                 if isinstance(value, type) and value.__module__ == name:
-                    found |= {f"{name}.{key}.{method}": held for method, held in vars(value).items() if isinstance(held, _METHODS)}
+                    found |= {
+                        f"{name}.{key}.{method}": held
+                        for method, held in vars(value).items()
+                        if isinstance(held, _METHODS)
+                    }
     return found
 
 
@@ -193,12 +234,18 @@ def _replaced(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
 def _set_own_functions(before: Mapping[str, Any]) -> None:
     for place in _replaced(before, _own_functions()):
         owner, _, name = place.rpartition(".")
-        holder = sys.modules.get(owner) or getattr(sys.modules.get(owner.rpartition(".")[0]), owner.rpartition(".")[2], None)
+        holder = sys.modules.get(owner) or getattr(
+            sys.modules.get(owner.rpartition(".")[0]), owner.rpartition(".")[2], None
+        )
         setattr(holder, name, before[place])
 
 
 def _signals() -> dict[str, Any]:
-    return {name: signal.getsignal(getattr(signal, name)) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name)}
+    return {
+        name: signal.getsignal(getattr(signal, name))
+        for name in ("SIGINT", "SIGTERM", "SIGUSR1")
+        if hasattr(signal, name)
+    }
 
 
 def _set_signals(before: dict[str, Any]) -> None:
@@ -244,7 +291,17 @@ def _set_torch_random(value: bytes) -> None:
 def _backends() -> dict[str, Setting]:
     """The precision of products, by backend, where this torch has such settings: the older ones cannot be read once these were used."""
     found = {}
-    for place in ("", "cuda.matmul", "cudnn", "cudnn.conv", "cudnn.rnn", "mkldnn", "mkldnn.matmul", "mkldnn.conv", "mkldnn.rnn"):
+    for place in (
+        "",
+        "cuda.matmul",
+        "cudnn",
+        "cudnn.conv",
+        "cudnn.rnn",
+        "mkldnn",
+        "mkldnn.matmul",
+        "mkldnn.conv",
+        "mkldnn.rnn",
+    ):
         owner: Any = torch.backends
         for part in filter(None, place.split(".")):
             owner = getattr(owner, part, None)
@@ -261,9 +318,12 @@ _SETTINGS: dict[str, Setting] = {
     "whether gradients are recorded": Setting(torch.is_grad_enabled, torch.set_grad_enabled),
     "torch's number of threads": Setting(torch.get_num_threads, torch.set_num_threads),
     "torch's deterministic algorithms": Setting(
-        lambda: (torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()), _deterministic,
+        lambda: (torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()),
+        _deterministic,
     ),
-    "whether torch fills memory that is not initialised": _attribute(torch.utils.deterministic, "fill_uninitialized_memory"),
+    "whether torch fills memory that is not initialised": _attribute(
+        torch.utils.deterministic, "fill_uninitialized_memory"
+    ),
     "torch's float32 matmul precision": Setting(torch.get_float32_matmul_precision, torch.set_float32_matmul_precision),
     **_backends(),  # after the former, whose setting changes these
     "torch's anomaly detection": Setting(torch.is_anomaly_enabled, torch.autograd.set_detect_anomaly),
@@ -277,7 +337,9 @@ _SETTINGS: dict[str, Setting] = {
     "hooks for every module": Setting(_hooks, _set_hooks, words=_hook_names),
     "functions of torch, NumPy or Pillow": Setting(_functions, _set_functions, lasting=True, words=_names),
     "functions of ssl_bench": Setting(
-        lambda: _OwnFunctions(_own_functions()), _set_own_functions, words=lambda before, now: ", ".join(_replaced(before, now)),
+        lambda: _OwnFunctions(_own_functions()),
+        _set_own_functions,
+        words=lambda before, now: ", ".join(_replaced(before, now)),
     ),
     "NumPy's handling of floating-point errors": Setting(np.geterr, lambda value: np.seterr(**value)),
     "whether Pillow reads truncated images": _attribute(ImageFile, "LOAD_TRUNCATED_IMAGES"),
@@ -285,8 +347,12 @@ _SETTINGS: dict[str, Setting] = {
     "the working directory": Setting(lambda: os.getcwd(), os.chdir),
     "environment variables": Setting(lambda: dict(os.environ), _set_environment, lasting=True, words=_names),
     "handlers of signals": Setting(_signals, _set_signals, words=_names),
-    "the locale": Setting(lambda: locale.setlocale(locale.LC_ALL), lambda value: locale.setlocale(locale.LC_ALL, value)),
-    "where modules are found": Setting(lambda: list(sys.path), lambda value: sys.path.__setitem__(slice(None), value), told=False, lasting=True),
+    "the locale": Setting(
+        lambda: locale.setlocale(locale.LC_ALL), lambda value: locale.setlocale(locale.LC_ALL, value)
+    ),
+    "where modules are found": Setting(
+        lambda: list(sys.path), lambda value: sys.path.__setitem__(slice(None), value), told=False, lasting=True
+    ),
     "filters of warnings": Setting(_filters, _set_filters, told=False),
     "decimal arithmetic": Setting(lambda: decimal.getcontext().copy(), decimal.setcontext, told=False),
     "NumPy's print options": Setting(np.get_printoptions, lambda value: np.set_printoptions(**value), told=False),
@@ -300,7 +366,9 @@ _SETTINGS: dict[str, Setting] = {
 }
 
 
-_UNKNOWN = object()  # what cannot be read: torch refuses while its older and newer settings of precision are mixed, a working directory is gone
+# what cannot be read: torch refuses while its older and newer settings of precision are mixed, a working directory is
+# gone
+_UNKNOWN = object()
 
 
 def _read(name: str) -> Any:
@@ -323,7 +391,13 @@ def changed(before: Mapping[str, Any], lasting: bool = True) -> str:
     found = []
     for name, value in before.items():
         setting, now = _SETTINGS[name], _read(name)
-        if setting.told and (lasting or not setting.lasting) and value is not _UNKNOWN and now is not _UNKNOWN and now != value:
+        if (
+            setting.told
+            and (lasting or not setting.lasting)
+            and value is not _UNKNOWN
+            and now is not _UNKNOWN
+            and now != value
+        ):
             found.append(f"{name} ({setting.words(value, now)})")
     return ", ".join(found)
 

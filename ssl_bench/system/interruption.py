@@ -77,7 +77,8 @@ class Requests:
         self._pressed += number == signal.SIGINT
         if self._pressed > 2:  # whatever runs has swallowed two
             os._exit(CTRL_C)
-        if self.ending or (again and number != signal.SIGINT):  # also while the first is followed: what it interrupts may be writing its last lines
+        # also while the first is followed: what it interrupts may be writing its last lines
+        if self.ending or (again and number != signal.SIGINT):
             return
         self.number = number
         if again or not self.patient:

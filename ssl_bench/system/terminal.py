@@ -25,7 +25,9 @@ def harmless(text: str, keep: str = "\n\t") -> str:
     """
     if text.isprintable():
         return text
-    return "".join(c if c.isprintable() or c in keep else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
+    return "".join(
+        c if c.isprintable() or c in keep else c.encode("unicode_escape", "surrogatepass").decode() for c in text
+    )
 
 
 def say(text: str) -> None:
@@ -56,7 +58,8 @@ def console() -> Console:
     class Harmless(Console):
         """The net below ``escape``: whatever is printed passes here. Colours and cursor moves of rich's own are not text, and stay."""
 
-        def render_str(self, text: str, **settings: Any) -> Any:  # here already, so that columns are as wide as what they show
+        # here already, so that columns are as wide as what they show
+        def render_str(self, text: str, **settings: Any) -> Any:
             return super().render_str(harmless(text), **settings)
 
         def render(self, renderable: Any, options: Any = None) -> Any:
@@ -102,7 +105,8 @@ def guard_streams() -> None:
         stream = getattr(sys, name)
         if not isinstance(stream, _Patient):
             if hasattr(stream, "reconfigure"):
-                stream.reconfigure(errors="backslashreplace")  # names of files that are not UTF-8 hold what no encoding has
+                # names of files that are not UTF-8 hold what no encoding has
+                stream.reconfigure(errors="backslashreplace")
             setattr(sys, name, _Patient(stream))
 
 
@@ -110,8 +114,14 @@ def tell_notices() -> None:
     """From now on a warning of the kind ``Notice`` is a line of its own on stderr, every time; other warnings are as Python has them."""
     plain = warnings.formatwarning
 
-    def formatted(message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None) -> str:
-        return f"note: {harmless(str(message))}\n" if issubclass(category, Notice) else plain(message, category, filename, lineno, line)
+    def formatted(
+        message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
+    ) -> str:
+        return (
+            f"note: {harmless(str(message))}\n"
+            if issubclass(category, Notice)
+            else plain(message, category, filename, lineno, line)
+        )
 
     warnings.formatwarning = formatted
     warnings.simplefilter("always", Notice)

@@ -33,7 +33,9 @@ class TaskOptions(Model):
         super().__pydantic_init_subclass__(**kwargs)
         taken = sorted(ROW_KEYS & set(cls.model_fields))
         if taken:
-            raise SpecError(f"option {taken[0]!r} of {cls.__qualname__} has the name of a key that every row may have; choose another")
+            raise SpecError(
+                f"option {taken[0]!r} of {cls.__qualname__} has the name of a key that every row may have; choose another"
+            )
 
 
 @dataclass(frozen=True)
@@ -89,11 +91,13 @@ class PretextTask(nn.Module):
     name: ClassVar[str]
     version: ClassVar[int] = 1  #: raise it when a change can change a number
     Options: ClassVar[type[TaskOptions]] = TaskOptions
-    uses_labels: ClassVar[bool] = False  #: labels reach a batch only where this is set; the row is then marked everywhere
+    #: labels reach a batch only where this is set; the row is then marked everywhere
+    uses_labels: ClassVar[bool] = False
     columns: ClassVar[frozenset[str]] = frozenset()  #: extra data columns that ``batch.extra`` must hold
     phases: ClassVar[tuple[str, ...]] = ("main",)  #: one optimiser each, stepped in order
     trains: ClassVar[bool] = True  #: False: a baseline that is judged as it is built
-    frozen_backbone: ClassVar[bool] = False  #: True: a control that trains, while the network that is judged is meant to stay as it starts
+    #: True: a control that trains, while the network that is judged is meant to stay as it starts
+    frozen_backbone: ClassVar[bool] = False
     untrained: ClassVar[bool] = False  #: True: as initialised; its fine-tuning gets a second, longer run
     trainable: ClassVar[bool] = True  #: False: not a network that could be fine-tuned (pixels, PCA)
     reads_borders: ClassVar[bool] = False  #: True: the black bars that `fit: pad` adds would give the answer away
@@ -122,12 +126,16 @@ class PretextTask(nn.Module):
     @classmethod
     def recipe(cls, options: Any, image_size: int, steps: int) -> Recipe:
         """How to optimise: ``steps`` is the length of the run at 256 images a step."""
-        return cls.paper_recipe(options, image_size) if steps >= LONG_RUN_STEPS else cls.short_recipe(options, image_size)
+        return (
+            cls.paper_recipe(options, image_size) if steps >= LONG_RUN_STEPS else cls.short_recipe(options, image_size)
+        )
 
     @classmethod
     def short_recipe(cls, options: Any, image_size: int) -> Recipe:
         """The same optimiser for every task where runs are short; only the learning rate is the task's own."""
-        return Recipe(optimizer="adamw", learning_rate=cls.short_learning_rate, weight_decay=0.01, batch_size=128, warmup=0.1)
+        return Recipe(
+            optimizer="adamw", learning_rate=cls.short_learning_rate, weight_decay=0.01, batch_size=128, warmup=0.1
+        )
 
     @classmethod
     def paper_recipe(cls, options: Any, image_size: int) -> Recipe:

@@ -52,9 +52,11 @@ class Pixels(PretextTask):
 class PCAOptions(TaskOptions):
     """Options of ``pca``."""
 
-    components: int = Field(default=256, ge=1, le=MOST_WIDE)  #: principal components kept; fewer where images or pixels are fewer
+    #: principal components kept; fewer where images or pixels are fewer
+    components: int = Field(default=256, ge=1, le=MOST_WIDE)
     whiten: bool = False  #: divide every score by its deviation
-    fit_images: int = Field(default=10_000, ge=2, le=10_000_000)  #: pretraining images to fit on, at most (fewer of large ones)
+    #: pretraining images to fit on, at most (fewer of large ones)
+    fit_images: int = Field(default=10_000, ge=2, le=10_000_000)
 
 
 class PCA(PretextTask):
@@ -135,11 +137,13 @@ class PrincipalComponents(nn.Module):
         if total == 0:
             raise DataError("pca: all pretraining images looked at are the same, so they have no principal components")
         variances, axes = _principal_axes(centred, components)
-        # The sign of a component is arbitrary; its largest entry is made positive, so that every library gives the same.
+        # The sign of a component is arbitrary; its largest entry is made positive, so that every library gives the
+        # same.
         axes = axes * axes.gather(1, axes.abs().argmax(1, keepdim=True)).sign()
         deviation = variances.clamp_min(0).sqrt()
         self.variance_explained = round(float(variances.sum()) / total, 6)
-        # Where no variance is left, an axis is made of rounding errors, and whitening would divide by them: its scores are zero.
+        # Where no variance is left, an axis is made of rounding errors, and whitening would divide by them: its scores
+        # are zero.
         real = deviation > NO_VARIANCE * deviation.max()
         self.register_buffer("mean", mean)
         self.register_buffer("components", axes * real[:, None])

@@ -31,8 +31,10 @@ class ColorizationOptions(TaskOptions):
     """Options of ``colorization``."""
 
     uniform_part: float = Field(default=0.5, gt=0, le=1)  #: of the prior whose inverse weights colours; 1: all alike
-    sigma: float = Field(default=5.0, gt=0, le=1_000)  #: Gaussian, in ab units, by which targets and prior are spread over bins
-    pad: int | None = Field(default=None, ge=0, le=MOST_PAD)  #: mirrored pixels on every side before cropping; None: an eighth of the side
+    #: Gaussian, in ab units, by which targets and prior are spread over bins
+    sigma: float = Field(default=5.0, gt=0, le=1_000)
+    #: mirrored pixels on every side before cropping; None: an eighth of the side
+    pad: int | None = Field(default=None, ge=0, le=MOST_PAD)
 
 
 class Colorization(PretextTask):
@@ -62,11 +64,14 @@ class Colorization(PretextTask):
         )  # fmt: skip
         self.soft_encode = SoftEncoder(options.sigma)
         colours = self._prior_colours()
-        self.register_buffer("weights", rebalancing_weights(smoothed_prior(colours, options.sigma), options.uniform_part))
+        self.register_buffer(
+            "weights", rebalancing_weights(smoothed_prior(colours, options.sigma), options.uniform_part)
+        )
         asked = self._weighted_share(colours)
         constant = (asked / asked.sum()).clamp_min(1e-6)  # the best answer that looks at nothing
         self._chance = float(-(asked * constant.log()).sum())
-        with torch.no_grad():  # start at the answer that looks at nothing: short runs need not spend their steps on learning it
+        # start at the answer that looks at nothing: short runs need not spend their steps on learning it
+        with torch.no_grad():
             last.weight.mul_(0.1)
             last.bias.copy_(constant.log())  # type: ignore[union-attr]
 
@@ -80,7 +85,9 @@ class Colorization(PretextTask):
         """Refuse images without colour; the slight tints that compression leaves in grey images are none."""
         if is_grey(images, CHECKED_IMAGES):
             shown = min(len(images), CHECKED_IMAGES)
-            raise DataError(f"colorization needs colour, and the {shown:,} images looked at in {images.name} are grey; leave it out")
+            raise DataError(
+                f"colorization needs colour, and the {shown:,} images looked at in {images.name} are grey; leave it out"
+            )
 
     @classmethod
     def paper_recipe(cls, options: Any, image_size: int) -> Recipe:
@@ -107,7 +114,8 @@ class Colorization(PretextTask):
 
     def forward(self, views: dict[str, Tensor], phase: str = "main") -> dict[str, Tensor]:
         """Weighted cross-entropy with the soft targets, averaged over the places of images that are not grey."""
-        likely = F.log_softmax(self.logits(views["images"]).permute(0, 2, 3, 1), dim=-1)  # channels-last: colours lie side by side
+        # channels-last: colours lie side by side
+        likely = F.log_softmax(self.logits(views["images"]).permute(0, 2, 3, 1), dim=-1)
         entropy = -(views["soft"] * likely.gather(-1, views["index"])).sum(-1)
         counted = (views["weight"] > 0).sum().clamp_min(1)
         return {"loss": (views["weight"] * entropy).sum() / counted}

@@ -25,8 +25,10 @@ FIRST_BATCHES = 20  # over which a loss is measured that does not know what a gu
 class CombinationOptions(TaskOptions):
     """Options of a combination; each member's own stand under its name."""
 
-    images: Literal["each", "split"] = "each"  #: each: every member sees every image; split: the images of a batch are divided among the members
-    harmonise: bool = False  #: all members see lightness, repeated three times, so that the input does not tell the task
+    #: each: every member sees every image; split: the images of a batch are divided among the members
+    images: Literal["each", "split"] = "each"
+    #: all members see lightness, repeated three times, so that the input does not tell the task
+    harmonise: bool = False
 
 
 class Combination(PretextTask):
@@ -43,12 +45,18 @@ class Combination(PretextTask):
     def __init__(self, backbone: nn.Module, options: Any, setup: Setup) -> None:
         super().__init__(backbone, options, setup)
         self.divides = len(self.members) if options.images == "split" else 1
-        shares = [len(range(setup.batch_size)[self._part(number, setup.batch_size)]) for number in range(len(self.members))]
+        shares = [
+            len(range(setup.batch_size)[self._part(number, setup.batch_size)]) for number in range(len(self.members))
+        ]
         if min(shares) < 2:
-            raise SpecError(f"{self.name}: batch_size {setup.batch_size} leaves {min(shares)} images a member; allowed is {2 * len(self.members)} and more")
+            raise SpecError(
+                f"{self.name}: batch_size {setup.batch_size} leaves {min(shares)} images a member; allowed is {2 * len(self.members)} and more"
+            )
         self.tasks = nn.ModuleList()
         for number, member in enumerate(self.members):
-            own = replace(setup, batch_size=shares[number], num_classes=setup.num_classes if member.uses_labels else None)
+            own = replace(
+                setup, batch_size=shares[number], num_classes=setup.num_classes if member.uses_labels else None
+            )
             self.tasks.append(member(self.backbone.faces[number], getattr(options, member.name), own))
         self.register_buffer("scales", torch.tensor([self._known_scale(task) for task in self.tasks]))
         self.register_state_dict_post_hook(_store_once)
@@ -63,7 +71,8 @@ class Combination(PretextTask):
         assert isinstance(judged, Backbone)
         found: list[Backbone] = []
         for kind in kinds:
-            # A member that standardises tiles or crops by itself passes by its face, and is given lightness in their place (_seen_by).
+            # A member that standardises tiles or crops by itself passes by its face, and is given lightness in their
+            # place (_seen_by).
             harmonised = options.harmonise and kind != "standardised"
             found.append(judged.face(judged.input if harmonised else make(input=kind).input))  # type: ignore[arg-type]
         return _Trunk(judged, found)
@@ -71,7 +80,9 @@ class Combination(PretextTask):
     @classmethod
     def resolve(cls, options: Any, make: Callable[..., nn.Module]) -> Any:
         """The options with each member's resolved."""
-        return options.model_copy(update={member.name: member.resolve(getattr(options, member.name), make) for member in cls.members})
+        return options.model_copy(
+            update={member.name: member.resolve(getattr(options, member.name), make) for member in cls.members}
+        )
 
     @classmethod
     def check(cls, options: Any, images: Any) -> None:
@@ -90,7 +101,15 @@ class Combination(PretextTask):
     @classmethod
     def paper_recipe(cls, options: Any, image_size: int) -> Recipe:
         """SGD with momentum 0.9, 0.1 at batch 256, decay 1e-4, cosine (suite choice; the paper's RMSProp served 64 asynchronous workers)."""
-        return Recipe(optimizer="sgd", learning_rate=0.1, momentum=0.9, weight_decay=1e-4, batch_size=256, warmup=0.05, schedule="cosine")
+        return Recipe(
+            optimizer="sgd",
+            learning_rate=0.1,
+            momentum=0.9,
+            weight_decay=1e-4,
+            batch_size=256,
+            warmup=0.05,
+            schedule="cosine",
+        )
 
     def phase_parameters(self, phase: str) -> list[tuple[str, nn.Parameter]]:
         """Whatever one of the members would train, once."""
@@ -114,7 +133,8 @@ class Combination(PretextTask):
         total = self.scales.new_zeros(())
         for number, (task, own) in enumerate(zip(self.tasks, views, strict=True)):
             reported = task(own)
-            total = total + reported["loss"] / self.scales[number].nan_to_num(1.0)  # not measured yet: only what a step costs is asked
+            # not measured yet: only what a step costs is asked
+            total = total + reported["loss"] / self.scales[number].nan_to_num(1.0)
             found |= {f"{self.members[number].name}/{name}": value for name, value in reported.items()}
         return {"loss": total, **found}
 
@@ -142,9 +162,9 @@ class Combination(PretextTask):
     def describe(self) -> Mapping[str, Any]:
         """Each member's facts, and by what its loss is divided, where that is known or measured."""
         scales = [(member.name, float(scale)) for member, scale in zip(self.members, self.scales, strict=True)]
-        return {f"{name}/loss_divided_by": round(scale, 4) for name, scale in scales if not math.isnan(scale)} | self._of_members(
-            lambda number, task: task.describe()
-        )
+        return {
+            f"{name}/loss_divided_by": round(scale, 4) for name, scale in scales if not math.isnan(scale)
+        } | self._of_members(lambda number, task: task.describe())
 
     def diagnose(self, images: Tensor) -> Mapping[str, float]:
         return self._of_members(lambda number, task: task.diagnose(self._seen_by(number, images)))
@@ -159,11 +179,19 @@ class Combination(PretextTask):
         return found
 
     def _of_members(self, ask: Callable[[int, Any], Mapping[str, Any]]) -> dict[str, Any]:
-        return {f"{task.name}/{name}": value for number, task in enumerate(self.tasks) for name, value in ask(number, task).items()}
+        return {
+            f"{task.name}/{name}": value
+            for number, task in enumerate(self.tasks)
+            for name, value in ask(number, task).items()
+        }
 
     def _part(self, number: int, count: int) -> slice:
         """Which of ``count`` images are a member's: all, or its part, so that none is left over."""
-        return slice(count * number // self.divides, count * (number + 1) // self.divides) if self.divides > 1 else slice(None)
+        return (
+            slice(count * number // self.divides, count * (number + 1) // self.divides)
+            if self.divides > 1
+            else slice(None)
+        )
 
     def _seen_by(self, number: int, images: Tensor) -> Tensor:
         """Images as a member is given them: where lightness is all there is, and the member standardises them itself, lightness."""
@@ -175,7 +203,12 @@ class Combination(PretextTask):
         """What a member may see of a batch: labels and columns as far as it declares them."""
         member = self.members[number]
         labels = batch.labels[part] if member.uses_labels and batch.labels is not None else None
-        return Batch(self._seen_by(number, batch.images[part]), batch.index[part], labels, {name: batch.extra[name][part] for name in member.columns})
+        return Batch(
+            self._seen_by(number, batch.images[part]),
+            batch.index[part],
+            labels,
+            {name: batch.extra[name][part] for name in member.columns},
+        )
 
     def _known_scale(self, task: Any) -> float:
         """The loss of a guess; not a number where a member does not know it."""
@@ -183,7 +216,9 @@ class Combination(PretextTask):
         if known is not None and known > 0:
             return float(known)
         if task.uses_labels or task.columns:
-            raise SpecError(f"{self.name}: {task.name} needs a chance_loss(), because without labels and columns its loss cannot be measured beforehand")
+            raise SpecError(
+                f"{self.name}: {task.name} needs a chance_loss(), because without labels and columns its loss cannot be measured beforehand"
+            )
         return math.nan
 
     def _measured_scale(self, number: int, task: Any) -> float:
@@ -199,7 +234,9 @@ class Combination(PretextTask):
                     found.append(float(copied(copied.views(self._batch_of(number, batch, slice(None))))["loss"]))
         mean = sum(found) / len(found)
         if not (math.isfinite(mean) and mean > 0):
-            raise SpecError(f"{self.name}: the loss of {task.name} is {mean:g} before training; a positive one is needed to scale it, or a chance_loss()")
+            raise SpecError(
+                f"{self.name}: the loss of {task.name} is {mean:g} before training; a positive one is needed to scale it, or a chance_loss()"
+            )
         return mean
 
 
@@ -213,7 +250,11 @@ class _Trunk(nn.Module):
 
 def _aliases(task: Any, prefix: str) -> tuple[str, ...]:
     """Where else the network appears that is stored as that of ``backbone.judged``."""
-    return tuple(f"{prefix}{place.format(number)}network." for number in range(len(task.tasks)) for place in ("backbone.faces.{}.", "tasks.{}.backbone."))
+    return tuple(
+        f"{prefix}{place.format(number)}network."
+        for number in range(len(task.tasks))
+        for place in ("backbone.faces.{}.", "tasks.{}.backbone.")
+    )
 
 
 def _store_once(task: nn.Module, state: dict[str, Any], prefix: str, metadata: Any) -> None:
@@ -244,5 +285,7 @@ def input_of(member: type[PretextTask], options: Any) -> str:
             raise
         plain = False
     if not plain:
-        raise SpecError(f"{member.name} builds a backbone of its own, so it cannot share one; leave it out of the combination")
+        raise SpecError(
+            f"{member.name} builds a backbone of its own, so it cannot share one; leave it out of the combination"
+        )
     return str(asked[0]["input"])

@@ -18,30 +18,46 @@ def combine(name: str) -> type[Combination]:
     names = [part.strip() for part in name.split("+")]
     members = tuple(TASKS.get(part) for part in names if part)
     if len(members) < 2 or len(members) != len(names):
-        raise SpecError(f"{name!r} combines {len(members)} task{'s' if len(members) != 1 else ''}; write two or more, such as rotation+colorization")
+        raise SpecError(
+            f"{name!r} combines {len(members)} task{'s' if len(members) != 1 else ''}; write two or more, such as rotation+colorization"
+        )
     for member in members:
         if members.count(member) > 1:
             raise SpecError(f"{name!r} names {member.name!r} twice; a task combines with other tasks")
         if not member.trains:
             raise SpecError(f"{name!r}: {member.name} is not trained, so there is nothing to combine")
         if member.frozen_backbone:
-            raise SpecError(f"{name!r}: {member.name} is a control that leaves the network as it starts, and a combination trains it")
+            raise SpecError(
+                f"{name!r}: {member.name} is a control that leaves the network as it starts, and a combination trains it"
+            )
         if member.phases != ("main",):
-            raise SpecError(f"{name!r}: {member.name} trains in {len(member.phases)} phases ({', '.join(member.phases)}); members have one")
+            raise SpecError(
+                f"{name!r}: {member.name} trains in {len(member.phases)} phases ({', '.join(member.phases)}); members have one"
+            )
         if member.evaluated is not PretextTask.evaluated:
-            raise SpecError(f"{name!r}: {member.name} judges a network of its own, and a combination has only the shared one")
+            raise SpecError(
+                f"{name!r}: {member.name} judges a network of its own, and a combination has only the shared one"
+            )
         if member.name in CombinationOptions.model_fields:
-            raise SpecError(f"{name!r}: a task called {member.name!r} cannot be combined, because that is the name of an option")
+            raise SpecError(
+                f"{name!r}: a task called {member.name!r} cannot be combined, because that is the name of an option"
+            )
     return _combine(members)
 
 
 @cache
 def _combine(members: tuple[type[PretextTask], ...]) -> type[Combination]:
     fields: Any = {
-        member.name: (member.Options, Field(default_factory=member.Options, description=f"options of {member.name}")) for member in members
+        member.name: (member.Options, Field(default_factory=member.Options, description=f"options of {member.name}"))
+        for member in members
     }
     name = "+".join(member.name for member in members)
-    options = create_model("".join(member.__name__ for member in members) + "Options", __base__=CombinationOptions, __doc__=f"Options of ``{name}``.", **fields)
+    options = create_model(
+        "".join(member.__name__ for member in members) + "Options",
+        __base__=CombinationOptions,
+        __doc__=f"Options of ``{name}``.",
+        **fields,
+    )
     return type(
         "".join(member.__name__ for member in members), (Combination,),
         {

@@ -12,15 +12,23 @@ from torch.nn import functional as F
 
 from ssl_bench.data.batches import Batch
 from ssl_bench.spec.matrix import refuse_idle
-from ssl_bench.tasks.parts.reconstruction import CHUNK, Reconstruction, ReconstructionOptions, reconstruction_error, to_pixels
+from ssl_bench.tasks.parts.reconstruction import (
+    CHUNK,
+    Reconstruction,
+    ReconstructionOptions,
+    reconstruction_error,
+    to_pixels,
+)
 from ssl_bench.transforms.noise import gaussian_noise, mask_noise
 
 
 class DenoisingAutoencoderOptions(ReconstructionOptions):
     """Options of ``denoising_autoencoder``."""
 
-    noise: Literal["gaussian", "mask"] = "gaussian"  #: gaussian: added to every value; mask: whole pixels become the data's mean colour
-    sigma: float = Field(default=0.3, gt=0, le=1_000)  #: gaussian: deviation of the noise, where pixels have deviation 1
+    #: gaussian: added to every value; mask: whole pixels become the data's mean colour
+    noise: Literal["gaussian", "mask"] = "gaussian"
+    #: gaussian: deviation of the noise, where pixels have deviation 1
+    sigma: float = Field(default=0.3, gt=0, le=1_000)
     masked: float = Field(default=0.5, gt=0, lt=1)  #: mask: share of the pixels
 
     @model_validator(mode="after")

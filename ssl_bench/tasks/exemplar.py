@@ -18,7 +18,12 @@ from ssl_bench.spec.model import MOST_WIDE
 from ssl_bench.tasks.base import PretextTask, Setup, TaskOptions
 from ssl_bench.tasks.parts.recipes import revisited
 from ssl_bench.transforms import color_jitter, random_grayscale, random_resized_crop, standardise
-from ssl_bench.transforms.exemplar import principal_colours, random_affine, random_contrast_of_components, random_hsv_power
+from ssl_bench.transforms.exemplar import (
+    principal_colours,
+    random_affine,
+    random_contrast_of_components,
+    random_hsv_power,
+)
 
 COLOUR_IMAGES = 2_000  # whose pixels give the principal colours
 MOST_CLASSES = 50_000  # the softmax of surrogate classes has one output an image, and does not scale beyond
@@ -27,9 +32,11 @@ MOST_CLASSES = 50_000  # the softmax of surrogate classes has one output an imag
 class ExemplarOptions(TaskOptions):
     """Options of ``exemplar``."""
 
-    form: Literal["triplet", "surrogate"] = "triplet"  #: triplet: nearer than views of others; surrogate: every image is a class
+    #: triplet: nearer than views of others; surrogate: every image is a class
+    form: Literal["triplet", "surrogate"] = "triplet"
     crops: int = Field(default=2, ge=1, le=1_000)  #: views of every image in a batch; triplets need two or more
-    margin: float = Field(default=0.5, gt=0, le=2)  #: by which a view of another image should be further away (cosine distance; triplet)
+    #: by which a view of another image should be further away (cosine distance; triplet)
+    margin: float = Field(default=0.5, gt=0, le=2)
     #: the nearest of the others that is further than the partner, or the mean over all others (triplet)
     mining: Literal["semi-hard", "all"] = "semi-hard"
     dimensions: int = Field(default=128, ge=2, le=MOST_WIDE)  #: in which views are compared (triplet)
@@ -64,10 +71,16 @@ class Exemplar(PretextTask):
     def __init__(self, backbone: nn.Module, options: ExemplarOptions, setup: Setup) -> None:
         super().__init__(backbone, options, setup)
         if setup.batch_size < 2:
-            raise SpecError(f"exemplar: batch_size {setup.batch_size} leaves no other image to tell from; allowed is 2 and more")
+            raise SpecError(
+                f"exemplar: batch_size {setup.batch_size} leaves no other image to tell from; allowed is 2 and more"
+            )
         outputs = options.dimensions if options.form == "triplet" else setup.num_images
         self.head = nn.Linear(self.backbone.num_features, outputs)
-        mean, axes = principal_colours(setup.parts(COLOUR_IMAGES)) if options.form == "surrogate" else (torch.zeros(3), torch.eye(3))
+        mean, axes = (
+            principal_colours(setup.parts(COLOUR_IMAGES))
+            if options.form == "surrogate"
+            else (torch.zeros(3), torch.eye(3))
+        )
         self.register_buffer("colour_mean", mean)
         self.register_buffer("colour_axes", axes)
 
@@ -94,7 +107,9 @@ class Exemplar(PretextTask):
         return standardise(random_grayscale(view, self.options.gray))
 
     def _distort(self, images: Tensor) -> Tensor:
-        return random_hsv_power(random_contrast_of_components(random_affine(images), self.colour_mean, self.colour_axes))
+        return random_hsv_power(
+            random_contrast_of_components(random_affine(images), self.colour_mean, self.colour_axes)
+        )
 
     def forward(self, views: dict[str, Tensor], phase: str = "main") -> dict[str, Tensor]:
         """The triplet loss and how often a view's nearest neighbour shows the same image; or cross-entropy and accuracy over images."""
@@ -104,7 +119,8 @@ class Exemplar(PretextTask):
             return {"loss": F.cross_entropy(logits, index), "accuracy": (logits.argmax(1) == index).float().mean()}
         features = self.backbone.trunk(images.contiguous(memory_format=torch.channels_last))
         with torch.autocast(images.device.type, enabled=False):
-            z = F.normalize(self.head.float()(features.float()), dim=1)  # per view: over the batch axis it would be another loss
+            # per view: over the batch axis it would be another loss
+            z = F.normalize(self.head.float()(features.float()), dim=1)
             distance = 1 - z @ z.T
             loss = triplet_loss(distance, index, self.options.margin, self.options.mining)
         nearest = (distance.detach() + 4 * torch.eye(len(z), device=z.device)).argmin(1)
@@ -126,7 +142,11 @@ class Exemplar(PretextTask):
 
     def describe(self) -> Mapping[str, Any]:
         """The form, and what it compares."""
-        own = {"surrogate_classes": self.setup.num_images} if self.options.form == "surrogate" else {"margin": self.options.margin}
+        own = (
+            {"surrogate_classes": self.setup.num_images}
+            if self.options.form == "surrogate"
+            else {"margin": self.options.margin}
+        )
         return {"form": self.options.form, "crops": self.options.crops, **own}
 
     @torch.no_grad()

@@ -21,14 +21,16 @@ from ssl_bench.transforms import random_flip, random_grayscale, random_tiles, st
 from ssl_bench.transforms.tiles import MIN_GRID_SIZE, grid_of
 
 CENTRE = 4
-NEIGHBOURS = (0, 1, 2, 3, 5, 6, 7, 8)  # numbers in the 3 x 3 grid, row by row; class i is NEIGHBOURS[i] and its opposite is class 7 - i
+# numbers in the 3 x 3 grid, row by row; class i is NEIGHBOURS[i] and its opposite is class 7 - i
+NEIGHBOURS = (0, 1, 2, 3, 5, 6, 7, 8)
 ENLARGED_BELOW = 16  # px
 
 
 class RelativePositionOptions(TaskOptions):
     """Options of ``relative_position``."""
 
-    gray: float = Field(default=0.66, ge=0, le=1)  #: share of images made grey: colour fringes of a lens give the absolute position away
+    #: share of images made grey: colour fringes of a lens give the absolute position away
+    gray: float = Field(default=0.66, ge=0, le=1)
     tile: float = Field(default=0.75, gt=0, lt=1)  #: side of a tile as a share of its cell; the rest is gap and jitter
     flip: bool = True  #: mirror whole images at random, before tiles are cut
     both_orders: bool = True  #: ask for every pair twice, where the neighbour lies and where the centre lies
@@ -53,7 +55,9 @@ class RelativePosition(PretextTask):
         super().__init__(backbone, options, setup)
         self.grid = grid_of(setup.image_size, options.tile)
         self.head = nn.Sequential(
-            nn.Linear(2 * self.backbone.num_features, options.hidden, bias=False), nn.BatchNorm1d(options.hidden), nn.ReLU(inplace=True),
+            nn.Linear(2 * self.backbone.num_features, options.hidden, bias=False),
+            nn.BatchNorm1d(options.hidden),
+            nn.ReLU(inplace=True),
             nn.Linear(options.hidden, 8),
         )
 
@@ -65,7 +69,9 @@ class RelativePosition(PretextTask):
     @classmethod
     def check(cls, options: Any, images: Any) -> None:
         if images.size < MIN_GRID_SIZE:
-            raise DataError(f"{images.name} has images of {images.size} px; the 3 x 3 grid of tiles needs at least {MIN_GRID_SIZE}")
+            raise DataError(
+                f"{images.name} has images of {images.size} px; the 3 x 3 grid of tiles needs at least {MIN_GRID_SIZE}"
+            )
         grid_of(images.size, options.tile)
 
     def views(self, batch: Batch) -> Tensor:

@@ -23,7 +23,8 @@ PADDED_UP_TO = 40  # px; larger images have pixels to spare and are cropped with
 class RotationOptions(TaskOptions):
     """Options of ``rotation``."""
 
-    #: black pixels on every side before cropping; None: 4 up to 40 px, and above that no padding but a window of 7/8 of the side
+    #: black pixels on every side before cropping; None: 4 up to 40 px, and above that no padding but a window of 7/8 of
+    #: the side
     pad: int | None = Field(default=None, ge=0, le=MOST_PAD)
     flip: bool = True  #: mirror at random, before rotating (afterwards it would make 90 degrees look like 270)
 
@@ -66,7 +67,15 @@ class Rotation(PretextTask):
         """The authors' CIFAR-10 setting; above 96 px VISSL's for ResNet-50 (105 epochs)."""
         sgd: dict[str, Any] = {"optimizer": "sgd", "learning_rate": 0.1, "momentum": 0.9, "schedule": "steps"}
         if image_size <= 96:
-            return Recipe(**sgd, nesterov=True, weight_decay=5e-4, batch_size=128, warmup=0.0, milestones=(0.3, 0.6, 0.8), gamma=0.2)
+            return Recipe(
+                **sgd,
+                nesterov=True,
+                weight_decay=5e-4,
+                batch_size=128,
+                warmup=0.0,
+                milestones=(0.3, 0.6, 0.8),
+                gamma=0.2,
+            )
         milestones = tuple(epoch / 105 for epoch in (30, 60, 90, 100))
         return Recipe(**sgd, weight_decay=1e-4, batch_size=256, warmup=5 / 105, milestones=milestones, gamma=0.1)
 

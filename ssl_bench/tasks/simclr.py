@@ -27,11 +27,13 @@ class SimCLROptions(TaskOptions):
     """Options of ``simclr``; what is None follows the image size."""
 
     temperature: float | None = Field(default=None, ge=1e-3, le=1_000)  #: of NT-Xent; None: 0.5 up to 32 px, 0.1 above
-    strength: float | None = Field(default=None, ge=0, le=2.5)  #: s of the colour distortion; None: 0.5 up to 32 px, 1 above
+    #: s of the colour distortion; None: 0.5 up to 32 px, 1 above
+    strength: float | None = Field(default=None, ge=0, le=2.5)
     blur: bool | None = None  #: blur half of the views; None: above 32 px only
     min_scale: float = Field(default=0.08, gt=0, le=1)  #: smallest crop, as a share of the image's area
     interpolation: Literal["bilinear", "bicubic"] = "bicubic"  #: of the crop
-    hidden: int | None = Field(default=None, ge=1, le=MOST_WIDE)  #: width of the projection head; None: as wide as the features
+    #: width of the projection head; None: as wide as the features
+    hidden: int | None = Field(default=None, ge=1, le=MOST_WIDE)
     projection: int = Field(default=128, ge=2, le=MOST_WIDE)  #: dimensions in which views are compared
 
 
@@ -50,7 +52,9 @@ class SimCLR(PretextTask):
     def __init__(self, backbone: nn.Module, options: SimCLROptions, setup: Setup) -> None:
         super().__init__(backbone, options, setup)
         if setup.batch_size < 2:
-            raise SpecError(f"simclr: batch_size {setup.batch_size} leaves no other image to tell from; allowed is 2 and more")
+            raise SpecError(
+                f"simclr: batch_size {setup.batch_size} leaves no other image to tell from; allowed is 2 and more"
+            )
         small = setup.image_size <= SMALL
         self.strength = options.strength if options.strength is not None else (0.5 if small else 1.0)
         self.blur = options.blur if options.blur is not None else not small
@@ -65,7 +69,9 @@ class SimCLR(PretextTask):
 
     def _view(self, images: Tensor) -> Tensor:
         s = self.strength
-        view = random_resized_crop(images, scale=(self.options.min_scale, 1.0), flip=0.5, interpolation=self.options.interpolation)
+        view = random_resized_crop(
+            images, scale=(self.options.min_scale, 1.0), flip=0.5, interpolation=self.options.interpolation
+        )
         view = color_jitter(view, 0.8 * s, 0.8 * s, 0.8 * s, 0.2 * s, p=0.8)
         view = random_grayscale(view, 0.2)
         return gaussian_blur(view) if self.blur else view
@@ -82,7 +88,14 @@ class SimCLR(PretextTask):
         """LARS at batch 512: 1.0 x B / 256 at CIFAR size, 0.075 x sqrt(B) above, with 10 epochs of 200 as warm-up."""
         size = 512
         rate = size / 256 if image_size <= SMALL else 0.075 * math.sqrt(size)
-        return Recipe(optimizer="lars", learning_rate=rate, weight_decay=1e-6, batch_size=size, warmup=0.05, trust_coefficient=0.001)
+        return Recipe(
+            optimizer="lars",
+            learning_rate=rate,
+            weight_decay=1e-6,
+            batch_size=size,
+            warmup=0.05,
+            trust_coefficient=0.001,
+        )
 
     def chance_loss(self) -> float:
         return math.log(2 * self.setup.batch_size - 1)

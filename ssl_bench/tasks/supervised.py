@@ -20,7 +20,8 @@ from ssl_bench.transforms.geometry import random_crop, random_flip
 class SupervisedOptions(TaskOptions):
     """Options of ``supervised``."""
 
-    pad: int | None = Field(default=None, ge=0, le=MOST_PAD)  #: black pixels on every side before cropping; None: an eighth of the side (4 at 32 px)
+    #: black pixels on every side before cropping; None: an eighth of the side (4 at 32 px)
+    pad: int | None = Field(default=None, ge=0, le=MOST_PAD)
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)  #: share of the target spread over all classes
 
 
@@ -35,7 +36,9 @@ class Supervised(PretextTask):
     def __init__(self, backbone: nn.Module, options: SupervisedOptions, setup: Setup) -> None:
         super().__init__(backbone, options, setup)
         if setup.num_classes is None or setup.num_classes < 2:
-            raise DataError(f"supervised needs labels of at least 2 classes, and the pretraining images have {setup.num_classes or 'none'}")
+            raise DataError(
+                f"supervised needs labels of at least 2 classes, and the pretraining images have {setup.num_classes or 'none'}"
+            )
         self.head = nn.Linear(self.backbone.num_features, setup.num_classes)
 
     @classmethod
@@ -48,7 +51,15 @@ class Supervised(PretextTask):
     def paper_recipe(cls, options: Any, image_size: int) -> Recipe:
         """SGD with Nesterov momentum 0.9 at 0.1 for a batch of 256, cosine; weight decay 5e-4 on small images, 1e-4 above 96 px."""
         decay = 5e-4 if image_size <= 96 else 1e-4
-        return Recipe(optimizer="sgd", learning_rate=0.1, momentum=0.9, nesterov=True, weight_decay=decay, batch_size=256, warmup=0.0)
+        return Recipe(
+            optimizer="sgd",
+            learning_rate=0.1,
+            momentum=0.9,
+            nesterov=True,
+            weight_decay=decay,
+            batch_size=256,
+            warmup=0.0,
+        )
 
     def views(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Cropped and mirrored images float [B, 3, S, S], and labels int64 [B]."""

@@ -9,7 +9,13 @@ from pydantic import Field
 from torch import Tensor
 
 from ssl_bench.data.batches import Batch
-from ssl_bench.tasks.parts.reconstruction import CHUNK, Reconstruction, ReconstructionOptions, reconstruction_error, to_pixels
+from ssl_bench.tasks.parts.reconstruction import (
+    CHUNK,
+    Reconstruction,
+    ReconstructionOptions,
+    reconstruction_error,
+    to_pixels,
+)
 
 ACTIVE_VARIANCE = 0.01  # a latent whose mean varies less over images than this carries nothing (Burda et al., 2016)
 
@@ -17,10 +23,13 @@ ACTIVE_VARIANCE = 0.01  # a latent whose mean varies less over images than this 
 class VAEOptions(ReconstructionOptions):
     """Options of ``vae``; ``code_size`` is the number of latents."""
 
-    beta: float = Field(default=1.0, ge=0, le=1_000_000)  #: weight of the KL term; above 1 (beta-VAE) fewer latents stay active
-    #: variance of the Gaussian decoder, where pixels have variance 1: a latent pays off where it explains more than this in total
+    #: weight of the KL term; above 1 (beta-VAE) fewer latents stay active
+    beta: float = Field(default=1.0, ge=0, le=1_000_000)
+    #: variance of the Gaussian decoder, where pixels have variance 1: a latent pays off where it explains more than
+    #: this in total
     pixel_variance: float = Field(default=1.0, gt=0, le=1_000_000)
-    kl_warmup: float = Field(default=0.1, ge=0, le=1)  #: share of the run over which the weight of the KL term rises from 0 to beta
+    #: share of the run over which the weight of the KL term rises from 0 to beta
+    kl_warmup: float = Field(default=0.1, ge=0, le=1)
 
 
 class VAE(Reconstruction):
@@ -57,7 +66,12 @@ class VAE(Reconstruction):
     def forward(self, views: Tensor, phase: str = "main") -> dict[str, Tensor]:
         """Negative evidence bound per number of the image; ``kl`` in nats an image; squared error of standardised pixels."""
         mean, log_variance = self.posterior(views)
-        squared = (self.decoder(sample(mean, log_variance)).float() - self.backbone.prepare(views)).square().sum((1, 2, 3)).mean()
+        squared = (
+            (self.decoder(sample(mean, log_variance)).float() - self.backbone.prepare(views))
+            .square()
+            .sum((1, 2, 3))
+            .mean()
+        )
         kl = kl_divergence(mean, log_variance).sum(1).mean()
         bound = squared / (2 * self.options.pixel_variance) + self.beta() * kl
         return {"loss": bound / self.image_numbers, "kl": kl, "reconstruction": squared / self.image_numbers}
@@ -85,8 +99,15 @@ class VAE(Reconstruction):
     def preview(self, batch: Batch) -> Mapping[str, Tensor]:
         """Images, what the posterior means decode to, samples of the prior, and the way in latent space from each image to the next."""
         mean = self.posterior(batch.images)[0]
-        pictures = {"reconstruction": mean, "prior samples": torch.randn_like(mean), "halfway to the next": (mean + mean.roll(-1, 0)) / 2}
-        return {"images": batch.images, **{name: to_pixels(self.backbone, self.decoder(z).float()) for name, z in pictures.items()}}
+        pictures = {
+            "reconstruction": mean,
+            "prior samples": torch.randn_like(mean),
+            "halfway to the next": (mean + mean.roll(-1, 0)) / 2,
+        }
+        return {
+            "images": batch.images,
+            **{name: to_pixels(self.backbone, self.decoder(z).float()) for name, z in pictures.items()},
+        }
 
 
 def sample(mean: Tensor, log_variance: Tensor) -> Tensor:

@@ -17,8 +17,10 @@ from ssl_bench.tasks.base import PretextTask, TaskOptions
 class WeightsOptions(TaskOptions):
     """Options of ``weights``."""
 
-    source: str = Field(exclude=True)  #: timm:NAME or file:PATH (safetensors); where weights lie is no part of a cell's id, what they hold is
-    size: int | None = Field(default=None, ge=8, le=MOST_SIDE)  #: side that images are resized to, in pixels; None: what the weights' configuration states
+    #: timm:NAME or file:PATH (safetensors); where weights lie is no part of a cell's id, what they hold is
+    source: str = Field(exclude=True)
+    #: side that images are resized to, in pixels; None: what the weights' configuration states
+    size: int | None = Field(default=None, ge=8, le=MOST_SIDE)
     digest: str = ""  #: of the tensors and of how they are used; found by itself
 
 
@@ -40,7 +42,9 @@ class ElsewhereWeights(PretextTask):
     def build_backbone(cls, make: Callable[..., nn.Module], options: WeightsOptions) -> nn.Module:
         found = open_weights(options.source)
         if options.digest and found.whole_digest != options.digest:
-            raise WeightsError(f"{options.source} has changed since this run began; run it again, and the row is judged anew")
+            raise WeightsError(
+                f"{options.source} has changed since this run began; run it again, and the row is judged anew"
+            )
         return build(found, make, options.size)
 
     @classmethod
@@ -52,5 +56,10 @@ class ElsewhereWeights(PretextTask):
         """Where they come from, and what they were trained on as far as that is known."""
         found = open_weights(self.options.source)
         side = self.backbone.input.size or "as given"
-        known = {"weights": found.source, "trained_on": found.trained_on or "not known", "network": self.backbone.spec.name, "input_px": side}
+        known = {
+            "weights": found.source,
+            "trained_on": found.trained_on or "not known",
+            "network": self.backbone.spec.name,
+            "input_px": side,
+        }
         return known | ({"run_labels": True} if found.run_labels else {})

@@ -81,11 +81,16 @@ class TaskCheck:
             status, message = "warning", str(warning)
         except CheckFailed as failure:
             status, message = "failed", str(failure)
-        except BaseException as error:  # of the task's code, wherever the check met it: what the other checks found must not be lost
+        # of the task's code, wherever the check met it: what the other checks found must not be lost
+        except BaseException as error:
             if is_interruption(error):
                 raise
             where = self._bench.own_line(error)
-            status, message = "failed", f"{self._bench.name} raised {type(error).__name__}: {text_of(error)}" + (f" ({where})" if where else "")
+            status, message = (
+                "failed",
+                f"{self._bench.name} raised {type(error).__name__}: {text_of(error)}"
+                + (f" ({where})" if where else ""),
+            )
         return CheckResult(self.name, status, message, time.perf_counter() - started)
 
     def __repr__(self) -> str:
@@ -93,7 +98,11 @@ class TaskCheck:
 
 
 def task_checks(
-    task: type[PretextTask] | str, options: Mapping[str, Any] | None = None, image_size: int | None = None, *, noise: bool = False
+    task: type[PretextTask] | str,
+    options: Mapping[str, Any] | None = None,
+    image_size: int | None = None,
+    *,
+    noise: bool = False,
 ) -> list[TaskCheck]:
     """The checks that apply to a task, for ``pytest.mark.parametrize``.
 
@@ -114,7 +123,11 @@ def task_checks(
 
 
 def check_task(
-    task: type[PretextTask] | str, options: Mapping[str, Any] | None = None, image_size: int | None = None, *, noise: bool = False
+    task: type[PretextTask] | str,
+    options: Mapping[str, Any] | None = None,
+    image_size: int | None = None,
+    *,
+    noise: bool = False,
 ) -> list[CheckResult]:
     """Run the battery and return a result per check; nothing is raised for a check that fails.
 

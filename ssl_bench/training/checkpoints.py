@@ -60,8 +60,14 @@ def load_checkpoint(path: Path, module: nn.Module, optimizers: list[Any], expect
         raise DamagedWeights(f"{path} is no checkpoint of ssl_bench") from None
     for key, value in expected.items():
         if meta.get(key) != value:
-            raise WeightsError(f"checkpoint {path} belongs to another run: {key} is {meta.get(key)!r} there and {value!r} here; remove it to start anew")
-    load_strictly(module, {name.removeprefix("module."): t for name, t in tensors.items() if name.startswith("module.")}, str(path))
+            raise WeightsError(
+                f"checkpoint {path} belongs to another run: {key} is {meta.get(key)!r} there and {value!r} here; remove it to start anew"
+            )
+    load_strictly(
+        module,
+        {name.removeprefix("module."): t for name, t in tensors.items() if name.startswith("module.")},
+        str(path),
+    )
     for number, optimizer in enumerate(optimizers):
         state: dict[int, dict[str, Any]] = {}
         prefix = f"optimizer.{number}."

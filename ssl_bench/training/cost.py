@@ -33,7 +33,9 @@ def loss_of(found: Any, task: Any, step: int, last: dict[str, float], check: boo
         raise TrainingError(f"{task.name}: forward must return a dict with a key 'loss', not {type(found).__name__}")
     loss = found["loss"]
     if not isinstance(loss, Tensor) or loss.ndim != 0:
-        raise TrainingError(f"{task.name}: 'loss' must be a scalar tensor, not {getattr(loss, 'shape', type(loss).__name__)}")
+        raise TrainingError(
+            f"{task.name}: 'loss' must be a scalar tensor, not {getattr(loss, 'shape', type(loss).__name__)}"
+        )
     if check and not math.isfinite(float(loss.detach())):
         raise not_finite(task, step, last)
     return loss
@@ -42,7 +44,9 @@ def loss_of(found: Any, task: Any, step: int, last: dict[str, float], check: boo
 def not_finite(task: Any, step: int, last: dict[str, float]) -> TrainingError:
     """The error for a loss that is not finite: task, step (from 0) and last finite values."""
     known = ", ".join(f"{name} {value:.4g}" for name, value in last.items()) or "none"
-    return TrainingError(f"{task.name}: loss not finite at step {step + 1:,}; last finite values: {known}; try a lower learning_rate or clip_norm: 1.0")
+    return TrainingError(
+        f"{task.name}: loss not finite at step {step + 1:,}; last finite values: {known}; try a lower learning_rate or clip_norm: 1.0"
+    )
 
 
 @dataclass(frozen=True)
@@ -62,11 +66,15 @@ def measure_cost(task: Any, batch: Batch, images: int = 16) -> Cost:
     first = next((m for m in task.backbone.modules() if isinstance(m, (nn.Conv2d, nn.Linear))), None)
     pixels = [0]
     if first is not None:
-        first.register_forward_pre_hook(lambda module, inputs: pixels.__setitem__(0, pixels[0] + inputs[0].numel() // inputs[0].shape[1]))
+        first.register_forward_pre_hook(
+            lambda module, inputs: pixels.__setitem__(0, pixels[0] + inputs[0].numel() // inputs[0].shape[1])
+        )
     count = min(max(images, 2 * task.divides), len(batch))
     count -= count % task.divides
     part = Batch(
-        batch.images[:count], batch.index[:count], None if batch.labels is None else batch.labels[:count],
+        batch.images[:count],
+        batch.index[:count],
+        None if batch.labels is None else batch.labels[:count],
         {name: column[:count] for name, column in batch.extra.items()},
     )
     flops = 0

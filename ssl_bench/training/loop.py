@@ -79,16 +79,33 @@ def choose_device(requested: str | None = None) -> torch.device:
     if device is None or device.type not in present:
         raise SpecError(f"unknown device {quoted(requested)}; allowed are auto, cpu, cuda, cuda:N, mps")
     if not present[device.type]:
-        raise SpecError(f"device {requested!r} is not available here; available: {', '.join(n for n, there in present.items() if there)}")
+        raise SpecError(
+            f"device {requested!r} is not available here; available: {', '.join(n for n, there in present.items() if there)}"
+        )
     if device.type == "cuda" and device.index is not None and device.index >= torch.cuda.device_count():
-        raise SpecError(f"device {requested!r} is not available here; there are cuda:0 to cuda:{torch.cuda.device_count() - 1}")
+        raise SpecError(
+            f"device {requested!r} is not available here; there are cuda:0 to cuda:{torch.cuda.device_count() - 1}"
+        )
     return device
 
 
 def fit(
-    task: Any, batches: Batches, recipe: Recipe, steps: int, *, seed: int, device: torch.device | str = "cpu", precision: str = "auto",
-    checkpoint: Path | None = None, checkpoint_seconds: float = 120.0, monitor: Callable[[nn.Module], float] | None = None, looks: int = 10,
-    on_progress: Callable[[Progress], None] | None = None, stop: Callable[[], bool] | None = None, cost: bool = True, final_checkpoint: bool = False,
+    task: Any,
+    batches: Batches,
+    recipe: Recipe,
+    steps: int,
+    *,
+    seed: int,
+    device: torch.device | str = "cpu",
+    precision: str = "auto",
+    checkpoint: Path | None = None,
+    checkpoint_seconds: float = 120.0,
+    monitor: Callable[[nn.Module], float] | None = None,
+    looks: int = 10,
+    on_progress: Callable[[Progress], None] | None = None,
+    stop: Callable[[], bool] | None = None,
+    cost: bool = True,
+    final_checkpoint: bool = False,
     movement: Movement | None = None,
 ) -> FitResult:
     """Train a task in place for a number of steps.
@@ -116,9 +133,12 @@ def fit(
     device = torch.device(device)
     precision = choose_precision(precision, device)
     if steps < 1:
-        raise SpecError(f"{task.name}: {steps} training steps; at least 1 is needed (is the budget smaller than one batch?)")
+        raise SpecError(
+            f"{task.name}: {steps} training steps; at least 1 is needed (is the budget smaller than one batch?)"
+        )
     fabric = Fabric(
-        accelerator=device.type, devices=[device.index] if device.type == "cuda" and device.index is not None else 1,
+        accelerator=device.type,
+        devices=[device.index] if device.type == "cuda" and device.index is not None else 1,
         plugins=[_Autocast("bf16-mixed", device.type)] if precision == "bf16" else None,
     )
     if checkpoint is not None:
@@ -138,7 +158,9 @@ def fit(
         task.before_training()
         if movement is not None:
             movement.begin(task)
-    looks_at = {max(1, round((look + 1) * steps / looks)) for look in range(looks)} if monitor is not None and looks else set()
+    looks_at = (
+        {max(1, round((look + 1) * steps / looks)) for look in range(looks)} if monitor is not None and looks else set()
+    )
     reset_peak_memory(device)
     saved, loop.started, loop.worked = time.monotonic(), time.perf_counter(), time.process_time()
     try:
@@ -158,7 +180,8 @@ def fit(
                 raise Interrupted(f"{task.name}: stopped at step {step + 1:,} of {steps:,}")
         loop.flush()
         if checkpoint is not None and (final_checkpoint or checkpoint.exists()) and done < steps:
-            loop.save(checkpoint, steps)  # so that what follows a long run, if it is killed, does not cost the run's last minutes
+            # so that what follows a long run, if it is killed, does not cost the run's last minutes
+            loop.save(checkpoint, steps)
     finally:
         task.eval()
     return loop.finish(peak_memory(device))
@@ -175,10 +198,24 @@ class _Loop:
     """State of one run: everything but the order of things, which is ``fit``'s."""
 
     def __init__(
-        self, task: Any, batches: Batches, recipe: Recipe, steps: int, seed: int, fabric: Fabric, optimizers: list[torch.optim.Optimizer],
+        self,
+        task: Any,
+        batches: Batches,
+        recipe: Recipe,
+        steps: int,
+        seed: int,
+        fabric: Fabric,
+        optimizers: list[torch.optim.Optimizer],
         movement: Movement,
     ) -> None:
-        self.task, self.batches, self.recipe, self.steps, self.seed, self.fabric = task, batches, recipe, steps, seed, fabric
+        self.task, self.batches, self.recipe, self.steps, self.seed, self.fabric = (
+            task,
+            batches,
+            recipe,
+            steps,
+            seed,
+            fabric,
+        )
         self.movement = movement
         wrapped = fabric.setup(task, *optimizers)
         self.module, self.optimizers = wrapped[0], wrapped[1:]
@@ -214,7 +251,9 @@ class _Loop:
                 self.fabric.backward(loss_of(found, task, step, self.last, check=not self.asynchronous))
             with self.timed("step"):
                 if self.recipe.clip_norm is not None:
-                    self.fabric.clip_gradients(self.module, optimizer, max_norm=self.recipe.clip_norm, error_if_nonfinite=False)
+                    self.fabric.clip_gradients(
+                        self.module, optimizer, max_norm=self.recipe.clip_norm, error_if_nonfinite=False
+                    )
                 optimizer.step()
             prefix = "" if len(task.phases) == 1 else f"{phase}/"
             self.pending.append((step, {prefix + name: value.detach() for name, value in found.items()}))
@@ -246,7 +285,9 @@ class _Loop:
             self.window.append(numbers)
             if (step + 1) % self.every == 0 or step + 1 == self.steps:
                 for name in sorted({name for numbers in self.window for name in numbers}):
-                    self.note(name, step + 1, float(np.mean([numbers[name] for numbers in self.window if name in numbers])))
+                    self.note(
+                        name, step + 1, float(np.mean([numbers[name] for numbers in self.window if name in numbers]))
+                    )
                 self.window.clear()
         self.pending.clear()
 
@@ -268,14 +309,24 @@ class _Loop:
     def progress(self, done: int) -> Progress:
         seconds = max(time.perf_counter() - self.started, 1e-9)
         rate = (done - self.first) / seconds
-        return Progress(done, self.steps, dict(self.last), rate * self.batches.batch_size, (self.steps - done) / max(rate, 1e-9))
+        return Progress(
+            done, self.steps, dict(self.last), rate * self.batches.batch_size, (self.steps - done) / max(rate, 1e-9)
+        )
 
     def save(self, path: Path, done: int) -> None:
         if self.fabric.is_global_zero:
             meta = {
-                "done": done, "steps": self.steps, "seed": self.seed, "task": self.task.name, "elapsed": self.elapsed(), "last": self.last,
-                "window": self.window, "images_seen": self.result.images_seen, "seconds": self.result.seconds | {"cpu": self.cpu_time()},
-                "curves": {name: curve.model_dump() for name, curve in self.result.curves.items()}, "start": self.movement.digests,
+                "done": done,
+                "steps": self.steps,
+                "seed": self.seed,
+                "task": self.task.name,
+                "elapsed": self.elapsed(),
+                "last": self.last,
+                "window": self.window,
+                "images_seen": self.result.images_seen,
+                "seconds": self.result.seconds | {"cpu": self.cpu_time()},
+                "curves": {name: curve.model_dump() for name, curve in self.result.curves.items()},
+                "start": self.movement.digests,
             }
             save_checkpoint(path, self.task, list(self.optimizers), meta)
         self.fabric.barrier()
@@ -283,7 +334,9 @@ class _Loop:
     def resume(self, path: Path) -> int:
         """Go on from a checkpoint; from the beginning, which is told, where it is damaged."""
         try:
-            meta = load_checkpoint(path, self.task, list(self.optimizers), {"steps": self.steps, "seed": self.seed, "task": self.task.name})
+            meta = load_checkpoint(
+                path, self.task, list(self.optimizers), {"steps": self.steps, "seed": self.seed, "task": self.task.name}
+            )
         except DamagedWeights as error:
             notice(f"checkpoint {error}; the training of {self.task.name} starts anew")
             remove(path)

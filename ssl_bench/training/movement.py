@@ -12,7 +12,8 @@ from ssl_bench.errors import TrainingError
 
 RESOLUTION = 1e-7  #: relative change of a whole network below which float32 holds the same network
 CONSTANT = 1e-6  #: largest deviation between images, relative to the largest feature, of features that hold nothing
-PARALLEL = 0.01  #: share of a tensor's change that does not point along the tensor itself, below which weight decay alone explains it
+#: share of a tensor's change that does not point along the tensor itself, below which weight decay alone explains it
+PARALLEL = 0.01
 
 
 class Movement:
@@ -48,16 +49,24 @@ class Movement:
         TrainingError : nothing moved, only weight decay moved it, a parameter is not finite, or a network that is declared to stay as it is moved.
         """
         # copies: a network that evaluated() changes where it stands would equal itself
-        now, again = ({name: tensor.detach().cpu().clone() for name, tensor in judged_tensors(task).items()} for _ in range(2))
-        if now.keys() != again.keys() or any(not torch.equal(now[name], again[name]) for name in now if not now[name].isnan().any()):
-            raise TrainingError(f"{task.name}: evaluated() gives another network at every call; return the one that is trained, or a copy of it")
+        now, again = (
+            {name: tensor.detach().cpu().clone() for name, tensor in judged_tensors(task).items()} for _ in range(2)
+        )
+        if now.keys() != again.keys() or any(
+            not torch.equal(now[name], again[name]) for name in now if not now[name].isnan().any()
+        ):
+            raise TrainingError(
+                f"{task.name}: evaluated() gives another network at every call; return the one that is trained, or a copy of it"
+            )
         broken = [name for name, tensor in now.items() if not tensor.isfinite().all()]
         if broken:
             raise TrainingError(
                 f"{task.name}: after training, {len(broken)} of {len(now)} parameters of the judged network are not finite (first: {broken[0]}); "
                 "try a lower learning_rate or clip_norm: 1.0"
             )
-        changed = [name for name, tensor in now.items() if name not in self.digests or _digest(tensor) != self.digests[name]]
+        changed = [
+            name for name, tensor in now.items() if name not in self.digests or _digest(tensor) != self.digests[name]
+        ]
         if all(name in self._tensors and torch.equal(tensor, self._tensors[name]) for name, tensor in now.items()):
             changed = []  # as this process built it, whatever the process that began the run had built
         decayed, distance, norm = [], 0.0, 0.0
@@ -94,7 +103,9 @@ def judged_tensors(task: Any) -> dict[str, Tensor]:
     norms = [name for name, module in judged.named_modules() if isinstance(module, nn.modules.batchnorm._NormBase)]
     statistics = {f"{name}.{kind}".lstrip(".") for name in norms for kind in ("running_mean", "running_var")}
     return {
-        name: buffer for name, buffer in judged.named_buffers() if buffer.is_floating_point() and buffer.ndim and name not in statistics
+        name: buffer
+        for name, buffer in judged.named_buffers()
+        if buffer.is_floating_point() and buffer.ndim and name not in statistics
     }
 
 
@@ -128,7 +139,11 @@ def constant_features(judged: nn.Module, images: Tensor, name: str) -> str:
                 f"{name}: after training, the features of {stage} are not finite on {len(images)} images; try a lower learning_rate or clip_norm: 1.0"
             )
     flat = {stage: features.flatten(1).double() for stage, features in found.items()}
-    same = [stage for stage, x in flat.items() if len(x) > 1 and float(x.std(0).max()) <= CONSTANT * max(float(x.abs().max()), 1e-30)]
+    same = [
+        stage
+        for stage, x in flat.items()
+        if len(x) > 1 and float(x.std(0).max()) <= CONSTANT * max(float(x.abs().max()), 1e-30)
+    ]
     return ", ".join(same)
 
 
@@ -173,4 +188,6 @@ def _change(start: Tensor, end: Tensor) -> tuple[float, float]:
 
 def _digest(tensor: Tensor) -> str:
     """Equal for equal bits."""
-    return hashlib.blake2b(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes(), digest_size=12).hexdigest()
+    return hashlib.blake2b(
+        tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes(), digest_size=12
+    ).hexdigest()

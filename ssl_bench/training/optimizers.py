@@ -38,4 +38,10 @@ def build_optimizer(parameters: list[tuple[str, nn.Parameter]], recipe: Recipe) 
         return torch.optim.AdamW(groups, lr=recipe.learning_rate, betas=recipe.betas)
     if recipe.optimizer == "sgd":
         return torch.optim.SGD(groups, lr=recipe.learning_rate, momentum=recipe.momentum, nesterov=recipe.nesterov)
-    return LARS(groups, lr=recipe.learning_rate, momentum=recipe.momentum, nesterov=recipe.nesterov, trust_coefficient=recipe.trust_coefficient)
+    return LARS(
+        groups,
+        lr=recipe.learning_rate,
+        momentum=recipe.momentum,
+        nesterov=recipe.nesterov,
+        trust_coefficient=recipe.trust_coefficient,
+    )

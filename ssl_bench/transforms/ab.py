@@ -7,14 +7,19 @@ from functools import lru_cache
 import torch
 from torch import Tensor, nn
 
-# Cells of the ab plane (nearest multiple of 10) that sRGB reaches: a -> first and last b. From a sweep of the RGB cube's faces in
-# 2,048 steps (1,024 give the same). The 313 bins of the paper are its released list of points, which no rule reproduces.
+# Cells of the ab plane (nearest multiple of 10) that sRGB reaches: a -> first and last b. From a sweep of the RGB
+# cube's faces in
+# 2,048 steps (1,024 give the same). The 313 bins of the paper are its released list of points, which no rule
+# reproduces.
 _GAMUT = {
     -90: (80, 80), -80: (40, 80), -70: (20, 90), -60: (0, 90), -50: (-20, 90), -40: (-30, 90), -30: (-40, 90), -20: (-40, 90),
     -10: (-50, 90), 0: (-60, 90), 10: (-70, 80), 20: (-80, 80), 30: (-80, 80), 40: (-90, 80), 50: (-90, 70), 60: (-100, 70),
     70: (-110, 70), 80: (-110, 70), 90: (-90, 0), 100: (-70, -50),
 }  # fmt: skip
-BINS = torch.tensor([(a, b) for a, (low, high) in _GAMUT.items() for b in range(low, high + 1, 10)], dtype=torch.float32)  #: [Q, 2]
+#: [Q, 2]
+BINS = torch.tensor(
+    [(a, b) for a, (low, high) in _GAMUT.items() for b in range(low, high + 1, 10)], dtype=torch.float32
+)
 NEIGHBOURS = 5  # bins that share a target
 _LOW, _SIDE = -120, 241  # the table of nearest bins covers a and b in -120..120 in steps of 1
 GREY = 5.0  # an image without any |a| or |b| above this counts as grey
@@ -56,7 +61,10 @@ def is_coloured(ab: Tensor) -> Tensor:
 def nearest_bins() -> Tensor:
     """The five nearest bins, nearest first, of every whole-numbered colour with a and b in -120..120: int64 [241 * 241, 5], a by a."""
     axis = torch.arange(_SIDE, dtype=torch.float32) + _LOW
-    rows = [torch.cdist(torch.cartesian_prod(axis[i : i + 1], axis), BINS).topk(NEIGHBOURS, largest=False).indices for i in range(_SIDE)]
+    rows = [
+        torch.cdist(torch.cartesian_prod(axis[i : i + 1], axis), BINS).topk(NEIGHBOURS, largest=False).indices
+        for i in range(_SIDE)
+    ]
     return torch.cat(rows)
 
 

@@ -14,7 +14,9 @@ def blur_kernel_size(side: int) -> int:
     return max(3, 2 * (side // 20) + 1)
 
 
-def gaussian_blur(images: Tensor, sigma: tuple[float, float] = (0.1, 2.0), p: float = 0.5, kernel_size: int | None = None) -> Tensor:
+def gaussian_blur(
+    images: Tensor, sigma: tuple[float, float] = (0.1, 2.0), p: float = 0.5, kernel_size: int | None = None
+) -> Tensor:
     """Blur every image with probability ``p`` by a Gaussian of its own width (SimCLR: Chen et al., 2020).
 
     Parameters
@@ -40,7 +42,9 @@ def blur(images: Tensor, sigma: Tensor, kernel_size: int) -> Tensor:
     sides = images.shape[2:]
     if kernel_size < 1 or kernel_size % 2 == 0 or kernel_size // 2 >= min(sides):
         allowed = f"odd numbers from 1 to {2 * min(sides) - 1}"
-        raise SpecError(f"gaussian_blur: kernel_size {kernel_size} for images of {sides[0]} x {sides[1]} px; allowed are {allowed}")
+        raise SpecError(
+            f"gaussian_blur: kernel_size {kernel_size} for images of {sides[0]} x {sides[1]} px; allowed are {allowed}"
+        )
     reach = torch.arange(kernel_size, device=images.device, dtype=images.dtype) - kernel_size // 2
     weights = torch.softmax(-0.5 * (reach / sigma.to(images)[:, None]).square(), 1)  # [B, taps]
     rows, columns = (_mirrored_toeplitz(weights, side) for side in sides)

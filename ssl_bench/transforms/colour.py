@@ -30,7 +30,9 @@ class Jitter:
     apply: Tensor
 
 
-def draw_jitter(count: int, brightness: float, contrast: float, saturation: float, hue: float, p: float = 1.0) -> Jitter:
+def draw_jitter(
+    count: int, brightness: float, contrast: float, saturation: float, hue: float, p: float = 1.0
+) -> Jitter:
     """Draw what torchvision's ColorJitter draws, for every image on its own.
 
     Parameters
@@ -52,7 +54,9 @@ def draw_jitter(count: int, brightness: float, contrast: float, saturation: floa
     return Jitter(factors, uniform(0, 1, count, 4).argsort(1), uniform(0, 1, count) < p)
 
 
-def color_jitter(images: Tensor, brightness: float, contrast: float, saturation: float, hue: float, p: float = 1.0) -> Tensor:
+def color_jitter(
+    images: Tensor, brightness: float, contrast: float, saturation: float, hue: float, p: float = 1.0
+) -> Tensor:
     """Distort brightness, contrast, saturation and hue of every image in an order of its own.
 
     As torchvision's ColorJitter inside RandomApply(p): brightness multiplies, contrast blends with the image's mean grey,
@@ -83,7 +87,9 @@ def apply_jitter(images: Tensor, jitter: Jitter) -> Tensor:
     for at, (start, end) in enumerate(zip([0, *ends], ends, strict=False)):
         operation = order[:, at]
         factor = factors.gather(1, operation[:, None])[:, 0]
-        blend = torch.stack([factor, (operation == CONTRAST).float(), (operation == SATURATION).float()]).to(images.device)
+        blend = torch.stack([factor, (operation == CONTRAST).float(), (operation == SATURATION).float()]).to(
+            images.device
+        )
         for part in (slice(0, start), slice(end, len(chosen))):
             if part.start < part.stop:
                 _blend_(x[part], *blend[:, part])
@@ -136,10 +142,17 @@ def _shift_hue_(x: Tensor, shift: Tensor) -> Tensor:
     high = torch.maximum(torch.maximum(red, green), blue)
     low = torch.minimum(torch.minimum(red, green), blue)
     chroma = high - low
-    from_red, from_green = high.eq(red).to(x.dtype), high.eq_(green)  # weights 0 and 1 of lerp: as exact as where, and much faster
-    hue = (red - green).add_(chroma, alpha=4).lerp_((blue - red).add_(chroma, alpha=2), from_green).lerp_(green - blue, from_red)
+    # weights 0 and 1 of lerp: as exact as where, and much faster
+    from_red, from_green = high.eq(red).to(x.dtype), high.eq_(green)
+    hue = (
+        (red - green)
+        .add_(chroma, alpha=4)
+        .lerp_((blue - red).add_(chroma, alpha=2), from_green)
+        .lerp_(green - blue, from_red)
+    )
     hue.div_(chroma.clamp(min=torch.finfo(x.dtype).tiny))
-    hue = hue.div_(6).add_((shift + 1).view(-1, 1, 1)).frac_().mul_(6)  # positive before frac, because shift >= -0.5 and hue >= -1/6
+    # positive before frac, because shift >= -0.5 and hue >= -1/6
+    hue = hue.div_(6).add_((shift + 1).view(-1, 1, 1)).frac_().mul_(6)
     torch.sub(hue, 3, out=red).abs_().sub_(1).clamp_(0, 1)
     for channel, center in ((green, 2), (blue, 4)):
         torch.sub(hue, center, out=channel).abs_().neg_().add_(2).clamp_(0, 1)

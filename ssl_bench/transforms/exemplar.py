@@ -12,7 +12,9 @@ from torch.nn import functional as F
 from ssl_bench.transforms.geometry import uniform
 
 
-def random_affine(images: Tensor, shift: float = 0.2, scale: tuple[float, float] = (0.7, 1.4), degrees: float = 20.0) -> Tensor:
+def random_affine(
+    images: Tensor, shift: float = 0.2, scale: tuple[float, float] = (0.7, 1.4), degrees: float = 20.0
+) -> Tensor:
     """Move, scale and turn every image about its centre, with bilinear sampling; what comes from outside is mirrored in.
 
     Parameters
@@ -43,7 +45,9 @@ def principal_colours(parts: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
     return mean.float(), axes.float()
 
 
-def random_contrast_of_components(images: Tensor, mean: Tensor, axes: Tensor, low: float = 0.5, high: float = 2.0) -> Tensor:
+def random_contrast_of_components(
+    images: Tensor, mean: Tensor, axes: Tensor, low: float = 0.5, high: float = 2.0
+) -> Tensor:
     """Scale each image's colours along the principal axes of all pixels, by a factor drawn per image and axis.
 
     Parameters
@@ -63,7 +67,11 @@ def random_contrast_of_components(images: Tensor, mean: Tensor, axes: Tensor, lo
 
 
 def random_hsv_power(
-    images: Tensor, power: tuple[float, float] = (0.25, 4.0), factor: tuple[float, float] = (0.7, 1.4), offset: float = 0.1, hue: float = 0.1
+    images: Tensor,
+    power: tuple[float, float] = (0.25, 4.0),
+    factor: tuple[float, float] = (0.7, 1.4),
+    offset: float = 0.1,
+    hue: float = 0.1,
 ) -> Tensor:
     """Raise saturation and value to a power, multiply and shift them, and turn the hue, all drawn per image.
 
@@ -83,7 +91,12 @@ def random_hsv_power(
     powers = uniform(math.log(power[0]), math.log(power[1]), count, 2).exp().to(images)
     factors, offsets = uniform(*factor, count, 2).to(images), uniform(-offset, offset, count, 2).to(images)
     turned = (hsv[:, 0] + uniform(-hue, hue, count).to(images).view(column)).remainder(1.0)
-    changed = [(hsv[:, 1 + k].pow(powers[:, k].view(column)) * factors[:, k].view(column) + offsets[:, k].view(column)).clamp(0, 1) for k in (0, 1)]
+    changed = [
+        (hsv[:, 1 + k].pow(powers[:, k].view(column)) * factors[:, k].view(column) + offsets[:, k].view(column)).clamp(
+            0, 1
+        )
+        for k in (0, 1)
+    ]
     return hsv_to_rgb(torch.stack([turned, *changed], 1))
 
 
@@ -94,7 +107,9 @@ def rgb_to_hsv(images: Tensor) -> Tensor:
     chroma = high - low
     safe = chroma.clamp(min=torch.finfo(images.dtype).tiny)
     sixth = torch.where(
-        high == red, ((green - blue) / safe).remainder(6.0), torch.where(high == green, (blue - red) / safe + 2, (red - green) / safe + 4)
+        high == red,
+        ((green - blue) / safe).remainder(6.0),
+        torch.where(high == green, (blue - red) / safe + 2, (red - green) / safe + 4),
     )
     grey = chroma == 0
     hue = torch.where(grey, torch.zeros_like(sixth), sixth / 6).remainder(1.0)

@@ -41,7 +41,9 @@ def random_flip(images: Tensor, p: float = 0.5) -> Tensor:
     return pixels.index_copy(0, chosen, pixels.index_select(0, chosen).flip(2)).permute(0, 3, 1, 2)
 
 
-def random_crop(images: Tensor, pad: int = 4, size: int | None = None, mode: Literal["zeros", "reflect"] = "zeros") -> Tensor:
+def random_crop(
+    images: Tensor, pad: int = 4, size: int | None = None, mode: Literal["zeros", "reflect"] = "zeros"
+) -> Tensor:
     """Cut a window out of every padded image, drawn per image.
 
     Parameters
@@ -61,12 +63,19 @@ def random_crop(images: Tensor, pad: int = 4, size: int | None = None, mode: Lit
     """
     sides = images.shape[2:]
     if pad < 0 or (mode == "reflect" and pad >= min(sides)):
-        raise SpecError(f"random_crop: pad {pad} is not possible in images of {sides[0]} x {sides[1]} px; allowed is 0 to {min(sides) - 1}")
+        raise SpecError(
+            f"random_crop: pad {pad} is not possible in images of {sides[0]} x {sides[1]} px; allowed is 0 to {min(sides) - 1}"
+        )
     for side in sides:
         if size is not None and not 0 < size <= side + 2 * pad:
-            raise SpecError(f"random_crop: size {size} does not fit images of {side} px with pad {pad}; allowed is 1 to {side + 2 * pad}")
+            raise SpecError(
+                f"random_crop: size {size} does not fit images of {side} px with pad {pad}; allowed is 1 to {side + 2 * pad}"
+            )
     out = [size or side for side in sides]
-    top, left = (integers(torch.full((len(images), 1), side + 2 * pad - length + 1)) for side, length in zip(sides, out, strict=True))
+    top, left = (
+        integers(torch.full((len(images), 1), side + 2 * pad - length + 1))
+        for side, length in zip(sides, out, strict=True)
+    )
     padded = F.pad(images, (pad,) * 4, mode="constant" if mode == "zeros" else "reflect") if pad else images
     return cut_windows(padded, top, left, *out)[:, 0]
 
@@ -86,14 +95,21 @@ def cut_windows(images: Tensor, top: Tensor, left: Tensor, height: int, width: i
     """
     count, channels, image_height, image_width = images.shape
     pixels = images.permute(0, 2, 3, 1).contiguous()
-    # A row of a window is one run of channels-last memory: all runs as an overlapping view, then one gather of whole runs.
+    # A row of a window is one run of channels-last memory: all runs as an overlapping view, then one gather of whole
+    # runs.
     runs = pixels.view(-1).unfold(0, width * channels, channels)
-    first = ((torch.arange(count)[:, None] * image_height + top)[:, :, None] + torch.arange(height)) * image_width + left[:, :, None]
+    first = (
+        (torch.arange(count)[:, None] * image_height + top)[:, :, None] + torch.arange(height)
+    ) * image_width + left[:, :, None]
     return runs[first.to(images.device)].view(count, -1, height, width, channels).permute(0, 1, 4, 2, 3)
 
 
 def crop_boxes(
-    count: int, height: int, width: int, scale: tuple[float, float] = (0.08, 1.0), ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    count: int,
+    height: int,
+    width: int,
+    scale: tuple[float, float] = (0.08, 1.0),
+    ratio: tuple[float, float] = (3 / 4, 4 / 3),
 ) -> Tensor:
     """Random boxes as Inception and SimCLR cut them: area and log aspect ratio uniform, ten tries, else the central crop.
 
@@ -128,7 +144,11 @@ def crop_boxes(
 
 
 def resized_crop(
-    images: Tensor, boxes: Tensor, size: int | None = None, flip: Tensor | None = None, interpolation: Interpolation = "bilinear"
+    images: Tensor,
+    boxes: Tensor,
+    size: int | None = None,
+    flip: Tensor | None = None,
+    interpolation: Interpolation = "bilinear",
 ) -> Tensor:
     """Cut one box out of every image and resize it, antialiased, exactly as torchvision does image by image.
 
@@ -150,13 +170,19 @@ def resized_crop(
     height, width = images.shape[2:]
     top, left, h, w = boxes.to(torch.float32).to(images.device).unbind(1)
     rows = _resize_matrix(top, h, height, size or height, interpolation)
-    columns = _resize_matrix(left, w, width, size or width, interpolation, None if flip is None else flip.to(images.device))
+    columns = _resize_matrix(
+        left, w, width, size or width, interpolation, None if flip is None else flip.to(images.device)
+    )
     return apply_separable(images, rows, columns).clamp_(0, 1)
 
 
 def random_resized_crop(
-    images: Tensor, size: int | None = None, scale: tuple[float, float] = (0.08, 1.0), ratio: tuple[float, float] = (3 / 4, 4 / 3),
-    flip: float = 0.0, interpolation: Interpolation = "bilinear",
+    images: Tensor,
+    size: int | None = None,
+    scale: tuple[float, float] = (0.08, 1.0),
+    ratio: tuple[float, float] = (3 / 4, 4 / 3),
+    flip: float = 0.0,
+    interpolation: Interpolation = "bilinear",
 ) -> Tensor:
     """Cut a random box out of every image and resize it (Szegedy et al., 2015; as torchvision's RandomResizedCrop), drawn per image.
 
@@ -220,7 +246,8 @@ def apply_separable(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     count, channels, height, width = images.shape
     with torch.autocast(images.device.type, enabled=False):
         if images.is_contiguous(memory_format=torch.channels_last):
-            # Channels-last memory is [B, H, W C]: rows mix without moving a byte, and one copy then makes planes for the columns.
+            # Channels-last memory is [B, H, W C]: rows mix without moving a byte, and one copy then makes planes for
+            # the columns.
             mixed = torch.bmm(rows, images.permute(0, 2, 3, 1).reshape(count, height, width * channels))
             planes = mixed.view(count, -1, width, channels).permute(0, 3, 1, 2).reshape(count, -1, width)
             return torch.bmm(planes, columns.transpose(1, 2)).view(count, channels, rows.shape[1], columns.shape[1])
@@ -234,7 +261,9 @@ def _need_square(images: Tensor, name: str) -> None:
         raise SpecError(f"{name}: images of {size} are not square; a turned copy would show its angle by its shape")
 
 
-def _resize_matrix(start: Tensor, length: Tensor, side: int, out: int, interpolation: Interpolation, flip: Tensor | None = None) -> Tensor:
+def _resize_matrix(
+    start: Tensor, length: Tensor, side: int, out: int, interpolation: Interpolation, flip: Tensor | None = None
+) -> Tensor:
     """Weights [B, out, side] that resize pixels start..start+length-1 of an axis to ``out`` (ATen's antialiased kernels, dense)."""
     at = torch.arange(out, device=start.device, dtype=start.dtype).expand(len(start), -1)
     if flip is not None:

@@ -54,8 +54,12 @@ def lab_to_rgb(lab: Tensor) -> Tensor:
     roots = torch.stack([y + a / 500, y, y - b / 200], dim=1)
     xyz = torch.where(roots > _EPSILON ** (1 / 3), roots**3, (roots - 16 / 116) / 7.787)
     inverse = torch.linalg.inv(torch.tensor(_TO_XYZ, dtype=torch.float64)).tolist()
-    linear = torch.stack([sum(weight * xyz[:, i] for i, weight in enumerate(row)) for row in inverse], dim=1).clamp_min(0)
-    return torch.where(linear > 0.0031308, 1.055 * linear.clamp_min(1e-4) ** (1 / 2.4) - 0.055, 12.92 * linear).clamp(0, 1)
+    linear = torch.stack([sum(weight * xyz[:, i] for i, weight in enumerate(row)) for row in inverse], dim=1).clamp_min(
+        0
+    )
+    return torch.where(linear > 0.0031308, 1.055 * linear.clamp_min(1e-4) ** (1 / 2.4) - 0.055, 12.92 * linear).clamp(
+        0, 1
+    )
 
 
 def _linear(images: Tensor) -> Tensor:

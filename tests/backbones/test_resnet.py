@@ -10,7 +10,14 @@ import timm
 import torch
 from torch import nn
 
-from ssl_bench.backbones.resnet import Backbone, InputSpec, load_backbone, pool_stage, reestimate_batchnorm, save_backbone
+from ssl_bench.backbones.resnet import (
+    Backbone,
+    InputSpec,
+    load_backbone,
+    pool_stage,
+    reestimate_batchnorm,
+    save_backbone,
+)
 from ssl_bench.errors import SpecError, WeightsError
 from ssl_bench.spec.matrix import BackboneSpec
 from toys import TINY
@@ -33,9 +40,16 @@ def test_weights_load_in_timm_with_equal_features(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("name", "width", "size", "stem", "features", "map_side"),
-    [("resnet18", 0.25, 32, 16, 128, 4), ("resnet50", 0.25, 64, 16, 512, 4), ("resnet10t", 0.5, 32, 32, 256, 4), ("resnet34", 0.5, 128, 32, 256, 4)],
+    [
+        ("resnet18", 0.25, 32, 16, 128, 4),
+        ("resnet50", 0.25, 64, 16, 512, 4),
+        ("resnet10t", 0.5, 32, 32, 256, 4),
+        ("resnet34", 0.5, 128, 32, 256, 4),
+    ],
 )
-def test_width_scales_every_layer_and_the_stem(name: str, width: float, size: int, stem: int, features: int, map_side: int) -> None:
+def test_width_scales_every_layer_and_the_stem(
+    name: str, width: float, size: int, stem: int, features: int, map_side: int
+) -> None:
     backbone = Backbone(BackboneSpec(name=name, width=width), size)
     assert backbone.network.bn1.num_features == stem
     images = torch.rand(2, 3, size, size)
@@ -76,7 +90,9 @@ def test_wrong_weights_are_refused_with_counts(tmp_path: Path) -> None:
     with safe_open(path, framework="pt") as opened:
         meta = opened.metadata()
     with pytest.raises(WeightsError, match="damaged"):  # its digest is of other tensors
-        save_file({f"backbone.{name}": t for name, t in load_file(path).items()}, tmp_path / "c.safetensors", metadata=meta)
+        save_file(
+            {f"backbone.{name}": t for name, t in load_file(path).items()}, tmp_path / "c.safetensors", metadata=meta
+        )
         load_backbone(tmp_path / "c.safetensors")
     del meta["ssl_bench_digest"]
     tensors = load_file(path)
@@ -129,7 +145,9 @@ def test_statistics_are_the_plain_average_over_the_images() -> None:
     torch.testing.assert_close(backbone.network.layer4[1].bn2.running_var, again)
 
 
-@pytest.mark.parametrize(("channels", "limit", "side"), [(16, 2048, 11), (64, 2048, 5), (512, 2048, 2), (4096, 2048, 1), (16, 100_000, 16)])
+@pytest.mark.parametrize(
+    ("channels", "limit", "side"), [(16, 2048, 11), (64, 2048, 5), (512, 2048, 2), (4096, 2048, 1), (16, 100_000, 16)]
+)
 def test_stages_are_pooled_to_the_largest_square_within_the_limit(channels: int, limit: int, side: int) -> None:
     x = torch.rand(2, channels, 16, 16)
     assert pool_stage(x, limit).shape == (2, side * side * channels)

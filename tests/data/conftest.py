@@ -55,15 +55,25 @@ def hub() -> Callable[..., Path]:
     """Writes one split in the hub's layout over ``parts`` files; returns the folder."""
 
     def write(
-        folder: Path, split: str, pixels: np.ndarray, labels: Any = None, names: list[str] | None = None, parts: int = 1, kind: str = "PNG",
-        plain: bool = False, rows_a_group: int = 7, extra: Mapping[str, list[Any]] | None = None,
+        folder: Path,
+        split: str,
+        pixels: np.ndarray,
+        labels: Any = None,
+        names: list[str] | None = None,
+        parts: int = 1,
+        kind: str = "PNG",
+        plain: bool = False,
+        rows_a_group: int = 7,
+        extra: Mapping[str, list[Any]] | None = None,
     ) -> Path:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
         folder.mkdir(parents=True, exist_ok=True)
         content = [encode(image, kind) for image in pixels]
-        columns: dict[str, Any] = {"image": content if plain else [{"bytes": data, "path": f"{at}.png"} for at, data in enumerate(content)]}
+        columns: dict[str, Any] = {
+            "image": content if plain else [{"bytes": data, "path": f"{at}.png"} for at, data in enumerate(content)]
+        }
         features: dict[str, Any] = {"image": {"_type": "Image"}}
         if labels is not None:
             columns["label"] = list(labels)

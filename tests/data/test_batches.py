@@ -24,7 +24,9 @@ def test_images_are_the_pixels_in_channels_last() -> None:
 
 @given(count=st.integers(1, 40), batch=st.integers(1, 40), seed=st.integers(0, 5), endless=st.booleans())
 @settings(max_examples=60)
-def test_every_epoch_is_a_permutation_and_any_step_can_come_first(count: int, batch: int, seed: int, endless: bool) -> None:
+def test_every_epoch_is_a_permutation_and_any_step_can_come_first(
+    count: int, batch: int, seed: int, endless: bool
+) -> None:
     images = noise_set(count, size=8)
     if batch > count and not endless:
         with pytest.raises(DataError, match=f"batch_size {batch} is larger than the {count} images"):

@@ -115,7 +115,8 @@ def test_a_transparent_colour_of_an_rgb_image_is_white() -> None:
 @pytest.mark.parametrize("kind", ["JPEG", "PNG"])
 def test_exif_orientation_is_applied(orientation: int, kind: str) -> None:
     upright = Image.fromarray(smooth(64, 32))
-    back = {2: 0, 3: 3, 4: 1, 5: 5, 6: 2, 7: 6, 8: 4}  # what a camera held that way stores: FLIP_LEFT_RIGHT, ROTATE_180, ...
+    # what a camera held that way stores: FLIP_LEFT_RIGHT, ROTATE_180, ...
+    back = {2: 0, 3: 3, 4: 1, 5: 5, 6: 2, 7: 6, 8: 4}
     turned = upright.transpose(Image.Transpose(back[orientation])) if orientation > 1 else upright
     exif = Image.Exif()
     exif[0x0112] = orientation
@@ -153,7 +154,8 @@ def test_squash_keeps_everything_and_loses_the_aspect() -> None:
 @pytest.mark.parametrize("kind", ["PNG", "JPEG"])
 @pytest.mark.parametrize("fit", ["crop", "pad", "squash"])
 def test_shrinking_is_antialiased(kind: str, fit: Any) -> None:
-    fine = np.repeat((np.indices((512, 512)).sum(0) % 2 * 255).astype(np.uint8)[..., None], 3, -1)  # a chessboard of single pixels
+    # a chessboard of single pixels
+    fine = np.repeat((np.indices((512, 512)).sum(0) % 2 * 255).astype(np.uint8)[..., None], 3, -1)
     options = {"quality": 100} if kind == "JPEG" else {}
     found, _ = decode(stored(Image.fromarray(fine), kind, **options), 32, fit)
     assert np.abs(found.astype(int) - 127).max() <= 3
@@ -162,7 +164,11 @@ def test_shrinking_is_antialiased(kind: str, fit: Any) -> None:
 def test_shrinking_in_the_jpeg_decoder_changes_little() -> None:
     photo = np.asarray(Image.fromarray(noise(24, 32, 3, seed=3)).resize((1600, 1200), Image.Resampling.BICUBIC))
     content = stored(Image.fromarray(photo), "JPEG", quality=95)
-    exact = np.asarray(Image.open(io.BytesIO(content)).convert("RGB").resize((96, 96), Image.Resampling.BICUBIC, box=(200, 0, 1400, 1200)))
+    exact = np.asarray(
+        Image.open(io.BytesIO(content))
+        .convert("RGB")
+        .resize((96, 96), Image.Resampling.BICUBIC, box=(200, 0, 1400, 1200))
+    )
     found, size = decode(content, 96)
     assert size == (1600, 1200)
     assert np.abs(found.astype(int) - exact).mean() < 1
@@ -190,6 +196,11 @@ def test_a_missing_file_is_the_disks_fault_not_the_images(tmp_path: Any) -> None
 
 def test_arrays_images_and_functions_are_taken_too() -> None:
     pixels = noise(8, 8, 3)
-    for item in (pixels, Image.fromarray(pixels), lambda: Image.fromarray(pixels), lambda: stored(Image.fromarray(pixels))):
+    for item in (
+        pixels,
+        Image.fromarray(pixels),
+        lambda: Image.fromarray(pixels),
+        lambda: stored(Image.fromarray(pixels)),
+    ):
         assert np.array_equal(decode(item, 8)[0], pixels)
     assert not ImageFile.LOAD_TRUNCATED_IMAGES

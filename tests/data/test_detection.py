@@ -44,7 +44,10 @@ def cache(tmp_path: Path) -> Path:
 @pytest.fixture
 def tree(tmp_path: Path) -> Path:
     """20 training images and 4 each to validate and test on, with a cat and a dog each."""
-    return write_tree(tmp_path / "pets", {split: images(split, count, CAT, DOG) for split, count in (("train", 20), ("val", 4), ("test", 4))})
+    return write_tree(
+        tmp_path / "pets",
+        {split: images(split, count, CAT, DOG) for split, count in (("train", 20), ("val", 4), ("test", 4))},
+    )
 
 
 def load(folder: Path, cache: Path, **options: Any) -> detection.DetectionData:
@@ -86,7 +89,10 @@ def test_voc_by_name_equals_torchvisions_reading(splits: Any, tmp_path_factory: 
         voc_trees.write_list(folder, split, list(members))
     data = load_detection("voc2007", data_root=root, cache=root / "cache", validation=0.2)
     assert data.test.name == "PASCAL VOC 2007" and data.test.split == "test"
-    own: list[Any] = [(data.test.image(at), data.test.boxes[at], data.test.labels[at], data.test.difficult[at]) for at in range(len(data.test))]
+    own: list[Any] = [
+        (data.test.image(at), data.test.boxes[at], data.test.labels[at], data.test.difficult[at])
+        for at in range(len(data.test))
+    ]
     oracle = VOCDetection(str(root), year="2007", image_set="test")
     assert len(own) == len(oracle)
     for (pixels, boxes, labels, difficult), (image, target) in zip(own, oracle, strict=True):
@@ -98,8 +104,12 @@ def test_voc_by_name_equals_torchvisions_reading(splits: Any, tmp_path_factory: 
         assert difficult.tolist() == [thing["difficult"] == "1" for thing in things]
         assert boxes.dtype == np.float32 and labels.dtype == np.int64 and difficult.dtype == np.bool_
     # What is trained and validated on is together what torchvision calls trainval.
-    whole = sorted(np.asarray(image).tobytes() for image, _ in VOCDetection(str(root), year="2007", image_set="trainval"))
-    assert sorted(part.image(at).tobytes() for part in (data.train, data.validation) for at in range(len(part))) == whole
+    whole = sorted(
+        np.asarray(image).tobytes() for image, _ in VOCDetection(str(root), year="2007", image_set="trainval")
+    )
+    assert (
+        sorted(part.image(at).tobytes() for part in (data.train, data.validation) for at in range(len(part))) == whole
+    )
 
 
 def test_images_and_boxes_shrink_alike(tmp_path: Path, cache: Path) -> None:
@@ -113,7 +123,9 @@ def test_images_and_boxes_shrink_alike(tmp_path: Path, cache: Path) -> None:
     assert data.train.image(0).shape == (20, 40, 3) and isinstance(data.train.pixels, np.memmap)
     assert np.allclose(data.train.boxes[0], [[8, 4, 24, 16], [32, 0, 40, 20]], atol=1e-5)
     white = np.argwhere(data.train.image(0)[..., 0] > 127)
-    assert np.array_equal([*white.min(0), *(white.max(0) + 1)], [4, 8, 16, 24]), "the white part is where the first box is"
+    assert np.array_equal([*white.min(0), *(white.max(0) + 1)], [4, 8, 16, 24]), (
+        "the white part is where the first box is"
+    )
     assert load(tmp_path / "set", cache).train.image(0).shape == (50, 100, 3)
 
 
@@ -122,11 +134,15 @@ def test_images_and_boxes_shrink_alike(tmp_path: Path, cache: Path) -> None:
 def test_scaled_boxes_stay_inside_and_keep_their_share(width: int, height: int, size: int, data: Any) -> None:
     x1, y1 = data.draw(st.integers(0, width - 1)), data.draw(st.integers(0, height - 1))
     x2, y2 = data.draw(st.integers(x1 + 1, width)), data.draw(st.integers(y1 + 1, height))
-    image = voc.VOCImage(Path("x"), width, height, False, np.array([[x1, y1, x2, y2]], float), ("cat",), np.zeros(1, bool), 0, 0, True)
+    image = voc.VOCImage(
+        Path("x"), width, height, False, np.array([[x1, y1, x2, y2]], float), ("cat",), np.zeros(1, bool), 0, 0, True
+    )
     across, down = image.scaled(size)
     (box,) = detection._scaled(image, np.array([down, across]))
     assert 0 <= box[0] < box[2] <= across and 0 <= box[1] < box[3] <= down
-    assert np.allclose(box / [across, down, across, down], np.array([x1, y1, x2, y2]) / [width, height, width, height], atol=1e-5)
+    assert np.allclose(
+        box / [across, down, across, down], np.array([x1, y1, x2, y2]) / [width, height, width, height], atol=1e-5
+    )
 
 
 def test_lists_of_the_folder_are_the_splits(tree: Path, cache: Path) -> None:
@@ -142,11 +158,18 @@ def test_trainval_comes_before_train_and_val_is_then_held_out_of_it(tree: Path, 
     everything = [f"{split}{number}" for split, count in (("train", 20), ("val", 4)) for number in range(count)]
     voc_trees.write_list(tree, "trainval", everything)
     data = load(tree, cache)
-    assert sorted(stored(data.train, tree) + stored(data.validation, tree)) == sorted(everything) and len(data.validation) == 5
-    assert data.notes == ["pets: train is 'trainval', test is 'test', validation is 0.2 of trainval, held out ('val' has images of train)"]
+    assert (
+        sorted(stored(data.train, tree) + stored(data.validation, tree)) == sorted(everything)
+        and len(data.validation) == 5
+    )
+    assert data.notes == [
+        "pets: train is 'trainval', test is 'test', validation is 0.2 of trainval, held out ('val' has images of train)"
+    ]
     again = load(tree, cache)
     assert stored(again.validation, tree) == stored(data.validation, tree)
-    assert any(stored(load(tree, cache, seed=seed).validation, tree) != stored(data.validation, tree) for seed in (1, 2))
+    assert any(
+        stored(load(tree, cache, seed=seed).validation, tree) != stored(data.validation, tree) for seed in (1, 2)
+    )
 
 
 def test_missing_splits_are_held_out_and_said(tree: Path, cache: Path) -> None:
@@ -167,7 +190,9 @@ def test_splits_may_be_chosen(tree: Path, cache: Path) -> None:
     data = load(tree, cache, train="first", validation="test", test="val")
     assert [stored(part, tree)[0] for part in (data.train, data.validation, data.test)] == ["train0", "test0", "val0"]
     data = load(tree, cache, test="val")
-    assert len(data.validation) == 4 and set(stored(data.validation, tree)) <= {f"train{number}" for number in range(20)}
+    assert len(data.validation) == 4 and set(stored(data.validation, tree)) <= {
+        f"train{number}" for number in range(20)
+    }
     assert "'val' has images of test" in data.notes[0]
     data = load(tree, cache, validation=0.5, test=0.25)
     assert [len(part) for part in (data.train, data.validation, data.test)] == [7, 8, 5]
@@ -178,7 +203,10 @@ def test_splits_may_be_chosen(tree: Path, cache: Path) -> None:
     ("options", "message"),
     [
         ({"train": "trian"}, r"has no split 'trian'.*did you mean 'train'"),
-        ({"validation": "train"}, r"splits that overlap: 1\).*\n  20 images are both in 'train' \(validation\) and in 'train' \(train\)"),
+        (
+            {"validation": "train"},
+            r"splits that overlap: 1\).*\n  20 images are both in 'train' \(validation\) and in 'train' \(train\)",
+        ),
         ({"validation": "test"}, r"4 images are both in 'test' \(validation\) and in 'test' \(test\)"),
         ({"validation": 1.5}, r"validation 1\.5 is no share of train; allowed is above 0 and below 1"),
         ({"test": 0}, r"test 0 is no share of train"),
@@ -200,7 +228,9 @@ def test_unknown_sources_and_lists_are_named(tree: Path, cache: Path) -> None:
     with pytest.raises(DataError, match=r"voc:nowhere does not exist; looked for"):
         load_detection("voc:nowhere", cache=cache)
     (tree / "ImageSets" / "Main" / "train.txt").rename(tree / "ImageSets" / "Main" / "learn.txt")
-    with pytest.raises(DataError, match=r"has no list named 'trainval' or 'train'; name one of its own: learn, test, val"):
+    with pytest.raises(
+        DataError, match=r"has no list named 'trainval' or 'train'; name one of its own: learn, test, val"
+    ):
         load(tree, cache)
 
 
@@ -232,10 +262,25 @@ def test_everything_wrong_is_said_together_before_anything_is_decoded(tree: Path
         load(tree, cache)
     head, *lines = str(caught.value).splitlines()
     assert head.startswith(f"pets in {tree} cannot be used as it is (") and "skip_faulty" not in head
-    for kind in ("empty split: 1", "image listed twice: 1", "box outside its image: 1", "empty box: 1", "missing image: 2", "missing annotation: 1"):
+    for kind in (
+        "empty split: 1",
+        "image listed twice: 1",
+        "box outside its image: 1",
+        "empty box: 1",
+        "missing image: 2",
+        "missing annotation: 1",
+    ):
         assert kind in head
     text = "\n".join(lines)
-    for piece in ("val.txt names no image", "'train0' more than once", "outside.xml", "gone.jpg", "gone.xml", "test0.xml", "test1.jpg"):
+    for piece in (
+        "val.txt names no image",
+        "'train0' more than once",
+        "outside.xml",
+        "gone.jpg",
+        "gone.xml",
+        "test0.xml",
+        "test1.jpg",
+    ):
         assert piece in text
     assert len(lines) == 7
 
@@ -267,7 +312,11 @@ def test_faulty_images_are_left_out_on_request_and_counted(tree: Path, cache: Pa
     data = load(tree, cache, skip_faulty=True)
     (tree / "JPEGImages" / "val2.png").unlink()
     assert stored(data.train, tree) == [f"train{number}" for number in range(20) if number != 3]
-    assert stored(data.validation, tree) == ["val0", "val1", "val3"] and stored(data.test, tree) == ["test0", "test2", "test3"]
+    assert stored(data.validation, tree) == ["val0", "val1", "val3"] and stored(data.test, tree) == [
+        "test0",
+        "test2",
+        "test3",
+    ]
     assert "pets: 2 of 28 images are left out, missing image: 1, box outside its image: 1" in data.notes
     assert "pets: 1 images are left out, since they cannot be decoded" in data.notes
 
@@ -276,7 +325,10 @@ def test_images_that_turn_out_unreadable_are_listed(tree: Path, cache: Path) -> 
     broken(tree)
     for name in ("train3", "test1"):
         voc_trees.write_image(tree, name, [CAT, DOG])
-    with pytest.raises(DataError, match=r"pets cannot be used as it is \(unreadable image: 1\).*skip_faulty\):\n  .*val2\.png: .*truncated"):
+    with pytest.raises(
+        DataError,
+        match=r"pets cannot be used as it is \(unreadable image: 1\).*skip_faulty\):\n  .*val2\.png: .*truncated",
+    ):
         load(tree, cache)
 
 
@@ -289,7 +341,11 @@ def test_a_split_that_skipping_empties_is_refused(tree: Path, cache: Path, split
 
 
 def test_classes_must_be_seen_in_train(tmp_path: Path, cache: Path, undecoded: None) -> None:
-    splits = {"train": images("a", 3, CAT, DOG), "val": images("b", 2, CAT, ("Cat", 1, 1, 5, 5, 0)), "test": images("c", 3, OWL, CAT)}
+    splits = {
+        "train": images("a", 3, CAT, DOG),
+        "val": images("b", 2, CAT, ("Cat", 1, 1, 5, 5, 0)),
+        "test": images("c", 3, OWL, CAT),
+    }
     with pytest.raises(DataError) as caught:
         load(write_tree(tmp_path / "set", splits), cache)
     text = str(caught.value)
@@ -302,7 +358,9 @@ def test_a_difficult_object_is_no_example_of_its_class(tmp_path: Path, cache: Pa
     hard = ("owl", 7, 7, 9, 18, 1)
     splits = {"train": images("a", 3, CAT, hard), "val": images("b", 2, CAT), "test": images("c", 3, CAT, hard)}
     data = load(write_tree(tmp_path / "set", splits), cache)
-    assert data.test.classes == ("cat", "owl") and [flags.tolist() for flags in data.test.difficult] == [[False, True]] * 3
+    assert (
+        data.test.classes == ("cat", "owl") and [flags.tolist() for flags in data.test.difficult] == [[False, True]] * 3
+    )
     assert "set: objects marked difficult: 6 of 14" in data.notes
     voc_trees.write_image(tmp_path / "set", "c0", [CAT, OWL])
     with pytest.raises(DataError, match="'owl' has 1 objects in 'test' and none in 'train'"):
@@ -310,33 +368,43 @@ def test_a_difficult_object_is_no_example_of_its_class(tmp_path: Path, cache: Pa
 
 
 def test_oddities_are_counted(tmp_path: Path, cache: Path) -> None:
-    tree = write_tree(tmp_path / "set", {
-        "train": images("a", 3, CAT, ("cat", 0, 0, 9, 9, 0), ("dog", 4, 4, 4, 9, 0)), "val": images("b", 2, CAT),
-        "test": {**images("c", 1, CAT, DOG), **images("d", 1)},
-    })
+    tree = write_tree(
+        tmp_path / "set",
+        {
+            "train": images("a", 3, CAT, ("cat", 0, 0, 9, 9, 0), ("dog", 4, 4, 4, 9, 0)),
+            "val": images("b", 2, CAT),
+            "test": {**images("c", 1, CAT, DOG), **images("d", 1)},
+        },
+    )
     (tree / "Annotations" / "a0.xml").write_text(voc_trees.annotation(None, [CAT, DOG]))
     exif = Image.Exif()
     exif[0x0112] = 6
     voc_trees.write_image(tree, "a1", [CAT, DOG], voc_trees.noise(30, 20), exif=exif)
     (tree / "Annotations" / "a1.xml").write_text(voc_trees.annotation((20, 30), [CAT, DOG]))
     data = load(tree, cache)
-    assert sorted(data.notes) == sorted([
-        "set: train is 'train', test is 'test', validation is 'val'",
-        "set: boxes that reach over the edge of their image and are clipped: 1 of 11",
-        "set: boxes one pixel wide or high: 1 of 11",
-        "set: images without an object: 1 of 7",
-        "set: annotations without the image's size, whose boxes are taken to refer to the stored pixels: 1 of 7",
-        "set: images turned as the camera noted, since their annotations give the size of the upright image: 1 of 7",
-        "set: validation has no object of dog, so there is no AP for them",
-    ])
-    assert len(data.test.boxes[1]) == 0 and data.test.boxes[1].shape == (0, 4) and data.train.image(1).shape == (30, 20, 3)
+    assert sorted(data.notes) == sorted(
+        [
+            "set: train is 'train', test is 'test', validation is 'val'",
+            "set: boxes that reach over the edge of their image and are clipped: 1 of 11",
+            "set: boxes one pixel wide or high: 1 of 11",
+            "set: images without an object: 1 of 7",
+            "set: annotations without the image's size, whose boxes are taken to refer to the stored pixels: 1 of 7",
+            "set: images turned as the camera noted, since their annotations give the size of the upright image: 1 of 7",
+            "set: validation has no object of dog, so there is no AP for them",
+        ]
+    )
+    assert (
+        len(data.test.boxes[1]) == 0 and data.test.boxes[1].shape == (0, 4) and data.train.image(1).shape == (30, 20, 3)
+    )
 
 
 def test_a_split_without_objects_is_refused(tmp_path: Path, cache: Path, undecoded: None) -> None:
     splits = {"train": images("a", 3, CAT), "val": images("b", 2), "test": images("c", 3, ("cat", 1, 1, 5, 5, 1))}
     with pytest.raises(DataError) as caught:
         load(write_tree(tmp_path / "set", splits), cache)
-    assert "split without objects: 2" in str(caught.value) and "the 2 images of 'val' have no object that counts" in str(caught.value)
+    assert "split without objects: 2" in str(
+        caught.value
+    ) and "the 2 images of 'val' have no object that counts" in str(caught.value)
 
 
 def test_images_in_two_splits_under_two_names_are_said(tree: Path, cache: Path) -> None:
@@ -345,9 +413,12 @@ def test_images_in_two_splits_under_two_names_are_said(tree: Path, cache: Path) 
 
 
 @given(
-    images=st.lists(st.lists(st.integers(0, 4), max_size=4), min_size=5, max_size=60), share=st.floats(0.05, 0.6), seed=st.integers(0, 3),
+    images=st.lists(st.lists(st.integers(0, 4), max_size=4), min_size=5, max_size=60),
+    share=st.floats(0.05, 0.6),
+    seed=st.integers(0, 3),
 )
-@example(images=[[0], [0, 2], [1], [1, 2]], share=0.5, seed=0)  # half of the zeros and of the ones would be all of the twos
+# half of the zeros and of the ones would be all of the twos
+@example(images=[[0], [0, 2], [1], [1, 2]], share=0.5, seed=0)
 @settings(max_examples=150)
 def test_what_is_held_out_takes_no_class_from_train(images: list[list[int]], share: float, seed: int) -> None:
     labels = [np.array(own, np.int64) for own in images]
@@ -400,7 +471,11 @@ def test_the_fingerprint_is_over_content_and_order_alone(tree: Path, cache: Path
     hashes = found.hashes.copy()
     hashes[4, 4] ^= 1
     for change in (
-        {"boxes": boxes}, {"labels": labels}, {"difficult": difficult}, {"classes": ("cat", "cow")}, {"hashes": hashes},
+        {"boxes": boxes},
+        {"labels": labels},
+        {"difficult": difficult},
+        {"classes": ("cat", "cow")},
+        {"hashes": hashes},
         {"heights": found.widths, "widths": found.heights},
     ):
         prints.append(dataclasses.replace(found, **change).fingerprint)
@@ -430,13 +505,23 @@ def test_shapes_come_with_the_boxes_of_what_was_drawn(few_shapes: None, cache: P
         boxes, labels = data.test.boxes[at], data.test.labels[at]
         assert data.test.image(at).shape == (40, 40, 3)
         assert labels.tolist() == scenes.shape[at, :count].tolist() and not data.test.difficult[at].any()
-        assert boxes.shape == (count, 4) and (boxes[:, :2] < boxes[:, 2:]).all() and boxes.min() >= 0 and boxes.max() <= 40
-        centre, radius = np.stack([scenes.x[at, :count], scenes.y[at, :count]], 1) * 40, scenes.radius[at, :count, None] * 40
+        assert (
+            boxes.shape == (count, 4) and (boxes[:, :2] < boxes[:, 2:]).all() and boxes.min() >= 0 and boxes.max() <= 40
+        )
+        centre, radius = (
+            np.stack([scenes.x[at, :count], scenes.y[at, :count]], 1) * 40,
+            scenes.radius[at, :count, None] * 40,
+        )
         assert (np.abs((boxes[:, :2] + boxes[:, 2:]) / 2 - np.clip(centre, 0, 40)) <= 0.5 * radius + 1).all()
-        assert (boxes[:, 2:] - boxes[:, :2] <= 2 * radius * 1.1 + 2).all() and (boxes[:, 2:] - boxes[:, :2] >= 0.6 * radius).all()
+        assert (boxes[:, 2:] - boxes[:, :2] <= 2 * radius * 1.1 + 2).all() and (
+            boxes[:, 2:] - boxes[:, :2] >= 0.6 * radius
+        ).all()
     drawn = {image.tobytes() for image in shapes.render("train", 40, 60).images}
     assert {part.image(at).tobytes() for part in (data.train, data.validation) for at in range(len(part))} == drawn
-    assert load_detection("shapes", cache=cache, size=40, validation=0.5).validation.fingerprint != data.validation.fingerprint
+    assert (
+        load_detection("shapes", cache=cache, size=40, validation=0.5).validation.fingerprint
+        != data.validation.fingerprint
+    )
     assert load_detection("shapes", cache=cache).train.image(0).shape == (shapes.NATIVE_SIZE, shapes.NATIVE_SIZE, 3)
 
 
@@ -457,7 +542,9 @@ def year(root: Path, splits: Mapping[str, Sequence[str]]) -> None:
 TWO_LISTS = {"trainval": [f"a{number}" for number in range(5)], "test": ["b"]}
 
 
-def test_a_known_set_is_downloaded_once_and_not_taken_half_unpacked(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_known_set_is_downloaded_once_and_not_taken_half_unpacked(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import torchvision.datasets.voc
 
     asked: list[str] = []
@@ -482,10 +569,14 @@ def test_a_known_set_is_downloaded_once_and_not_taken_half_unpacked(tmp_path: Pa
     assert len(asked) == 4
 
 
-def test_below_the_data_root_nothing_is_downloaded(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_below_the_data_root_nothing_is_downloaded(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import torchvision.datasets.voc
 
-    monkeypatch.setattr(torchvision.datasets.voc, "download_and_extract_archive", lambda *a, **k: pytest.fail("downloaded"))
+    monkeypatch.setattr(
+        torchvision.datasets.voc, "download_and_extract_archive", lambda *a, **k: pytest.fail("downloaded")
+    )
     year(tmp_path / "root" / "voc2007", TWO_LISTS)
     assert len(load_detection("voc2007", cache=cache, data_root=tmp_path / "root").test) == 1
 
@@ -510,16 +601,25 @@ def served(tmp_path: Path) -> Iterator[tuple[Path, str]]:
 
 
 def test_blood_cells_are_downloaded_where_they_are_not_at_hand(
-    tmp_path: Path, cache: Path, served: tuple[Path, str], monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    cache: Path,
+    served: tuple[Path, str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.delenv("SSL_BENCH_DATA", raising=False)
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     folder, url = served
     inner = tmp_path / "zipped" / "BCCD_Dataset-master"
-    write_tree(inner / "BCCD", {split: images(split, count, CAT, DOG) for split, count in (("train", 10), ("val", 4), ("test", 4))})
+    write_tree(
+        inner / "BCCD",
+        {split: images(split, count, CAT, DOG) for split, count in (("train", 10), ("val", 4), ("test", 4))},
+    )
     archive = Path(shutil.make_archive(str(folder / "master"), "zip", inner.parent))
     monkeypatch.setattr(detection, "_BCCD_URL", f"{url}/gone.zip")
-    with pytest.raises(DataError, match=r"BCCD was not found \(no data root is set.*could not be downloaded from http.*gone\.zip.*put its folder BCCD"):
+    with pytest.raises(
+        DataError,
+        match=r"BCCD was not found \(no data root is set.*could not be downloaded from http.*gone\.zip.*put its folder BCCD",
+    ):
         load_detection("bccd", cache=cache)
     monkeypatch.setattr(detection, "_BCCD_URL", f"{url}/master.zip")
     (cache / "downloads").mkdir(exist_ok=True)
@@ -529,7 +629,9 @@ def test_blood_cells_are_downloaded_where_they_are_not_at_hand(
     monkeypatch.setattr(detection, "_BCCD_URL", f"{url}/gone.zip")
     assert load_detection("bccd", cache=cache).test.fingerprint == data.test.fingerprint, "once is enough"
     for name, number in (("BCCD", 5), ("bccd", 6)):
-        write_tree(tmp_path / name / name, {split: images(split, number, CAT, DOG) for split in ("train", "val", "test")})
+        write_tree(
+            tmp_path / name / name, {split: images(split, number, CAT, DOG) for split in ("train", "val", "test")}
+        )
         assert len(load_detection("bccd", cache=tmp_path / "empty", data_root=tmp_path / name).test) == number
     assert "bccd" in dict(detection.list_detection_sources())
 
@@ -543,7 +645,12 @@ def test_blood_cells_are_those_of_the_files(shared_data: Path, cache: Path) -> N
     assert len(test) == len(names) == 72 and test.classes == ("Platelets", "RBC", "WBC")
     for at, name in enumerate(names):
         root = ElementTree.parse(folder / "Annotations" / f"{name}.xml").getroot()
-        corners = [[int(thing.findtext(f"bndbox/{side}", "")) for side in ("xmin", "ymin", "xmax", "ymax")] for thing in root.iter("object")]
+        corners = [
+            [int(thing.findtext(f"bndbox/{side}", "")) for side in ("xmin", "ymin", "xmax", "ymax")]
+            for thing in root.iter("object")
+        ]
         expected = (np.array(corners) - [1, 1, 0, 0]) / 10
         assert test.image(at).shape == (48, 64, 3) and np.allclose(test.boxes[at], expected, atol=1e-4)
-        assert [test.classes[label] for label in test.labels[at]] == [thing.findtext("name") for thing in root.iter("object")]
+        assert [test.classes[label] for label in test.labels[at]] == [
+            thing.findtext("name") for thing in root.iter("object")
+        ]

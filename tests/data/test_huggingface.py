@@ -42,7 +42,9 @@ class Repository:
 
     def push(self, files: dict[str, bytes], ref: str = "main") -> str:
         """A new commit on ``ref``; its hash."""
-        content = json.dumps([ref, len(self.commits), *((name, hashlib.sha256(data).hexdigest()) for name, data in files.items())])
+        content = json.dumps(
+            [ref, len(self.commits), *((name, hashlib.sha256(data).hexdigest()) for name, data in files.items())]
+        )
         commit = hashlib.sha1(content.encode()).hexdigest()
         self.commits[commit], self.refs[ref] = files, commit
         return commit
@@ -119,7 +121,10 @@ class _Handler(BaseHTTPRequestHandler):
         if repository is None or repository.private and not known:
             return self._error(404 if known else 401, "RepoNotFound", "Repository not found")
         if kind == "refs":
-            refs = [{"name": ref, "ref": f"refs/heads/{ref}", "targetCommit": commit} for ref, commit in repository.refs.items()]
+            refs = [
+                {"name": ref, "ref": f"refs/heads/{ref}", "targetCommit": commit}
+                for ref, commit in repository.refs.items()
+            ]
             return self._json({"branches": refs, "tags": [], "converts": []})
         commit = repository.refs.get(revision, revision)
         if commit not in repository.commits:
@@ -134,7 +139,14 @@ class _Handler(BaseHTTPRequestHandler):
         content = files[unquote(match[4])]
         digest = hashlib.sha256(content).hexdigest()
         where = f"{self.hub.store}/blobs/{digest}"
-        self._send(302, body=False, Location=where, X_Repo_Commit=commit, X_Linked_Size=str(len(content)), X_Linked_Etag=f'"{digest}"')
+        self._send(
+            302,
+            body=False,
+            Location=where,
+            X_Repo_Commit=commit,
+            X_Linked_Size=str(len(content)),
+            X_Linked_Etag=f'"{digest}"',
+        )
         return None
 
     def _tree(self, path: str, files: dict[str, bytes], start: int) -> None:
@@ -142,16 +154,25 @@ class _Handler(BaseHTTPRequestHandler):
             self.hub.lost -= 1
             return self._send(503, body=False)
         folders = sorted({str(folder) for name in files for folder in Path(name).parents if str(folder) != "."})
-        entries: list[dict[str, Any]] = [{"type": "directory", "path": folder, "size": 0, "oid": "0" * 40} for folder in folders]
+        entries: list[dict[str, Any]] = [
+            {"type": "directory", "path": folder, "size": 0, "oid": "0" * 40} for folder in folders
+        ]
         for name, content in files.items():
             lfs = {"oid": hashlib.sha256(content).hexdigest(), "size": len(content), "pointerSize": 130}
             entries.append({"type": "file", "path": name, "size": len(content), "oid": "0" * 40, "lfs": lfs})
         stop = start + PAGE
-        more = {"Link": f'<{self.hub.url}{path}?recursive=True&cursor={stop}>; rel="next"'} if stop < len(entries) else {}
+        more = (
+            {"Link": f'<{self.hub.url}{path}?recursive=True&cursor={stop}>; rel="next"'} if stop < len(entries) else {}
+        )
         return self._json(entries[start:stop], **more)
 
     def _blob(self, digest: str, body: bool) -> None:
-        held = {hashlib.sha256(data).hexdigest(): (name, data) for r in self.hub.repositories.values() for c in r.commits.values() for name, data in c.items()}
+        held = {
+            hashlib.sha256(data).hexdigest(): (name, data)
+            for r in self.hub.repositories.values()
+            for c in r.commits.values()
+            for name, data in c.items()
+        }
         path, content = held[digest]
         name, wanted = Path(path).name, self.headers.get("Range", "").removeprefix("bytes=")
         self.hub.asked.append(f"{self.command} blob {name} {wanted}".strip())
@@ -163,7 +184,15 @@ class _Handler(BaseHTTPRequestHandler):
         if body and self.hub.broken[name] > 0:
             self.hub.broken[name] -= 1
             cut = (len(content) - start) // 2
-        return self._send(206 if wanted else 200, content[start:], body=body, part=cut, ETag=f'"{digest}"', Accept_Ranges="bytes", **ranged)
+        return self._send(
+            206 if wanted else 200,
+            content[start:],
+            body=body,
+            part=cut,
+            ETag=f'"{digest}"',
+            Accept_Ranges="bytes",
+            **ranged,
+        )
 
 
 @pytest.fixture
@@ -171,7 +200,9 @@ def online(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
     """The stand-in, and the library's settings as HF_ENDPOINT and HF_HOME would have made them when it was imported."""
     standing = Hub()
     monkeypatch.setattr(constants, "ENDPOINT", standing.url)
-    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", standing.url + "/{repo_id}/resolve/{revision}/{filename}")
+    monkeypatch.setattr(
+        constants, "HUGGINGFACE_CO_URL_TEMPLATE", standing.url + "/{repo_id}/resolve/{revision}/{filename}"
+    )
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hf"))
     monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "no token"))
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
@@ -183,7 +214,9 @@ def online(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
 
 
 @pytest.fixture
-def split(hub: Callable[..., Path], images_of: Callable[..., np.ndarray], tmp_path: Path) -> Callable[..., dict[str, bytes]]:
+def split(
+    hub: Callable[..., Path], images_of: Callable[..., np.ndarray], tmp_path: Path
+) -> Callable[..., dict[str, bytes]]:
     """Files of one split in the hub's layout, by name: ``count`` images of four classes."""
 
     def make(name: str, count: int = 8, seed: int = 0, labelled: bool = True, **more: Any) -> dict[str, bytes]:
@@ -219,16 +252,25 @@ def seen(images: Any) -> dict[bytes, int]:
     return {image.tobytes(): int(label) for image, label in zip(images.pixels[images.rows], images.labels, strict=True)}
 
 
-# ---- from a name to images ---------------------------------------------------------------------------------------------------------
+# ---- from a name to images
+# ---------------------------------------------------------------------------------------------------------
 
 
 def test_a_set_is_downloaded_and_read_whole(online: Hub, split: Any, images_of: Any, tmp_path: Path) -> None:
-    files = within("data", split("train", 40, parts=3), split("test", 8, seed=1)) | {"README.md": b"# four", "old.parquet/script.py": b"pass"}
+    files = within("data", split("train", 40, parts=3), split("test", 8, seed=1)) | {
+        "README.md": b"# four",
+        "old.parquet/script.py": b"pass",
+    }
     commit = online.push(files)
     told: list[tuple[str, int, int]] = []
-    data: Data = load(parse(DataSpec, f"hf:{REPOSITORY}", "data"), cache=tmp_path / "cache", progress=lambda *one: told.append(one))
+    data: Data = load(
+        parse(DataSpec, f"hf:{REPOSITORY}", "data"), cache=tmp_path / "cache", progress=lambda *one: told.append(one)
+    )
     (labelled,) = data.evaluate
-    expected = {seed: {image.tobytes(): at % 4 for at, image in enumerate(images_of(count, seed=seed))} for seed, count in ((0, 40), (1, 8))}
+    expected = {
+        seed: {image.tobytes(): at % 4 for at, image in enumerate(images_of(count, seed=seed))}
+        for seed, count in ((0, 40), (1, 8))
+    }
     assert seen(labelled.train) | seen(labelled.validation) == expected[0] and seen(labelled.test) == expected[1]
     assert labelled.test.classes == tuple(NAMES) and data.size == 12
     assert labelled.name == data.pretrain.name == f"hf:{REPOSITORY}@{commit[:7]}"
@@ -239,20 +281,43 @@ def test_a_set_is_downloaded_and_read_whole(online: Hub, split: Any, images_of: 
     assert bytes_told[-1] == (whole, whole) and bytes_told == sorted(bytes_told) and len(bytes_told) > 4
 
 
-@pytest.mark.parametrize(("config", "layout"), [
-    ("", {"train-00000-of-00001.parquet": "train", "test-00000-of-00001.parquet": "test"}),
-    ("", {"data/train-00000-of-00001-a09b74b3ef9c3b56.parquet": "train", "data/valid-00000-of-00001-70d52db3c749a935.parquet": "validation"}),
-    ("plain_text", {"plain_text/train-00000-of-00001.parquet": "train", "plain_text/test-00000-of-00001.parquet": "test"}),
-    ("default", {"default/train/0000.parquet": "train", "default/validation/0000.parquet": "validation", "more/test.parquet": ""}),
-    ("", {"train/0000.parquet": "train", "test/0000.parquet": "test"}),
-    ("", {"data/train/a.parquet": "train", "data/test/b.parquet": "test"}),
-    ("", {"everything.parquet": "train"}),
-    ("", {"data/train.parquet": "train", "data/test.parquet": "test", "index.parquet": ""}),
-])
-def test_layouts_of_the_hub_and_of_its_copies(online: Hub, split: Any, places: Places, config: str, layout: dict[str, str]) -> None:
+@pytest.mark.parametrize(
+    ("config", "layout"),
+    [
+        ("", {"train-00000-of-00001.parquet": "train", "test-00000-of-00001.parquet": "test"}),
+        (
+            "",
+            {
+                "data/train-00000-of-00001-a09b74b3ef9c3b56.parquet": "train",
+                "data/valid-00000-of-00001-70d52db3c749a935.parquet": "validation",
+            },
+        ),
+        (
+            "plain_text",
+            {"plain_text/train-00000-of-00001.parquet": "train", "plain_text/test-00000-of-00001.parquet": "test"},
+        ),
+        (
+            "default",
+            {
+                "default/train/0000.parquet": "train",
+                "default/validation/0000.parquet": "validation",
+                "more/test.parquet": "",
+            },
+        ),
+        ("", {"train/0000.parquet": "train", "test/0000.parquet": "test"}),
+        ("", {"data/train/a.parquet": "train", "data/test/b.parquet": "test"}),
+        ("", {"everything.parquet": "train"}),
+        ("", {"data/train.parquet": "train", "data/test.parquet": "test", "index.parquet": ""}),
+    ],
+)
+def test_layouts_of_the_hub_and_of_its_copies(
+    online: Hub, split: Any, places: Places, config: str, layout: dict[str, str]
+) -> None:
     assert places.root is not None
     sizes = {"train": 8, "test": 4, "validation": 5, "": 3}
-    files = {name: next(iter(split("train", sizes[of], seed=at).values())) for at, (name, of) in enumerate(layout.items())}
+    files = {
+        name: next(iter(split("train", sizes[of], seed=at).values())) for at, (name, of) in enumerate(layout.items())
+    }
     expected = {of: sizes[of] for of in layout.values() if of}
     assert counts(find(f"hf:{REPOSITORY}@{online.push(files)}", places)) == expected
     for name, content in files.items():
@@ -268,10 +333,15 @@ def test_only_the_splits_needed_are_downloaded(online: Hub, split: Any, places: 
     assert counts(found) == {"train": 8, "test": 4}
     assert online.fetched() == ["test-00000-of-00001.parquet", "train-00000-of-00001.parquet"]
     assert any("its validation split is not downloaded" in note for note in found.notes)
-    assert any("1 Parquet files of no known split are not used: data/extra-00000-of-00001.parquet" in note for note in found.notes)
+    assert any(
+        "1 Parquet files of no known split are not used: data/extra-00000-of-00001.parquet" in note
+        for note in found.notes
+    )
     online.push(files | within("data", split("test", 4, labelled=False)))
     assert counts(find(f"hf:{REPOSITORY}", places)) == {"train": 8, "test": 4, "validation": 5}
-    assert online.fetched() == ["test-00000-of-00001.parquet", "validation-00000-of-00001.parquet"], "and train is there from before"
+    assert online.fetched() == ["test-00000-of-00001.parquet", "validation-00000-of-00001.parquet"], (
+        "and train is there from before"
+    )
 
 
 def test_what_cannot_be_remembered_is_asked_again(online: Hub, split: Any, places: Places) -> None:
@@ -287,7 +357,9 @@ def test_columns_that_are_named(online: Hub, split: Any, places: Places) -> None
     bare = split("test", 4, labelled=False, extra={"kind": ["y"] * 4})
     online.push(within("data", split("train", extra={"kind": ["x", "y"] * 4}), bare, split("validation", 5)))
     found = find(f"hf:{REPOSITORY}", places, target="kind")
-    assert found.classes == ("x", "y") and counts(found) == {"train": 8, "test": 4}, "whether test has labels is asked of that column"
+    assert found.classes == ("x", "y") and counts(found) == {"train": 8, "test": 4}, (
+        "whether test has labels is asked of that column"
+    )
     assert any("labels from 'kind'; not used: 'label'" in note for note in found.notes)
     with pytest.raises(DataError, match=r"no column 'knid' \(target: knid\); did you mean 'kind'"):
         find(f"hf:{REPOSITORY}", places, target="knid")
@@ -299,7 +371,8 @@ def test_a_column_of_groups(online: Hub, split: Any, places: Places) -> None:
     assert groups is not None and groups.tolist() == [0, 1, 0, 2]
 
 
-# ---- revisions ---------------------------------------------------------------------------------------------------------------------
+# ---- revisions
+# ---------------------------------------------------------------------------------------------------------------------
 
 
 def test_a_commit_is_asked_for_once(online: Hub, split: Any, places: Places) -> None:
@@ -313,7 +386,9 @@ def test_a_commit_is_asked_for_once(online: Hub, split: Any, places: Places) -> 
     assert counts(find(f"hf:{REPOSITORY}@{first}", places)) == {"train": 8}
 
 
-def test_a_branch_is_followed_and_without_the_network_its_newest_copy_serves(online: Hub, split: Any, tmp_path: Path) -> None:
+def test_a_branch_is_followed_and_without_the_network_its_newest_copy_serves(
+    online: Hub, split: Any, tmp_path: Path
+) -> None:
     def get(source: str) -> Data:
         return load(parse(DataSpec, {"source": source, "test": 0.25}, "data"), cache=tmp_path / "cache")
 
@@ -330,12 +405,18 @@ def test_a_branch_is_followed_and_without_the_network_its_newest_copy_serves(onl
     online.stop()
     alone = get(f"hf:{REPOSITORY}")
     assert alone.pretrain.fingerprint == after.pretrain.fingerprint
-    assert any(f"is revision {second}, the newest copy of main here, for the hub could not be asked (Connect" in note for note in alone.notes)
+    assert any(
+        f"is revision {second}, the newest copy of main here, for the hub could not be asked (Connect" in note
+        for note in alone.notes
+    )
     assert get(f"hf:{REPOSITORY}@{first}").pretrain.fingerprint == before.pretrain.fingerprint
 
 
 def test_a_hub_that_is_down_or_switched_off_counts_as_out_of_reach(
-    online: Hub, split: Any, places: Places, monkeypatch: pytest.MonkeyPatch,
+    online: Hub,
+    split: Any,
+    places: Places,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     online.push(split("train"))
     find(f"hf:{REPOSITORY}", places)
@@ -352,12 +433,20 @@ def test_a_hub_that_is_down_or_switched_off_counts_as_out_of_reach(
 def test_without_the_network_and_without_a_copy(online: Hub, split: Any, places: Places) -> None:
     commit = online.push(split("train", parts=2))
     online.failing.add("train-00001-of-00002.parquet")
-    with pytest.raises(DataError, match="train-00001-of-00002.parquet could not be downloaded .*500.*goes on from there"):
+    with pytest.raises(
+        DataError, match="train-00001-of-00002.parquet could not be downloaded .*500.*goes on from there"
+    ):
         find(f"hf:{REPOSITORY}", places)
     online.stop()
-    with pytest.raises(DataError, match=rf"1 of the 2 Parquet files of hf:{REPOSITORY}@{commit[:7]} .* are not in .*hf, and .* is out of reach"):
+    with pytest.raises(
+        DataError,
+        match=rf"1 of the 2 Parquet files of hf:{REPOSITORY}@{commit[:7]} .* are not in .*hf, and .* is out of reach",
+    ):
         find(f"hf:{REPOSITORY}", places)
-    with pytest.raises(DataError, match=r"hf:toys/other: http://127.0.0.1:\d+ is out of reach \(Connect.*'main' of it is not in .*hf; run once"):
+    with pytest.raises(
+        DataError,
+        match=r"hf:toys/other: http://127.0.0.1:\d+ is out of reach \(Connect.*'main' of it is not in .*hf; run once",
+    ):
         find("hf:toys/other", places)
 
 
@@ -375,23 +464,36 @@ def test_what_another_program_downloaded_is_used(online: Hub, split: Any, places
 def test_a_revision_that_is_not_there(online: Hub, split: Any, places: Places) -> None:
     online.push(split("train"))
     online.push(split("train"), ref="version-1")
-    with pytest.raises(DataError, match="hf:toys/four has no revision 'versoin-1'; give a commit hash, tag or branch; did you mean 'version-1'"):
+    with pytest.raises(
+        DataError,
+        match="hf:toys/four has no revision 'versoin-1'; give a commit hash, tag or branch; did you mean 'version-1'",
+    ):
         find(f"hf:{REPOSITORY}@versoin-1", places)
     with pytest.raises(DataError, match=f"no revision '{'0' * 40}'.*known are: main, version-1"):
         find(f"hf:{REPOSITORY}@{'0' * 40}", places)
 
 
-# ---- configs and conversions -------------------------------------------------------------------------------------------------------
+# ---- configs and conversions
+# -------------------------------------------------------------------------------------------------------
 
 
 def test_one_of_several_configs_is_to_be_chosen(online: Hub, split: Any, places: Places) -> None:
-    files = within("small", split("train", 8), split("test", 4)) | within("large/data", split("train", 12, seed=1)) | split("train", 16, seed=2)
+    files = (
+        within("small", split("train", 8), split("test", 4))
+        | within("large/data", split("train", 12, seed=1))
+        | split("train", 16, seed=2)
+    )
     commit = online.push(files)
-    with pytest.raises(DataError, match=r"hf:toys/four has several configs: large, small, \.; choose one, as hf:toys/four:large"):
+    with pytest.raises(
+        DataError, match=r"hf:toys/four has several configs: large, small, \.; choose one, as hf:toys/four:large"
+    ):
         find(f"hf:{REPOSITORY}", places)
     assert online.fetched() == []
     assert {name: counts(find(f"hf:{REPOSITORY}:{name}", places)) for name in ("small", "large", ".", "large/")} == {
-        "small": {"train": 8, "test": 4}, "large": {"train": 12}, ".": {"train": 16}, "large/": {"train": 12},
+        "small": {"train": 8, "test": 4},
+        "large": {"train": 12},
+        ".": {"train": 16},
+        "large/": {"train": 12},
     }
     assert find(f"hf:{REPOSITORY}@{commit}:small", places).name == f"hf:{REPOSITORY}@{commit[:7]}:small"
     with pytest.raises(DataError, match="no config .* is called 'smal'; did you mean 'small'"):
@@ -401,14 +503,24 @@ def test_one_of_several_configs_is_to_be_chosen(online: Hub, split: Any, places:
 def test_the_hub_s_conversion_serves_where_there_is_no_parquet(online: Hub, split: Any, places: Places) -> None:
     by_hand = "hf download toys/four --repo-type dataset"
     plain = online.push({"train.zip": b"PK", "README.md": b""})
-    with pytest.raises(DataError, match=rf"holds no Parquet files, and the hub has not converted it.*{by_hand}.*folder:DIR"):
+    with pytest.raises(
+        DataError, match=rf"holds no Parquet files, and the hub has not converted it.*{by_hand}.*folder:DIR"
+    ):
         find(f"hf:{REPOSITORY}", places)
-    converted = online.push(within("default/train", {"0000.parquet": next(iter(split("train").values()))}), ref="refs/convert/parquet")
+    converted = online.push(
+        within("default/train", {"0000.parquet": next(iter(split("train").values()))}), ref="refs/convert/parquet"
+    )
     found = find(f"hf:{REPOSITORY}", places)
     assert counts(found) == {"train": 8} and found.name == f"hf:{REPOSITORY}@{converted[:7]}"
     assert any("the hub's own conversion of it is used (refs/convert/parquet)" in note for note in found.notes)
-    assert counts(find(f"hf:{REPOSITORY}@refs/convert/parquet", places)) == counts(find(f"hf:{REPOSITORY}@{converted}", places)) == {"train": 8}
-    with pytest.raises(DataError, match=f"@{plain} holds no Parquet files, and the hub converts only the newest.*{by_hand}"):
+    assert (
+        counts(find(f"hf:{REPOSITORY}@refs/convert/parquet", places))
+        == counts(find(f"hf:{REPOSITORY}@{converted}", places))
+        == {"train": 8}
+    )
+    with pytest.raises(
+        DataError, match=f"@{plain} holds no Parquet files, and the hub converts only the newest.*{by_hand}"
+    ):
         find(f"hf:{REPOSITORY}@{plain}", places)
     online.stop()
     assert find(f"hf:{REPOSITORY}", places).name == found.name
@@ -417,7 +529,9 @@ def test_the_hub_s_conversion_serves_where_there_is_no_parquet(online: Hub, spli
 def test_a_conversion_of_the_beginning_is_refused(online: Hub, split: Any, places: Places) -> None:
     online.push({"train.zip": b"PK"})
     one = next(iter(split("train").values()))
-    online.push({"default/partial-train/0000.parquet": one, "default/test/0000.parquet": one}, ref="refs/convert/parquet")
+    online.push(
+        {"default/partial-train/0000.parquet": one, "default/test/0000.parquet": one}, ref="refs/convert/parquet"
+    )
     with pytest.raises(DataError, match="converted only the beginning of it .default/partial-train."):
         find(f"hf:{REPOSITORY}", places)
     assert online.fetched() == []
@@ -425,7 +539,9 @@ def test_a_conversion_of_the_beginning_is_refused(online: Hub, split: Any, place
 
 def test_what_the_files_lack_is_said(online: Hub, split: Any, places: Places) -> None:
     online.push(within("data", split("test"), split("train_small")))
-    with pytest.raises(DataError, match="hf:toys/four has no train split; .*data/test-00000-of-00001.parquet, data/train_small"):
+    with pytest.raises(
+        DataError, match="hf:toys/four has no train split; .*data/test-00000-of-00001.parquet, data/train_small"
+    ):
         find(f"hf:{REPOSITORY}", places)
 
     import pyarrow as pa
@@ -437,10 +553,27 @@ def test_what_the_files_lack_is_said(online: Hub, split: Any, places: Places) ->
         find(f"hf:{REPOSITORY}", places)
 
 
-# ---- names, tokens, disks, broken downloads ----------------------------------------------------------------------------------------
+# ---- names, tokens, disks, broken downloads
+# ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["cifar10", "a/b/c", "a/", "/b", "a/b@", "a/b:", "a/b@x@y", "a/b:c:d", "a b/c", "a/b--c", "a/.b", "https://huggingface.co/a/b"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "cifar10",
+        "a/b/c",
+        "a/",
+        "/b",
+        "a/b@",
+        "a/b:",
+        "a/b@x@y",
+        "a/b:c:d",
+        "a b/c",
+        "a/b--c",
+        "a/.b",
+        "https://huggingface.co/a/b",
+    ],
+)
 def test_a_malformed_name_asks_nobody(online: Hub, places: Places, name: str) -> None:
     with pytest.raises(DataError, match=f"hf:{re.escape(name)} is not the name of a set on the hub"):
         find(f"hf:{name}", places)
@@ -453,7 +586,10 @@ def test_a_missing_or_private_set(online: Hub, split: Any, places: Places, monke
     online.push(split("train"))
     online.repositories[REPOSITORY].private = True
     for name in (REPOSITORY, "toys/fuor"):
-        with pytest.raises(DataError, match=f"shows no data set '{name}'; check the spelling .*private give a token, in HF_TOKEN .*none is found"):
+        with pytest.raises(
+            DataError,
+            match=f"shows no data set '{name}'; check the spelling .*private give a token, in HF_TOKEN .*none is found",
+        ):
             find(f"hf:{name}", places)
     monkeypatch.setenv("HF_TOKEN", "hf_wrong")
     with pytest.raises(DataError, match="the one found has no access"):
@@ -467,14 +603,21 @@ def test_a_missing_or_private_set(online: Hub, split: Any, places: Places, monke
 def test_a_gated_set(online: Hub, split: Any, places: Places, monkeypatch: pytest.MonkeyPatch) -> None:
     online.push(split("train"))
     online.repositories[REPOSITORY].gated = True
-    with pytest.raises(DataError, match=r"hf:toys/four is gated: ask for access on http.*/datasets/toys/four, and give a token, in HF_TOKEN"):
+    with pytest.raises(
+        DataError,
+        match=r"hf:toys/four is gated: ask for access on http.*/datasets/toys/four, and give a token, in HF_TOKEN",
+    ):
         find(f"hf:{REPOSITORY}", places)
     monkeypatch.setenv("HF_TOKEN", TOKEN)
     assert counts(find(f"hf:{REPOSITORY}", places)) == {"train": 8}
 
 
 def test_a_dropped_connection_is_taken_up_where_it_broke(
-    online: Hub, split: Any, places: Places, images_of: Any, monkeypatch: pytest.MonkeyPatch,
+    online: Hub,
+    split: Any,
+    places: Places,
+    images_of: Any,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     from ssl_bench.data.packs.decode import decode
 
@@ -483,12 +626,16 @@ def test_a_dropped_connection_is_taken_up_where_it_broke(
     online.push(split("train", 40))
     online.broken["train-00000-of-00001.parquet"] = 1
     told: list[tuple[int, int]] = []
-    places = Places(places.cache, None, 12, lambda what, done, total: told.append((done, total)) if "downloading" in what else None)
+    places = Places(
+        places.cache, None, 12, lambda what, done, total: told.append((done, total)) if "downloading" in what else None
+    )
     reader = find(f"hf:{REPOSITORY}", places).splits["train"].reader
     stored = [decode(item, 12)[0] for items in reader.items([(0, 40)]) for item in items]
     assert np.array_equal(np.stack(stored), images_of(40))
     first, second = (line for line in online.asked if line.startswith("GET blob"))
-    assert first == "GET blob train-00000-of-00001.parquet" and re.fullmatch(r"GET blob train-00000-of-00001.parquet [1-9]\d+-", second)
+    assert first == "GET blob train-00000-of-00001.parquet" and re.fullmatch(
+        r"GET blob train-00000-of-00001.parquet [1-9]\d+-", second
+    )
     assert told == sorted(told) and told[-1][0] == told[-1][1] > 0
 
 
@@ -503,20 +650,25 @@ def test_a_download_that_failed_goes_on_with_what_is_missing(online: Hub, split:
     assert online.fetched() == ["train-00001-of-00003.parquet", "train-00002-of-00003.parquet"]
 
 
-def test_a_full_disk_is_told_before_anything_is_downloaded(online: Hub, split: Any, places: Places, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_told_before_anything_is_downloaded(
+    online: Hub, split: Any, places: Places, monkeypatch: pytest.MonkeyPatch
+) -> None:
     files = split("train")
     online.push(files)
     usage, spare = shutil.disk_usage(places.cache.parent), 64 << 20
     size = sum(map(len, files.values()))
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage._replace(free=size + spare - 1))
-    with pytest.raises(DataError, match=r"hf:toys/four takes \d\.\d KB in .*hf, where 67 MB are free; make room, or set HF_HOME"):
+    with pytest.raises(
+        DataError, match=r"hf:toys/four takes \d\.\d KB in .*hf, where 67 MB are free; make room, or set HF_HOME"
+    ):
         find(f"hf:{REPOSITORY}", places)
     assert online.fetched() == []
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage._replace(free=size + spare))
     assert counts(find(f"hf:{REPOSITORY}", places)) == {"train": 8}
 
 
-# ---- copies and the environment ----------------------------------------------------------------------------------------------------
+# ---- copies and the environment
+# ----------------------------------------------------------------------------------------------------
 
 
 def test_a_copy_below_the_data_root_comes_first(online: Hub, split: Any, places: Places) -> None:
@@ -534,19 +686,29 @@ def test_a_copy_below_the_data_root_comes_first(online: Hub, split: Any, places:
 
 def test_the_library_s_environment_is_honoured(online: Hub, split: Any, tmp_path: Path) -> None:
     commit = online.push(split("train", 40) | split("test", 8))
-    program = "from ssl_bench.data import load; from ssl_bench.spec.matrix import DataSpec; import sys\n" \
+    program = (
+        "from ssl_bench.data import load; from ssl_bench.spec.matrix import DataSpec; import sys\n"
         "data = load(DataSpec.model_validate(sys.argv[1])); print(data.pretrain.name, len(data.pretrain)); print(*data.notes)"
+    )
     where = {"HF_ENDPOINT": online.url, "HF_HOME": str(tmp_path / "home"), "XDG_CACHE_HOME": str(tmp_path / "xdg")}
     where["TQDM_POSITION"] = "-1"  # the library shows its bars without a terminal, too
 
     def run(**more: str) -> subprocess.CompletedProcess[str]:
         environment = {**os.environ, **where, **more}
-        return subprocess.run([sys.executable, "-c", program, f"hf:{REPOSITORY}"], env=environment, capture_output=True, text=True, timeout=120)
+        return subprocess.run(
+            [sys.executable, "-c", program, f"hf:{REPOSITORY}"],
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
 
     first = run()
     assert first.stdout.startswith(f"hf:{REPOSITORY}@{commit[:7]} 36\n"), first.stderr
     assert (tmp_path / "home" / "hub" / "datasets--toys--four").is_dir()
     online.asked.clear()
     second = run(HF_HUB_OFFLINE="1")
-    assert second.stdout.startswith(f"hf:{REPOSITORY}@{commit[:7]} 36\n") and "offline mode" in second.stdout, second.stderr
+    assert second.stdout.startswith(f"hf:{REPOSITORY}@{commit[:7]} 36\n") and "offline mode" in second.stdout, (
+        second.stderr
+    )
     assert online.asked == [] and "%|" not in first.stderr, "the library's own bars stay away"

@@ -59,10 +59,14 @@ def test_labels_are_those_of_their_images(get: Any, toys: Path) -> None:
     (labelled,) = get("folder:toys").evaluate
     of = {decode(file, 12)[0].tobytes(): file.parent.name for file in toys.rglob("*.png")}
     for images in (labelled.train, labelled.validation, labelled.test):
-        assert [of[pixels.tobytes()] for pixels in images.pixels[images.rows]] == [images.classes[label] for label in images.labels]
+        assert [of[pixels.tobytes()] for pixels in images.pixels[images.rows]] == [
+            images.classes[label] for label in images.labels
+        ]
 
 
-def test_the_fingerprint_is_of_pixels_and_labels_not_of_paths_and_times(get: Any, toys: Path, encode: Any, images_of: Any) -> None:
+def test_the_fingerprint_is_of_pixels_and_labels_not_of_paths_and_times(
+    get: Any, toys: Path, encode: Any, images_of: Any
+) -> None:
     import os
 
     def prints() -> list[str]:
@@ -83,7 +87,9 @@ def test_the_fingerprint_is_of_pixels_and_labels_not_of_paths_and_times(get: Any
     assert prints()[2] != changed[2]
 
 
-def test_other_data_folders_caches_and_sizes_do_not_matter_or_do(get: Any, toys: Path, root: Path, tmp_path: Path) -> None:
+def test_other_data_folders_caches_and_sizes_do_not_matter_or_do(
+    get: Any, toys: Path, root: Path, tmp_path: Path
+) -> None:
     spec = parse(DataSpec, f"folder:{toys}", "data")
     elsewhere = load(spec, cache=tmp_path / "other")
     assert elsewhere.pretrain.fingerprint == get("folder:toys").pretrain.fingerprint
@@ -91,14 +97,23 @@ def test_other_data_folders_caches_and_sizes_do_not_matter_or_do(get: Any, toys:
 
 
 def test_pretraining_on_one_source_and_judging_on_others(
-    get: Any, toys: Path, root: Path, class_folders: Any, images_of: Any, encode: Any,
+    get: Any,
+    toys: Path,
+    root: Path,
+    class_folders: Any,
+    images_of: Any,
+    encode: Any,
 ) -> None:
     (root / "pool" / "x").mkdir(parents=True)
     for number, image in enumerate(images_of(30, seed=5)):
         (root / "pool" / "x" / f"{number}.png").write_bytes(encode(image))
     class_folders(root / "more", {"u": 20, "v": 20}, seed=6)
     data = get({"pretrain": "folder:pool", "evaluate": ["folder:toys", {"source": "folder:more", "test": 0.25}]})
-    assert len(data.pretrain) == 30 and data.pretrain.labels is None and [one.name for one in data.evaluate] == ["toys", "more"]
+    assert (
+        len(data.pretrain) == 30
+        and data.pretrain.labels is None
+        and [one.name for one in data.evaluate] == ["toys", "more"]
+    )
     more = data.evaluate[1]
     assert (len(more.train), len(more.validation), len(more.test)) == (27, 3, 10)
     assert np.bincount(more.test.labels).tolist() == [5, 5]
@@ -120,7 +135,9 @@ def test_no_judged_image_is_pretrained_on_even_from_another_folder(get: Any, toy
     assert any("20 images are also validation or test images" in note for note in data.notes)
 
 
-def test_labelled_sets_have_names_of_their_own(get: Any, root: Path, images_of: Any, encode: Any, class_folders: Any) -> None:
+def test_labelled_sets_have_names_of_their_own(
+    get: Any, root: Path, images_of: Any, encode: Any, class_folders: Any
+) -> None:
     (root / "d").mkdir()
     for number, image in enumerate(images_of(60)):
         (root / "d" / f"{number}.png").write_bytes(encode(image))
@@ -137,10 +154,17 @@ def test_labelled_sets_have_names_of_their_own(get: Any, root: Path, images_of: 
     assert names(kind) == ["d"] and names(kind, kind) == ["d"]
     assert names(kind, price) == ["d (labels kind.csv)", "d (labels price.csv)"]
     more = [{**kind, "group": "product"}, {**kind, "test": 0.5}]
-    assert names(kind, *more) == ["d (group none, test 0.25)", "d (group product, test 0.25)", "d (group none, test 0.5)"]
+    assert names(kind, *more) == [
+        "d (group none, test 0.25)",
+        "d (group product, test 0.25)",
+        "d (group none, test 0.5)",
+    ]
     class_folders(root / "other" / "d" / "train", {"a": 20, "b": 20})
     class_folders(root / "other" / "d" / "test", {"a": 4, "b": 4})
-    assert names(kind, "folder:other/d") == ["d (folder:d, labels kind.csv, test 0.25)", "d (folder:other/d, labels none, test none)"]
+    assert names(kind, "folder:other/d") == [
+        "d (folder:d, labels kind.csv, test 0.25)",
+        "d (folder:other/d, labels none, test none)",
+    ]
 
 
 def test_groups_stay_together(get: Any, root: Path, images_of: Any, encode: Any) -> None:
@@ -194,7 +218,9 @@ def test_validation_and_test_splits_of_the_source(get: Any, root: Path, hub: Any
 
 
 @pytest.mark.parametrize("labels", [[-1] * 8, None])
-def test_a_test_split_without_labels_gives_way_to_validation(get: Any, root: Path, hub: Any, images_of: Any, labels: Any) -> None:
+def test_a_test_split_without_labels_gives_way_to_validation(
+    get: Any, root: Path, hub: Any, images_of: Any, labels: Any
+) -> None:
     hub(root / "net", "train", images_of(20), [0, 1] * 10, ["a", "b"])
     hub(root / "net", "validation", images_of(6, seed=1), [0, 1] * 3, ["a", "b"])
     hub(root / "net", "test", images_of(8, seed=2), labels, ["a", "b"] if labels else None)
@@ -214,7 +240,9 @@ def test_training_images_that_are_judged_too_are_told(get: Any, toys: Path) -> N
     data = get("folder:toys")
     (labelled,) = data.evaluate
     repeated = sum(image.tobytes() in shown(labelled.test) for image in labelled.train.pixels[labelled.train.rows])
-    held_out = sum(image.tobytes() in shown(labelled.test) for image in labelled.validation.pixels[labelled.validation.rows])
+    held_out = sum(
+        image.tobytes() in shown(labelled.test) for image in labelled.validation.pixels[labelled.validation.rows]
+    )
     assert repeated and repeated + held_out == 3  # the copies are either trained on or held out
     told = [f"{repeated} of train in test"] + [f"{held_out} of validation in test"] * bool(held_out)
     assert f"toys: images that are in two splits, pixel for pixel: {', '.join(told)}" in data.notes
@@ -224,7 +252,11 @@ def test_images_that_are_in_two_splits_are_counted_split_by_split() -> None:
     def told(train: str, validation: str, test: str) -> list[str]:
         notes: list[str] = []
         splits = {"train": train, "validation": validation, "test": test}
-        note_repeated("toys", {split: np.array([[ord(letter)] * 16 for letter in found], np.uint8) for split, found in splits.items()}, notes)
+        note_repeated(
+            "toys",
+            {split: np.array([[ord(letter)] * 16 for letter in found], np.uint8) for split, found in splits.items()},
+            notes,
+        )
         return [note.removeprefix("toys: images that are in two splits, pixel for pixel: ") for note in notes]
 
     assert told("abc", "de", "fg") == []
@@ -234,7 +266,12 @@ def test_images_that_are_in_two_splits_are_counted_split_by_split() -> None:
 
 
 def test_what_cannot_be_judged_is_refused_before_decoding(
-    get: Any, root: Path, class_folders: Any, hub: Any, images_of: Any, tmp_path: Path,
+    get: Any,
+    root: Path,
+    class_folders: Any,
+    hub: Any,
+    images_of: Any,
+    tmp_path: Path,
 ) -> None:
     def refuse(spec: Any, message: str) -> None:
         with pytest.raises(DataError, match=message):
@@ -296,10 +333,16 @@ def test_unreadable_images_of_all_splits_are_listed_or_left_out(get: Any, toys: 
         assert f"{bad[0]}: empty file" in str(caught.value) and str(bad[1]) in str(caught.value)
     data = get({"source": "folder:toys", "skip_unreadable": True})
     (labelled,) = data.evaluate
-    assert len(labelled.train) + len(labelled.validation) == 99 and labelled.train.skipped + labelled.validation.skipped == 1
+    assert (
+        len(labelled.train) + len(labelled.validation) == 99
+        and labelled.train.skipped + labelled.validation.skipped == 1
+    )
     assert len(labelled.test) == 9 and labelled.test.skipped == 1
     assert any("1 unreadable train images are left out" in note for note in data.notes)
-    assert all(images.pixels[images.rows].any((1, 2, 3)).all() for images in (labelled.train, labelled.validation, labelled.test))
+    assert all(
+        images.pixels[images.rows].any((1, 2, 3)).all()
+        for images in (labelled.train, labelled.validation, labelled.test)
+    )
     for file in (toys / "train" / "c").iterdir():
         file.write_bytes(b"no image")
     with pytest.raises(DataError, match=r"(?s)22 of 110 .* and 2 more, all listed in (\S+)") as caught:
@@ -317,7 +360,10 @@ def test_unreadable_images_of_all_splits_are_listed_or_left_out(get: Any, toys: 
 def test_progress_is_told(get: Any, toys: Path) -> None:
     told: list[tuple[str, int, int]] = []
     get("folder:toys", progress=lambda *entry: told.append(entry))
-    assert {what.split(":")[0] for what, _, _ in told if what.startswith("packing")} == {"packing toys train", "packing toys test"}
+    assert {what.split(":")[0] for what, _, _ in told if what.startswith("packing")} == {
+        "packing toys train",
+        "packing toys test",
+    }
     assert told[-1][1] == told[-1][2]
 
 
@@ -349,18 +395,31 @@ def test_shapes_as_a_data_set(get: Any, monkeypatch: pytest.MonkeyPatch) -> None
     assert get({"source": "shapes", "size": 32}).pretrain.fingerprint == data.pretrain.fingerprint
 
 
-@pytest.mark.parametrize(("name", "title", "size", "counts", "classes"), [
-    ("cifar10", "CIFAR-10 (JPEG copy)", 32, (450, 50, 200), 10),
-    ("parquet:tiny-imagenet-100", "tiny-imagenet-100", 64, (450, 50, 200), 100),
-    ("imagenette", "Imagenette (copy imagenette-128)", 128, (450, 50, 200), 10),
-])
+@pytest.mark.parametrize(
+    ("name", "title", "size", "counts", "classes"),
+    [
+        ("cifar10", "CIFAR-10 (JPEG copy)", 32, (450, 50, 200), 10),
+        ("parquet:tiny-imagenet-100", "tiny-imagenet-100", 64, (450, 50, 200), 100),
+        ("imagenette", "Imagenette (copy imagenette-128)", 128, (450, 50, 200), 10),
+    ],
+)
 def test_real_sets(
-    shared_data: Path, tmp_path: Path, name: str, title: str, size: int, counts: tuple[int, ...], classes: int,
+    shared_data: Path,
+    tmp_path: Path,
+    name: str,
+    title: str,
+    size: int,
+    counts: tuple[int, ...],
+    classes: int,
 ) -> None:
     spec = parse(DataSpec, {"source": name, "limit": {"train": 500, "test": 200}}, "data")
     data = load(spec, data_root=shared_data, cache=tmp_path)
     (labelled,) = data.evaluate
     assert labelled.name == title and data.size == size and len(labelled.train.classes) == classes
     assert (len(labelled.train), len(labelled.validation), len(labelled.test)) == counts
-    assert not is_grey(data.pretrain) and all(0.3 < value < 0.6 for value in data.mean) and all(0.2 < value < 0.35 for value in data.std)
+    assert (
+        not is_grey(data.pretrain)
+        and all(0.3 < value < 0.6 for value in data.mean)
+        and all(0.2 < value < 0.35 for value in data.std)
+    )
     assert load(spec, data_root=shared_data, cache=tmp_path).pretrain.fingerprint == data.pretrain.fingerprint

@@ -83,7 +83,10 @@ def test_a_second_time_nothing_is_decoded(files: list[Path], cache: Path, decode
 
 
 def test_copied_images_are_found_again_and_edited_ones_are_not(
-    files: list[Path], cache: Path, decoded: list[int], tmp_path: Path,
+    files: list[Path],
+    cache: Path,
+    decoded: list[int],
+    tmp_path: Path,
 ) -> None:
     pack(FileReader(files), 12, "crop", cache)
     decoded.clear()
@@ -202,7 +205,9 @@ def test_two_processes_pack_once(files: list[Path], cache: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", ["cut", "zeroed", "hashes", "meta"])
-def test_a_damaged_cache_is_noticed_and_made_again(files: list[Path], cache: Path, decoded: list[int], damage: str) -> None:
+def test_a_damaged_cache_is_noticed_and_made_again(
+    files: list[Path], cache: Path, decoded: list[int], damage: str
+) -> None:
     pack(FileReader(files), 12, "crop", cache)
     decoded.clear()
     (pixels,) = cache.glob("packs/*/pixels.npy")
@@ -220,17 +225,24 @@ def test_a_damaged_cache_is_noticed_and_made_again(files: list[Path], cache: Pat
 
 
 def test_a_full_disk_is_refused_before_anything_is_decoded(
-    files: list[Path], cache: Path, decoded: list[int], monkeypatch: pytest.MonkeyPatch,
+    files: list[Path],
+    cache: Path,
+    decoded: list[int],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     usage = type("usage", (), {"free": 50_000_000})
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage)
-    with pytest.raises(DataError, match=r"packing 90 images at 900 px takes 219 MB in .*, where 50 MB are free; make room"):
+    with pytest.raises(
+        DataError, match=r"packing 90 images at 900 px takes 219 MB in .*, where 50 MB are free; make room"
+    ):
         pack(FileReader(files), 900, "crop", cache)
     assert not decoded and not list(cache.glob("packs/*/pixels.part"))
 
 
 @pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="this system cannot reserve disk space")
-def test_a_disk_that_cannot_reserve_is_refused_and_left_clean(files: list[Path], cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_disk_that_cannot_reserve_is_refused_and_left_clean(
+    files: list[Path], cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def full(*arguments: Any) -> None:
         raise OSError(28, "No space left on device")
 
@@ -250,7 +262,10 @@ def test_unreadable_images_are_named_not_replaced(files: list[Path], cache: Path
 
 
 def test_images_that_pillow_could_not_read_are_tried_again_by_another_version(
-    files: list[Path], cache: Path, decoded: list[int], monkeypatch: pytest.MonkeyPatch,
+    files: list[Path],
+    cache: Path,
+    decoded: list[int],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     files[7].write_bytes(b"")
     pack(FileReader(files), 12, "crop", cache)
@@ -261,7 +276,10 @@ def test_images_that_pillow_could_not_read_are_tried_again_by_another_version(
 
 
 def test_images_that_no_decoder_could_read_are_tried_again_with_another_decoder(
-    files: list[Path], cache: Path, decoded: list[int], monkeypatch: pytest.MonkeyPatch,
+    files: list[Path],
+    cache: Path,
+    decoded: list[int],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     from PIL import Image
 
@@ -284,7 +302,9 @@ def test_images_that_no_decoder_could_read_are_tried_again_with_another_decoder(
     assert len(decoded) == 6
 
 
-def test_a_lack_of_memory_is_not_an_unreadable_image(files: list[Path], cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_lack_of_memory_is_not_an_unreadable_image(
+    files: list[Path], cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def full(*arguments: object) -> None:
         raise MemoryError
 
@@ -305,15 +325,26 @@ def test_a_permission_is_not_an_unreadable_image(files: list[Path], cache: Path)
 
 @pytest.mark.parametrize(("number", "told"), [(errno.EACCES, True), (errno.EROFS, True), (errno.ENOSPC, False)])
 def test_a_cache_that_cannot_be_written_says_what_to_set(
-    files: list[Path], cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, told: bool,
+    files: list[Path],
+    cache: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    number: int,
+    told: bool,
 ) -> None:
     def closed(self: Path, *arguments: Any, **options: Any) -> None:
         raise OSError(number, os.strerror(number), str(self))
 
     monkeypatch.setattr(content, "_SETTLED_NS", -(10**12))
     monkeypatch.setattr(Path, "mkdir", closed)
-    for make in (lambda: pack(FileReader(files), 12, "crop", cache), lambda: open_source(SourceSpec(source="shapes"), Places(cache, None, 32))):
-        with pytest.raises(DataError if told else OSError, match="cannot be written .*; set the environment variable XDG_CACHE_HOME" if told else None):
+    for make in (
+        lambda: pack(FileReader(files), 12, "crop", cache),
+        lambda: open_source(SourceSpec(source="shapes"), Places(cache, None, 32)),
+    ):
+        with pytest.raises(
+            DataError if told else OSError,
+            match="cannot be written .*; set the environment variable XDG_CACHE_HOME" if told else None,
+        ):
             make()
     monkeypatch.undo()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "roomy"))
@@ -342,7 +373,9 @@ def test_a_subset_holds_its_positions(files: list[Path], cache: Path) -> None:
     assert reader.content(cache, lambda *_: None) != other.content(cache, lambda *_: None)
 
 
-def test_a_switch_that_accepts_truncated_images_is_off_while_packing(files: list[Path], cache: Path, images_of: Any, encode: Any) -> None:
+def test_a_switch_that_accepts_truncated_images_is_off_while_packing(
+    files: list[Path], cache: Path, images_of: Any, encode: Any
+) -> None:
     from PIL import ImageFile
 
     content = encode(images_of(1, 64)[0], "JPEG")

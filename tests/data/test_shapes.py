@@ -58,7 +58,10 @@ def test_layout(whole: RenderedShapes) -> None:
     assert whole.labels.dtype == np.int64 and whole.labels.shape == (WHOLE,)
     assert whole.classes == CLASSES and len(set(CLASSES)) == len(SHAPES) * len(TEXTURES)
     assert all(len(column) == WHOLE for column in whole.columns.values())
-    assert whole.columns["boxes"].shape == (WHOLE, MAX_OBJECTS, 4) and whole.columns["box_labels"].shape == (WHOLE, MAX_OBJECTS)
+    assert whole.columns["boxes"].shape == (WHOLE, MAX_OBJECTS, 4) and whole.columns["box_labels"].shape == (
+        WHOLE,
+        MAX_OBJECTS,
+    )
     for image, shape, texture in zip(whole.labels, whole.columns["shape"], whole.columns["texture"], strict=True):
         assert CLASSES[image] == f"{TEXTURES[texture]} {SHAPES[shape]}"
 
@@ -66,7 +69,9 @@ def test_layout(whole: RenderedShapes) -> None:
 @settings(max_examples=6)
 @given(count=st.integers(1, WHOLE))
 def test_an_image_depends_on_split_index_and_size_alone(whole: RenderedShapes, count: int) -> None:
-    cut = RenderedShapes(whole.images[:count], whole.labels[:count], whole.classes, {k: v[:count] for k, v in whole.columns.items()})
+    cut = RenderedShapes(
+        whole.images[:count], whole.labels[:count], whole.classes, {k: v[:count] for k, v in whole.columns.items()}
+    )
     assert_same(render("train", 48, count), cut)
 
 
@@ -138,7 +143,12 @@ def test_a_box_holds_exactly_what_its_object_changes(slot: int, size: int) -> No
         rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
         assert left <= columns[0] and columns[-1] < right and top <= rows[0] and rows[-1] < bottom
         # A pixel barely touched may round to what it was before, hence one pixel of play.
-        assert columns[0] - left <= 1 and right - 1 - columns[-1] <= 1 and rows[0] - top <= 1 and bottom - 1 - rows[-1] <= 1
+        assert (
+            columns[0] - left <= 1
+            and right - 1 - columns[-1] <= 1
+            and rows[0] - top <= 1
+            and bottom - 1 - rows[-1] <= 1
+        )
 
 
 def test_empty_places_are_marked(train: RenderedShapes) -> None:
@@ -175,7 +185,8 @@ def test_colour_does_not_give_the_class_away(train: RenderedShapes, held_out: Re
     model = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=100))
     model.fit(histograms(train.images[:3600]), train.labels[:3600])
     accuracy = model.score(histograms(held_out.images[:1200]), held_out.labels[:1200])
-    # A narrow ResNet reaches 0.72 after 20,000 labelled images; the histogram must stay well below half of that. Chance is 0.083.
+    # A narrow ResNet reaches 0.72 after 20,000 labelled images; the histogram must stay well below half of that. Chance
+    # is 0.083.
     assert accuracy < 0.26
 
 
@@ -190,7 +201,8 @@ def test_texture_tells_hue_but_hue_leaves_half_of_the_textures(train: RenderedSh
 
 def test_the_hue_column_is_the_hue_of_the_object() -> None:
     count, size = 40, 64
-    scenes = plain(count, count=np.ones(count, np.int64), exposure=np.full(count, 0.6))  # dim: a clipped channel would turn the hue
+    # dim: a clipped channel would turn the hue
+    scenes = plain(count, count=np.ones(count, np.int64), exposure=np.full(count, 0.6))
     images, _ = _shapes_render.draw(scenes, size)
     inside, _, _ = _shapes_render._object(scenes, 0, ((np.arange(size) + 0.5) / size).astype(np.float32))
     for image, cover, hue in zip(images, inside, scenes.hue[:, 0], strict=True):
@@ -217,7 +229,9 @@ def test_light_comes_from_above() -> None:
 
 def test_sky_is_brighter_than_ground_on_average_only() -> None:
     count = 600
-    images, _ = _shapes_render.draw(replace(shapes.compose("train", np.arange(count)), count=np.zeros(count, np.int64)), 32)
+    images, _ = _shapes_render.draw(
+        replace(shapes.compose("train", np.arange(count)), count=np.zeros(count, np.int64)), 32
+    )
     light = images.mean(-1)
     fall = light[:, :8].mean((1, 2)) - light[:, -8:].mean((1, 2))
     assert fall.mean() > 5 * fall.std() / np.sqrt(count)
@@ -227,7 +241,9 @@ def test_sky_is_brighter_than_ground_on_average_only() -> None:
 @pytest.mark.parametrize("shape", range(len(SHAPES)))
 def test_shapes_are_upright_and_turn_clockwise(shape: int) -> None:
     one = np.ones((1, MAX_OBJECTS))
-    scenes = plain(1, shape=(shape * one).astype(np.int64), x=0.5 * one, y=0.5 * one, radius=0.4 * one, orientation=0 * one)
+    scenes = plain(
+        1, shape=(shape * one).astype(np.int64), x=0.5 * one, y=0.5 * one, radius=0.4 * one, orientation=0 * one
+    )
     grid = ((np.arange(128) + 0.5) / 128).astype(np.float32)
     upright = _shapes_render._object(scenes, 0, grid)[0][0]
     np.testing.assert_allclose(upright, upright[:, ::-1], atol=1e-4)

@@ -29,7 +29,10 @@ def find(source: str, places: Places, **more: Any) -> Source:
 
 
 def summary(source: Source) -> dict[str, tuple[int, list[int] | None]]:
-    return {name: (len(split), None if split.labels is None else split.labels.tolist()) for name, split in source.splits.items()}
+    return {
+        name: (len(split), None if split.labels is None else split.labels.tolist())
+        for name, split in source.splits.items()
+    }
 
 
 def pixels(source: Source, split: str) -> list[np.ndarray]:
@@ -39,10 +42,13 @@ def pixels(source: Source, split: str) -> list[np.ndarray]:
     return [decode(item, 12)[0] for items in reader.items([(0, len(reader))]) for item in items]
 
 
-# ---- names -------------------------------------------------------------------------------------------------------------------------
+# ---- names
+# -------------------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("name", "near"), [("cifr10", "cifar10"), ("shape", "shapes"), ("stl-10", "stl10"), ("imagenete", "imagenette")])
+@pytest.mark.parametrize(
+    ("name", "near"), [("cifr10", "cifar10"), ("shape", "shapes"), ("stl-10", "stl10"), ("imagenete", "imagenette")]
+)
 def test_an_unknown_source_names_the_nearest(name: str, near: str, places: Places) -> None:
     with pytest.raises(DataError, match=f"unknown source '{name}'; did you mean .*'{near}'"):
         find(name, places)
@@ -62,7 +68,9 @@ def test_every_source_is_listed_with_a_line_and_in_torchvision() -> None:
         assert name == made.lower() and made in torchvision.datasets.__all__
 
 
-def test_data_root_and_cache_come_from_argument_then_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_data_root_and_cache_come_from_argument_then_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.delenv("SSL_BENCH_DATA", raising=False)
     assert data_root(None) is None and data_root(tmp_path) == tmp_path
     monkeypatch.setenv("SSL_BENCH_DATA", str(tmp_path))
@@ -73,7 +81,8 @@ def test_data_root_and_cache_come_from_argument_then_environment(tmp_path: Path,
     assert cache_folder(None) == tmp_path / "x" / "ssl_bench" and cache_folder("~/y") == Path.home() / "y"
 
 
-# ---- folders -----------------------------------------------------------------------------------------------------------------------
+# ---- folders
+# -----------------------------------------------------------------------------------------------------------------------
 
 
 def test_train_and_test_folders(places: Places, class_folders: Any) -> None:
@@ -135,7 +144,9 @@ def test_what_a_folder_lacks_is_said(places: Places, tmp_path: Path, class_folde
 
 
 @pytest.mark.parametrize("names", [["test", "val"], ["Test"], ["validation", ".git"]])
-def test_held_out_folders_without_train_are_not_classes(tmp_path: Path, places: Places, class_folders: Any, names: list[str]) -> None:
+def test_held_out_folders_without_train_are_not_classes(
+    tmp_path: Path, places: Places, class_folders: Any, names: list[str]
+) -> None:
     for name in names:
         class_folders(tmp_path / "a" / name, {"cat": 2, "dog": 2})
     with pytest.raises(DataError, match=f"a holds {names[0]}/.* but no train folder"):
@@ -144,7 +155,9 @@ def test_held_out_folders_without_train_are_not_classes(tmp_path: Path, places: 
     assert find(f"folder:{tmp_path / 'b'}", places).classes == ("test", "tree")
 
 
-def test_sizes_that_differ_have_no_native_size(tmp_path: Path, places: Places, class_folders: Any, images_of: Any, encode: Any) -> None:
+def test_sizes_that_differ_have_no_native_size(
+    tmp_path: Path, places: Places, class_folders: Any, images_of: Any, encode: Any
+) -> None:
     root = class_folders(tmp_path / "a", {"x": 40, "y": 2})
     (root / "y" / "000.png").write_bytes(encode(images_of(1, 20)[0]))
     found = find(f"folder:{root}", places)
@@ -161,7 +174,9 @@ def listed(tmp_path: Path, images_of: Any, encode: Any) -> Path:
 
 
 def test_a_csv_gives_labels_and_groups(listed: Path, places: Places) -> None:
-    (listed / "labels.csv").write_text("\ufeffproduct,file,label\np2,sub/3.png,b\np1,sub/0.png,a\np1,./sub/1.png,b\n", encoding="utf-8")
+    (listed / "labels.csv").write_text(
+        "\ufeffproduct,file,label\np2,sub/3.png,b\np1,sub/0.png,a\np1,./sub/1.png,b\n", encoding="utf-8"
+    )
     found = find(f"folder:{listed}", places, labels="labels.csv", group="product", test=0.5)
     split = found.splits["train"]
     assert found.classes == ("a", "b") and summary(found) == {"train": (3, [0, 1, 1])}
@@ -170,15 +185,18 @@ def test_a_csv_gives_labels_and_groups(listed: Path, places: Places) -> None:
     assert "3 images that labels.csv does not list are not used" in found.notes[0]
 
 
-@pytest.mark.parametrize(("content", "message"), [
-    ("file,label\nsub/0.png,a\nsub/9.png,b\n", "names 1 files that do not exist .*sub/9.png"),
-    ("file,label\nsub/0.png,a\nsub//0.png,b\n", "more than once: sub/0.png"),
-    ("file,label\nsub/0.png,\nsub/1.png,b\n", "empty fields in 1 lines: 2"),
-    ("foto,label\nsub/9.png,a\n", "no column 'file'"),
-    ("file,lable\nsub/0.png,a\n", "no column 'label'; did you mean 'lable'"),
-    ("file,label\n", "lists no file"),
-    ("", "no column 'file'"),
-])
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("file,label\nsub/0.png,a\nsub/9.png,b\n", "names 1 files that do not exist .*sub/9.png"),
+        ("file,label\nsub/0.png,a\nsub//0.png,b\n", "more than once: sub/0.png"),
+        ("file,label\nsub/0.png,\nsub/1.png,b\n", "empty fields in 1 lines: 2"),
+        ("foto,label\nsub/9.png,a\n", "no column 'file'"),
+        ("file,lable\nsub/0.png,a\n", "no column 'label'; did you mean 'lable'"),
+        ("file,label\n", "lists no file"),
+        ("", "no column 'file'"),
+    ],
+)
 def test_a_csv_that_cannot_be_meant_is_refused(listed: Path, places: Places, content: str, message: str) -> None:
     (listed / "labels.csv").write_text(content)
     with pytest.raises(DataError, match=message):
@@ -197,7 +215,8 @@ def test_labels_and_groups_need_something_to_be_in(listed: Path, places: Places)
         find(f"folder:{listed}", places, labels="labels.csv")
 
 
-# ---- hub -------------------------------------------------------------------------------------------------------------------------
+# ---- hub
+# -------------------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("layout", ["flat", "data", "plain"])
@@ -215,11 +234,19 @@ def test_hub_files_in_several_parts(places: Places, hub: Any, images_of: Any, la
     reader = found.splits["train"].reader
     if layout != "plain":
         assert reader.where(13).endswith("train-00001-of-00004.parquet row 1 (13.png)")
-    for stretches in ([(3, 4), (11, 30), (30, 31), (49, 50)], [(0, 50)], [(at, at + 1) for at in range(50)], [(14, 21)]):
+    for stretches in (
+        [(3, 4), (11, 30), (30, 31), (49, 50)],
+        [(0, 50)],
+        [(at, at + 1) for at in range(50)],
+        [(14, 21)],
+    ):
         from ssl_bench.data.packs.decode import decode
 
         got = [[decode(item, 12)[0] for item in items] for items in reader.items(stretches)]
-        assert all(np.array_equal(np.stack(some), images[start:stop]) for some, (start, stop) in zip(got, stretches, strict=True))
+        assert all(
+            np.array_equal(np.stack(some), images[start:stop])
+            for some, (start, stop) in zip(got, stretches, strict=True)
+        )
         assert len(got) == len(stretches)
 
 
@@ -228,14 +255,18 @@ def test_hub_labels_may_be_text_missing_or_null(tmp_path: Path, hub: Any, images
     text = ParquetReader(sorted(hub(tmp_path / "text", "train", images, ["b", "a", None, "b"]).iterdir())).labels()
     assert text is not None and text[0].tolist() == [1, 0, -1, 1] and text[1] == ("a", "b")
     assert ParquetReader(sorted(hub(tmp_path / "none", "train", images).iterdir())).labels() is None
-    holes = ParquetReader(sorted(hub(tmp_path / "holes", "train", images, [0, None, 2, -1], ["x", "y", "z"]).iterdir())).labels()
+    holes = ParquetReader(
+        sorted(hub(tmp_path / "holes", "train", images, [0, None, 2, -1], ["x", "y", "z"]).iterdir())
+    ).labels()
     assert holes is not None and holes[0].tolist() == [0, -1, 2, -1]
     with pytest.raises(DataError, match="label 2 has no class name"):
         ParquetReader(sorted(hub(tmp_path / "high", "train", images, [0, 1, 2, 0], ["x", "y"]).iterdir())).labels()
 
 
 def test_a_single_parquet_file_and_a_group_column(tmp_path: Path, places: Places, hub: Any, images_of: Any) -> None:
-    (file,) = hub(tmp_path / "one", "anything", images_of(4), [0, 1, 0, 1], extra={"who": ["x", "y", "x", "z"]}).iterdir()
+    (file,) = hub(
+        tmp_path / "one", "anything", images_of(4), [0, 1, 0, 1], extra={"who": ["x", "y", "x", "z"]}
+    ).iterdir()
     found = find(f"parquet:{file}", places, group="who", test=0.5)
     assert found.splits["train"].groups is not None and found.splits["train"].groups.tolist() == [0, 1, 0, 2]
     with pytest.raises(DataError, match="no column 'whom'"):
@@ -291,10 +322,30 @@ def test_files_of_one_split_must_mean_the_same(tmp_path: Path, places: Places, h
     silent = find(f"parquet:{split('silent', lambda table: table.replace_schema_metadata(None), ['b', 'a'])}", places)
     assert silent.classes == ("a", "b"), "a file that says nothing contradicts nothing"
     for name, change, names, message in (
-        ("order", lambda table: table, ["b", "a"], "describe column 'label' differently: label 0 is 'b' here, 'a' there"),
-        ("more", lambda table: table, ["a", "b", "c"], "differently: ClassLabel of 3 classes here, ClassLabel of 2 there"),
-        ("text", stored_as("label", pa.string()), ["a", "b"], "column 'label' holds int64 in .*00000-of-00002.parquet and string in"),
-        ("bare", lambda table: table.set_column(0, "image", table["image"].combine_chunks().field("bytes")), ["a", "b"], "column 'image' holds struct"),
+        (
+            "order",
+            lambda table: table,
+            ["b", "a"],
+            "describe column 'label' differently: label 0 is 'b' here, 'a' there",
+        ),
+        (
+            "more",
+            lambda table: table,
+            ["a", "b", "c"],
+            "differently: ClassLabel of 3 classes here, ClassLabel of 2 there",
+        ),
+        (
+            "text",
+            stored_as("label", pa.string()),
+            ["a", "b"],
+            "column 'label' holds int64 in .*00000-of-00002.parquet and string in",
+        ),
+        (
+            "bare",
+            lambda table: table.set_column(0, "image", table["image"].combine_chunks().field("bytes")),
+            ["a", "b"],
+            "column 'image' holds struct",
+        ),
     ):
         with pytest.raises(DataError, match=message) as caught:
             find(f"parquet:{split(name, change, names)}", places)
@@ -330,10 +381,19 @@ def test_images_stored_as_links_are_part_of_the_content(tmp_path: Path, images_o
     assert len({first, restored, edited, one_lost, content()}) == 5, "which of the files are there matters"
 
 
-@pytest.mark.parametrize("name", [
-    "train.parquet", "train_0.parquet", "train.0.parquet", "train-00000-of-00001.parquet", "train-00000-of-00001-a09b74b3ef9c3b56.parquet",
-])
-def test_hub_files_are_of_a_split_by_its_exact_name(tmp_path: Path, places: Places, hub: Any, images_of: Any, name: str) -> None:
+@pytest.mark.parametrize(
+    "name",
+    [
+        "train.parquet",
+        "train_0.parquet",
+        "train.0.parquet",
+        "train-00000-of-00001.parquet",
+        "train-00000-of-00001-a09b74b3ef9c3b56.parquet",
+    ],
+)
+def test_hub_files_are_of_a_split_by_its_exact_name(
+    tmp_path: Path, places: Places, hub: Any, images_of: Any, name: str
+) -> None:
     folder = hub(tmp_path / "set", "train", images_of(6), [0, 1] * 3)
     (folder / "train-00000-of-00001.parquet").rename(folder / name)
     for other in ("train_small", "test_corrupted", "train_2x"):
@@ -356,11 +416,14 @@ def test_text_labels_are_numbered_over_all_splits(tmp_path: Path, places: Places
     assert summary(found) == {"train": (4, [1, 0, 2, -1]), "test": (3, [2, 1, 2])}
 
 
-# ---- torchvision sets --------------------------------------------------------------------------------------------------------------
+# ---- torchvision sets
+# --------------------------------------------------------------------------------------------------------------
 
 
 def idx(array: np.ndarray) -> bytes:
-    return gzip.decompress(gzip.compress(struct.pack(f">HBB{array.ndim}I", 0, 8, array.ndim, *array.shape) + array.tobytes()))
+    return gzip.decompress(
+        gzip.compress(struct.pack(f">HBB{array.ndim}I", 0, 8, array.ndim, *array.shape) + array.tobytes())
+    )
 
 
 @pytest.fixture
@@ -385,11 +448,16 @@ def test_a_torchvision_set_with_train_true_and_false(mnist: Path, tmp_path: Path
     content = bytearray(file.read_bytes())
     content[-1] ^= 1
     file.write_bytes(bytes(content))
-    assert find("mnist", Places(tmp_path / "cache", mnist)).splits["train"].reader.content(tmp_path, lambda *_: None) != first
+    assert (
+        find("mnist", Places(tmp_path / "cache", mnist)).splits["train"].reader.content(tmp_path, lambda *_: None)
+        != first
+    )
 
 
 def test_a_set_that_takes_download_through_its_base_class_is_downloaded(
-    tmp_path: Path, places: Places, monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    places: Places,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     import urllib.request
 
@@ -453,13 +521,18 @@ def test_a_torchvision_set_without_splits(tmp_path: Path, class_folders: Any) ->
 
 def test_a_split_may_be_named_and_an_unknown_one_is_refused(pets: Path, tmp_path: Path) -> None:
     places = Places(tmp_path / "cache", pets)
-    assert list(find("oxfordiiitpet:test", places).splits) == ["train"] and len(find("oxfordiiitpet:test", places).splits["train"]) == 4
+    assert (
+        list(find("oxfordiiitpet:test", places).splits) == ["train"]
+        and len(find("oxfordiiitpet:test", places).splits["train"]) == 4
+    )
     with pytest.raises(DataError, match="no split 'unlabeled'"):
         find("oxfordiiitpet:unlabeled", places)
 
 
 def test_what_cannot_be_found_or_downloaded_says_where_it_was_looked_for(
-    tmp_path: Path, places: Places, monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    places: Places,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     import urllib.request
 
@@ -467,13 +540,16 @@ def test_what_cannot_be_found_or_downloaded_says_where_it_was_looked_for(
         raise urllib.request.URLError("no network")
 
     monkeypatch.setattr(urllib.request, "urlopen", offline)
-    with pytest.raises(DataError, match=r"(?s)CIFAR-10 was not found and could not be downloaded; put .*root.*no network"):
+    with pytest.raises(
+        DataError, match=r"(?s)CIFAR-10 was not found and could not be downloaded; put .*root.*no network"
+    ):
         find("cifar10", places)
     with pytest.raises(DataError, match=r"(?s)ImageNet was not found.*ILSVRC2012"):
         find("imagenet", places)
 
 
-# ---- copies in the data root -------------------------------------------------------------------------------------------------------
+# ---- copies in the data root
+# -------------------------------------------------------------------------------------------------------
 
 
 def test_a_copy_is_found_by_the_beginning_of_its_name(places: Places, hub: Any, images_of: Any) -> None:
@@ -490,7 +566,9 @@ def test_a_copy_is_found_by_the_beginning_of_its_name(places: Places, hub: Any, 
     assert find("cifar10", places).name == "CIFAR-10"
 
 
-def test_a_subset_under_the_name_of_a_set_is_not_the_set(places: Places, class_folders: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_subset_under_the_name_of_a_set_is_not_the_set(
+    places: Places, class_folders: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert places.root is not None
     monkeypatch.setattr("ssl_bench.data.sources.catalogue.torchvision_sets.open_sets", lambda *arguments: ({}, []))
     class_folders(places.root / "imagenet-100" / "train", {"a": 1, "b": 1})
@@ -507,7 +585,11 @@ def test_shapes_need_no_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     found = find("shapes", places)
     assert len(found.splits["train"]) == 64 and len(found.splits["test"]) == 48 and len(found.classes) >= 2
     train = found.splits["train"]
-    assert train.labels is not None and train.labels.max() == len(found.classes) - 1 and {"boxes", "hue"} <= set(train.columns)
+    assert (
+        train.labels is not None
+        and train.labels.max() == len(found.classes) - 1
+        and {"boxes", "hue"} <= set(train.columns)
+    )
     again = find("shapes", places)
     for name, column in train.columns.items():
         np.testing.assert_array_equal(column, again.splits["train"].columns[name])

@@ -12,9 +12,11 @@ from ssl_bench.errors import DataError
 
 LABELS = np.arange(1000) % 10
 
-labellings = st.lists(st.integers(2, 60), min_size=2, max_size=8).flatmap(
-    lambda counts: st.permutations([label for label, count in enumerate(counts) for _ in range(count)])
-).map(lambda labels: np.array(labels, np.int64))
+labellings = (
+    st.lists(st.integers(2, 60), min_size=2, max_size=8)
+    .flatmap(lambda counts: st.permutations([label for label, count in enumerate(counts) for _ in range(count)]))
+    .map(lambda labels: np.array(labels, np.int64))
+)
 
 
 @given(labellings)
@@ -30,7 +32,8 @@ def test_validation_is_a_tenth_of_every_class_and_the_rest_is_kept(labels: np.nd
 
 def test_validation_is_the_same_on_every_machine() -> None:
     _, held = validation_split(LABELS)
-    assert held[:8].tolist() == GOLDEN_VALIDATION  # committed numbers: a change means that every published split changed
+    # committed numbers: a change means that every published split changed
+    assert held[:8].tolist() == GOLDEN_VALIDATION
     assert draw(LABELS, 0.01, 0).tolist() == GOLDEN_DRAW
 
 

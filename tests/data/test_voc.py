@@ -71,7 +71,9 @@ def placed(draw: Any) -> tuple[int, int, tuple[int, int, int, int]]:
 
 @given(case=placed())
 @settings(max_examples=40)
-def test_a_box_cuts_out_exactly_the_pixels_that_it_was_drawn_around(case: Any, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_a_box_cuts_out_exactly_the_pixels_that_it_was_drawn_around(
+    case: Any, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     width, height, corners = case
     folder = tmp_path_factory.mktemp("set")
     voc_trees.write_image(folder, "one", [("cat", *corners, 0)], painted(width, height, corners))
@@ -145,11 +147,14 @@ def test_every_kind_of_image_becomes_rgb(folder: Path, cache: Path, mode: str) -
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("annotated", ["stored", "upright", "nothing"])
-def test_orientation_follows_the_size_that_the_annotation_gives(folder: Path, cache: Path, orientation: int, annotated: str) -> None:
+def test_orientation_follows_the_size_that_the_annotation_gives(
+    folder: Path, cache: Path, orientation: int, annotated: str
+) -> None:
     """Boxes drawn on stored pixels stay there; boxes drawn on the upright image find their object there."""
     upright_corners = (5, 3, 14, 6)
     upright = painted(20, 12, upright_corners)
-    back = {2: 0, 3: 3, 4: 1, 5: 5, 6: 2, 7: 6, 8: 4}  # what a camera held that way stores: FLIP_LEFT_RIGHT, ROTATE_180, ...
+    # what a camera held that way stores: FLIP_LEFT_RIGHT, ROTATE_180, ...
+    back = {2: 0, 3: 3, 4: 1, 5: 5, 6: 2, 7: 6, 8: 4}
     stored = upright.transpose(Image.Transpose(back[orientation])) if orientation > 1 else upright
     white = np.argwhere(np.asarray(stored)[..., 0] == 255)
     stored_corners = tuple(int(value) + 1 for value in (*white.min(0)[::-1], *white.max(0)[::-1]))
@@ -183,7 +188,11 @@ def test_turned_pixels_are_not_taken_for_stored_ones(folder: Path, cache: Path) 
 
 
 def test_annotations_are_read_as_tools_write_them(folder: Path) -> None:
-    things: list[voc_trees.Thing] = [("a cat", " 3 ", "4.5", 1e1, 12, 1), (" dog ", 1, 1, 24, 18, None), ("Ø & co", 2, 2, 5, 5, "")]
+    things: list[voc_trees.Thing] = [
+        ("a cat", " 3 ", "4.5", 1e1, 12, 1),
+        (" dog ", 1, 1, 24, 18, None),
+        ("Ø & co", 2, 2, 5, 5, ""),
+    ]
     voc_trees.write_image(folder, "über.v2", things, suffix=".JPG", format="JPEG")
     part = "<part><name>head</name><bndbox><xmin>1</xmin><ymin>1</ymin><xmax>2</xmax><ymax>2</ymax></bndbox></part></object>"
     file = folder / "Annotations" / "über.v2.xml"
@@ -203,9 +212,15 @@ def test_boxes_over_the_edge_are_clipped_and_counted(folder: Path) -> None:
 def spoil(folder: Path, how: str) -> None:
     xml, png = folder / "Annotations" / "one.xml", folder / "JPEGImages" / "one.png"
     changed: dict[str, voc_trees.Thing] = {
-        "outside": ("cat", 25, 1, 30, 9, 0), "above": ("cat", 2, -9, 9, 0, 0), "sliver": ("cat", 24.99999, 1, 30, 9, 0),
-        "empty": ("cat", 9, 4, 8, 12, 0), "nameless": ("", 1, 1, 2, 2, 0),
-        "no number": ("cat", "x", 1, 2, 2, 0), "nan": ("cat", 1, "nan", 2, 2, 0), "no corner": ("cat", "", 1, 2, 2, 0), "flag": ("cat", 1, 1, 2, 2, "yes"),
+        "outside": ("cat", 25, 1, 30, 9, 0),
+        "above": ("cat", 2, -9, 9, 0, 0),
+        "sliver": ("cat", 24.99999, 1, 30, 9, 0),
+        "empty": ("cat", 9, 4, 8, 12, 0),
+        "nameless": ("", 1, 1, 2, 2, 0),
+        "no number": ("cat", "x", 1, 2, 2, 0),
+        "nan": ("cat", 1, "nan", 2, 2, 0),
+        "no corner": ("cat", "", 1, 2, 2, 0),
+        "flag": ("cat", 1, 1, 2, 2, "yes"),
     }
     if how in changed:
         xml.write_text(voc_trees.annotation((24, 18), [CAT, changed[how]]))
@@ -293,7 +308,9 @@ def test_nothing_wrong_is_not_refused() -> None:
 
 def test_another_layout_is_refused(tmp_path: Path) -> None:
     (tmp_path / "JPEGImages").mkdir()
-    with pytest.raises(DataError, match=r"not in PASCAL VOC layout: it has no Annotations, no ImageSets/Main; needed are"):
+    with pytest.raises(
+        DataError, match=r"not in PASCAL VOC layout: it has no Annotations, no ImageSets/Main; needed are"
+    ):
         voc.lists(tmp_path)
     for part in ("Annotations", "ImageSets/Main"):
         (tmp_path / part).mkdir(parents=True)
@@ -336,7 +353,9 @@ def stored_pixels(five: list[VOCImage]) -> list[np.ndarray]:
 
 
 def same(found: list[np.ndarray], expected: list[np.ndarray]) -> bool:
-    return len(found) == len(expected) and all(np.array_equal(one, other) for one, other in zip(found, expected, strict=True))
+    return len(found) == len(expected) and all(
+        np.array_equal(one, other) for one, other in zip(found, expected, strict=True)
+    )
 
 
 def test_images_are_packed_once(five: list[VOCImage], cache: Path, decoded: list[str], folder: Path) -> None:
@@ -348,7 +367,9 @@ def test_images_are_packed_once(five: list[VOCImage], cache: Path, decoded: list
     shutil.copytree(folder, folder.with_name("copy"))
     copies = good(folder.with_name("copy"), *(image.file.stem for image in five))
     again = pack_ragged(copies, None, cache)
-    assert len(decoded) == 5 and np.array_equal(again.pixels, first.pixels) and np.array_equal(again.hashes, first.hashes)
+    assert (
+        len(decoded) == 5 and np.array_equal(again.pixels, first.pixels) and np.array_equal(again.hashes, first.hashes)
+    )
     pack_ragged(five, 50, cache)
     assert len(decoded) == 5, "a size that shrinks nothing gives the same pixels"
     pack_ragged(five, 12, cache)
@@ -361,7 +382,13 @@ def test_an_edited_image_is_packed_anew(five: list[VOCImage], cache: Path) -> No
     voc_trees.noise(20, 30, 99).save(five[0].file)
     after = pack_ragged(five, None, cache)
     assert same(pixels_of(after, five), stored_pixels(five))
-    assert [bool((one == other).all()) for one, other in zip(before.hashes, after.hashes, strict=True)] == [False, True, True, True, True]
+    assert [bool((one == other).all()) for one, other in zip(before.hashes, after.hashes, strict=True)] == [
+        False,
+        True,
+        True,
+        True,
+        True,
+    ]
 
 
 KILLED = """
@@ -395,7 +422,9 @@ def test_a_killed_packing_does_no_harm(five: list[VOCImage], folder: Path, cache
 
 @pytest.mark.parametrize("file", ["pixels.npy", "hashes.npy", "meta.json"])
 @pytest.mark.parametrize("how", ["cut", "gone", "changed"])
-def test_a_damaged_pack_is_made_again(five: list[VOCImage], cache: Path, decoded: list[str], file: str, how: str) -> None:
+def test_a_damaged_pack_is_made_again(
+    five: list[VOCImage], cache: Path, decoded: list[str], file: str, how: str
+) -> None:
     pack_ragged(five, None, cache)
     (path,) = cache.glob(f"packs/*/{file}")
     content = path.read_bytes()
@@ -407,7 +436,11 @@ def test_a_damaged_pack_is_made_again(five: list[VOCImage], cache: Path, decoded
 
 
 def test_images_that_cannot_be_decoded_are_listed_and_tried_again_by_another_decoder(
-    five: list[VOCImage], folder: Path, cache: Path, decoded: list[str], monkeypatch: pytest.MonkeyPatch,
+    five: list[VOCImage],
+    folder: Path,
+    cache: Path,
+    decoded: list[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     stream = io.BytesIO()
     voc_trees.noise(21, 27).save(stream, "JPEG")
@@ -417,17 +450,24 @@ def test_images_that_cannot_be_decoded_are_listed_and_tried_again_by_another_dec
     assert list(found.unreadable) == [1] and "truncated" in found.unreadable[1]
     pixels = pixels_of(found, images)
     assert not pixels[1].any() and not found.hashes[1].any()
-    assert same([one for at, one in enumerate(pixels) if at != 1], [np.asarray(Image.open(i.file)) for at, i in enumerate(images) if at != 1])
+    assert same(
+        [one for at, one in enumerate(pixels) if at != 1],
+        [np.asarray(Image.open(i.file)) for at, i in enumerate(images) if at != 1],
+    )
     assert pack_ragged(images, None, cache).unreadable == found.unreadable and len(decoded) == 5
     monkeypatch.setattr("ssl_bench.data.packs.sealed.decoder_versions", lambda: "newer")
     pack_ragged(images, None, cache)
     assert len(decoded) == 10
 
 
-def test_a_full_disk_and_a_closed_cache_are_named(five: list[VOCImage], cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_and_a_closed_cache_are_named(
+    five: list[VOCImage], cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(1, 1, 1000))
-    with pytest.raises(DataError, match=r"packing 5 images of toys takes 7\.8 KB in .* where 1\.0 KB are free; make room"):
+    with pytest.raises(
+        DataError, match=r"packing 5 images of toys takes 7\.8 KB in .* where 1\.0 KB are free; make room"
+    ):
         pack_ragged(five, None, cache, what="toys")
     monkeypatch.undo()
 
@@ -435,5 +475,7 @@ def test_a_full_disk_and_a_closed_cache_are_named(five: list[VOCImage], cache: P
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(ragged, "_write", closed)
-    with pytest.raises(DataError, match=r"cannot be written \(Permission denied\); set the environment variable XDG_CACHE_HOME"):
+    with pytest.raises(
+        DataError, match=r"cannot be written \(Permission denied\); set the environment variable XDG_CACHE_HOME"
+    ):
         pack_ragged(five, None, cache)

@@ -30,10 +30,16 @@ from voc_trees import noise, write_image, write_list
 TINY = BackboneSpec(name="resnet10t", width=0.125, stem="3x3", stem_stride=2)
 
 
-def make_detector(freeze: bool = False, form: str = "fpn", scales: tuple[float, ...] = (1.0,), kind: str = "rgb", **sizes: int) -> Detector:
+def make_detector(
+    freeze: bool = False, form: str = "fpn", scales: tuple[float, ...] = (1.0,), kind: str = "rgb", **sizes: int
+) -> Detector:
     torch.manual_seed(0)
     options = DetectorOptions(
-        form=form, classes=2, freeze=freeze, scales=scales, **{"channels": 16, "hidden": 32, "proposals": 20, **sizes}  # type: ignore[arg-type]
+        form=form,
+        classes=2,
+        freeze=freeze,
+        scales=scales,
+        **{"channels": 16, "hidden": 32, "proposals": 20, **sizes},  # type: ignore[arg-type]
     )
     backbone = Backbone(TINY, 48, InputSpec(kind=kind, mean=(0.3, 0.4, 0.5)))  # type: ignore[arg-type]
     return Detector(backbone, options, Setup(48, 10, 2, 20, 2, lambda n: torch.rand(n, 3, 48, 48)))
@@ -66,7 +72,9 @@ def test_boxes_follow_their_pixels_when_images_are_scaled_and_mirrored(scale: fl
     batch = planted(12)
     images, targets = make_detector(scales=(scale,)).views(batch)
     mirrored = 0
-    for image, target, original, box, label in zip(images, targets, batch.images, batch.boxes, batch.labels, strict=True):
+    for image, target, original, box, label in zip(
+        images, targets, batch.images, batch.boxes, batch.labels, strict=True
+    ):
         assert image.shape[1:] == (round(original.shape[0] * scale), round(original.shape[1] * scale))
         assert torch.tensor(bounds(image)).sub(target["boxes"][0]).abs().max() <= 1
         assert target["labels"].tolist() == [int(label) + 1]
@@ -80,7 +88,9 @@ def test_one_scale_a_batch_is_drawn_of_those_given() -> None:
     seen = set()
     for _ in range(20):
         images, _ = detector.views(batch)
-        factors = {round(image.shape[1] / original.shape[0], 1) for image, original in zip(images, batch.images, strict=True)}
+        factors = {
+            round(image.shape[1] / original.shape[0], 1) for image, original in zip(images, batch.images, strict=True)
+        }
         assert len(factors) == 1
         seen |= factors
     assert seen == {0.5, 1.0}
@@ -126,7 +136,9 @@ def test_an_anchor_lies_on_every_place_of_every_level(form: str) -> None:
     """Levels, strides and anchor sizes must agree, or boxes are regressed from the wrong places and nothing complains."""
     detector = make_detector(form=form).eval()
     seen: dict[str, Any] = {}
-    detector.model.rpn.anchor_generator.register_forward_hook(lambda module, inputs, output: seen.update(maps=inputs[1], anchors=output))
+    detector.model.rpn.anchor_generator.register_forward_hook(
+        lambda module, inputs, output: seen.update(maps=inputs[1], anchors=output)
+    )
     batch = [as_float(image) for image in planted(1).images]
     detector.model(batch)
     height, width = batch[0].shape[1:]
@@ -135,7 +147,11 @@ def test_an_anchor_lies_on_every_place_of_every_level(form: str) -> None:
     assert len(anchors) == sum(per_place * m.shape[2] * m.shape[3] for m in maps)
     first = anchors[: per_place * maps[0].shape[2] * maps[0].shape[3]]
     centres = (first[:, :2] + first[:, 2:]) / 2
-    assert float(centres.amin()) >= -1 and float(centres[:, 0].amax()) > width - 20 and float(centres[:, 1].amax()) > height - 20
+    assert (
+        float(centres.amin()) >= -1
+        and float(centres[:, 0].amax()) > width - 20
+        and float(centres[:, 1].amax()) > height - 20
+    )
 
 
 @pytest.mark.parametrize("form", ["fpn", "c4"])
@@ -144,7 +160,9 @@ def test_boxes_are_pooled_at_the_networks_strides_however_much_the_first_batch_i
     """Maps of padded images are larger than a stride of the image: a guess from them (torchvision's) is off by two at such sides."""
     detector = make_detector(form=form).eval()
     seen: dict[str, Any] = {}
-    detector.model.backbone.register_forward_hook(lambda module, inputs, output: seen.update(padded=inputs[0].shape, maps=output))
+    detector.model.backbone.register_forward_hook(
+        lambda module, inputs, output: seen.update(padded=inputs[0].shape, maps=output)
+    )
     detector.model([torch.rand(3, side, side)])
     maps = list(seen["maps"].values())[:3] if form == "fpn" else [seen["maps"]]
     scales = detector.model.roi_heads.box_roi_pool.scales
@@ -172,7 +190,16 @@ def test_it_learns_to_find_planted_rectangles() -> None:
     assert np.mean(overlaps) > 0.6, overlaps
 
 
-SMALL = {"source": "shapes", "size": 48, "limit": 40, "images": 12, "batch_size": 2, "channels": 16, "hidden": 32, "proposals": 20}
+SMALL = {
+    "source": "shapes",
+    "size": 48,
+    "limit": 40,
+    "images": 12,
+    "batch_size": 2,
+    "channels": 16,
+    "hidden": 32,
+    "proposals": 20,
+}
 
 
 def subject_of(folder: Path, backbone: Backbone | None = None, **settings: Any) -> Subject:
@@ -198,13 +225,17 @@ def test_a_stopped_detector_goes_on_to_the_same_bits(tmp_path: Path) -> None:
         asked = iter(range(1_000))
         parts = tmp_path / f"parts{after}"
         with pytest.raises(Interrupted):
-            Detection(options).evaluate(subject_of(tmp_path / "cache", parts=parts, stop=lambda asked=asked, after=after: next(asked) > after))
+            Detection(options).evaluate(
+                subject_of(tmp_path / "cache", parts=parts, stop=lambda asked=asked, after=after: next(asked) > after)
+            )
         resumed = Detection(options).evaluate(subject_of(tmp_path / "cache", parts=parts))
         np.testing.assert_array_equal(scores(whole), scores(resumed))
 
 
 @pytest.mark.parametrize("form", ["fpn", "c4"])
-def test_boxes_are_not_rounded_where_training_is_in_bf16(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: str) -> None:
+def test_boxes_are_not_rounded_where_training_is_in_bf16(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: str
+) -> None:
     seen: list[Tensor] = []
     real = Detector.forward
 
@@ -236,7 +267,9 @@ def test_a_network_without_stages_is_told(tmp_path: Path) -> None:
         Detector(torch.nn.Flatten(), make_detector().options, make_detector().setup)
 
 
-def test_splits_may_have_any_names_and_faulty_images_may_be_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_splits_may_have_any_names_and_faulty_images_may_be_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = tmp_path / "cells"
     for split, count in (("learn", 30), ("judge", 6)):
         names = [f"{split}{number}" for number in range(count)]
@@ -248,7 +281,9 @@ def test_splits_may_have_any_names_and_faulty_images_may_be_left_out(tmp_path: P
     places = Places(tmp_path / "cache")
     with pytest.raises(DataError, match="skip_faulty"):
         Detection.own_sets(parse(Detection.Options, options, "detection"), places)
-    (judged,) = Detection.own_sets(parse(Detection.Options, {**options, "skip_faulty": True}, "detection"), places) or ()
+    (judged,) = (
+        Detection.own_sets(parse(Detection.Options, {**options, "skip_faulty": True}, "detection"), places) or ()
+    )
     assert (len(judged.train), len(judged.validation), len(judged.test)) == (22, 7, 6)
 
 
@@ -266,7 +301,10 @@ def test_a_limit_loses_no_class_and_says_what_it_left(tmp_path: Path) -> None:
     assert sum(len(own) > 0 for own in few.train.labels) >= 4, "images without objects have their share, not all"
     assert any("limited to 10 images a split: 10 of 56 train" in note for note in few.notes)
     again = limited(data, 10)
-    assert few.train.fingerprint == again.train.fingerprint and limited(data, 1_000).train.fingerprint == data.train.fingerprint
+    assert (
+        few.train.fingerprint == again.train.fingerprint
+        and limited(data, 1_000).train.fingerprint == data.train.fingerprint
+    )
     with pytest.raises(DataError, match="limit 2 is below the 3 classes"):
         limited(data, 2)
 
@@ -283,15 +321,23 @@ def test_a_matrix_judges_by_boxes(tmp_path: Path) -> None:
     frame = results.frame[results.frame["evaluator"].str.startswith("detection")]
     assert set(frame["metric"]) == {"map_voc07", "map", "ap", "ap50", "ap75"} and set(frame["row"]) == {"random"}
     assert frame["value"].between(0, 1).all()
-    judged = {(name, stage, seed) for name, stage, seed in frame[["evaluator", "stage", "seed"]].itertuples(index=False)}
+    judged = {
+        (name, stage, seed) for name, stage, seed in frame[["evaluator", "stage", "seed"]].itertuples(index=False)
+    }
     assert judged == {("detection", "frozen", 0), ("detection (2)", "", 0), ("detection (2)", "", 1)}
     shown = frame[frame["split"] == "test"]
-    assert (shown["low"] <= shown["value"] + 1e-9).all() and (shown["high"] >= shown["value"] - 1e-9).all() and set(shown["n"]) == {40}
+    assert (
+        (shown["low"] <= shown["value"] + 1e-9).all()
+        and (shown["high"] >= shown["value"] - 1e-9).all()
+        and set(shown["n"]) == {40}
+    )
     text = " ".join(results.table().terminal(200).split())
     assert "mAP" in text and "frozen" in text and "bootstrap" in text
     assert any("held out as validation" in note for note in prepare(spec, tmp_path).data.notes)
     drawn = {path.name for path in (tmp_path / "figures").glob("detections*")}
-    assert len(drawn) == 2 and all(name.startswith("detections-random-detection") and "-shapes_detection" in name for name in drawn), drawn
+    assert len(drawn) == 2 and all(
+        name.startswith("detections-random-detection") and "-shapes_detection" in name for name in drawn
+    ), drawn
     figures = dict(detection_figures(results))
     for found in results.evaluations:
         if found.evaluator == "detection (2)" and found.seed == 0:
@@ -302,7 +348,10 @@ def test_a_matrix_judges_by_boxes(tmp_path: Path) -> None:
                 assert len(figure.axes[at].patches) == 2 * len(kept[f"shown/{at}/boxes"]) + shown
             box = kept["shown/0/boxes"][0]
             patch = figure.axes[0].patches[0]
-            assert np.allclose([patch.get_x() + 0.5, patch.get_y() + 0.5, patch.get_width(), patch.get_height()], [*box[:2], *(box[2:] - box[:2])])
+            assert np.allclose(
+                [patch.get_x() + 0.5, patch.get_y() + 0.5, patch.get_width(), patch.get_height()],
+                [*box[:2], *(box[2:] - box[:2])],
+            )
     with pytest.raises(SSLBenchError, match="nowhere"):
         prepare({**spec, "evaluate": [{"detection": {"source": "voc:nowhere"}}]}, tmp_path / "other")
 

@@ -14,7 +14,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ssl_bench.errors import DataError, SpecError
-from ssl_bench.evaluators.detection.metrics import KINDS, Found, Metrics, Truth, average_precision, bootstrap_map, evaluate_detections
+from ssl_bench.evaluators.detection.metrics import (
+    KINDS,
+    Found,
+    Metrics,
+    Truth,
+    average_precision,
+    bootstrap_map,
+    evaluate_detections,
+)
 
 NAMES = ("cat", "dog", "bird")
 VOC, COCO = ("voc07", "area"), ("coco", "coco50", "coco75")
@@ -24,21 +32,36 @@ Scene = tuple[list[Found], list[Truth]]
 
 def truth_of(*objects: tuple[Box, int] | tuple[Box, int, bool]) -> Truth:
     boxes = np.array([one[0] for one in objects], np.float32).reshape(-1, 4)
-    return Truth(boxes, np.array([one[1] for one in objects], np.int64), np.array([len(one) == 3 and one[2] for one in objects], bool))
+    return Truth(
+        boxes,
+        np.array([one[1] for one in objects], np.int64),
+        np.array([len(one) == 3 and one[2] for one in objects], bool),
+    )
 
 
 def found_of(*detections: tuple[Box, float, int]) -> Found:
     boxes = np.array([one[0] for one in detections], np.float32).reshape(-1, 4)
-    return Found(boxes, np.array([one[1] for one in detections], np.float32), np.array([one[2] for one in detections], np.int64))
+    return Found(
+        boxes, np.array([one[1] for one in detections], np.float32), np.array([one[2] for one in detections], np.int64)
+    )
 
 
 def cat(found: Sequence[Found], truth: Sequence[Truth], **options: Any) -> dict[str, float]:
     """The APs of class 0."""
-    return {kind: float(values[0]) for kind, values in evaluate_detections(found, truth, NAMES, **options).per_class.items()}
+    return {
+        kind: float(values[0]) for kind, values in evaluate_detections(found, truth, NAMES, **options).per_class.items()
+    }
 
 
 def scene(
-    seed: int, images: int = 12, objects: int = 4, extra: int = 4, *, levels: int = 0, difficult: float = 0.25, grid: float = 4.0,
+    seed: int,
+    images: int = 12,
+    objects: int = 4,
+    extra: int = 4,
+    *,
+    levels: int = 0,
+    difficult: float = 0.25,
+    grid: float = 4.0,
 ) -> Scene:
     """Objects on a coarse grid (overlaps tie, some at a threshold exactly) and detections: moved, doubled, missing, out of nothing.
 
@@ -56,7 +79,9 @@ def scene(
         n = int(generator.integers(0, objects + 1))
         these, labels = boxes(n), generator.integers(0, len(NAMES), n)
         near = generator.integers(0, max(n, 1), int(generator.integers(0, 3 * n + 1)))
-        moved = these[near] + generator.integers(-1, 2, (len(near), 4)) * generator.choice([0, grid / 2], (len(near), 1))
+        moved = these[near] + generator.integers(-1, 2, (len(near), 4)) * generator.choice(
+            [0, grid / 2], (len(near), 1)
+        )
         moved[:, 2:] = np.maximum(moved[:, :2], moved[:, 2:])
         others = int(generator.integers(0, extra + 1))
         where = np.concatenate([moved, boxes(others)]).astype(np.float32)
@@ -83,7 +108,9 @@ def shared(a: Sequence[float], b: Sequence[float], plus: int) -> Fraction:
     height = min(Fraction(a[3]), Fraction(b[3])) - max(Fraction(a[1]), Fraction(b[1])) + plus
     if width <= 0 or height <= 0:
         return Fraction(0)
-    area_a, area_b = ((Fraction(x[2]) - Fraction(x[0]) + plus) * (Fraction(x[3]) - Fraction(x[1]) + plus) for x in (a, b))
+    area_a, area_b = (
+        (Fraction(x[2]) - Fraction(x[0]) + plus) * (Fraction(x[3]) - Fraction(x[1]) + plus) for x in (a, b)
+    )
     return width * height / (area_a + area_b - width * height)
 
 
@@ -91,10 +118,16 @@ def voc_by_definition(found: Sequence[Found], truth: Sequence[Truth], label: int
     """One detection at a time over all images, as the devkit goes about it."""
     detections = [
         (float(score), image, box.tolist())
-        for image, one in enumerate(found) for box, score, name in zip(one.boxes, one.scores, one.labels, strict=True) if name == label
+        for image, one in enumerate(found)
+        for box, score, name in zip(one.boxes, one.scores, one.labels, strict=True)
+        if name == label
     ]
     objects = {
-        image: [(box.tolist(), bool(hard)) for box, name, hard in zip(one.boxes, one.labels, one.difficult, strict=True) if name == label]
+        image: [
+            (box.tolist(), bool(hard))
+            for box, name, hard in zip(one.boxes, one.labels, one.difficult, strict=True)
+            if name == label
+        ]
         for image, one in enumerate(truth)
     }
     total = sum(not hard for image in objects.values() for _, hard in image)
@@ -124,7 +157,10 @@ def voc_by_definition(found: Sequence[Found], truth: Sequence[Truth], label: int
         return max((p for r, p in curve if r >= recall), default=Fraction(0))
 
     eleven = sum((highest(Fraction(tenth, 10)) for tenth in range(11)), Fraction(0)) / 11
-    return {"voc07": float(eleven), "area": float(sum((highest(Fraction(k, total)) for k in range(1, total + 1)), Fraction(0)) / total)}
+    return {
+        "voc07": float(eleven),
+        "area": float(sum((highest(Fraction(k, total)) for k in range(1, total + 1)), Fraction(0)) / total),
+    }
 
 
 def coco_by_pycocotools(found: Sequence[Found], truth: Sequence[Truth]) -> dict[str, list[float]]:
@@ -145,13 +181,17 @@ def coco_by_pycocotools(found: Sequence[Found], truth: Sequence[Truth]) -> dict[
             place = {"image_id": image, "category_id": int(label) + 1, "bbox": corner_and_size(box)}
             objects.append({"id": len(objects) + 1, "area": area, "iscrowd": 0, **place})
         for box, score, label in zip(ours.boxes, ours.scores, ours.labels, strict=True):
-            detections.append({"image_id": image, "category_id": int(label) + 1, "bbox": corner_and_size(box), "score": float(score)})
+            detections.append(
+                {"image_id": image, "category_id": int(label) + 1, "bbox": corner_and_size(box), "score": float(score)}
+            )
     assert detections, "pycocotools cannot read an empty list"
     with contextlib.redirect_stdout(io.StringIO()):
         annotations = Annotations()
         annotations.dataset = {
-            "images": [{"id": image + 1} for image in range(len(truth))], "annotations": objects,
-            "categories": [{"id": number + 1, "name": name} for number, name in enumerate(NAMES)], "info": {},
+            "images": [{"id": image + 1} for image in range(len(truth))],
+            "annotations": objects,
+            "categories": [{"id": number + 1, "name": name} for number, name in enumerate(NAMES)],
+            "info": {},
         }
         annotations.createIndex()
         evaluation = COCOeval(annotations, annotations.loadRes(detections), "bbox")
@@ -161,7 +201,11 @@ def coco_by_pycocotools(found: Sequence[Found], truth: Sequence[Truth]) -> dict[
     precision = evaluation.eval["precision"][:, :, :, 0, -1]  # [IoUs, recalls, classes]
     assert precision.shape == (10, 101, len(NAMES)) and evaluation.params.maxDets[-1] == 100
     precision = np.where(precision < 0, np.nan, precision)
-    return {"coco": precision.mean((0, 1)).tolist(), "coco50": precision[0].mean(0).tolist(), "coco75": precision[5].mean(0).tolist()}
+    return {
+        "coco": precision.mean((0, 1)).tolist(),
+        "coco50": precision[0].mean(0).tolist(),
+        "coco75": precision[5].mean(0).tolist(),
+    }
 
 
 def expected(found: Sequence[Found], truth: Sequence[Truth], kind: str) -> np.ndarray:
@@ -243,7 +287,14 @@ def test_coco_is_torchmetrics(seed: int) -> None:
     points = {"iou_thresholds": np.linspace(0.5, 0.95, 10).tolist(), "rec_thresholds": np.linspace(0, 1, 101).tolist()}
     theirs = detection.MeanAveragePrecision(box_format="xyxy", class_metrics=True, **points)
     theirs.update(
-        [{"boxes": torch.from_numpy(one.boxes), "scores": torch.from_numpy(one.scores), "labels": torch.from_numpy(one.labels)} for one in found],
+        [
+            {
+                "boxes": torch.from_numpy(one.boxes),
+                "scores": torch.from_numpy(one.scores),
+                "labels": torch.from_numpy(one.labels),
+            }
+            for one in found
+        ],
         [{"boxes": torch.from_numpy(one.boxes), "labels": torch.from_numpy(one.labels)} for one in truth],
     )
     values, metrics = theirs.compute(), evaluate_detections(found, truth, NAMES)
@@ -289,7 +340,8 @@ def test_difficult_objects_are_neither_counted_nor_penalised() -> None:
 def test_a_difficult_object_that_is_overlapped_most() -> None:
     values = cat([found_of((A, 0.9, 0))], [truth_of((A, 0, True), (Aa, 0))])
     assert {values[kind] for kind in VOC} == {0.0}
-    assert values["coco50"] == values["coco75"] == 1 and values["coco"] == pytest.approx(0.7)  # IoU 0.8 reaches seven of ten
+    # IoU 0.8 reaches seven of ten
+    assert values["coco50"] == values["coco75"] == 1 and values["coco"] == pytest.approx(0.7)
 
 
 def test_a_taken_object_that_is_overlapped_most() -> None:
@@ -312,7 +364,9 @@ def test_equal_overlaps_go_to_the_first_object_for_voc_and_to_the_last_for_coco(
 
 def test_a_class_is_asked_about_its_own_objects() -> None:
     values = evaluate_detections([found_of((A, 0.9, 1))], [truth_of((A, 0), (B, 1))], NAMES)
-    assert {kind: found.tolist()[:2] for kind, found in values.per_class.items()} == {kind: [0.0, 0.0] for kind in KINDS}
+    assert {kind: found.tolist()[:2] for kind, found in values.per_class.items()} == {
+        kind: [0.0, 0.0] for kind in KINDS
+    }
 
 
 def test_an_overlap_of_exactly_one_half_is_enough() -> None:
@@ -376,7 +430,8 @@ def test_empty_boxes_overlap_nothing() -> None:
 
 
 @given(
-    steps=st.lists(st.tuples(st.booleans(), st.integers(0, 3)), max_size=60), missed=st.integers(0, 5),
+    steps=st.lists(st.tuples(st.booleans(), st.integers(0, 3)), max_size=60),
+    missed=st.integers(0, 5),
 )
 def test_average_precision_is_the_definition(steps: list[tuple[bool, int]], missed: int) -> None:
     """Curves as detections draw them: right or not, some wrong ones before it."""
@@ -397,9 +452,12 @@ def test_average_precision_is_the_definition(steps: list[tuple[bool, int]], miss
     assert average_precision(recall, precision, "voc07") == pytest.approx(eleven, abs=1e-12)
     assert average_precision(recall, precision, "area") == pytest.approx(area, abs=1e-12)
     assert 0 <= average_precision(recall, precision, "area") <= 1
-    # COCO's points are rounded up to a little more than hundredths here and there, so a point may ask for the next recall.
+    # COCO's points are rounded up to a little more than hundredths here and there, so a point may ask for the next
+    # recall.
     exact = [highest(Fraction(hundredth, 100)) for hundredth in range(101)]
-    beyond = [max((p for r, p in curve if r > Fraction(hundredth, 100)), default=Fraction(0)) for hundredth in range(101)]
+    beyond = [
+        max((p for r, p in curve if r > Fraction(hundredth, 100)), default=Fraction(0)) for hundredth in range(101)
+    ]
     low, high = float(sum(beyond, Fraction(0)) / 101), float(sum(exact, Fraction(0)) / 101)
     assert low - 1e-12 <= average_precision(recall, precision, "coco") <= high + 1e-12
 
@@ -442,7 +500,9 @@ def test_order_of_images_and_scale_of_scores_say_nothing(seed: int) -> None:
     metrics = evaluate_detections(found, truth, NAMES)
     order = np.random.default_rng(seed).permutation(len(found))
     mixed = evaluate_detections([found[at] for at in order], [truth[at] for at in order], NAMES)
-    scaled = evaluate_detections([Found(one.boxes, -np.exp(-one.scores.astype(float) / 8), one.labels) for one in found], truth, NAMES)
+    scaled = evaluate_detections(
+        [Found(one.boxes, -np.exp(-one.scores.astype(float) / 8), one.labels) for one in found], truth, NAMES
+    )
     for kind in KINDS:
         np.testing.assert_array_equal(mixed.per_class[kind], metrics.per_class[kind])
         np.testing.assert_array_equal(scaled.per_class[kind], metrics.per_class[kind])
@@ -460,7 +520,9 @@ def test_a_right_detection_helps_and_a_wrong_one_never(seed: int, levels: int, a
     found, truth = scene(seed, levels=levels)
     missed: Box = (500, 500, 520, 520)
     one = truth[at]
-    truth[at] = Truth(np.append(one.boxes, [missed], 0).astype(np.float32), np.append(one.labels, 0), np.append(one.difficult, False))
+    truth[at] = Truth(
+        np.append(one.boxes, [missed], 0).astype(np.float32), np.append(one.labels, 0), np.append(one.difficult, False)
+    )
     before, top, bottom = cat(found, truth), 1e6, -1e6
     right = cat(extended(found, at, missed, top, 0), truth)
     wrong = cat(extended(found, at, FAR_AWAY, top, 0), truth)
@@ -535,7 +597,11 @@ def test_errors_name_thing_value_and_allowed() -> None:
         (np.zeros((2, 5), np.float32), np.zeros(2, np.int64), r"float32 \[2, 5\]"),
         (np.zeros((3, 4), np.float32), np.zeros(2, np.int64), r"float32 \[3, 4\]; allowed is float \[2, 4\]"),
         (np.zeros((1, 4), np.float32), np.zeros(1), "float64"),
-        (np.array([[5, 0, 3, 9]], np.float32), np.zeros(1, np.int64), r"\[5.0, 0.0, 3.0, 9.0\]; allowed is x1 y1 x2 y2"),
+        (
+            np.array([[5, 0, 3, 9]], np.float32),
+            np.zeros(1, np.int64),
+            r"\[5.0, 0.0, 3.0, 9.0\]; allowed is x1 y1 x2 y2",
+        ),
         (np.array([[0, 0, np.inf, 9]], np.float32), np.zeros(1, np.int64), "finite"),
     ],
 )

@@ -61,7 +61,11 @@ def test_dead_dimensions_are_counted_at_any_scale(scale: float) -> None:
 def test_the_number_of_images_is_fixed_and_stated(make_subject: Make) -> None:
     subject = make_subject({"pooled": 0.1}, sizes=(100, 90, 100), dimensions=30)
     found, few = ask(subject), ask(subject, n=20)
-    assert {m.n for m in found.measurements} == {90} and found.details["images"] == 90 and found.details["dimensions"] == 30
+    assert (
+        {m.n for m in found.measurements} == {90}
+        and found.details["images"] == 90
+        and found.details["dimensions"] == 30
+    )
     assert {m.n for m in few.measurements} == {20}
     values = [{m.metric: m.value for m in e.measurements}["rankme"] for e in (found, few)]
     assert values[0] == pytest.approx(rankme(subject.features.get("validation", "pooled")))
@@ -87,7 +91,9 @@ def test_test_is_never_opened_and_the_task_speaks_for_itself(make_subject: Make)
     features: Any = subject.features
     assert {split for split, _ in features.asked} == {"validation"} and not found.predictions
     assert {m.metric: m.value for m in found.measurements}["active_units"] == 7
-    assert [m.value > 0 for m in found.measurements if m.metric == "rankme"] == [True], "a task cannot overwrite what is measured"
+    assert [m.value > 0 for m in found.measurements if m.metric == "rankme"] == [True], (
+        "a task cannot overwrite what is measured"
+    )
     assert seen[0].shape == (100, 3, 8, 8) and seen[0].dtype == torch.float32
 
 

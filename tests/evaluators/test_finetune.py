@@ -31,7 +31,9 @@ def tinted(count: int, seed: int, classes: int = 3) -> ImageSet:
     labels = generator.permutation(np.arange(count) % classes)
     pixels = generator.integers(0, 160, (count, 16, 16, 3), dtype=np.uint8)
     pixels[np.arange(count), :, :, labels] += 60
-    return ImageSet(pixels, np.arange(count), labels, tuple(f"class {k}" for k in range(classes)), "tinted", f"tinted-{seed}")
+    return ImageSet(
+        pixels, np.arange(count), labels, tuple(f"class {k}" for k in range(classes)), "tinted", f"tinted-{seed}"
+    )
 
 
 def subject_of(final: bool = True, **settings: Any) -> Subject:
@@ -39,8 +41,16 @@ def subject_of(final: bool = True, **settings: Any) -> Subject:
     backbone = Backbone(TINY, 16)
     features: Any = None  # never asked: nothing here is frozen
     return Subject(
-        backbone=backbone, fresh_backbone=lambda: copy.deepcopy(backbone), features=features, train=tinted(120, 0),
-        validation=tinted(60, 1), test=tinted(60, 2) if final else None, seed=0, device=torch.device("cpu"), precision="fp32", **settings,
+        backbone=backbone,
+        fresh_backbone=lambda: copy.deepcopy(backbone),
+        features=features,
+        train=tinted(120, 0),
+        validation=tinted(60, 1),
+        test=tinted(60, 2) if final else None,
+        seed=0,
+        device=torch.device("cpu"),
+        precision="fp32",
+        **settings,
     )
 
 
@@ -83,18 +93,28 @@ def test_no_label_outside_the_draw_is_used(monkeypatch: pytest.MonkeyPatch) -> N
     pixels[outside] = 0
     wrong = (subject.labels("validation") + 1) % 3
     lied_to = tune(
-        replace(subject, train=replace(subject.train, labels=lies, pixels=pixels), validation=replace(subject.validation, labels=wrong)),
-        labels=0.25, learning_rates=[0.01, 0.05],
+        replace(
+            subject,
+            train=replace(subject.train, labels=lies, pixels=pixels),
+            validation=replace(subject.validation, labels=wrong),
+        ),
+        labels=0.25,
+        learning_rates=[0.01, 0.05],
     )
     np.testing.assert_array_equal(honest.predictions["0.25/0"], lied_to.predictions["0.25/0"])
-    assert honest.details["runs"][0]["tried"] == lied_to.details["runs"][0]["tried"] and len(honest.details["runs"][0]["tried"]) == 2
+    assert (
+        honest.details["runs"][0]["tried"] == lied_to.details["runs"][0]["tried"]
+        and len(honest.details["runs"][0]["tried"]) == 2
+    )
     assert honest.details["runs"][0]["images"] == 30 and honest.details["runs"][0]["chosen_on"] == "a fifth of the draw"
 
 
 def test_the_rate_is_chosen_on_validation_with_all_labels_and_a_hopeless_one_is_not() -> None:
     run = tune(subject_of(), steps=24, learning_rates=[1e-7, 0.05]).details["runs"][0]
     assert run["chosen_on"] == "validation" and run["learning_rate"] == 0.05 and set(run["tried"]) == {"1e-07", "0.05"}
-    assert run["chosen_by"] == "log loss" and run["tried"]["0.05"] < run["tried"]["1e-07"] == pytest.approx(np.log(3), rel=1e-3)
+    assert run["chosen_by"] == "log loss" and run["tried"]["0.05"] < run["tried"]["1e-07"] == pytest.approx(
+        np.log(3), rel=1e-3
+    )
 
 
 def test_on_few_images_a_rate_is_chosen_by_log_loss_and_on_many_by_accuracy(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -104,7 +124,10 @@ def test_on_few_images_a_rate_is_chosen_by_log_loss_and_on_many_by_accuracy(monk
     right = torch.nn.functional.one_hot(labels, 3).float()
     wrong = torch.nn.functional.one_hot((labels + 1) % 3, 3).float()
     few, more = torch.arange(len(labels)) % 10 == 0, torch.arange(len(labels)) % 10 < 3
-    scores = {0.01: torch.where(few[:, None], 30 * wrong, 0.1 * right), 0.05: torch.where(more[:, None], 0.1 * wrong, 3 * right)}
+    scores = {
+        0.01: torch.where(few[:, None], 30 * wrong, 0.1 * right),
+        0.05: torch.where(more[:, None], 0.1 * wrong, 3 * right),
+    }
     monkeypatch.setattr(finetune._Work, "_train", lambda work, train, rate, *rest: rate)
     monkeypatch.setattr(finetune._Work, "_scores", lambda work, rate, images: scores[rate])
     chosen = {}
@@ -112,9 +135,14 @@ def test_on_few_images_a_rate_is_chosen_by_log_loss_and_on_many_by_accuracy(monk
         monkeypatch.setattr(finetune, "FEW_IMAGES", least)
         chosen[least] = tune(subject, learning_rates=[0.01, 0.05]).details["runs"][0]
     small, large = chosen.values()
-    assert (small["learning_rate"], small["chosen_by"]) == (0.05, "log loss") and (large["learning_rate"], large["chosen_by"]) == (0.01, "accuracy")
+    assert (small["learning_rate"], small["chosen_by"]) == (0.05, "log loss") and (
+        large["learning_rate"],
+        large["chosen_by"],
+    ) == (0.01, "accuracy")
     expected = torch.nn.functional.cross_entropy(scores[0.05].double(), labels)
-    assert small["tried"]["0.05"] == pytest.approx(float(expected)) and large["tried"]["0.01"] == pytest.approx(float((~few).double().mean()))
+    assert small["tried"]["0.05"] == pytest.approx(float(expected)) and large["tried"]["0.01"] == pytest.approx(
+        float((~few).double().mean())
+    )
 
 
 def test_the_version_is_raised_only_where_a_rate_is_chosen_on_few_images() -> None:
@@ -131,13 +159,18 @@ def test_a_version_and_the_choice_that_it_stands_for_go_by_one_number(monkeypatc
     """A fifth of a draw of 24 is 4.8 images, and 6 once each of three classes is rounded: between the two, an id would stand for another choice."""
     subject = subject_of()
     monkeypatch.setattr(finetune._Work, "_train", lambda work, train, rate, *rest: rate)
-    monkeypatch.setattr(finetune._Work, "_scores", lambda work, rate, images: torch.eye(3)[torch.from_numpy(images.labels)] * rate)
+    monkeypatch.setattr(
+        finetune._Work, "_scores", lambda work, rate, images: torch.eye(3)[torch.from_numpy(images.labels)] * rate
+    )
     options: dict[str, Any] = {"labels": 0.2, "learning_rates": [0.01, 0.05], "steps": 2}
     ways = set()
     for few in range(3, 9):
         monkeypatch.setattr(finetune, "FEW_IMAGES", few)
         (run,) = tune(subject, **options).details["runs"]
-        version = Finetune.version_on(parse(Finetune.Options, options, "finetune"), SimpleNamespace(train=subject.train, validation=subject.validation))
+        version = Finetune.version_on(
+            parse(Finetune.Options, options, "finetune"),
+            SimpleNamespace(train=subject.train, validation=subject.validation),
+        )
         assert (run["chosen_by"], version) in {("log loss", 2), ("accuracy", 1)}
         ways.add(run["chosen_by"])
     assert len(ways) == 2
@@ -145,12 +178,20 @@ def test_a_version_and_the_choice_that_it_stands_for_go_by_one_number(monkeypatc
 
 def test_accuracy_within_classes_and_what_a_draw_does_to_their_proportions() -> None:
     subject = subject_of()
-    labels = np.where(np.arange(len(subject.train)) % 12 == 0, 1, np.where(np.arange(len(subject.train)) % 12 == 1, 2, 0)).astype(np.int64)
+    labels = np.where(
+        np.arange(len(subject.train)) % 12 == 0, 1, np.where(np.arange(len(subject.train)) % 12 == 1, 2, 0)
+    ).astype(np.int64)
     found = tune(replace(subject, train=replace(subject.train, labels=labels)), labels=[0.2, 1.0])
     facts = found.details["draw_changes_proportions"]
-    assert set(facts) == {"0.2"} and facts["0.2"]["train"] == pytest.approx(10 / 12, abs=0.01) and facts["0.2"]["draw"] < 0.5
+    assert (
+        set(facts) == {"0.2"}
+        and facts["0.2"]["train"] == pytest.approx(10 / 12, abs=0.01)
+        and facts["0.2"]["draw"] < 0.5
+    )
     right = found.predictions["1/0"] == subject.labels("test")
-    assert found.details["per_class"]["1/0"]["test"] == pytest.approx([right[subject.labels("test") == k].mean() for k in range(3)])
+    assert found.details["per_class"]["1/0"]["test"] == pytest.approx(
+        [right[subject.labels("test") == k].mean() for k in range(3)]
+    )
     assert set(found.details["per_class"]) == {"0.2/0", "1/0"}
 
 
@@ -238,7 +279,10 @@ def test_length_of_a_run_and_the_plans_estimate() -> None:
     one = parse(Finetune.Options, {"labels": 0.1, "steps": 60, "learning_rates": 0.03}, "finetune")
     three = parse(Finetune.Options, {"labels": 0.1, "steps": 60, "draws": 5}, "finetune")
     some = range(45_000)
-    assert Finetune.training_passes(one, some, 32) == 60 * 128 and Finetune.training_passes(three, some, 32) == 5 * 120 * 128
+    assert (
+        Finetune.training_passes(one, some, 32) == 60 * 128
+        and Finetune.training_passes(three, some, 32) == 5 * 120 * 128
+    )
     assert Finetune.smoke(three).steps == 2 and Finetune.smoke(three).labels == (1.0,)
 
 
@@ -260,7 +304,8 @@ def test_a_stopped_evaluation_goes_on_to_the_same_bits(tmp_path: Path, stops_aft
     assert again.measurements == whole.measurements
     assert all(np.array_equal(again.predictions[key], whole.predictions[key]) for key in whole.predictions)
     steps = sum("step" in text for text in told)
-    assert 0 < steps < 2 * (3 + 3 + 9), told  # two shares, two trials and a run each; what was reached is not trained again
+    # two shares, two trials and a run each; what was reached is not trained again
+    assert 0 < steps < 2 * (3 + 3 + 9), told
 
 
 def test_what_cannot_work_is_refused_before_training() -> None:
@@ -268,7 +313,13 @@ def test_what_cannot_work_is_refused_before_training() -> None:
     with pytest.raises(DataError, match="would leave class"):
         Finetune.check(parse(Finetune.Options, {"labels": [0.01, 1.0]}, "finetune"), subject.train, subject.validation)
     Finetune.check(parse(Finetune.Options, {"labels": [0.1]}, "finetune"), subject.train, subject.validation)
-    for bad in ({"learning_rates": []}, {"learning_rates": [0.0]}, {"batch_size": 1}, {"steps": 0}, {"learning_rate": 0.1}):
+    for bad in (
+        {"learning_rates": []},
+        {"learning_rates": [0.0]},
+        {"batch_size": 1},
+        {"steps": 0},
+        {"learning_rate": 0.1},
+    ):
         with pytest.raises(SpecError):
             parse(Finetune.Options, bad, "finetune")
 
@@ -290,11 +341,21 @@ def test_a_rate_is_judged_on_other_groups_than_it_was_trained_on(monkeypatch: py
     monkeypatch.setattr(finetune, "holdout", watched)
     subject = subject_of()
     groups = np.arange(120) // 4
-    found = tune(replace(subject, train=replace(subject.train, columns={"group": groups})), labels=0.5, learning_rates=[0.01, 0.05], steps=2)
+    found = tune(
+        replace(subject, train=replace(subject.train, columns={"group": groups})),
+        labels=0.5,
+        learning_rates=[0.01, 0.05],
+        steps=2,
+    )
     assert found.details["runs"][0]["chosen_on"] == "a fifth of the draw"
     ((kept, held),) = parts
     assert len(held) and not set(kept) & set(held)
     one = np.where(subject.labels("train") == 2, 0, 1 + np.arange(120))
-    found = tune(replace(subject, train=replace(subject.train, columns={"group": one})), labels=0.5, learning_rates=[0.01, 0.05, 0.1], steps=2)
+    found = tune(
+        replace(subject, train=replace(subject.train, columns={"group": one})),
+        labels=0.5,
+        learning_rates=[0.01, 0.05, 0.1],
+        steps=2,
+    )
     run = found.details["runs"][0]
     assert run["learning_rate"] == 0.05 and run["chosen_on"].startswith("nothing: one group of a class")

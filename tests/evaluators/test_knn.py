@@ -30,7 +30,9 @@ def ask(subject: Subject, **options: Any) -> Evaluation:
     return KNN(parse(KNN.Options, options, "knn")).evaluate(subject)
 
 
-def brute_force(queries: np.ndarray, bank: np.ndarray, labels: np.ndarray, k: int, classes: int, temperature: float) -> np.ndarray:
+def brute_force(
+    queries: np.ndarray, bank: np.ndarray, labels: np.ndarray, k: int, classes: int, temperature: float
+) -> np.ndarray:
     """The definition, one query at a time, in float64."""
     bank = bank / np.linalg.norm(bank, axis=1, keepdims=True)
     found = []
@@ -45,10 +47,15 @@ def brute_force(queries: np.ndarray, bank: np.ndarray, labels: np.ndarray, k: in
 
 @settings(max_examples=25)
 @given(
-    k=st.integers(1, 20), classes=st.integers(2, 7), dimensions=st.integers(2, 40), seed=st.integers(0, 999),
+    k=st.integers(1, 20),
+    classes=st.integers(2, 7),
+    dimensions=st.integers(2, 40),
+    seed=st.integers(0, 999),
     temperature=st.floats(0.05, 1.0),
 )
-def test_scores_are_those_of_the_definition(k: int, classes: int, dimensions: int, seed: int, temperature: float) -> None:
+def test_scores_are_those_of_the_definition(
+    k: int, classes: int, dimensions: int, seed: int, temperature: float
+) -> None:
     generator = np.random.default_rng(seed)
     bank, queries = (10 * generator.standard_normal((n, dimensions)).astype(np.float32) for n in (60, 15))
     labels = generator.integers(0, classes, 60)
@@ -69,12 +76,15 @@ def test_answers_are_scikit_learns(make_subject: Make) -> None:
     labels = np.concatenate([subject.labels(split) for split in ("train", "validation")])
 
     def theirs() -> KNeighborsClassifier:
-        return KNeighborsClassifier(20, metric="cosine", algorithm="brute", weights=lambda distance: np.exp((1 - distance) / 0.07))
+        return KNeighborsClassifier(
+            20, metric="cosine", algorithm="brute", weights=lambda distance: np.exp((1 - distance) / 0.07)
+        )
 
     expected = theirs().fit(bank, labels).predict(subject.features.get("test", "pooled").double().numpy())
     np.testing.assert_array_equal(found.predictions["pooled@20"], expected)
     score = theirs().fit(bank[:400], labels[:400]).score(bank[400:], labels[400:])
-    assert [m.value for m in found.measurements if m.split == "validation"] == [pytest.approx(score)]  # an image is not its own neighbour
+    # an image is not its own neighbour
+    assert [m.value for m in found.measurements if m.split == "validation"] == [pytest.approx(score)]
 
 
 def test_equal_scores_go_to_the_lower_class() -> None:
@@ -93,11 +103,17 @@ def test_length_says_nothing(make_subject: Make) -> None:
     plain = ask(subject)
     for split in ("train", "validation", "test"):
         features.values[split]["pooled"] *= torch.logspace(-3, 3, len(features.values[split]["pooled"]))[:, None]
-    assert [m.value for m in ask(subject).measurements] == pytest.approx([m.value for m in plain.measurements], abs=0.011)
+    assert [m.value for m in ask(subject).measurements] == pytest.approx(
+        [m.value for m in plain.measurements], abs=0.011
+    )
 
 
 def test_k_is_capped_at_the_smallest_class_of_the_bank(make_subject: Make) -> None:
-    labels = {"train": np.array([0] * 50 + [1] * 30 + [2] * 7), "validation": np.arange(30) % 3, "test": np.arange(30) % 3}
+    labels = {
+        "train": np.array([0] * 50 + [1] * 30 + [2] * 7),
+        "validation": np.arange(30) % 3,
+        "test": np.arange(30) % 3,
+    }
     found = ask(make_subject({"pooled": 1.0}, sizes=(87, 30, 30), classes=3, labels=labels))
     assert found.details["neighbours"] == {"validation": {"20": 7, "200": 7}, "test": {"20": 17, "200": 17}}
     values = {(m.metric, m.split): m.value for m in found.measurements}
@@ -107,8 +123,12 @@ def test_k_is_capped_at_the_smallest_class_of_the_bank(make_subject: Make) -> No
 def test_only_classes_with_a_vote_are_answers(make_subject: Make) -> None:
     """25 classes of noise: fewer than five classes among the neighbours are fewer than five answers, and not filled up with the lowest ids."""
     generator = np.random.default_rng(3)
-    labels = {split: generator.permutation(np.arange(count) % 25) for split, count in (("train", 400), ("validation", 200), ("test", 400))}
-    labels["train"] = np.concatenate([np.arange(1, 25).repeat(17)[:399], [0]])  # one image of class 0, so that one neighbour is asked
+    labels = {
+        split: generator.permutation(np.arange(count) % 25)
+        for split, count in (("train", 400), ("validation", 200), ("test", 400))
+    }
+    # one image of class 0, so that one neighbour is asked
+    labels["train"] = np.concatenate([np.arange(1, 25).repeat(17)[:399], [0]])
     subject = make_subject({"pooled": 0.0}, sizes=(400, 200, 400), classes=25, labels=labels)
     found = ask(subject, k=[2, 20])
     values = {(m.metric, m.split): m.value for m in found.measurements}
@@ -134,17 +154,25 @@ def test_balanced_accuracy_where_one_class_has_more_than_twice_its_share(make_su
     """Four classes: 2 / K is a half. Against scikit-learn, on each split by its own labels."""
     generator = np.random.default_rng(0)
     shares = [largest] + 3 * [(1 - largest) / 3]
-    labels = {split: generator.choice(4, count, p=shares) for split, count in (("train", 400), ("validation", 200), ("test", 300))}
+    labels = {
+        split: generator.choice(4, count, p=shares)
+        for split, count in (("train", 400), ("validation", 200), ("test", 300))
+    }
     subject = make_subject({"pooled": 0.4}, sizes=(400, 200, 300), labels=labels)
     found = ask(subject, k=5)
     balanced = {(m.metric, m.split): m for m in found.measurements if m.metric.startswith("balanced")}
-    assert set(balanced) == ({("balanced_top1@5", "validation"), ("balanced_top1@5", "test")} if largest > 0.5 else set())
+    assert set(balanced) == (
+        {("balanced_top1@5", "validation"), ("balanced_top1@5", "test")} if largest > 0.5 else set()
+    )
     recalls = found.details["per_class"]["pooled@5"]["test"]
     predicted = found.predictions["pooled@5"]
     assert recalls == pytest.approx([(predicted[labels["test"] == k] == k).mean() for k in range(4)])
     if balanced:
         expected = balanced_accuracy_score(labels["test"], predicted)
-        assert balanced["balanced_top1@5", "test"].value == pytest.approx(expected) and balanced["balanced_top1@5", "test"].n == 300
+        assert (
+            balanced["balanced_top1@5", "test"].value == pytest.approx(expected)
+            and balanced["balanced_top1@5", "test"].n == 300
+        )
 
 
 def test_codes_are_asked_too_but_stages_are_not(make_subject: Make) -> None:

@@ -65,13 +65,17 @@ def test_a_plan_counts_the_fits_that_are_made(make_subject: Make, monkeypatch: p
         sizes = [(len(problem.labels), fits) for problem, fits in made.values()]
         assert sum(n == 500 for n, _ in sizes) == 2  # on train + validation, which a plan takes for one on train
         cut = 400 / 500 if "folds" in extra else 1  # and so it takes folds of both for folds of train
-        expected = sum(fit_flops(round(n * cut) if 300 < n < 400 and cut < 1 else min(n, 400), 30, 4, fits) for n, fits in sizes)
+        expected = sum(
+            fit_flops(round(n * cut) if 300 < n < 400 and cut < 1 else min(n, 400), 30, 4, fits) for n, fits in sizes
+        )
         assert Linear.fitting_flops(options, subject.train, [30, 30]) == pytest.approx(expected, rel=0.03)
     x = torch.randn(500, 40)
     problem = SoftmaxRegression(x, torch.arange(500) % 7, 7)
     with FlopCounterMode(display=False) as counter:
         solution = problem.fit(1e-3, tolerance=1e-8)
-    assert counter.get_total_flops() / solution.iterations * USUAL_STEPS == pytest.approx(fit_flops(500, 40, 7), rel=0.4)
+    assert counter.get_total_flops() / solution.iterations * USUAL_STEPS == pytest.approx(
+        fit_flops(500, 40, 7), rel=0.4
+    )
 
 
 def test_every_number_is_scikit_learns(make_subject: Make) -> None:
@@ -88,8 +92,12 @@ def test_every_number_is_scikit_learns(make_subject: Make) -> None:
     chosen = LogisticRegression(C=1 / facts["penalty"], max_iter=3_000, tol=1e-8).fit(x, y)
     assert facts["log_loss"] == pytest.approx(log_loss(w, chosen.predict_proba(v)), rel=1e-4)
     assert value(found, "top1", "validation", "pooled") == pytest.approx(chosen.score(v, w), abs=1.1 / 200)
-    final = LogisticRegression(C=1 / facts["penalty"], max_iter=3_000, tol=1e-8).fit(np.concatenate((x, v)), np.concatenate((y, w)))
-    assert value(found, "top1", "test", "pooled") == pytest.approx(final.score(t, subject.labels("test")), abs=2.1 / 250)
+    final = LogisticRegression(C=1 / facts["penalty"], max_iter=3_000, tol=1e-8).fit(
+        np.concatenate((x, v)), np.concatenate((y, w))
+    )
+    assert value(found, "top1", "test", "pooled") == pytest.approx(
+        final.score(t, subject.labels("test")), abs=2.1 / 250
+    )
     assert (found.predictions["pooled"] == final.predict(t)).mean() > 0.99
     assert value(found, "top1", "test", "pooled") == (found.predictions["pooled"] == subject.labels("test")).mean()
     assert facts["final_fit"]["images"] == 500 and facts["final_fit"]["converged"] and facts["fit"]["images"] == 300
@@ -175,7 +183,11 @@ def test_searching_on_a_subset_carries_the_penalty_over(make_subject: Make) -> N
     subject = make_subject({"pooled": 0.5}, sizes=(2_000, 300, 1_000))
     some, whole = probe(subject, search_images=500), probe(subject, search_images=None)
     facts = some.details["fits"][0]
-    assert facts["searched_on"] == 500 and facts["fit"]["images"] == 2_000 and facts["fit"]["l2"] == pytest.approx(facts["penalty"] / 2_000)
+    assert (
+        facts["searched_on"] == 500
+        and facts["fit"]["images"] == 2_000
+        and facts["fit"]["l2"] == pytest.approx(facts["penalty"] / 2_000)
+    )
     assert whole.details["fits"][0]["searched_on"] == 2_000
     assert value(some, "top1", "test", "pooled") == pytest.approx(value(whole, "top1", "test", "pooled"), abs=0.015)
 
@@ -190,7 +202,9 @@ def test_shuffled_labels_end_at_chance_and_true_ones_do_not(make_subject: Make) 
 
 def test_chance_of_the_control_knows_unequal_classes(make_subject: Make) -> None:
     """Seven in ten images of one class: guessing scores 0.7, and must not look like a leak."""
-    labels = {split: np.arange(count) % 10 // 7 for split, count in (("train", 500), ("validation", 500), ("test", 500))}
+    labels = {
+        split: np.arange(count) % 10 // 7 for split, count in (("train", 500), ("validation", 500), ("test", 500))
+    }
     found = probe(make_subject({"pooled": 1.0}, classes=2, sizes=(500, 500, 500), labels=labels))
     chance = value(found, "top1_chance", "test", "pooled")
     assert chance > 0.6 and abs(value(found, "top1_shuffled", "test", "pooled") - chance) < 0.07
@@ -214,8 +228,10 @@ def test_accuracy_per_class(make_subject: Make) -> None:
 
 def test_unequal_classes_are_told_and_scored_class_by_class(make_subject: Make) -> None:
     """Ninety in a hundred images of one class: accuracy above 0.9 says little, and a draw of few labels has other proportions."""
-    labels = {split: np.where(np.arange(count) % 20 == 0, 1, np.where(np.arange(count) % 20 == 7, 2, 0)) for split, count in
-              (("train", 600), ("validation", 200), ("test", 400))}
+    labels = {
+        split: np.where(np.arange(count) % 20 == 0, 1, np.where(np.arange(count) % 20 == 7, 2, 0))
+        for split, count in (("train", 600), ("validation", 200), ("test", 400))
+    }
     subject = make_subject({"s1": 0.2, "pooled": 0.5}, sizes=(600, 200, 400), classes=3, labels=labels)
     found = probe(subject, labels=[0.1, 1.0])
     for name in ("s1", "pooled"):
@@ -238,12 +254,18 @@ def test_folds_of_train_and_validation_choose_for_all_labels(make_subject: Make)
     """Every image is held out once, by scikit-learn's account; which of them are called validation then hardly matters."""
     subject = make_subject({"pooled": 0.45}, sizes=(300, 100, 250))
     facts = probe(subject, folds=5).details["fits"][0]
-    assert facts["chosen_on"] == "5-fold cross-validation of train and validation" and (facts["folds"], facts["searched_on"]) == (5, 400)
+    assert facts["chosen_on"] == "5-fold cross-validation of train and validation" and (
+        facts["folds"],
+        facts["searched_on"],
+    ) == (5, 400)
     x = np.concatenate([standardised(subject, split, "pooled") for split in ("train", "validation")])
     y = np.concatenate([subject.labels(split) for split in ("train", "validation")])
     for penalty, loss in facts["tried"].items():
         model = LogisticRegression(C=1 / float(penalty), max_iter=3_000, tol=1e-8)
-        total = sum(log_loss(y[held], model.fit(x[kept], y[kept]).predict_proba(x[held])) * len(held) for kept, held in folds(y, 5, subject.seed))
+        total = sum(
+            log_loss(y[held], model.fit(x[kept], y[kept]).predict_proba(x[held])) * len(held)
+            for kept, held in folds(y, 5, subject.seed)
+        )
         assert loss == pytest.approx(total / len(y), rel=5e-3)
     assert facts["fit"]["images"] == 300 and facts["final_fit"]["images"] == 400 and facts["fit"]["converged"]
 
@@ -256,7 +278,10 @@ def test_folds_never_divide_a_group(make_subject: Make) -> None:
         features.values[split]["pooled"] = features.values[split]["pooled"][np.arange(count) // 10]
     labels = {split: np.arange(count) // 10 * 7 % 4 for split, count in (("train", 400), ("validation", 100))}
     alone = {split: replace(getattr(subject, split), labels=labels[split]) for split in labels}
-    grouped = {split: replace(images, columns={"group": (split == "validation") * 100 + np.arange(len(images)) // 10}) for split, images in alone.items()}
+    grouped = {
+        split: replace(images, columns={"group": (split == "validation") * 100 + np.arange(len(images)) // 10})
+        for split, images in alone.items()
+    }
     losses = [probe(replace(subject, **sets), folds=5).details["fits"][0]["log_loss"] for sets in (alone, grouped)]
     assert losses[0] < 1.2 and losses[1] > 1.3  # log 4 is 1.386
 
@@ -268,7 +293,9 @@ def effort(flops: float) -> Effort:
 def test_folds_are_decided_by_what_is_counted_and_alike_for_all(make_set: Callable[..., Any]) -> None:
     def decided(train: int, flops: float, **options: Any) -> Any:
         images = make_set(np.arange(train) % 4, "train", 4)
-        return Linear.resolve(parse(Linear.Options, options, "linear"), SimpleNamespace(train=images, validation=images), effort(flops)).folds
+        return Linear.resolve(
+            parse(Linear.Options, options, "linear"), SimpleNamespace(train=images, validation=images), effort(flops)
+        ).folds
 
     folded = parse(Linear.Options, {"folds": 5}, "linear")
     cost = linear.SLOWER * Linear.fitting_flops(folded, make_set(np.arange(900) % 4, "train", 4), (64, 128))
@@ -276,7 +303,9 @@ def test_folds_are_decided_by_what_is_counted_and_alike_for_all(make_set: Callab
     assert decided(5_000, 1e30) == 0 and decided(4_999, 1e30) == 5
     assert decided(900, 0.0, folds=3) == 3 and decided(900, 1e30, folds=0) == 0
     # Draws of few labels alone are always folded: what is left open there must not make two ids of one number.
-    assert decided(900, 0.0, labels=0.1) == decided(900, 1e30, labels=0.1) == decided(900, 1e30, labels=0.1, folds=0) == 5
+    assert (
+        decided(900, 0.0, labels=0.1) == decided(900, 1e30, labels=0.1) == decided(900, 1e30, labels=0.1, folds=0) == 5
+    )
 
 
 @pytest.mark.parametrize("bad", [1, -1, 101, "always", True, 2.5])
@@ -298,7 +327,8 @@ def test_the_final_fit_goes_on_from_the_path(make_subject: Make, monkeypatch: py
     for options in ({}, {"search_images": 150}, {"folds": 4}, {"labels": [0.5]}):
         starts.clear()
         probe(make_subject({"pooled": 0.5}), **options)
-        assert starts.count(False) == (4 if options.get("folds") else 5 if options.get("labels") else 1)  # the strongest of every fold
+        # the strongest of every fold
+        assert starts.count(False) == (4 if options.get("folds") else 5 if options.get("labels") else 1)
 
 
 def test_dead_dimensions_do_no_harm(make_subject: Make) -> None:
@@ -307,7 +337,9 @@ def test_dead_dimensions_do_no_harm(make_subject: Make) -> None:
     features: Any = subject.features
     clean = value(probe(subject), "top1", "test", "pooled")
     for split in ("train", "validation", "test"):
-        dead = 3 + 3e-7 * torch.randn(len(features.values[split]["pooled"]), 40, generator=torch.Generator().manual_seed(1))
+        dead = 3 + 3e-7 * torch.randn(
+            len(features.values[split]["pooled"]), 40, generator=torch.Generator().manual_seed(1)
+        )
         if split == "test":
             dead[:, :2] = 3e6  # never moved in training, wild in test
         features.values[split]["pooled"] = torch.cat((features.values[split]["pooled"], dead), 1)
@@ -327,13 +359,19 @@ def test_labels_that_cannot_work_are_refused_before_any_training(make_subject: M
     with pytest.raises(DataError, match="no labels"):
         Linear.check(Linear.Options(), subject.train.without_labels(), subject.validation)
     with pytest.raises(DataError, match="at least 2"):
-        Linear.check(Linear.Options(), replace(subject.train, classes=("one",), labels=np.zeros(400, np.int64)), subject.validation)
+        Linear.check(
+            Linear.Options(),
+            replace(subject.train, classes=("one",), labels=np.zeros(400, np.int64)),
+            subject.validation,
+        )
     with pytest.raises(DataError, match="'class 3'.*no training image"):
         Linear.check(Linear.Options(), replace(subject.train, labels=subject.labels("train") % 3), subject.validation)
     Linear.check(Linear.Options(), subject.train, subject.validation)
 
 
-@pytest.mark.parametrize("bad", [{"labels": []}, {"labels": [0.1, 0.1]}, {"labels": 2.0}, {"strengths": 0}, {"label": 0.1}, {"draws": 0}])
+@pytest.mark.parametrize(
+    "bad", [{"labels": []}, {"labels": [0.1, 0.1]}, {"labels": 2.0}, {"strengths": 0}, {"label": 0.1}, {"draws": 0}]
+)
 def test_options_that_mean_nothing_are_refused(bad: dict[str, Any]) -> None:
     with pytest.raises(SpecError):
         parse(Linear.Options, bad, "linear")

@@ -22,7 +22,9 @@ def problem(n: int, d: int, k: int, seed: int = 0, correlated: bool = True) -> t
     if correlated:
         x = x @ torch.randn(d, d, generator=generator) * torch.logspace(0, -1, d)
     x = (x - x.mean(0)) / x.std(0).clamp_min(1e-6)
-    y = (x[:, : min(d, k)] @ torch.randn(min(d, k), k, generator=generator) + 2 * torch.randn(n, k, generator=generator)).argmax(1)
+    y = (
+        x[:, : min(d, k)] @ torch.randn(min(d, k), k, generator=generator) + 2 * torch.randn(n, k, generator=generator)
+    ).argmax(1)
     y[:k] = torch.arange(k)
     return x, y
 
@@ -50,7 +52,12 @@ def test_same_coefficients_as_scikit_learn(n: int, d: int, l2: float) -> None:
 
 @settings(max_examples=25)
 @given(
-    n=st.integers(8, 80), d=st.integers(1, 40), k=st.integers(2, 6), log_l2=st.floats(-3, 1), seed=st.integers(0, 99), copies=st.booleans(),
+    n=st.integers(8, 80),
+    d=st.integers(1, 40),
+    k=st.integers(2, 6),
+    log_l2=st.floats(-3, 1),
+    seed=st.integers(0, 99),
+    copies=st.booleans(),
     dead=st.booleans(),
 )
 def test_ends_at_a_stationary_point_of_the_stated_objective(
@@ -82,7 +89,9 @@ def features(n: int, d: int, k: int) -> tuple[Tensor, Tensor, Tensor]:
     """Rectified mixtures of few causes, as in a network; standardised: n to fit on, their labels, 1,000 held out."""
     generator = torch.Generator().manual_seed(1)
     causes = torch.randn(n + 1_000, 25, generator=generator)
-    x = torch.relu(causes @ torch.randn(25, d, generator=generator) + 2 + 0.5 * torch.randn(n + 1_000, d, generator=generator))
+    x = torch.relu(
+        causes @ torch.randn(25, d, generator=generator) + 2 + 0.5 * torch.randn(n + 1_000, d, generator=generator)
+    )
     y = (causes[:, :k] + torch.randn(n + 1_000, k, generator=generator)).argmax(1)
     y[:k] = torch.arange(k)
     return (x[:n] - x[:n].mean(0)) / x[:n].std(0), y[:n], (x[n:] - x[:n].mean(0)) / x[:n].std(0)
@@ -94,7 +103,9 @@ def test_the_optimum_over_six_decades_of_strength(penalty: float) -> None:
     x, y, held_out = features(450, 512, 12)
     found = SoftmaxRegression(x, y, 12).fit(penalty / len(x))
     expected = LogisticRegression(C=1 / penalty, tol=1e-8, max_iter=20_000).fit(x.double().numpy(), y.numpy())
-    lowest = float(objective(x, y, torch.from_numpy(expected.coef_), torch.from_numpy(expected.intercept_), penalty / len(x)))
+    lowest = float(
+        objective(x, y, torch.from_numpy(expected.coef_), torch.from_numpy(expected.intercept_), penalty / len(x))
+    )
     reached = float(objective(x, y, found.weight, found.bias, penalty / len(x)))
     assert found.converged and reached <= lowest * (1 + 1e-4)
     assert found.loss == pytest.approx(reached, rel=1e-4)
@@ -118,7 +129,9 @@ def test_a_small_gradient_is_no_optimum() -> None:
     x, y, _ = features(450, 512, 12)
     problem = SoftmaxRegression(x, y, 12)
     lowest = problem.fit(0.1 / 450).loss
-    early = next(found for steps in range(20, 200, 5) if (found := problem.fit(0.1 / 450, max_iterations=steps)).gradient <= 1e-4)
+    early = next(
+        found for steps in range(20, 200, 5) if (found := problem.fit(0.1 / 450, max_iterations=steps)).gradient <= 1e-4
+    )
     assert early.loss > 1.001 * lowest and not early.converged
     assert early.gap > early.loss / lowest - 1  # a bound, and not an estimate
 

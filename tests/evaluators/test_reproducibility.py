@@ -35,7 +35,9 @@ Make = Callable[..., Subject]
 @cache
 def stored() -> dict[str, np.ndarray]:
     with np.load(FILE) as file:
-        return {name: file[name].astype(np.float32 if name.endswith(("s3", "pooled")) else np.int64) for name in file.files}
+        return {
+            name: file[name].astype(np.float32 if name.endswith(("s3", "pooled")) else np.int64) for name in file.files
+        }
 
 
 class Split:
@@ -49,11 +51,20 @@ class Split:
         return list(self.stages)
 
     def get(self, split: str, name: str) -> torch.Tensor:
-        return torch.from_numpy(stored()[f"test_{name}"].copy() if split == "test" else stored()[name][self.rows[split]])
+        return torch.from_numpy(
+            stored()[f"test_{name}"].copy() if split == "test" else stored()[name][self.rows[split]]
+        )
 
     def images(self, split: str) -> ImageSet:
         labels = stored()["test_labels"] if split == "test" else stored()["labels"][self.rows[split]]
-        return ImageSet(np.zeros((len(labels), 8, 8, 3), np.uint8), np.arange(len(labels)), labels, tuple("abcdefghijkl"), split, split)
+        return ImageSet(
+            np.zeros((len(labels), 8, 8, 3), np.uint8),
+            np.arange(len(labels)),
+            labels,
+            tuple("abcdefghijkl"),
+            split,
+            split,
+        )
 
 
 def accuracies(stages: tuple[str, ...], **options: Any) -> tuple[np.ndarray, list[str]]:
@@ -63,7 +74,13 @@ def accuracies(stages: tuple[str, ...], **options: Any) -> tuple[np.ndarray, lis
         split: Any = Split(draw, stages)
         sets = {name: split.images(name) for name in ("train", "validation", "test")}
         subject = Subject(
-            backbone=torch.nn.Identity(), fresh_backbone=torch.nn.Identity, features=split, seed=0, device=torch.device("cpu"), precision="fp32", **sets,
+            backbone=torch.nn.Identity(),
+            fresh_backbone=torch.nn.Identity,
+            features=split,
+            seed=0,
+            device=torch.device("cpu"),
+            precision="fp32",
+            **sets,
         )
         found = Linear(Linear.Options(**options)).evaluate(subject)
         best.append(found.details["best"][""])
@@ -73,7 +90,9 @@ def accuracies(stages: tuple[str, ...], **options: Any) -> tuple[np.ndarray, lis
 
 def inside(values: np.ndarray) -> int:
     """Draws whose printed interval holds the mean of all draws."""
-    intervals = [wilson_interval(value * len(stored()["test_labels"]), len(stored()["test_labels"])) for value in values]
+    intervals = [
+        wilson_interval(value * len(stored()["test_labels"]), len(stored()["test_labels"])) for value in values
+    ]
     return sum(low <= values.mean() <= high for low, high in intervals)
 
 

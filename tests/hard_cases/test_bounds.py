@@ -17,7 +17,14 @@ from ssl_bench.evaluators.base import Evaluation, Evaluator, Measurement
 from ssl_bench.plan.prepared import prepare
 from ssl_bench.plugins.registry import EVALUATORS
 from ssl_bench.records.predictions import read_predictions
-from ssl_bench.records.schema import Environment, EvaluationRecord, MeasurementRecord, Pretraining, measurement_record, read_record
+from ssl_bench.records.schema import (
+    Environment,
+    EvaluationRecord,
+    MeasurementRecord,
+    Pretraining,
+    measurement_record,
+    read_record,
+)
 from ssl_bench.report import load
 from ssl_bench.runner.scheduler import Observer, carry_out
 
@@ -46,8 +53,15 @@ def test_values_that_cannot_be(metric: str, value: float, more: dict[str, Any], 
 @pytest.mark.parametrize(
     ("metric", "value", "more"),
     [
-        ("top1", 1.0, {}), ("top1@20", 0.0, {}), ("mine", -7.5, {}), ("variance_explained", -0.2, {}), ("variance_explained", math.nan, {}), ("kl", 1e9, {}),
-        ("map", 0.5, {"low": 0.5, "high": 0.5}), ("map", 0.5, {"low": 0.5 + 1e-8, "high": 0.6}), ("seconds_to_fit", 120.0, {"low": 100.0, "high": 130.0}),
+        ("top1", 1.0, {}),
+        ("top1@20", 0.0, {}),
+        ("mine", -7.5, {}),
+        ("variance_explained", -0.2, {}),
+        ("variance_explained", math.nan, {}),
+        ("kl", 1e9, {}),
+        ("map", 0.5, {"low": 0.5, "high": 0.5}),
+        ("map", 0.5, {"low": 0.5 + 1e-8, "high": 0.6}),
+        ("seconds_to_fit", 120.0, {"low": 100.0, "high": 130.0}),
     ],
 )
 def test_values_that_can_be(metric: str, value: float, more: dict[str, Any]) -> None:
@@ -60,7 +74,16 @@ def test_values_that_can_be(metric: str, value: float, more: dict[str, Any]) -> 
      {"curves": {"loss": {"step": [1, 2], "value": [0.5]}}}],
 )  # fmt: skip
 def test_a_pretraining_that_cannot_be(changes: dict[str, Any]) -> None:
-    facts: dict[str, Any] = {"id": "a", "row": "r", "task": "t", "seed": 0, "block": "pretext", "spec": {}, "environment": WHERE, "created": "now"}
+    facts: dict[str, Any] = {
+        "id": "a",
+        "row": "r",
+        "task": "t",
+        "seed": 0,
+        "block": "pretext",
+        "spec": {},
+        "environment": WHERE,
+        "created": "now",
+    }
     Pretraining(**facts)
     with pytest.raises(ValidationError):
         Pretraining(**facts, **changes)
@@ -94,13 +117,19 @@ def test_an_evaluator_that_returns_percents_fails_alone(tmp_path: Path) -> None:
         EVALUATORS._added.pop("boastful", None)
     assert [failure.where for failure in failures] == ["boastful"]
     assert "boastful measured what cannot be (top1, validation): top1 is 75; allowed is 0 to 1" in failures[0].message
-    assert len(list(tmp_path.glob("cells/random/*/knn-*.json"))) == 1 and not list(tmp_path.glob("cells/random/*/boastful*"))
+    assert len(list(tmp_path.glob("cells/random/*/knn-*.json"))) == 1 and not list(
+        tmp_path.glob("cells/random/*/boastful*")
+    )
 
 
 @pytest.fixture
 def committed(tmp_path: Path) -> Path:
     """Results of a version that kept no digests: what they say is all there is to go by."""
-    return Path(shutil.copytree(ROOT / "results" / "classic_inputs", tmp_path / "inputs", ignore=shutil.ignore_patterns("figures")))
+    return Path(
+        shutil.copytree(
+            ROOT / "results" / "classic_inputs", tmp_path / "inputs", ignore=shutil.ignore_patterns("figures")
+        )
+    )
 
 
 def edited(path: Path, old: float, new: float) -> None:
@@ -125,7 +154,8 @@ def test_committed_results_are_sound_and_edited_ones_are_not(committed: Path) ->
             found.path.write_text(stored)
     edited(found.path, m.value, 0.9)
     results = load(committed)
-    assert "the record says 0.9000" in results.damaged[0] and [m.damage for m in results.missing] == results.damaged  # and no 90.0 in the table
+    # and no 90.0 in the table
+    assert "the record says 0.9000" in results.damaged[0] and [m.damage for m in results.missing] == results.damaged
 
 
 @pytest.mark.long

@@ -86,7 +86,11 @@ def test_flips_in_a_pack(files: list[Path], cache: Path, name: str) -> None:
     for at in [*header, *(int(at) for at in rng.integers(0, size, 12))]:
         flip(path, at, int(rng.integers(8)))
         found = packed(files, cache)
-        assert np.array_equal(image_set(found).read(), whole) and np.array_equal(found.hashes, before) and not found.unreadable
+        assert (
+            np.array_equal(image_set(found).read(), whole)
+            and np.array_equal(found.hashes, before)
+            and not found.unreadable
+        )
         assert np.array_equal(image_set(packed(files, cache)).read(), whole)
 
 
@@ -101,7 +105,9 @@ def test_a_damaged_image_is_told_when_it_is_first_read_and_once(files: list[Path
         assert np.array_equal(images.read(), expected(files))
     assert len(told) == 1 and np.array_equal(np.load(path), expected(files)), "put right on disk, too"
     flip(path, 128 + 19 * SIZE * SIZE * 3)
-    assert np.array_equal(images.read(np.array([5])), expected(files)[[5]]), "what was read already is not read for it again"
+    assert np.array_equal(images.read(np.array([5])), expected(files)[[5]]), (
+        "what was read already is not read for it again"
+    )
 
 
 def test_an_image_that_cannot_be_decoded_again_is_refused(files: list[Path], cache: Path) -> None:
@@ -110,7 +116,10 @@ def test_an_image_that_cannot_be_decoded_again_is_refused(files: list[Path], cac
     flip(path, 128 + 17 * SIZE * SIZE * 3)
     images = image_set(packed(files, cache))
     files[17].write_bytes(files[16].read_bytes())
-    with pytest.raises(DataError, match=r"image 17 of toys in .* is damaged, and its source gives other pixels now; remove .* and run again"):
+    with pytest.raises(
+        DataError,
+        match=r"image 17 of toys in .* is damaged, and its source gives other pixels now; remove .* and run again",
+    ):
         images.read()
     files[17].unlink()
     with pytest.raises(DataError, match="its source cannot be read any more"):
@@ -182,7 +191,10 @@ def test_packs_of_earlier_versions_are_used_and_their_images_checked(files: list
 
 def test_images_with_boxes_are_checked_too(tmp_path: Path, cache: Path) -> None:
     thing = ("cat", 2, 2, 20, 15, 0)
-    folder = write_tree(tmp_path / "voc", {split: {f"{split}{at}": [thing] for at in range(n)} for split, n in (("train", 40), ("val", 4), ("test", 4))})
+    folder = write_tree(
+        tmp_path / "voc",
+        {split: {f"{split}{at}": [thing] for at in range(n)} for split, n in (("train", 40), ("val", 4), ("test", 4))},
+    )
     whole = load_detection(f"voc:{folder}", cache=cache).train
     pixels = [np.array(whole.image(at)) for at in range(len(whole))]
     (path,) = [path for path in cache.glob("packs/*/pixels.npy") if path.stat().st_size == 128 + whole.pixels.size]
@@ -202,7 +214,10 @@ def test_small_files_of_the_cache(files: list[Path], cache: Path, monkeypatch: p
     rng = np.random.default_rng(0)
     for path in [*cache.glob("content/*"), *cache.glob("shapes/*")]:
         stored = path.read_bytes()
-        damaged = [bytes([*stored[:at], stored[at] ^ 1 << int(rng.integers(8)), *stored[at + 1 :]]) for at in [0, 8, 20, 82, *rng.integers(0, len(stored), 8)]]
+        damaged = [
+            bytes([*stored[:at], stored[at] ^ 1 << int(rng.integers(8)), *stored[at + 1 :]])
+            for at in [0, 8, 20, 82, *rng.integers(0, len(stored), 8)]
+        ]
         for broken in [b"", stored[:64], stored[:-1], bytes(len(stored)), *damaged]:
             path.write_bytes(broken)
             assert content_of(files, cache) == known
@@ -225,8 +240,12 @@ def test_a_cache_that_cannot_be_made(tmp_path: Path, place: str, source: str) ->
         (tmp_path / "photos" / name).mkdir(parents=True)
         for at in range(8):
             Image.new("RGB", (16, 16), (at, 9 * len(name), 0)).save(tmp_path / "photos" / name / f"{at}.png")
-    spec = DataSpec.model_validate({"source": "shapes" if source == "shapes" else f"folder:{tmp_path / 'photos'}", "size": 32, "test": 0.5})
-    with pytest.raises(DataError, match=r"the cache .* cannot be written \(.*\); set the environment variable XDG_CACHE_HOME"):
+    spec = DataSpec.model_validate(
+        {"source": "shapes" if source == "shapes" else f"folder:{tmp_path / 'photos'}", "size": 32, "test": 0.5}
+    )
+    with pytest.raises(
+        DataError, match=r"the cache .* cannot be written \(.*\); set the environment variable XDG_CACHE_HOME"
+    ):
         loading.load(spec, cache=tmp_path / place)
 
 
@@ -251,16 +270,26 @@ disk.write_bytes(Path({path!r}), b"new")
 
 def start(code: str) -> subprocess.Popen[str]:
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])}
-    return subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
+    return subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+    )
 
 
-def test_parts_of_killed_writers_are_removed_and_those_of_living_ones_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_parts_of_killed_writers_are_removed_and_those_of_living_ones_stay(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     cache = tmp_path / "cache"
     write_bytes(cache / "content" / "known", b"old")
     killed = start(KILLED.format(path=str(cache / "content" / "known"), what="os.kill(os.getpid(), signal.SIGKILL)"))
-    living = start(KILLED.format(path=str(cache / "packs" / "known"), what="(print('writing', flush=True), sys.stdin.read())"))
+    living = start(
+        KILLED.format(path=str(cache / "packs" / "known"), what="(print('writing', flush=True), sys.stdin.read())")
+    )
     try:
-        assert living.stdout is not None and living.stdout.readline() == "writing\n" and killed.wait(timeout=60) == -signal.SIGKILL
+        assert (
+            living.stdout is not None
+            and living.stdout.readline() == "writing\n"
+            and killed.wait(timeout=60) == -signal.SIGKILL
+        )
         assert (cache / "content" / "known").read_bytes() == b"old" and len(list(cache.rglob(".known.*.part"))) == 2
         (cache / prechecks.FOLDER).mkdir()
         (cache / prechecks.FOLDER / f".known.{'0' * 16}.part").touch()

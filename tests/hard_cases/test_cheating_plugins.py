@@ -96,7 +96,9 @@ class ListQueue(Honest):
 
     def forward(self, views: Any, phase: str = "main") -> dict[str, Tensor]:
         features = self.backbone(views[0])
-        pull = (features - self.queue[-1].mean(0)).square().mean() if self.queue and self.training else features.sum() * 0
+        pull = (
+            (features - self.queue[-1].mean(0)).square().mean() if self.queue and self.training else features.sum() * 0
+        )
         if self.training and torch.is_grad_enabled():
             self.queue.append(features.detach())
         return {"loss": super().forward(views)["loss"] + pull}
@@ -126,7 +128,9 @@ class LazyHead(Honest):
     def forward(self, views: Any, phase: str = "main") -> dict[str, Tensor]:
         if not hasattr(self, "more"):
             self.more = nn.Linear(self.backbone.num_features, 2)
-        return {"loss": F.cross_entropy(self.more(self.backbone(views[0])) + self.head(self.backbone(views[0])), views[1])}
+        return {
+            "loss": F.cross_entropy(self.more(self.backbone(views[0])) + self.head(self.backbone(views[0])), views[1])
+        }
 
 
 class LazyLayer(Honest):
@@ -459,7 +463,9 @@ class Teacher(Contrastive):
             target = self.teacher(views[1]) - self.centre
             if self.training and torch.is_grad_enabled():
                 self.centre.lerp_(target.mean(0), 0.1)
-        pull = (self.backbone(views[0]) - target).square().mean() + (self.head(self.backbone(views[0])) @ self.queue.T).mean()
+        pull = (self.backbone(views[0]) - target).square().mean() + (
+            self.head(self.backbone(views[0])) @ self.queue.T
+        ).mean()
         return {"loss": found["loss"] + pull * (self.steps_seen + 1)}
 
     def after_step(self) -> None:
@@ -479,7 +485,9 @@ class SelfDistilled(Honest):
         self.teacher = copy.deepcopy(self.backbone).requires_grad_(False)
 
     def draw(self, images: Tensor) -> Tensor:
-        return torch.from_numpy(np.random.randint(0, 2, len(images))) ^ torch.tensor([random.randrange(2) for _ in images])
+        return torch.from_numpy(np.random.randint(0, 2, len(images))) ^ torch.tensor(
+            [random.randrange(2) for _ in images]
+        )
 
     def forward(self, views: Any, phase: str = "main") -> dict[str, Tensor]:
         pull = (self.backbone(views[0]) - self.teacher(views[0]).detach() - 1).square().mean()
@@ -498,11 +506,17 @@ class TwoPhases(Honest):
     def forward(self, views: Any, phase: str = "network") -> dict[str, Tensor]:
         features = self.backbone(views[0])
         if phase == "critic":
-            return {"loss": self.critic(features.detach()).square().mean() - self.critic(features.detach().flip(0)).mean()}
+            return {
+                "loss": self.critic(features.detach()).square().mean() - self.critic(features.detach().flip(0)).mean()
+            }
         return {"loss": super().forward(views)["loss"] + self.critic(features).mean()}
 
     def phase_parameters(self, phase: str) -> Any:
-        return [(name, parameter) for name, parameter in self.named_parameters() if name.startswith("critic") == (phase == "critic")]
+        return [
+            (name, parameter)
+            for name, parameter in self.named_parameters()
+            if name.startswith("critic") == (phase == "critic")
+        ]
 
 
 class Reconstructs(Honest):
@@ -591,7 +605,9 @@ class LowRank(Honest):
         return (self.down @ self.up).view_as(self.start)
 
     def forward(self, views: Any, phase: str = "main") -> dict[str, Tensor]:
-        hook = self.adapted.register_forward_hook(lambda layer, inputs, _: layer._conv_forward(inputs[0], self.start + self.change(), None))
+        hook = self.adapted.register_forward_hook(
+            lambda layer, inputs, _: layer._conv_forward(inputs[0], self.start + self.change(), None)
+        )
         try:
             return super().forward(views)
         finally:
@@ -630,7 +646,9 @@ class OwnDraws(Honest):
         self.generator = np.random.default_rng(0)
 
     def get_extra_state(self) -> Any:
-        return torch.frombuffer(bytearray(json.dumps(self.generator.bit_generator.state).ljust(400).encode()), dtype=torch.uint8)
+        return torch.frombuffer(
+            bytearray(json.dumps(self.generator.bit_generator.state).ljust(400).encode()), dtype=torch.uint8
+        )
 
     def set_extra_state(self, state: Any) -> None:
         self.generator.bit_generator.state = json.loads(bytes(state.numpy()))
@@ -640,15 +658,30 @@ class OwnDraws(Honest):
 
 
 HONEST = [
-    Honest, Contrastive, Teacher, SelfDistilled, TwoPhases, Reconstructs, PositiveFirst, WithLengths, SameForTheTeacher, DropoutTwins, HeadFirst, LowRank,
-    Control, OneHeadOfMany, OwnDraws,
+    Honest,
+    Contrastive,
+    Teacher,
+    SelfDistilled,
+    TwoPhases,
+    Reconstructs,
+    PositiveFirst,
+    WithLengths,
+    SameForTheTeacher,
+    DropoutTwins,
+    HeadFirst,
+    LowRank,
+    Control,
+    OneHeadOfMany,
+    OwnDraws,
 ]
 
 
 @pytest.mark.parametrize("task", HONEST, ids=lambda task: task.__name__)
 def test_the_honest_pass(task: type[PretextTask]) -> None:
     results = battery(task)
-    assert {result.status for result in results} <= {"passed", "skipped"}, [result for result in results if result.status not in ("passed", "skipped")]
+    assert {result.status for result in results} <= {"passed", "skipped"}, [
+        result for result in results if result.status not in ("passed", "skipped")
+    ]
     assert not [result for result in results if "needs what" in result.message]
 
 
@@ -708,7 +741,11 @@ class OwnPictures(Honest):
 @pytest.mark.parametrize(
     ("task", "check", "note"),
     [
-        (EarlyStage, "gradients", "no gradient reaches backbone.network.layer3.* the linear probe's best stage judges what was trained"),
+        (
+            EarlyStage,
+            "gradients",
+            "no gradient reaches backbone.network.layer3.* the linear probe's best stage judges what was trained",
+        ),
         (Mixup, "draws", "a draw is shared by all images of a batch, .* such as the share by which it mixes images"),
         (OneMask, "draws", "a draw is shared by all images of a batch"),
         (OwnPictures, "draws", "the views show other images than those of the batch"),
@@ -761,12 +798,20 @@ class KeptByTheClass(Honest):
         (DrawnAtImport, "random numbers drawn when the module is imported"),
         *(
             pytest.param(task, words, marks=pytest.mark.long)
-            for task, words in [(OrderOfASet, "the order of a set"), (KeptByTheClass, "kept in a class"), (Honest, ""), (Teacher, ""), (TwoPhases, "")]
+            for task, words in [
+                (OrderOfASet, "the order of a set"),
+                (KeptByTheClass, "kept in a class"),
+                (Honest, ""),
+                (Teacher, ""),
+                (TwoPhases, ""),
+            ]
         ),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )
-def test_what_depends_on_the_process_is_found_in_others(task: type[PretextTask], words: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_depends_on_the_process_is_found_in_others(
+    task: type[PretextTask], words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     if task is DrawnAtImport:
         monkeypatch.setattr(going_on, "HASH_SEEDS", ("1",))  # which one process shows
     checks = [check for check in task_checks(task, image_size=SIZE) if check.name in ("interruption", "processes")]
@@ -814,7 +859,9 @@ def halves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def check(halves: Path, cheat: bool, **settings: Any) -> tuple[str, list[str]]:
     task, notes = TASKS.get("halves"), []  # type: ignore[var-annotated]
-    told = prechecks.checks_before_training(task, task.Options(cheat=cheat), SIZE, halves / "cache", note=notes.append, **settings)
+    told = prechecks.checks_before_training(
+        task, task.Options(cheat=cheat), SIZE, halves / "cache", note=notes.append, **settings
+    )
     return told, notes
 
 
@@ -831,7 +878,10 @@ def test_a_pass_is_kept_and_a_failure_is_not(halves: Path, monkeypatch: pytest.M
 
 def test_a_cheat_is_refused_with_the_reason_and_the_way_out(halves: Path) -> None:
     for _ in range(2):
-        with pytest.raises(TrainingError, match="halves fails its check 'draws': .* Nothing was trained. .*check-task halves --plugin FILE; .*--skip-checks"):
+        with pytest.raises(
+            TrainingError,
+            match="halves fails its check 'draws': .* Nothing was trained. .*check-task halves --plugin FILE; .*--skip-checks",
+        ):
             check(halves, True)
     assert check(halves, True, skip=True) == ("skipped", [])
     assert not list((halves / "cache").glob("checked_tasks/*"))
@@ -853,14 +903,18 @@ def test_edited_or_cut_short_it_is_checked_again(halves: Path, monkeypatch: pyte
 
 
 def test_what_the_task_s_code_raises_goes_through_as_it_is(halves: Path) -> None:
-    (halves / "halves.py").write_text(PLUGIN + "\n    def diagnose(self, images):\n        raise KeyError('no such thing') from OSError(28, 'full')\n")
+    (halves / "halves.py").write_text(
+        PLUGIN + "\n    def diagnose(self, images):\n        raise KeyError('no such thing') from OSError(28, 'full')\n"
+    )
     load_plugin(halves / "halves.py")
     with pytest.raises(KeyError, match="no such thing") as raised:
         check(halves, False)
     assert isinstance(raised.value.__cause__, OSError), "its cause may be a full disk"
 
 
-def test_built_in_tasks_are_not_checked_and_members_of_combinations_are(halves: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_built_in_tasks_are_not_checked_and_members_of_combinations_are(
+    halves: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     asked: list[str] = []
     monkeypatch.setattr(prechecks, "_run", lambda task, options, size, note: asked.append(task.name) or ("", []))
     for name, told in (("rotation", ""), ("rotation+colorization", ""), ("rotation+halves", "passed")):
@@ -873,15 +927,26 @@ def test_its_row_fails_with_the_reason_and_the_others_go_on(halves: Path) -> Non
     import ssl_bench
 
     matrix = {
-        "name": "cheating", "data": {"source": "shapes", "size": 32, "limit": {"train": 120, "test": 60}}, "backbone": {"name": "resnet10t", "width": 0.125},
-        "pretrain": {"images": 64, "batch_size": 32, "monitor": 0}, "tasks": [{"halves": {"cheat": True}}], "baselines": ["random"],
+        "name": "cheating",
+        "data": {"source": "shapes", "size": 32, "limit": {"train": 120, "test": 60}},
+        "backbone": {"name": "resnet10t", "width": 0.125},
+        "pretrain": {"images": 64, "batch_size": 32, "monitor": 0},
+        "tasks": [{"halves": {"cheat": True}}],
+        "baselines": ["random"],
         "evaluate": [{"knn": {"k": [5]}}],
     }
     results = ssl_bench.run(matrix, halves / "out", report=False)
     (failure,) = [json.loads(file.read_text()) for file in (halves / "out").glob("cells/*/*/failed-*.json")]
-    assert failure["row"] == "halves" and failure["where"] == "pretraining" and "fails its check 'draws'" in failure["message"]
+    assert (
+        failure["row"] == "halves"
+        and failure["where"] == "pretraining"
+        and "fails its check 'draws'" in failure["message"]
+    )
     assert not failure["traceback"]
-    assert {record["row"] for record in map(json.loads, (file.read_text() for file in (halves / "out").glob("cells/*/*/pretrain.json")))} == {"random"}
+    assert {
+        record["row"]
+        for record in map(json.loads, (file.read_text() for file in (halves / "out").glob("cells/*/*/pretrain.json")))
+    } == {"random"}
     results = ssl_bench.run(matrix, halves / "out", report=False, skip_checks=True)
     assert not results.missing
     assert "halves was trained without the checks of its battery" in results.table().terminal(200)

@@ -31,7 +31,9 @@ def network() -> dict[str, Tensor]:
     """Tensors of a narrow ResNet-18, each with values of its own."""
     torch.manual_seed(0)
     found = Backbone(NARROW, 64).network.state_dict()
-    return {name: torch.randn_like(tensor) if tensor.is_floating_point() else tensor + 7 for name, tensor in found.items()}
+    return {
+        name: torch.randn_like(tensor) if tensor.is_floating_point() else tensor + 7 for name, tensor in found.items()
+    }
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +52,10 @@ def in_places(tensors: Mapping[str, Tensor], layers: int) -> dict[str, Tensor]:
 
 
 HEAD = {"fc.weight": torch.zeros(10, 64), "fc.bias": torch.zeros(10)}
-OPTIMIZER = {"state": {0: {"exp_avg": torch.zeros(3), "step": torch.tensor(1.0)}}, "param_groups": [{"lr": 0.1, "params": [0]}]}
+OPTIMIZER = {
+    "state": {0: {"exp_avg": torch.zeros(3), "step": torch.tensor(1.0)}},
+    "param_groups": [{"lr": 0.1, "params": [0]}],
+}
 
 
 def checkpoints(own: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> dict[str, tuple[Any, str, dict[str, int]]]:
@@ -82,7 +87,9 @@ def checkpoints(own: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> dict
 
 
 @pytest.mark.parametrize("program", checkpoints({}, {}))
-def test_a_network_is_found_whole_whatever_stands_around_it(program: str, network: dict[str, Tensor], other: dict[str, Tensor], tmp_path: Path) -> None:
+def test_a_network_is_found_whole_whatever_stands_around_it(
+    program: str, network: dict[str, Tensor], other: dict[str, Tensor], tmp_path: Path
+) -> None:
     checkpoint, prefix, dropped = checkpoints(network, other)[program]
     torch.save(checkpoint, tmp_path / "given.ckpt")
     path, found = convert(tmp_path / "given.ckpt")
@@ -92,12 +99,16 @@ def test_a_network_is_found_whole_whatever_stands_around_it(program: str, networ
     assert loaded.keys() == network.keys()
     for name, tensor in loaded.items():
         if program != "without counts" or not name.endswith("num_batches_tracked"):
-            torch.testing.assert_close(tensor, network[name], rtol=1e-2 if program == "halved" else 0, atol=1e-2 if program == "halved" else 0)
+            torch.testing.assert_close(
+                tensor, network[name], rtol=1e-2 if program == "halved" else 0, atol=1e-2 if program == "halved" else 0
+            )
     weights = open_weights(f"file:{path}")
     assert weights.spec == NARROW and weights.trained_on == ""
 
 
-def test_what_is_whole_nowhere_is_never_half_loaded(network: dict[str, Tensor], other: dict[str, Tensor], tmp_path: Path) -> None:
+def test_what_is_whole_nowhere_is_never_half_loaded(
+    network: dict[str, Tensor], other: dict[str, Tensor], tmp_path: Path
+) -> None:
     nan = {**network, "layer2.0.conv1.weight": torch.full_like(network["layer2.0.conv1.weight"], float("nan"))}
     vit = {"cls_token": torch.zeros(1, 1, 8), "blocks.0.attn.qkv.weight": torch.zeros(24, 8)}
     reshaped = {**network, "layer3.0.conv1.weight": torch.zeros(3, 3, 3, 3)}
@@ -122,8 +133,13 @@ def test_one_of_several_is_taken_by_its_prefix(network: dict[str, Tensor], other
     checkpoint = {"student": under("module.backbone.", network), "teacher": under("backbone.", other)}
     for prefix in ("teacher.backbone.", "teacher.backbone"):
         found = network_in(checkpoint, "x", prefix=prefix)
-        assert torch.equal(found.tensors["conv1.weight"], other["conv1.weight"]) and found.dropped == {"student.module.backbone": 120}
-    with pytest.raises(WeightsError, match="no whole ResNet stands behind 'techer'; known are: student.module.backbone., teacher.backbone."):
+        assert torch.equal(found.tensors["conv1.weight"], other["conv1.weight"]) and found.dropped == {
+            "student.module.backbone": 120
+        }
+    with pytest.raises(
+        WeightsError,
+        match="no whole ResNet stands behind 'techer'; known are: student.module.backbone., teacher.backbone.",
+    ):
         network_in(checkpoint, "x", prefix="techer")
 
 
@@ -139,10 +155,15 @@ class Runs:
 
 def test_a_pickle_runs_nothing(network: dict[str, Tensor], tmp_path: Path) -> None:
     torch.save({"state_dict": network, "x": Runs(tmp_path / "ran")}, tmp_path / "evil.pth")
-    with pytest.raises(WeightsError, match=r"evil.pth: holds more than tensors \(posix.mkdir\), and is not opened, because that can run code"):
+    with pytest.raises(
+        WeightsError,
+        match=r"evil.pth: holds more than tensors \(posix.mkdir\), and is not opened, because that can run code",
+    ):
         convert(tmp_path / "evil.pth")
     torch.save(nn.Linear(2, 2), tmp_path / "whole.pt")
-    with pytest.raises(WeightsError, match=r"holds more than tensors \(torch.nn.modules.linear.Linear\).*model.state_dict\(\)"):
+    with pytest.raises(
+        WeightsError, match=r"holds more than tensors \(torch.nn.modules.linear.Linear\).*model.state_dict\(\)"
+    ):
         convert(tmp_path / "whole.pt")
     torch.jit.save(torch.jit.script(nn.Linear(2, 2)), tmp_path / "program.pt")
     with pytest.raises(WeightsError, match="TorchScript program"):
@@ -153,9 +174,19 @@ def test_a_pickle_runs_nothing(network: dict[str, Tensor], tmp_path: Path) -> No
 def test_files_of_every_kind_are_told(network: dict[str, Tensor], tmp_path: Path) -> None:
     torch.save(network, tmp_path / "good.pth")
     good = (tmp_path / "good.pth").read_bytes()
-    for content in (b"hello" * 10, b"\x89PNG" + b"x" * 100, b"PK\x03\x04" + b"x" * 100, b"\x80\x02}q\x00.", good[:5_000], good[:-2_000], b"\x1f\x8bx"):
+    for content in (
+        b"hello" * 10,
+        b"\x89PNG" + b"x" * 100,
+        b"PK\x03\x04" + b"x" * 100,
+        b"\x80\x02}q\x00.",
+        good[:5_000],
+        good[:-2_000],
+        b"\x1f\x8bx",
+    ):
         (tmp_path / "bad.pth").write_bytes(content)
-        with pytest.raises(WeightsError, match="bad.pth.*(is damaged, cut off, or no checkpoint|holds more than tensors)"):
+        with pytest.raises(
+            WeightsError, match="bad.pth.*(is damaged, cut off, or no checkpoint|holds more than tensors)"
+        ):
             convert(tmp_path / "bad.pth")
     (tmp_path / "bad.pth").write_bytes(b"")
     os.mkfifo(tmp_path / "pipe.pth")
@@ -170,7 +201,9 @@ def test_files_of_every_kind_are_told(network: dict[str, Tensor], tmp_path: Path
     assert (tmp_path / "taken.safetensors").read_text() == "mine"
 
 
-def test_a_full_disk_is_no_fault_of_the_file(network: dict[str, Tensor], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_no_fault_of_the_file(
+    network: dict[str, Tensor], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def full(*_: Any) -> None:
         raise NoRoomError("cannot be written: No space left on device")
 
@@ -188,7 +221,9 @@ def test_networks_are_known_by_their_shapes() -> None:
         assert nearest(tensors)[0] == name
     small = Backbone(BackboneSpec(name="resnet10t", width=0.25, stem="3x3", stem_stride=1), 32).network.state_dict()
     found = network_in({"model": small}, "x")
-    assert found.spec == BackboneSpec(name="resnet10t", width=0.25, stem="3x3", stem_stride=1) and any("stride 1" in note for note in found.notes)
+    assert found.spec == BackboneSpec(name="resnet10t", width=0.25, stem="3x3", stem_stride=1) and any(
+        "stride 1" in note for note in found.notes
+    )
     with pytest.raises(WeightsError, match="nearest is resnet34, .*leave --backbone out to have it found"):
         network_in(small, "x", backbone="resnet34")
     with pytest.raises(SSLBenchError, match="did you mean"):
@@ -197,11 +232,19 @@ def test_networks_are_known_by_their_shapes() -> None:
 
 def test_the_command_says_what_was_kept_and_what_was_not(network: dict[str, Tensor], tmp_path: Path) -> None:
     torch.save({"state_dict": under("module.", {**network, **HEAD})}, tmp_path / "given.pth.tar")
-    told = CliRunner().invoke(app, ["convert", str(tmp_path / "given.pth.tar"), "--out", str(tmp_path / "sub" / "w.safetensors")])
+    told = CliRunner().invoke(
+        app, ["convert", str(tmp_path / "given.pth.tar"), "--out", str(tmp_path / "sub" / "w.safetensors")]
+    )
     assert told.exit_code == 0, told.output
     text = " ".join(told.output.split())
-    assert "kept: resnet18, width 0.125, 120 tensors behind 'state_dict.module.'" in text and "left out: state_dict.module.fc (2)" in text
-    assert "ImageNet's mean and deviation" in text and f"weights: ['file:{tmp_path / 'sub' / 'w.safetensors'}']" in text.replace("\n", "")
+    assert (
+        "kept: resnet18, width 0.125, 120 tensors behind 'state_dict.module.'" in text
+        and "left out: state_dict.module.fc (2)" in text
+    )
+    assert (
+        "ImageNet's mean and deviation" in text
+        and f"weights: ['file:{tmp_path / 'sub' / 'w.safetensors'}']" in text.replace("\n", "")
+    )
     assert load_file(tmp_path / "sub" / "w.safetensors").keys() == network.keys()
 
 
@@ -224,5 +267,7 @@ def test_weights_that_do_not_fit_say_what_would_make_them_fit(network: dict[str,
             open_weights(f"file:{tmp_path / name}.safetensors").into(target)
     open_weights(f"file:{tmp_path / 'plain'}.safetensors").into(Backbone(NARROW, 64).network)  # as it says
     torch.save(network, tmp_path / "pickled.pth")
-    with pytest.raises(WeightsError, match="pickled checkpoints are not opened.*`ssl-bench convert .*pickled.pth` reads the tensors"):
+    with pytest.raises(
+        WeightsError, match="pickled checkpoints are not opened.*`ssl-bench convert .*pickled.pth` reads the tensors"
+    ):
         open_weights(f"file:{tmp_path / 'pickled.pth'}")

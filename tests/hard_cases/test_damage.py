@@ -81,8 +81,13 @@ def flips(content: bytes, wherever: int, structure: int) -> Iterator[bytes]:
     """``content`` with one bit flipped: at both ends, at bytes that structure is made of (at most so many), and wherever."""
     rng = np.random.default_rng(0)
     marks = [at for at, byte in enumerate(content[:40_000]) if byte in b'{}[]",:\\ \n-.eE']
-    positions = [*range(max(0, len(content) - 8), len(content)), *(marks[at] for at in rng.permutation(len(marks))[:structure])]
-    bits = [(at, bit) for at in range(min(16, len(content))) for bit in range(8)] + [(at, int(rng.integers(8))) for at in positions]
+    positions = [
+        *range(max(0, len(content) - 8), len(content)),
+        *(marks[at] for at in rng.permutation(len(marks))[:structure]),
+    ]
+    bits = [(at, bit) for at in range(min(16, len(content))) for bit in range(8)] + [
+        (at, int(rng.integers(8))) for at in positions
+    ]
     bits += [(int(rng.integers(len(content))), int(rng.integers(8))) for _ in range(wherever)]
     for at, bit in bits:
         changed = bytearray(content)
@@ -91,7 +96,12 @@ def flips(content: bytes, wherever: int, structure: int) -> Iterator[bytes]:
 
 
 def noticed(
-    path: Path, read: Callable[[], Any], same: Callable[[Any, Any], bool], errors: type[Exception], wherever: int = 50, structure: int = 70
+    path: Path,
+    read: Callable[[], Any],
+    same: Callable[[Any, Any], bool],
+    errors: type[Exception],
+    wherever: int = 50,
+    structure: int = 70,
 ) -> float:
     """Flip bits of a file one after another: reading it fails with an error that names the file, or gives what it gave before.
 
@@ -112,15 +122,24 @@ def noticed(
 
 
 @pytest.mark.parametrize(
-    ("pattern", "kind"), [("rotation/*/pretrain.json", Pretraining), ("rotation/*/knn-*.json", EvaluationRecord), ("../run.json", Run), ("failed", Failure)]
+    ("pattern", "kind"),
+    [
+        ("rotation/*/pretrain.json", Pretraining),
+        ("rotation/*/knn-*.json", EvaluationRecord),
+        ("../run.json", Run),
+        ("failed", Failure),
+    ],
 )
 def test_flips_in_records(run: Path, pattern: str, kind: type[Record]) -> None:
     if kind is Failure:
         path = run / "failed.json"
-        write_record(path, Failure(row="r", task="t", seed=0, where="knn", error="E", message='because\n"ü"', created="now"))
+        write_record(
+            path, Failure(row="r", task="t", seed=0, where="knn", error="E", message='because\n"ü"', created="now")
+        )
     else:
         path = only(run, pattern)
-    assert noticed(path, lambda: read_record(path, kind), lambda a, b: a == b, RecordError) > 0.8  # others are spaces between what it says
+    # others are spaces between what it says
+    assert noticed(path, lambda: read_record(path, kind), lambda a, b: a == b, RecordError) > 0.8
 
 
 def equal_tensors(one: Any, other: Any) -> bool:
@@ -163,8 +182,12 @@ def test_flips_in_a_checkpoint(tmp_path: Path) -> None:
         (tmp_path / "d.safetensors").write_bytes(changed)
         with pytest.raises(DamagedWeights, match=r"d\.safetensors"):
             load_checkpoint(tmp_path / "d.safetensors", other, [torch.optim.AdamW(other.parameters())], {"seed": 0})
-    assert all(torch.equal(tensor, begun[name]) for name, tensor in other.state_dict().items()), "nothing of a damaged file gets into a network"
-    assert read()["done"] == 1 and all(torch.equal(a, b) for a, b in zip(task.state_dict().values(), other.state_dict().values(), strict=True))
+    assert all(torch.equal(tensor, begun[name]) for name, tensor in other.state_dict().items()), (
+        "nothing of a damaged file gets into a network"
+    )
+    assert read()["done"] == 1 and all(
+        torch.equal(a, b) for a, b in zip(task.state_dict().values(), other.state_dict().values(), strict=True)
+    )
 
 
 @pytest.mark.parametrize("content", ["cut", "empty", "zeros", "other", "folder"])
@@ -176,13 +199,19 @@ def test_what_is_no_record_or_no_weights_any_more(run: Path, content: str) -> No
         if content == "folder":
             path.mkdir()
         else:
-            path.write_bytes({"cut": other.read_bytes()[:-40], "empty": b"", "zeros": bytes(size), "other": other.read_bytes()}[content])
+            path.write_bytes(
+                {"cut": other.read_bytes()[:-40], "empty": b"", "zeros": bytes(size), "other": other.read_bytes()}[
+                    content
+                ]
+            )
     watcher = compute(run, MORE)
     assert watcher.finished == ["random/0"], "what is sound goes on"
     (failure,) = watcher.failures
     assert "pretrain.json" in failure.message and watcher.steps == 0
     if content == "folder":
-        assert "Is a directory" in failure.message and compute(run, MORE, recompute=True).failures, "nothing that is not ours is replaced"
+        assert "Is a directory" in failure.message and compute(run, MORE, recompute=True).failures, (
+            "nothing that is not ours is replaced"
+        )
     else:
         assert "--recompute" in failure.message
         with pytest.warns(Notice, match="trained again"):
@@ -283,7 +312,9 @@ def test_a_damaged_part_of_an_evaluation_starts_anew(tmp_path: Path) -> None:
 def test_files_of_earlier_versions_are_told_once_with_their_number(run: Path) -> None:
     for path in run.glob("cells/**/*.json"):
         data = json.loads(path.read_text())
-        path.write_text(json.dumps({key: value for key, value in data.items() if key not in ("digest", "weights", "predictions")}))
+        path.write_text(
+            json.dumps({key: value for key, value in data.items() if key not in ("digest", "weights", "predictions")})
+        )
     with pytest.warns(Notice, match=r"^6 files were written by a version that kept no digests") as told:
         assert not compute(run).finished
     assert len([one for one in told if one.category is Notice]) == 1
@@ -291,7 +322,12 @@ def test_files_of_earlier_versions_are_told_once_with_their_number(run: Path) ->
 
 
 def test_from_python_weights_are_not_trained_again_unasked(tmp_path: Path) -> None:
-    settings: dict[str, Any] = {"images": 32, "backbone": TINY["backbone"], "options": {"batch_size": 32}, "out": tmp_path}
+    settings: dict[str, Any] = {
+        "images": 32,
+        "backbone": TINY["backbone"],
+        "options": {"batch_size": 32},
+        "out": tmp_path,
+    }
     first = ssl_bench.pretrain("rotation", TINY["data"], **settings)
     flip(only(tmp_path, "rotation/*/backbone.safetensors"))
     with pytest.raises(WeightsError, match=r"backbone\.safetensors is damaged.*recompute=True"):
@@ -310,8 +346,14 @@ def test_no_permission_is_no_damage(run: Path) -> None:
 
 @pytest.mark.long
 def test_many_flips(run: Path) -> None:
-    for pattern, kind in (("rotation/*/pretrain.json", Pretraining), ("rotation/*/knn-*.json", EvaluationRecord), ("../run.json", Run)):
+    for pattern, kind in (
+        ("rotation/*/pretrain.json", Pretraining),
+        ("rotation/*/knn-*.json", EvaluationRecord),
+        ("../run.json", Run),
+    ):
         path = only(run, pattern)
-        noticed(path, lambda path=path, kind=kind: read_record(path, kind), lambda a, b: a == b, RecordError, 5_000, 5_000)  # type: ignore[misc]
+        noticed(
+            path, lambda path=path, kind=kind: read_record(path, kind), lambda a, b: a == b, RecordError, 5_000, 5_000
+        )  # type: ignore[misc]
     path = only(run, "rotation/*/task.safetensors")
     noticed(path, lambda: read_tensors(path), equal_tensors, DamagedWeights, 3_000, 3_000)

@@ -21,7 +21,12 @@ from ssl_bench.spec.matrix import DataSpec, parse
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
     """Two classes; two pairs of copies in train/cat, one image in train/cat and train/dog, one in train/dog and test/cat."""
-    for number, (split, label) in enumerate((split, label) for split, count in (("train", 20), ("test", 4)) for label in ("cat", "dog") for _ in range(count)):
+    for number, (split, label) in enumerate(
+        (split, label)
+        for split, count in (("train", 20), ("test", 4))
+        for label in ("cat", "dog")
+        for _ in range(count)
+    ):
         file = tmp_path / "set" / split / label / f"{number:02d}.png"
         file.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(np.random.default_rng(number).integers(0, 256, (8, 8, 3), np.uint8)).save(file)
@@ -39,18 +44,28 @@ def test_copies_and_contradicting_labels_are_counted(root: Path, tmp_path: Path)
     assert "2 images stand under several labels ('cat' and 'dog' 2)" in note and "`ssl-bench duplicates MATRIX`" in note
     (labelled,) = data.evaluate
     shown = [image.tobytes() for image in labelled.train.pixels[labelled.train.rows]]
-    assert len(shown) == len(set(shown)) or f"{len(shown) - len(set(shown))} of {len(shown)} training images repeat another one" in note
+    assert (
+        len(shown) == len(set(shown))
+        or f"{len(shown) - len(set(shown))} of {len(shown)} training images repeat another one" in note
+    )
     pretrain = load(parse(DataSpec, {"pretrain": f"folder:{root}", "evaluate": []}, "data"), cache=tmp_path / "cache")
     assert any("3 of 43 training images repeat another one" in note for note in pretrain.notes)
 
 
-def test_copies_are_listed_with_their_place_and_label(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_copies_are_listed_with_their_place_and_label(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     spec = parse(DataSpec, f"folder:{root}", "data")
     found = duplicates(spec, cache=tmp_path / "cache")
-    groups = [{(copy.label, Path(copy.image).name) for copy in found if copy.number == number} for number in range(1, found[-1].number + 1)]
+    groups = [
+        {(copy.label, Path(copy.image).name) for copy in found if copy.number == number}
+        for number in range(1, found[-1].number + 1)
+    ]
     expected = [
-        {("cat", "00.png"), ("cat", "again.bmp")}, {("cat", "01.png"), ("cat", "twice.png")},
-        {("cat", "02.png"), ("dog", "cat.png")}, {("dog", "20.png"), ("cat", "dog.png")},
+        {("cat", "00.png"), ("cat", "again.bmp")},
+        {("cat", "01.png"), ("cat", "twice.png")},
+        {("cat", "02.png"), ("dog", "cat.png")},
+        {("dog", "20.png"), ("cat", "dog.png")},
     ]
     assert sorted(map(sorted, groups)) == sorted(map(sorted, expected))
     assert {copy.role for copy in found if Path(copy.image).parts[-3] == "test"} == {"test"}
@@ -61,7 +76,9 @@ def test_copies_are_listed_with_their_place_and_label(root: Path, tmp_path: Path
     result = CliRunner().invoke(app, ["duplicates", str(matrix), "--out", str(tmp_path / "copies.csv")])
     assert result.exit_code == 0, result.output
     rows = list(csv.DictReader(io.StringIO((tmp_path / "copies.csv").read_text())))
-    assert [tuple(row.values()) for row in rows] == [(str(copy.number), "set", copy.role, copy.label, copy.image) for copy in found]
+    assert [tuple(row.values()) for row in rows] == [
+        (str(copy.number), "set", copy.role, copy.label, copy.image) for copy in found
+    ]
 
 
 def test_a_set_without_copies_says_nothing(root: Path, tmp_path: Path) -> None:

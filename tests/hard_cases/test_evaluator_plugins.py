@@ -79,7 +79,9 @@ def run(folder: Path, plugin: str, evaluate: list[Any], out: str = "out") -> dic
 
 
 def test_answers_that_cannot_be_used_are_refused_and_say_what_to_return(tmp_path: Path) -> None:
-    failed = run(tmp_path, "".join(JUDGE.format(name=name, body=body) for name, (body, _) in ANSWERS.items()), list(ANSWERS))
+    failed = run(
+        tmp_path, "".join(JUDGE.format(name=name, body=body) for name, (body, _) in ANSWERS.items()), list(ANSWERS)
+    )
     assert failed.keys() == ANSWERS.keys()
     for name, (_, words) in ANSWERS.items():
         with pytest.raises(AssertionError, match=words):
@@ -88,10 +90,20 @@ def test_answers_that_cannot_be_used_are_refused_and_say_what_to_return(tmp_path
 
 
 def test_what_an_evaluator_changes_reaches_no_other(tmp_path: Path) -> None:
-    plugin = "".join(JUDGE.format(name=name, body=f"{deed}\n        return Evaluation([one()])") for name, deed in DEEDS.items())
-    assert run(tmp_path, plugin, [{"knn": {"k": [5]}}], "alone") == run(tmp_path, plugin, [*DEEDS, {"knn": {"k": [5]}}], "after") == {}
+    plugin = "".join(
+        JUDGE.format(name=name, body=f"{deed}\n        return Evaluation([one()])") for name, deed in DEEDS.items()
+    )
+    assert (
+        run(tmp_path, plugin, [{"knn": {"k": [5]}}], "alone")
+        == run(tmp_path, plugin, [*DEEDS, {"knn": {"k": [5]}}], "after")
+        == {}
+    )
     alone, after = (
-        [m.value for path in (tmp_path / out).glob("cells/random/*/knn-*.json") for m in read_record(path, EvaluationRecord).measurements]
+        [
+            m.value
+            for path in (tmp_path / out).glob("cells/random/*/knn-*.json")
+            for m in read_record(path, EvaluationRecord).measurements
+        ]
         for out in ("alone", "after")
     )
     assert alone and alone == after
@@ -102,9 +114,14 @@ def test_a_plugin_that_replaces_the_suite_s_functions_is_refused_when_imported(t
 
     before = KNN.evaluate
     (tmp_path / "mine.py").write_text(
-        HEAD + JUDGE.format(name="mine", body="return Evaluation([one()])") + "\nfrom ssl_bench.evaluators.knn import KNN\nKNN.evaluate = Judge_mine.evaluate\n"
+        HEAD
+        + JUDGE.format(name="mine", body="return Evaluation([one()])")
+        + "\nfrom ssl_bench.evaluators.knn import KNN\nKNN.evaluate = Judge_mine.evaluate\n"
     )
-    with pytest.raises(SpecError, match=r"changes functions of ssl_bench \(ssl_bench.evaluators.knn.KNN.evaluate\) for the whole program when it is imported"):
+    with pytest.raises(
+        SpecError,
+        match=r"changes functions of ssl_bench \(ssl_bench.evaluators.knn.KNN.evaluate\) for the whole program when it is imported",
+    ):
         load_plugin(tmp_path / "mine.py")
     assert KNN.evaluate is before
 
@@ -133,13 +150,18 @@ class Mine(PretextTask):
 @pytest.mark.parametrize(
     ("body", "words"),
     [
-        ("return Recipe(learning_rate=0.0)", r"task 'mine': its code makes a Recipe that is refused: learning_rate: .* greater than 0, not 0.0 \(.*line 18\)"),
+        (
+            "return Recipe(learning_rate=0.0)",
+            r"task 'mine': its code makes a Recipe that is refused: learning_rate: .* greater than 0, not 0.0 \(.*line 18\)",
+        ),
         ("return {'learning_rate': 1e-3}", "task 'mine': its recipe gave a dict, and it must give a Recipe"),
         ("return 1 / 0", r"task 'mine': its code raised ZeroDivisionError: division by zero \(.*line 18\)"),
     ],
     ids=["rate", "dict", "raises"],
 )
-def test_a_task_whose_recipe_cannot_be_made_is_told_before_anything_trains(tmp_path: Path, body: str, words: str) -> None:
+def test_a_task_whose_recipe_cannot_be_made_is_told_before_anything_trains(
+    tmp_path: Path, body: str, words: str
+) -> None:
     (tmp_path / "mine.py").write_text(TASK.format(body=body))
     with pytest.raises(SpecError, match=words):
         prepare(json.loads(json.dumps(TINY | {"tasks": ["mine"]})), tmp_path / "out", plugins=(tmp_path / "mine.py",))

@@ -26,7 +26,9 @@ TWO = {"tasks": ["first", "second"], "baselines": ["random"]}
 PLUGIN = task("first", "pass") + task("second", "pass")
 DEEP = 2_000_000  # bytes: more than any record, less than weights with a head of a million values
 HEAD = "torch.nn.Linear(backbone.num_features, 1)"
-LARGE = PLUGIN.replace(HEAD, "torch.nn.Sequential(torch.nn.Linear(backbone.num_features, 9_000), torch.nn.Linear(9_000, 1))")
+LARGE = PLUGIN.replace(
+    HEAD, "torch.nn.Sequential(torch.nn.Linear(backbone.num_features, 9_000), torch.nn.Linear(9_000, 1))"
+)
 
 
 @pytest.fixture
@@ -34,7 +36,10 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A disk of three megabytes, where this process may make one."""
     folder = tmp_path / "disk"
     folder.mkdir()
-    if shutil.which("mount") is None or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", folder], capture_output=True).returncode:
+    if (
+        shutil.which("mount") is None
+        or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", folder], capture_output=True).returncode
+    ):
         pytest.skip("no file system can be mounted here")
     yield folder
     subprocess.run(["umount", "-l", folder], check=True)
@@ -49,7 +54,11 @@ def test_a_full_disk_stops_the_run_at_the_first_and_leaves_what_was_finished(tmp
     filled.write_bytes(bytes(shutil.disk_usage(small_disk).free - 40_000))  # room for records, not for weights
     ended = call(tmp_path, "run", *words, "--out", "disk/run")
     assert ended.code == 1 and "Traceback" not in ended.out + ended.err and ended.out.count("failed in") == 0, ended
-    assert "cannot be written: No space left on device" in ended.err and "are free in" in ended.err and "disk/run/cells/first" in ended.err, ended.err
+    assert (
+        "cannot be written: No space left on device" in ended.err
+        and "are free in" in ended.err
+        and "disk/run/cells/first" in ended.err
+    ), ended.err
     after = {path: path.read_bytes() for path in before}
     assert {path for path in before if before[path] != after[path]} <= {small_disk / "run/run.json"}
     assert not list(small_disk.glob("run/**/*.part")) and not list(small_disk.glob("run/cells/second/*/*.json"))
@@ -65,18 +74,31 @@ def test_a_limit_on_the_size_of_files_is_no_room_either(tmp_path: Path) -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (DEEP, DEEP))
 
     ended = call(tmp_path, "run", *words, first=limited)
-    assert ended.code == 1 and "File too large" in ended.err and "cells/first" in ended.err and "MB) cannot be written" in ended.err, ended
-    assert not list(tmp_path.glob("runs/tiny/cells/second/*/*.json")) and not list(tmp_path.glob("runs/tiny/cells/*/*/*.part"))
+    assert (
+        ended.code == 1
+        and "File too large" in ended.err
+        and "cells/first" in ended.err
+        and "MB) cannot be written" in ended.err
+    ), ended
+    assert not list(tmp_path.glob("runs/tiny/cells/second/*/*.json")) and not list(
+        tmp_path.glob("runs/tiny/cells/*/*/*.part")
+    )
     assert call(tmp_path, "status", "tiny").code == 0
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
 def test_a_disk_that_fills_up_anywhere_in_a_cell(tmp_path: Path, number: int) -> None:
     """Also where a library wraps the error, and where a plugin writes by itself."""
-    name, cause = f"fills{number}", f"error = OSError({number}, 'full', '/scratch/cache'); raise RuntimeError('could not save') from error"
+    name, cause = (
+        f"fills{number}",
+        f"error = OSError({number}, 'full', '/scratch/cache'); raise RuntimeError('could not save') from error",
+    )
     written(tmp_path, task(name, cause, "diagnose"))
     with pytest.raises(NoRoomError, match=f"/scratch/cache cannot be written: {os.strerror(number)}"):
-        carry_out(prepare(TINY | {"tasks": [name]}, tmp_path / "out", plugins=(tmp_path / "plugin.py",), skip_checks=True), Observer())
+        carry_out(
+            prepare(TINY | {"tasks": [name]}, tmp_path / "out", plugins=(tmp_path / "plugin.py",), skip_checks=True),
+            Observer(),
+        )
     assert not list(tmp_path.glob("out/cells/*/*/*.json"))
 
 
@@ -90,7 +112,8 @@ def test_other_errors_are_not_taken_for_a_full_disk() -> None:
 
 def test_free_space_is_never_negative(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     usage = shutil.disk_usage(tmp_path)
-    monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage._replace(free=10_000_000))  # less than what packing leaves over
+    # less than what packing leaves over
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage._replace(free=10_000_000))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setenv("SSL_BENCH_CACHE", str(tmp_path))
     with pytest.raises(DataError, match="where (0 B|10 MB) are free"):
@@ -98,11 +121,14 @@ def test_free_space_is_never_negative(tmp_path: Path, monkeypatch: pytest.Monkey
     assert bytes_text(-56_754_176) == "0 B"
 
 
-# ---- folders that cannot be written ------------------------------------------------------------------------------------------------
+# ---- folders that cannot be written
+# ------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("place", ["/proc/results", "/sys/results", "file/results", "file"])
-def test_a_folder_that_cannot_be_written_is_told_before_anything_is_prepared(tmp_path: Path, place: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_that_cannot_be_written_is_told_before_anything_is_prepared(
+    tmp_path: Path, place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "file").write_text("not a folder")
     monkeypatch.setattr("ssl_bench.plan.prepared.load", lambda *_, **__: pytest.fail("images were read first"))
@@ -146,10 +172,16 @@ def test_the_table_is_printed_where_its_files_cannot_be_written(tmp_path: Path) 
         disk.os.replace = refuse
 
     ended = call(tmp_path, "report", "tiny", first=broken)
-    assert ended.code == 1 and "random" in ended.out and "table.md: Read-only file system" in ended.err and "Traceback" not in ended.err, ended
+    assert (
+        ended.code == 1
+        and "random" in ended.out
+        and "table.md: Read-only file system" in ended.err
+        and "Traceback" not in ended.err
+    ), ended
 
 
-# ---- what killed writers leave -----------------------------------------------------------------------------------------------------
+# ---- what killed writers leave
+# -----------------------------------------------------------------------------------------------------
 
 
 def test_temporary_files_of_killed_writers_go_and_those_of_living_ones_stay(tmp_path: Path) -> None:
@@ -172,7 +204,12 @@ def test_temporary_files_of_killed_writers_go_and_those_of_living_ones_stay(tmp_
 
 
 def test_a_killed_run_leaves_nothing_that_blocks_or_stays(tmp_path: Path) -> None:
-    words = written(tmp_path, task("first", "open('there', 'w').close(); time.sleep(600)", "diagnose"), tasks=["first"], baselines=[])
+    words = written(
+        tmp_path,
+        task("first", "open('there', 'w').close(); time.sleep(600)", "diagnose"),
+        tasks=["first"],
+        baselines=[],
+    )
     running = start(tmp_path, "run", *words)
     running.until((tmp_path / "there").exists)
     (cell,) = tmp_path.glob("runs/tiny/cells/first/*")

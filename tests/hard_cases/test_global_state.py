@@ -36,13 +36,17 @@ CHANGES: dict[str, Callable[[], Any]] = {
     "CPU autocast": lambda: torch.set_autocast_enabled("cpu", True),
     "cuDNN's deterministic": lambda: setattr(torch.backends.cudnn, "deterministic", True),
     "oneDNN": lambda: setattr(torch.backends.mkldnn, "enabled", False),
-    "hooks": lambda: torch.nn.modules.module.register_module_forward_hook(lambda module, inputs, output: output * 2 if output.ndim == 2 else output),
+    "hooks": lambda: torch.nn.modules.module.register_module_forward_hook(
+        lambda module, inputs, output: output * 2 if output.ndim == 2 else output
+    ),
     "floating-point errors": lambda: np.seterr(all="raise"),
     "truncated images": lambda: setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True),
     "working directory": lambda: os.chdir("/"),
     "environment variables": lambda: os.environ.update(SSL_BENCH_TEST="secret"),
     "handlers of signals": lambda: signal.signal(signal.SIGTERM, signal.SIG_IGN),
-    "functions of torch, NumPy or Pillow (torch.nn.functional.relu)": lambda: setattr(torch.nn.functional, "relu", lambda x, inplace=False: x),
+    "functions of torch, NumPy or Pillow (torch.nn.functional.relu)": lambda: setattr(
+        torch.nn.functional, "relu", lambda x, inplace=False: x
+    ),
     "torch.Tensor.mean": lambda: setattr(torch.Tensor, "mean", lambda self, *words: self.sum()),
     "torch.nn.modules.conv.Conv2d.forward": lambda: setattr(torch.nn.Conv2d, "forward", lambda self, x: x),
     "numpy.random.rand": lambda: setattr(np.random, "rand", lambda *shape: np.zeros(shape)),
@@ -107,7 +111,11 @@ def test_a_row_that_changes_everything_changes_no_other_row(tmp_path: Path, monk
     spec = TINY | {"evaluate": [{"knn": {"k": [5]}}]}
     carry_out(prepare(spec, tmp_path / "alone"), Observer())
     bad = "torch.set_default_dtype(torch.float64); torch.set_grad_enabled(False); torch.set_num_threads(2); os.chdir('/'); os.environ['X_Y'] = '1'"
-    plugin = task("changer", bad, "diagnose") + task("loser", f"{bad}; raise RuntimeError('lost')", "diagnose") + evaluator("meddler", bad)
+    plugin = (
+        task("changer", bad, "diagnose")
+        + task("loser", f"{bad}; raise RuntimeError('lost')", "diagnose")
+        + evaluator("meddler", bad)
+    )
     written(tmp_path, plugin)
     spec |= {"tasks": ["changer", "loser"], "evaluate": ["meddler", {"knn": {"k": [5]}}]}
     before, watcher = captured(), Watching()
@@ -116,7 +124,11 @@ def test_a_row_that_changes_everything_changes_no_other_row(tmp_path: Path, monk
     assert numbers(tmp_path / "beside") == numbers(tmp_path / "alone")
     (path,) = (tmp_path / "beside").glob("cells/changer/*/pretrain.json")
     told = read_record(path, Pretraining).changed
-    assert "torch's default dtype (torch.float32 to torch.float64)" in told and "working directory" in told and "environment variables (X_Y)" in told
+    assert (
+        "torch's default dtype (torch.float32 to torch.float64)" in told
+        and "working directory" in told
+        and "environment variables (X_Y)" in told
+    )
     for path in (tmp_path / "beside").glob("cells/random/*/*.json"):
         record = read_record(path, Pretraining if path.name == "pretrain.json" else EvaluationRecord)
         assert ("default dtype" in record.changed) == path.name.startswith("meddler"), path
@@ -127,7 +139,10 @@ def test_a_row_that_changes_everything_changes_no_other_row(tmp_path: Path, monk
 
 def test_from_python_too(tmp_path: Path) -> None:
     """A plugin that is trained or asked by itself must not change what its caller computes next."""
-    (tmp_path / "plugin.py").write_text(task("lone", "torch.set_default_dtype(torch.float64)", "diagnose") + evaluator("nosy", "torch.set_num_threads(2)"))
+    (tmp_path / "plugin.py").write_text(
+        task("lone", "torch.set_default_dtype(torch.float64)", "diagnose")
+        + evaluator("nosy", "torch.set_num_threads(2)")
+    )
     before = captured()
     settings = {"images": 32, "backbone": TINY["backbone"], "options": {"batch_size": 32}, "skip_checks": True}
     trained = ssl_bench.pretrain("lone", TINY["data"], plugins=[tmp_path / "plugin.py"], **settings)

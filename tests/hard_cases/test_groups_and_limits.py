@@ -64,7 +64,8 @@ def write_parquet(root: Path, split: str, which: Sequence[int]) -> None:
 
     root.mkdir(exist_ok=True)
     columns = {
-        "image": [picture(number) for number in which], "label": [LABELS[number] for number in which],
+        "image": [picture(number) for number in which],
+        "label": [LABELS[number] for number in which],
         "product": [f"p{GROUPS[number]}" for number in which],
     }
     pq.write_table(pa.table(columns), root / f"{split}.parquet")
@@ -97,33 +98,46 @@ def test_no_group_straddles_the_splits_of_a_csv_or_of_parquet(tmp_path: Path, ge
 
 
 @pytest.mark.parametrize("limit", LIMITS)
-@pytest.mark.parametrize("pretrain", [
-    "folder:photos",  # no groups of its own: siblings are known by their pixels
-    {"source": "folder:photos", "labels": "again.csv", "group": "product"},
-    {"source": "parquet:table", "group": "product"},
-])
-def test_siblings_of_judged_images_are_not_pretrained_on_from_another_source(tmp_path: Path, get: Any, limit: Any, pretrain: Any) -> None:
+@pytest.mark.parametrize(
+    "pretrain",
+    [
+        "folder:photos",  # no groups of its own: siblings are known by their pixels
+        {"source": "folder:photos", "labels": "again.csv", "group": "product"},
+        {"source": "parquet:table", "group": "product"},
+    ],
+)
+def test_siblings_of_judged_images_are_not_pretrained_on_from_another_source(
+    tmp_path: Path, get: Any, limit: Any, pretrain: Any
+) -> None:
     write_folder(tmp_path / "photos", range(COUNT), "again.csv")
     write_folder(tmp_path / "photos", range(COUNT))
     write_parquet(tmp_path / "table", "train", range(COUNT))
-    data = get({
-        "pretrain": pretrain, "limit": limit,
-        "evaluate": {"source": "folder:photos", "labels": "labels.csv", "group": "product", "test": 0.25},
-    })
+    data = get(
+        {
+            "pretrain": pretrain,
+            "limit": limit,
+            "evaluate": {"source": "folder:photos", "labels": "labels.csv", "group": "product", "test": 0.25},
+        }
+    )
     disjoint(data)
     (labelled,) = data.evaluate
     if not limit:
         assert numbers(data.pretrain) == numbers(labelled.train), "and nothing else is left out"
 
 
-def test_groups_of_the_pretraining_source_hold_where_the_judged_one_holds_one_view_of_each(tmp_path: Path, get: Any) -> None:
+def test_groups_of_the_pretraining_source_hold_where_the_judged_one_holds_one_view_of_each(
+    tmp_path: Path, get: Any
+) -> None:
     """Many views to pretrain on, one labelled view of a product: the other views of a judged product are its siblings."""
     write_folder(tmp_path / "all", range(COUNT))
     first = [int(np.flatnonzero(group == GROUPS)[0]) for group in np.unique(GROUPS)]
     write_folder(tmp_path / "one", first)
     write_folder(tmp_path / "bare", first, groups=False)
     pretrain = {"source": "folder:all", "labels": "labels.csv", "group": "product"}
-    for evaluate in ({"source": "folder:one", "labels": "labels.csv", "group": "product"}, {"source": "folder:bare", "labels": "labels.csv"}):
+    for evaluate in (
+        {"source": "folder:one", "labels": "labels.csv", "group": "product"},
+        {"source": "folder:bare", "labels": "labels.csv"},
+    ):
         data = get({"pretrain": pretrain, "evaluate": {**evaluate, "test": 0.25}, "limit": {"test": 5}})
         (labelled,) = data.evaluate
         judged = groups_of(labelled.validation) | groups_of(labelled.test)
@@ -134,8 +148,16 @@ def test_groups_of_the_pretraining_source_hold_where_the_judged_one_holds_one_vi
 def test_two_judged_sources_of_the_same_images(tmp_path: Path, get: Any) -> None:
     write_folder(tmp_path / "photos", range(COUNT), "again.csv")
     write_folder(tmp_path / "photos", range(COUNT))
-    one, other = ({"source": "folder:photos", "labels": name, "group": "product"} for name in ("labels.csv", "again.csv"))
-    data = get({"pretrain": {**one, "test": 0.25}, "evaluate": [{**one, "test": 0.25}, {**other, "test": 0.4}], "limit": {"train": 45, "test": 6}})
+    one, other = (
+        {"source": "folder:photos", "labels": name, "group": "product"} for name in ("labels.csv", "again.csv")
+    )
+    data = get(
+        {
+            "pretrain": {**one, "test": 0.25},
+            "evaluate": [{**one, "test": 0.25}, {**other, "test": 0.4}],
+            "limit": {"train": 45, "test": 6},
+        }
+    )
     for labelled in data.evaluate:
         assert not groups_of(data.pretrain) & (groups_of(labelled.validation) | groups_of(labelled.test))
 
@@ -148,7 +170,9 @@ def test_other_limits_keep_the_sides_of_groups(tmp_path: Path, get: Any) -> None
         cut = get({**spec, "limit": limit}).evaluate[0]
         for role in ("train", "validation", "test"):
             assert numbers(getattr(cut, role)) <= numbers(getattr(whole, role))
-    with pytest.raises(DataError, match=r"limit.train = 2 leaves none for validation beside one of each class; allowed is 3 and up"):
+    with pytest.raises(
+        DataError, match=r"limit.train = 2 leaves none for validation beside one of each class; allowed is 3 and up"
+    ):
         get({**spec, "limit": {"train": 2}})
     assert len(get({**spec, "limit": {"train": 3}}).evaluate[0].validation) == 1
 
@@ -164,7 +188,10 @@ def test_advice_on_shares_and_limits_works_where_it_is_given(tmp_path: Path, get
     assert "no class has a second image, so no share can" in advised(first, test=0.9)
     assert "holds out none; give 0.028 or more" in advised(range(20), test=0.01)
     get({"source": "folder:photos", "labels": "labels.csv", "test": 0.028})
-    assert "with limit.train = 2 no class has a second image to hold back for validation; allowed is 3 and up" in advised(range(40), test=0.2, limit=2)
+    assert (
+        "with limit.train = 2 no class has a second image to hold back for validation; allowed is 3 and up"
+        in advised(range(40), test=0.2, limit=2)
+    )
     get({"source": "folder:photos", "labels": "labels.csv", "test": 0.2, "limit": 3})
 
 
@@ -177,14 +204,25 @@ def test_a_pretraining_source_of_judged_groups_alone_is_refused(tmp_path: Path, 
         get({"pretrain": {"source": "folder:bad", "labels": "labels.csv", "group": "product"}, "evaluate": spec})
 
 
-@pytest.mark.parametrize(("sizes", "limit", "told"), [
-    ({"a": 40, "b": 1, "c": 1}, {}, "no image of 2 of 3 classes is among the test images, the first is 'b': all 8 are 'a', so that always answering"),
-    ({"a": 20, "b": 20, "c": 1}, {}, "no image of 1 of 3 classes is among the test images, the first is 'c'"),
-    ({"a": 12, "b": 12}, {"test": 1}, "no image of 1 of 2 classes is among the test images"),
-    ({"a": 12, "b": 12}, {}, ""),
-])
+@pytest.mark.parametrize(
+    ("sizes", "limit", "told"),
+    [
+        (
+            {"a": 40, "b": 1, "c": 1},
+            {},
+            "no image of 2 of 3 classes is among the test images, the first is 'b': all 8 are 'a', so that always answering",
+        ),
+        ({"a": 20, "b": 20, "c": 1}, {}, "no image of 1 of 3 classes is among the test images, the first is 'c'"),
+        ({"a": 12, "b": 12}, {"test": 1}, "no image of 1 of 2 classes is among the test images"),
+        ({"a": 12, "b": 12}, {}, ""),
+    ],
+)
 def test_classes_without_a_test_image_are_told(
-    tmp_path: Path, get: Callable[..., Data], sizes: dict[str, int], limit: dict[str, int], told: str,
+    tmp_path: Path,
+    get: Callable[..., Data],
+    sizes: dict[str, int],
+    limit: dict[str, int],
+    told: str,
 ) -> None:
     """A rare class has no share to hold out, and then an accuracy says nothing of it."""
     names = [name for name, count in sizes.items() for _ in range(count)]
@@ -201,17 +239,25 @@ def test_rows_without_a_group_are_told(tmp_path: Path, get: Callable[..., Data])
 
     (tmp_path / "set").mkdir()
     groups = [None if at < 6 else f"p{GROUPS[at]}" for at in range(COUNT)]
-    pq.write_table(pa.table({"image": [picture(at) for at in range(COUNT)], "label": LABELS, "product": groups}), tmp_path / "set" / "train.parquet")
+    pq.write_table(
+        pa.table({"image": [picture(at) for at in range(COUNT)], "label": LABELS, "product": groups}),
+        tmp_path / "set" / "train.parquet",
+    )
     notes = get({"source": f"parquet:{tmp_path / 'set'}", "group": "product", "test": 0.2}).notes
     assert "set: 6 rows have no value in column 'product' (group), and are held to be one group" in notes
 
 
-@pytest.mark.parametrize(("more", "told"), [
-    ({"group": "label"}, "has no column 'label'; known are: product"),
-    ({"group": "file"}, "has no column 'file'; known are: label, product"),
-    ({"group": "label", "target": "label"}, "`group: label` is also `target:`; name another column"),
-])
-def test_a_column_of_a_csv_has_one_meaning(tmp_path: Path, get: Callable[..., Data], more: dict[str, str], told: str) -> None:
+@pytest.mark.parametrize(
+    ("more", "told"),
+    [
+        ({"group": "label"}, "has no column 'label'; known are: product"),
+        ({"group": "file"}, "has no column 'file'; known are: label, product"),
+        ({"group": "label", "target": "label"}, "`group: label` is also `target:`; name another column"),
+    ],
+)
+def test_a_column_of_a_csv_has_one_meaning(
+    tmp_path: Path, get: Callable[..., Data], more: dict[str, str], told: str
+) -> None:
     write_folder(tmp_path / "set", range(12))
     with pytest.raises(DataError, match=re.escape(told)):
         get({"source": f"folder:{tmp_path / 'set'}", "labels": "labels.csv", "test": 0.2, **more})

@@ -31,6 +31,7 @@ def file_of(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
 
 def png16(levels: np.ndarray) -> bytes:
     """A PNG of 16 bits a channel; uint16 [H, W, 2, 3 or 4]. PIL cannot write one."""
+
     def chunk(tag: bytes, content: bytes) -> bytes:
         return struct.pack(">I", len(content)) + tag + content + struct.pack(">I", zlib.crc32(tag + content))
 
@@ -56,7 +57,10 @@ def get(tmp_path: Path) -> Callable[..., Data]:
             file = root / "ab"[number % 2] / f"{number}.{suffix}"
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_bytes(make(number))
-        return load(parse(DataSpec, {"source": f"folder:{root}", "test": 0.25, "size": 8, **more}, "data"), cache=tmp_path / "cache")
+        return load(
+            parse(DataSpec, {"source": f"folder:{root}", "test": 0.25, "size": 8, **more}, "data"),
+            cache=tmp_path / "cache",
+        )
 
     return get
 
@@ -70,7 +74,8 @@ def note_on(data: Data, word: str) -> str:
     return note
 
 
-# ---- levels ------------------------------------------------------------------------------------------------------------------------
+# ---- levels
+# ------------------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", ["PNG", "TIFF"])
@@ -81,7 +86,10 @@ def test_sixteen_bits_of_which_few_are_used_are_told_and_scaled_on_request(get: 
     data = get(make)
     assert len(np.unique(pixels(data))) <= 3, "what happens without the setting"
     note = note_on(data, "16 bits")
-    assert "48 images have 16 bits a channel and use levels 200 to 700 of 0 to 65,535, 3 of 256 levels" in note and "`range: set`" in note
+    assert (
+        "48 images have 16 bits a channel and use levels 200 to 700 of 0 to 65,535, 3 of 256 levels" in note
+        and "`range: set`" in note
+    )
     assert note_on(get(make), "16 bits") == note, "told again when the pack is only opened"
     scaled = get(make, range="set")
     expected = {np.rint((levels(number) - 200.0) / 500 * 255).astype(np.uint8).tobytes() for number in range(2 * COUNT)}
@@ -96,7 +104,9 @@ def test_a_full_range_is_told_without_advice_and_eight_bits_are_not_touched(get:
     assert "levels 0 to 65,535" in note and "range: set" not in note
     plain = [file_of(Image.fromarray(levels(number, 10, 60).astype(np.uint8))) for number in range(2 * COUNT)]
     data, scaled = get(plain.__getitem__), get(plain.__getitem__, range="set")
-    assert scaled.pretrain.fingerprint == data.pretrain.fingerprint and "changes nothing" in note_on(scaled, "range: set")
+    assert scaled.pretrain.fingerprint == data.pretrain.fingerprint and "changes nothing" in note_on(
+        scaled, "range: set"
+    )
     assert not any("bits" in note for note in data.notes)
     mixed = get(lambda number: file_of(Image.fromarray(levels(number))) if number < 9 else plain[number], range="set")
     assert {decode(content, 8)[0].tobytes() for content in plain[9:]} & {image.tobytes() for image in pixels(mixed)}
@@ -106,28 +116,47 @@ def test_colours_of_sixteen_bits_and_their_alpha(get: Any) -> None:
     def make(number: int) -> bytes:
         return png16(levels(number, shape=(8, 8, 3)))
 
-    assert "48 images have 16 bits a channel and use levels 0 to 514" in note_on(get(make), "16 bits"), "what PIL leaves of them"
+    assert "48 images have 16 bits a channel and use levels 0 to 514" in note_on(get(make), "16 bits"), (
+        "what PIL leaves of them"
+    )
     scaled = get(make, range="set")
-    expected = {np.rint((levels(number, shape=(8, 8, 3)) - 200.0) / 500 * 255).astype(np.uint8).tobytes() for number in range(2 * COUNT)}
+    expected = {
+        np.rint((levels(number, shape=(8, 8, 3)) - 200.0) / 500 * 255).astype(np.uint8).tobytes()
+        for number in range(2 * COUNT)
+    }
     assert {image.tobytes() for image in pixels(scaled)} <= expected
     clear = levels(0, shape=(8, 8, 4))
     clear[..., 3] = 0
     assert (decode(lambda: rescaled(png16(clear), 200, 700), 8)[0] == 255).all()
     grey = np.stack([levels(0), np.full((8, 8), 65_535, np.uint16)], -1)
     found, _ = decode(lambda: rescaled(png16(grey), 0, 65_535), 8)
-    assert np.abs(found[..., 1].astype(int) - levels(0) / 257).max() <= 1, "of grey with alpha the upper 8 bits are what there is"
+    assert np.abs(found[..., 1].astype(int) - levels(0) / 257).max() <= 1, (
+        "of grey with alpha the upper 8 bits are what there is"
+    )
 
 
 @pytest.mark.parametrize("order", "<>")
 def test_colours_of_sixteen_bits_in_a_tiff(order: str) -> None:
     colours = levels(0, shape=(8, 8, 3))
-    tags = [(256, 3, 8), (257, 3, 8), (258, 3, 16), (259, 3, 1), (262, 3, 2), (273, 4, 200), (277, 3, 3), (278, 3, 8), (279, 4, 8 * 8 * 6)]
+    tags = [
+        (256, 3, 8),
+        (257, 3, 8),
+        (258, 3, 16),
+        (259, 3, 1),
+        (262, 3, 2),
+        (273, 4, 200),
+        (277, 3, 3),
+        (278, 3, 8),
+        (279, 4, 8 * 8 * 6),
+    ]
     content = (b"II" if order == "<" else b"MM") + struct.pack(order + "HIH", 42, 8, len(tags))
     for tag, kind, value in tags:
         if tag == 258:  # three values do not fit into the entry
             content += struct.pack(order + "HHII", tag, kind, 3, 180)
         else:
-            content += struct.pack(order + "HHI", tag, kind, 1) + struct.pack(order + ("HH" if kind == 3 else "I"), *((value, 0) if kind == 3 else (value,)))
+            content += struct.pack(order + "HHI", tag, kind, 1) + struct.pack(
+                order + ("HH" if kind == 3 else "I"), *((value, 0) if kind == 3 else (value,))
+            )
     content = (content + bytes(4)).ljust(180, b"\0") + struct.pack(order + "HHH", 16, 16, 16)
     content = content.ljust(200, b"\0") + colours.astype(order + "u2").tobytes()
     found, _ = decode(lambda: rescaled(content, 200, 700), 8)
@@ -146,7 +175,9 @@ def test_pixels_of_32_bits_are_refused_with_the_setting_that_reads_them(get: Any
     with pytest.raises(DataError, match="no known range; set `range: set`"):
         get(make, "tif")
     data = get(make, "tif", range="set")
-    assert len(np.unique(pixels(data))) > 200 and "training images of more than 8 bits" in note_on(data, "scaled to 0 to 255")
+    assert len(np.unique(pixels(data))) > 200 and "training images of more than 8 bits" in note_on(
+        data, "scaled to 0 to 255"
+    )
 
 
 def test_the_setting_is_one_of_two() -> None:
@@ -155,13 +186,18 @@ def test_the_setting_is_one_of_two() -> None:
         parse(DataSpec, {"source": "shapes", "range": "auto"}, "data")
 
 
-# ---- frames, transparency, inks ------------------------------------------------------------------------------------------------------
+# ---- frames, transparency, inks
+# ------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("kind", "suffix"), [("GIF", "gif"), ("TIFF", "tif"), ("WEBP", "webp"), ("PNG", "png")])
 def test_of_several_frames_the_first_is_used_and_it_is_told(get: Any, kind: str, suffix: str) -> None:
     def make(number: int) -> bytes:
-        shades = [Image.new("RGB", (8, 8), (10 + number, 20, 30)), Image.new("RGB", (8, 8), (200, 200, 200)), Image.new("RGB", (8, 8), (0, 0, 0))]
+        shades = [
+            Image.new("RGB", (8, 8), (10 + number, 20, 30)),
+            Image.new("RGB", (8, 8), (200, 200, 200)),
+            Image.new("RGB", (8, 8), (0, 0, 0)),
+        ]
         several = {"save_all": True, "append_images": shades[1:]} if number < 7 else {}
         return file_of(shades[0], kind, **several, **({"lossless": True} if kind == "WEBP" else {}))
 
@@ -175,8 +211,11 @@ def test_transparency_and_inks_are_counted_where_they_lose_something(get: Any) -
     palette.putpalette([10, 200, 30, 250, 0, 0] + [0] * 762)
     palette.paste(1, (0, 0, 4, 8))
     contents = [
-        file_of(Image.new("RGBA", (8, 8), (9, 9, 9, 255))), file_of(Image.new("RGBA", (8, 8), (9, 9, 9, 200))), file_of(palette, transparency=1),
-        file_of(Image.new("LA", (8, 8), (9, 0))), file_of(Image.new("CMYK", (8, 8), (9, 0, 0, 0)), "JPEG"),
+        file_of(Image.new("RGBA", (8, 8), (9, 9, 9, 255))),
+        file_of(Image.new("RGBA", (8, 8), (9, 9, 9, 200))),
+        file_of(palette, transparency=1),
+        file_of(Image.new("LA", (8, 8), (9, 0))),
+        file_of(Image.new("CMYK", (8, 8), (9, 0, 0, 0)), "JPEG"),
     ]
     data = get(lambda number: contents[number % 5])
     count = [sum(number % 5 == kind for number in range(2 * COUNT)) for kind in range(5)]
@@ -188,11 +227,14 @@ def test_facts_of_parts_add_up_and_are_read_from_what_was_stored() -> None:
     one, other = Facts(frames=1, deep=2, low=5, high=9), Facts(transparent=3)
     one.add(other)
     assert one == Facts(frames=1, transparent=3, deep=2, low=5, high=9)
-    assert Facts.read(None) == Facts.read({"frames": "x"}) == Facts() and Facts.read({"frames": 2, "later": 1}).frames == 2
+    assert (
+        Facts.read(None) == Facts.read({"frames": "x"}) == Facts() and Facts.read({"frames": 2, "later": 1}).frames == 2
+    )
     assert Facts().told("x") == []
 
 
-# ---- orientation -------------------------------------------------------------------------------------------------------------------
+# ---- orientation
+# -------------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("turn", range(1, 9))
@@ -215,7 +257,11 @@ def test_a_tiff_is_turned_once_and_its_size_is_that_of_the_upright_image(turn: i
 def test_images_that_only_orientation_makes_alike_have_one_size(get: Any, tmp_path: Path) -> None:
     wide, high = Image.new("RGB", (16, 8), (9, 90, 200)), Image.new("RGB", (8, 16), (90, 9, 200))
     with pytest.raises(DataError, match="are 16x8, not square"):
-        get(lambda number: file_of(high, "TIFF", tiffinfo={274: 6}) if number % 2 else file_of(wide, "TIFF"), "tif", size=None)
+        get(
+            lambda number: file_of(high, "TIFF", tiffinfo={274: 6}) if number % 2 else file_of(wide, "TIFF"),
+            "tif",
+            size=None,
+        )
 
 
 @pytest.mark.parametrize("most", [65_535, 1_023])
@@ -225,7 +271,8 @@ def test_a_pgm_of_16_bits_has_the_range_that_its_header_names(most: int) -> None
     assert np.abs(pixels[..., 0] - levels.astype(float) * 255 / most).max() <= 1
 
 
-# ---- damage ------------------------------------------------------------------------------------------------------------------------
+# ---- damage
+# ------------------------------------------------------------------------------------------------------------------------
 
 
 def test_a_png_whose_checksums_are_wrong_is_not_read_as_another_image() -> None:
@@ -233,7 +280,10 @@ def test_a_png_whose_checksums_are_wrong_is_not_read_as_another_image() -> None:
     whole = file_of(Image.fromarray(np.random.default_rng(0).integers(0, 256, (32, 32, 3)).astype(np.uint8)))
     pixels, _ = decode(whole, 32)
     for at in range(16, len(whole) - 12, 97):
-        with pytest.raises(UnreadableImage, match="the checksum of its I(HDR|DAT) part is wrong|trunc|broken|cannot identify|unknown format"):
+        with pytest.raises(
+            UnreadableImage,
+            match="the checksum of its I(HDR|DAT) part is wrong|trunc|broken|cannot identify|unknown format",
+        ):
             decode(whole[:at] + bytes([whole[at] ^ 4]) + whole[at + 1 :], 32)
     for harmless in (whole[:-12], whole + b"more"):  # all pixels are there
         assert np.array_equal(decode(harmless, 32)[0], pixels)

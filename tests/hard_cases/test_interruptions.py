@@ -28,7 +28,11 @@ LONG = {"images": 32_000, "batch_size": 32, "monitor": 0}
 
 @pytest.mark.parametrize(
     ("number", "code", "word"),
-    [(signal.SIGINT, 130, "interrupted"), pytest.param(signal.SIGTERM, 75, "SIGTERM", marks=pytest.mark.long), (signal.SIGUSR1, 75, "SIGUSR1")],
+    [
+        (signal.SIGINT, 130, "interrupted"),
+        pytest.param(signal.SIGTERM, 75, "SIGTERM", marks=pytest.mark.long),
+        (signal.SIGUSR1, 75, "SIGUSR1"),
+    ],
 )
 def test_a_signal_stops_a_run_at_its_next_step(tmp_path: Path, number: signal.Signals, code: int, word: str) -> None:
     running = start(tmp_path, "run", *written(tmp_path, SLOW, tasks=["slow"], baselines=[], pretrain=LONG))
@@ -37,7 +41,9 @@ def test_a_signal_stops_a_run_at_its_next_step(tmp_path: Path, number: signal.Si
     running.until((tmp_path / "step").exists)
     running.send(number)
     ended = running.wait()
-    assert ended.code == code and word in ended.err and "stopped at step" in ended.err and "Traceback" not in ended.err, ended
+    assert (
+        ended.code == code and word in ended.err and "stopped at step" in ended.err and "Traceback" not in ended.err
+    ), ended
     assert len(list(tmp_path.glob("runs/tiny/cells/slow/*/checkpoint.safetensors"))) == 1
     assert not list(tmp_path.glob("runs/tiny/cells/slow/*/failed*"))
 
@@ -54,7 +60,9 @@ def test_a_second_ctrl_c_does_not_wait(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 75)])
-def test_a_scheduler_that_repeats_itself_does_not_cut_off_what_the_first_signal_began(tmp_path: Path, number: signal.Signals, code: int) -> None:
+def test_a_scheduler_that_repeats_itself_does_not_cut_off_what_the_first_signal_began(
+    tmp_path: Path, number: signal.Signals, code: int
+) -> None:
     """Neither the table that is brought up to date nor the sentence and the exit code at the end."""
 
     def first() -> None:
@@ -71,18 +79,30 @@ def test_a_scheduler_that_repeats_itself_does_not_cut_off_what_the_first_signal_
 
     asks = task("asks", f"os.kill(os.getpid(), {int(number)})", "diagnose")
     ended = call(tmp_path, "run", *written(tmp_path, asks, tasks=["asks"], baselines=[]), first=first)
-    assert ended.code == code and ": stopped " in ended.err and ended.err.endswith("; the same command goes on from here\n"), ended
+    assert (
+        ended.code == code
+        and ": stopped " in ended.err
+        and ended.err.endswith("; the same command goes on from here\n")
+    ), ended
     assert len(ended.err.splitlines()) == 1 and (tmp_path / "runs/tiny/table.md").is_file(), ended
 
 
 @pytest.mark.parametrize(
     ("words", "number"),
-    [("run tiny.yaml --smoke --skip-checks", signal.SIGINT), ("run tiny.yaml --smoke --skip-checks", signal.SIGTERM), ("plan tiny.yaml", signal.SIGTERM)],
+    [
+        ("run tiny.yaml --smoke --skip-checks", signal.SIGINT),
+        ("run tiny.yaml --smoke --skip-checks", signal.SIGTERM),
+        ("plan tiny.yaml", signal.SIGTERM),
+    ],
 )
 def test_commands_that_keep_nothing_do_not_promise_to_go_on(tmp_path: Path, words: str, number: signal.Signals) -> None:
     written(tmp_path, task("asks", f"os.kill(os.getpid(), {int(number)})"), tasks=["asks"], baselines=[])
     ended = call(tmp_path, *words.split(), "--plugin", "plugin.py")
-    assert ended.code == (130 if number == signal.SIGINT else 75) and "goes on" not in ended.err and len(ended.err.splitlines()) == 1, ended
+    assert (
+        ended.code == (130 if number == signal.SIGINT else 75)
+        and "goes on" not in ended.err
+        and len(ended.err.splitlines()) == 1
+    ), ended
     assert ("starts over" in ended.err) == (number == signal.SIGTERM), ended
 
 
@@ -124,13 +144,19 @@ def test_a_signal_while_images_are_prepared(tmp_path: Path, number: signal.Signa
         (tmp_path / "photos" / name).mkdir(parents=True)
         for at in range(20):
             Image.new("RGB", (32, 32), (at, 0, 0)).save(tmp_path / "photos" / name / f"{at}.png")
-    ended = call(tmp_path, "run", *written(tmp_path, data={"source": "folder:photos", "size": 32, "test": 0.2}), first=first)
+    ended = call(
+        tmp_path, "run", *written(tmp_path, data={"source": "folder:photos", "size": 32, "test": 0.2}), first=first
+    )
     assert ended.code == code and "Traceback" not in ended.err and len(ended.err.splitlines()) == 1, ended
 
 
-@pytest.mark.parametrize(("number", "code", "told"), [(signal.SIGINT, 130, "interrupted\n"), (signal.SIGTERM, 75, "stopped by SIGTERM;")])
+@pytest.mark.parametrize(
+    ("number", "code", "told"), [(signal.SIGINT, 130, "interrupted\n"), (signal.SIGTERM, 75, "stopped by SIGTERM;")]
+)
 def test_a_signal_while_a_plugin_is_imported(tmp_path: Path, number: signal.Signals, code: int, told: str) -> None:
-    (tmp_path / "plugin.py").write_text(f"import os\ntry:\n    os.kill(os.getpid(), {int(number)})\nexcept BaseException:\n    raise ImportError('x')\n")
+    (tmp_path / "plugin.py").write_text(
+        f"import os\ntry:\n    os.kill(os.getpid(), {int(number)})\nexcept BaseException:\n    raise ImportError('x')\n"
+    )
     ended = call(tmp_path, "list", "tasks", "--plugin", "plugin.py")
     assert ended.code == code and ended.err.startswith(told), ended
 
@@ -143,7 +169,9 @@ def test_a_scheduler_that_repeats_itself_while_the_command_ends(tmp_path: Path) 
 
         def harmless(text: str) -> str:
             os.kill(os.getpid(), signal.SIGTERM)
-            assert signal.getsignal(signal.SIGTERM) == signal.getsignal(signal.SIGUSR1) == signal.SIG_IGN, "no handler of Python's, which goes before it ends"
+            assert signal.getsignal(signal.SIGTERM) == signal.getsignal(signal.SIGUSR1) == signal.SIG_IGN, (
+                "no handler of Python's, which goes before it ends"
+            )
             os.kill(os.getpid(), signal.SIGINT)
             return text
 
@@ -155,7 +183,9 @@ def test_a_scheduler_that_repeats_itself_while_the_command_ends(tmp_path: Path) 
 
 
 def test_ctrl_c_before_anything_is_imported(tmp_path: Path) -> None:
-    running = subprocess.Popen([COMMAND, "versions"], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT)
+    running = subprocess.Popen(
+        [COMMAND, "versions"], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT
+    )
     maps = Path(f"/proc/{running.pid}/maps")
     if not maps.exists():
         pytest.skip("needs /proc to see what a process has loaded")
@@ -188,7 +218,10 @@ def test_from_python_the_handlers_of_whoever_calls_come_back() -> None:
 @pytest.mark.long
 def test_a_hundred_kills_change_no_number(tmp_path: Path) -> None:
     """SIGKILL at any moment, start-up, training, evaluation and report included: records stay whole, and the numbers are those of a run in peace."""
-    spec = {"tasks": ["rotation"], "pretrain": {"images": 1_600, "batch_size": 32, "monitor": 2, "checkpoint_seconds": 0.01}}
+    spec = {
+        "tasks": ["rotation"],
+        "pretrain": {"images": 1_600, "batch_size": 32, "monitor": 2, "checkpoint_seconds": 0.01},
+    }
     words = written(tmp_path, **spec)
     assert call(tmp_path, "run", *words, "--out", "runs/peace").code == 0
     moments = random.Random(0)
@@ -212,4 +245,6 @@ def measured(run: Path) -> dict[str, Any]:
     """Every number of a run, by row."""
     records = [read_record(path, EvaluationRecord) for path in run.glob("cells/*/*/knn-*.json")]
     curves = [read_record(path, Pretraining) for path in run.glob("cells/*/*/pretrain.json")]
-    return {r.row: [m.value for m in r.measurements] for r in records} | {f"{p.row} loss": p.metrics.get("loss") for p in curves}
+    return {r.row: [m.value for m in r.measurements] for r in records} | {
+        f"{p.row} loss": p.metrics.get("loss") for p in curves
+    }

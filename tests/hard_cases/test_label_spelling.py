@@ -37,7 +37,9 @@ def as_csv(root: Path, words: list[str]) -> SourceSpec:
     root.mkdir()
     for at in range(len(words)):
         picture(at).save(root / f"{at:03d}.png")
-    (root / "labels.csv").write_text("file,label\n" + "".join(f'{at:03d}.png,"{word}"\n' for at, word in enumerate(words)))
+    (root / "labels.csv").write_text(
+        "file,label\n" + "".join(f'{at:03d}.png,"{word}"\n' for at, word in enumerate(words))
+    )
     return SourceSpec(source=f"folder:{root}", labels="labels.csv")
 
 
@@ -48,7 +50,9 @@ def as_text(root: Path, words: list[str]) -> SourceSpec:
 def as_class_labels(root: Path, words: list[str]) -> SourceSpec:
     names = sorted(set(words))
     features = {"image": {"_type": "Image"}, "label": {"_type": "ClassLabel", "names": names}}
-    return _parquet(root, [names.index(word) for word in words], {"huggingface": json.dumps({"info": {"features": features}})})
+    return _parquet(
+        root, [names.index(word) for word in words], {"huggingface": json.dumps({"info": {"features": features}})}
+    )
 
 
 def _parquet(root: Path, labels: list[str] | list[int], metadata: dict[str, str]) -> SourceSpec:
@@ -60,7 +64,9 @@ def _parquet(root: Path, labels: list[str] | list[int], metadata: dict[str, str]
         stream = io.BytesIO()
         picture(at).save(stream, "PNG")
         images.append(stream.getvalue())
-    pq.write_table(pa.table({"image": images, "label": labels}).replace_schema_metadata(metadata), root / "train.parquet")
+    pq.write_table(
+        pa.table({"image": images, "label": labels}).replace_schema_metadata(metadata), root / "train.parquet"
+    )
     return SourceSpec(source=f"parquet:{root}")
 
 
@@ -78,7 +84,9 @@ def counts(source: Source) -> dict[str, int]:
 
 
 @pytest.mark.parametrize("make", WAYS)
-def test_spaces_and_unicode_forms_are_one_class_and_told(tmp_path: Path, make: Callable[[Path, list[str]], SourceSpec]) -> None:
+def test_spaces_and_unicode_forms_are_one_class_and_told(
+    tmp_path: Path, make: Callable[[Path, list[str]], SourceSpec]
+) -> None:
     found = find(make, tmp_path, ["cat"] * 3 + ["cat "] * 2 + [NFC] * 2 + [NFD] * 4 + ["dog"])
     assert counts(found) == {"cat": 5, NFC: 6, "dog": 1}
     note = next(note for note in found.notes if "one class" in note)
@@ -86,11 +94,16 @@ def test_spaces_and_unicode_forms_are_one_class_and_told(tmp_path: Path, make: C
 
 
 @pytest.mark.parametrize("make", WAYS)
-def test_nearly_equal_names_stay_apart_and_are_told(tmp_path: Path, make: Callable[[Path, list[str]], SourceSpec]) -> None:
+def test_nearly_equal_names_stay_apart_and_are_told(
+    tmp_path: Path, make: Callable[[Path, list[str]], SourceSpec]
+) -> None:
     found = find(make, tmp_path, ["cat"] * 3 + ["Cat"] * 2 + ["cat_"] + ["dog"] * 2 + ["hot dog", "hotdog"])
     assert counts(found) == {"Cat": 2, "cat": 3, "cat_": 1, "dog": 2, "hot dog": 1, "hotdog": 1}
     note = next(note for note in found.notes if "nearly agree" in note)
-    assert "'Cat' (2 images) and 'cat' (3 images) and 'cat_' (1 images); 'hot dog' (1 images) and 'hotdog' (1 images)" in note
+    assert (
+        "'Cat' (2 images) and 'cat' (3 images) and 'cat_' (1 images); 'hot dog' (1 images) and 'hotdog' (1 images)"
+        in note
+    )
     assert "'dog'" not in note.replace("'hot dog'", "")
 
 
@@ -103,7 +116,10 @@ def test_clean_names_are_not_talked_about(tmp_path: Path, make: Callable[[Path, 
 @pytest.mark.parametrize("make", [as_csv, as_text])
 def test_numbers_that_are_written_differently(tmp_path: Path, make: Callable[[Path, list[str]], SourceSpec]) -> None:
     found = find(make, tmp_path, ["1", "01", "1.0", "2", "10", "-1"])
-    assert any("'01' (1 images) and '1' (1 images) and '1.0' (1 images)" in note and "'10'" not in note and "'-1'" not in note for note in found.notes)
+    assert any(
+        "'01' (1 images) and '1' (1 images) and '1.0' (1 images)" in note and "'10'" not in note and "'-1'" not in note
+        for note in found.notes
+    )
 
 
 def test_numbers_that_are_none(tmp_path: Path) -> None:
@@ -118,7 +134,10 @@ def test_numbers_that_are_none(tmp_path: Path) -> None:
     table = pq.read_table(small)
     pq.write_table(table.set_column(1, "label", pa.array([2**63, 1], pa.uint64())), large)
     found = open_source(spec, Places(tmp_path / "cache", None, 8)).splits["train"]
-    assert found.labels is None and "train-00001-of-00002.parquet: column 'label' cannot be read together" in found.unlabelled
+    assert (
+        found.labels is None
+        and "train-00001-of-00002.parquet: column 'label' cannot be read together" in found.unlabelled
+    )
 
 
 def test_words_for_nothing() -> None:
@@ -131,13 +150,23 @@ def test_words_for_nothing() -> None:
 def test_names_that_join_others_and_minus_one_beside_numbers() -> None:
     (note,) = near_equal("set", ("cat", "cat|dog", "dog", "hot dog", "rust, scab"), [2, 5, 5, 1, 1])
     assert "1 class names are made of other classes' names: 'cat|dog' ('cat' and 'dog')" in note
-    assert near_equal("set", ("cat", "cat dog", "dog"), [1, 0, 1]) == near_equal("set", ("-1", "1"), [5, 5]) == near_equal("set", ("-1", "a"), [5, 5]) == []
+    assert (
+        near_equal("set", ("cat", "cat dog", "dog"), [1, 0, 1])
+        == near_equal("set", ("-1", "1"), [5, 5])
+        == near_equal("set", ("-1", "a"), [5, 5])
+        == []
+    )
     (note,) = near_equal("set", ("-1", "0", "1"), [3, 5, 5])
     assert "'-1' (3 images) may stand for a missing label" in note
 
 
 def test_what_a_spelling_is() -> None:
-    assert spelled("\u00a0 A b\t\r\n") == "A b" and spelled("\ufeffcat\u200b") == "cat" and spelled(NFD) == NFC and spelled("Cat") == "Cat"
+    assert (
+        spelled("\u00a0 A b\t\r\n") == "A b"
+        and spelled("\ufeffcat\u200b") == "cat"
+        and spelled(NFD) == NFC
+        and spelled("Cat") == "Cat"
+    )
 
 
 def test_objects_in_boxes_are_named_alike(tmp_path: Path) -> None:
@@ -146,7 +175,9 @@ def test_objects_in_boxes_are_named_alike(tmp_path: Path) -> None:
         (root / folder).mkdir(parents=True)
     for at in range(12):
         name = ("cell", "Cell ", NFC, f" {NFD}\n")[at % 4]
-        Image.fromarray(np.random.default_rng(at).integers(0, 256, (32, 32, 3), np.uint8)).save(root / "JPEGImages" / f"{at}.jpg")
+        Image.fromarray(np.random.default_rng(at).integers(0, 256, (32, 32, 3), np.uint8)).save(
+            root / "JPEGImages" / f"{at}.jpg"
+        )
         box = "<bndbox><xmin>2</xmin><ymin>2</ymin><xmax>20</xmax><ymax>20</ymax></bndbox>"
         (root / "Annotations" / f"{at}.xml").write_text(
             f"<annotation><size><width>32</width><height>32</height></size><object><name>{name}</name>{box}</object></annotation>"

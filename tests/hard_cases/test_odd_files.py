@@ -49,7 +49,9 @@ def root() -> Iterator[Path]:
 @pytest.fixture
 def get(root: Path) -> Callable[..., Data]:
     def get(**more: Any) -> Data:
-        return load(parse(DataSpec, {"source": f"folder:{root}", "test": 0.2, **more}, "data"), cache=root.parent / "cache")
+        return load(
+            parse(DataSpec, {"source": f"folder:{root}", "test": 0.2, **more}, "data"), cache=root.parent / "cache"
+        )
 
     return get
 
@@ -70,11 +72,19 @@ def test_pipes_sockets_and_devices_are_told_and_never_waited_for(root: Path, get
         (root / "dog" / "null.png").symlink_to("/dev/null")
         data = get()
         assert images(data) == 40
-        assert told(data, "3 entries that are no files", "cat/pipe.png is a named pipe", "dog/s.jpg is a socket", "dog/null.png is a device")
+        assert told(
+            data,
+            "3 entries that are no files",
+            "cat/pipe.png is a named pipe",
+            "dog/s.jpg is a socket",
+            "dog/null.png is a device",
+        )
         shutil.rmtree(root / "cat")
         (root / "cat").mkdir()
         os.mkfifo(root / "cat" / "pipe.png")
-        with pytest.raises(DataError, match=r"1 folders hold files but no image.*class would vanish: cat/ \(a named pipe \(1\)\)"):
+        with pytest.raises(
+            DataError, match=r"1 folders hold files but no image.*class would vanish: cat/ \(a named pipe \(1\)\)"
+        ):
             get()
 
 
@@ -84,7 +94,11 @@ def test_broken_links_are_listed_or_left_out(root: Path, get: Any) -> None:
     (root / "bird").symlink_to("/nowhere/bird")
     with pytest.raises(DataError, match="(?s)3 of 43 images cannot be read") as caught:
         get()
-    for line in ("bird: a link that points nowhere", "cat/lost.png: a link that points nowhere", "cat/round.png: a link in a circle"):
+    for line in (
+        "bird: a link that points nowhere",
+        "cat/lost.png: a link that points nowhere",
+        "cat/round.png: a link in a circle",
+    ):
         assert f"{root}/{line}" in str(caught.value)
     data = get(skip_unreadable=True)
     assert images(data) == 40 and told(data, "3 entries that cannot be read", "bird: a link that points nowhere")
@@ -133,7 +147,9 @@ def test_what_may_not_be_read_is_told(root: Path, get: Any) -> None:
     with as_nobody():
         with pytest.raises(DataError, match="2 of 41 images cannot be read") as caught:
             get()
-        assert all(f"{root}/{line}: no permission to read it" in str(caught.value) for line in ("cat/3.png", "dog/secret"))
+        assert all(
+            f"{root}/{line}: no permission to read it" in str(caught.value) for line in ("cat/3.png", "dog/secret")
+        )
         data = get(skip_unreadable=True)
         assert images(data) == 39 and told(data, "no permission to read it")
     (root / "dog").chmod(0)
@@ -147,7 +163,9 @@ def test_what_may_not_be_read_is_told(root: Path, get: Any) -> None:
         get()
 
 
-def test_a_file_that_vanishes_after_it_was_listed_is_named(root: Path, get: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_vanishes_after_it_was_listed_is_named(
+    root: Path, get: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import ssl_bench.data.loading as loading
 
     planned = loading.plan_evaluation
@@ -166,7 +184,9 @@ def test_empty_and_truncated_files_are_listed_with_their_reason(root: Path, get:
     (root / "cat" / "0.png").write_bytes(b"")
     (root / "cat" / "1.png").write_bytes(picture(1, "JPEG")[:300])
     (root / "dog" / "2.png").write_bytes(b"<html>404</html>")
-    with pytest.raises(DataError, match="(?s)3 of 40 images cannot be read.*0.png: empty file.*1.png: .*runcated.*2.png: not an image"):
+    with pytest.raises(
+        DataError, match="(?s)3 of 40 images cannot be read.*0.png: empty file.*1.png: .*runcated.*2.png: not an image"
+    ):
         get()
     assert images(get(skip_unreadable=True)) == 37
 
@@ -204,7 +224,8 @@ def test_a_path_that_cannot_be_is_refused_without_a_traceback(tmp_path: Path) ->
             load(parse(DataSpec, f"folder:{path}", "data"), cache=tmp_path / "cache")
 
 
-# ---- by their names ------------------------------------------------------------------------------------------------------------------
+# ---- by their names
+# ------------------------------------------------------------------------------------------------------------------
 
 
 def test_files_left_out_are_counted_by_extension(root: Path, get: Any) -> None:
@@ -232,8 +253,15 @@ def test_a_class_that_would_vanish_for_its_extension_stops_the_run(root: Path, g
         (root / "bird" / f"{number}.heic").write_bytes(b"x")
     with pytest.raises(DataError, match=r"class would vanish: bird/ \(\.heic 12\); pip install pillow-heif reads it"):
         get()
-    assert len(load(parse(DataSpec, {"pretrain": {"source": f"folder:{root}", "layout": "flat"}, "evaluate": []}, "data"),
-                    cache=root.parent / "cache").pretrain) == 40
+    assert (
+        len(
+            load(
+                parse(DataSpec, {"pretrain": {"source": f"folder:{root}", "layout": "flat"}, "evaluate": []}, "data"),
+                cache=root.parent / "cache",
+            ).pretrain
+        )
+        == 40
+    )
     shutil.rmtree(root / "bird")
     (root / "notes").mkdir()
     (root / "notes" / "a.txt").write_text("x")
@@ -241,7 +269,9 @@ def test_a_class_that_would_vanish_for_its_extension_stops_the_run(root: Path, g
     assert told(get(), "2 folders without an image are not used", "notes/ (.txt 1)", "nothing/ (nothing)")
 
 
-def test_formats_of_installed_decoders_are_read(root: Path, get: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_formats_of_installed_decoders_are_read(
+    root: Path, get: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A stand-in for the package of that name, which registers a decoder as that one does."""
     (tmp_path / "pillow_heif.py").write_text(
         "from PIL import Image, PngImagePlugin\n"

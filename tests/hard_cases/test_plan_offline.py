@@ -49,25 +49,44 @@ def _no_hub(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_plan_without_the_hub_is_made_of_what_is_here(tmp_path: Path) -> None:
     rows = ["timm:resnet18.a1_in1k", {"source": "timm:resnet50.a1_in1k", "row": "theirs"}]
     start = time.monotonic()
-    work = prepare(matrix(weights=rows, tasks=["rotation", {"rotation": {"init": "timm:resnet18.a1_in1k", "row": "started"}}]), tmp_path / "out", pack=False)
+    work = prepare(
+        matrix(weights=rows, tasks=["rotation", {"rotation": {"init": "timm:resnet18.a1_in1k", "row": "started"}}]),
+        tmp_path / "out",
+        pack=False,
+    )
     assert time.monotonic() - start < 20
-    assert [row.name for row in work.rows] == ["rotation", "random"] and set(work.unseen) == {"timm:resnet18.a1_in1k", "theirs", "started"}
+    assert [row.name for row in work.rows] == ["rotation", "random"] and set(work.unseen) == {
+        "timm:resnet18.a1_in1k",
+        "theirs",
+        "started",
+    }
     found = plan(work, "a100")
     text = printed(work, found)
-    assert found.missing == 2 and "not in this plan: theirs: timm:resnet50.a1_in1k is not in timm's cache, and a plan downloads nothing" in text
+    assert (
+        found.missing == 2
+        and "not in this plan: theirs: timm:resnet50.a1_in1k is not in timm's cache, and a plan downloads nothing"
+        in text
+    )
     assert not (tmp_path / "out").exists()
 
 
 def test_a_run_without_the_hub_stops_before_training_and_within_seconds(tmp_path: Path) -> None:
     start = time.monotonic()
-    with pytest.raises(SpecError, match=r"timm:resnet18\.a1_in1k is not in timm's cache, and http://127.0.0.1:9 is out of reach .*or leave the row out"):
+    with pytest.raises(
+        SpecError,
+        match=r"timm:resnet18\.a1_in1k is not in timm's cache, and http://127.0.0.1:9 is out of reach .*or leave the row out",
+    ):
         prepare(matrix(weights=["timm:resnet18.a1_in1k"]), tmp_path / "out")
     assert time.monotonic() - start < 20 and not (tmp_path / "out").exists()
     assert constants.HF_HUB_OFFLINE is False
 
 
 def test_mistakes_are_told_without_the_hub_as_with_it(tmp_path: Path) -> None:
-    for source, message in (("timm:resnet19", "did you mean"), ("timm:resnet18.nothing", "no such pretrained weights"), ("file:nowhere", "does not exist")):
+    for source, message in (
+        ("timm:resnet19", "did you mean"),
+        ("timm:resnet18.nothing", "no such pretrained weights"),
+        ("file:nowhere", "does not exist"),
+    ):
         with pytest.raises(SpecError, match=message):
             prepare(matrix(weights=[source]), tmp_path / "out", pack=False)
 
@@ -91,7 +110,8 @@ def test_weights_in_the_cache_need_no_hub(monkeypatch: pytest.MonkeyPatch) -> No
     assert issubclass(AbsentWeights, WeightsError)
 
 
-# ---- long plans ------------------------------------------------------------------------------------------------------------------------
+# ---- long plans
+# ------------------------------------------------------------------------------------------------------------------------
 
 
 def planned(tmp_path: Path, on: str | None = "v100", **changes: Any) -> tuple[Work, Plan]:
@@ -101,24 +121,41 @@ def planned(tmp_path: Path, on: str | None = "v100", **changes: Any) -> tuple[Wo
 
 def test_a_plan_above_a_week_says_what_would_bring_it_down_and_it_does(tmp_path: Path) -> None:
     backbone = {"name": "resnet18"}
-    changes: dict[str, Any] = {"seeds": list(range(30)), "pretrain": {"epochs": 1_000_000, "batch_size": 32}, "backbone": backbone, "baselines": []}
+    changes: dict[str, Any] = {
+        "seeds": list(range(30)),
+        "pretrain": {"epochs": 1_000_000, "batch_size": 32},
+        "backbone": backbone,
+        "baselines": [],
+    }
     work, long = planned(tmp_path, **changes)
     assert long.seconds > WEEK and len(long.advice) == 4
     text = printed(work, long)
     assert "that is more than a week; what would bring it down: " in text
     advice = "; ".join(long.advice)
-    assert "one A100 80 GB (about" in advice and "one seed in place of 30" in advice and "backbone.width 1 -> 0.25" in advice
+    assert (
+        "one A100 80 GB (about" in advice
+        and "one seed in place of 30" in advice
+        and "backbone.width 1 -> 0.25" in advice
+    )
     fits = float(advice.partition("pretrain.epochs 1,000,000 -> ")[2].partition(" fits")[0].replace(",", ""))
-    for followed in ({"pretrain": {"epochs": fits, "batch_size": 32}}, {"seeds": [0]}, {"backbone": {**backbone, "width": 0.25}}):
+    for followed in (
+        {"pretrain": {"epochs": fits, "batch_size": 32}},
+        {"seeds": [0]},
+        {"backbone": {**backbone, "width": 0.25}},
+    ):
         assert planned(tmp_path, **{**changes, **followed})[1].seconds < long.seconds / 2
-    assert planned(tmp_path, **{**changes, "pretrain": {"epochs": fits, "batch_size": 32}})[1].seconds == pytest.approx(WEEK, rel=0.1)
+    assert planned(tmp_path, **{**changes, "pretrain": {"epochs": fits, "batch_size": 32}})[1].seconds == pytest.approx(
+        WEEK, rel=0.1
+    )
     faster = planned(tmp_path, on="a100", **changes)[1]
     assert f"one A100 80 GB (about {duration(faster.seconds)})" in advice
     assert not any("A100" in way for way in faster.advice)
 
 
 def test_a_plan_whose_evaluation_is_long_names_the_evaluator(tmp_path: Path) -> None:
-    finetune = {"finetune": {"labels": [0.5], "draws": 1_000, "steps": 10_000_000, "learning_rates": [0.1], "batch_size": 16}}
+    finetune = {
+        "finetune": {"labels": [0.5], "draws": 1_000, "steps": 10_000_000, "learning_rates": [0.1], "batch_size": 16}
+    }
     _, long = planned(tmp_path, evaluate=[{"knn": {"k": [5]}}, finetune], tasks=[], backbone="resnet18")
     assert long.advice and any("less for the evaluator finetune, which takes" in way for way in long.advice)
     assert not any("pretrain." in way for way in long.advice), "a smaller budget would not help"
@@ -136,7 +173,14 @@ def test_unknown_hardware_is_told(tmp_path: Path) -> None:
 
 
 def test_durations_are_read_at_every_length() -> None:
-    texts = {42: "42 s", 7 * 60: "7 min", 3 * 3600 + 300: "3 h 05 min", 95 * 3600: "95 h 00 min", 127 * 3600: "5 days 07 h", 12 * 365 * 86_400: "12 years"}
+    texts = {
+        42: "42 s",
+        7 * 60: "7 min",
+        3 * 3600 + 300: "3 h 05 min",
+        95 * 3600: "95 h 00 min",
+        127 * 3600: "5 days 07 h",
+        12 * 365 * 86_400: "12 years",
+    }
     assert {seconds: duration(seconds) for seconds in texts} == texts
 
 

@@ -92,14 +92,32 @@ def test_a_task_that_breaks_the_contract_is_refused_when_loaded(tmp_path: Path, 
 
 
 JUDGES = {
-    "protocol": (EVALUATOR.replace('    protocol = "judge-nothing"\n', ""), "has no class attribute `protocol`; say how it judges"),
-    "name": (EVALUATOR.replace('    name = "judge"\n', ""), "has no class attribute `name`; give it one, such as name = 'judge'"),
-    "evaluate": (EVALUATOR.replace("def evaluate", "def judged"), r"has no method evaluate\(self, subject\), which returns an Evaluation"),
-    "signature": (EVALUATOR.replace("(self, subject)", "(self)"), r"has evaluate\(self\), and it is called as evaluate\(self, subject\)"),
+    "protocol": (
+        EVALUATOR.replace('    protocol = "judge-nothing"\n', ""),
+        "has no class attribute `protocol`; say how it judges",
+    ),
+    "name": (
+        EVALUATOR.replace('    name = "judge"\n', ""),
+        "has no class attribute `name`; give it one, such as name = 'judge'",
+    ),
+    "evaluate": (
+        EVALUATOR.replace("def evaluate", "def judged"),
+        r"has no method evaluate\(self, subject\), which returns an Evaluation",
+    ),
+    "signature": (
+        EVALUATOR.replace("(self, subject)", "(self)"),
+        r"has evaluate\(self\), and it is called as evaluate\(self, subject\)",
+    ),
     "accuracy": (inside('accuracy = "yes"', EVALUATOR), "has accuracy = 'yes', and it must be True or False"),
     "version": (inside("version = 1.5", EVALUATOR), "has version = 1.5, and it must be a whole number"),
-    "options": (inside("Options = EvaluatorOptions()", EVALUATOR), "it must be a class derived from ssl_bench.EvaluatorOptions"),
-    "own sets": (inside("def own_sets(self, options, places):\n    return None", EVALUATOR), "has own_sets without @classmethod"),
+    "options": (
+        inside("Options = EvaluatorOptions()", EVALUATOR),
+        "it must be a class derived from ssl_bench.EvaluatorOptions",
+    ),
+    "own sets": (
+        inside("def own_sets(self, options, places):\n    return None", EVALUATOR),
+        "has own_sets without @classmethod",
+    ),
 }
 
 
@@ -125,7 +143,9 @@ FILES = {
 
 
 @pytest.mark.parametrize(("text", "message"), FILES.values(), ids=FILES)
-def test_an_odd_file_is_refused_in_words_and_leaves_nothing_behind(tmp_path: Path, text: str | bytes, message: str) -> None:
+def test_an_odd_file_is_refused_in_words_and_leaves_nothing_behind(
+    tmp_path: Path, text: str | bytes, message: str
+) -> None:
     before = (torch.get_default_dtype(), torch.is_grad_enabled())
     for _ in range(2):  # the second time it is no better
         with pytest.raises(SpecError, match=message):
@@ -137,10 +157,14 @@ def test_an_odd_file_is_refused_in_words_and_leaves_nothing_behind(tmp_path: Pat
 def test_another_encoding_is_read_where_it_is_declared(tmp_path: Path) -> None:
     text = "# -*- coding: latin-1 -*-\n" + TASK + 'GREETING = "grüße"\n'
     assert load_plugin(write(tmp_path, text.encode("latin-1"))) == ["mine"]
-    assert load_plugin(write(tmp_path, b"\xef\xbb\xbf" + TASK.encode(), "marked.py").rename(tmp_path / "mine.py")) == ["mine"]
+    assert load_plugin(write(tmp_path, b"\xef\xbb\xbf" + TASK.encode(), "marked.py").rename(tmp_path / "mine.py")) == [
+        "mine"
+    ]
 
 
-def test_what_a_plugin_prints_does_not_stand_among_the_results(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_a_plugin_prints_does_not_stand_among_the_results(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     load_plugin(write(tmp_path, "print('hello')\n" + TASK))
     assert capsys.readouterr().out == ""
 

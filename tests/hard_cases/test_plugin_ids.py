@@ -92,7 +92,9 @@ LAYOUTS = {
 
 
 @pytest.mark.parametrize(("layout", "edited"), LAYOUTS.values(), ids=LAYOUTS)
-def test_an_edited_helper_makes_another_id_and_is_imported_anew(tmp_path: Path, layout: dict[str, str], edited: str) -> None:
+def test_an_edited_helper_makes_another_id_and_is_imported_anew(
+    tmp_path: Path, layout: dict[str, str], edited: str
+) -> None:
     file = write(tmp_path, **layout)
     before = code(file)
     assert gain() == 2.0
@@ -113,7 +115,9 @@ def test_a_helper_edited_before_a_function_first_imports_it_runs_as_its_id_says(
     assert gain() == 2.0
 
 
-def test_a_helper_elsewhere_on_the_path_counts_and_what_is_installed_does_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_helper_elsewhere_on_the_path_counts_and_what_is_installed_does_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     file = write(tmp_path / "plugin", imports="from helper import GAIN", use="GAIN")
     alone = code(write(tmp_path / "alone"))
     monkeypatch.syspath_prepend(tmp_path / "lib")
@@ -142,9 +146,20 @@ def test_two_plugins_have_helpers_of_one_name(tmp_path: Path) -> None:
 @pytest.mark.parametrize("lazy", ["first", "second", "through a helper"])
 def test_a_function_never_gets_the_helper_of_another_plugin(tmp_path: Path, lazy: str) -> None:
     """Its id is that of its own, and Python knows one module of a name at a time."""
-    top, inside = {"imports": "from helper import GAIN", "use": "GAIN"}, {"inside": "from helper import GAIN", "use": "GAIN"}
-    through = {"imports": "from deeper import gain", "use": "gain()", "deeper": "def gain():\n    import helper\n    return helper.GAIN\n"}
-    first = write(tmp_path / "a", helper="GAIN = 2.0\n", **(top if lazy == "second" else through if lazy == "through a helper" else inside))
+    top, inside = (
+        {"imports": "from helper import GAIN", "use": "GAIN"},
+        {"inside": "from helper import GAIN", "use": "GAIN"},
+    )
+    through = {
+        "imports": "from deeper import gain",
+        "use": "gain()",
+        "deeper": "def gain():\n    import helper\n    return helper.GAIN\n",
+    }
+    first = write(
+        tmp_path / "a",
+        helper="GAIN = 2.0\n",
+        **(top if lazy == "second" else through if lazy == "through a helper" else inside),
+    )
     second = write(tmp_path / "b", helper="GAIN = 3.0\n", **(inside if lazy == "second" else top))
     second.write_text(second.read_text().replace('"helped"', '"second"'))
     load_plugin(first), load_plugin(first)
@@ -154,7 +169,13 @@ def test_a_function_never_gets_the_helper_of_another_plugin(tmp_path: Path, lazy
 
 
 def test_files_beside_a_plugin_do_not_hide_python_s_own(tmp_path: Path) -> None:
-    file = write(tmp_path, imports="import random, torch, numpy", use="float(random.random() < 2)", random="raise ImportError\n", numpy="raise ImportError\n")
+    file = write(
+        tmp_path,
+        imports="import random, torch, numpy",
+        use="float(random.random() < 2)",
+        random="raise ImportError\n",
+        numpy="raise ImportError\n",
+    )
     before = code(file)
     (tmp_path / "random.py").write_text("raise ImportError('other')\n")
     assert code(file) == before and gain() == 1.0
@@ -174,7 +195,9 @@ def test_a_helper_that_does_not_import_is_named_and_mended(tmp_path: Path) -> No
     with pytest.raises(SpecError, match=r"helped.py' cannot be imported: SyntaxError: .*helper.py, line 1"):
         load_plugin(file)
     (tmp_path / "helper.py").write_text("\n\nGAIN = 1 / 0\n")
-    with pytest.raises(SpecError, match=r"cannot be imported: ZeroDivisionError: division by zero \(.*helper.py, line 3\)"):
+    with pytest.raises(
+        SpecError, match=r"cannot be imported: ZeroDivisionError: division by zero \(.*helper.py, line 3\)"
+    ):
         load_plugin(file)
     (tmp_path / "helper.py").write_text("GAIN = 2.0\n")
     assert load_plugin(file) == ["helped"]
@@ -184,8 +207,16 @@ def test_a_helper_that_does_not_import_is_named_and_mended(tmp_path: Path) -> No
 
 
 def test_the_id_is_the_same_in_another_process(tmp_path: Path) -> None:
-    file = write(tmp_path, imports="from parts.gain import GAIN", use="GAIN", parts__DOT__gain="import helper\nGAIN = helper.GAIN\n", helper="GAIN = 2.0\n")
+    file = write(
+        tmp_path,
+        imports="from parts.gain import GAIN",
+        use="GAIN",
+        parts__DOT__gain="import helper\nGAIN = helper.GAIN\n",
+        helper="GAIN = 2.0\n",
+    )
     program = f"from ssl_bench.plugins.registry import *; load_plugin({str(file)!r}); print(identity(TASKS, 'helped')['code'])"
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONHASHSEED": "7"}
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=tmp_path, env=environment, timeout=300)
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, cwd=tmp_path, env=environment, timeout=300
+    )
     assert done.stdout.strip() == code(file), done.stderr

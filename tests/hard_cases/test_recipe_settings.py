@@ -45,8 +45,13 @@ def _registered(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 def matrix(*tasks: Any) -> dict[str, Any]:
     return {
-        "name": "settings", "data": {"source": "shapes", "size": 32, "limit": {"train": 100, "test": 100}}, "backbone": {"name": "resnet10t", "width": 0.125},
-        "pretrain": {"images": 64, "batch_size": 16}, "tasks": list(tasks), "baselines": [], "evaluate": ["linear"],
+        "name": "settings",
+        "data": {"source": "shapes", "size": 32, "limit": {"train": 100, "test": 100}},
+        "backbone": {"name": "resnet10t", "width": 0.125},
+        "pretrain": {"images": 64, "batch_size": 16},
+        "tasks": list(tasks),
+        "baselines": [],
+        "evaluate": ["linear"],
     }
 
 
@@ -67,7 +72,18 @@ SGD = {"optimizer": "sgd"}
     [
         ({"slow_teacher": {"recipe": {**SGD, "momentum": 0.5}}}, 0.996, 0.5),
         ({"slow_teacher": {"options": {"momentum": 0.99}, "recipe": {**SGD}}}, 0.99, 0.9),
-        ({"slow_teacher": {"options": {"momentum": 0.99}, "recipe": {"momentum": 0.5}, "optimizer": "sgd", "depth": 3}}, 0.99, 0.5),
+        (
+            {
+                "slow_teacher": {
+                    "options": {"momentum": 0.99},
+                    "recipe": {"momentum": 0.5},
+                    "optimizer": "sgd",
+                    "depth": 3,
+                }
+            },
+            0.99,
+            0.5,
+        ),
         ({"task": "slow_teacher", "recipe": {**SGD, "momentum": 0.5}}, 0.996, 0.5),
         ({"task": "slow_teacher", "row": "mine", "options": {"depth": 3}, "recipe": SGD}, 0.996, 0.9),
     ],
@@ -108,23 +124,43 @@ def test_a_recipe_given_beside_and_among_the_options_is_refused() -> None:
 
 
 def test_the_short_form_means_the_same_cell(tmp_path: Path) -> None:
-    written = [{"rotation": {"learning_rate": 2e-3, "row": "a"}}, {"rotation": {"recipe": {"learning_rate": 2e-3}, "row": "b"}}]
+    written = [
+        {"rotation": {"learning_rate": 2e-3, "row": "a"}},
+        {"rotation": {"recipe": {"learning_rate": 2e-3}, "row": "b"}},
+    ]
     work = prepare(matrix(*written), tmp_path)
     assert len({cell.id for cell in work.cells()}) == 1 and work.cells()[0].spec["recipe"]["learning_rate"] == 2e-3
     assert set(work.cells()[0].spec["options"]) == set(TASKS.get("rotation").Options.model_fields)
 
 
 def test_choices_work_inside(tmp_path: Path) -> None:
-    written = {"recipe": {"optimizer": "sgd", "momentum": {"choose": [0.5, 0.9]}}, "options": {"momentum": {"choose": [0.9, 0.99]}}}
+    written = {
+        "recipe": {"optimizer": "sgd", "momentum": {"choose": [0.5, 0.9]}},
+        "options": {"momentum": {"choose": [0.9, 0.99]}},
+    }
     (row,) = rows({"slow_teacher": written}, out=tmp_path)
-    assert [(one.recipe.momentum, one.options.momentum) for one in row.candidates] == [(0.5, 0.9), (0.5, 0.99), (0.9, 0.9), (0.9, 0.99)]
+    assert [(one.recipe.momentum, one.options.momentum) for one in row.candidates] == [
+        (0.5, 0.9),
+        (0.5, 0.99),
+        (0.9, 0.9),
+        (0.9, 0.99),
+    ]
     assert row.candidates[1].chosen == {"recipe.momentum": 0.5, "options.momentum": 0.99}
-    (row,) = rows({"rotation": {"recipe": {"choose": [{"optimizer": "sgd", "learning_rate": 0.1}, {"weight_decay": 0.1}]}}}, out=tmp_path)
-    assert [(one.recipe.optimizer, one.recipe.weight_decay) for one in row.candidates] == [("sgd", 0.01), ("adamw", 0.1)]
+    (row,) = rows(
+        {"rotation": {"recipe": {"choose": [{"optimizer": "sgd", "learning_rate": 0.1}, {"weight_decay": 0.1}]}}},
+        out=tmp_path,
+    )
+    assert [(one.recipe.optimizer, one.recipe.weight_decay) for one in row.candidates] == [
+        ("sgd", 0.01),
+        ("adamw", 0.1),
+    ]
 
 
 def test_combinations_and_settings_from_the_command_line(tmp_path: Path) -> None:
-    options, recipe = settings({"rotation+slow_teacher": {"slow_teacher": {"momentum": 0.9}, "recipe": {"optimizer": "sgd", "momentum": 0.5}}}, tmp_path)
+    options, recipe = settings(
+        {"rotation+slow_teacher": {"slow_teacher": {"momentum": 0.9}, "recipe": {"optimizer": "sgd", "momentum": 0.5}}},
+        tmp_path,
+    )
     assert options.slow_teacher.momentum == 0.9 and recipe.momentum == 0.5
     file = tmp_path / "matrix.yaml"
     file.write_text("name: a\ndata: shapes\npretrain: {images: 64}\nevaluate: [knn]\n")
@@ -134,18 +170,30 @@ def test_combinations_and_settings_from_the_command_line(tmp_path: Path) -> None
 
 
 def test_a_value_is_tried_once(tmp_path: Path) -> None:
-    with pytest.raises(SpecError, match=r"task 'rotation': pad: choose lists 2 twice; each setting is tried once, so leave one out"):
+    with pytest.raises(
+        SpecError, match=r"task 'rotation': pad: choose lists 2 twice; each setting is tried once, so leave one out"
+    ):
         rows({"rotation": {"pad": {"choose": [2, 4, 2]}}}, out=tmp_path)
-    sizes = TaskSpec(task="rotation", row="a", options={"recipe": {"choose": [{"batch_size": 64}, {"batch_size": 128}]}})
+    sizes = TaskSpec(
+        task="rotation", row="a", options={"recipe": {"choose": [{"batch_size": 64}, {"batch_size": 128}]}}
+    )
     assert _small_batch(sizes, 32).options == {"recipe": {"batch_size": 32}}, "of which a smoke run makes one"
 
 
-@pytest.mark.parametrize("written", [{}, {"recipe": {"batch_size": 64}}, {"recipe": {"choose": [{"learning_rate": 0.1}, {"batch_size": 4}]}}])
+@pytest.mark.parametrize(
+    "written", [{}, {"recipe": {"batch_size": 64}}, {"recipe": {"choose": [{"learning_rate": 0.1}, {"batch_size": 4}]}}]
+)
 def test_smoke_makes_batches_small_whoever_has_the_name(written: dict[str, Any]) -> None:
     spec = _small_batch(TaskSpec(task="slow_teacher", row="a", options={**written, "options": {"batch_size": 4}}), 32)
-    options, recipe = split_options(Momentum, spec.options if "choose" not in spec.options["recipe"] else {"recipe": spec.options["recipe"]["choose"][1]}, "a")
+    options, recipe = split_options(
+        Momentum,
+        spec.options if "choose" not in spec.options["recipe"] else {"recipe": spec.options["recipe"]["choose"][1]},
+        "a",
+    )
     assert recipe["batch_size"] == 32 and options.get("batch_size", 4) == 4
-    assert _small_batch(TaskSpec(task="rotation", row="a", options={"batch_size": 4}), 32).options == {"recipe": {"batch_size": 32}}
+    assert _small_batch(TaskSpec(task="rotation", row="a", options={"batch_size": 4}), 32).options == {
+        "recipe": {"batch_size": 32}
+    }
 
 
 def test_names_of_a_row_s_own_keys_stay_reserved() -> None:

@@ -22,7 +22,11 @@ def test_validation_looks_the_same_before_and_after_test_was_opened(tmp_path: Pa
     few = {"source": "shapes", "size": 32, "limit": {"train": 60, "test": 36}}
     judged = {"data": few, "tasks": ["rotation"], "evaluate": [{"linear": {"folds": 0, "strengths": 2}}]}
     before, final, after = (table_of(tmp_path, judged, val=val) for val in (True, False, True))
-    shown = [[(line.row, line.cells) for section in table.sections for line in section.lines] for table in (before, after)]
+    shown = [
+        [(line.row, line.cells) for section in table.sections for line in section.lines] for table in (before, after)
+    ]
     assert shown[0] == shown[1], "intervals of gains on validation are not paired by test images"
-    assert "fitted on train and validation" in final.terminal(120) and "fitted on train and validation" not in after.terminal(120)
+    assert "fitted on train and validation" in final.terminal(
+        120
+    ) and "fitted on train and validation" not in after.terminal(120)
     assert "test     opened once per row, and not shown here" in after.terminal(120)

@@ -33,7 +33,21 @@ from ssl_bench.tasks.base import TaskOptions
 
 BASE: dict[str, Any] = {"name": "m", "data": "shapes", "pretrain": {"epochs": 1}, "evaluate": ["knn"]}
 FEW = {"source": "shapes", "size": 32, "limit": {"train": 240, "test": 60}}
-JARGON = ("tuple", "dict", "Mapping", "instance", "at least 1 item", "Input", "pydantic", "<class", "PosixPath", "NoneType", "None", "True", "False")
+JARGON = (
+    "tuple",
+    "dict",
+    "Mapping",
+    "instance",
+    "at least 1 item",
+    "Input",
+    "pydantic",
+    "<class",
+    "PosixPath",
+    "NoneType",
+    "None",
+    "True",
+    "False",
+)
 SECONDS = 2.0
 
 
@@ -64,7 +78,9 @@ def numbers(annotation: Any, metadata: Any, where: str) -> Iterator[tuple[str, K
         if kind.type in (int, float):
             yield where, kind
         if kind.type is tuple:
-            assert not (kind.items[-1] is ... and kind.bounds.get("max_length") is None), f"{where} is a list without an end"
+            assert not (kind.items[-1] is ... and kind.bounds.get("max_length") is None), (
+                f"{where} is a list without an end"
+            )
             for item in kind.items:
                 if item is not ...:
                     yield from numbers(item, (), f"{where}[]")
@@ -75,7 +91,13 @@ def numbers(annotation: Any, metadata: Any, where: str) -> Iterator[tuple[str, K
 
 def test_every_number_of_ours_has_both_bounds() -> None:
     found = [one for name, options in option_classes() for one in numbers(options, (), name)]
-    assert len(found) > 80 and {"matrix.seeds[]", "matrix.pretrain.epochs", "recipe.betas[]", "linear.draws", "knn.k[]"} <= {where for where, _ in found}
+    assert len(found) > 80 and {
+        "matrix.seeds[]",
+        "matrix.pretrain.epochs",
+        "recipe.betas[]",
+        "linear.draws",
+        "knn.k[]",
+    } <= {where for where, _ in found}
     for where, kind in found:
         assert {"ge", "gt"} & set(kind.bounds), f"{where} has no lower bound"
         assert {"le", "lt"} & set(kind.bounds), f"{where} has no upper bound"
@@ -92,9 +114,13 @@ def test_numbers_beyond_their_bounds_are_refused_with_the_bounds(name: str, opti
                 with pytest.raises(SpecError) as caught:
                     parse(options, {field_name: value}, name)
                 line = next(line for line in str(caught.value).splitlines() if f"{field_name} =" in line)
-                assert quoted(value) in line and "number" in line and any(c.isdigit() for c in line.split("should be")[1])
+                assert (
+                    quoted(value) in line and "number" in line and any(c.isdigit() for c in line.split("should be")[1])
+                )
             edge = kind.bounds.get("le")
-            if edge is not None and not set(options.model_fields) - {field_name} & {n for n, f in options.model_fields.items() if f.is_required()}:
+            if edge is not None and not set(options.model_fields) - {field_name} & {
+                n for n, f in options.model_fields.items() if f.is_required()
+            }:
                 try:
                     parse(options, {field_name: edge}, name)
                 except SpecError as error:  # an idle setting, perhaps; not its value
@@ -110,17 +136,29 @@ def test_numbers_beyond_their_bounds_are_refused_with_the_bounds(name: str, opti
         ({"seeds": None}, "seeds = null: should be a list of whole numbers"),
         ({"seeds": [True]}, "true is a switch, not a number"),
         ({"seeds": [0, 0]}, "0 is listed twice"),
-        ({"seeds": [2**63]}, "seeds.0 = 9223372036854775808: should be a whole number from 0 to 9,223,372,036,854,775,807"),
+        (
+            {"seeds": [2**63]},
+            "seeds.0 = 9223372036854775808: should be a whole number from 0 to 9,223,372,036,854,775,807",
+        ),
         ({"seeds": list(range(1_001))}, "with 1 to 1,000 entries"),
-        ({"seeds": list(range(1_000)), "tasks": [{"rotation": {"row": str(n)}} for n in range(200)]}, "204 rows at 1,000 seeds are 204,000 cells; allowed"),
+        (
+            {"seeds": list(range(1_000)), "tasks": [{"rotation": {"row": str(n)}} for n in range(200)]},
+            "204 rows at 1,000 seeds are 204,000 cells; allowed",
+        ),
         ({"tasks": "rotation"}, "write [rotation]"),
         ({"tasks": {"rotation": {}}}, "begin each with a dash"),
         ({"tasks": None}, "tasks = null: should be a list of rows"),
-        ({"tasks": [{"rotation": {}, "vae": {}}]}, "names several tasks at once ('rotation', 'vae'); begin each with a dash"),
+        (
+            {"tasks": [{"rotation": {}, "vae": {}}]},
+            "names several tasks at once ('rotation', 'vae'); begin each with a dash",
+        ),
         ({"tasks": [3]}, "tasks.0 = 3: names no task"),
         ({"tasks": [{"rotation": {1: 2}}]}, "1 stands where an option's name should"),
         ({"tasks": [{"rotation": {"row": "x" * 300}}]}, "has at most 100 characters, and this one 300"),
-        ({"tasks": ["simclr", "simclr"]}, "two rows are called 'simclr', both in `tasks`; leave one out, or give it another name: {simclr: {row: NAME}}"),
+        (
+            {"tasks": ["simclr", "simclr"]},
+            "two rows are called 'simclr', both in `tasks`; leave one out, or give it another name: {simclr: {row: NAME}}",
+        ),
         ({"tasks": ["random"], "baselines": ["random"]}, "two rows are called 'random', in `tasks` and in `baselines`"),
         ({"evaluate": "knn"}, "write [knn]"),
         ({"evaluate": []}, "with 1 to 100 entries"),
@@ -132,18 +170,33 @@ def test_numbers_beyond_their_bounds_are_refused_with_the_bounds(name: str, opti
         ({"name": ["a"]}, "name = ['a']: should be text"),
         ({"name": True}, "name = true: should be text; true is a switch"),
         ({"data": {"size": 32}}, "data = {'size': 32}: names no images"),
-        ({"data": {"source": "shapes", "size": "1:4"}}, "data.size = '1:4': should be a whole number from 8 to 1,024; some readers"),
-        ({"data": {"source": "shapes", "size": "040"}}, "octal to some readers of YAML and decimal to others; write 40"),
+        (
+            {"data": {"source": "shapes", "size": "1:4"}},
+            "data.size = '1:4': should be a whole number from 8 to 1,024; some readers",
+        ),
+        (
+            {"data": {"source": "shapes", "size": "040"}},
+            "octal to some readers of YAML and decimal to others; write 40",
+        ),
         ({"data": {"source": "shapes", "size": "0x20"}}, "numbers are written in decimals"),
         ({"data": {"source": "shapes", "size": "32"}}, "in quotes it is text; write 32"),
-        ({"data": {"source": "shapes", "size": True}}, "data.size = true: should be a whole number from 8 to 1,024; true is a switch"),
+        (
+            {"data": {"source": "shapes", "size": True}},
+            "data.size = true: should be a whole number from 8 to 1,024; true is a switch",
+        ),
         ({"data": {"source": "shapes", "size": 32.5}}, "data.size = 32.5: should be a whole number from 8 to 1,024"),
-        ({"data": {"source": "shapes", "limit": 0}}, "data.limit = 0: should be a whole number from 1 to 1,000,000,000"),
+        (
+            {"data": {"source": "shapes", "limit": 0}},
+            "data.limit = 0: should be a whole number from 1 to 1,000,000,000",
+        ),
         ({"data": {"source": "shapes", "test": 2}}, "data.test = 2: should be a number above 0 and below 1"),
         ({"data": {"source": "shapes", "skip_unreadable": 1}}, "should be true or false"),
         ({"data": {"source": "folder:a\0b"}}, "control character"),
         ({"data": {"source": "x" * 5_000}}, "a text of 5,000 characters; allowed are 4,096"),
-        ({"data": ["shapes"]}, "data = ['shapes']: should be the name of a source, or settings, written {key: value}, with the keys"),
+        (
+            {"data": ["shapes"]},
+            "data = ['shapes']: should be the name of a source, or settings, written {key: value}, with the keys",
+        ),
         ({"backbone": ["resnet18"]}, "should be the name of a ResNet of timm's, or settings"),
         ({"backbone": {"stem_stride": True}}, "should be 1 or 2"),
         ({"pretrain": 3}, "pretrain = 3: should be settings, written {key: value}, with the keys epochs"),
@@ -177,8 +230,16 @@ def test_mistakes_say_what_is_allowed(changes: dict[Any, Any], message: str) -> 
         ("linear", {"strengths": 10**9}, "from 1 to 100"),
         ("knn", {"k": 0}, "k = 0: should be a whole number from 1 to 1,000,000"),
         ("knn", {"temperature": 1e-300}, "should be a number from 0.001 to 1,000"),
-        ("finetune", {"steps": [100, 0]}, "steps = [100, 0]: should be a whole number from 1 to 10,000,000, or a list of whole"),
-        ("finetune", {"steps": "all"}, "steps = 'all': should be a whole number from 1 to 10,000,000, or a list of whole numbers from 1 to 10,000,000"),
+        (
+            "finetune",
+            {"steps": [100, 0]},
+            "steps = [100, 0]: should be a whole number from 1 to 10,000,000, or a list of whole",
+        ),
+        (
+            "finetune",
+            {"steps": "all"},
+            "steps = 'all': should be a whole number from 1 to 10,000,000, or a list of whole numbers from 1 to 10,000,000",
+        ),
         ("finetune", {"learning_rates": [1e9]}, "should be a number above 0 and up to 1,000,000"),
         ("detection", {"validation": 2}, "validation = 2: should be text or a number above 0 and below 1"),
         ("detection", {"scales": []}, "should be a list of numbers from 0.1 to 10 with 1 to 100 entries"),
@@ -203,8 +264,14 @@ def test_options_of_evaluators_say_what_is_allowed(kind: str, options: dict[str,
         (("tasks=[random, pca, supervised]",), ["random", "pca", "supervised"], []),
     ],
 )
-def test_a_listed_row_gives_way_to_one_that_is_set(sets: tuple[str, ...], tasks: list[str], baselines: list[str]) -> None:
-    listed = {**BASE, "tasks": ["rotation", {"vae": {"learning_rate": 1e-3}}], "baselines": ["random", "pca", "supervised"]}
+def test_a_listed_row_gives_way_to_one_that_is_set(
+    sets: tuple[str, ...], tasks: list[str], baselines: list[str]
+) -> None:
+    listed = {
+        **BASE,
+        "tasks": ["rotation", {"vae": {"learning_rate": 1e-3}}],
+        "baselines": ["random", "pca", "supervised"],
+    }
     found = as_matrix(listed, sets)
     assert ([spec.row for spec in found.tasks], [spec.row for spec in found.baselines]) == (tasks, baselines)
 
@@ -216,11 +283,25 @@ def test_rows_that_are_both_set_do_not_give_way() -> None:
 
 
 def test_a_default_baseline_gives_way_to_a_row_that_is_written() -> None:
-    names = [spec.row for spec in as_matrix({**BASE, "tasks": ["simclr", "random", {"supervised": {"label_smoothing": 0.1}}]}).baselines]
+    names = [
+        spec.row
+        for spec in as_matrix(
+            {**BASE, "tasks": ["simclr", "random", {"supervised": {"label_smoothing": 0.1}}]}
+        ).baselines
+    ]
     assert names == ["pixels", "pca"]
-    assert [spec.row for spec in as_matrix({**BASE, "tasks": [{"random": {"row": "mine"}}]}).baselines] == ["random", "pixels", "pca", "supervised"]
+    assert [spec.row for spec in as_matrix({**BASE, "tasks": [{"random": {"row": "mine"}}]}).baselines] == [
+        "random",
+        "pixels",
+        "pca",
+        "supervised",
+    ]
     again = as_matrix(as_matrix({**BASE, "tasks": ["random"]}), ("seeds=[1]",))
-    assert "baselines" not in again.model_fields_set and [spec.row for spec in again.baselines] == ["pixels", "pca", "supervised"]
+    assert "baselines" not in again.model_fields_set and [spec.row for spec in again.baselines] == [
+        "pixels",
+        "pca",
+        "supervised",
+    ]
 
 
 def test_what_python_gives_is_taken_as_what_it_is() -> None:
@@ -261,19 +342,32 @@ def test_settings_of_a_plugin_are_held_to_their_types_and_its_own_types_are_left
         assert message in str(caught.value)
 
 
-# ---- --set ---------------------------------------------------------------------------------------------------------------------------
+# ---- --set
+# ---------------------------------------------------------------------------------------------------------------------------
 
 
 def test_settings_are_applied_where_they_point_to() -> None:
     data = {**BASE, "tasks": ["vae", {"rotation": {"pad": 2}}], "evaluate": [{"knn": {"k": [5]}}]}
-    changed = with_settings(data, ("tasks.1.rotation.pad=3", "evaluate.0.knn.k=[1, 2]", "data.size=32", "pretrain.passes=5_000", "name=a=b"))
+    changed = with_settings(
+        data, ("tasks.1.rotation.pad=3", "evaluate.0.knn.k=[1, 2]", "data.size=32", "pretrain.passes=5_000", "name=a=b")
+    )
     found = as_matrix(changed)
-    assert found.tasks[1].options == {"pad": 3} and found.evaluate[0].options == {"k": [1, 2]} and found.data.size == 32 and found.name == "a=b"
+    assert (
+        found.tasks[1].options == {"pad": 3}
+        and found.evaluate[0].options == {"k": [1, 2]}
+        and found.data.size == 32
+        and found.name == "a=b"
+    )
     assert found.pretrain.passes == 5_000 and found.pretrain.epochs is None
     assert data["tasks"] == ["vae", {"rotation": {"pad": 2}}] and data["pretrain"] == {"epochs": 1}
     for budget in ("epochs", "images", "passes"):
         for other in ("epochs", "images", "passes"):
-            assert as_matrix(with_settings({**BASE, "pretrain": {budget: 3}}, (f"pretrain.{other}=4",))).pretrain.model_dump()[other] == 4
+            assert (
+                as_matrix(
+                    with_settings({**BASE, "pretrain": {budget: 3}}, (f"pretrain.{other}=4",))
+                ).pretrain.model_dump()[other]
+                == 4
+            )
     assert as_matrix(BASE, "seeds=[7]").seeds == (7,)  # type: ignore[arg-type]
 
 
@@ -301,7 +395,8 @@ def test_two_budgets_that_are_set_are_not_one() -> None:
         as_matrix(BASE, ("pretrain.epochs=1", "pretrain.images=5"))
 
 
-# ---- files ---------------------------------------------------------------------------------------------------------------------------
+# ---- files
+# ---------------------------------------------------------------------------------------------------------------------------
 
 
 def test_paths_that_lead_to_no_matrix(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -328,7 +423,8 @@ def test_a_matrix_that_may_not_be_read(tmp_path: Path) -> None:
         load_matrix(tmp_path / "m.yaml")
 
 
-# ---- words ---------------------------------------------------------------------------------------------------------------------------
+# ---- words
+# ---------------------------------------------------------------------------------------------------------------------------
 
 
 def test_forms_are_told_in_plain_words() -> None:
@@ -362,13 +458,17 @@ odd = st.one_of(
     st.sampled_from([0, -1, 1, 3, 10**9, 10**30, 1e308, math.inf, math.nan, True, False, None, "", "3", "040", "1:4", "\0", "x" * 300, [], {}, [[]], {1: 2}]),
     st.text(max_size=4), st.integers(), st.floats(), st.lists(st.integers(), max_size=3), st.dictionaries(st.text(max_size=3), st.integers(), max_size=2),
 )  # fmt: skip
-fields = st.sampled_from(sorted(NEAR)).flatmap(lambda name: st.tuples(st.just(name), st.one_of(odd, st.sampled_from(NEAR[name]))))
+fields = st.sampled_from(sorted(NEAR)).flatmap(
+    lambda name: st.tuples(st.just(name), st.one_of(odd, st.sampled_from(NEAR[name])))
+)
 pairs = st.lists(fields, max_size=4).map(dict)
 
 
 @settings(max_examples=60)
 @given(pairs, pairs, pairs)
-def test_any_data_is_a_matrix_or_a_clear_error(matrix: dict[str, Any], data: dict[str, Any], pretrain: dict[str, Any]) -> None:
+def test_any_data_is_a_matrix_or_a_clear_error(
+    matrix: dict[str, Any], data: dict[str, Any], pretrain: dict[str, Any]
+) -> None:
     for part, own in (("data", data), ("pretrain", pretrain)):
         if own and part not in matrix:
             matrix = {**matrix, part: own}
@@ -378,7 +478,8 @@ def test_any_data_is_a_matrix_or_a_clear_error(matrix: dict[str, Any], data: dic
         assert str(error) and not [word for word in JARGON if word in str(error).replace("'", "")]
 
 
-# ---- what stands beside the matrix -----------------------------------------------------------------------------------------------------
+# ---- what stands beside the matrix
+# -----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -415,7 +516,12 @@ def test_advice_can_be_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
             ssl_bench.backbones.resnet.check_resnet(name)
         for one in str(caught.value).partition(";")[2].split("'")[1::2]:
             ssl_bench.backbones.resnet.check_resnet(one)
-    choices = {"rotation": {name: {"choose": list(values)} for name, values in {"pad": range(2, 52), "learning_rate": np.linspace(0.1, 1, 50)}.items()}}
+    choices = {
+        "rotation": {
+            name: {"choose": list(values)}
+            for name, values in {"pad": range(2, 52), "learning_rate": np.linspace(0.1, 1, 50)}.items()
+        }
+    }
     with pytest.raises(SpecError, match=r"choose: 50 of pad x 50 of learning_rate are more than 1,000 settings to try"):
         prepare({**BASE, "data": FEW, "tasks": [choices], "baselines": []}, tmp_path / "out")
     asked: list[Matrix] = []

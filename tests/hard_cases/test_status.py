@@ -25,7 +25,9 @@ def lines(ended: Ended) -> list[str]:
 
 
 def test_under_way_is_what_a_living_process_holds(tmp_path: Path) -> None:
-    slow = task("slow", "open('there', 'w').close(); time.sleep(600)", "diagnose") + task("broken", "raise RuntimeError('first line\\nsecond')")
+    slow = task("slow", "open('there', 'w').close(); time.sleep(600)", "diagnose") + task(
+        "broken", "raise RuntimeError('first line\\nsecond')"
+    )
     words = written(tmp_path, slow, tasks=["broken", "slow"])
     running = start(tmp_path, "run", *words)
     running.until((tmp_path / "there").exists)
@@ -51,12 +53,20 @@ def test_rows_not_asked_for_and_time_spent(tmp_path: Path) -> None:
 
 
 def test_a_choice_that_is_open_shows_its_candidates_and_is_no_success(tmp_path: Path) -> None:
-    fails = OPTION + task("picky", "if not self.options.luck: raise RuntimeError('no such luck')").replace("name = 'picky'", "name, Options = 'picky', Luck")
+    fails = OPTION + task("picky", "if not self.options.luck: raise RuntimeError('no such luck')").replace(
+        "name = 'picky'", "name, Options = 'picky', Luck"
+    )
     words = written(tmp_path, fails, tasks=[{"picky": {"luck": {"choose": [False, True]}}}], baselines=[])
     one = call(tmp_path, "run", *words, "--val")
-    assert one.code == 1 and "picky (luck=false) seed 0 failed in pretraining: no such luck" in one.out, "a candidate failed, and which"
-    assert "picky: chose luck=true on validation (luck=true: " in one.out and "; failed, and left out: 1 of 2)" in one.out
-    assert "failed, so not compared: picky 1" in " ".join(one.out.split()), "nor does the table count it among those that were compared"
+    assert one.code == 1 and "picky (luck=false) seed 0 failed in pretraining: no such luck" in one.out, (
+        "a candidate failed, and which"
+    )
+    assert (
+        "picky: chose luck=true on validation (luck=true: " in one.out and "; failed, and left out: 1 of 2)" in one.out
+    )
+    assert "failed, so not compared: picky 1" in " ".join(one.out.split()), (
+        "nor does the table count it among those that were compared"
+    )
     found = lines(call(tmp_path, "status", "tiny"))
     assert "picky 0 - 0/1 candidate luck False: failed: pretraining: no such luck" in found, found
     assert "picky 0 done 1/1 done" in found, found
@@ -76,13 +86,16 @@ def test_a_damaged_record_is_named_and_the_rest_is_shown(tmp_path: Path) -> None
     (path,) = tmp_path.glob("runs/tiny/cells/pixels/*/pretrain.json")
     path.write_text("{")
     found = lines(call(tmp_path, "status", "tiny"))
-    assert "random 0 done 1/1 done" in found and any(line.startswith("pixels 0 - ") and "damaged: " in line for line in found), found
+    assert "random 0 done 1/1 done" in found and any(
+        line.startswith("pixels 0 - ") and "damaged: " in line for line in found
+    ), found
 
 
 def test_what_would_be_measured_again_does_not_count_as_done(tmp_path: Path) -> None:
     assert call(tmp_path, "run", *written(tmp_path, baselines=["random", "pixels"])).code == 0
     (path,) = tmp_path.glob("runs/tiny/cells/random/*/pretrain.json")
-    write_record(path, read_record(path, Pretraining).model_copy(update={"weights": "0" * 64}))  # trained again, to other weights
+    # trained again, to other weights
+    write_record(path, read_record(path, Pretraining).model_copy(update={"weights": "0" * 64}))
     (predictions,) = tmp_path.glob("runs/tiny/cells/pixels/*/knn-*.npz")
     predictions.write_bytes(predictions.read_bytes()[:-1])
     found = lines(call(tmp_path, "status", "tiny"))
@@ -91,11 +104,26 @@ def test_what_would_be_measured_again_does_not_count_as_done(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(
-    "address", ["rotation/²", "random/-1", "random/+0", "random/00", "random/0x0", "random/" + "9" * 5000, "random/", "//", "[red]x/0", "a\nb/0", "\x1b[31m/0"]
+    "address",
+    [
+        "rotation/²",
+        "random/-1",
+        "random/+0",
+        "random/00",
+        "random/0x0",
+        "random/" + "9" * 5000,
+        "random/",
+        "//",
+        "[red]x/0",
+        "a\nb/0",
+        "\x1b[31m/0",
+    ],
 )
 def test_addresses_that_name_no_cell(tmp_path: Path, address: str, tiny_run: Path) -> None:
     ended = call(tiny_run, "show", f"tiny/{address}")
-    assert ended.code == 2 and len(ended.err) < 600 and "\x1b" not in ended.err and ended.err.startswith("error: "), ended
+    assert ended.code == 2 and len(ended.err) < 600 and "\x1b" not in ended.err and ended.err.startswith("error: "), (
+        ended
+    )
 
 
 @pytest.mark.parametrize("run", ["x" * 300, "no\x1b[31msuch", "[red]", ".."])

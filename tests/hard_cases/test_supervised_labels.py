@@ -62,7 +62,10 @@ def test_years_are_no_labels(photos: Path, judged: Path, tmp_path: Path) -> None
     note = next(note for note in work.data.notes if note.startswith("supervised is no row here: it needs labels"))
     with pytest.raises(SpecError, match="--only 'supervised': supervised is no row here: it needs labels"):
         prepare(work.matrix, tmp_path / "run", device="cpu", only=("supervised",))
-    assert "the pretraining images (photos) are not the ones that rows are judged on (judged)" in note and "fine-tuning" in note
+    assert (
+        "the pretraining images (photos) are not the ones that rows are judged on (judged)" in note
+        and "fine-tuning" in note
+    )
     stream = io.StringIO()
     print_plan(Console(file=stream, width=400), work, plan(work))
     assert note in stream.getvalue()
@@ -70,7 +73,10 @@ def test_years_are_no_labels(photos: Path, judged: Path, tmp_path: Path) -> None
     assert any(note in text for _, text in load_results(tmp_path / "run").table().legend), "the table says it too"
 
 
-@pytest.mark.parametrize("where", [{"tasks": ["supervised"], "baselines": []}, {"baselines": ["supervised"]}, {"tasks": ["supervised+rotation"]}])
+@pytest.mark.parametrize(
+    "where",
+    [{"tasks": ["supervised"], "baselines": []}, {"baselines": ["supervised"]}, {"tasks": ["supervised+rotation"]}],
+)
 def test_asked_for_it_is_refused_with_the_reason(photos: Path, judged: Path, tmp_path: Path, where: Any) -> None:
     reason = r"supervised.* needs labels, and the pretraining images \(photos\) are not the ones that rows are judged on \(judged\)"
     with pytest.raises(SpecError, match=reason):

@@ -69,7 +69,8 @@ def labels(source: Source, split: str = "train") -> list[str | None] | None:
 WORDS = [("cat", "dog")[kind] for kind in KINDS]
 
 
-# ---- columns of images -----------------------------------------------------------------------------------------------------------
+# ---- columns of images
+# -----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("columns", "features"), [
@@ -113,7 +114,11 @@ def test_two_images_that_could_be_meant_are_refused(tmp_path: Path) -> None:
 
 
 def test_another_column_is_other_pixels_though_the_file_is_the_same(tmp_path: Path) -> None:
-    file = write(tmp_path / "a.parquet", {"image": images(), "image_2": images(1), "label": KINDS}, {"image": IMAGE, "image_2": IMAGE})
+    file = write(
+        tmp_path / "a.parquet",
+        {"image": images(), "image_2": images(1), "label": KINDS},
+        {"image": IMAGE, "image_2": IMAGE},
+    )
     made = [
         load(parse(DataSpec, {"source": f"parquet:{file}", "test": 0.25, **more}, "data"), cache=tmp_path / "cache")
         for more in ({}, {"image": "image_2"}, {"image": "image"}, {"target": "label"})
@@ -122,7 +127,8 @@ def test_another_column_is_other_pixels_though_the_file_is_the_same(tmp_path: Pa
     assert other != first == same == named, "pixels and labels decide, not how they were asked for"
 
 
-# ---- columns of labels -----------------------------------------------------------------------------------------------------------
+# ---- columns of labels
+# -----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("columns", "features"), [
@@ -157,7 +163,9 @@ def test_the_classes_and_not_a_number_or_a_text(tmp_path: Path, columns: Any, fe
     ({"label": [{"a": 1}] * COUNT}, None, "column 'label' holds struct.*, not labels"),
     ({"species": WORDS}, None, "its columns: image, species; `target:` names the one with labels"),
 ])  # fmt: skip
-def test_what_is_no_label_is_refused_where_labels_are_needed(tmp_path: Path, columns: Any, features: Any, message: str) -> None:
+def test_what_is_no_label_is_refused_where_labels_are_needed(
+    tmp_path: Path, columns: Any, features: Any, message: str
+) -> None:
     file = write(tmp_path / "a.parquet", {"image": images(), **columns}, {"image": IMAGE, **(features or {})})
     with pytest.raises(DataError, match=message):
         load(parse(DataSpec, {"source": f"parquet:{file}", "test": 0.25}, "data"), cache=tmp_path / "cache")
@@ -166,7 +174,9 @@ def test_what_is_no_label_is_refused_where_labels_are_needed(tmp_path: Path, col
 
 
 def test_the_column_asked_for(tmp_path: Path) -> None:
-    file = write(tmp_path / "a.parquet", {"image": images(), "label": [0] * 12 + [1] * 12, "kind": WORDS, "share": [0.5] * COUNT})
+    file = write(
+        tmp_path / "a.parquet", {"image": images(), "label": [0] * 12 + [1] * 12, "kind": WORDS, "share": [0.5] * COUNT}
+    )
     assert labels(find(file, target="kind")) == WORDS
     with pytest.raises(DataError, match="column 'share' holds measurements"):
         find(file, target="share")
@@ -197,15 +207,27 @@ def test_class_lists_of_splits(tmp_path: Path) -> None:
         find(tmp_path / "set")
 
 
-# ---- a column of splits ----------------------------------------------------------------------------------------------------------
+# ---- a column of splits
+# ----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("named", [False, True])
 def test_a_column_of_splits(tmp_path: Path, named: bool) -> None:
     said = ["train", "train", "test", "validation"] * 6
     values = [["train", "test", "validation"].index(word) for word in said] if named else said
-    features = {"image": IMAGE, "split": {"_type": "ClassLabel", "names": ["train", "test", "validation"]}} if named else {"image": IMAGE}
-    found = find(write(tmp_path / "a.parquet", {"image": images(), "label": [0, 1, 1, 0] * 6, "split": values}, features, row_group_size=5))
+    features = (
+        {"image": IMAGE, "split": {"_type": "ClassLabel", "names": ["train", "test", "validation"]}}
+        if named
+        else {"image": IMAGE}
+    )
+    found = find(
+        write(
+            tmp_path / "a.parquet",
+            {"image": images(), "label": [0, 1, 1, 0] * 6, "split": values},
+            features,
+            row_group_size=5,
+        )
+    )
     assert {split: len(part) for split, part in found.splits.items()} == {"train": 12, "test": 6, "validation": 6}
     assert labels(found, "test") == ["1"] * 6 and labels(found) == ["0", "1"] * 6
     assert all(np.array_equal(shown(found, "test", at), pixels(4 * at + 2)) for at in range(6))
@@ -217,17 +239,22 @@ def test_a_column_of_splits_that_says_something_else(tmp_path: Path) -> None:
     found = find(file)
     assert len(found.splits["train"]) == 12 and any("not used: 'unlabeled' 12" in note for note in found.notes)
     folds = find(write(tmp_path / "b.parquet", {"image": images(), "label": KINDS, "split": [1, 2] * 12}))
-    assert len(folds.splits["train"]) == COUNT and any("column 'split' names no train split ('1', '2')" in note for note in folds.notes)
+    assert len(folds.splits["train"]) == COUNT and any(
+        "column 'split' names no train split ('1', '2')" in note for note in folds.notes
+    )
     write(tmp_path / "set" / "train.parquet", {"image": images(), "label": KINDS, "split": ["train", "test"] * 12})
     write(tmp_path / "set" / "test.parquet", {"image": images(1), "label": KINDS, "split": ["test"] * COUNT})
     with pytest.raises(DataError, match="files of the train split have rows whose column 'split' says test"):
         find(tmp_path / "set")
 
 
-# ---- how images are stored -------------------------------------------------------------------------------------------------------
+# ---- how images are stored
+# -------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", ["paths", "struct of paths", "windows", "base64", "data", "pixels", "channels first", "absolute"])
+@pytest.mark.parametrize(
+    "kind", ["paths", "struct of paths", "windows", "base64", "data", "pixels", "channels first", "absolute"]
+)
 def test_images_stored_in_other_ways(tmp_path: Path, kind: str) -> None:
     (tmp_path / "files").mkdir()
     for at in range(COUNT):
@@ -245,16 +272,21 @@ def test_images_stored_in_other_ways(tmp_path: Path, kind: str) -> None:
     before = found.splits["train"].reader.content(tmp_path / "cache", lambda *_: None)
     (tmp_path / "files" / "3.png").write_bytes(png(pixels(99)))
     after = found.splits["train"].reader.content(tmp_path / "cache", lambda *_: None)
-    assert (before != after) == (kind in ("paths", "struct of paths", "windows", "absolute")), "the images' files are part of the content"
+    assert (before != after) == (kind in ("paths", "struct of paths", "windows", "absolute")), (
+        "the images' files are part of the content"
+    )
 
 
-@pytest.mark.parametrize(("value", "message"), [
-    ({"bytes": None, "path": "gone.png"}, "the row names 'gone.png', and there is no such file below"),
-    ({"bytes": None, "path": "https://a.b/c.png"}, "the row holds an address, https://a.b/c.png"),
-    ({"bytes": None, "path": None}, "the row holds no image"),
-    (None, "the row holds no image"),
-    ({"bytes": b"", "path": "x.png"}, "empty file"),
-])
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ({"bytes": None, "path": "gone.png"}, "the row names 'gone.png', and there is no such file below"),
+        ({"bytes": None, "path": "https://a.b/c.png"}, "the row holds an address, https://a.b/c.png"),
+        ({"bytes": None, "path": None}, "the row holds no image"),
+        (None, "the row holds no image"),
+        ({"bytes": b"", "path": "x.png"}, "empty file"),
+    ],
+)
 def test_a_row_without_an_image_says_what_it_holds(tmp_path: Path, value: Any, message: str) -> None:
     file = write(tmp_path / "a.parquet", {"image": [*images(count=COUNT - 1), value], "label": KINDS}, {"image": IMAGE})
     with pytest.raises(UnreadableImage, match=message):
@@ -263,11 +295,14 @@ def test_a_row_without_an_image_says_what_it_holds(tmp_path: Path, value: Any, m
         load(parse(DataSpec, {"source": f"parquet:{file}", "test": 0.25, "size": 8}, "data"), cache=tmp_path / "cache")
 
 
-@pytest.mark.parametrize(("rows", "message"), [
-    ([[[300, 0], [0, 0]]] * 2, "its pixels are 0 to 300; allowed is 0 to 255"),
-    ([[[1, 2], [3]]] * 2, "its lists are not of one length"),
-    ([[[[1] * 5] * 5] * 5] * 2, "its pixels are of shape 5 x 5 x 5, which has no axis of 1, 3 or 4 channels"),
-])
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([[[300, 0], [0, 0]]] * 2, "its pixels are 0 to 300; allowed is 0 to 255"),
+        ([[[1, 2], [3]]] * 2, "its lists are not of one length"),
+        ([[[[1] * 5] * 5] * 5] * 2, "its pixels are of shape 5 x 5 x 5, which has no axis of 1, 3 or 4 channels"),
+    ],
+)
 def test_lists_that_are_no_pixels(tmp_path: Path, rows: Any, message: str) -> None:
     with pytest.raises(UnreadableImage, match=message):
         shown(find(write(tmp_path / "a.parquet", {"pixel_values": rows, "label": [0, 1]})))
@@ -275,32 +310,49 @@ def test_lists_that_are_no_pixels(tmp_path: Path, rows: Any, message: str) -> No
 
 def test_columns_that_cannot_be_images_are_named(tmp_path: Path) -> None:
     file = write(tmp_path / "a.parquet", {"pixel_values": [[[0.5, 0.5]]] * 4, "label": [0, 1] * 2})
-    with pytest.raises(DataError, match="has no image column .*its columns: pixel_values, label; if one of them holds images"):
+    with pytest.raises(
+        DataError, match="has no image column .*its columns: pixel_values, label; if one of them holds images"
+    ):
         find(file)
     with pytest.raises(DataError, match="column 'pixel_values' holds list.*double.*, not images"):
         find(file, image="pixel_values")
 
 
-# ---- files ------------------------------------------------------------------------------------------------------------------------
+# ---- files
+# ------------------------------------------------------------------------------------------------------------------------
 
 
 def test_damaged_pages_name_file_column_and_row_group(tmp_path: Path) -> None:
-    file = write(tmp_path / "a.parquet", {"image": images(), "label": WORDS}, compression="snappy", row_group_size=12, use_dictionary=False)
+    file = write(
+        tmp_path / "a.parquet",
+        {"image": images(), "label": WORDS},
+        compression="snappy",
+        row_group_size=12,
+        use_dictionary=False,
+    )
     meta = pq.ParquetFile(file).metadata.row_group(1)
     chunk = next(meta.column(at) for at in range(meta.num_columns) if meta.column(at).path_in_schema == "image.bytes")
     content = bytearray(file.read_bytes())
     content[chunk.data_page_offset : chunk.data_page_offset + 60] = bytes(60)
     file.write_bytes(content)
     found = find(file)
-    with pytest.raises(DataError, match="a.parquet: column 'image', row group 1 cannot be read: .*; the file is damaged"):
+    with pytest.raises(
+        DataError, match="a.parquet: column 'image', row group 1 cannot be read: .*; the file is damaged"
+    ):
         list(found.splits["train"].reader.items([(20, 21)]))
 
 
-@pytest.mark.parametrize(("content", "message"), [
-    (b"", "cannot be read as Parquet: .*0 bytes"),
-    (b"PAR1" + bytes(40), "cannot be read as Parquet"),
-    (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n", "is a Git LFS pointer in place of the file; `git lfs pull`"),
-])
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "cannot be read as Parquet: .*0 bytes"),
+        (b"PAR1" + bytes(40), "cannot be read as Parquet"),
+        (
+            b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n",
+            "is a Git LFS pointer in place of the file; `git lfs pull`",
+        ),
+    ],
+)
 @pytest.mark.parametrize("name", ["train.parquet", "train.pq"])
 def test_files_that_are_none(tmp_path: Path, content: bytes, message: str, name: str) -> None:
     (tmp_path / name).write_bytes(content)
@@ -309,7 +361,10 @@ def test_files_that_are_none(tmp_path: Path, content: bytes, message: str, name:
 
 
 def test_files_without_rows(tmp_path: Path) -> None:
-    write(tmp_path / "set" / "train-00000-of-00002.parquet", {"image": pa.array([], pa.null()), "label": pa.array([], pa.null())})
+    write(
+        tmp_path / "set" / "train-00000-of-00002.parquet",
+        {"image": pa.array([], pa.null()), "label": pa.array([], pa.null())},
+    )
     write(tmp_path / "set" / "train-00001-of-00002.parquet", {"label": KINDS, "image": images()})
     found = find(tmp_path / "set")
     assert labels(found) == [str(kind) for kind in KINDS] and np.array_equal(shown(found), pixels(0))
@@ -333,7 +388,9 @@ def test_files_of_several_exports_and_files_that_are_missing(tmp_path: Path) -> 
     with pytest.raises(DataError, match="part 0 of 1 is there more than once"):
         find(make("train-00000-of-00001-0123456789abcdef.parquet", "train-00000-of-00001-fedcba9876543210.parquet"))
     gap = find(make("train_0.parquet", "train_1.parquet", "train_3.parquet", ".train_9.parquet"))
-    assert len(gap.splits["train"]) == 12 and any("numbered 0 to 3, 1 are not there, the first is 2" in note for note in gap.notes)
+    assert len(gap.splits["train"]) == 12 and any(
+        "numbered 0 to 3, 1 are not there, the first is 2" in note for note in gap.notes
+    )
 
 
 def test_other_files_beside_are_told(tmp_path: Path) -> None:
@@ -352,24 +409,41 @@ def test_names_that_say_a_split_in_other_words_are_not_read_as_one_set(tmp_path:
             write(tmp_path / "-".join(names) / name, {"image": images(at, 4), "label": KINDS[:4]})
         return tmp_path / "-".join(names)
 
-    for names in (("birds_test.parquet", "birds_train.parquet"), ("birds-test-00000-of-00001.parquet",), ("testing_v2.parquet", "more.parquet")):
+    for names in (
+        ("birds_test.parquet", "birds_train.parquet"),
+        ("birds-test-00000-of-00001.parquet",),
+        ("testing_v2.parquet", "more.parquet"),
+    ):
         with pytest.raises(DataError, match=f"not clear which split its Parquet files are.*{names[0]}"):
             find(make(*names))
-    for names in (("birds_train.parquet",), ("0000.parquet", "0001.parquet"), ("data-00000-of-00002.parquet", "data-00001-of-00002.parquet")):
+    for names in (
+        ("birds_train.parquet",),
+        ("0000.parquet", "0001.parquet"),
+        ("data-00000-of-00002.parquet", "data-00001-of-00002.parquet"),
+    ):
         found = find(make(*names))
         assert len(found.splits["train"]) == 4 * len(names) and not found.notes
     found = find(make("a.parquet", "b.parquet"))
-    assert any("2 Parquet files whose names say no split are read as one set: a.parquet, b.parquet" in note for note in found.notes)
+    assert any(
+        "2 Parquet files whose names say no split are read as one set: a.parquet, b.parquet" in note
+        for note in found.notes
+    )
     assert len(find(make("Test.Parquet", "TRAIN.PARQUET")).splits) == 2
 
 
 def test_columns_that_are_there_twice_lists_without_names_and_a_dictionary_of_images(tmp_path: Path) -> None:
-    twice = pa.Table.from_arrays([pa.array(plain()), pa.array(KINDS), pa.array(WORDS)], names=["image", "label", "label"])
+    twice = pa.Table.from_arrays(
+        [pa.array(plain()), pa.array(KINDS), pa.array(WORDS)], names=["image", "label", "label"]
+    )
     pq.write_table(twice, tmp_path / "twice.parquet")
     with pytest.raises(DataError, match="twice.parquet has several columns called 'label'; give them different names"):
         find(tmp_path / "twice.parquet")
     for said in ({"num_classes": 2}, {"names": None}):
-        file = write(tmp_path / "bare.parquet", {"image": plain(), "other": KINDS}, {"image": IMAGE, "other": {"_type": "ClassLabel", **said}})
+        file = write(
+            tmp_path / "bare.parquet",
+            {"image": plain(), "other": KINDS},
+            {"image": IMAGE, "other": {"_type": "ClassLabel", **said}},
+        )
         assert labels(find(file)) == [str(kind) for kind in KINDS]
     coded = write(tmp_path / "coded.parquet", {"image": pa.array(plain()).dictionary_encode(), "label": KINDS})
     assert np.array_equal(shown(find(coded), at=3), pixels(3))
@@ -382,4 +456,6 @@ def test_a_column_of_splits_is_known_by_its_values(tmp_path: Path) -> None:
         assert {split: len(one) for split, one in found.splits.items()} == {"train": 12, "test": 8, "validation": 4}
         assert any("column 'usage' gives the splits" in note for note in found.notes)
     for values in (["train"] * 24, usage[:-1] + ["query"]):
-        assert list(find(write(tmp_path / "set.parquet", {"image": plain(), "label": KINDS, "usage": values})).splits) == ["train"]
+        assert list(
+            find(write(tmp_path / "set.parquet", {"image": plain(), "label": KINDS, "usage": values})).splits
+        ) == ["train"]

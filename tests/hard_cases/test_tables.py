@@ -55,7 +55,9 @@ def _lines(text: str) -> list[dict[str, str]]:
     return list(csv.DictReader(io.StringIO(text)))
 
 
-def _remeasure(folder: Path, evaluator: str = "linear", rows: tuple[str, ...] = tuple(ROWS), listed: tuple[str, ...] | None = None) -> None:
+def _remeasure(
+    folder: Path, evaluator: str = "linear", rows: tuple[str, ...] = tuple(ROWS), listed: tuple[str, ...] | None = None
+) -> None:
     """What `ssl-bench run` does once an evaluator's version was raised: run.json lists new ids, records of ``rows`` lie beside the old ones."""
     run = json.loads((folder / "run.json").read_text())
     for cell in run["cells"]:
@@ -66,7 +68,11 @@ def _remeasure(folder: Path, evaluator: str = "linear", rows: tuple[str, ...] = 
             if cell["row"] in rows:
                 record = json.loads(old.read_text())
                 name, version = record["protocol"].split(" v")
-                record |= {"id": expected["id"], "protocol": f"{name} v{int(version) + 1}", "created": "2026-06-01T00:00:00+00:00"}
+                record |= {
+                    "id": expected["id"],
+                    "protocol": f"{name} v{int(version) + 1}",
+                    "created": "2026-06-01T00:00:00+00:00",
+                }
                 for m in record["measurements"]:
                     if m["metric"] == "top1":
                         m["value"] = min(1.0, m["value"] + SHIFT)
@@ -102,7 +108,9 @@ def test_numbers_of_two_versions_never_share_a_column(remeasured: tuple[Table, P
     by_column: dict[tuple[str, str], set[str]] = {}
     for text in (table.csv(), comparisons_csv(table), labels_saved_csv(table)):
         for line in _lines(text):
-            by_column.setdefault((line["data"], line.get("column") or f"{line['evaluator']} saved"), set()).add(line["protocol"])
+            by_column.setdefault((line["data"], line.get("column") or f"{line['evaluator']} saved"), set()).add(
+                line["protocol"]
+            )
     assert len(by_column) > 8 and all(len(versions) == 1 for versions in by_column.values())
     saved = {line["evaluator"]: line["protocol"] for line in _lines(labels_saved_csv(table))}
     assert saved["linear"] == results.protocols["linear", "toy"] != before.sections[0].columns[0].protocol
@@ -119,11 +127,16 @@ def test_a_remeasurement_is_counted_and_shown_apart(remeasured: tuple[Table, Pat
     part = table.sections[0].earlier
     assert part is not None and part.title == "measured before" and {line.row for line in part.lines} == set(ROWS)
     titles = [column.title for column in part.columns if column.group == "linear probe, last stage"]
-    assert titles == [old, f"v{int(old[1:]) + 1}", "change"] and not any("kNN" in column.group for column in part.columns)
+    assert titles == [old, f"v{int(old[1:]) + 1}", "change"] and not any(
+        "kNN" in column.group for column in part.columns
+    )
     first, second, change = (column for column in part.columns if column.group == "linear probe, last stage")
     for line in part.lines:
         was, now = _line(before, line.row).cells[LAST], _line(table, line.row).cells[LAST]
-        assert (line.cells[first.key].value, line.cells[second.key].value) == (pytest.approx(was.value), pytest.approx(now.value))
+        assert (line.cells[first.key].value, line.cells[second.key].value) == (
+            pytest.approx(was.value),
+            pytest.approx(now.value),
+        )
         assert line.cells[change.key].text(change) == f"+{100 * (now.value - was.value):.1f}"
     for text in (table.terminal(), table.markdown(), table.html(), table.latex(), results.table(wide=True).terminal()):
         assert "measured before" in text
@@ -134,7 +147,10 @@ def test_a_remeasurement_is_counted_and_shown_apart(remeasured: tuple[Table, Pat
 def test_every_remeasured_number_is_written_beside_the_old_one(remeasured: tuple[Table, Path]) -> None:
     _, folder = remeasured
     lines = _lines(remeasured_csv(load(folder)))
-    assert {line["evaluator"] for line in lines} == {"linear"} and {line["split"] for line in lines} == {"validation", "test"}
+    assert {line["evaluator"] for line in lines} == {"linear"} and {line["split"] for line in lines} == {
+        "validation",
+        "test",
+    }
     for line in lines:
         expected = min(1.0, float(line["before"]) + SHIFT) - float(line["before"]) if line["metric"] == "top1" else 0
         assert float(line["difference"]) == pytest.approx(expected) and line["protocol"] != line["protocol_before"]
@@ -147,7 +163,9 @@ def test_every_remeasured_number_is_written_beside_the_old_one(remeasured: tuple
 
 
 @pytest.mark.parametrize("listed", [None, ("simclr", "random")])
-def test_an_interrupted_remeasurement_never_falls_back_on_old_numbers(tmp_path: Path, listed: tuple[str, ...] | None) -> None:
+def test_an_interrupted_remeasurement_never_falls_back_on_old_numbers(
+    tmp_path: Path, listed: tuple[str, ...] | None
+) -> None:
     """Rows that wait for the new version show that they wait, whether run.json lists their new ids already or still the old ones."""
     folder = make_run(tmp_path, ROWS, seeds=(0,))
     _remeasure(folder, rows=("simclr", "random"), listed=listed)
@@ -160,7 +178,10 @@ def test_an_interrupted_remeasurement_never_falls_back_on_old_numbers(tmp_path: 
     assert table.warnings[0].startswith("not finished: 2 of 16 records")
     part = table.sections[0].earlier
     assert part is not None and {line.row for line in part.lines} == set(ROWS)
-    text = {column.title: next(line for line in part.lines if line.row == "rotation").cells[column.key].text(column) for column in part.columns[:3]}
+    text = {
+        column.title: next(line for line in part.lines if line.row == "rotation").cells[column.key].text(column)
+        for column in part.columns[:3]
+    }
     assert list(text.values())[1:] == ["…", "-"] and re.match(r"\d", next(iter(text.values())))
     (test,) = [text for sign, text in table.legend if sign == "test"]
     assert "again for 2 rows" in test
@@ -180,7 +201,11 @@ def test_of_several_old_records_the_one_with_the_same_options_stands_beside_the_
     folder = make_run(tmp_path, ROWS, seeds=(0,))
     for path in folder.glob("cells/*/*/linear-*.json"):
         _edit(path, lambda record: record.update(spec={"options": {"strengths": 9, "search_images": 600}}))
-        other = json.loads(path.read_text()) | {"id": "feedfeedfeedfeed", "spec": {"options": {"strengths": 3}}, "measurements": []}
+        other = json.loads(path.read_text()) | {
+            "id": "feedfeedfeedfeed",
+            "spec": {"options": {"strengths": 3}},
+            "measurements": [],
+        }
         path.with_name("linear-feedfeedfeedfeed.json").write_text(json.dumps(other))
     _remeasure(folder)
     results = load(folder)
@@ -199,8 +224,12 @@ def test_numbers_of_weights_before_these_do_not_stand_beside_them(tmp_path: Path
         if path.name == "pretrain.json" or path.stem.rpartition("-")[2] in listed:
             _edit(path, lambda record: record.update(weights="another"))
     results = load(folder)
-    assert {found.row.row for found in results.earlier} == set(ROWS) - {"simclr"} and results.opened_elsewhere == {"simclr": 1}
-    assert _line(results.table(), "simclr").cells[BEST].status == "value" and set(results.remeasured["row"]) == set(ROWS) - {"simclr"}
+    assert {found.row.row for found in results.earlier} == set(ROWS) - {"simclr"} and results.opened_elsewhere == {
+        "simclr": 1
+    }
+    assert _line(results.table(), "simclr").cells[BEST].status == "value" and set(results.remeasured["row"]) == set(
+        ROWS
+    ) - {"simclr"}
 
 
 def test_an_evaluator_asked_twice_looks_once_more_under_a_new_version(tmp_path: Path) -> None:
@@ -226,13 +255,19 @@ def test_columns_of_an_older_version_say_so(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setitem(protocols.VERSIONS, "linear", 2)
     table = load(folder).table()
     for text in (table.terminal(), table.markdown(), table.html(), table.latex()):
-        assert "linear probe, protocol v1" in text and "kNN, protocol" not in text and "fine-tune, share of labels, protocol" not in text
+        assert (
+            "linear probe, protocol v1" in text
+            and "kNN, protocol" not in text
+            and "fine-tune, share of labels, protocol" not in text
+        )
     assert [text for text in _told_by_figures(load(folder)) if "protocol" in text] == [
         "Linear probe by stage, protocol v1:\ntoy, top-1 in %, test", "linear probe, protocol v1, best stage: top-1 in %, test",
         "toy: linear probe, best stage\nprotocol v1",
     ]  # fmt: skip
     monkeypatch.setitem(protocols.VERSIONS, "linear", 1)
-    assert "protocol v1" not in load(folder).table().markdown() and not any("protocol" in text for text in _told_by_figures(load(folder)))
+    assert "protocol v1" not in load(folder).table().markdown() and not any(
+        "protocol" in text for text in _told_by_figures(load(folder))
+    )
 
 
 def _told_by_figures(results: Results) -> list[str]:
@@ -240,7 +275,9 @@ def _told_by_figures(results: Results) -> list[str]:
     for draw in (stages_figure, cost_figure, labels_figure):
         figure = draw(results, "toy")
         assert figure is not None
-        found += [text for ax in figure.axes for text in (ax.get_title(), ax.get_title(loc="left"), ax.get_ylabel()) if text]
+        found += [
+            text for ax in figure.axes for text in (ax.get_title(), ax.get_title(loc="left"), ax.get_ylabel()) if text
+        ]
     return found
 
 
@@ -249,14 +286,18 @@ def test_two_values_are_both_shown_and_have_no_interval(tmp_path: Path, seeds: t
     """A t interval from two values is as good as none: it printed 28.9 ±43.3."""
     results = load(make_run(tmp_path, ROWS, seeds, draws=draws, shares=(0.1,), probe_shares=(0.1,), noise=0.05))
     table = results.table()
-    frame = results.frame[(results.frame["row"] == "simclr") & (results.frame["split"] == "test") & (results.frame["variant"] == "")]
+    frame = results.frame[
+        (results.frame["row"] == "simclr") & (results.frame["split"] == "test") & (results.frame["variant"] == "")
+    ]
     for key, own in (
         ("finetune top1 0.1", frame[frame["evaluator"] == "finetune"]), (BEST, frame[(frame["metric"] == "top1") & frame["best"].astype(bool)]),
     ):  # fmt: skip
         values = own.groupby("seed" if len(seeds) == 2 else "draw")["value"].mean().tolist()
         (column,) = [column for column in table.sections[0].columns if column.key == key]
         cell = _line(table, "simclr").cells[key]
-        assert cell.text(column).startswith(f"{100 * values[0]:.1f}, {100 * values[1]:.1f}") and "±" not in cell.text(column)
+        assert cell.text(column).startswith(f"{100 * values[0]:.1f}, {100 * values[1]:.1f}") and "±" not in cell.text(
+            column
+        )
         (line,) = [line for line in _lines(table.csv()) if (line["row"], line["column"]) == ("simclr", key)]
         assert (line["low"], line["high"], line["interval"]) == ("", "", "")
         assert [float(value) for value in line["values"].split()] == pytest.approx(values)
@@ -269,14 +310,25 @@ def test_the_gain_is_over_random_at_the_same_stage_and_seed(tmp_path: Path) -> N
     """The best stage of `random` is its first; a row whose best stage is its third is held against the third."""
     results = load(make_run(tmp_path, ROWS, noise=0.02))
     table = results.table()
-    frame = results.frame[(results.frame["evaluator"] == "linear") & (results.frame["metric"] == "top1") & (results.frame["split"] == "test")]
+    frame = results.frame[
+        (results.frame["evaluator"] == "linear")
+        & (results.frame["metric"] == "top1")
+        & (results.frame["split"] == "test")
+    ]
     for row, stage in (("rotation", "s3"), ("simclr", "s4"), ("supervised", "s4")):
-        at = [frame[(frame["row"] == name) & (frame["stage"] == stage)].set_index("seed")["value"] for name in (row, "random")]
+        at = [
+            frame[(frame["row"] == name) & (frame["stage"] == stage)].set_index("seed")["value"]
+            for name in (row, "random")
+        ]
         gains = (at[0] - at[1]).tolist()
         cell = _line(table, row).cells[GAIN]
-        assert list(cell.values.values()) == pytest.approx(gains) and (cell.low, cell.high) == pytest.approx(t_interval(gains))
+        assert list(cell.values.values()) == pytest.approx(gains) and (cell.low, cell.high) == pytest.approx(
+            t_interval(gains)
+        )
     (own,) = [line for line in _lines(table.csv()) if (line["row"], line["column"]) == ("rotation", GAIN)]
-    assert float(own["value"]) == pytest.approx(_line(table, "rotation").cells[GAIN].value) and own["unit"] == "fraction"
+    assert (
+        float(own["value"]) == pytest.approx(_line(table, "rotation").cells[GAIN].value) and own["unit"] == "fraction"
+    )
     assert _line(table, "random").cells[GAIN].status == "none"
     assert "over random: accuracy at the row's best stage minus random's at that same stage" in table.markdown()
     alone = load(make_run(tmp_path / "alone", {"simclr": ROWS["simclr"]}, seeds=(0,))).table()
@@ -287,7 +339,9 @@ def test_the_gain_is_over_random_at_the_same_stage_and_seed(tmp_path: Path) -> N
 def test_only_rows_that_will_have_a_gain_wait_for_random(tmp_path: Path, waiting: tuple[int, ...]) -> None:
     """`random` over itself, and pixels, which have one representation, never have one: no "…" that nothing fills."""
     rows = ROWS | {"pixels": ("pixels", "baseline", ())}
-    table = load(make_run(tmp_path, rows, skip=lambda row, seed, what: row == "random" and seed in waiting and what == "linear")).table()
+    table = load(
+        make_run(tmp_path, rows, skip=lambda row, seed, what: row == "random" and seed in waiting and what == "linear")
+    ).table()
     told = {name: _line(table, name).cells[GAIN].status for name in rows}
     measured = "missing" if len(waiting) == 3 else "value"
     assert told["pixels"] == "none" and told["rotation"] == told["simclr"] == measured
@@ -328,7 +382,8 @@ def test_the_interval_of_a_paired_difference_covers_it(first: float, second: flo
         covered += low <= first - second <= high
     assert 930 <= covered <= 985
     apart = difference_interval(first, second, 200)
-    assert apart[0] <= first - second - np.hypot(*(p - wilson_interval(p * 200, 200)[0] for p in (first, second))) * 0.9  # about as wide as two
+    # about as wide as two
+    assert apart[0] <= first - second - np.hypot(*(p - wilson_interval(p * 200, 200)[0] for p in (first, second))) * 0.9
 
 
 def test_with_one_seed_the_legend_says_what_the_interval_leaves_out(tmp_path: Path) -> None:
@@ -343,7 +398,14 @@ def test_with_one_seed_the_legend_says_what_the_interval_leaves_out(tmp_path: Pa
 
 
 @pytest.mark.parametrize(
-    ("what", "damage"), [("knn", "no json"), ("knn", "empty"), ("pretrain", "other id"), ("pretrain", "unknown field"), ("pretrain", "not a record")]
+    ("what", "damage"),
+    [
+        ("knn", "no json"),
+        ("knn", "empty"),
+        ("pretrain", "other id"),
+        ("pretrain", "unknown field"),
+        ("pretrain", "not a record"),
+    ],
 )
 def test_a_damaged_record_costs_its_cell_and_nothing_else(tmp_path: Path, what: str, damage: str) -> None:
     folder = make_run(tmp_path, ROWS, seeds=(0,))
@@ -369,7 +431,9 @@ def test_a_damaged_record_costs_its_cell_and_nothing_else(tmp_path: Path, what: 
             assert new.cells[column.key].text(column) == expected
     for text in (table.terminal(), table.markdown(), table.html(), table.latex()):
         assert "damaged" in text
-    assert {line["status"] for line in _lines(table.csv()) if line["row"] == "simclr" and line["column"] in hit} == {"damaged"}
+    assert {line["status"] for line in _lines(table.csv()) if line["row"] == "simclr" and line["column"] in hit} == {
+        "damaged"
+    }
 
 
 def test_a_damaged_failure_record_costs_nothing(tmp_path: Path) -> None:
@@ -398,19 +462,25 @@ def _imbalanced(folder: Path, draws: bool = False) -> None:
         record["measurements"] += [m | {"metric": "balanced_" + m["metric"], "value": m["value"] / 2} for m in found]
         if record["evaluator"] == "linear":
             recalls = [record["seed"] / 10, 0.5, None, 1.0]
-            record["details"]["per_class"] = {stage: {"validation": [0.0] * 4, "test": recalls} for stage in ("s3", "pooled")}
+            record["details"]["per_class"] = {
+                stage: {"validation": [0.0] * 4, "test": recalls} for stage in ("s3", "pooled")
+            }
         if draws and record["evaluator"] == "finetune":
             record["details"]["draw_changes_proportions"] = {"0.1": {"class": "class 1", "train": 0.95, "draw": 0.5}}
         path.write_text(json.dumps(record))
     _edit(
         folder / "run.json",
-        lambda run: run["data"]["evaluate"][0].update(majority={"class": "class 1", "train": 0.95, "validation": 0.948, "test": 0.952}),
+        lambda run: run["data"]["evaluate"][0].update(
+            majority={"class": "class 1", "train": 0.95, "validation": 0.948, "test": 0.952}
+        ),
     )
 
 
 def test_unequal_classes_have_balanced_accuracy_beside_accuracy(tmp_path: Path) -> None:
     folder = make_run(tmp_path, ROWS, predictions=False)
-    assert "balanced" not in load(folder).table(wide=True).terminal() and "classes" not in {sign for sign, _ in load(folder).table().legend}
+    assert "balanced" not in load(folder).table(wide=True).terminal() and "classes" not in {
+        sign for sign, _ in load(folder).table().legend
+    }
     _imbalanced(folder)
     results = load(folder)
     shown = [column.title for column in results.table().sections[0].columns if column.evaluator == "linear"]
@@ -418,11 +488,18 @@ def test_unequal_classes_have_balanced_accuracy_beside_accuracy(tmp_path: Path) 
     wide = results.table(wide=True)
     titles = [column.title for column in wide.sections[0].columns]
     assert {"last, balanced", "k=20, balanced", "k=200, balanced", "10 %, balanced", "100 %, balanced"} <= set(titles)
-    pairs = [(BEST, "linear balanced_top1 best"), ("knn top1@20", "knn balanced_top1@20"), ("finetune top1 0.1", "finetune balanced_top1 0.1")]
+    pairs = [
+        (BEST, "linear balanced_top1 best"),
+        ("knn top1@20", "knn balanced_top1@20"),
+        ("finetune top1 0.1", "finetune balanced_top1 0.1"),
+    ]
     for row in ROWS:
         for plain, balanced in pairs:
             cells = _line(wide, row).cells
-            assert cells[balanced].value == pytest.approx(cells[plain].value / 2) and cells[balanced].interval in ("", "t")
+            assert cells[balanced].value == pytest.approx(cells[plain].value / 2) and cells[balanced].interval in (
+                "",
+                "t",
+            )
     lines = {(line["row"], line["column"]): line for line in _lines(wide.csv())}
     assert lines["simclr", "knn balanced_top1@20"]["unit"] == "fraction"
     (note,) = [text for sign, text in results.table().legend if sign == "classes"]
@@ -463,7 +540,10 @@ def test_draws_that_change_the_proportions_say_so(tmp_path: Path) -> None:
     folder = make_run(tmp_path, ROWS, seeds=(0,), predictions=False)
     _imbalanced(folder, draws=True)
     text = " ".join(load(folder).table().terminal().split())
-    assert "draws of a share of the labels hold the classes in other proportions than train (at 10 % class 1 is 50 % of the draw, 95 % of train)" in text
+    assert (
+        "draws of a share of the labels hold the classes in other proportions than train (at 10 % class 1 is 50 % of the draw, 95 % of train)"
+        in text
+    )
 
 
 def test_accuracies_within_classes_are_written(tmp_path: Path) -> None:
@@ -472,7 +552,11 @@ def test_accuracies_within_classes_are_written(tmp_path: Path) -> None:
     _imbalanced(folder)
     lines = _lines(per_class_csv(load(folder)))
     assert len(lines) == len(ROWS) * 2 * 2 * 4 and {line["split"] for line in lines} == {"test"}
-    own = {line["class"]: line["value"] for line in lines if (line["row"], line["seed"], line["of"]) == ("simclr", "3", "pooled")}
+    own = {
+        line["class"]: line["value"]
+        for line in lines
+        if (line["row"], line["seed"], line["of"]) == ("simclr", "3", "pooled")
+    }
     assert own == {"class 0": "0.3", "class 1": "0.5", "class 2": "", "class 3": "1.0"}
 
 
@@ -481,7 +565,9 @@ def test_the_run_tells_its_largest_class(counts: tuple[int, ...], told: float | 
     labels = np.repeat(np.arange(3), counts)
     images = ImageSet(np.zeros((100, 8, 8, 3), np.uint8), np.arange(100), labels, ("a", "b", "c"), "toy", "")
     described = _majority(Labelled("toy", images, images, images))
-    assert described.get("majority") == (None if told is None else {"class": "a", "train": told, "validation": told, "test": told})
+    assert described.get("majority") == (
+        None if told is None else {"class": "a", "train": told, "validation": told, "test": told}
+    )
 
 
 def test_a_value_that_cannot_be_is_damage(tmp_path: Path) -> None:
@@ -491,7 +577,9 @@ def test_a_value_that_cannot_be_is_damage(tmp_path: Path) -> None:
     _edit(path, lambda record: record["measurements"][1].update(value=7.5))
     table = load(folder).table()
     assert str(path) in table.warnings[0] and "7.5" in table.warnings[0] and "750" not in table.csv()
-    assert {row: _line(table, row).cells["knn top1@20"].status for row in ROWS} == dict.fromkeys(ROWS, "value") | {"simclr": "damaged"}
+    assert {row: _line(table, row).cells["knn top1@20"].status for row in ROWS} == dict.fromkeys(ROWS, "value") | {
+        "simclr": "damaged"
+    }
 
 
 def test_a_record_that_is_not_what_was_written_is_damage(tmp_path: Path) -> None:

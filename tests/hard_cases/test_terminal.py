@@ -43,18 +43,35 @@ def test_control_characters_are_written_out_and_lines_stay_lines() -> None:
     try:
         raise RuntimeError("\ud800" + "y" * 10**7)
     except RuntimeError as error:
-        assert len(traceback_of(error)) < 50_000 and "\\ud800" in traceback_of(error) and "RuntimeError" in traceback_of(error)
+        assert (
+            len(traceback_of(error)) < 50_000
+            and "\\ud800" in traceback_of(error)
+            and "RuntimeError" in traceback_of(error)
+        )
 
 
 def test_the_live_view_obeys_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdout", screen := Screen())
     monkeypatch.setenv("TERM", "xterm-256color")
-    cell: Any = SimpleNamespace(row=SimpleNamespace(name=f"row {EVIL}", candidates=(0, 1)), candidate=SimpleNamespace(settings=EVIL), seed=0)
-    failure = Failure(row=EVIL, task="t", seed=0, where=EVIL, error="E", message=f"[bold]{EVIL}", traceback=f"line 1\nline 2 {EVIL}", created="now")
+    cell: Any = SimpleNamespace(
+        row=SimpleNamespace(name=f"row {EVIL}", candidates=(0, 1)), candidate=SimpleNamespace(settings=EVIL), seed=0
+    )
+    failure = Failure(
+        row=EVIL,
+        task="t",
+        seed=0,
+        where=EVIL,
+        error="E",
+        message=f"[bold]{EVIL}",
+        traceback=f"line 1\nline 2 {EVIL}",
+        created="now",
+    )
     with Live(console()) as live:
         live.packing(EVIL, 1, 2)
         live.cell_started(cell, 1, 1)
-        live.progressed(SimpleNamespace(metrics={"loss": 1.0}, images_per_second=1.0, seconds_left=1.0, step=1, steps=2))
+        live.progressed(
+            SimpleNamespace(metrics={"loss": 1.0}, images_per_second=1.0, seconds_left=1.0, step=1, steps=2)
+        )
         live.noted(EVIL)
         live.bar.refresh()
         live.cell_failed(cell, failure)
@@ -70,17 +87,36 @@ def test_every_command_shows_what_plugins_are_called_as_text(tmp_path: Path) -> 
     evil = ascii(EVIL)[1:-1]
     plugin = task("loud", f"raise RuntimeError('message {evil}')").replace("Regresses", f"Evil {evil}")
     plugin += task("quiet", "pass").replace("        return {}", f"        return {{'value {evil}': 1.0}}")
-    plugin += evaluator("judge", "pass").replace('"half"', f'"half {evil}"').replace("'half'", f"'half {evil}'").replace("Answers", f"Evil {evil}")
+    plugin += (
+        evaluator("judge", "pass")
+        .replace('"half"', f'"half {evil}"')
+        .replace("'half'", f"'half {evil}'")
+        .replace("Answers", f"Evil {evil}")
+    )
     row = f"row {EVIL}".replace("\r", "")
     words = written(tmp_path, plugin, tasks=["loud", {"quiet": {"row": row}}], evaluate=["judge", {"knn": {"k": [5]}}])
-    outputs = [call(tmp_path, "run", *words), call(tmp_path, "status", "tiny"), call(tmp_path, "show", "tiny/loud/0"), call(tmp_path, "report", "tiny")]
+    outputs = [
+        call(tmp_path, "run", *words),
+        call(tmp_path, "status", "tiny"),
+        call(tmp_path, "show", "tiny/loud/0"),
+        call(tmp_path, "report", "tiny"),
+    ]
     if outputs[0].code == 2:  # such a name of a row is refused, which is as good
         assert "row" in outputs[0].err and obeyed(outputs[0].err) == ""
         words = written(tmp_path, plugin, tasks=["loud", "quiet"], evaluate=["judge", {"knn": {"k": [5]}}])
-        outputs = [call(tmp_path, "run", *words), call(tmp_path, "status", "tiny"), call(tmp_path, "show", "tiny/loud/0"), call(tmp_path, "report", "tiny")]
+        outputs = [
+            call(tmp_path, "run", *words),
+            call(tmp_path, "status", "tiny"),
+            call(tmp_path, "show", "tiny/loud/0"),
+            call(tmp_path, "report", "tiny"),
+        ]
     assert outputs[0].code == 1, outputs[0]
     outputs += [call(tmp_path, "list", what, "--plugin", "plugin.py") for what in ("tasks", "evaluators")]
-    outputs += [call(tmp_path, "show", "tiny/quiet/0"), call(tmp_path, "plan", *words[:3]), call(tmp_path, "check-task", "loud", "--plugin", "plugin.py")]
+    outputs += [
+        call(tmp_path, "show", "tiny/quiet/0"),
+        call(tmp_path, "plan", *words[:3]),
+        call(tmp_path, "check-task", "loud", "--plugin", "plugin.py"),
+    ]
     for ended in outputs:
         assert obeyed(ended.out) == "" and obeyed(ended.err) == "" and "\x1b" not in ended.out + ended.err, ended
     assert "message \\x1b]0;owned" in outputs[1].out and "message \\x1b]0;owned" in outputs[2].out
@@ -117,9 +153,15 @@ def test_help_shows_every_example_whole(columns: int) -> None:
     group: Any = get_command(app)
     examples = 0
     for name, command in {"": group, **group.commands}.items():
-        context = command.make_context(name, [], resilient_parsing=True, terminal_width=columns, max_content_width=columns)
+        context = command.make_context(
+            name, [], resilient_parsing=True, terminal_width=columns, max_content_width=columns
+        )
         text = command.get_help(context)
-        written_out = [line.strip() for line in (command.callback.__doc__ or "").splitlines() if line.strip().startswith("ssl-bench ")]
+        written_out = [
+            line.strip()
+            for line in (command.callback.__doc__ or "").splitlines()
+            if line.strip().startswith("ssl-bench ")
+        ]
         for example in written_out:
             assert example in [line.strip() for line in text.splitlines()], text
             shlex.split(example)

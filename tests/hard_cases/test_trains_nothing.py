@@ -106,7 +106,15 @@ def train(task: type[Brightness], recipe: Recipe = RECIPE, checkpoint: Path | No
         built, movement = make(task), Movement()
         try:
             fit(
-                built, Batches(noise_set(), 16, 0), recipe, STEPS, seed=0, precision="fp32", cost=False, movement=movement, checkpoint=checkpoint,
+                built,
+                Batches(noise_set(), 16, 0),
+                recipe,
+                STEPS,
+                seed=0,
+                precision="fp32",
+                cost=False,
+                movement=movement,
+                checkpoint=checkpoint,
                 stop=lambda stopping=stopping: stopping,
             )
         except Interrupted:
@@ -141,7 +149,9 @@ def test_a_run_that_goes_on_knows_its_start_too(task: type[Brightness], tmp_path
 
 def test_what_trains_passes_whole_or_stopped(tmp_path: Path) -> None:
     whole = len(list(make(Brightness).evaluated().parameters()))
-    assert train(Brightness) == train(Brightness, checkpoint=tmp_path / "checkpoint.safetensors") == f"{whole} of {whole}"
+    assert (
+        train(Brightness) == train(Brightness, checkpoint=tmp_path / "checkpoint.safetensors") == f"{whole} of {whole}"
+    )
 
 
 class Teacher(Brightness):
@@ -175,18 +185,24 @@ class StillTeacher(Teacher):
 
 def test_a_teacher_in_buffers_is_looked_at_too() -> None:
     moved, _, whole = train(Teacher).partition(" of ")
-    assert int(moved) > 10 and int(whole) == 2 + len(list(make(Brightness).evaluated().parameters()))  # mean and std of the pixels
+    # mean and std of the pixels
+    assert int(moved) > 10 and int(whole) == 2 + len(list(make(Brightness).evaluated().parameters()))
     with pytest.raises(TrainingError, match="moved in training"):
         train(StillTeacher)
 
 
 @pytest.mark.parametrize("rate", [1e-30, 1e-12])
 def test_a_learning_rate_that_moves_nothing_is_named(rate: float) -> None:
-    with pytest.raises(TrainingError, match=f"less than float32 resolves .learning_rate {rate:g}.*larger learning_rate"):
+    with pytest.raises(
+        TrainingError, match=f"less than float32 resolves .learning_rate {rate:g}.*larger learning_rate"
+    ):
         train(Brightness, RECIPE.model_copy(update={"learning_rate": rate}))
 
 
-@pytest.mark.parametrize("recipe", [{"learning_rate": 1e-6}, {"optimizer": "sgd", "learning_rate": 1e-4}, {"optimizer": "lars", "learning_rate": 0.1}])
+@pytest.mark.parametrize(
+    "recipe",
+    [{"learning_rate": 1e-6}, {"optimizer": "sgd", "learning_rate": 1e-4}, {"optimizer": "lars", "learning_rate": 0.1}],
+)
 def test_a_small_learning_rate_that_moves_something_is_fine(recipe: dict[str, Any]) -> None:
     assert int(train(Brightness, Recipe(batch_size=16, **recipe)).partition(" ")[0]) > 0
 
@@ -204,7 +220,9 @@ class Diverged(Brightness):
 
 
 def test_weights_that_are_not_finite_are_named() -> None:
-    with pytest.raises(TrainingError, match=r"1 of \d+ parameters of the judged network are not finite .first: network.conv1.weight"):
+    with pytest.raises(
+        TrainingError, match=r"1 of \d+ parameters of the judged network are not finite .first: network.conv1.weight"
+    ):
         train(Diverged)
 
 

@@ -27,7 +27,9 @@ def aliases(times: int, levels: int, form: str) -> str:
     lines = ["a0: &a0 {x: 1}"]
     for level in range(1, levels):
         repeated = ", ".join([f"*a{level - 1}"] * times)
-        lines.append(f"a{level}: &a{level} " + (f"[{repeated}]" if form == "list" else f"{{<<: [{repeated}], k{level}: 1}}"))
+        lines.append(
+            f"a{level}: &a{level} " + (f"[{repeated}]" if form == "list" else f"{{<<: [{repeated}], k{level}: 1}}")
+        )
     return "\n".join(lines)
 
 
@@ -40,7 +42,17 @@ def refused(text: str) -> str:
     return str(caught.value)
 
 
-@pytest.mark.parametrize("text", ["[" * 5_000, "[" * 5_000 + "]" * 5_000, "{a: " * 5_000, "- " * 5_000, "? " * 5_000, "name: " + "[" * 40 + "]" * 40])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[" * 5_000,
+        "[" * 5_000 + "]" * 5_000,
+        "{a: " * 5_000,
+        "- " * 5_000,
+        "? " * 5_000,
+        "name: " + "[" * 40 + "]" * 40,
+    ],
+)
 def test_nesting_has_an_end(text: str) -> None:
     assert "line 1: nested more than 32 deep" in refused(text)
 
@@ -87,7 +99,10 @@ def test_a_value_is_what_it_says_everywhere(written: str, meant: Any) -> None:
     [
         (WHOLE + "seeds: !!int abc\n", "line 5: the tag '!!int' is not read"),
         (WHOLE + "seeds: !!int 3\n", "the tag '!!int' is not read"),
-        ("name: !!python/object/apply:os.system [ls]\n", "line 1: the tag '!!python/object/apply:os.system' is not read"),
+        (
+            "name: !!python/object/apply:os.system [ls]\n",
+            "line 1: the tag '!!python/object/apply:os.system' is not read",
+        ),
         ("name: !foo x\n", "the tag '!foo' is not read"),
         ("!!map {a: 1}", "the tag '!!map' is not read"),
         ("name: !!binary aGk=\n", "the tag '!!binary' is not read"),
@@ -129,26 +144,60 @@ def test_files_that_are_no_matrix(tmp_path: Path) -> None:
 
 
 def test_json_is_read_too(tmp_path: Path) -> None:
-    spec = {"name": "m", "data": "shapes", "pretrain": {"epochs": 1e-3}, "evaluate": [{"knn": {"k": [5]}}], "stage_values": None}
+    spec = {
+        "name": "m",
+        "data": "shapes",
+        "pretrain": {"epochs": 1e-3},
+        "evaluate": [{"knn": {"k": [5]}}],
+        "stage_values": None,
+    }
     (tmp_path / "m.json").write_text(json.dumps(spec, indent=2))
     assert load_matrix(tmp_path / "m.json") == as_matrix(spec)
 
 
-keys = st.sampled_from(["name", "data", "pretrain", "seeds", "tasks", "evaluate", "epochs", "size", "<<", "x", "1", "yes", "k"])
+keys = st.sampled_from(
+    ["name", "data", "pretrain", "seeds", "tasks", "evaluate", "epochs", "size", "<<", "x", "1", "yes", "k"]
+)
 scalars = st.one_of(
-    st.sampled_from(["1", "1.5", "true", "yes", "040", "1:4", "2024-01-01", ".nan", "~", "''", '"', "'", "!!int 3", "*a", "&a 3", "<<", "shapes", "-", "@"]),
+    st.sampled_from(
+        [
+            "1",
+            "1.5",
+            "true",
+            "yes",
+            "040",
+            "1:4",
+            "2024-01-01",
+            ".nan",
+            "~",
+            "''",
+            '"',
+            "'",
+            "!!int 3",
+            "*a",
+            "&a 3",
+            "<<",
+            "shapes",
+            "-",
+            "@",
+        ]
+    ),
     st.text(alphabet=string.printable, max_size=6),
 )
 flow = st.recursive(
     scalars,
     lambda inner: st.one_of(
         st.lists(inner, max_size=4).map(lambda items: f"[{', '.join(items)}]"),
-        st.dictionaries(keys, inner, max_size=4).map(lambda pairs: "{" + ", ".join(f"{key}: {value}" for key, value in pairs.items()) + "}"),
+        st.dictionaries(keys, inner, max_size=4).map(
+            lambda pairs: "{" + ", ".join(f"{key}: {value}" for key, value in pairs.items()) + "}"
+        ),
         inner.map(lambda value: f"&a {value}"),
     ),
     max_leaves=12,
 )
-documents = st.lists(st.tuples(keys, flow), max_size=8).map(lambda pairs: "\n".join(f"{key}: {value}" for key, value in pairs))
+documents = st.lists(st.tuples(keys, flow), max_size=8).map(
+    lambda pairs: "\n".join(f"{key}: {value}" for key, value in pairs)
+)
 
 
 @settings(max_examples=100)
@@ -158,13 +207,24 @@ def test_any_text_is_a_matrix_or_a_clear_error(text: str) -> None:
         parse(Matrix, read_yaml(text, "m.yaml"), "m.yaml")
     except SSLBenchError as error:
         assert str(error).startswith("m.yaml")
-        assert all(word not in str(error) for word in ("Traceback", "pydantic", "<class", "valid tuple", "dictionary", "instance"))
+        assert all(
+            word not in str(error)
+            for word in ("Traceback", "pydantic", "<class", "valid tuple", "dictionary", "instance")
+        )
 
 
 words = st.text(alphabet=st.characters(blacklist_categories=("Cs", "Cc"), max_codepoint=0x2FFF), max_size=12)
 data = st.recursive(
-    st.one_of(st.none(), st.booleans(), st.integers(-(10**20), 10**20), st.floats(allow_nan=False, allow_infinity=False), words),
-    lambda inner: st.one_of(st.lists(inner, max_size=4), st.dictionaries(words.filter(lambda key: key != "<<"), inner, max_size=4)),
+    st.one_of(
+        st.none(),
+        st.booleans(),
+        st.integers(-(10**20), 10**20),
+        st.floats(allow_nan=False, allow_infinity=False),
+        words,
+    ),
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=4), st.dictionaries(words.filter(lambda key: key != "<<"), inner, max_size=4)
+    ),
     max_leaves=12,
 )
 

@@ -88,7 +88,8 @@ def written(folder: Path, text: str, name: str) -> Path:
     return folder / name
 
 
-# ---- sets under names of their own -------------------------------------------------------------------------------------------------
+# ---- sets under names of their own
+# -------------------------------------------------------------------------------------------------
 
 
 def test_an_evaluators_own_set_never_has_a_labelled_sets_name(few_shapes: None, tmp_path: Path) -> None:
@@ -96,10 +97,16 @@ def test_an_evaluators_own_set_never_has_a_labelled_sets_name(few_shapes: None, 
              {"detection": {"source": "shapes", "size": 40}}]  # fmt: skip
     for number, order in enumerate(itertools.permutations(asked)):
         work = prepare(matrix(evaluate=list(order)), tmp_path / str(number))
-        names = {(one.evaluator.name, getattr(one.options, "size", None)): judged.name for one in work.evaluators for judged in one.sets}
+        names = {
+            (one.evaluator.name, getattr(one.options, "size", None)): judged.name
+            for one in work.evaluators
+            for judged in one.sets
+        }
         assert names[("knn", None)] == "shapes"
         assert {names[("detection", 48)], names[("detection", 40)]} == {"shapes (detection)", "shapes (detection 2)"}
-        frozen = {judged.name for one in work.evaluators if getattr(one.options, "freeze", False) for judged in one.sets}
+        frozen = {
+            judged.name for one in work.evaluators if getattr(one.options, "freeze", False) for judged in one.sets
+        }
         assert frozen == {names[("detection", 48)]}, "the same images, the same name"
 
 
@@ -121,23 +128,35 @@ def test_every_column_stands_once_whatever_the_order(tmp_path: Path) -> None:
 
 def test_a_set_that_cannot_be_named_anew_is_refused(tmp_path: Path) -> None:
     plugin = written(tmp_path, OWN_SETS.replace('"box"', '"fixed"'), "fixed.py")
-    with pytest.raises(SpecError, match="evaluator 'fixed' brings a set called 'shapes', as another one is called; give it a name of its own"):
+    with pytest.raises(
+        SpecError,
+        match="evaluator 'fixed' brings a set called 'shapes', as another one is called; give it a name of its own",
+    ):
         prepare(matrix(evaluate=["knn", {"fixed": {"source": "shapes"}}]), tmp_path / "out", plugins=(plugin,))
     work = prepare(matrix(evaluate=["knn", {"fixed": {"source": "cells"}}]), tmp_path / "out", plugins=(plugin,))
-    assert any("cells (fixed): whether its validation and test images are pretrained on cannot be told" in note for note in work.data.notes)
+    assert any(
+        "cells (fixed): whether its validation and test images are pretrained on cannot be told" in note
+        for note in work.data.notes
+    )
 
 
-# ---- images that evaluators judge on -----------------------------------------------------------------------------------------------
+# ---- images that evaluators judge on
+# -----------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
 def boxes(tmp_path: Path) -> Path:
     things = [("cat", 3, 4, 10, 12, 0), ("dog", 1, 2, 5, 6, 0)]
     counts = {"train": 70, "val": 10, "test": 20}
-    return write_tree(tmp_path / "VOC2007", {split: {f"{split}{at}": things for at in range(count)} for split, count in counts.items()})
+    return write_tree(
+        tmp_path / "VOC2007",
+        {split: {f"{split}{at}": things for at in range(count)} for split, count in counts.items()},
+    )
 
 
-def test_what_an_evaluator_judges_on_is_not_pretrained_on(boxes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_an_evaluator_judges_on_is_not_pretrained_on(
+    boxes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     evaluate = ["knn", {"detection": {"source": f"voc:{boxes}", "size": 32}}]
     shutil.copytree(boxes / "JPEGImages", tmp_path / "copied" / "elsewhere")
@@ -160,9 +179,13 @@ def test_what_an_evaluator_judges_on_is_not_pretrained_on(boxes: Path, tmp_path:
         prepare(matrix(data=data, evaluate=evaluate), tmp_path / "out")
 
 
-def test_scenes_that_detection_chooses_on_are_told_and_those_it_tests_on_are_others(few_shapes: None, tmp_path: Path) -> None:
+def test_scenes_that_detection_chooses_on_are_told_and_those_it_tests_on_are_others(
+    few_shapes: None, tmp_path: Path
+) -> None:
     work = prepare(matrix(evaluate=["knn", {"detection": {"source": "shapes", "size": 32}}]), tmp_path / "out")
-    note = "shapes (detection): its validation images show scenes of shapes that are pretrained on; its test images do not"
+    note = (
+        "shapes (detection): its validation images show scenes of shapes that are pretrained on; its test images do not"
+    )
     assert note in work.data.notes
     assert "shapes (detection)" not in " ".join(prepare(matrix(), tmp_path / "out").data.notes)
     test = work.evaluators[1].sets[0].test
@@ -172,9 +195,13 @@ def test_scenes_that_detection_chooses_on_are_told_and_those_it_tests_on_are_oth
     assert len(tested) == 24 and not tested & {image.tobytes() for image in pretrained}
 
 
-def test_a_missing_folder_of_boxes_shows_before_anything_is_packed(tmp_path: Path, class_tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_folder_of_boxes_shows_before_anything_is_packed(
+    tmp_path: Path, class_tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    spec = matrix(data={"source": f"folder:{class_tree}", "size": 32}, evaluate=["knn", {"detection": {"source": "voc:/nowhere"}}])
+    spec = matrix(
+        data={"source": f"folder:{class_tree}", "size": 32}, evaluate=["knn", {"detection": {"source": "voc:/nowhere"}}]
+    )
     with pytest.raises(DataError, match="voc:/nowhere does not exist"):
         prepare(spec, tmp_path / "out")
     spec["data"]["source"], spec["evaluate"][1] = "folder:/no/photos", {"detection": {"source": "shapes", "size": 32}}
@@ -195,7 +222,8 @@ def class_tree(tmp_path: Path) -> Path:
     return tmp_path / "photos"
 
 
-# ---- choices -----------------------------------------------------------------------------------------------------------------------
+# ---- choices
+# -----------------------------------------------------------------------------------------------------------------------
 
 
 def moody(tmp_path: Path, **changes: Any) -> tuple[dict[str, Any], Path, Path]:
@@ -249,7 +277,9 @@ def test_without_test_a_candidate_that_failed_is_tried_again(tmp_path: Path) -> 
     assert len(opened(out)) == 1
 
 
-def test_nobody_decides_while_another_one_tries_a_candidate_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nobody_decides_while_another_one_tries_a_candidate_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(runner, "LOCK_POLL_SECONDS", 0.05)
     spec, plugin, _ = moody(tmp_path)
     let_go: list[float] = []
@@ -273,7 +303,8 @@ def test_nobody_decides_while_another_one_tries_a_candidate_again(tmp_path: Path
     assert let_go and watching.decided > let_go[0]
 
 
-# ---- cells -------------------------------------------------------------------------------------------------------------------------
+# ---- cells
+# -------------------------------------------------------------------------------------------------------------------------
 
 
 def test_a_row_under_another_name_is_not_trained_again(tmp_path: Path) -> None:
@@ -283,7 +314,10 @@ def test_a_row_under_another_name_is_not_trained_again(tmp_path: Path) -> None:
     results = ssl_bench.run(renamed, tmp_path)
     assert not results.missing and {cell.folder.split("/")[1] for cell in results.run.cells} == {"rotation", "random"}
     assert "turned" in results.table().terminal(120)
-    assert compute(matrix(tasks=[{"rotation": {"row": "turned"}}], seeds=[1]), tmp_path).cells == ["turned/1", "random/1"]
+    assert compute(matrix(tasks=[{"rotation": {"row": "turned"}}], seeds=[1]), tmp_path).cells == [
+        "turned/1",
+        "random/1",
+    ]
 
 
 def test_rows_of_equal_settings_share_a_cell(tmp_path: Path) -> None:
@@ -293,7 +327,9 @@ def test_rows_of_equal_settings_share_a_cell(tmp_path: Path) -> None:
     assert not results.missing and len(list(tmp_path.glob("cells/*/*/pretrain.json"))) == 1
     (section,) = results.table().sections
     values = [[cell.value for cell in line.cells.values()] for line in section.lines]
-    assert [line.row for line in section.lines] == ["rotation", "again"] and np.array_equal(values[0], values[1], equal_nan=True)
+    assert [line.row for line in section.lines] == ["rotation", "again"] and np.array_equal(
+        values[0], values[1], equal_nan=True
+    )
 
 
 def test_a_cell_that_was_begun_is_gone_on_with_under_another_name(tmp_path: Path) -> None:
@@ -308,21 +344,36 @@ def test_a_cell_that_was_begun_is_gone_on_with_under_another_name(tmp_path: Path
     assert prepare(renamed, tmp_path).cells()[0].folder.parent.name == "moved", "finished before begun"
 
 
-# ---- settings that mean nothing ----------------------------------------------------------------------------------------------------
+# ---- settings that mean nothing
+# ----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"baselines": [{"random": {"learning_rate": 0.1}}]}, "task 'random': 'learning_rate' is a setting of training, and random is not trained; .*row"),
-        ({"baselines": [{"pca": {"batch_size": 8, "row": "p"}}]}, "task 'p': 'batch_size' is a setting of training.*allowed are: components, .*row"),
-        ({"baselines": [{"pixels": {"init": "timm:resnet18"}}]}, "task 'pixels': 'init' is a setting of training, and pixels is not trained"),
+        (
+            {"baselines": [{"random": {"learning_rate": 0.1}}]},
+            "task 'random': 'learning_rate' is a setting of training, and random is not trained; .*row",
+        ),
+        (
+            {"baselines": [{"pca": {"batch_size": 8, "row": "p"}}]},
+            "task 'p': 'batch_size' is a setting of training.*allowed are: components, .*row",
+        ),
+        (
+            {"baselines": [{"pixels": {"init": "timm:resnet18"}}]},
+            "task 'pixels': 'init' is a setting of training, and pixels is not trained",
+        ),
         ({"baselines": [{"random": {"warmup": {"choose": [0.1, 0.2]}}}]}, "'warmup' is a setting of training"),
-        ({"weights": [{"source": "file:x.safetensors", "row": "w", "init": "timm:resnet18"}]}, "task 'w': 'init' is a setting of training, and weights"),
+        (
+            {"weights": [{"source": "file:x.safetensors", "row": "w", "init": "timm:resnet18"}]},
+            "task 'w': 'init' is a setting of training, and weights",
+        ),
         ({"baselines": [{"pca": {"component": 8}}]}, "unknown option 'component'; did you mean 'components'"),
     ],
 )
-def test_settings_of_training_are_refused_where_nothing_is_trained(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+def test_settings_of_training_are_refused_where_nothing_is_trained(
+    tmp_path: Path, changes: dict[str, Any], message: str
+) -> None:
     with pytest.raises(SpecError, match=message):
         prepare(matrix(**changes), tmp_path)
     assert not list(tmp_path.iterdir())
@@ -332,7 +383,8 @@ def test_a_smoke_run_leaves_the_untrained_as_they_are(tmp_path: Path) -> None:
     assert not runner.smoke(matrix(baselines=["random", "pca"], seeds=[0])).failures
 
 
-# ---- the command line --------------------------------------------------------------------------------------------------------------
+# ---- the command line
+# --------------------------------------------------------------------------------------------------------------
 
 
 def test_the_examples_of_run_can_be_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -341,7 +393,9 @@ def test_the_examples_of_run_can_be_run(tmp_path: Path, monkeypatch: pytest.Monk
     assert said.exit_code == 0
     command = get_command(cli.app).commands["run"]  # type: ignore[attr-defined]
     hint = said.output.partition("then:")[2].strip()
-    examples = [line.strip() for line in (cli.run.__doc__ or "").splitlines() if line.strip().startswith("ssl-bench run")]
+    examples = [
+        line.strip() for line in (cli.run.__doc__ or "").splitlines() if line.strip().startswith("ssl-bench run")
+    ]
     assert len(examples) == 3 and hint.startswith("ssl-bench run")
     for example in (*examples, hint):
         given = command.make_context("run", shlex.split(example)[2:]).params
@@ -352,7 +406,9 @@ def test_the_examples_of_run_can_be_run(tmp_path: Path, monkeypatch: pytest.Monk
         assert all(row.task in TASKS for row in found.tasks)
         if given["plugin"]:
             assert [row.row for row in found.tasks] == ["my_task"]
-            assert given["out"] is not None and given["out"].name == "my_task", "a table of another matrix must not be replaced"
+            assert given["out"] is not None and given["out"].name == "my_task", (
+                "a table of another matrix must not be replaced"
+            )
 
 
 def test_only_knows_rows_of_weights() -> None:
@@ -376,9 +432,22 @@ def test_status_counts_a_final_cell_only_with_its_test(tmp_path: Path) -> None:
 
 
 def test_a_members_option_may_be_a_choice(tmp_path: Path) -> None:
-    task = {"rotation+exemplar": {"images": {"choose": ["each", "split"]}, "exemplar": {"crops": {"choose": [2, 3]}, "margin": 0.4}}}
+    task = {
+        "rotation+exemplar": {
+            "images": {"choose": ["each", "split"]},
+            "exemplar": {"crops": {"choose": [2, 3]}, "margin": 0.4},
+        }
+    }
     (row,) = [row for row in prepare(matrix(tasks=[task], baselines=[]), tmp_path).rows if "+" in row.name]
-    assert [(one.options.images, one.options.exemplar.crops) for one in row.candidates] == [("each", 2), ("each", 3), ("split", 2), ("split", 3)]
-    assert dict(row.candidates[1].chosen) == {"images": "each", "exemplar.crops": 3} and row.candidates[1].options.exemplar.margin == 0.4
+    assert [(one.options.images, one.options.exemplar.crops) for one in row.candidates] == [
+        ("each", 2),
+        ("each", 3),
+        ("split", 2),
+        ("split", 3),
+    ]
+    assert (
+        dict(row.candidates[1].chosen) == {"images": "each", "exemplar.crops": 3}
+        and row.candidates[1].options.exemplar.margin == 0.4
+    )
     with pytest.raises(SpecError, match=r"exemplar.crops: choose needs a list of at least two values, not \[2\]"):
         prepare(matrix(tasks=[{"rotation+exemplar": {"exemplar": {"crops": {"choose": [2]}}}}]), tmp_path)

@@ -19,7 +19,14 @@ from ssl_bench.runner import scheduler as runner
 from tests.runner.test_run import matrix
 
 PASSES, BATCH = 1_536, 32
-ROWS = ["autoencoder", "rotation", "simclr", "relative_position", "rotation+simclr", {"rotation+autoencoder": {"images": "split", "row": "split"}}]
+ROWS = [
+    "autoencoder",
+    "rotation",
+    "simclr",
+    "relative_position",
+    "rotation+simclr",
+    {"rotation+autoencoder": {"images": "split", "row": "split"}},
+]
 
 ODD = """
 from ssl_bench import PretextTask
@@ -35,7 +42,14 @@ class Odd(PretextTask):
 
 
 def budget(rows: list[Any], passes: int = PASSES, **changes: Any) -> dict[str, Any]:
-    return matrix(tasks=rows, baselines=[], seeds=[0], pretrain={"passes": passes, "batch_size": BATCH, "monitor": 0}, evaluate=["knn"], **changes)
+    return matrix(
+        tasks=rows,
+        baselines=[],
+        seeds=[0],
+        pretrain={"passes": passes, "batch_size": BATCH, "monitor": 0},
+        evaluate=["knn"],
+        **changes,
+    )
 
 
 def test_rows_send_as_much_through_the_network(tmp_path: Path) -> None:
@@ -56,7 +70,9 @@ def test_rows_send_as_much_through_the_network(tmp_path: Path) -> None:
         trained = results.pretraining.iloc[0]
         each = float(trained["passes"])
         assert trained["steps"] == round(PASSES / (each * BATCH)) and trained["images_seen"] == trained["steps"] * BATCH
-        assert pixels / 32**2 == pytest.approx(PASSES, abs=each * (BATCH / 2 + 64)), "but for half a batch and the images that the cost was counted on"
+        assert pixels / 32**2 == pytest.approx(PASSES, abs=each * (BATCH / 2 + 64)), (
+            "but for half a batch and the images that the cost was counted on"
+        )
         seen[str(trained["row"])] = each
     assert seen["autoencoder"] == 1 and seen["rotation"] == 4 and seen["simclr"] == 2
     assert seen["rotation+simclr"] == 6 and seen["split"] == 2.5, "half of the images four times, half of them once"
@@ -68,19 +84,29 @@ def test_the_table_tells_the_budget_and_the_images(tmp_path: Path) -> None:
     assert f"{PASSES:,} network passes a row" in text and "k images" in text
     frame = results.pretraining.set_index("row")
     assert frame.loc["autoencoder", "images_seen"] == 4 * frame.loc["rotation", "images_seen"]
-    equal = ssl_bench.run(budget(["rotation"]) | {"pretrain": {"images": 384, "batch_size": BATCH}}, tmp_path / "images", val=True)
+    equal = ssl_bench.run(
+        budget(["rotation"]) | {"pretrain": {"images": 384, "batch_size": BATCH}}, tmp_path / "images", val=True
+    )
     assert "k images" not in equal.table().terminal(120)
-    both = [read_record(next(folder.glob("cells/rotation/*/pretrain.json")), Pretraining).id for folder in (tmp_path, tmp_path / "images")]
+    both = [
+        read_record(next(folder.glob("cells/rotation/*/pretrain.json")), Pretraining).id
+        for folder in (tmp_path, tmp_path / "images")
+    ]
     assert both[0] == both[1], "the same steps are the same cell, however they were asked for"
 
 
 def test_what_cannot_share_the_budget_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(SpecError, match=r"'rotation': one batch of 32 takes 128 network passes, and pretrain.passes is 100"):
+    with pytest.raises(
+        SpecError, match=r"'rotation': one batch of 32 takes 128 network passes, and pretrain.passes is 100"
+    ):
         prepare(budget(["rotation"], passes=100), tmp_path / "out")
     monkeypatch.setattr(TASKS, "_added", {})
     plugin = tmp_path / "odd.py"
     plugin.write_text(ODD % "raise RuntimeError('no')")
-    with pytest.raises(SpecError, match=r"'odd': its network passes cannot be counted \(RuntimeError: no\); give pretrain `epochs` or `images`"):
+    with pytest.raises(
+        SpecError,
+        match=r"'odd': its network passes cannot be counted \(RuntimeError: no\); give pretrain `epochs` or `images`",
+    ):
         prepare(budget(["odd"]), tmp_path / "out", plugins=(plugin,))
     monkeypatch.setattr(TASKS, "_added", {})
     plugin.write_text(ODD % "return {'loss': sum(p.sum() for p in self.parameters()) + 0 * views.sum()}")

@@ -41,7 +41,9 @@ class Mistaken(PretextTask):
 '''
 
 
-def rows(tmp_path: Path, on: str | None = None, plugins: tuple[Path, ...] = (), **changes: Any) -> tuple[Plan, dict[str, RowPlan]]:
+def rows(
+    tmp_path: Path, on: str | None = None, plugins: tuple[Path, ...] = (), **changes: Any
+) -> tuple[Plan, dict[str, RowPlan]]:
     found = plan(prepare(matrix(**changes), tmp_path / "out", plugins=plugins), on)
     return found, {row.row: row for row in found.rows}
 
@@ -67,7 +69,8 @@ def test_passes_are_counted_and_more_images_take_proportionally_longer(tmp_path:
     rotation = rows(tmp_path, on="a100")[1]["rotation"].passes
     assert rotation is not None
     split, full = (first[name].passes for name in first if name.startswith("rotation+") or name == "all")
-    assert full == pytest.approx(rotation + 2.0) and split == pytest.approx((rotation + 2.0) / 2)  # half of the images a member
+    # half of the images a member
+    assert full == pytest.approx(rotation + 2.0) and split == pytest.approx((rotation + 2.0) / 2)
     _, more = rows(tmp_path, on="a100", tasks=tasks, pretrain={"images": 960, "batch_size": 32, "monitor": 1})
     for name in ("simclr", "autoencoder"):
         assert more[name].seconds == pytest.approx(10 * first[name].seconds)  # known hardware: nothing is timed
@@ -93,14 +96,20 @@ def test_sizes_on_disk_and_in_memory_follow_from_the_images(tmp_path: Path) -> N
 
 def test_an_open_choice_is_planned_to_its_end(tmp_path: Path) -> None:
     """Its candidates at the first seed, one of them at the others, and all evaluations at every seed."""
-    common: dict[str, Any] = {"on": "a100", "seeds": [0, 1, 2], "baselines": [], "evaluate": [{"knn": {"k": [5]}}, "diagnostics"]}
+    common: dict[str, Any] = {
+        "on": "a100",
+        "seeds": [0, 1, 2],
+        "baselines": [],
+        "evaluate": [{"knn": {"k": [5]}}, "diagnostics"],
+    }
     plain, (one,) = (found := rows(tmp_path, tasks=["rotation"], **common))[0], found[1].values()
     choice = {"rotation": {"learning_rate": {"choose": [1e-3, 1e-2]}, "row": "r"}}
     both, (chosen,) = (found := rows(tmp_path, tasks=[choice], **common))[0], found[1].values()
     assert one.seconds is not None and chosen.seconds is not None
     assert (one.missing, chosen.missing, chosen.done) == (3, 4, 0)
     assert chosen.seconds == pytest.approx(one.seconds * 4 / 3)
-    assert plain.evaluation_seconds > 0  # of two evaluators at three seeds; two candidates are judged by one of them before
+    # of two evaluators at three seeds; two candidates are judged by one of them before
+    assert plain.evaluation_seconds > 0
     assert both.evaluation_seconds == pytest.approx(plain.evaluation_seconds * (6 + 2) / 6)
     assert both.results == pytest.approx(plain.results * 4 / 3)
     work = prepare(matrix(tasks=[choice], seeds=[0, 1, 2], baselines=[], evaluate=common["evaluate"]), tmp_path / "out")
@@ -134,7 +143,9 @@ def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         for name in ("a", "b"):
             (tmp_path / "photos" / split / name).mkdir(parents=True)
             for at in range(count):
-                noise(40, 40, zlib.crc32(f"{split} {name} {at}".encode())).save(tmp_path / "photos" / split / name / f"{at}.png")
+                noise(40, 40, zlib.crc32(f"{split} {name} {at}".encode())).save(
+                    tmp_path / "photos" / split / name / f"{at}.png"
+                )
     return tmp_path / "photos"
 
 
@@ -147,20 +158,37 @@ def test_a_plan_packs_nothing(photos: Path, tmp_path: Path) -> None:
         split: {f"{split}{at}": [("cat", 3, 4, 10, 12, 0)] for at in range(count)} for split, count in (("train", 12), ("val", 4), ("test", 4))
     })  # fmt: skip
     asked = [{"knn": {"k": [5]}}, {"detection": {"source": f"voc:{boxes}", "size": 32, "images": 8}}]
-    asked += [{"detection": {"source": "shapes", "size": size, "freeze": freeze}} for size, freeze in ((32, False), (32, True), (36, False))]
-    spec = matrix(data={"source": f"folder:{photos}", "size": 32}, evaluate=asked, tasks=["rotation", "colorization"], baselines=["random", "pca"])
+    asked += [
+        {"detection": {"source": "shapes", "size": size, "freeze": freeze}}
+        for size, freeze in ((32, False), (32, True), (36, False))
+    ]
+    spec = matrix(
+        data={"source": f"folder:{photos}", "size": 32},
+        evaluate=asked,
+        tasks=["rotation", "colorization"],
+        baselines=["random", "pca"],
+    )
     (tmp_path / "spec.json").write_text(json.dumps(spec))
-    told = CliRunner().invoke(app, ["plan", str(tmp_path / "spec.json"), "--out", str(tmp_path / "out"), "--on", "a100"])
+    told = CliRunner().invoke(
+        app, ["plan", str(tmp_path / "spec.json"), "--out", str(tmp_path / "out"), "--on", "a100"]
+    )
     assert told.exit_code == 0, told.output
     text = " ".join(told.output.split())
-    assert "not packed yet (" in text and "photos train, photos test" in text and "whatever needs these images counts as missing" in text
+    assert (
+        "not packed yet (" in text
+        and "photos train, photos test" in text
+        and "whatever needs these images counts as missing" in text
+    )
     assert "4 to compute" in text
     assert not packed(tmp_path / "cache")
     looked = prepare(spec, tmp_path / "out", pack=False)
     work = prepare(spec, tmp_path / "out")
     assert plan(looked, "a100").packed == plan(work, "a100").packed and not work.unpacked
     assert sum(looked.unpacked.values()) == plan(work, "a100").packed
-    counts = [[len(part) for part in (one.train, one.validation, one.test)] for one in (looked.data.evaluate[0], looked.evaluators[1].sets[0])]
+    counts = [
+        [len(part) for part in (one.train, one.validation, one.test)]
+        for one in (looked.data.evaluate[0], looked.evaluators[1].sets[0])
+    ]
     assert counts == [[270, 30, 40], [12, 4, 4]] and len(looked.data.pretrain) == 270
     assert looked.data.pretrain.fingerprint != work.data.pretrain.fingerprint
     again = prepare(spec, tmp_path / "out", pack=False)
@@ -169,12 +197,20 @@ def test_a_plan_packs_nothing(photos: Path, tmp_path: Path) -> None:
 
 def test_a_smoke_run_packs_the_few_images_that_it_shows(photos: Path, tmp_path: Path) -> None:
     told: list[str] = []
-    spec = matrix(data={"source": f"folder:{photos}", "size": 32}, baselines=["random"], pretrain={"images": 64, "batch_size": 32, "monitor": 0})
+    spec = matrix(
+        data={"source": f"folder:{photos}", "size": 32},
+        baselines=["random"],
+        pretrain={"images": 64, "batch_size": 32, "monitor": 0},
+    )
     assert not runner.smoke(spec, progress=lambda what, *_: told.append(what)).failures
-    assert packed(tmp_path / "cache") == [40, 128] and any(what.startswith("packing photos train: 128 images") for what in told)
+    assert packed(tmp_path / "cache") == [40, 128] and any(
+        what.startswith("packing photos train: 128 images") for what in told
+    )
 
 
-def test_a_small_part_of_a_large_folder_is_packed_without_reading_the_rest(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_small_part_of_a_large_folder_is_packed_without_reading_the_rest(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     read: list[Path] = []
     real = content._hash_file
     monkeypatch.setattr(content, "_hash_file", lambda file: (read.append(file), real(file))[1])
@@ -183,12 +219,17 @@ def test_a_small_part_of_a_large_folder_is_packed_without_reading_the_rest(photo
     assert len(read) == 10 and packed(tmp_path / "cache") == [2, 8]
 
 
-def test_room_for_all_packs_is_asked_for_before_the_first_is_written(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_room_for_all_packs_is_asked_for_before_the_first_is_written(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     spec = matrix(data={"source": f"folder:{photos}", "size": 32})
     usage = type("usage", (), {"free": SPARE_DISK + 300 * 32 * 32 * 3})
     with monkeypatch.context() as patch:
         patch.setattr(shutil, "disk_usage", lambda folder: usage)
-        with pytest.raises(DataError, match=r"packing takes 1\.0 MB in .*\(photos train: 922 KB, photos test: 123 KB\), where 922 KB are free; make room.*XDG"):
+        with pytest.raises(
+            DataError,
+            match=r"packing takes 1\.0 MB in .*\(photos train: 922 KB, photos test: 123 KB\), where 922 KB are free; make room.*XDG",
+        ):
             prepare(spec, tmp_path / "out")
         assert not list((tmp_path / "cache").glob("ssl_bench/packs/*/pixels*"))
     prepare(spec, tmp_path / "out")

@@ -29,7 +29,9 @@ SOURCES = {
     "hf:zh-plus/tiny-imagenet": (36_000, 4_000, 5_000, 100, 64),
 }  # fmt: skip
 
-pytestmark = pytest.mark.skipif(not BENCHMARKS.is_dir(), reason="no checkout: an installed package has its matrices elsewhere")
+pytestmark = pytest.mark.skipif(
+    not BENCHMARKS.is_dir(), reason="no checkout: an installed package has its matrices elsewhere"
+)
 
 
 def _images(source: str, split: str, count: int, classes: int, size: int) -> ImageSet:
@@ -41,13 +43,18 @@ def _images(source: str, split: str, count: int, classes: int, size: int) -> Ima
 def _data(spec: Any, **_: Any) -> Data:
     source = spec.pretrain.source
     train, validation, test, classes, size = SOURCES[source]
-    sets = {split: _images(source, split, count, classes, spec.size or size) for split, count in (("train", train), ("validation", validation), ("test", test))}
+    sets = {
+        split: _images(source, split, count, classes, spec.size or size)
+        for split, count in (("train", train), ("validation", validation), ("test", test))
+    }
     return Data(sets["train"], (Labelled(source, **sets),), spec.size or size, (0.5,) * 3, (0.25,) * 3, [])
 
 
 def _boxes(options: Any, places: Any) -> list[Any]:
     name = f"{options.source} of {options.size} px"
-    parts = {split: SimpleNamespace(fingerprint=f"{name} {split}", files=()) for split in ("train", "validation", "test")}
+    parts = {
+        split: SimpleNamespace(fingerprint=f"{name} {split}", files=()) for split in ("train", "validation", "test")
+    }
     return [SimpleNamespace(name=name, shows="", notes=(), **parts)]
 
 

@@ -45,7 +45,12 @@ packages = ["ssl_bench_intruder"]
 def _ssl_bench(*words: str, folder: Path, path: tuple[Path, ...] = ()) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, (*path, ROOT))), "PYTHONDONTWRITEBYTECODE": "1"}
     return subprocess.run(
-        [sys.executable, "-m", "ssl_bench", *words], cwd=folder, env=environment, capture_output=True, text=True, timeout=300
+        [sys.executable, "-m", "ssl_bench", *words],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
     )
 
 
@@ -96,7 +101,9 @@ def test_an_installed_package_runs_in_a_matrix_and_its_edit_makes_a_new_cell(ins
 
 def test_a_plugin_file_runs_in_a_matrix_and_without_it_the_name_is_unknown(tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_text(MATRIX)
-    done = _ssl_bench("run", "mine.yaml", "--plugin", str(INTRUDER), "--out", "out", "--only", "intruder", folder=tmp_path)
+    done = _ssl_bench(
+        "run", "mine.yaml", "--plugin", str(INTRUDER), "--out", "out", "--only", "intruder", folder=tmp_path
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     assert set(_records(tmp_path / "out")) == {"intruder"}
     missing = _ssl_bench("plan", "mine.yaml", "--out", "out", folder=tmp_path)
@@ -110,7 +117,10 @@ def test_a_broken_installed_plugin_is_named(installed: Path, tmp_path: Path) -> 
     (shadow / "__init__.py").write_text("")
     (shadow / "task.py").write_text("class Intruder:\n    name = 'intruder'\n")
     done = _ssl_bench("plan", "mine.yaml", "--out", "out", folder=tmp_path, path=(tmp_path / "shadow", installed))
-    assert done.returncode == 2 and "'intruder' must be a class derived from ssl_bench.tasks.base.PretextTask" in done.stderr
+    assert (
+        done.returncode == 2
+        and "'intruder' must be a class derived from ssl_bench.tasks.base.PretextTask" in done.stderr
+    )
 
 
 def _intruder() -> type:
@@ -121,7 +131,11 @@ def _intruder() -> type:
 
 
 @pytest.mark.parametrize(
-    "check", [pytest.param(check, marks=pytest.mark.long) if check.name == "processes" else check for check in task_checks(_intruder())]
+    "check",
+    [
+        pytest.param(check, marks=pytest.mark.long) if check.name == "processes" else check
+        for check in task_checks(_intruder())
+    ],
 )
 def test_the_readme_plugin_passes_the_battery(check) -> None:
     check()

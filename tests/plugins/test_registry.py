@@ -93,7 +93,9 @@ def test_identity_follows_the_code_and_nothing_else(tmp_path: Path, edit, same: 
 
 def test_identity_is_the_same_with_every_version_of_python(tmp_path: Path) -> None:
     """Written down once; an `ast.dump` of it changed in Python 3.13."""
-    load_plugin(write(tmp_path, PLUGIN + '\nODD = [None, True, 1, 1.0, b"x", ..., "\u00e9\U0001fae8", f"{1!r}", lambda: ()]\n'))
+    load_plugin(
+        write(tmp_path, PLUGIN + '\nODD = [None, True, 1, 1.0, b"x", ..., "\u00e9\U0001fae8", f"{1!r}", lambda: ()]\n')
+    )
     assert identity(TASKS, "nothing")["code"] == "bf8e4e916555d213"
 
 
@@ -123,8 +125,14 @@ def test_identity_covers_the_file_of_a_base_class(tmp_path: Path, monkeypatch: p
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (PLUGIN.replace('"nothing"', '"rotation"'), "a task named 'rotation' exists already; choose another `name` for .*Nothing"),
-        (PLUGIN.replace("(PretextTask)", "()"), "defines no task and no evaluator: derive a class from ssl_bench.PretextTask"),
+        (
+            PLUGIN.replace('"nothing"', '"rotation"'),
+            "a task named 'rotation' exists already; choose another `name` for .*Nothing",
+        ),
+        (
+            PLUGIN.replace("(PretextTask)", "()"),
+            "defines no task and no evaluator: derive a class from ssl_bench.PretextTask",
+        ),
         ("x = 1\n", "defines no task and no evaluator"),
         ("import no_such_module\n", "cannot be imported: ModuleNotFoundError"),
         ("class (:\n", "cannot be imported: SyntaxError"),
@@ -185,22 +193,34 @@ def test_installed_packages_are_found_and_a_clash_names_both(tmp_path: Path, mon
     assert fresh().get("nothing").__module__ == "installed_one"
     _install(tmp_path, "installed_two", "nothing = installed_two:Nothing", PLUGIN)
     importlib.invalidate_caches()
-    with pytest.raises(SpecError, match="two tasks are named 'nothing': installed_.* and installed_.*; uninstall or rename one"):
+    with pytest.raises(
+        SpecError, match="two tasks are named 'nothing': installed_.* and installed_.*; uninstall or rename one"
+    ):
         fresh().names()
 
 
 @pytest.mark.parametrize(
     ("points", "text", "message"),
     [
-        ("rotation = broken_one:Nothing", PLUGIN, "two tasks are named 'rotation': broken_one:Nothing and ssl_bench itself"),
+        (
+            "rotation = broken_one:Nothing",
+            PLUGIN,
+            "two tasks are named 'rotation': broken_one:Nothing and ssl_bench itself",
+        ),
         ("nothing = broken_one:Gone", PLUGIN, "the installed task 'nothing' .* cannot be imported: AttributeError"),
-        ("nothing = broken_one:Nothing", "import no_such_module", "installed task 'nothing' .* cannot be imported: ModuleNotFoundError"),
+        (
+            "nothing = broken_one:Nothing",
+            "import no_such_module",
+            "installed task 'nothing' .* cannot be imported: ModuleNotFoundError",
+        ),
         ("nothing = broken_one:Nothing", "Nothing = print", "'nothing' must be a class derived from"),
         ("other = broken_one:Nothing", PLUGIN, "'other' is registered under another name than its own, 'nothing'"),
     ],
     ids=["built-in", "attribute", "import", "base", "name"],
 )
-def test_a_wrong_installed_plugin_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, points: str, text: str, message: str) -> None:
+def test_a_wrong_installed_plugin_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, points: str, text: str, message: str
+) -> None:
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "broken_one", raising=False)
     _install(tmp_path, "broken_one", points, text)

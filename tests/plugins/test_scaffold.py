@@ -17,14 +17,20 @@ ROOT = Path(__file__).parents[2]
 
 def _python(*words: str, folder: Path) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"}
-    return subprocess.run([sys.executable, "-m", *words], cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
+    return subprocess.run(
+        [sys.executable, "-m", *words], cwd=folder, env=environment, capture_output=True, text=True, timeout=300
+    )
 
 
 def test_the_written_task_passes_its_own_test_and_the_linter(tmp_path: Path) -> None:
     files = new_task("odd_quarter", tmp_path / "mine")
     assert [file.name for file in files] == ["odd_quarter.py", "test_odd_quarter.py"]
     task, test = (file.read_text() for file in files)
-    assert "class OddQuarter(PretextTask)" in task and 'name = "odd_quarter"' in task and "new_task" not in (task + test).lower()
+    assert (
+        "class OddQuarter(PretextTask)" in task
+        and 'name = "odd_quarter"' in task
+        and "new_task" not in (task + test).lower()
+    )
     tested = _python("pytest", "-q", "-p", "no:cacheprovider", "test_odd_quarter.py", folder=tmp_path / "mine")
     assert tested.returncode == 0, tested.stdout + tested.stderr
     assert "23 passed" in tested.stdout and "warning" not in tested.stdout

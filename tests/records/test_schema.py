@@ -12,7 +12,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ssl_bench.errors import RecordError
-from ssl_bench.records.schema import Curve, Environment, digest, failure_files, read_record, safe_name, write_bytes, write_record
+from ssl_bench.records.schema import (
+    Curve,
+    Environment,
+    digest,
+    failure_files,
+    read_record,
+    safe_name,
+    write_bytes,
+    write_record,
+)
 
 SCALAR = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text()
 PLAIN = st.recursive(SCALAR, lambda x: st.lists(x) | st.dictionaries(st.text(), x), max_leaves=8)
@@ -26,10 +35,13 @@ def test_ids_do_not_depend_on_the_order_of_keys(value: dict[str, object]) -> Non
 
 
 @given(st.text(), st.text())
-
 def test_safe_names_are_one_harmless_component_and_keep_names_apart(a: str, b: str) -> None:
     name = safe_name(a)
-    assert name and name not in (".", "..") and not set(name) - set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-")
+    assert (
+        name
+        and name not in (".", "..")
+        and not set(name) - set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-")
+    )
     assert not name.startswith(".") and len(name) < 100
     assert (a == b) == (safe_name(a) == safe_name(b))
 
@@ -37,6 +49,7 @@ def test_safe_names_are_one_harmless_component_and_keep_names_apart(a: str, b: s
 def test_a_record_survives_a_failing_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "r.json"
     write_record(path, Curve(step=[1], value=[2.0]))
+
     def broken(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
@@ -62,7 +75,9 @@ def test_machines_with_equal_process_numbers_do_not_meet(tmp_path: Path, monkeyp
         write_bytes(path, b"mine")
     assert path.read_bytes() == b"mine"
     (tmp_path / "plain").touch()
-    assert stat.S_IMODE(path.stat().st_mode) == stat.S_IMODE((tmp_path / "plain").stat().st_mode), "readable for whoever may read other files"
+    assert stat.S_IMODE(path.stat().st_mode) == stat.S_IMODE((tmp_path / "plain").stat().st_mode), (
+        "readable for whoever may read other files"
+    )
     assert not list(tmp_path.glob(".*"))
 
 

@@ -27,7 +27,9 @@ from ssl_bench.records.schema import (
 )
 
 CREATED = "2026-01-01T00:00:00+00:00"
-ENVIRONMENT = Environment(device="cpu: Example, 2 threads", precision="fp32", versions={"torch": "2.11.0"}, code="0.1.0 (a1b2c3d)")
+ENVIRONMENT = Environment(
+    device="cpu: Example, 2 threads", precision="fp32", versions={"torch": "2.11.0"}, code="0.1.0 (a1b2c3d)"
+)
 #: row -> (task, block, accuracy by stage)
 ROWS: dict[str, tuple[str, str, tuple[float, ...]]] = {
     "autoencoder": ("autoencoder", "pretext", (0.50, 0.47, 0.42, 0.38)),
@@ -39,7 +41,9 @@ ROWS: dict[str, tuple[str, str, tuple[float, ...]]] = {
 }
 
 
-def _predictions(rng: np.random.Generator, truth: np.ndarray, difficulty: np.ndarray, accuracy: float, classes: int) -> np.ndarray:
+def _predictions(
+    rng: np.random.Generator, truth: np.ndarray, difficulty: np.ndarray, accuracy: float, classes: int
+) -> np.ndarray:
     """Predictions with about this accuracy; the same images are hard for every row and seed."""
     score = difficulty + rng.normal(scale=0.7, size=len(truth))
     correct = score <= np.quantile(score, accuracy)
@@ -93,7 +97,9 @@ def make_run(
             home = f"cells/{safe_name(row)}/{seed}-{pretraining[:8]}"
             trains = block not in ("baseline", "elsewhere")
             evaluators = ["linear", "knn", *(["finetune"] if task != "pixels" else [])]
-            asked = [(e, d) for e in evaluators for d in data] + [("detection", d) for d, judged in boxes.items() if row in judged]
+            asked = [(e, d) for e in evaluators for d in data] + [
+                ("detection", d) for d, judged in boxes.items() if row in judged
+            ]
             cells.append(
                 RunCell(
                     row=row,
@@ -107,7 +113,15 @@ def make_run(
             for what, message in failed.items():
                 write_record(
                     folder / home / "failed.json",
-                    Failure(row=row, task=task, seed=seed, where=what, error="TrainingError", message=message, created=CREATED),
+                    Failure(
+                        row=row,
+                        task=task,
+                        seed=seed,
+                        where=what,
+                        error="TrainingError",
+                        message=message,
+                        created=CREATED,
+                    ),
                 )
             if "pretraining" in failed or skip(row, seed, "pretraining"):
                 continue
@@ -147,7 +161,17 @@ def make_run(
                 else:
                     at_share = ((probe_shares if expected.evaluator == "linear" else shares), few)
                     measurements, stored = _measure(
-                        rng, expected, stages, task, truth[expected.data], difficulty[expected.data], classes, final, draws, noise, *at_share
+                        rng,
+                        expected,
+                        stages,
+                        task,
+                        truth[expected.data],
+                        difficulty[expected.data],
+                        classes,
+                        final,
+                        draws,
+                        noise,
+                        *at_share,
                     )
                 path = folder / home / f"{expected.evaluator}-{expected.id}.json"
                 write_record(
@@ -172,17 +196,24 @@ def make_run(
                 )
                 if predictions and final and expected.data in truth:
                     np.savez(path.with_suffix(".npz"), allow_pickle=False, **{**stored, "target": truth[expected.data]})
-    described = [{"name": d, "train": 4_000, "validation": 400, "test": n, "classes": [f"class {c}" for c in range(classes)]} for d in data]
+    described = [
+        {"name": d, "train": 4_000, "validation": 400, "test": n, "classes": [f"class {c}" for c in range(classes)]}
+        for d in data
+    ]
     own = [{"name": d, "evaluator": "detection", "train": 300, "validation": 60, "test": 60} for d in boxes]
     fields: dict[str, Any] = {
         "name": name,
         "matrix": {},
-        "data": {"pretrain": {"name": "toy", "images": 4_000, "size": 32}, "evaluate": described} | ({"own": own} if boxes else {}),
+        "data": {"pretrain": {"name": "toy", "images": 4_000, "size": 32}, "evaluate": described}
+        | ({"own": own} if boxes else {}),
         "backbone": "resnet18, width 0.25",
         "budget": "4 epochs x 4,000 images",
         "final": final,
         "seeds": list(seeds),
-        "rows": [RunRow(row=row, task=task, block=block, uses_labels=block == "labels") for row, (task, block, _) in chosen.items()],  # type: ignore[arg-type]
+        "rows": [
+            RunRow(row=row, task=task, block=block, uses_labels=block == "labels")
+            for row, (task, block, _) in chosen.items()
+        ],  # type: ignore[arg-type]
         "cells": cells,
         "created": CREATED,
     }
@@ -209,11 +240,15 @@ def _measure(
 
     def add(accuracy: float, key: str, metric: str = "top1", **where: Any) -> None:
         accuracy = min(0.99, max(0.01, accuracy + rng.normal(scale=noise)))
-        measurements.append(MeasurementRecord(metric=metric, split="validation", value=round(accuracy * 400) / 400, n=400, **where))
+        measurements.append(
+            MeasurementRecord(metric=metric, split="validation", value=round(accuracy * 400) / 400, n=400, **where)
+        )
         if final:
             stored[key] = _predictions(rng, truth, difficulty, accuracy, classes)
             measurements.append(
-                MeasurementRecord(metric=metric, split="test", value=float((stored[key] == truth).mean()), n=len(truth), **where)
+                MeasurementRecord(
+                    metric=metric, split="test", value=float((stored[key] == truth).mean()), n=len(truth), **where
+                )
             )
 
     last = stages[-1] if stages else 0.39
@@ -222,7 +257,13 @@ def _measure(
             where = {"labels": share, "draw": draw}
             suffix = f"@{share:g}/{draw}" if share < 1 else ""
             for at, accuracy in enumerate(stages, start=1):
-                add(few(accuracy, share) if share < 1 else accuracy, f"s{at}{suffix}", stage=f"s{at}", best=accuracy == max(stages), **where)
+                add(
+                    few(accuracy, share) if share < 1 else accuracy,
+                    f"s{at}{suffix}",
+                    stage=f"s{at}",
+                    best=accuracy == max(stages),
+                    **where,
+                )
             add(few(last, share) if share < 1 else last, f"pooled{suffix}", stage="pooled", best=not stages, **where)
         add(1 / classes, "shuffled", "top1_shuffled", stage="pooled")
         for m in [m for m in measurements if m.metric == "top1_shuffled"]:

@@ -40,7 +40,9 @@ def _tau(first: Sequence[float], second: Sequence[float]) -> float:
 
 
 def _rows(accuracies: Sequence[float]) -> dict[str, tuple[str, str, tuple[float, ...]]]:
-    return {task: (task, "pretext", (accuracy - 0.02, accuracy)) for task, accuracy in zip(TASKS, accuracies, strict=True)}
+    return {
+        task: (task, "pretext", (accuracy - 0.02, accuracy)) for task, accuracy in zip(TASKS, accuracies, strict=True)
+    }
 
 
 def _agreements(table: Table) -> list[Agreement]:
@@ -52,7 +54,11 @@ def test_tau_and_p_are_those_of_a_double_loop_over_all_orders(ours: list[int], t
     found = correlation([{0: float(value)} for value in ours], [float(value) for value in theirs])
     tau = _tau(ours, theirs)
     extreme = [abs(_tau(order, range(6))) >= abs(tau) - 1e-12 for order in itertools.permutations(range(6))]
-    assert found.tau == pytest.approx(tau) and found.p == pytest.approx(np.mean(extreme)) and (found.n, found.seeds) == (6, 1)
+    assert (
+        found.tau == pytest.approx(tau)
+        and found.p == pytest.approx(np.mean(extreme))
+        and (found.n, found.seeds) == (6, 1)
+    )
 
 
 def test_seeds_that_not_all_rows_share_are_left_out_of_the_interval() -> None:
@@ -60,7 +66,12 @@ def test_seeds_that_not_all_rows_share_are_left_out_of_the_interval() -> None:
     assert correlation(rows, range(5)).seeds == 3
     apart = [dict.fromkeys((at, at + 1, at + 2), 0.1 * at) for at in range(5)]
     found = correlation(apart, range(5))
-    assert found.seeds == 0 and np.isnan(found.low) and found.tau == pytest.approx(1) and "no shared seeds: no interval" in str(found)
+    assert (
+        found.seeds == 0
+        and np.isnan(found.low)
+        and found.tau == pytest.approx(1)
+        and "no shared seeds: no interval" in str(found)
+    )
 
 
 def test_rows_that_are_all_equal_have_no_order() -> None:
@@ -68,7 +79,11 @@ def test_rows_that_are_all_equal_have_no_order() -> None:
 
 
 def test_the_order_of_members_says_nothing() -> None:
-    assert canonical("relative_position + colorization") == canonical("colorization+relative_position") != canonical("colorization")
+    assert (
+        canonical("relative_position + colorization")
+        == canonical("colorization+relative_position")
+        != canonical("colorization")
+    )
 
 
 def test_the_row_named_like_its_task_stands_for_it_else_the_first() -> None:
@@ -87,20 +102,40 @@ def test_our_order_against_the_published_one(run_folder: MakeRun) -> None:
     folder = run_folder(rows, noise=0.002, predictions=False, boxes=boxes)
     table = load(folder).table()
     frozen, detection = _agreements(table)
-    assert frozen.with_labels is not None and (frozen.metric, frozen.data, frozen.column) == (FROZEN, "toy", "linear top1 best")
-    assert (frozen.alone.n, frozen.alone.tau) == (6, pytest.approx(13 / 15)) and frozen.alone.p == pytest.approx(12 / 720)
+    assert frozen.with_labels is not None and (frozen.metric, frozen.data, frozen.column) == (
+        FROZEN,
+        "toy",
+        "linear top1 best",
+    )
+    assert (frozen.alone.n, frozen.alone.tau) == (6, pytest.approx(13 / 15)) and frozen.alone.p == pytest.approx(
+        12 / 720
+    )
     assert (frozen.with_labels.n, frozen.with_labels.tau) == (7, pytest.approx((21 - 2 * 1 - 2 * 6) / 21))
-    assert (frozen.alone.low, frozen.alone.high, frozen.alone.seeds) == (pytest.approx(13 / 15), pytest.approx(13 / 15), 3)
+    assert (frozen.alone.low, frozen.alone.high, frozen.alone.seeds) == (
+        pytest.approx(13 / 15),
+        pytest.approx(13 / 15),
+        3,
+    )
     assert detection.metric == DETECTION and detection.with_labels is None and detection.data == "cells"
     assert detection.alone.tau == pytest.approx(_tau((0.9, 0.8, 0.7, 0.6, 0.5, 0.4), PUBLISHED))
-    assert dict(frozen.rows)["Rel. Pos + colour + Exemplar"] == "colorization+exemplar+relative_position" and len(frozen.rows) == 6
+    assert (
+        dict(frozen.rows)["Rel. Pos + colour + Exemplar"] == "colorization+exemplar+relative_position"
+        and len(frozen.rows) == 6
+    )
     for text in (table.terminal(), table.markdown(), table.html(), table.latex()):
         words = " ".join(text.replace(r"\%", "%").replace("&#x27;", "'").split())
         assert "linear probe, best stage, top-1 and ImageNet frozen top-5, 6 rows in common: +0.87" in words
-        assert "with the labels row, 7 rows: +0.33" in words and "where 3 seeds are drawn anew, too few for 95 %" in words
-        assert text.index("74.17") < text.index("Kendall") and "SimCLRv2" not in text  # below its block; no row of the other one is ours
+        assert (
+            "with the labels row, 7 rows: +0.33" in words and "where 3 seeds are drawn anew, too few for 95 %" in words
+        )
+        # below its block; no row of the other one is ours
+        assert text.index("74.17") < text.index("Kendall") and "SimCLRv2" not in text
     lines = list(csv.DictReader(io.StringIO(agreement_csv(table))))
-    assert [(line["published"], line["labels_row"], line["n"]) for line in lines] == [(FROZEN, "0", "6"), (FROZEN, "1", "7"), (DETECTION, "0", "6")]
+    assert [(line["published"], line["labels_row"], line["n"]) for line in lines] == [
+        (FROZEN, "0", "6"),
+        (FROZEN, "1", "7"),
+        (DETECTION, "0", "6"),
+    ]
     assert float(lines[0]["tau"]) == pytest.approx(13 / 15) and "Colour=colorization" in lines[0]["rows"]
     assert folder / "agreement.csv" in write_report(folder)
 
@@ -111,9 +146,16 @@ def test_pairs_of_rows_that_our_seeds_tell_apart(run_folder: MakeRun) -> None:
     folder = run_folder(rows, noise=0.01, predictions=False, n=4000)
     (found,) = _agreements(load(folder).table())
     rank = {task: at for at, task in enumerate(TASKS)}  # published order, the lowest first
-    assert [(rank[pair.first], rank[pair.second]) for pair in found.pairs] == [(a, b) for a in range(5, -1, -1) for b in range(a - 1, -1, -1)]
+    assert [(rank[pair.first], rank[pair.second]) for pair in found.pairs] == [
+        (a, b) for a in range(5, -1, -1) for b in range(a - 1, -1, -1)
+    ]
     frame = load(folder).frame
-    frame = frame[(frame["split"] == "test") & (frame["evaluator"] == "linear") & (frame["metric"] == "top1") & frame["best"].astype(bool)]
+    frame = frame[
+        (frame["split"] == "test")
+        & (frame["evaluator"] == "linear")
+        & (frame["metric"] == "top1")
+        & frame["best"].astype(bool)
+    ]
     values = {row: part.sort_values("seed")["value"].to_numpy() for row, part in frame.groupby("row")}
     p = np.array([stats.ttest_rel(values[pair.first], values[pair.second]).pvalue for pair in found.pairs])
     assert [pair.ours.p for pair in found.pairs] == pytest.approx(p)
@@ -124,10 +166,16 @@ def test_pairs_of_rows_that_our_seeds_tell_apart(run_folder: MakeRun) -> None:
         pair = found.pairs[at]
         assert pair.p_holm == pytest.approx(adjusted)
         higher = values[pair.first].mean() > values[pair.second].mean()
-        verdicts[pair.first, pair.second] = "cannot be told apart" if adjusted > 0.05 else "as published" if higher else "the other way"
+        verdicts[pair.first, pair.second] = (
+            "cannot be told apart" if adjusted > 0.05 else "as published" if higher else "the other way"
+        )
         assert pair.verdict == verdicts[pair.first, pair.second]
     against = [pair for pair, verdict in verdicts.items() if verdict == "the other way"]
-    assert against and TASKS[2] in {low for _, low in against} and {"as published", "cannot be told apart"} <= set(verdicts.values())
+    assert (
+        against
+        and TASKS[2] in {low for _, low in against}
+        and {"as published", "cannot be told apart"} <= set(verdicts.values())
+    )
     text = str(found)
     told = sum(verdict != "cannot be told apart" for verdict in verdicts.values())
     start = f"of 15 pairs of rows {told} can be told apart here (over seeds, Holm)"
@@ -135,7 +183,9 @@ def test_pairs_of_rows_that_our_seeds_tell_apart(run_folder: MakeRun) -> None:
     assert all(f"{low} above {high}" in text for high, low in against)
     assert folder / "published_pairs.csv" in write_report(folder)
     lines = list(csv.DictReader((folder / "published_pairs.csv").open()))
-    assert [line["verdict"] for line in lines] == [verdicts[line["first"], line["second"]] for line in lines] and len(lines) == 15
+    assert [line["verdict"] for line in lines] == [verdicts[line["first"], line["second"]] for line in lines] and len(
+        lines
+    ) == 15
     assert float(lines[0]["published_difference"]) == pytest.approx(68.65 - 66.64)
     assert float(lines[0]["difference"]) == pytest.approx(values[TASKS[5]].mean() - values[TASKS[4]].mean())
 
@@ -143,23 +193,40 @@ def test_pairs_of_rows_that_our_seeds_tell_apart(run_folder: MakeRun) -> None:
 def test_of_two_seeds_no_pair_is_compared(run_folder: MakeRun) -> None:
     folder = run_folder(_rows((0.2, 0.3, 0.4, 0.5, 0.6, 0.7)), seeds=(0, 1))
     (found,) = _agreements(load(folder).table())
-    assert found.pairs == () and "told apart" not in str(found) and folder / "published_pairs.csv" not in write_report(folder)
+    assert (
+        found.pairs == ()
+        and "told apart" not in str(found)
+        and folder / "published_pairs.csv" not in write_report(folder)
+    )
 
 
 def test_above_twenty_classes_top5_is_compared(run_folder: MakeRun) -> None:
     (found,) = _agreements(load(run_folder(_rows((0.2, 0.3, 0.4, 0.5, 0.6, 0.7)), seeds=(0,), classes=21)).table())
-    assert found.column == "linear top5 best" and "best stage, top-5" in str(found) and "1 shared seed: no interval" in str(found)
+    assert (
+        found.column == "linear top5 best"
+        and "best stage, top-5" in str(found)
+        and "1 shared seed: no interval" in str(found)
+    )
 
 
 def test_every_labelled_set_and_every_detector_is_compared(run_folder: MakeRun) -> None:
     boxes = {name: dict.fromkeys(TASKS, 0.5) for name in ("cells", "cars")}
-    folder = run_folder(_rows((0.2, 0.3, 0.4, 0.5, 0.6, 0.7)), seeds=(0,), data=("toy", "other"), boxes=boxes, predictions=False)
+    folder = run_folder(
+        _rows((0.2, 0.3, 0.4, 0.5, 0.6, 0.7)), seeds=(0,), data=("toy", "other"), boxes=boxes, predictions=False
+    )
     found = [str(agreement) for agreement in _agreements(load(folder).table())]
-    assert [next(name for name in ("toy", "other", "cells", "cars") if f" on {name}" in text) for text in found] == ["toy", "other", "cells", "cars"]
+    assert [next(name for name in ("toy", "other", "cells", "cars") if f" on {name}" in text) for text in found] == [
+        "toy",
+        "other",
+        "cells",
+        "cars",
+    ]
 
 
 def test_a_frozen_detector_is_named(run_folder: MakeRun) -> None:
-    folder = run_folder(_rows((0.2, 0.3, 0.4, 0.5, 0.6, 0.7)), seeds=(0,), boxes={"cells": dict.fromkeys(TASKS, 0.5)}, predictions=False)
+    folder = run_folder(
+        _rows((0.2, 0.3, 0.4, 0.5, 0.6, 0.7)), seeds=(0,), boxes={"cells": dict.fromkeys(TASKS, 0.5)}, predictions=False
+    )
     for path in folder.glob("cells/*/*/detection-*.json"):
         path.write_text(path.read_text().replace('"stage": ""', '"stage": "frozen"'))
     _, found = _agreements(load(folder).table())

@@ -38,7 +38,10 @@ def imagenet_tree(root: Path, classes: int = 4, train: int = 12, val: int = 3) -
                 pixels = np.asarray(noise(80 + number, 70, at * 100 + number)) // 2
                 pixels[..., at % 3] += 80
                 Image.fromarray(pixels).save(root / split / wnid / f"{split}_{at}_{number}.JPEG", quality=90)
-    torch.save(({wnid: (f"class {at}",) for at, wnid in enumerate(ids)}, [wnid for wnid in ids for _ in range(val)]), root / "meta.bin")
+    torch.save(
+        ({wnid: (f"class {at}",) for at, wnid in enumerate(ids)}, [wnid for wnid in ids for _ in range(val)]),
+        root / "meta.bin",
+    )
     return root
 
 
@@ -51,7 +54,13 @@ def voc_tree(root: Path) -> Path:
             x, y = 5 + number % 7, 8 + number % 5
             image = noise(90, 70, number)
             image.paste((250, 20, 20) if number % 2 else (20, 20, 250), (x, y, x + 40, y + 30))
-            write_image(folder, name, [("cat" if number % 2 else "dog", x + 1, y + 1, x + 40, y + 30, int(number % 9 == 8))], image, suffix=".jpg")
+            write_image(
+                folder,
+                name,
+                [("cat" if number % 2 else "dog", x + 1, y + 1, x + 40, y + 30, int(number % 9 == 8))],
+                image,
+                suffix=".jpg",
+            )
         write_list(folder, split, names)
     return root
 
@@ -102,13 +111,20 @@ def test_the_small_one_is_the_classic_table_with_few_labels_and_boxes() -> None:
         assert few["labels"] == [0.01, 0.1, 1.0] and few["draws"] == 5
     tuned = [asked for asked in matrix.evaluate if asked.evaluator == "detection" and not asked.options.get("freeze")]
     frozen = [asked for asked in matrix.evaluate if asked.evaluator == "detection" and asked.options.get("freeze")]
-    assert {asked.options["source"] for asked in tuned} == {asked.options["source"] for asked in frozen} == {"shapes", "bccd"}
+    assert (
+        {asked.options["source"] for asked in tuned}
+        == {asked.options["source"] for asked in frozen}
+        == {"shapes", "bccd"}
+    )
     assert all(asked.seeds is None for asked in tuned) and all(asked.seeds == (0,) for asked in frozen)
 
 
 def test_two_lines_make_the_small_one_a_table_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    photos, cells = imagenet_tree(tmp_path / "photos", classes=3, train=400, val=20), voc_tree(tmp_path) / "VOCdevkit" / "VOC2007"
+    photos, cells = (
+        imagenet_tree(tmp_path / "photos", classes=3, train=400, val=20),
+        voc_tree(tmp_path) / "VOCdevkit" / "VOC2007",
+    )
     (photos / "meta.bin").unlink()
     text = shipped()["classic"].read_text(encoding="utf-8")
     mine = text.replace("hf:zh-plus/tiny-imagenet", f"folder:{photos}").replace("&boxes bccd", f"&boxes voc:{cells}")

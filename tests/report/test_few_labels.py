@@ -34,7 +34,10 @@ TUNED = {
 
 
 def _few_labels(
-    run_folder: MakeRun, tuned: Callable[[str, str, int, float, int], float], seeds: tuple[int, ...] = (0, 1, 2), **run: Any
+    run_folder: MakeRun,
+    tuned: Callable[[str, str, int, float, int], float],
+    seeds: tuple[int, ...] = (0, 1, 2),
+    **run: Any,
 ) -> Path:
     """A run whose fine-tuned accuracies are ``tuned(row, variant, seed, share, draw)``."""
     folder = run_folder(ROWS, seeds=seeds, shares=SHARES, predictions=False, **run)
@@ -54,7 +57,12 @@ def _texts(table: Table) -> dict[tuple[str, str], str]:
     """(row, title of a fine-tuned column) to what the table of labels saved prints."""
     saved = table.sections[0].saved
     assert saved is not None
-    return {(line.row, c.title): line.cells[c.key].text(c) for line in saved.lines for c in saved.columns if c.evaluator == "finetune"}
+    return {
+        (line.row, c.title): line.cells[c.key].text(c)
+        for line in saved.lines
+        for c in saved.columns
+        if c.evaluator == "finetune"
+    }
 
 
 @pytest.mark.parametrize(
@@ -71,7 +79,13 @@ def test_labels_needed_by_hand(accuracy: float, needed: Needed) -> None:
 
 @pytest.mark.parametrize(
     ("accuracy", "needed"),
-    [(0.35, Needed(10**0.5)), (0.45, Needed(10 ** (0.25 / 0.3))), (0.5, Needed(10)), (0.55, Needed(100 * 10**0.75)), (0.7, Needed(1_000, ">"))],
+    [
+        (0.35, Needed(10**0.5)),
+        (0.45, Needed(10 ** (0.25 / 0.3))),
+        (0.5, Needed(10)),
+        (0.55, Needed(100 * 10**0.75)),
+        (0.7, Needed(1_000, ">")),
+    ],
 )
 def test_a_curve_that_dips_counts_where_it_first_gets_there(accuracy: float, needed: Needed) -> None:
     found = labels_needed(accuracy, [1, 10, 100, 1_000], [0.2, 0.5, 0.4, 0.6])
@@ -83,14 +97,18 @@ def test_a_falling_curve_reaches_what_it_began_with_and_nothing_else() -> None:
     assert labels_needed(0.6, [10, 100], [0.5, 0.3]) == Needed(100, ">")
 
 
-@pytest.mark.parametrize(("labels", "accuracies"), [([], []), ([10, 10], [0.1, 0.2]), ([0, 10], [0.1, 0.2]), ([10, 100], [0.1])])
+@pytest.mark.parametrize(
+    ("labels", "accuracies"), [([], []), ([10, 10], [0.1, 0.2]), ([0, 10], [0.1, 0.2]), ([10, 100], [0.1])]
+)
 def test_what_is_no_curve_is_refused(labels: list[float], accuracies: list[float]) -> None:
     with pytest.raises(SSLBenchError, match="rising"):
         labels_needed(0.15, labels, accuracies)
 
 
 accuracies = st.floats(0, 1).map(lambda value: round(value, 4))
-curves = st.lists(st.tuples(st.floats(1, 1e6).map(round), accuracies), min_size=1, max_size=6, unique_by=lambda point: point[0]).map(sorted)
+curves = st.lists(
+    st.tuples(st.floats(1, 1e6).map(round), accuracies), min_size=1, max_size=6, unique_by=lambda point: point[0]
+).map(sorted)
 
 
 @given(curves, accuracies)
@@ -122,7 +140,9 @@ def test_more_accuracy_never_needs_fewer_labels(curve: list[tuple[int, float]], 
 
 
 @given(curves, accuracies, st.floats(0.01, 100), st.floats(0.1, 10))
-def test_units_of_labels_and_of_accuracy_do_not_matter(curve: list[tuple[int, float]], accuracy: float, scale: float, unit: float) -> None:
+def test_units_of_labels_and_of_accuracy_do_not_matter(
+    curve: list[tuple[int, float]], accuracy: float, scale: float, unit: float
+) -> None:
     labels, heights = (list(values) for values in zip(*curve, strict=True))
     found = labels_needed(accuracy, labels, heights)
     moved = labels_needed(accuracy, [scale * n for n in labels], heights)
@@ -135,7 +155,12 @@ def test_units_of_labels_and_of_accuracy_do_not_matter(curve: list[tuple[int, fl
 def test_savings_against_the_better_of_random_and_its_longer_run_by_hand(run_folder: MakeRun) -> None:
     """simclr: 0.35 lies half-way from 0.3 to 0.4, 0.55 from 0.4 to 0.7: sqrt(10) times the labels. rotation: below, and out of reach."""
     texts = _texts(load(_few_labels(run_folder, _plain)).table())
-    assert texts == {("simclr", "1 %"): "3.2×", ("simclr", "10 %"): "3.2×", ("rotation", "1 %"): "none", ("rotation", "10 %"): ">10×"}
+    assert texts == {
+        ("simclr", "1 %"): "3.2×",
+        ("simclr", "10 %"): "3.2×",
+        ("rotation", "1 %"): "none",
+        ("rotation", "10 %"): ">10×",
+    }
 
 
 def test_the_probe_is_compared_with_plain_random(run_folder: MakeRun) -> None:
@@ -143,10 +168,13 @@ def test_the_probe_is_compared_with_plain_random(run_folder: MakeRun) -> None:
         return accuracy * (1 + 0.25 * math.log10(share))  # 0.5, 0.75 and 1 times
 
     rows = {"simclr": ("simclr", "pretext", (0.7, 0.75)), "random": ("random", "baseline", (0.6, 0.3))}
-    folder = run_folder(rows, seeds=(0,), shares=(1.0,), probe_shares=SHARES, few=halved, noise=0.0, n=2_000, predictions=False)
+    folder = run_folder(
+        rows, seeds=(0,), shares=(1.0,), probe_shares=SHARES, few=halved, noise=0.0, n=2_000, predictions=False
+    )
     saved = load(folder).table().sections[0].saved
     assert saved is not None and [column.title for column in saved.columns] == ["1 %", "10 %"]
-    # simclr's best stage: 0.375 and 0.5625; random's, 0.3, 0.45, 0.6: half-way, and three quarters of the way to the last.
+    # simclr's best stage: 0.375 and 0.5625; random's, 0.3, 0.45, 0.6: half-way, and three quarters of the way to the
+    # last.
     (line,) = saved.lines
     assert [line.cells[column.key].text(column) for column in saved.columns] == ["3.2×", "5.6×"]
 
@@ -160,11 +188,23 @@ def test_seeds_are_compared_one_by_one_and_those_beyond_reach_are_kept(run_folde
     table = load(_few_labels(run_folder, tuned)).table()
     # The mean, 0.5, lies a third of the way from 0.4 (400 labels) to 0.7: 400 * 10^(1/3) / 40 = 21.5.
     assert _texts(table)["simclr", "1 %"] == "22× (3.2 to >100)"
-    rows = {(row["row"], row["evaluator"], row["share"]): row for row in csv.DictReader(io.StringIO(labels_saved_csv(table)))}
+    rows = {
+        (row["row"], row["evaluator"], row["share"]): row
+        for row in csv.DictReader(io.StringIO(labels_saved_csv(table)))
+    }
     assert set(rows) == {(row, "finetune", share) for row in ("simclr", "rotation") for share in ("0.01", "0.1")}
     row = rows["simclr", "finetune", "0.01"]
-    assert (row["labels"], row["bound"], row["low_bound"], row["high"], row["high_bound"], row["seeds"]) == ("40.0", "", "", "100.0", ">", "3")
-    assert float(row["factor"]) == pytest.approx(10 * 10 ** (1 / 3)) and float(row["low"]) == pytest.approx(math.sqrt(10))
+    assert (row["labels"], row["bound"], row["low_bound"], row["high"], row["high_bound"], row["seeds"]) == (
+        "40.0",
+        "",
+        "",
+        "100.0",
+        ">",
+        "3",
+    )
+    assert float(row["factor"]) == pytest.approx(10 * 10 ** (1 / 3)) and float(row["low"]) == pytest.approx(
+        math.sqrt(10)
+    )
     assert float(row["random_needs"]) == pytest.approx(400 * 10 ** (1 / 3))
 
 
@@ -215,7 +255,11 @@ def test_shares_rounded_to_the_same_number_of_labels_are_one_point(run_folder: M
     folder = _few_labels(run_folder, _plain)
     for path in folder.glob("cells/*/*/finetune-*.json"):
         record = json.loads(path.read_text())
-        record["details"] = {"runs": [{"labels": share, "images": images} for share, images in zip(SHARES, (100, 100, 1_000), strict=True)]}
+        record["details"] = {
+            "runs": [
+                {"labels": share, "images": images} for share, images in zip(SHARES, (100, 100, 1_000), strict=True)
+            ]
+        }
         path.write_text(json.dumps(record))
     # Random's better one: 0.4 at 100 labels, 0.7 at 1,000.
     texts = _texts(load(folder).table())
@@ -243,15 +287,26 @@ def test_one_share_or_no_random_compares_nothing(run_folder: MakeRun) -> None:
 def test_every_format_shows_the_same_savings(run_folder: MakeRun) -> None:
     table = load(_few_labels(run_folder, _plain)).table()
     for text in (table.terminal(), table.markdown(), table.latex(), table.html()):
-        assert text.index("labels saved") > text.index("supervised") and "none" in text and text.count("labels saved") == 2  # the table and its legend
-    assert ">10×" in table.terminal() and escape.html(">10×") in table.html() and escape.latex(">10×") in table.latex() and r"&gt;10×" in table.markdown()
+        # the table and its legend
+        assert (
+            text.index("labels saved") > text.index("supervised") and "none" in text and text.count("labels saved") == 2
+        )
+    assert (
+        ">10×" in table.terminal()
+        and escape.html(">10×") in table.html()
+        and escape.latex(">10×") in table.latex()
+        and r"&gt;10×" in table.markdown()
+    )
     assert "3x longer, at every share" in " ".join(table.terminal().split())
     assert max(map(len, table.terminal(80).splitlines())) <= 80
 
 
 def test_the_file_is_written_where_there_is_something_to_say(run_folder: MakeRun) -> None:
     folder = _few_labels(run_folder, _plain, seeds=(0,))
-    assert folder / "labels_saved.csv" in write_report(folder) and (folder / "labels_saved.csv").read_text().count("\n") == 5
+    assert (
+        folder / "labels_saved.csv" in write_report(folder)
+        and (folder / "labels_saved.csv").read_text().count("\n") == 5
+    )
     for path in folder.glob("cells/random/*/finetune-*.json"):
         path.unlink()
     assert folder / "labels_saved.csv" not in write_report(folder) and not (folder / "labels_saved.csv").exists()

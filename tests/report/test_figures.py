@@ -39,14 +39,18 @@ def test_heat_map_shows_the_mean_of_every_row_and_stage(run_folder: MakeRun) -> 
     assert shown[1, 2] == pytest.approx(expected) and np.isnan(shown[4, 0]) and "code" not in _texts(figure)
 
 
-@pytest.mark.parametrize(("shares", "title"), [([1.0, 0.1], "toy, top-1"), ([0.1, 0.01], "toy, 10 % of the labels, top-1")])
+@pytest.mark.parametrize(
+    ("shares", "title"), [([1.0, 0.1], "toy, top-1"), ([0.1, 0.01], "toy, 10 % of the labels, top-1")]
+)
 def test_figures_show_the_largest_share_of_the_labels(run_folder: MakeRun, shares: list[float], title: str) -> None:
     """The probe with fewer labels, 0 % right here, must not be averaged into the other; nor may draws widen the range over seeds."""
     folder = run_folder(predictions=False)
     for path in folder.glob("cells/*/*/linear-*.json"):
         record = json.loads(path.read_text())
         measured = [{**m, "labels": shares[0]} for m in record["measurements"]]
-        record["measurements"] = [{**m, "draw": draw, "value": m["value"] + (draw - 0.5) / 100} for m in measured for draw in (0, 1)]
+        record["measurements"] = [
+            {**m, "draw": draw, "value": m["value"] + (draw - 0.5) / 100} for m in measured for draw in (0, 1)
+        ]
         record["measurements"] += [{**m, "labels": shares[1], "value": 0.0} for m in measured]
         path.write_text(json.dumps(record))
     results = load(folder)
@@ -84,7 +88,11 @@ def test_cost_has_a_point_for_every_trained_row_and_a_line_for_random(run_folder
 
 
 def test_cost_of_weights_from_elsewhere_is_not_known(run_folder: MakeRun) -> None:
-    rows = {"timm:x": ("weights", "elsewhere", (0.5, 0.6)), "simclr": ("simclr", "pretext", (0.5, 0.8)), "random": ("random", "baseline", (0.3, 0.3))}
+    rows = {
+        "timm:x": ("weights", "elsewhere", (0.5, 0.6)),
+        "simclr": ("simclr", "pretext", (0.5, 0.8)),
+        "random": ("random", "baseline", (0.3, 0.3)),
+    }
     figure = cost_figure(load(run_folder(rows)), "toy")
     assert figure is not None
     names = {str(line.get_label()) for line in figure.axes[0].lines}
@@ -93,7 +101,11 @@ def test_cost_of_weights_from_elsewhere_is_not_known(run_folder: MakeRun) -> Non
 
 def test_rows_stand_as_in_the_table_by_the_stage_that_validation_chose(run_folder: MakeRun) -> None:
     """A stage that is better on test and was not chosen moves no row."""
-    folder = run_folder({"a": ("simclr", "pretext", (0.5, 0.9)), "b": ("rotation", "pretext", (0.5, 0.7))}, seeds=(0,), predictions=False)
+    folder = run_folder(
+        {"a": ("simclr", "pretext", (0.5, 0.9)), "b": ("rotation", "pretext", (0.5, 0.7))},
+        seeds=(0,),
+        predictions=False,
+    )
     for path in folder.glob("cells/a/*/linear-*.json"):
         record = json.loads(path.read_text())
         for m in record["measurements"]:
@@ -118,7 +130,9 @@ def test_minutes_of_different_machines_are_not_compared(run_folder: MakeRun) -> 
 def test_nothing_to_show_draws_nothing(run_folder: MakeRun, tmp_path: Path) -> None:
     assert draw_figures(load(run_folder(skip=lambda row, seed, what: True)), tmp_path) == []
     rows = {"random": ("random", "baseline", (0.5, 0.4))}
-    drawn = draw_figures(load(run_folder(rows, seeds=(0,), skip=lambda row, seed, what: what in ("linear", "finetune"))), tmp_path)
+    drawn = draw_figures(
+        load(run_folder(rows, seeds=(0,), skip=lambda row, seed, what: what in ("linear", "finetune"))), tmp_path
+    )
     assert drawn == []
 
 

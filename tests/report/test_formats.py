@@ -69,9 +69,20 @@ def _parse(text: str) -> _Cells:
 def _table(name: str) -> Table:
     """A table whose every name is ``name``."""
     column = Column("key", name, name, "linear", "top1")
-    lines = [Line(name, name, name, "pretext", cells={"key": Entry("value", {0: 0.5}, 0.4, 0.6, "binomial", 100, stage=name)})]
+    lines = [
+        Line(
+            name, name, name, "pretext", cells={"key": Entry("value", {0: 0.5}, 0.4, 0.6, "binomial", 100, stage=name)}
+        )
+    ]
     lines.append(Line(name, name, name, "labels", cells={"key": Entry("failed")}, failures=[name]))
-    return Table(name, [name, name], False, [Section(name, [column], lines), Section(name, [column], lines)], [(name, name)], [name])
+    return Table(
+        name,
+        [name, name],
+        False,
+        [Section(name, [column], lines), Section(name, [column], lines)],
+        [(name, name)],
+        [name],
+    )
 
 
 names = st.one_of(st.sampled_from(NASTY), st.text(min_size=1, max_size=30)).filter(lambda name: name.strip() != "")
@@ -171,7 +182,10 @@ def test_csv_holds_plain_numbers(run_folder: MakeRun) -> None:
             assert (float(row["value"]), float(row["low"]), float(row["high"])) == (cell.value, cell.low, cell.high)
             assert (int(row["n"]), int(row["images"]), row["stage"], row["unit"]) == (3, 500, cell.stage, "fraction")
     assert by_place["simclr", "", "linear top1 best"]["marks"] == "best"
-    assert by_place["pixels", "", "linear top1 best"]["status"] == "none" and by_place["pixels", "", "linear top1 best"]["value"] == ""
+    assert (
+        by_place["pixels", "", "linear top1 best"]["status"] == "none"
+        and by_place["pixels", "", "linear top1 best"]["value"] == ""
+    )
 
 
 def test_every_format_shows_the_same_cells(run_folder: MakeRun) -> None:
@@ -181,13 +195,17 @@ def test_every_format_shows_the_same_cells(run_folder: MakeRun) -> None:
     for line in section.lines:
         for column in section.columns:
             text = line.cells[column.key].text(column)
-            assert text in html and escape.markdown(text) in markdown and escape.latex(text) in latex and text in terminal
+            assert (
+                text in html and escape.markdown(text) in markdown and escape.latex(text) in latex and text in terminal
+            )
 
 
 def test_best_row_is_bold(run_folder: MakeRun) -> None:
     table = load(run_folder(n=2_000)).table()
     text = (
-        next(line for line in table.sections[0].lines if line.row == "simclr").cells["linear top1 best"].text(table.sections[0].columns[0])
+        next(line for line in table.sections[0].lines if line.row == "simclr")
+        .cells["linear top1 best"]
+        .text(table.sections[0].columns[0])
     )
     assert f"**{text}**" in table.markdown() and rf"\textbf{{{escape.latex(text)}}}" in table.latex()
     assert f'<td class="best">{text}</td>' in table.html()
@@ -216,7 +234,9 @@ def test_comparisons_are_written_with_their_p(run_folder: MakeRun) -> None:
     rows = list(csv.DictReader(io.StringIO(comparisons_csv(load(run_folder(n=1_000)).table()))))
     assert {row["second"] for row in rows if row["column"] == "linear top1 best"} == {"rotation", "autoencoder"}
     assert all(
-        float(row["p"]) <= float(row["p_holm"]) <= 1 and float(row["low"]) <= float(row["difference"]) <= float(row["high"]) for row in rows
+        float(row["p"]) <= float(row["p_holm"]) <= 1
+        and float(row["low"]) <= float(row["difference"]) <= float(row["high"])
+        for row in rows
     )
 
 
@@ -224,7 +244,13 @@ def test_comparisons_join_the_csv_also_where_an_evaluator_brings_its_set(run_fol
     boxes = {"cells": {"rotation": 0.5, "simclr": 0.6, "autoencoder": 0.4}}
     table = load(run_folder(data=("toy", "other"), boxes=boxes)).table(wide=True)
     measured = {(row["data"], row["column"], row["row"]) for row in csv.DictReader(io.StringIO(table.csv()))}
-    compared = [(row["data"], row["column"], row["first"], row["second"]) for row in csv.DictReader(io.StringIO(comparisons_csv(table)))]
+    compared = [
+        (row["data"], row["column"], row["first"], row["second"])
+        for row in csv.DictReader(io.StringIO(comparisons_csv(table)))
+    ]
     assert all((data, column, row) in measured for data, column, *rows in compared for row in rows)
-    assert len(compared) == len(set(compared)) and len([place for place in compared if place[:2] == ("cells", "cells detection ap")]) == 2
+    assert (
+        len(compared) == len(set(compared))
+        and len([place for place in compared if place[:2] == ("cells", "cells detection ap")]) == 2
+    )
     assert any(column == "knn top1@200" for _, column, *_ in compared)

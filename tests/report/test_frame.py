@@ -104,7 +104,9 @@ def test_a_record_that_cannot_be_read_is_named(run_folder: MakeRun, name: str, d
     results = load(folder)
     (message,) = results.damaged
     assert told in message and str(path) in message
-    assert [(m.row, m.what, m.damage) for m in results.missing] == [("simclr", "pretraining" if "pretrain" in name else "knn", message)]
+    assert [(m.row, m.what, m.damage) for m in results.missing] == [
+        ("simclr", "pretraining" if "pretrain" in name else "knn", message)
+    ]
 
 
 def test_another_cells_record_is_left_out_and_named(run_folder: MakeRun) -> None:
@@ -144,7 +146,9 @@ def test_damaged_predictions_are_named_and_their_seed_is_not_compared(run_folder
         compared = [c for c in table.sections[0].comparisons if c.column == column and "simclr" in (c.first, c.second)]
         assert compared and {c.seeds for c in compared} == {seeds} and {c.images for c in compared} == {500}
     for before, after in zip(whole.sections[0].lines, table.sections[0].lines, strict=True):
-        assert {key: cell.values for key, cell in before.cells.items()} == {key: cell.values for key, cell in after.cells.items()}
+        assert {key: cell.values for key, cell in before.cells.items()} == {
+            key: cell.values for key, cell in after.cells.items()
+        }
 
 
 @pytest.mark.parametrize("damage", ["missing", "flipped"])
@@ -176,7 +180,11 @@ def test_numbers_that_their_own_predictions_contradict_are_not_shown(run_folder:
     (message,) = results.damaged
     assert str(path) in message and "pooled@20" in message and [m.damage for m in results.missing] == [message]
     (line,) = [line for line in results.table().sections[0].lines if line.row == "simclr"]
-    assert sorted(line.cells["knn top1@20"].values) == [1, 2] and sorted(line.cells["linear top1 best"].values) == [0, 1, 2]
+    assert sorted(line.cells["knn top1@20"].values) == [1, 2] and sorted(line.cells["linear top1 best"].values) == [
+        0,
+        1,
+        2,
+    ]
     assert line.failures == ["record of knn damaged, 1/3: see above"]
 
 

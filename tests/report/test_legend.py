@@ -36,18 +36,30 @@ def _legend(table: Table, sign: str) -> list[str]:
 def _few_labels(record: dict[str, Any]) -> None:
     """The probe's numbers as those of two draws of a tenth of the labels."""
     record["measurements"] = [{**m, "labels": 0.1, "draw": draw} for m in record["measurements"] for draw in (0, 1)]
-    fit = {"labels": 0.1, "stage": "s1", "chosen_on": "5-fold cross-validation inside the draw", "fit": {"converged": True, "images": 400}}
+    fit = {
+        "labels": 0.1,
+        "stage": "s1",
+        "chosen_on": "5-fold cross-validation inside the draw",
+        "fit": {"converged": True, "images": 400},
+    }
     record["details"] = {"fits": [fit]}
 
 
 def test_rows_that_see_other_input_are_named(run_folder: MakeRun) -> None:
     folder = run_folder(ROWS, seeds=(0,))
-    assert _legend(load(folder).table(), "input") == ["patch tasks are ranked fairly from 64 px up"]  # older records do not tell
+    # older records do not tell
+    assert _legend(load(folder).table(), "input") == ["patch tasks are ranked fairly from 64 px up"]
     _change(folder, "colorization/*/pretrain.json", lambda record: record["describe"].update(input="lightness"))
     _change(folder, "relative_position/*/pretrain.json", lambda record: record["describe"].update(input="standardised"))
-    _change(folder, "simclr/*/pretrain.json", lambda record: record["describe"].update(input=["what a task of one's own may say"]))
+    _change(
+        folder,
+        "simclr/*/pretrain.json",
+        lambda record: record["describe"].update(input=["what a task of one's own may say"]),
+    )
     seen, _ = _legend(load(folder).table(), "input")
-    assert seen == "colorization sees lightness only, relative_position images standardised one by one, also when judged"
+    assert (
+        seen == "colorization sees lightness only, relative_position images standardised one by one, also when judged"
+    )
 
 
 def test_patch_tasks_are_warned_of_on_small_images_only(run_folder: MakeRun) -> None:
@@ -59,7 +71,9 @@ def test_patch_tasks_are_warned_of_on_small_images_only(run_folder: MakeRun) -> 
     assert not _legend(load(run_folder(without, seeds=(0,))).table(), "input")
 
 
-@pytest.mark.parametrize(("task", "kind"), [("colorization", "lightness"), ("relative_position", "standardised"), ("rotation", None)])
+@pytest.mark.parametrize(
+    ("task", "kind"), [("colorization", "lightness"), ("relative_position", "standardised"), ("rotation", None)]
+)
 def test_records_tell_the_input(task: str, kind: str | None) -> None:
     data = {"source": "shapes", "size": 32, "limit": {"train": 96, "test": 32}}
     backbone = {"name": "resnet18", "width": 0.125, "stem_stride": 2}
@@ -74,8 +88,18 @@ def test_choices_inside_a_draw_are_told_from_those_on_validation(run_folder: Mak
             {"labels": 0.1, "images": 400, "chosen_on": "a fifth of the draw"}, {"labels": 1.0, "images": 4_000, "chosen_on": "validation"}
         ]  # fmt: skip
         if scarce:
-            runs.append({"labels": 0.01, "images": 40, "chosen_on": "nothing: one image of a class cannot be both trained on and held back"})
-        _change(folder, "*/*/finetune-*.json", lambda record: record.update(spec={"options": {"learning_rates": rates}}, details={"runs": runs}))
+            runs.append(
+                {
+                    "labels": 0.01,
+                    "images": 40,
+                    "chosen_on": "nothing: one image of a class cannot be both trained on and held back",
+                }
+            )
+        _change(
+            folder,
+            "*/*/finetune-*.json",
+            lambda record: record.update(spec={"options": {"learning_rates": rates}}, details={"runs": runs}),
+        )
         if few:
             _change(folder, "*/*/linear-*.json", _few_labels)
         (text,) = _legend(load(folder).table(), "chosen")
@@ -107,12 +131,20 @@ def test_a_set_that_two_evaluators_bring_is_described_once(run_folder: MakeRun) 
 def test_members_of_a_combination_see_their_own_input(run_folder: MakeRun) -> None:
     rows = {**ROWS, "relative_position+colorization": ("relative_position+colorization", "pretext", (0.4, 0.5))}
     folder = run_folder(rows, seeds=(0,))
-    _change(folder, "relative_position*/*/pretrain.json", lambda record: record["describe"].update(input="standardised"))
+    _change(
+        folder, "relative_position*/*/pretrain.json", lambda record: record["describe"].update(input="standardised")
+    )
     seen, combined, _ = _legend(load(folder).table(), "input")
     assert seen == "relative_position sees images standardised one by one, also when judged"
-    assert combined == "each member of a combination sees its own; judged are relative_position+colorization on images standardised one by one"
+    assert (
+        combined
+        == "each member of a combination sees its own; judged are relative_position+colorization on images standardised one by one"
+    )
     alone = {"relative_position+rotation": ("relative_position+rotation", "pretext", (0.4, 0.5))}
-    assert any("patch tasks are ranked fairly" in text for text in _legend(load(run_folder(alone, seeds=(0,))).table(), "input"))
+    assert any(
+        "patch tasks are ranked fairly" in text
+        for text in _legend(load(run_folder(alone, seeds=(0,))).table(), "input")
+    )
 
 
 def test_rows_that_start_from_labelled_weights_are_not_said_to_have_been_given_all_labels(run_folder: MakeRun) -> None:
@@ -123,13 +155,17 @@ def test_rows_that_start_from_labelled_weights_are_not_said_to_have_been_given_a
     run["rows"][0] |= {"uses_labels": True, "init": "timm:resnet18.a1_in1k, trained on ImageNet-1k, with labels"}
     (folder / "run.json").write_text(json.dumps(run))
     (started,) = _legend(load(folder).table(), "†")
-    assert started.startswith("was given all labels in pretraining, or starts from weights that were, or may have been: has no rank")
+    assert started.startswith(
+        "was given all labels in pretraining, or starts from weights that were, or may have been: has no rank"
+    )
 
 
 @pytest.mark.parametrize("seeds", [(0,), (0, 1), (0, 1, 2)])
 def test_draws_are_told_whatever_the_number_of_seeds(run_folder: MakeRun, seeds: tuple[int, ...]) -> None:
     lines = _legend(load(run_folder(ROWS, seeds=seeds, draws=4)).table(), "±")
-    assert [line.endswith("; 10 %: each seed the mean of 4 draws of labels") for line in lines] == [True] + [False] * (len(lines) - 1)
+    assert [line.endswith("; 10 %: each seed the mean of 4 draws of labels") for line in lines] == [True] + [False] * (
+        len(lines) - 1
+    )
     assert not any("draws" in line for line in _legend(load(run_folder(ROWS, seeds=seeds, draws=1)).table(), "±"))
 
 
@@ -138,15 +174,20 @@ def test_fewer_neighbours_than_asked_are_told(run_folder: MakeRun) -> None:
     neighbours = {"validation": {"20": 8, "200": 8}, "test": {"20": 20, "200": 20}}
     assert not _legend(load(folder).table(), "k")
     _change(folder, "*/*/knn-*.json", lambda record: record.update(details={"neighbours": neighbours}))
-    assert _legend(load(folder).table(), "k") == ["capped by the smallest class: k=200 asks 20"]  # as on the split that is shown
+    # as on the split that is shown
+    assert _legend(load(folder).table(), "k") == ["capped by the smallest class: k=200 asks 20"]
 
 
 def test_headings_say_the_share_of_the_labels_and_all_fits_120_columns(run_folder: MakeRun) -> None:
     folder = run_folder(ROWS, predictions=False)
     assert "% of the labels" not in {column.group for column in load(folder).table().sections[0].columns}
     _change(folder, "*/*/linear-*.json", _few_labels)
-    _change(folder, "*/*/finetune-*.json", lambda record: record.update(spec={"options": {"learning_rates": [0.01, 0.1]}}))
-    _change(folder, "*/*/knn-*.json", lambda record: record.update(details={"neighbours": {"test": {"20": 9, "200": 9}}}))
+    _change(
+        folder, "*/*/finetune-*.json", lambda record: record.update(spec={"options": {"learning_rates": [0.01, 0.1]}})
+    )
+    _change(
+        folder, "*/*/knn-*.json", lambda record: record.update(details={"neighbours": {"test": {"20": 9, "200": 9}}})
+    )
     _change(folder, "*/*/pretrain.json", lambda record: record["describe"].update(input="lightness"))
     table = load(folder).table()
     first, last = table.sections[0].columns[:2]
@@ -163,7 +204,8 @@ def test_minutes_taken_on_a_busy_machine_are_said(run_folder: MakeRun) -> None:
     assert not load(folder).table().warnings
     _change(folder, "simclr/1-*/pretrain.json", lambda record: record["seconds"].update(cpu=60.0))
     assert load(folder).table().warnings == ["minutes of simclr include waiting: other work had the processor"]
-    _change(folder, "simclr/1-*/pretrain.json", lambda record: record["environment"].update(device="cuda: Example"))  # there the processor only watches
+    # there the processor only watches
+    _change(folder, "simclr/1-*/pretrain.json", lambda record: record["environment"].update(device="cuda: Example"))
     assert not any("waiting" in warning for warning in load(folder).table().warnings)
 
 
@@ -177,21 +219,34 @@ def test_commits_of_one_environment_stand_in_one_line(run_folder: MakeRun) -> No
 
 def test_images_with_boxes_do_not_count_as_images_that_are_right_or_wrong(run_folder: MakeRun) -> None:
     boxes = {"cells": dict.fromkeys(ROWS, 0.5)}
-    told = [line for line in _legend(load(run_folder(ROWS, boxes=boxes, predictions=False)).table(), "±") if line.startswith("Besides")]
+    told = [
+        line
+        for line in _legend(load(run_folder(ROWS, boxes=boxes, predictions=False)).table(), "±")
+        if line.startswith("Besides")
+    ]
     assert told[0].startswith("Besides, 500 test images leave about ±4.4 at 50 %")
-    assert told[1] == "Besides, the 60 images of cells leave about ±4.0 of mAP (bootstrap)"  # as stored beside each value
+    # as stored beside each value
+    assert told[1] == "Besides, the 60 images of cells leave about ±4.0 of mAP (bootstrap)"
 
 
 def test_labels_saved_are_explained_where_they_are_shown(run_folder: MakeRun) -> None:
     first, second, third = _legend(load(run_folder(ROWS)).table(), "×")
-    assert "the better of random and random, 3x longer" in first and "where it first gets there" in second and "lowest and highest seed" in third
-    assert len(_legend(load(run_folder(ROWS, seeds=(0,))).table(), "×")) == 2 and not _legend(load(run_folder(ROWS, shares=(0.1,))).table(), "×")
+    assert (
+        "the better of random and random, 3x longer" in first
+        and "where it first gets there" in second
+        and "lowest and highest seed" in third
+    )
+    assert len(_legend(load(run_folder(ROWS, seeds=(0,))).table(), "×")) == 2 and not _legend(
+        load(run_folder(ROWS, shares=(0.1,))).table(), "×"
+    )
 
 
 def test_a_setting_that_saw_test_and_is_not_in_the_table_is_told(run_folder: MakeRun) -> None:
     """A row whose settings were changed after its first test numbers has had more than one look."""
     folder = run_folder(ROWS)
-    assert not load(folder).table().warnings and _legend(load(folder).table(), "test")[0].startswith("opened once per row.")
+    assert not load(folder).table().warnings and _legend(load(folder).table(), "test")[0].startswith(
+        "opened once per row."
+    )
     home = next(folder.glob("cells/simclr/0-*"))
     shutil.copytree(home, home.with_name("0-00000000"))
     (told,) = load(folder).table().warnings
@@ -213,7 +268,10 @@ def test_validation_shown_after_test_was_seen_says_so(run_folder: MakeRun) -> No
 
 def test_probes_that_did_not_converge_are_named(run_folder: MakeRun) -> None:
     folder = run_folder(ROWS)
-    fits = [{"stage": "s1", "fit": {"converged": True}, "final_fit": {"converged": False}}, {"stage": "s2", "fit": {"converged": True}}]
+    fits = [
+        {"stage": "s1", "fit": {"converged": True}, "final_fit": {"converged": False}},
+        {"stage": "s2", "fit": {"converged": True}},
+    ]
     _change(folder, "simclr/*/linear-*.json", lambda record: record.update(details={"fits": fits}))
     assert load(folder).table().warnings == ["linear probes that did not converge: simclr s1 (3 times)"]
 
@@ -223,17 +281,24 @@ def test_a_row_that_starts_from_other_weights_says_from_which(run_folder: MakeRu
     start = "timm:resnet18.a1_in1k, trained on ImageNet-1k, with labels"
     folder = run_folder(ROWS)
     run = load(folder).run
-    rows = [row.model_copy(update={"uses_labels": True, "init": start}) if row.row == "simclr" else row for row in run.rows]
+    rows = [
+        row.model_copy(update={"uses_labels": True, "init": start}) if row.row == "simclr" else row for row in run.rows
+    ]
     (folder / "run.json").write_text(run.model_copy(update={"rows": rows}).model_dump_json())
     table = load(folder).table()
     assert _legend(table, "elsewhere") == [f"simclr starts from {start}"]
-    assert "simclr †" in {line.name for line in table.sections[0].lines} and "simclr" not in {c.first for c in table.sections[0].comparisons}
+    assert "simclr †" in {line.name for line in table.sections[0].lines} and "simclr" not in {
+        c.first for c in table.sections[0].comparisons
+    }
 
 
 def test_what_is_known_of_the_data_is_told(run_folder: MakeRun) -> None:
     results = load(run_folder(ROWS, seeds=(0,)))
     before = _legend(results.table(), "data")
-    results.run.data["notes"] = ["toy: 3 unreadable train images are left out", "toy: 3 unreadable train images are left out"]
+    results.run.data["notes"] = [
+        "toy: 3 unreadable train images are left out",
+        "toy: 3 unreadable train images are left out",
+    ]
     assert _legend(results.table(), "data") == [*before, "toy: 3 unreadable train images are left out"]
 
 
@@ -255,8 +320,15 @@ def test_the_choice_of_the_probe_is_told_as_it_was_made(run_folder: MakeRun) -> 
         _change(folder, "*/*/linear-*.json", lambda record: record.update(protocol=protocol, details={"fits": [fit]}))
         return _legend(load(folder).table(), "chosen")[0]
 
-    assert chosen("linear-lbfgs v1", "validation").startswith("on 400 validation images: probe strength, stage, task options (")
-    assert chosen("linear-lbfgs v2", "validation").startswith("on 400 validation images: probe strength and stage by log loss, task options (")
+    assert chosen("linear-lbfgs v1", "validation").startswith(
+        "on 400 validation images: probe strength, stage, task options ("
+    )
+    assert chosen("linear-lbfgs v2", "validation").startswith(
+        "on 400 validation images: probe strength and stage by log loss, task options ("
+    )
     folds = "5-fold cross-validation of train and validation"
     told = chosen("linear-lbfgs v2", folds)
-    assert told.startswith("on 400 validation images: task options (") and f"probe strength and stage by log loss in {folds}" in told
+    assert (
+        told.startswith("on 400 validation images: task options (")
+        and f"probe strength and stage by log loss in {folds}" in told
+    )

@@ -37,19 +37,28 @@ def test_numbers_are_those_of_the_papers() -> None:
     assert classic.metrics == [TOP5, MAP] and {row: tuple(classic.cells(row)) for row in classic.rows} == CLASSIC
     assert classic.sources == ["Doersch & Zisserman 2017"] and "ResNet-101" in classic.setting
     assert few.metrics == ["top-5", "top-1"] and {row: tuple(few.cells(row)) for row in few.rows} == TEN_PERCENT
-    assert "10 % of the labels" in few.setting and [source.partition("arXiv:")[2] for source in few.sources] == ["2006.10029", "2002.05709"]
+    assert "10 % of the labels" in few.setting and [source.partition("arXiv:")[2] for source in few.sources] == [
+        "2006.10029",
+        "2002.05709",
+    ]
     assert {number.row for number in load_published() if "2002.05709" in number.source} == {"SimCLR, ResNet-50 4x"}
 
 
 def test_tasks_of_ours_are_named_as_the_suite_names_them() -> None:
     tasks = {number.task for number in load_published()} - {""}
     assert len(tasks) == 8 and {TASKS.get(task).name for task in tasks} == tasks
-    assert {number.task for number in load_published() if number.row == "Rel. Pos + colour + Exemplar"} == {"relative_position+colorization+exemplar"}
+    assert {number.task for number in load_published() if number.row == "Rel. Pos + colour + Exemplar"} == {
+        "relative_position+colorization+exemplar"
+    }
 
 
 @pytest.mark.parametrize(("shares", "shown"), [((0.1, 1.0), True), ((0.01, 1.0), False), ((1.0,), False)])
-def test_the_ten_percent_block_stands_below_ten_percent_columns_only(run_folder: MakeRun, shares: tuple[float, ...], shown: bool) -> None:
-    rows = {name: (name, "pretext", (0.5, 0.6)) for name in ("simclr", "exemplar")} | {"random": ("random", "baseline", (0.4, 0.3))}
+def test_the_ten_percent_block_stands_below_ten_percent_columns_only(
+    run_folder: MakeRun, shares: tuple[float, ...], shown: bool
+) -> None:
+    rows = {name: (name, "pretext", (0.5, 0.6)) for name in ("simclr", "exemplar")} | {
+        "random": ("random", "baseline", (0.4, 0.3))
+    }
     table = load(run_folder(rows, seeds=(0,), shares=shares)).table()
     for text in (table.terminal(), table.markdown(), table.html(), table.latex()):
         assert ("SimCLRv2" in text) is ("80.9" in text) is ("2006.10029" in text) is shown
@@ -66,10 +75,14 @@ def test_the_ten_percent_block_stands_below_ten_percent_columns_only(run_folder:
         (["colorization", "simclr"], ["ResNet-101", "ImageNet with 10 % of the labels"]),
     ],
 )  # fmt: skip
-def test_a_block_stands_only_where_one_of_its_tasks_is_a_row_of_ours(run_folder: MakeRun, tasks: list[str], settings: list[str]) -> None:
+def test_a_block_stands_only_where_one_of_its_tasks_is_a_row_of_ours(
+    run_folder: MakeRun, tasks: list[str], settings: list[str]
+) -> None:
     """The row of all labels is in every table, and makes none of them comparable."""
     rows = {task: (task, "pretext", (0.5, 0.6)) for task in tasks}
     rows |= {"random": ("random", "baseline", (0.4, 0.3)), "supervised": ("supervised", "labels", (0.5, 0.9))}
     table = load(run_folder(rows, seeds=(0,))).table()
-    assert [next(setting for setting in settings if block.setting.startswith(setting)) for block in table.published] == settings
+    assert [
+        next(setting for setting in settings if block.setting.startswith(setting)) for block in table.published
+    ] == settings
     assert ("\n published  " in table.terminal()) is bool(settings)

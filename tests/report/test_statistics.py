@@ -65,7 +65,8 @@ def test_comparison_over_seeds_equals_scipy() -> None:
 
 
 def test_crossed_comparison_by_hand() -> None:
-    # Worked on paper: means by seed 0.5, 0, 1 (grand mean 0.5); MS_seed 0.5 and, with one image effect, MS_image and MS_rest as below.
+    # Worked on paper: means by seed 0.5, 0, 1 (grand mean 0.5); MS_seed 0.5 and, with one image effect, MS_image and
+    # MS_rest as below.
     first = np.array([[1.0, 0.0], [0.0, 0.0], [1.0, 1.0]])
     found = compare_crossed(first, np.zeros((3, 2)))
     # Without an image effect the t-test over seeds is all that is left.
@@ -93,7 +94,10 @@ def _false_alarms(seed_sd: float, image_sd: float, runs: int, rng: np.random.Gen
     crossed, rare, seeds_only = 0, 0, 0
     for _ in range(runs):
         images = rng.normal(scale=image_sd, size=(1, 200))
-        rows = [rng.random((3, 200)) < np.clip(0.6 + rng.normal(scale=seed_sd, size=(3, 1)) + sign * images, 0, 1) for sign in (1, -1)]
+        rows = [
+            rng.random((3, 200)) < np.clip(0.6 + rng.normal(scale=seed_sd, size=(3, 1)) + sign * images, 0, 1)
+            for sign in (1, -1)
+        ]
         p = compare_crossed(rows[0], rows[1]).p
         crossed, rare = crossed + (p <= 0.05), rare + (p <= 0.007)
         seeds_only += compare_seeds(*(row.mean(axis=1) for row in rows)).p <= 0.05
@@ -195,7 +199,10 @@ def test_rank_correlation_with_ties_is_that_of_all_orders(ranks: list[int]) -> N
 def test_rank_interval_of_three_seeds_spans_all_their_resamples(rows: list[list[int]]) -> None:
     """Each of the 27 comes in 3.7 % of the draws, so the middle 95 % reach from the lowest to the highest."""
     values, other = np.array(rows) / 4, list(range(len(rows)))
-    taus = [float(stats.kendalltau(values[:, list(drawn)].sum(axis=1).round(9), other).statistic) for drawn in itertools.product(range(3), repeat=3)]
+    taus = [
+        float(stats.kendalltau(values[:, list(drawn)].sum(axis=1).round(9), other).statistic)
+        for drawn in itertools.product(range(3), repeat=3)
+    ]
     if not np.isnan(taus).any():
         assert rank_interval(values.T, other) == pytest.approx((min(taus), max(taus)))
     elif np.isnan(taus).all():
@@ -224,7 +231,12 @@ def test_resampled_images_say_what_the_images_themselves_say(seed_sd: float, ima
     """Of an accuracy, which is a mean over images, both analyses can be had; they are the same but for the bootstrap's own chance."""
     rng = np.random.default_rng(5)
     images = rng.normal(scale=image_sd, size=(1, 300))
-    rows = [(rng.random((3, 300)) < np.clip(0.6 + rng.normal(scale=seed_sd, size=(3, 1)) + sign * images, 0, 1)).astype(float) for sign in (1, -1)]
+    rows = [
+        (rng.random((3, 300)) < np.clip(0.6 + rng.normal(scale=seed_sd, size=(3, 1)) + sign * images, 0, 1)).astype(
+            float
+        )
+        for sign in (1, -1)
+    ]
     picks = rng.integers(0, 300, (4_000, 300))
     drawn = [np.stack([seed[picks].mean(axis=1) for seed in row]) for row in rows]
     expected, found = compare_crossed(*rows), compare_drawn(*(row.mean(axis=1) for row in rows), *drawn, 300)
@@ -236,7 +248,10 @@ def test_resampled_images_say_what_the_images_themselves_say(seed_sd: float, ima
 def test_resamples_without_any_object_are_left_out_and_wrong_shapes_refused() -> None:
     values, drawn = np.array([0.5, 0.6, 0.7]), np.random.default_rng(0).normal(0.6, 0.1, (3, 50))
     holes = np.concatenate([drawn, np.full((3, 2), np.nan)], axis=1)
-    assert compare_drawn(values, values - 0.1, holes, holes - drawn.mean(), 60).p == compare_drawn(values, values - 0.1, drawn, drawn - drawn.mean(), 60).p
+    assert (
+        compare_drawn(values, values - 0.1, holes, holes - drawn.mean(), 60).p
+        == compare_drawn(values, values - 0.1, drawn, drawn - drawn.mean(), 60).p
+    )
     for wrong in (drawn[:1], drawn[:, :1], drawn[0]):
         with pytest.raises(SSLBenchError, match="draws >= 2"):
             compare_drawn(values, values, wrong, wrong, 60)

@@ -35,7 +35,9 @@ def _cell(table: Table, row: str, column: str) -> Entry:
 
 
 def _values(results: Results, row: str, **where: object) -> list[float]:
-    frame = results.frame[(results.frame["row"] == row) & (results.frame["split"] == results.split) & (results.frame["variant"] == "")]
+    frame = results.frame[
+        (results.frame["row"] == row) & (results.frame["split"] == results.split) & (results.frame["variant"] == "")
+    ]
     for name, value in where.items():
         frame = frame[frame[name] == value]
     return [float(value) for value in frame.groupby("seed")["value"].mean()]
@@ -60,7 +62,9 @@ def test_draws_are_averaged_within_a_seed_first(run_folder: MakeRun) -> None:
 def test_one_seed_has_the_binomial_interval_and_no_best_row(run_folder: MakeRun) -> None:
     table = load(run_folder(seeds=(0,), n=400)).table()
     cell = _cell(table, "simclr", BEST)
-    assert (cell.low, cell.high) == pytest.approx(wilson_interval(cell.value * 400, 400)) and cell.interval == "binomial"
+    assert (cell.low, cell.high) == pytest.approx(
+        wilson_interval(cell.value * 400, 400)
+    ) and cell.interval == "binomial"
     cells = [cell for line in table.sections[0].lines for cell in line.cells.values()]
     assert not any(cell.best or cell.equal for cell in cells) and table.sections[0].comparisons == []
     assert "One seed" in table.terminal() and "=  " not in table.terminal()
@@ -106,7 +110,11 @@ def test_below_random_is_marked_against_the_better_of_its_two_runs(run_folder: M
     }  # fmt: skip
     table = load(run_folder(rows, noise=0.001, n=400)).table()
     # Random's longer run is five points above its first one, and the row lies between the two.
-    assert _cell(table, "random", FEW).value < _cell(table, "between", FEW).value < _cell(table, "random, 3x longer", FEW).value
+    assert (
+        _cell(table, "random", FEW).value
+        < _cell(table, "between", FEW).value
+        < _cell(table, "random, 3x longer", FEW).value
+    )
     assert _cell(table, "between", FEW).below and not _cell(table, "above", FEW).below
     assert _cell(table, "between", BEST).below and not _cell(table, "between", LAST).below
     assert not _cell(table, "random", FEW).below
@@ -134,14 +142,19 @@ def test_every_accuracy_is_held_against_the_better_run_of_random(run_folder: Mak
 
 
 def test_supervised_saw_all_labels_and_is_no_match_for_rows_that_have_a_share(run_folder: MakeRun) -> None:
-    rows = ROWS | {"supervised": ("supervised", "labels", (0.3, 0.3, 0.3, 0.3))}  # worse than random, and yet not held against it
+    # worse than random, and yet not held against it
+    rows = ROWS | {"supervised": ("supervised", "labels", (0.3, 0.3, 0.3, 0.3))}
     table = load(run_folder(rows, probe_shares=(0.1, 1.0))).table()
     cells = _line(table, "supervised").cells
     few = {"linear top1 best 0.1", FEW}
-    assert {key for key, cell in cells.items() if cell.saw_labels} == few and {key for key, cell in cells.items() if cell.below} >= {"finetune top1 1", BEST}
+    assert {key for key, cell in cells.items() if cell.saw_labels} == few and {
+        key for key, cell in cells.items() if cell.below
+    } >= {"finetune top1 1", BEST}
     assert not any(cells[key].below or cells[key].best or cells[key].equal for key in few)
     assert not any("supervised" in (c.first, c.second) for c in table.sections[0].comparisons)
-    assert not any(cell.saw_labels for line in table.sections[0].lines if line.row != "supervised" for cell in line.cells.values())
+    assert not any(
+        cell.saw_labels for line in table.sections[0].lines if line.row != "supervised" for cell in line.cells.values()
+    )
     for text in (table.terminal(), table.markdown(), table.html(), table.latex()):
         assert "was given all labels in pretraining" in " ".join(text.split())
     assert sum(line.count("†") for line in table.terminal().splitlines() if line.startswith(" supervised")) == 2
@@ -170,9 +183,17 @@ def test_what_does_not_apply_is_a_dash(run_folder: MakeRun) -> None:
     table = load(run_folder()).table()
     pixels = _line(table, "pixels")
     shown = {column.key: pixels.cells[column.key].text(column) for column in table.sections[0].columns}
-    assert {key for key, text in shown.items() if text == "-"} == {BEST, GAIN, FEW, "finetune top1 1", "passes", "minutes"}
+    assert {key for key, text in shown.items() if text == "-"} == {
+        BEST,
+        GAIN,
+        FEW,
+        "finetune top1 1",
+        "passes",
+        "minutes",
+    }
     random = _line(table, "random").cells
-    assert random["passes"].value == 0 and random["minutes"].value == 0  # untrained, so the seconds of building it are no cost
+    # untrained, so the seconds of building it are no cost
+    assert random["passes"].value == 0 and random["minutes"].value == 0
 
 
 def test_failures_are_shown_with_their_command(run_folder: MakeRun) -> None:
@@ -203,7 +224,10 @@ def test_half_finished_runs_are_counted(run_folder: MakeRun) -> None:
 
 def test_nothing_finished_still_gives_a_table(run_folder: MakeRun) -> None:
     results = load(
-        run_folder(skip=lambda row, seed, what: True, matrix={"evaluate": [{"evaluator": "finetune", "options": {"labels": [0.1, 1.0]}}]})
+        run_folder(
+            skip=lambda row, seed, what: True,
+            matrix={"evaluate": [{"evaluator": "finetune", "options": {"labels": [0.1, 1.0]}}]},
+        )
     )
     table = results.table()
     assert results.frame.empty and [c.title for c in table.sections[0].columns] == [
@@ -255,19 +279,33 @@ def test_top5_is_shown_above_twenty_classes_only(run_folder: MakeRun) -> None:
 
 def test_wide_adds_k_codes_and_cost(run_folder: MakeRun) -> None:
     results = load(run_folder())
-    more = {c.key for c in results.table(wide=True).sections[0].columns} - {c.key for c in results.table().sections[0].columns}
+    more = {c.key for c in results.table(wide=True).sections[0].columns} - {
+        c.key for c in results.table().sections[0].columns
+    }
     assert more == {"linear top1 code", "knn top1@200", "images_per_second", "memory_gb", "tflops", "parameters_m"}
     assert _cell(results.table(wide=True), "autoencoder", "linear top1 code").stage == "code"
 
 
 def test_the_classic_columns_are_frozen_accuracy_detection_and_cost(run_folder: MakeRun) -> None:
-    results = load(run_folder(seeds=(0,), classes=21, probe_shares=(0.1, 1.0), boxes={"cells": {"rotation": 0.5, "simclr": 0.4}}))
+    results = load(
+        run_folder(seeds=(0,), classes=21, probe_shares=(0.1, 1.0), boxes={"cells": {"rotation": 0.5, "simclr": 0.4}})
+    )
     (whole,), (classic,) = results.table().sections, results.table(classic=True).sections
-    assert [c.key for c in classic.columns] == [BEST, GAIN, "linear top5 best", "cells detection map_voc07", "passes", "minutes"]
+    assert [c.key for c in classic.columns] == [
+        BEST,
+        GAIN,
+        "linear top5 best",
+        "cells detection map_voc07",
+        "passes",
+        "minutes",
+    ]
     shown = {line.name: line.cells for line in whole.lines}
     for line in classic.lines:
-        assert [line.cells[c.key].text(c) for c in classic.columns] == [shown[line.name][c.key].text(c) for c in classic.columns]
-    assert {line.row for line in whole.lines} - {line.row for line in classic.lines} == {"pixels"}  # one representation, and no network
+        assert [line.cells[c.key].text(c) for c in classic.columns] == [
+            shown[line.name][c.key].text(c) for c in classic.columns
+        ]
+    # one representation, and no network
+    assert {line.row for line in whole.lines} - {line.row for line in classic.lines} == {"pixels"}
 
 
 @pytest.mark.parametrize(("other", "shown"), [("s3", "s3/4"), ("pooled", "s4/last")])
@@ -303,7 +341,11 @@ def test_legend_tells_choices_controls_and_protocols(run_folder: MakeRun) -> Non
         "random": ("random", "baseline", (0.3, 0.3)),
     }
     text = " ".join(load(run_folder(made, seeds=(0,))).table().terminal().split())
-    assert "400 validation images" in text and "linear-x v2, knn-x v2, finetune-x v2" in text and "6 min 09 s of computing" in text
+    assert (
+        "400 validation images" in text
+        and "linear-x v2, knn-x v2, finetune-x v2" in text
+        and "6 min 09 s of computing" in text
+    )
     assert "linear probe on shuffled labels" in text and "chance 25.0 %" in text and "AWAY" not in text
     folder = run_folder(made, seeds=(0,))
     data = load(folder).run.model_copy(update={"rows": rows})
@@ -316,7 +358,10 @@ def test_a_leak_in_the_shuffled_probe_is_said(run_folder: MakeRun) -> None:
     for path in folder.glob("cells/simclr/*/linear-*.json"):
         text = path.read_text().split('"metric": "top1_chance"')
         path.write_text(
-            text[0] + "".join('"metric": "top1_chance"' + part.replace('"value": 0.25', '"value": 0.05', 1) for part in text[1:])
+            text[0]
+            + "".join(
+                '"metric": "top1_chance"' + part.replace('"value": 0.25', '"value": 0.05', 1) for part in text[1:]
+            )
         )
     assert "AWAY FROM CHANCE" in load(folder).table().terminal()
 
@@ -355,7 +400,9 @@ def test_fits_120_columns_and_folds_fine_tuning_below(run_folder: MakeRun) -> No
 
 
 @pytest.mark.parametrize(("late", "marked"), [("simclr", False), ("vae", True)])
-def test_nothing_is_best_while_a_row_that_may_be_better_lacks_seeds(run_folder: MakeRun, late: str, marked: bool) -> None:
+def test_nothing_is_best_while_a_row_that_may_be_better_lacks_seeds(
+    run_folder: MakeRun, late: str, marked: bool
+) -> None:
     """A row far behind may wait; one that reaches into the leader's numbers may not."""
     rows = ROWS | {"vae": ("vae", "pretext", (0.40, 0.36))}
     table = load(run_folder(rows, skip=lambda row, seed, what: row == late and seed == 2)).table()
@@ -366,15 +413,23 @@ def test_nothing_is_best_while_a_row_that_may_be_better_lacks_seeds(run_folder: 
 
 def test_several_draws_with_one_seed_widen_the_interval(run_folder: MakeRun) -> None:
     results = load(run_folder(ROWS, seeds=(0,), shares=(0.1,), draws=5, noise=0.05))
-    own = results.frame[(results.frame["row"] == "simclr") & (results.frame["evaluator"] == "finetune") & (results.frame["split"] == "test")]
+    own = results.frame[
+        (results.frame["row"] == "simclr")
+        & (results.frame["evaluator"] == "finetune")
+        & (results.frame["split"] == "test")
+    ]
     cell, values = _cell(results.table(), "simclr", FEW), own["value"].to_numpy()
     low, high = wilson_interval(values.mean() * 500, 500)
     spread = t_interval(list(values))[1] - values.mean()
-    assert cell.interval == "draws" and cell.low == pytest.approx(values.mean() - math.hypot(values.mean() - low, spread))
+    assert cell.interval == "draws" and cell.low == pytest.approx(
+        values.mean() - math.hypot(values.mean() - low, spread)
+    )
     assert cell.high == pytest.approx(values.mean() + math.hypot(high - values.mean(), spread))
 
 
-@pytest.mark.parametrize("column", ["linear top1 best 0.1", "linear top1 best", "finetune top1 0.1", "linear top1 pooled"])
+@pytest.mark.parametrize(
+    "column", ["linear top1 best 0.1", "linear top1 best", "finetune top1 0.1", "linear top1 pooled"]
+)
 def test_a_comparison_is_of_the_numbers_in_the_table(run_folder: MakeRun, column: str) -> None:
     """Also where the best stage differs from draw to draw: all draws are in the cell, so all are compared."""
     folder = run_folder(draws=3, probe_shares=(0.1, 1.0))
@@ -434,13 +489,19 @@ def test_detectors_are_compared_over_seeds_and_resampled_images(run_folder: Make
         for path in folder.glob(f"cells/{row}/*/detection-*.json"):
             np.savez(path.with_suffix(".npz"), **{"drawn/map_voc07": drawn})
     both: Any = compared()
-    assert (alone.images, both.images) == (0, 60) and alone.p < 0.05 < both.p and both.high - both.low > 3 * (alone.high - alone.low)
+    assert (
+        (alone.images, both.images) == (0, 60)
+        and alone.p < 0.05 < both.p
+        and both.high - both.low > 3 * (alone.high - alone.low)
+    )
     assert _cell(load(folder).table(), "rotation", column).equal
 
 
 def test_codes_are_compared_image_by_image_whatever_their_tasks_call_them(run_folder: MakeRun) -> None:
     rows = {"autoencoder": ("autoencoder", "pretext", (0.5, 0.47)), "vae": ("vae", "pretext", (0.5, 0.6))}
-    (found,) = [c for c in load(run_folder(rows)).table(wide=True).sections[0].comparisons if c.column == "linear top1 code"]
+    (found,) = [
+        c for c in load(run_folder(rows)).table(wide=True).sections[0].comparisons if c.column == "linear top1 code"
+    ]
     assert (found.first, found.second, found.images) == ("vae", "autoencoder", 500)
 
 

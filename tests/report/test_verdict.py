@@ -25,14 +25,24 @@ def test_the_best_pretext_row_is_set_against_weights_from_elsewhere(run_folder: 
     assert sentence.startswith("Best on your validation: ") and "over timm:x (interval" in sentence
     assert "random" not in sentence and "supervised" not in sentence
     frame = results.frame
-    own = frame[(frame["evaluator"] == "linear") & (frame["metric"] == "top1") & (frame["split"] == "validation") & frame["best"].astype(bool)]
+    own = frame[
+        (frame["evaluator"] == "linear")
+        & (frame["metric"] == "top1")
+        & (frame["split"] == "validation")
+        & frame["best"].astype(bool)
+    ]
     means = own.groupby("row")["value"].mean()
     best = means[["simclr", "rotation"]].idxmax()
     difference = means[best] - means["timm:x"]
     seeds = own[own["row"] == best].set_index("seed")["value"] - own[own["row"] == "timm:x"].set_index("seed")["value"]
-    of_seeds, of_images = max(seeds.var(ddof=1), (0.5 / 400) ** 2) / 3, sum(means[row] * (1 - means[row]) for row in (best, "timm:x")) / 400
+    of_seeds, of_images = (
+        max(seeds.var(ddof=1), (0.5 / 400) ** 2) / 3,
+        sum(means[row] * (1 - means[row]) for row in (best, "timm:x")) / 400,
+    )
     satterthwaite = (of_seeds + of_images) ** 2 / (of_seeds**2 / 2)  # the images' part has no end of degrees of freedom
-    half = max(stats.t.ppf(0.975, satterthwaite) * math.sqrt(of_seeds + of_images), stats.t.ppf(0.975, 2) * math.sqrt(of_seeds))
+    half = max(
+        stats.t.ppf(0.975, satterthwaite) * math.sqrt(of_seeds + of_images), stats.t.ppf(0.975, 2) * math.sqrt(of_seeds)
+    )
     expected = f"{best}, +{100 * difference:.1f} over timm:x (interval {100 * (difference - half):.1f} to {100 * (difference + half):.1f})"
     assert sentence == f"Best on your validation: {expected}"
 
@@ -42,7 +52,12 @@ def test_a_small_lead_is_none(run_folder: Callable[..., Path], seeds: tuple[int,
     rows = {name: row for name, row in FAR.items() if name != "timm:x"}
     sentence = verdict(load(run_folder(rows, seeds)))
     assert ("one seed" in sentence) is (seeds == (0,))
-    assert "cannot be told apart" in sentence and "simclr" in sentence and "rotation" in sentence and "interval −" in sentence
+    assert (
+        "cannot be told apart" in sentence
+        and "simclr" in sentence
+        and "rotation" in sentence
+        and "interval −" in sentence
+    )
 
 
 def test_one_row_or_no_probe_needs_no_sentence(run_folder: Callable[..., Path]) -> None:
@@ -59,7 +74,12 @@ def test_two_seeds_show_both_differences_and_no_interval(run_folder: Callable[..
     """An interval from two values would reach from one end of the scale to the other."""
     results = load(run_folder(FAR, (0, 1)))
     frame = results.frame
-    own = frame[(frame["evaluator"] == "linear") & (frame["metric"] == "top1") & (frame["split"] == "validation") & frame["best"].astype(bool)]
+    own = frame[
+        (frame["evaluator"] == "linear")
+        & (frame["metric"] == "top1")
+        & (frame["split"] == "validation")
+        & frame["best"].astype(bool)
+    ]
     means = own.groupby("row")["value"].mean()
     best = means[["simclr", "rotation"]].idxmax()
     a, b = own[own["row"] == best].set_index("seed")["value"] - own[own["row"] == "timm:x"].set_index("seed")["value"]

@@ -37,14 +37,17 @@ def by_class(count: int) -> ImageSet:
 def workshop(pretrain: ImageSet, judged: ImageSet | None = None) -> Workshop:
     """A workshop on images of noise."""
     evaluate = [] if judged is None else [SimpleNamespace(train=judged, validation=judged)]
-    data: Any = SimpleNamespace(pretrain=pretrain, evaluate=evaluate, size=pretrain.size, mean=(0.5,) * 3, std=(0.25,) * 3)
+    data: Any = SimpleNamespace(
+        pretrain=pretrain, evaluate=evaluate, size=pretrain.size, mean=(0.5,) * 3, std=(0.25,) * 3
+    )
     return Workshop(data=data, backbone=TINY, device=CPU, precision="fp32")
 
 
 def test_statistics_do_not_depend_on_the_order_of_the_rows() -> None:
     torch.manual_seed(0)
     backbone, in_order = Backbone(TINY, 8), by_class(4 * module.CHUNK)
-    turns = brightness(np.arange(4 * module.CHUNK) % CLASSES)  # as many classes as chunks: every fourth row would be one class too
+    # as many classes as chunks: every fourth row would be one class too
+    turns = brightness(np.arange(4 * module.CHUNK) % CLASSES)
     orders = [in_order, in_order.take(np.random.default_rng(1).permutation(len(in_order))), turns]
     found = []
     for images in orders:
@@ -111,7 +114,9 @@ def test_lightness_of_large_images_is_summed_part_by_part(monkeypatch: pytest.Mo
     expected = lightness(workshop(images).sample(5_000)).double() / 100
     shop, asked = workshop(images), []
     original = Workshop.sample_part
-    monkeypatch.setattr(Workshop, "sample_part", lambda self, start, stop: (asked.append(stop - start), original(self, start, stop))[1])
+    monkeypatch.setattr(
+        Workshop, "sample_part", lambda self, start, stop: (asked.append(stop - start), original(self, start, stop))[1]
+    )
     monkeypatch.setattr(base, "PART_VALUES", 3 * 8 * 8 * 70)
     mean, deviation = shop.lightness_statistics
     assert (mean, deviation) == pytest.approx((float(expected.mean()), float(expected.std())), rel=1e-9)
@@ -121,4 +126,6 @@ def test_lightness_of_large_images_is_summed_part_by_part(monkeypatch: pytest.Mo
 def test_a_task_is_diagnosed_on_images_from_all_over_the_set() -> None:
     images = module._some_images(by_class(4_000), CPU)
     classes = (images.mean((1, 2, 3)) * 255 / 60 - 0.5).round().long()
-    assert len(images) == module.DIAGNOSED_IMAGES and torch.bincount(classes).tolist() == pytest.approx([250] * 4, abs=1)
+    assert len(images) == module.DIAGNOSED_IMAGES and torch.bincount(classes).tolist() == pytest.approx(
+        [250] * 4, abs=1
+    )

@@ -104,7 +104,8 @@ def test_what_cannot_change_a_number_does_not_enter_the_id(tmp_path: Path) -> No
         matrix(backbone={"name": "resnet18", "width": 0.25, "stem_stride": 2}), matrix(data={**TINY["data"], "limit": {"train": 200, "test": 96}}),
     ):  # fmt: skip
         assert ids(changed)[0] != base[0]
-    assert ids(matrix(pretrain={"images": 128, "batch_size": 32}))[1] == base[1]  # a longer budget does not touch the untrained row
+    # a longer budget does not touch the untrained row
+    assert ids(matrix(pretrain={"images": 128, "batch_size": 32}))[1] == base[1]
 
 
 def test_test_is_opened_once_and_only_in_a_final_run(tmp_path: Path) -> None:
@@ -123,18 +124,27 @@ def test_test_is_opened_once_and_only_in_a_final_run(tmp_path: Path) -> None:
     assert all(r.test_opened == 1 for r in records())
 
 
-def test_another_version_of_a_protocol_measures_a_cell_again_and_counts_as_another_look(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_version_of_a_protocol_measures_a_cell_again_and_counts_as_another_look(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     compute(matrix(), tmp_path)
-    before = {path: path.read_bytes() for path in tmp_path.glob("cells/*/*/*") if path.is_file() and path.name != ".lock"}
+    before = {
+        path: path.read_bytes() for path in tmp_path.glob("cells/*/*/*") if path.is_file() and path.name != ".lock"
+    }
     monkeypatch.setattr(KNN, "version_on", classmethod(lambda cls, options, labelled: 7))
     watcher = compute(matrix(), tmp_path)
     records = [read_record(path, EvaluationRecord) for path in tmp_path.glob("cells/*/*/knn-*.json")]
-    assert watcher.steps == 0 and {path: path.read_bytes() for path in before} == before, "nothing is trained again, and what was known stays"
+    assert watcher.steps == 0 and {path: path.read_bytes() for path in before} == before, (
+        "nothing is trained again, and what was known stays"
+    )
     opened = {(r.row, r.protocol): r.test_opened for r in records}
     rows = {row for row, _ in opened}
     assert opened == {(row, f"knn-cosine v{version}"): times for row in rows for version, times in ((1, 1), (7, 2))}
     compute(matrix(), tmp_path)
-    assert {(r.row, r.protocol): r.test_opened for r in (read_record(p, EvaluationRecord) for p in tmp_path.glob("cells/*/*/knn-*.json"))} == opened
+    assert {
+        (r.row, r.protocol): r.test_opened
+        for r in (read_record(p, EvaluationRecord) for p in tmp_path.glob("cells/*/*/knn-*.json"))
+    } == opened
 
 
 def test_a_choice_is_made_on_validation_and_losers_never_see_test(tmp_path: Path) -> None:
@@ -158,7 +168,9 @@ def test_a_choice_is_made_on_validation_and_losers_never_see_test(tmp_path: Path
 def test_a_failing_cell_is_recorded_and_the_rest_goes_on(tmp_path: Path) -> None:
     plugin = tmp_path / "failing.py"
     plugin.write_text(FAILING)
-    results = ssl_bench.run(matrix(tasks=["failing", "rotation"]), tmp_path / "out", plugins=(plugin,), skip_checks=True)
+    results = ssl_bench.run(
+        matrix(tasks=["failing", "rotation"]), tmp_path / "out", plugins=(plugin,), skip_checks=True
+    )
     assert len(results.failures) == 1
     table = results.table().terminal(120)
     assert "failed" in table and "loss not finite at step 2" in table and "rotation" in table
@@ -176,7 +188,9 @@ def test_a_diagnosis_that_fails_does_not_cost_the_training(tmp_path: Path, monke
     assert compute(matrix(), tmp_path / "out").steps == 0
     record, whole = tmp_path.glob("out/cells/rotation/*/pretrain.json"), tmp_path / "whole"
     compute(matrix(), whole)
-    found, expected = (read_record(path, Pretraining) for path in (next(record), next(whole.glob("cells/rotation/*/pretrain.json"))))
+    found, expected = (
+        read_record(path, Pretraining) for path in (next(record), next(whole.glob("cells/rotation/*/pretrain.json")))
+    )
     assert (found.steps, found.images_seen, found.curves["loss"]) == (3, 96, expected.curves["loss"])
     assert not list(tmp_path.glob("**/checkpoint.safetensors"))
 
@@ -186,13 +200,19 @@ def test_a_diagnosis_draws_alike_whatever_came_before(tmp_path: Path, monkeypatc
     draws = []
     for number in range(2):
         torch.manual_seed(number)
-        monkeypatch.setattr("ssl_bench.runner.cells.reestimate_batchnorm", lambda *_, number=number: torch.rand(number + 1))
+        monkeypatch.setattr(
+            "ssl_bench.runner.cells.reestimate_batchnorm", lambda *_, number=number: torch.rand(number + 1)
+        )
         compute(matrix(tasks=[], evaluate=["diagnostics"]), tmp_path / str(number))
-        draws.append(read_record(next(tmp_path.glob(f"{number}/cells/random/*/pretrain.json")), Pretraining).diagnose["draw"])
+        draws.append(
+            read_record(next(tmp_path.glob(f"{number}/cells/random/*/pretrain.json")), Pretraining).diagnose["draw"]
+        )
     assert draws[0] == draws[1]
 
 
-def test_every_evaluator_that_fails_says_why_and_a_later_run_makes_it_good(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_evaluator_that_fails_says_why_and_a_later_run_makes_it_good(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     spec = matrix(tasks=["rotation"], baselines=["random"], evaluate=["linear", {"knn": {"k": [5]}}, "diagnostics"])
     for name in ("linear", "knn"):
 
@@ -201,8 +221,12 @@ def test_every_evaluator_that_fails_says_why_and_a_later_run_makes_it_good(tmp_p
 
         monkeypatch.setattr(EVALUATORS.get(name), "evaluate", fail)
     results = ssl_bench.run(spec, tmp_path)
-    assert {(f.row, f.where) for f in results.failures} == {(row, where) for row in ("rotation", "random") for where in ("linear", "knn")}
-    assert all(m.failure is not None and m.failure.where == m.what for m in results.missing) and len(results.missing) == 4
+    assert {(f.row, f.where) for f in results.failures} == {
+        (row, where) for row in ("rotation", "random") for where in ("linear", "knn")
+    }
+    assert (
+        all(m.failure is not None and m.failure.where == m.what for m in results.missing) and len(results.missing) == 4
+    )
     table = results.table().terminal(160)
     assert "no room for linear" in table and "no room for knn" in table
     monkeypatch.undo()
@@ -270,7 +294,9 @@ def test_command_line_end_to_end(tmp_path: Path) -> None:
     first = call("run", file)
     assert first.returncode == 0, first.stderr
     assert "2 to compute" in first.stdout and "rotation" in first.stdout and "records" in first.stdout
-    assert {"table.md", "table.csv", "table.tex", "table.html", "figures", "run.json"} <= {p.name for p in (tmp_path / "runs/tiny").iterdir()}
+    assert {"table.md", "table.csv", "table.tex", "table.html", "figures", "run.json"} <= {
+        p.name for p in (tmp_path / "runs/tiny").iterdir()
+    }
     second = call("run", file)
     assert second.returncode == 0 and "nothing to do: all 2 cells are in runs/tiny" in second.stdout
     assert "rotation/0" in call("show", "tiny/rotation/0").stdout
@@ -281,8 +307,12 @@ def test_command_line_end_to_end(tmp_path: Path) -> None:
 
 
 def test_sigterm_saves_a_checkpoint_and_the_same_command_goes_on(tmp_path: Path) -> None:
-    file = _yaml(tmp_path, pretrain={"images": 9600, "batch_size": 32, "monitor": 0}, baselines=[], evaluate=["diagnostics"])
-    running = subprocess.Popen(_command("run", file), cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT)
+    file = _yaml(
+        tmp_path, pretrain={"images": 9600, "batch_size": 32, "monitor": 0}, baselines=[], evaluate=["diagnostics"]
+    )
+    running = subprocess.Popen(
+        _command("run", file), cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT
+    )
     deadline = time.monotonic() + 60
     while not list(tmp_path.glob("runs/tiny/cells/*/*/.lock")) and time.monotonic() < deadline:
         time.sleep(0.1)
@@ -299,7 +329,17 @@ def test_sigterm_saves_a_checkpoint_and_the_same_command_goes_on(tmp_path: Path)
 
 def test_two_processes_divide_the_cells(tmp_path: Path) -> None:
     file = _yaml(tmp_path, seeds=[0, 1], pretrain={"images": 960, "batch_size": 32, "monitor": 0})
-    both = [subprocess.Popen(_command("run", file), cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT) for _ in range(2)]
+    both = [
+        subprocess.Popen(
+            _command("run", file),
+            cwd=tmp_path,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=ENVIRONMENT,
+        )
+        for _ in range(2)
+    ]
     outputs = [process.communicate(timeout=300) for process in both]
     assert [process.returncode for process in both] == [0, 0], outputs
     finished = sum(out.count("validation: knn") for out, _ in outputs)
@@ -325,14 +365,18 @@ def test_lost_weights_are_trained_again_only_where_they_are_needed_and_it_is_ask
     before = {p: p.read_bytes() for p in tmp_path.glob("cells/*/*/*.json")}
     more = matrix(evaluate=["diagnostics"])
     refused = compute(more, tmp_path)
-    assert refused.steps == 0 and all("task.safetensors, are gone" in failure.message and "--recompute" in failure.message for failure in refused.failures)
+    assert refused.steps == 0 and all(
+        "task.safetensors, are gone" in failure.message and "--recompute" in failure.message
+        for failure in refused.failures
+    )
     assert len(refused.failures) == 2 and before == {p: p.read_bytes() for p in before}
     with pytest.warns(Notice, match=r"rotation/0: its weights, .* are gone.*; trained again"):
         again = compute(more, tmp_path, recompute=True)
     assert again.steps == 3 and not again.failures
     metrics = {p: json.loads(text)["metrics"] for p, text in before.items() if p.name == "pretrain.json"}
     assert metrics == {p: read_record(p, Pretraining).metrics for p in metrics}
-    assert not compute(more, tmp_path).cells and not compute(matrix(), tmp_path).cells  # the same weights: what was measured on them stands
+    # the same weights: what was measured on them stands
+    assert not compute(more, tmp_path).cells and not compute(matrix(), tmp_path).cells
 
 
 def test_smoke_takes_two_steps_of_every_cell_and_keeps_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -340,7 +384,11 @@ def test_smoke_takes_two_steps_of_every_cell_and_keeps_nothing(tmp_path: Path, m
 
     monkeypatch.chdir(tmp_path)
     watcher = Counting()
-    spec = matrix(tasks=[{"rotation": {"learning_rate": {"choose": [1e-3, 1e-2]}}}], seeds=[0], evaluate=["knn", {"finetune": {"labels": [0.1]}}])
+    spec = matrix(
+        tasks=[{"rotation": {"learning_rate": {"choose": [1e-3, 1e-2]}}}],
+        seeds=[0],
+        evaluate=["knn", {"finetune": {"labels": [0.1]}}],
+    )
     results = smoke(spec, observer=watcher)
     assert not len(results.failures) and watcher.steps >= 4
     assert not list(tmp_path.iterdir())
@@ -358,11 +406,18 @@ def test_pretrain_and_evaluate_from_python(tmp_path: Path) -> None:
 
 def test_images_without_labels_are_pretrained_on_alone(tmp_path: Path) -> None:
     for number in range(40):
-        Image.fromarray(np.random.default_rng(number).integers(0, 255, (32, 32, 3), np.uint8)).save(tmp_path / f"{number}.png")
+        Image.fromarray(np.random.default_rng(number).integers(0, 255, (32, 32, 3), np.uint8)).save(
+            tmp_path / f"{number}.png"
+        )
     data = {"pretrain": f"folder:{tmp_path}", "evaluate": []}
     trained = ssl_bench.pretrain("rotation", data, images=32, backbone=TINY["backbone"], options={"batch_size": 16})
     assert trained.record.steps == 2 and "knn" not in trained.record.curves and trained.record.diagnose == {}
-    assert "mse" in ssl_bench.pretrain("autoencoder", data, images=32, backbone=TINY["backbone"], options={"batch_size": 16}).record.diagnose
+    assert (
+        "mse"
+        in ssl_bench.pretrain(
+            "autoencoder", data, images=32, backbone=TINY["backbone"], options={"batch_size": 16}
+        ).record.diagnose
+    )
     with pytest.raises(SpecError, match="data.evaluate is empty"):
         prepare(matrix(data=data), tmp_path / "out")
 
@@ -399,7 +454,9 @@ class Box(Evaluator):
 def test_an_evaluator_may_bring_sets_of_its_own(tmp_path: Path) -> None:
     plugin = tmp_path / "own.py"
     plugin.write_text(OWN_SETS)
-    spec = matrix(tasks=["rotation"], baselines=["random"], evaluate=[{"knn": {"k": [5]}}, {"box": {"source": "cells"}}])
+    spec = matrix(
+        tasks=["rotation"], baselines=["random"], evaluate=[{"knn": {"k": [5]}}, {"box": {"source": "cells"}}]
+    )
     results = ssl_bench.run(spec, tmp_path / "out", plugins=(plugin,))
     assert not results.failures and not results.missing
     (section,) = results.table().sections
@@ -411,7 +468,9 @@ def test_an_evaluator_may_bring_sets_of_its_own(tmp_path: Path) -> None:
     csv = results.table().csv()
     assert any(line.startswith("cells,") and ",map50," in line for line in csv.splitlines())
     assert set(results.frame[results.frame["evaluator"] == "box"]["data"]) == {"cells"}
-    found = ssl_bench.evaluate(next((tmp_path / "out").glob("cells/rotation/*/backbone.safetensors")), TINY["data"], ["box"])
+    found = ssl_bench.evaluate(
+        next((tmp_path / "out").glob("cells/rotation/*/backbone.safetensors")), TINY["data"], ["box"]
+    )
     assert found["data"].tolist() == ["boxes"] and found["value"].tolist() == [1 / 8]
     with pytest.raises(ssl_bench.SSLBenchError, match="nowhere: no such set"):
         prepare(matrix(evaluate=["knn", {"box": {"source": "nowhere"}}]), tmp_path / "other", plugins=(plugin,))
@@ -430,7 +489,10 @@ def test_a_choice_whose_candidates_all_fail_shows_as_failed(tmp_path: Path) -> N
     results = ssl_bench.run(spec, tmp_path / "out", plugins=(plugin,))
     assert len(results.failures) == 1 and "failed" in results.table().terminal(120)
     with pytest.raises(SpecError, match="no evaluator that could choose"):
-        prepare(matrix(tasks=[{"rotation": {"learning_rate": {"choose": [1e-3, 1e-2]}}}], evaluate=["diagnostics"]), tmp_path / "other")
+        prepare(
+            matrix(tasks=[{"rotation": {"learning_rate": {"choose": [1e-3, 1e-2]}}}], evaluate=["diagnostics"]),
+            tmp_path / "other",
+        )
 
 
 def test_two_rows_of_equal_settings_are_both_there_after_one_run(tmp_path: Path) -> None:
@@ -445,8 +507,15 @@ def test_settings_apply_to_matrices_from_python_too(tmp_path: Path) -> None:
 
 def test_the_number_that_decides_and_is_shown_is_that_of_the_most_labels(tmp_path: Path) -> None:
     """Fine-tuning reports its shares in the order asked for, and the row without pretraining a longer run beside each."""
-    asked = [{"finetune": {"labels": [0.5, 1.0], "draws": 2, "steps": 2, "learning_rates": 0.05}}, {"knn": {"k": [5, 20]}}]
-    spec = matrix(tasks=[], baselines=["random"], evaluate=[*asked, {"detection": {"source": "shapes", "size": 48, "limit": 20, "images": 4}}])
+    asked = [
+        {"finetune": {"labels": [0.5, 1.0], "draws": 2, "steps": 2, "learning_rates": 0.05}},
+        {"knn": {"k": [5, 20]}},
+    ]
+    spec = matrix(
+        tasks=[],
+        baselines=["random"],
+        evaluate=[*asked, {"detection": {"source": "shapes", "size": 48, "limit": 20, "images": 4}}],
+    )
     results = ssl_bench.run(spec, tmp_path)
     records = {found.evaluator: found.record for found in results.evaluations}
 
@@ -454,7 +523,16 @@ def test_the_number_that_decides_and_is_shown_is_that_of_the_most_labels(tmp_pat
         measured = [m for m in records[evaluator].measurements if m.split == "validation"]
         return [m.value for m in measured if all(getattr(m, key) == value for key, value in wanted.items())]
 
-    (tuned,), (nearest,), (found,) = of("finetune", labels=1.0, row=""), of("knn", metric="top1@5"), of("detection", metric="map_voc07")
+    (tuned,), (nearest,), (found,) = (
+        of("finetune", labels=1.0, row=""),
+        of("knn", metric="top1@5"),
+        of("detection", metric="map_voc07"),
+    )
     assert len(of("finetune", labels=0.5, row="")) == 2 and validation_score(records["finetune"]) == tuned
-    assert headline(records["finetune"]) == f"finetune {100 * tuned:.1f}" and headline(records["knn"]) == f"knn {100 * nearest:.1f}"
-    assert headline(records["detection"]).startswith("detection shapes") and headline(records["detection"]).endswith(f" {100 * found:.1f}")
+    assert (
+        headline(records["finetune"]) == f"finetune {100 * tuned:.1f}"
+        and headline(records["knn"]) == f"knn {100 * nearest:.1f}"
+    )
+    assert headline(records["detection"]).startswith("detection shapes") and headline(records["detection"]).endswith(
+        f" {100 * found:.1f}"
+    )

@@ -23,15 +23,29 @@ def matrix(**changes: Any) -> Matrix:
 def test_short_forms() -> None:
     tasks = ["rotation", {"simclr": {"temperature": 0.1, "row": "mine"}}]
     found = matrix(tasks=tasks, backbone="resnet50", data={"pretrain": "folder:a", "evaluate": "cifar10"})
-    assert [(t.task, t.row, t.options) for t in found.tasks] == [("rotation", "rotation", {}), ("simclr", "mine", {"temperature": 0.1})]
-    assert found.backbone.name == "resnet50" and found.data.pretrain.source == "folder:a" and found.data.evaluate[0].source == "cifar10"
+    assert [(t.task, t.row, t.options) for t in found.tasks] == [
+        ("rotation", "rotation", {}),
+        ("simclr", "mine", {"temperature": 0.1}),
+    ]
+    assert (
+        found.backbone.name == "resnet50"
+        and found.data.pretrain.source == "folder:a"
+        and found.data.evaluate[0].source == "cifar10"
+    )
     assert [t.task for t in found.baselines] == ["random", "pixels", "pca", "supervised"]
     same = matrix().data
     assert same.pretrain.source == same.evaluate[0].source == "shapes"
 
 
 def test_numbers_are_what_people_expect() -> None:
-    assert read_yaml("[1e-3, 20_000, -2E+4, 1.5e1, 3, 0.5, 1e-3x, 2024-01-01]", "")[:6] == [1e-3, 20000, -2e4, 15.0, 3, 0.5]
+    assert read_yaml("[1e-3, 20_000, -2E+4, 1.5e1, 3, 0.5, 1e-3x, 2024-01-01]", "")[:6] == [
+        1e-3,
+        20000,
+        -2e4,
+        15.0,
+        3,
+        0.5,
+    ]
     assert read_yaml("1e-3x", "") == "1e-3x"
 
 
@@ -76,7 +90,11 @@ def test_files_settings_and_doubled_keys(tmp_path: Path) -> None:
     assert found.backbone.name == "resnet18" and found.backbone.width == 0.25
     assert found.pretrain.images == 20_000 and found.pretrain.epochs is None
     assert found.seeds == (0, 1) and found.data.size == 32 and found.data.pretrain.source == "shapes"
-    for setting, message in (("backbone.width", "key=value"), ("sedes=1", "did you mean 'seeds'"), ("name.x=1", "has no key 'x'")):
+    for setting, message in (
+        ("backbone.width", "key=value"),
+        ("sedes=1", "did you mean 'seeds'"),
+        ("name.x=1", "has no key 'x'"),
+    ):
         with pytest.raises(SpecError, match=message):
             load_matrix(file, (setting,))
     file.write_text("name: m\nname: n\n")
@@ -96,10 +114,16 @@ def test_files_settings_and_doubled_keys(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"data: shapes\nname: {{ x }}\n", r"m\.yaml: line 2: \{'x': null\} stands where a key should; .* needs quotes"),
+        (
+            b"data: shapes\nname: {{ x }}\n",
+            r"m\.yaml: line 2: \{'x': null\} stands where a key should; .* needs quotes",
+        ),
         (b"data: shapes\n? [a, b]\n: 3\n", r"m\.yaml: line 1: \['a', 'b'\] stands where a key should"),
         (b"name: m\ndata: shapes\n# caf\xe9\n", r"m\.yaml: line 3: byte 0xe9 is not UTF-8"),
-        (b"name: m\nweights: [/x/model.safetensors]\n", r"m\.yaml: weights = .*: '/x/model\.safetensors' .*did you mean 'file:/x/model\.safetensors'"),
+        (
+            b"name: m\nweights: [/x/model.safetensors]\n",
+            r"m\.yaml: weights = .*: '/x/model\.safetensors' .*did you mean 'file:/x/model\.safetensors'",
+        ),
     ],
     ids=["template", "list", "latin", "path"],
 )
@@ -110,10 +134,17 @@ def test_a_file_that_cannot_be_meant_is_told_with_its_name(tmp_path: Path, conte
 
 
 def test_weights_without_their_kind_are_told_in_every_form() -> None:
-    for written in ("model.safetensors", ["~/model"], {"source": "a/b.safetensors", "row": "mine"}, [{"source": "a/b.safetensors"}]):
+    for written in (
+        "model.safetensors",
+        ["~/model"],
+        {"source": "a/b.safetensors", "row": "mine"},
+        [{"source": "a/b.safetensors"}],
+    ):
         with pytest.raises(SpecError, match="did you mean 'file:"):
             as_matrix({**SMALL, "weights": written})
-    assert as_matrix({**SMALL, "weights": ["file:/x/model.safetensors", "timm:resnet18"]}).weights[0].options == {"source": "file:/x/model.safetensors"}
+    assert as_matrix({**SMALL, "weights": ["file:/x/model.safetensors", "timm:resnet18"]}).weights[0].options == {
+        "source": "file:/x/model.safetensors"
+    }
 
 
 def test_every_shipped_matrix_loads() -> None:

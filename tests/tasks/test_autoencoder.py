@@ -117,7 +117,9 @@ def test_the_last_layer_is_neither_normalised_nor_squashed() -> None:
 def test_the_decoder_costs_less_than_half_of_the_trunk(name: str, width: float, stride: int | None, size: int) -> None:
     with torch.device("meta"):  # shapes without values
         backbone = Backbone(BackboneSpec(name=name, width=width, stem_stride=stride), size)
-        task = Autoencoder(backbone, AutoencoderOptions(), Setup(size, 1, 2, 2, None, lambda n: torch.rand(n, 3, size, size)))
+        task = Autoencoder(
+            backbone, AutoencoderOptions(), Setup(size, 1, 2, 2, None, lambda n: torch.rand(n, 3, size, size))
+        )
         images = torch.rand(2, 3, size, size)
         with FlopCounterMode(display=False) as trunk:
             backbone(images)

@@ -22,7 +22,9 @@ def pictures(count: int, size: int = 8, seed: int = 0) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
     coarse = torch.rand(count, 3, 4, 4, generator=generator)
     images = torch.nn.functional.interpolate(coarse, size=size, mode="bilinear")
-    return (images * torch.tensor([1.0, 0.7, 0.4]).view(1, 3, 1, 1) + 0.05 * torch.rand(images.shape, generator=generator)).clamp(0, 1)
+    return (
+        images * torch.tensor([1.0, 0.7, 0.4]).view(1, 3, 1, 1) + 0.05 * torch.rand(images.shape, generator=generator)
+    ).clamp(0, 1)
 
 
 def make(task: type, size: int = 8, images: Tensor | None = None, **options: object) -> RandomInit | Pixels | PCA:
@@ -54,7 +56,10 @@ def test_residual_branches_of_the_random_network_start_at_zero_as_its_docstring_
         torch.nn.init.normal_(block.conv1.weight)
     assert torch.equal(backbone(images), before)
     first, _, rest = str(RandomInit.__doc__).partition("\n")
-    assert first == "The backbone as it is initialised, without training." and "each residual branch starts as exactly zero" in rest
+    assert (
+        first == "The backbone as it is initialised, without training."
+        and "each residual branch starts as exactly zero" in rest
+    )
 
 
 def test_small_pixels_are_the_pixels() -> None:
@@ -113,7 +118,9 @@ def test_pca_is_fitted_to_the_pretraining_sample_alone_and_always_alike() -> Non
         return pictures(min(count, 300))
 
     setup = Setup(8, 1, 8, 300, None, sample)
-    first, second = (PCA(PCA.build_backbone(lambda **_: Backbone(TINY, 8), PCAOptions()), PCAOptions(), setup) for _ in range(2))
+    first, second = (
+        PCA(PCA.build_backbone(lambda **_: Backbone(TINY, 8), PCAOptions()), PCAOptions(), setup) for _ in range(2)
+    )
     assert asked == [10_000, 10_000]
     for (name, one), other in zip(first.state_dict().items(), second.state_dict().values(), strict=True):
         assert torch.equal(one, other), name

@@ -36,7 +36,9 @@ def flat(lab: tuple[float, float, float], count: int = 1, size: int = 16) -> Ten
 def make_task(size: int = 16, sample: Callable[[int], Tensor] | None = None, **options: object) -> Colorization:
     chosen = ColorizationOptions(**options)
     backbone = Colorization.build_backbone(lambda input="rgb": Backbone(TINY, size, InputSpec(kind=input)), chosen)
-    return Colorization(backbone, chosen, Setup(size, 100, 8, 1_000, None, sample or (lambda n: colourful(min(n, 64), size))))
+    return Colorization(
+        backbone, chosen, Setup(size, 100, 8, 1_000, None, sample or (lambda n: colourful(min(n, 64), size)))
+    )
 
 
 def batch_of(images: Tensor) -> Batch:
@@ -55,7 +57,9 @@ def test_the_prior_comes_from_the_pretraining_sample_alone() -> None:
     before = task.weights.clone()
     red, blue = (_bin_of(task, colour) for colour in ((40.0, 20.0), (20.0, -60.0)))
     assert task.weights[blue] > 3 * task.weights[red]
-    assert torch.allclose(before, rebalancing_weights(smoothed_prior(torch.tensor([[40.0, 20.0]]), 5.0), 0.5), rtol=0.05)
+    assert torch.allclose(
+        before, rebalancing_weights(smoothed_prior(torch.tensor([[40.0, 20.0]]), 5.0), 0.5), rtol=0.05
+    )
     count = len(asked)
     task.forward(task.views(batch_of(flat((40, 20, -60), 4))))
     task.eval().diagnose(flat((40, 20, -60), 4))

@@ -30,7 +30,9 @@ SIZE = 32
 
 
 def make_backbone(input: str = "rgb", width: float = 1.0) -> Backbone:
-    statistics: dict[str, Any] = {"rgb": {}, "standardised": {}, "lightness": {"mean": (0.5,) * 3, "std": (0.2,) * 3}}[input]
+    statistics: dict[str, Any] = {"rgb": {}, "standardised": {}, "lightness": {"mean": (0.5,) * 3, "std": (0.2,) * 3}}[
+        input
+    ]
     return Backbone(TINY, SIZE, InputSpec(kind=input, **statistics))  # type: ignore[arg-type]
 
 
@@ -52,7 +54,9 @@ def batch(count: int = 8, labels: Tensor | None = None) -> Batch:
 
 def network_inputs(task: Any) -> list[Tensor]:
     seen: list[Tensor] = []
-    task.backbone.judged.network.conv1.register_forward_hook(lambda module, inputs, output: seen.append(inputs[0].detach()))
+    task.backbone.judged.network.conv1.register_forward_hook(
+        lambda module, inputs, output: seen.append(inputs[0].detach())
+    )
     return seen
 
 
@@ -95,19 +99,27 @@ def test_every_member_has_a_forward_of_its_own_and_the_cost_is_their_sum() -> No
     assert [len(images) for images in seen] == [32, 72], "four turns and nine tiles of 8 images, apart"
     alone = sum(measure_cost(make_member(name), batch()).passes for name in ("rotation", "relative_position"))
     assert measure_cost(task, batch()).passes == pytest.approx(alone)
-    assert measure_cost(make_task("rotation+relative_position", images="split"), batch()).passes == pytest.approx(alone / 2)
+    assert measure_cost(make_task("rotation+relative_position", images="split"), batch()).passes == pytest.approx(
+        alone / 2
+    )
 
 
 def test_the_cost_of_divided_images_counts_all_members_alike() -> None:
     three = "rotation+relative_position+simclr"
     alone = sum(measure_cost(make_member(name), batch(16)).passes for name in three.split("+"))
     for images in (16, 5, 3):  # of which five, or one, would be a member's
-        assert measure_cost(make_task(three, batch_size=16, images="split"), batch(16), images).passes == pytest.approx(alone / 3)
+        assert measure_cost(make_task(three, batch_size=16, images="split"), batch(16), images).passes == pytest.approx(
+            alone / 3
+        )
 
 
 def make_member(name: str) -> Any:
     member = TASKS.get(name)
-    return member(member.build_backbone(make_backbone, member.Options()), member.Options(), Setup(SIZE, 100, 8, 1_000, None, lambda n: batch(n).images))
+    return member(
+        member.build_backbone(make_backbone, member.Options()),
+        member.Options(),
+        Setup(SIZE, 100, 8, 1_000, None, lambda n: batch(n).images),
+    )
 
 
 def test_losses_are_divided_by_what_a_guess_costs() -> None:
@@ -117,7 +129,9 @@ def test_losses_are_divided_by_what_a_guess_costs() -> None:
     task.before_training()
     found = task(task.views(batch()))
     names = ("rotation", "autoencoder", "vae")
-    parts = [float(found[f"{name}/loss"].detach()) / float(scale) for name, scale in zip(names, task.scales, strict=True)]
+    parts = [
+        float(found[f"{name}/loss"].detach()) / float(scale) for name, scale in zip(names, task.scales, strict=True)
+    ]
     assert float(found["loss"].detach()) == pytest.approx(sum(parts), rel=1e-5)
     assert parts[2] == pytest.approx(1, abs=0.3), "measured on other images of the same kind, before training"
     assert task.chance_loss() == 3
@@ -151,7 +165,10 @@ def test_images_are_given_to_each_or_divided() -> None:
         task = make_task("rotation+simclr", images=mode)
         for member in task.tasks:
             original = member.views
-            member.views = lambda own, name=f"{mode} {member.name}", original=original: (seen.update({name: own.index.tolist()}), original(own))[1]
+            member.views = lambda own, name=f"{mode} {member.name}", original=original: (
+                seen.update({name: own.index.tolist()}),
+                original(own),
+            )[1]
         task(task.views(batch()))
     assert seen["each rotation"] == seen["each simclr"] == list(range(8))
     assert seen["split rotation"] == [0, 1, 2, 3] and seen["split simclr"] == [4, 5, 6, 7]
@@ -170,7 +187,10 @@ def test_labels_reach_only_the_member_that_declares_them() -> None:
     given: dict[str, Any] = {}
     for member in task.tasks:
         original = member.views
-        member.views = lambda own, name=member.name, original=original: (given.update({name: own.labels}), original(own))[1]
+        member.views = lambda own, name=member.name, original=original: (
+            given.update({name: own.labels}),
+            original(own),
+        )[1]
     labels = torch.arange(8)
     task(task.views(batch(labels=labels)))
     assert given["rotation"] is None and torch.equal(given["supervised"], labels)
@@ -201,7 +221,9 @@ def test_harmonised_members_all_see_lightness(name: str, options: dict[str, Any]
 
 
 def test_harmonised_members_convert_colours_where_the_network_begins() -> None:
-    task = make_task("rotation+autoencoder+exemplar", harmonise=True, exemplar={"gray": 0.0}, rotation={"pad": 0, "flip": False})
+    task = make_task(
+        "rotation+autoencoder+exemplar", harmonise=True, exemplar={"gray": 0.0}, rotation={"pad": 0, "flip": False}
+    )
     given = batch()
     rotated, _, exemplar = task.views(given)
     assert torch.equal(rotated[0][:8], given.images), "views are of colours"
@@ -209,21 +231,28 @@ def test_harmonised_members_convert_colours_where_the_network_begins() -> None:
     for face in task.backbone.faces[:2]:
         assert face.input == task.evaluated().input
         torch.testing.assert_close(face.prepare(given.images), (expected - 0.5) / 0.2, atol=1e-4, rtol=1e-4)
-    torch.testing.assert_close(exemplar["images"][:, 0], exemplar["images"][:, 1], atol=1e-4, rtol=0)  # standardised before the network is met
+    # standardised before the network is met
+    torch.testing.assert_close(exemplar["images"][:, 0], exemplar["images"][:, 1], atol=1e-4, rtol=0)
     found = task.eval().diagnose(given.images)
     constant = copy.deepcopy(task)
     nn.init.zeros_(constant.tasks[1].decoder.last.weight)
     with torch.no_grad():
         mean = constant.backbone.judged.prepare(given.images).mean()
         constant.tasks[1].decoder.last.bias.fill_(float(mean))
-    assert constant.diagnose(given.images)["autoencoder/variance_explained"] == pytest.approx(0, abs=1e-4), "of lightness, not of colours"
+    assert constant.diagnose(given.images)["autoencoder/variance_explained"] == pytest.approx(0, abs=1e-4), (
+        "of lightness, not of colours"
+    )
     assert set(found) == {"autoencoder/mse", "autoencoder/variance_explained"}
 
 
 @pytest.mark.parametrize(
     ("name", "kind"),
-    [("colorization+rotation", "rgb"), ("colorization+relative_position", "standardised"), ("relative_position+colorization", "standardised"),
-     ("colorization+autoencoder", "rgb")],
+    [
+        ("colorization+rotation", "rgb"),
+        ("colorization+relative_position", "standardised"),
+        ("relative_position+colorization", "standardised"),
+        ("colorization+autoencoder", "rgb"),
+    ],
 )
 def test_it_is_judged_with_the_input_that_keeps_most(name: str, kind: str) -> None:
     task = make_task(name)
@@ -273,15 +302,21 @@ class HiddenTeacher(PretextTask):
 
 @pytest.fixture
 def odd_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(TASKS, "_added", {**TASKS._added, **{t.name: t for t in (TwoPhases, OwnBackbone, Teacher, HiddenTeacher)}})
+    monkeypatch.setattr(
+        TASKS, "_added", {**TASKS._added, **{t.name: t for t in (TwoPhases, OwnBackbone, Teacher, HiddenTeacher)}}
+    )
 
 
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("rotation+", "combines 1 task; write two or more"), ("+", "combines 0 tasks"), ("rotation+rotation", "names 'rotation' twice"),
-        ("rotation+colourisation", "did you mean 'colorization'"), ("rotation+random", "random is not trained"),
-        ("rotation+two_phases", "trains in 2 phases"), ("teacher+rotation", "judges a network of its own"),
+        ("rotation+", "combines 1 task; write two or more"),
+        ("+", "combines 0 tasks"),
+        ("rotation+rotation", "names 'rotation' twice"),
+        ("rotation+colourisation", "did you mean 'colorization'"),
+        ("rotation+random", "random is not trained"),
+        ("rotation+two_phases", "trains in 2 phases"),
+        ("teacher+rotation", "judges a network of its own"),
     ],
 )
 @pytest.mark.usefixtures("odd_tasks")
@@ -319,7 +354,11 @@ def matrix(*tasks: Any) -> dict[str, Any]:
 
 
 def test_a_matrix_runs_combinations_and_takes_every_members_options(tmp_path: Path) -> None:
-    long_form = {"task": "rotation+autoencoder", "row": "divided", "options": {"rotation": {"pad": 2}, "images": "split", "learning_rate": 1e-3}}
+    long_form = {
+        "task": "rotation+autoencoder",
+        "row": "divided",
+        "options": {"rotation": {"pad": 2}, "images": "split", "learning_rate": 1e-3},
+    }
     results = ssl_bench.run(matrix("rotation+autoencoder", long_form, "rotation+vae"), tmp_path)
     assert not results.failures and not results.missing
     own = results.pretraining.set_index("row")
@@ -335,7 +374,11 @@ def test_a_matrix_runs_combinations_and_takes_every_members_options(tmp_path: Pa
     ):  # fmt: skip
         with pytest.raises(SSLBenchError, match=message):
             prepare(matrix({"rotation+autoencoder": changes}), tmp_path / "other")
-    assert TASKS.get("rotation+relative_position").min_image_size == TASKS.get("relative_position").min_image_size > TASKS.get("rotation").min_image_size
+    assert (
+        TASKS.get("rotation+relative_position").min_image_size
+        == TASKS.get("relative_position").min_image_size
+        > TASKS.get("rotation").min_image_size
+    )
 
 
 def test_a_member_that_is_edited_makes_another_cell(tmp_path: Path) -> None:

@@ -50,7 +50,9 @@ def test_the_noise_is_drawn_anew_at_every_step() -> None:
     task, batch = make_task(pad=0), batch_of(torch.rand(1, 3, 16, 16).expand(8, -1, -1, -1))
     noises = [corrupted - clean for clean, corrupted in (task.views(batch), task.views(batch))]
     assert not torch.allclose(noises[0], noises[1])
-    assert len(torch.unique(noises[0].flatten(1).round(decimals=4), dim=0)) == 8, "every image of a batch has its own noise"
+    assert len(torch.unique(noises[0].flatten(1).round(decimals=4), dim=0)) == 8, (
+        "every image of a batch has its own noise"
+    )
 
 
 def test_the_target_is_the_clean_image() -> None:
@@ -85,9 +87,13 @@ def test_both_errors_are_reported_and_the_random_state_is_left_alone() -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"noise": "salt"}, "noise"), ({"sigma": 0}, "sigma"), ({"noise": "mask", "masked": 1.0}, "masked"), ({"sigmas": 0.1}, "did you mean 'sigma'"),
+        ({"noise": "salt"}, "noise"),
+        ({"sigma": 0}, "sigma"),
+        ({"noise": "mask", "masked": 1.0}, "masked"),
+        ({"sigmas": 0.1}, "did you mean 'sigma'"),
         ({"noise": "mask", "sigma": 0.2}, "sigma = 0.2 changes nothing: it is a setting of noise: gaussian"),
-        ({"masked": 0.25}, "masked = 0.25 changes nothing: it is a setting of noise: mask"), ({"noise": "mask", "sigma": 0.3}, "leave it out"),
+        ({"masked": 0.25}, "masked = 0.25 changes nothing: it is a setting of noise: mask"),
+        ({"noise": "mask", "sigma": 0.3}, "leave it out"),
     ],
 )
 def test_options_that_cannot_mean_anything(options: dict[str, object], words: str) -> None:

@@ -70,10 +70,14 @@ def test_the_task_normalises_every_view_by_itself() -> None:
     embedded: list[Tensor] = []
     task.head.register_forward_hook(lambda module, inputs, output: embedded.append(output.detach()))
     found = task(views)
-    assert float(found["loss"].detach()) == pytest.approx(by_hand(embedded[0].double().numpy(), views["index"].tolist(), 0.5, "semi-hard"), abs=1e-5)
+    assert float(found["loss"].detach()) == pytest.approx(
+        by_hand(embedded[0].double().numpy(), views["index"].tolist(), 0.5, "semi-hard"), abs=1e-5
+    )
     z = torch.nn.functional.normalize(embedded[0], dim=1)
     similar = (z @ z.T).fill_diagonal_(-2)
-    assert float(found["accuracy"]) == pytest.approx((views["index"][similar.argmax(1)] == views["index"]).float().mean().item())
+    assert float(found["accuracy"]) == pytest.approx(
+        (views["index"][similar.argmax(1)] == views["index"]).float().mean().item()
+    )
 
 
 @pytest.mark.parametrize(("margin", "mining"), [(0.2, "all"), (0.9, "semi-hard")])
@@ -89,7 +93,9 @@ def test_the_loss_is_of_the_margin_mining_and_dimensions_asked_for(margin: float
     assert loss != pytest.approx(by_hand(z, index, 0.5, mining), abs=1e-3) and task.describe()["margin"] == margin
 
 
-def test_a_view_is_cropped_distorted_with_the_strength_asked_for_made_grey_and_standardised(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_view_is_cropped_distorted_with_the_strength_asked_for_made_grey_and_standardised(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     calls: list[tuple[Any, ...]] = []
     for name in ("random_resized_crop", "color_jitter", "random_grayscale", "standardise"):
 
@@ -116,7 +122,8 @@ def test_points_that_lie_all_alike_cost_the_margin() -> None:
 def test_the_semi_hard_negative_is_not_the_hardest() -> None:
     distance = torch.tensor([[0.0, 0.3, 0.1, 0.4], [0.3, 0.0, 0.9, 0.9], [0.1, 0.9, 0.0, 0.2], [0.4, 0.9, 0.2, 0.0]])
     index = torch.tensor([0, 0, 1, 1])
-    terms = [0.3 - 0.4 + 0.5, 0.3 - 0.9 + 0.5, 0.2 - 0.9 + 0.5, 0.2 - 0.4 + 0.5]  # the nearest beyond the partner, for each anchor
+    # the nearest beyond the partner, for each anchor
+    terms = [0.3 - 0.4 + 0.5, 0.3 - 0.9 + 0.5, 0.2 - 0.9 + 0.5, 0.2 - 0.4 + 0.5]
     assert float(triplet_loss(distance, index, 0.5, "semi-hard")) == pytest.approx(np.mean([max(0, t) for t in terms]))
 
 
@@ -150,7 +157,9 @@ def test_surrogate_classes_are_the_images_of_the_set() -> None:
     assert ((views["images"] >= 0) & (views["images"] <= 1)).all()
     found = task(views)
     logits = task.head(task.backbone(views["images"]))
-    torch.testing.assert_close(found["loss"], -logits.log_softmax(1)[torch.arange(16), views["index"]].mean(), rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(
+        found["loss"], -logits.log_softmax(1)[torch.arange(16), views["index"]].mean(), rtol=1e-3, atol=1e-3
+    )
     few = ImageSet(np.zeros((50_001, 8, 8, 3), np.uint8), np.arange(50_001), None, (), "photos", "f")
     with pytest.raises(DataError, match="photos has 50,001; allowed is 50,000"):
         Exemplar.check(ExemplarOptions(form="surrogate"), few)
@@ -164,7 +173,9 @@ def test_what_cannot_work_is_refused() -> None:
     with pytest.raises(SpecError, match="batch_size 1 leaves no other image"):
         make_task(batch_size=1)
     for idle in ({"margin": 0.4}, {"mining": "all"}, {"dimensions": 64}, {"gray": 0.5}, {"strength": 0.5}):
-        with pytest.raises(SpecError, match=f"{next(iter(idle))} = .* changes nothing: it is a setting of form: triplet"):
+        with pytest.raises(
+            SpecError, match=f"{next(iter(idle))} = .* changes nothing: it is a setting of form: triplet"
+        ):
             parse(ExemplarOptions, {"form": "surrogate", **idle}, "exemplar")
         for given in (parse(ExemplarOptions, idle, "exemplar"), ExemplarOptions(form="surrogate")):
             assert parse(ExemplarOptions, given.model_dump(mode="json"), "a record") == given
@@ -175,6 +186,12 @@ def test_what_cannot_work_is_refused() -> None:
 
 def test_recipe_of_the_authors() -> None:
     long = Exemplar.recipe(ExemplarOptions(), 32, 70_000)
-    assert (long.optimizer, long.learning_rate, long.weight_decay, long.batch_size, long.schedule) == ("sgd", 0.1, 1e-4, 256, "cosine")
+    assert (long.optimizer, long.learning_rate, long.weight_decay, long.batch_size, long.schedule) == (
+        "sgd",
+        0.1,
+        1e-4,
+        256,
+        "cosine",
+    )
     assert Exemplar.recipe(ExemplarOptions(), 224, 70_000).milestones == (15 / 35, 25 / 35)
     assert Exemplar.recipe(ExemplarOptions(), 32, 1_000).optimizer == "adamw"

@@ -56,7 +56,8 @@ class Compass(nn.Module):
 @pytest.mark.parametrize("both_orders", [True, False])
 def test_labels_agree_with_coordinates_planted_in_the_pixels(size, both_orders, monkeypatch) -> None:
     torch.manual_seed(0)
-    monkeypatch.setattr(module, "standardise", lambda tiles: tiles)  # it would remove the coordinates, as it is meant to
+    # it would remove the coordinates, as it is meant to
+    monkeypatch.setattr(module, "standardise", lambda tiles: tiles)
     task = make_task(size, gray=0, flip=False, both_orders=both_orders)
     task.backbone, task.head = Where(), Compass()
     rows, columns = torch.meshgrid(torch.arange(size) / size, torch.arange(size) / size, indexing="ij")
@@ -72,13 +73,19 @@ def test_every_pair_is_asked_in_both_orders() -> None:
     task(task.views(batch_of(torch.rand(5, 3, 30, 30))))
     half = task.backbone.num_features
     first, second = seen[0].chunk(2)  # pairs as (neighbour, centre), then as (centre, neighbour)
-    assert len(first) == 40 and torch.equal(first[:, :half], second[:, half:]) and torch.equal(first[:, half:], second[:, :half])
+    assert (
+        len(first) == 40
+        and torch.equal(first[:, :half], second[:, half:])
+        and torch.equal(first[:, half:], second[:, :half])
+    )
 
 
 def test_tiles_of_all_images_share_one_pass_at_the_size_that_is_told() -> None:
     for size, seen in ((32, 16), (64, 16), (96, 24)):
         task, passes = make_task(size), []
-        task.backbone.network.conv1.register_forward_hook(lambda _, inputs, __, into=passes: into.append(tuple(inputs[0].shape)))
+        task.backbone.network.conv1.register_forward_hook(
+            lambda _, inputs, __, into=passes: into.append(tuple(inputs[0].shape))
+        )
         out = task(task.views(batch_of(torch.rand(4, 3, size, size))))
         assert passes == [(36, 3, seen, seen)] and task.describe()["tile_px_seen"] == seen
         out["loss"].backward()
@@ -90,7 +97,10 @@ def test_tile_and_hidden_are_those_asked_for() -> None:
     assert task.views(batch_of(torch.rand(2, 3, 96, 96))).shape == (2, 9, 3, 16, 16)
     assert [task.describe()[name] for name in ("cell_px", "tile_px", "jitter_px")] == [32, 16, 16]
     linear = [layer for layer in task.head if isinstance(layer, nn.Linear)]
-    assert [(layer.in_features, layer.out_features) for layer in linear] == [(2 * task.backbone.num_features, 40), (40, 8)]
+    assert [(layer.in_features, layer.out_features) for layer in linear] == [
+        (2 * task.backbone.num_features, 40),
+        (40, 8),
+    ]
 
 
 def test_tiles_are_standardised_one_by_one_and_flat_ones_are_harmless() -> None:

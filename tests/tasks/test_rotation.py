@@ -61,7 +61,9 @@ def test_the_oracle_finds_the_ceiling_of_a_flip_that_comes_last() -> None:
     torch.manual_seed(0)
     template = pointer()
     images = template.expand(1_000, -1, -1, -1)
-    torch.testing.assert_close(rotate90(images[:1], torch.tensor([1])).flip(3), rotate90(images[:1].flip(3), torch.tensor([3])))
+    torch.testing.assert_close(
+        rotate90(images[:1], torch.tensor([1])).flip(3), rotate90(images[:1].flip(3), torch.tensor([3]))
+    )
     turns = torch.arange(4).repeat_interleave(1_000)
     accuracy = (oracle(random_flip(quarter_turns(images)), template) == turns).float().mean()
     assert accuracy == pytest.approx(0.75, abs=0.03)
@@ -113,7 +115,13 @@ def test_loss_and_accuracy_of_one_forward() -> None:
 def test_recipe_of_the_authors() -> None:
     options = RotationOptions()
     long = Rotation.recipe(options, 32, 70_000)
-    assert (long.optimizer, long.nesterov, long.learning_rate, long.weight_decay, long.batch_size) == ("sgd", True, 0.1, 5e-4, 128)
+    assert (long.optimizer, long.nesterov, long.learning_rate, long.weight_decay, long.batch_size) == (
+        "sgd",
+        True,
+        0.1,
+        5e-4,
+        128,
+    )
     assert (long.schedule, long.milestones, long.gamma, long.warmup) == ("steps", (0.3, 0.6, 0.8), 0.2, 0.0)
     assert Rotation.recipe(options, 32, 5_000).optimizer == "adamw"
     assert Rotation.recipe(options, 224, 70_000).weight_decay == 1e-4
@@ -138,7 +146,8 @@ def test_noise_scores_at_chance_and_a_planted_leak_is_found() -> None:
     torch.manual_seed(1)
     task = make_task(16, 16)
     assert (task.chance_accuracy(), task.chance_loss()) == (0.25, math.log(4))
-    guesses = train_on(task, noise, 300, 16, per_image=4, independent=1)  # the four copies of an image may be right together
+    # the four copies of an image may be right together
+    guesses = train_on(task, noise, 300, 16, per_image=4, independent=1)
     assert guesses.asked >= 4_000
     low, high = guesses.interval()
     assert low < 0.25 < high, f"{guesses.accuracy:.3f} on pure noise"

@@ -36,7 +36,9 @@ def nt_xent(first: Tensor, second: Tensor, temperature: float) -> tuple[float, f
     for i in range(len(z)):
         partner = i ^ 1
         similarity = {k: float(z[i] @ z[k] / (z[i].norm() * z[k].norm())) for k in range(len(z)) if k != i}
-        total -= math.log(math.exp(similarity[partner] / temperature) / sum(math.exp(s / temperature) for s in similarity.values()))
+        total -= math.log(
+            math.exp(similarity[partner] / temperature) / sum(math.exp(s / temperature) for s in similarity.values())
+        )
         found += max(similarity, key=similarity.__getitem__) == partner
     return total / len(z), found / len(z)
 
@@ -144,7 +146,11 @@ def test_image_size_decides_strength_blur_and_temperature() -> None:
     small, large = make_task(32), make_task(64)
     assert dict(small.describe()) == {"temperature": 0.5, "strength": 0.5, "blur": False}
     assert dict(large.describe()) == {"temperature": 0.1, "strength": 1.0, "blur": True}
-    assert dict(make_task(32, temperature=0.2, strength=1.0, blur=True).describe()) == {"temperature": 0.2, "strength": 1.0, "blur": True}
+    assert dict(make_task(32, temperature=0.2, strength=1.0, blur=True).describe()) == {
+        "temperature": 0.2,
+        "strength": 1.0,
+        "blur": True,
+    }
 
 
 def test_blur_smooths_half_of_the_views() -> None:

@@ -40,7 +40,9 @@ def test_it_declares_its_labels() -> None:
 def test_loss_and_accuracy_are_those_of_the_labels() -> None:
     task, images, labels = make_task().eval(), torch.rand(12, 3, 16, 16), torch.arange(12) % 3
     logits = task.head(task.backbone(images)).detach().double()
-    by_hand = np.mean([np.log(np.exp(row.numpy()).sum()) - float(row[label]) for row, label in zip(logits, labels, strict=True)])
+    by_hand = np.mean(
+        [np.log(np.exp(row.numpy()).sum()) - float(row[label]) for row, label in zip(logits, labels, strict=True)]
+    )
     found = task((images, labels))
     assert float(found["loss"]) == pytest.approx(by_hand, rel=1e-5)
     assert float(found["accuracy"]) == pytest.approx(np.mean(logits.argmax(1).numpy() == labels.numpy()))
@@ -64,7 +66,15 @@ def test_colours_are_left_alone() -> None:
 def test_it_learns_and_reports_it() -> None:
     torch.manual_seed(0)
     task = make_task(pad=2)
-    result = fit(task, Batches(stripes(96), 32, 0, labels=True), Recipe(learning_rate=3e-3), 60, seed=0, precision="fp32", cost=False)
+    result = fit(
+        task,
+        Batches(stripes(96), 32, 0, labels=True),
+        Recipe(learning_rate=3e-3),
+        60,
+        seed=0,
+        precision="fp32",
+        cost=False,
+    )
     assert result.metrics["accuracy"] > 0.8
 
 

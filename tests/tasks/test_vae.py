@@ -32,7 +32,6 @@ def make_task(size: int = 16, **options: object) -> VAE:
 
 
 @given(st.floats(-30, 30), st.floats(-10, 10))
-
 def test_kl_equals_torch_distributions(mean: float, log_variance: float) -> None:
     mu, log = torch.tensor(mean, dtype=torch.float64), torch.tensor(log_variance, dtype=torch.float64)
     expected = oracle(Normal(mu, (log / 2).exp()), Normal(torch.zeros_like(mu), torch.ones_like(mu)))
@@ -58,9 +57,11 @@ def test_the_loss_is_the_negative_evidence_bound_over_the_numbers_of_an_image(be
     z = posterior.rsample()
     decoded = Independent(Normal(task.decoder(z), variance**0.5), 3)
     x = task.backbone.prepare(images)
-    constant = x[0].numel() / 2 * math.log(2 * math.pi * variance)  # of the Gaussian density, which does not depend on anything learned
+    # of the Gaussian density, which does not depend on anything learned
+    constant = x[0].numel() / 2 * math.log(2 * math.pi * variance)
     kl = oracle(posterior, Normal(torch.zeros_like(mean), torch.ones_like(mean))).sum(1)
-    bound = (-decoded.log_prob(x) - constant + beta * kl).mean()  # sums over pixels and latents, a mean over images only
+    # sums over pixels and latents, a mean over images only
+    bound = (-decoded.log_prob(x) - constant + beta * kl).mean()
     assert float(found["loss"].detach()) * x[0].numel() == pytest.approx(float(bound.detach()), rel=1e-4)
     assert float(found["kl"]) == pytest.approx(float(kl.detach().mean()), rel=1e-4)
 
@@ -71,7 +72,9 @@ def test_both_terms_are_scaled_alike() -> None:
     torch.manual_seed(0)
     found = task(images)
     numbers = 3 * 16 * 16
-    assert float(found["loss"].detach()) == pytest.approx(float(found["reconstruction"]) / 2 + float(found["kl"]) / numbers, rel=1e-5)
+    assert float(found["loss"].detach()) == pytest.approx(
+        float(found["reconstruction"]) / 2 + float(found["kl"]) / numbers, rel=1e-5
+    )
 
 
 def test_the_kl_term_warms_up_with_the_run() -> None:
@@ -97,12 +100,17 @@ def test_what_the_network_calls_log_variance_is_used_as_one() -> None:
             task.to_code.bias[16:] = bias
         mean, log_variance = task.posterior(images)
         assert float((log_variance / 2).exp().mean()) == pytest.approx(spread)
-        assert float(task(images)["kl"]) == pytest.approx(float(kl_divergence(mean, log_variance).sum(1).mean()), rel=1e-4)
+        assert float(task(images)["kl"]) == pytest.approx(
+            float(kl_divergence(mean, log_variance).sum(1).mean()), rel=1e-4
+        )
 
 
 def test_samples_have_the_mean_and_the_variance_named() -> None:
     torch.manual_seed(0)
-    mean, log_variance = torch.tensor([0.0, 5.0, -5.0], requires_grad=True), torch.tensor([-4.0, 0.0, 3.0], requires_grad=True)
+    mean, log_variance = (
+        torch.tensor([0.0, 5.0, -5.0], requires_grad=True),
+        torch.tensor([-4.0, 0.0, 3.0], requires_grad=True),
+    )
     drawn = sample(mean.expand(20_000, 3), log_variance.expand(20_000, 3))
     assert drawn.mean(0).tolist() == pytest.approx(mean.tolist(), abs=0.1)
     assert drawn.var(0).log().tolist() == pytest.approx(log_variance.tolist(), abs=0.1)
@@ -155,6 +163,7 @@ def test_the_posterior_does_not_collapse_at_the_defaults_and_does_with_the_reduc
     assert found["active_units"] > 10
     assert found["kl"] > 5
     assert found["variance_explained"] > 0.2
-    mixed_up = _train(beta=3 * 32 * 32, kl_warmup=0.0)  # what averaging the error over pixels while summing the KL amounts to
+    # what averaging the error over pixels while summing the KL amounts to
+    mixed_up = _train(beta=3 * 32 * 32, kl_warmup=0.0)
     assert mixed_up["active_units"] < 10
     assert mixed_up["kl"] < 0.5

@@ -61,7 +61,10 @@ def _long(task: str, name: str) -> Any:
     return pytest.param(task, name, marks=pytest.mark.long) if name == "processes" else (task, name)
 
 
-@pytest.mark.parametrize(("task", "name"), [_long(task, check.name) for task in TASKS._builtin if task != "weights" for check in task_checks(task)])
+@pytest.mark.parametrize(
+    ("task", "name"),
+    [_long(task, check.name) for task in TASKS._builtin if task != "weights" for check in task_checks(task)],
+)
 def test_every_built_in_passes(task: str, name: str) -> None:
     result = run(task, name)
     if name != "views_cost":  # which only warns, and depends on who else uses the machine
@@ -426,7 +429,11 @@ class Slow(Sound):
         (InfiniteViews, "input_unchanged", "views gave values that are not finite"),
         (NoViews, "input_unchanged", "views returned str without a tensor"),
         (OneDraw, "draws", r"16 copies of one image got the same draw, .* torch.rand\(len\(images\), ...\)"),
-        (ListLoss, "loss", r"forward must return a dict of tensors with the key 'loss', not Tensor; return \{'loss': loss\}"),
+        (
+            ListLoss,
+            "loss",
+            r"forward must return a dict of tensors with the key 'loss', not Tensor; return \{'loss': loss\}",
+        ),
         (LossPerSample, "loss", r"'loss' must be a scalar tensor, not \(32,\); take its mean"),
         (NanLoss, "loss", "'loss' is (nan|-inf) on the first batch; look for"),
         (ConstantLoss, "loss", "does not depend on any parameter"),
@@ -436,7 +443,11 @@ class Slow(Sound):
         (OwnGenerator, "same_seed", "the same seed gave losses .* and .*; draw with torch's"),
         (HiddenState, "state", "is kept in a plain attribute; make tensors buffers"),
         (RandomPrior, "state", "derive what is fixed from setup.sample"),
-        (LeftOnTheCPU, "devices", r"on a GPU it would fail: .*Make new tensors where the images are|forward raised RuntimeError"),
+        (
+            LeftOnTheCPU,
+            "devices",
+            r"on a GPU it would fail: .*Make new tensors where the images are|forward raised RuntimeError",
+        ),
         (RandomPrior, "devices", r"on a GPU it would fail: .*keep tensors as buffers|forward raised RuntimeError"),
         (Delicate, "devices", "under bf16 autocast the loss or a gradient is not finite"),
         (TensorFacts, "builds", r"describe\(\) must give numbers and text .*; make tensors numbers with float\(x\)"),
@@ -446,7 +457,11 @@ class Slow(Sound):
         (FailingDiagnosis, "builds", r"diagnose\(images\) raised AttributeError: .*test_testing.py, line \d+"),
         (FailsBeforeTraining, "builds", r"before_training raised AttributeError: .*test_testing.py, line \d+"),
         (Heated, "loss_falls", r"sound raised TrainingError: sound: loss not finite at step 31; last finite values: "),
-        (FailsAfterStep, "loss_falls", r"sound raised ZeroDivisionError: division by zero \(.*test_testing.py, line \d+\)"),
+        (
+            FailsAfterStep,
+            "loss_falls",
+            r"sound raised ZeroDivisionError: division by zero \(.*test_testing.py, line \d+\)",
+        ),
         (FailsInBackward, "gradients", r"sound raised KeyError: 'no such gradient' \(.*test_testing.py, line \d+\)"),
         (Backwards, "loss_falls", r"after 80 steps the loss is .*, and it was .*; try another learning rate"),
     ],
@@ -512,7 +527,9 @@ def test_noise_shows_images_that_there_are() -> None:
 def test_what_one_check_raises_does_not_cost_the_others_and_is_told_once() -> None:
     found = {result.name: result for result in check_task(FailsAfterStep)}
     assert {name for name, result in found.items() if result.status == "failed"} == {"parameters"}
-    assert len(found) == 21 and found["same_seed"].status == found["preview"].status == found["draws"].status == "passed"
+    assert (
+        len(found) == 21 and found["same_seed"].status == found["preview"].status == found["draws"].status == "passed"
+    )
     assert found["loss_falls"].message == "needs what 'parameters' checks" and found["loss_falls"].status == "skipped"
 
 

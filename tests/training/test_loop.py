@@ -71,7 +71,9 @@ def test_kill_9_in_the_middle_then_resume_gives_the_same_bits(tmp_path: Path) ->
     from safetensors.torch import load_file
 
     def start() -> subprocess.Popen[str]:
-        script = SCRIPT.format(tests=str(Path(__file__).parents[1]), checkpoint=str(tmp_path / "ck"), final=str(tmp_path / "final"))
+        script = SCRIPT.format(
+            tests=str(Path(__file__).parents[1]), checkpoint=str(tmp_path / "ck"), final=str(tmp_path / "final")
+        )
         return subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
 
     killed = start()
@@ -86,7 +88,9 @@ def test_kill_9_in_the_middle_then_resume_gives_the_same_bits(tmp_path: Path) ->
     resumed.communicate()
     whole, _ = train(steps=40)
     found = load_file(tmp_path / "final")
-    assert found.keys() == whole.state_dict().keys() and all(torch.equal(tensor, found[name]) for name, tensor in whole.state_dict().items())
+    assert found.keys() == whole.state_dict().keys() and all(
+        torch.equal(tensor, found[name]) for name, tensor in whole.state_dict().items()
+    )
 
 
 def test_a_checkpoint_of_another_run_is_refused_and_a_pickle_or_damage_starts_anew(tmp_path: Path) -> None:
@@ -96,7 +100,12 @@ def test_a_checkpoint_of_another_run_is_refused_and_a_pickle_or_damage_starts_an
     with pytest.raises(WeightsError, match="another run: seed is 0 there and 1 here"):
         train(seed=1, checkpoint=checkpoint)
     saved = checkpoint.read_bytes()
-    for content, told in ((saved[:1000], "damaged"), (b"", "is empty"), (pickle.dumps({"a": 1}), "no safetensors file"), (saved[:-1] + b"?", "not those")):
+    for content, told in (
+        (saved[:1000], "damaged"),
+        (b"", "is empty"),
+        (pickle.dumps({"a": 1}), "no safetensors file"),
+        (saved[:-1] + b"?", "not those"),
+    ):
         checkpoint.write_bytes(content)
         with pytest.warns(Notice, match=f"{told}.* starts anew"):
             found = train(checkpoint=checkpoint)[0].state_dict()
@@ -127,13 +136,17 @@ def test_learning_rate_against_the_formula() -> None:
     assert rates[2:] == pytest.approx([1 + math.cos(math.pi * step / 8) for step in range(8)])
     assert min(rates) > 0  # no step is wasted on a rate of zero
     steps = Recipe(learning_rate=1.0, warmup=0, schedule="steps", milestones=(0.3, 0.6), gamma=0.2)
-    assert [learning_rate_at(steps, step, 10) for step in (0, 2, 3, 5, 6, 9)] == pytest.approx([1, 1, 0.2, 0.2, 0.04, 0.04])
+    assert [learning_rate_at(steps, step, 10) for step in (0, 2, 3, 5, 6, 9)] == pytest.approx(
+        [1, 1, 0.2, 0.2, 0.04, 0.04]
+    )
 
 
 def test_biases_and_norms_are_not_decayed() -> None:
     task = build()
     for optimizer in ("adamw", "sgd", "lars"):
-        groups = build_optimizer(task.phase_parameters("main"), Recipe(optimizer=optimizer, weight_decay=0.1)).param_groups
+        groups = build_optimizer(
+            task.phase_parameters("main"), Recipe(optimizer=optimizer, weight_decay=0.1)
+        ).param_groups
         assert {len(p.shape) > 1 for p in groups[0]["params"]} == {True} and groups[0]["weight_decay"] == 0.1
         assert {len(p.shape) > 1 for p in groups[1]["params"]} == {False} and groups[1]["weight_decay"] == 0
         assert sum(len(g["params"]) for g in groups) == len(list(task.parameters()))
@@ -166,7 +179,8 @@ def test_cost_counts_passes_and_flops() -> None:
             return network
 
     forward_and_weights = 2 * (2 * 3072 * 8 + 2 * 8)  # products with data and for weight gradients
-    assert measure_cost(build(Line), batch).flops == forward_and_weights + 2 * 8  # and the gradient that flows into the 8
+    # and the gradient that flows into the 8
+    assert measure_cost(build(Line), batch).flops == forward_and_weights + 2 * 8
 
 
 class Duel(Brightness):
@@ -267,7 +281,11 @@ def test_the_last_step_is_saved_for_a_caller_who_asks(tmp_path: Path) -> None:
     task, whole = train(checkpoint=checkpoint, final_checkpoint=True)
     steps: list[Any] = []
     again, found = train(task=build(seed=5), checkpoint=checkpoint, final_checkpoint=True, on_progress=steps.append)
-    assert same(task, again) and not steps and (found.curves, found.images_seen, found.metrics) == (whole.curves, whole.images_seen, whole.metrics)
+    assert (
+        same(task, again)
+        and not steps
+        and (found.curves, found.images_seen, found.metrics) == (whole.curves, whole.images_seen, whole.metrics)
+    )
 
 
 @pytest.mark.parametrize(
@@ -296,5 +314,3 @@ def test_what_a_recipe_leaves_unused_is_not_held_against_who_changes_another_set
         assert parse(Recipe, recipe.model_dump(mode="json"), "a record") == recipe
     with pytest.raises(SpecError, match="learning_rate"):
         steps.overridden({"learning_rate": -1}, "x")
-
-

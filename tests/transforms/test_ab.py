@@ -22,7 +22,12 @@ def test_bins_are_the_cells_that_scikit_image_finds_in_the_rgb_cube() -> None:
     for channel in range(3):  # chroma is largest on the faces of the cube
         for value in (0.0, 1.0):
             face = np.insert(np.stack([u, v], -1), channel, value, axis=-1)
-            found |= set(map(tuple, np.unique(np.rint(rgb2lab(face)[..., 1:].reshape(-1, 2) / 10).astype(int) * 10, axis=0).tolist()))
+            found |= set(
+                map(
+                    tuple,
+                    np.unique(np.rint(rgb2lab(face)[..., 1:].reshape(-1, 2) / 10).astype(int) * 10, axis=0).tolist(),
+                )
+            )
     inner = np.stack(np.meshgrid(*[np.linspace(0, 1, 33)] * 3, indexing="ij"), -1).reshape(1, -1, 3)
     found |= set(map(tuple, np.unique(np.rint(rgb2lab(inner)[0, :, 1:] / 10).astype(int) * 10, axis=0).tolist()))
     assert found == {tuple(row) for row in BINS.int().tolist()}
@@ -63,7 +68,8 @@ def test_the_table_covers_every_colour() -> None:
     ab = rgb_to_lab(cube)[0, 1:].flatten(1).T
     index, soft = ENCODER(ab)
     nearest = BINS[index.gather(1, soft.argmax(1, keepdim=True))[:, 0]]
-    assert (nearest - ab).norm(dim=1).max() < 10  # a cell's corner is 7.1 from its centre; at the gamut's edge a little more
+    # a cell's corner is 7.1 from its centre; at the gamut's edge a little more
+    assert (nearest - ab).norm(dim=1).max() < 10
     index, _ = ENCODER(torch.tensor([[500.0, -500.0]]))  # outside: clamped, never another row of the table
     assert float((BINS[index[0]] - torch.tensor([120.0, -120.0])).norm(dim=1).min()) < 60
 

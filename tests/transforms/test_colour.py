@@ -52,7 +52,9 @@ def test_jitter_draws_order_and_factors_per_image() -> None:
     orders, counts = code.unique(return_counts=True)
     assert len(orders) == 24 and stats.chisquare(counts.numpy()).pvalue > 1e-3
     for column, (low, high) in enumerate([(0.6, 1.4), (0.7, 1.3), (0.0, 2.5), (-0.1, 0.1)]):
-        assert stats.kstest(jitter.factors[:, column].double().numpy(), stats.uniform(low, high - low).cdf).pvalue > 1e-3
+        assert (
+            stats.kstest(jitter.factors[:, column].double().numpy(), stats.uniform(low, high - low).cdf).pvalue > 1e-3
+        )
     assert abs(torch.corrcoef(jitter.factors.T) - torch.eye(4)).max() < 0.03
     assert stats.binomtest(int(jitter.apply.sum()), 24_000, 0.8).pvalue > 1e-3
 
@@ -73,7 +75,9 @@ def test_without_strength_or_probability_nothing_changes() -> None:
 def test_hue_equals_the_standard_library(pixel, shift) -> None:
     hue, saturation, value = colorsys.rgb_to_hsv(*pixel)
     expected = torch.tensor(colorsys.hsv_to_rgb((hue + shift) % 1.0, saturation, value), dtype=torch.float32)
-    found = adjust_hue(torch.tensor(pixel, dtype=torch.float32).view(1, 3, 1, 1), torch.tensor([shift], dtype=torch.float32))
+    found = adjust_hue(
+        torch.tensor(pixel, dtype=torch.float32).view(1, 3, 1, 1), torch.tensor([shift], dtype=torch.float32)
+    )
     torch.testing.assert_close(found.flatten(), expected, atol=1e-5, rtol=0)
 
 

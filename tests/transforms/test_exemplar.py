@@ -34,7 +34,12 @@ def test_hsv_agrees_with_colorsys_and_back(colour: tuple[float, float, float]) -
     if saturation * value > 1e-6:
         assert abs((found[0] - hue + 0.5) % 1 - 0.5) < 1e-6
     torch.testing.assert_close(hsv_to_rgb(hsv), image, atol=1e-6, rtol=0)
-    torch.testing.assert_close(hsv_to_rgb(torch.tensor([hue, saturation, value], dtype=torch.float64).view(1, 3, 1, 1)), image, atol=1e-6, rtol=0)
+    torch.testing.assert_close(
+        hsv_to_rgb(torch.tensor([hue, saturation, value], dtype=torch.float64).view(1, 3, 1, 1)),
+        image,
+        atol=1e-6,
+        rtol=0,
+    )
 
 
 def test_an_affine_change_equals_scikit_images(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -50,8 +55,16 @@ def test_an_affine_change_equals_scikit_images(monkeypatch: pytest.MonkeyPatch) 
     centre = (size - 1) / 2
     for k in range(count):
         # where a point of the output comes from: turned and scaled about the centre, then moved
-        to_centre, back = SimilarityTransform(translation=(-centre, -centre)), SimilarityTransform(translation=(centre, centre))
-        source = to_centre + SimilarityTransform(scale=1 / scale[k], rotation=angle[k]) + SimilarityTransform(translation=move[k] * size / 2) + back
+        to_centre, back = (
+            SimilarityTransform(translation=(-centre, -centre)),
+            SimilarityTransform(translation=(centre, centre)),
+        )
+        source = (
+            to_centre
+            + SimilarityTransform(scale=1 / scale[k], rotation=angle[k])
+            + SimilarityTransform(translation=move[k] * size / 2)
+            + back
+        )
         expected = warp(images[k, 0].numpy(), source, order=1, mode="symmetric")
         np.testing.assert_allclose(found[k, 0].numpy(), expected, atol=1e-6)
     assert len({round(float(s), 6) for s in scale}) == count
@@ -82,7 +95,9 @@ def test_colours_move_along_the_axes_of_all_pixels() -> None:
     torch.testing.assert_close(mean, pixels.mean(1).float())
     in_parts = principal_colours(images.split(3))  # large images are not all in memory
     torch.testing.assert_close(in_parts[0], mean)
-    torch.testing.assert_close((in_parts[1].T @ torch.linalg.eigh(torch.cov(pixels))[1].float()).abs(), torch.eye(3), atol=1e-5, rtol=0)
+    torch.testing.assert_close(
+        (in_parts[1].T @ torch.linalg.eigh(torch.cov(pixels))[1].float()).abs(), torch.eye(3), atol=1e-5, rtol=0
+    )
     changed = random_contrast_of_components(images, mean, axes)
     before, after = (((x.permute(0, 2, 3, 1) - mean) @ axes).flatten(1, 2) for x in (images, changed))
     factor = (before * after).sum(1) / before.square().sum(1)  # [4, 3]
@@ -102,4 +117,6 @@ def test_powers_stay_numbers_in_range(seed: int) -> None:
 def test_no_change_where_nothing_is_asked() -> None:
     images = torch.rand(4, 3, 8, 8)
     torch.testing.assert_close(random_hsv_power(images, (1.0, 1.0), (1.0, 1.0), 0.0, 0.0), images, atol=1e-5, rtol=0)
-    torch.testing.assert_close(random_contrast_of_components(images, *principal_colours([images]), 1.0, 1.0), images, atol=1e-5, rtol=0)
+    torch.testing.assert_close(
+        random_contrast_of_components(images, *principal_colours([images]), 1.0, 1.0), images, atol=1e-5, rtol=0
+    )

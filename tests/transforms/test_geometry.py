@@ -47,7 +47,9 @@ def test_resized_crop_equals_torchvision_image_by_image(interpolation, size, out
     assert torch.equal(images, before)
     for image, box, mirrored, one in zip(images, boxes.tolist(), flip, found, strict=True):
         mode = reference.InterpolationMode(interpolation)
-        expected = reference.resized_crop(image, *box, [out or size] * 2, interpolation=mode, antialias=True).clamp(0, 1)
+        expected = reference.resized_crop(image, *box, [out or size] * 2, interpolation=mode, antialias=True).clamp(
+            0, 1
+        )
         torch.testing.assert_close(one, expected.flip(2) if mirrored else expected, atol=2e-6, rtol=0)
 
 
@@ -56,7 +58,9 @@ def test_resized_crop_of_oblong_images_to_their_own_shape() -> None:
     boxes = crop_boxes(5, 18, 30)
     found = resized_crop(channels_last(images), boxes)
     for image, box, one in zip(images, boxes.tolist(), found, strict=True):
-        torch.testing.assert_close(one, reference.resized_crop(image, *box, [18, 30], antialias=True), atol=2e-6, rtol=0)
+        torch.testing.assert_close(
+            one, reference.resized_crop(image, *box, [18, 30], antialias=True), atol=2e-6, rtol=0
+        )
 
 
 def test_resizing_keeps_full_precision_under_autocast() -> None:
@@ -68,7 +72,11 @@ def test_resizing_keeps_full_precision_under_autocast() -> None:
 
 
 @given(
-    height=st.integers(4, 60), width=st.integers(4, 60), low=st.floats(0.01, 1), high=st.floats(0.01, 1), aspect=st.floats(1, 3),
+    height=st.integers(4, 60),
+    width=st.integers(4, 60),
+    low=st.floats(0.01, 1),
+    high=st.floats(0.01, 1),
+    aspect=st.floats(1, 3),
     seed=st.integers(0, 99),
 )
 @settings(max_examples=60)
@@ -90,14 +98,17 @@ def test_boxes_are_distributed_as_torchvisions() -> None:
     torch.manual_seed(0)
     ours, theirs = crop_boxes(20_000, 32, 32).double(), torchvision_boxes(4_000, 32).double()
     for name, of in {
-        "area": lambda b: b[:, 2] * b[:, 3], "aspect": lambda b: b[:, 3] / b[:, 2],
-        "top": lambda b: b[:, 0] / (33 - b[:, 2]), "left": lambda b: b[:, 1] / (33 - b[:, 3]),
+        "area": lambda b: b[:, 2] * b[:, 3],
+        "aspect": lambda b: b[:, 3] / b[:, 2],
+        "top": lambda b: b[:, 0] / (33 - b[:, 2]),
+        "left": lambda b: b[:, 1] / (33 - b[:, 3]),
     }.items():
         assert stats.ks_2samp(of(ours).numpy(), of(theirs).numpy()).pvalue > 1e-3, name
 
 
 @pytest.mark.parametrize(
-    ("height", "width", "ratio"), [(20, 20, (5.0, 6.0)), (40, 20, (3 / 4, 4 / 3)), (20, 40, (3 / 4, 4 / 3)), (20, 20, (0.5, 2.0))]
+    ("height", "width", "ratio"),
+    [(20, 20, (5.0, 6.0)), (40, 20, (3 / 4, 4 / 3)), (20, 40, (3 / 4, 4 / 3)), (20, 20, (0.5, 2.0))],
 )
 def test_central_crop_when_ten_tries_fail(height, width, ratio) -> None:
     scale = (4.0, 4.0)  # no box of four times the area fits
@@ -137,7 +148,9 @@ def test_crop_without_padding_is_smaller_and_whole() -> None:
     images = numbered(200, 12, 12)
     found = random_crop(images, 0, 10)
     assert found.shape == (200, 3, 10, 10) and (found > 0).all()
-    assert {tuple(corner) for corner in found[:, 1:, 0, 0].int().tolist()} == {(y, x) for y in (1, 2, 3) for x in (1, 2, 3)}
+    assert {tuple(corner) for corner in found[:, 1:, 0, 0].int().tolist()} == {
+        (y, x) for y in (1, 2, 3) for x in (1, 2, 3)
+    }
 
 
 def test_windows_lie_where_they_are_asked_for() -> None:

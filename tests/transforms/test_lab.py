@@ -58,7 +58,9 @@ def test_back_and_forth(cube: torch.Tensor) -> None:
 
 
 def test_lab_to_rgb_equals_scikit_image_and_clips_what_is_outside_the_gamut() -> None:
-    lab = torch.rand(2, 3, 16, 16) * torch.tensor([100.0, 160, 160]).view(1, 3, 1, 1) - torch.tensor([0.0, 80, 80]).view(1, 3, 1, 1)
+    lab = torch.rand(2, 3, 16, 16) * torch.tensor([100.0, 160, 160]).view(1, 3, 1, 1) - torch.tensor(
+        [0.0, 80, 80]
+    ).view(1, 3, 1, 1)
     with pytest.warns(UserWarning, match="negative Z"):  # scikit-image says so of blues that no light can have
         expected = lab2rgb(lab.permute(0, 2, 3, 1).double().numpy()).transpose(0, 3, 1, 2)
     found = lab_to_rgb(lab)

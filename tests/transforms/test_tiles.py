@@ -15,7 +15,8 @@ from ssl_bench.transforms.tiles import draw_tiles, grid_of
 
 
 @pytest.mark.parametrize(
-    ("size", "cell", "tile", "jitter"), [(255, 85, 64, 21), (96, 32, 24, 8), (32, 10, 8, 2), (30, 10, 8, 2), (64, 21, 16, 5)]
+    ("size", "cell", "tile", "jitter"),
+    [(255, 85, 64, 21), (96, 32, 24, 8), (32, 10, 8, 2), (30, 10, 8, 2), (64, 21, 16, 5)],
 )
 def test_geometry_of_the_method_card(size, cell, tile, jitter) -> None:
     grid = grid_of(size)

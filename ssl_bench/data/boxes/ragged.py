@@ -47,7 +47,12 @@ class RaggedPack:
 
 
 def pack_ragged(
-    images: Sequence[VOCImage], size: int | None, cache: Path, *, what: str = "images", progress: Progress = silent,
+    images: Sequence[VOCImage],
+    size: int | None,
+    cache: Path,
+    *,
+    what: str = "images",
+    progress: Progress = silent,
 ) -> RaggedPack:
     """The decoded images, from the cache or decoded now; a killed packing leaves nothing that is taken for whole.
 
@@ -70,14 +75,23 @@ def pack_ragged(
         return _pack_of(known, images, shapes, offsets, folder, what)
     folder = _folder(images, shapes, cache, progress)
     opened = packing.sealed_or_written(
-        folder, cache, what, progress, lambda: open_sealed(folder, (int(offsets[-1]),), offsets),
+        folder,
+        cache,
+        what,
+        progress,
+        lambda: open_sealed(folder, (int(offsets[-1]),), offsets),
         lambda: _write(images, shapes, folder, int(offsets[-1]), what, progress),
     )
     return _pack_of(opened, images, shapes, offsets, folder, what)
 
 
 def _pack_of(
-    opened: Opened, images: Sequence[VOCImage], shapes: Sequence[tuple[int, int]], offsets: np.ndarray, folder: Path, what: str,
+    opened: Opened,
+    images: Sequence[VOCImage],
+    shapes: Sequence[tuple[int, int]],
+    offsets: np.ndarray,
+    folder: Path,
+    what: str,
 ) -> RaggedPack:
     def decode_again(position: int) -> np.ndarray:
         found = _decode(images[position], shapes[position])
@@ -97,7 +111,12 @@ def _folder(images: Sequence[VOCImage], shapes: Sequence[tuple[int, int]], cache
 
 
 def _write(
-    images: Sequence[VOCImage], shapes: Sequence[tuple[int, int]], folder: Path, total: int, what: str, progress: Progress,
+    images: Sequence[VOCImage],
+    shapes: Sequence[tuple[int, int]],
+    folder: Path,
+    total: int,
+    what: str,
+    progress: Progress,
 ) -> None:
     free = shutil.disk_usage(folder).free
     if free < total + packing.SPARE_DISK:
@@ -114,7 +133,9 @@ def _write(
             packing.reserve_disk(part, len(header) + total)  # a disk that fills up later must not end in half a pack
         except OSError as error:
             (folder / "pixels.part").unlink()
-            raise DataError(f"{packing.bytes_text(total)} for packed images cannot be reserved in {folder}: {error.strerror}") from None
+            raise DataError(
+                f"{packing.bytes_text(total)} for packed images cannot be reserved in {folder}: {error.strerror}"
+            ) from None
         part.write(header)
         for at, decoded in enumerate(in_parallel(_decode, zip(images, shapes, strict=True), ahead=4 * workers())):
             if isinstance(decoded, str):

@@ -59,7 +59,10 @@ class DetectionSet:
         """Hash over pixels, boxes, labels, difficult flags and class names, in order; not over paths, times or the set's name."""
         found = hashlib.sha256(json.dumps([len(self), self.classes]).encode())
         for at in range(len(self)):
-            found.update(np.array([self.heights[at], self.widths[at], len(self.boxes[at])], "<i8").tobytes() + self.hashes[at].tobytes())
+            found.update(
+                np.array([self.heights[at], self.widths[at], len(self.boxes[at])], "<i8").tobytes()
+                + self.hashes[at].tobytes()
+            )
             found.update(self.boxes[at].astype("<f4").tobytes() + self.labels[at].astype("<i8").tobytes())
             found.update(self.difficult[at].astype(bool).tobytes())
         return found.hexdigest()[:32]
@@ -77,8 +80,14 @@ class DetectionSet:
         """The images at ``positions`` (int64, into this set) as a set of their own; pixels are shared."""
         at = np.asarray(positions, np.int64)
         return replace(
-            self, offsets=self.offsets[at], heights=self.heights[at], widths=self.widths[at], hashes=self.hashes[at],
-            boxes=[self.boxes[i] for i in at], labels=[self.labels[i] for i in at], difficult=[self.difficult[i] for i in at],
+            self,
+            offsets=self.offsets[at],
+            heights=self.heights[at],
+            widths=self.widths[at],
+            hashes=self.hashes[at],
+            boxes=[self.boxes[i] for i in at],
+            labels=[self.labels[i] for i in at],
+            difficult=[self.difficult[i] for i in at],
             files=tuple(self.files[i] for i in at) if self.files else (),
         )
 
@@ -112,7 +121,12 @@ class ListedImages:
 
 
 def assemble(
-    title: str, lists: Mapping[str, ListedImages], chosen: Mapping[str, str | float], classes: tuple[str, ...], seed: int, skip_faulty: bool,
+    title: str,
+    lists: Mapping[str, ListedImages],
+    chosen: Mapping[str, str | float],
+    classes: tuple[str, ...],
+    seed: int,
+    skip_faulty: bool,
     notes: list[str],
 ) -> DetectionData:
     """Split, decode and join; what is held out is decided before anything is decoded."""
@@ -137,13 +151,19 @@ def assemble(
     loaded = {split: found.load() for split, found in lists.items()}
     bad = [reason for _, unreadable in loaded.values() for reason in unreadable.values()]
     if bad and not skip_faulty:
-        voc.refuse(title, [Fault("unreadable image", reason) for reason in bad], "; mend these images or leave them out (skip_faulty)")
+        voc.refuse(
+            title,
+            [Fault("unreadable image", reason) for reason in bad],
+            "; mend these images or leave them out (skip_faulty)",
+        )
     if bad:
         notes.append(f"{title}: {len(bad):,} images are left out, since they cannot be decoded")
     sets = {}
     for role, (split, positions) in roles.items():
         found, unreadable = loaded[split]
-        sets[role] = replace(found.take(np.array([at for at in positions if at not in unreadable], np.int64)), split=role)
+        sets[role] = replace(
+            found.take(np.array([at for at in positions if at not in unreadable], np.int64)), split=role
+        )
     notes += _same_classes(title, sets, "with the unreadable images left out")
     note_repeated(title, {role: sets[role].hashes for role in ("train", "validation", "test")}, notes)
     return DetectionData(title, sets["train"], sets["validation"], sets["test"], notes)
@@ -179,9 +199,13 @@ def limited(data: DetectionData, count: int) -> DetectionData:
         names = ", ".join(data.train.classes[at] for at in sorted(lost))
         raise DataError(f"{data.name}: limit {count} leaves no training image of {names}; raise the limit")
     when = f"limited to {count} images a split"
-    told = [f"{data.name}: {when}: {', '.join(f'{len(found):,} of {len(full[role]):,} {role}' for role, found in sets.items())}"]
+    told = [
+        f"{data.name}: {when}: {', '.join(f'{len(found):,} of {len(full[role]):,} {role}' for role, found in sets.items())}"
+    ]
     told += [note for note in _same_classes(data.name, sets, when) if note not in data.notes]
-    return replace(data, train=sets["train"], validation=sets["validation"], test=sets["test"], notes=[*data.notes, *told])
+    return replace(
+        data, train=sets["train"], validation=sets["validation"], test=sets["test"], notes=[*data.notes, *told]
+    )
 
 
 def hold_out(labels: Sequence[np.ndarray], share: float, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -208,7 +232,9 @@ def _rarest(labels: Sequence[np.ndarray]) -> np.ndarray:
     """For each image the class in it that the fewest images have, int64 [N]; images without objects get the number after the last class."""
     images_with = np.bincount(joined([np.unique(own) for own in labels]))
     none = len(images_with)  # the last, so that images with objects come first where shares are tied
-    return np.array([min(own, key=lambda label: (images_with[label], label)) if len(own) else none for own in labels], np.int64)
+    return np.array(
+        [min(own, key=lambda label: (images_with[label], label)) if len(own) else none for own in labels], np.int64
+    )
 
 
 def joined(labels: Sequence[np.ndarray]) -> np.ndarray:

@@ -31,7 +31,10 @@ _TRAIN = ("trainval", "train")
 _VALIDATION = ("val", "valid", "validation")
 _TEST = ("test",)
 # name -> (year, title, lists that must be there)
-_BY_NAME = {"voc2007": ("2007", "PASCAL VOC 2007", ("trainval", "test")), "voc2012": ("2012", "PASCAL VOC 2012", ("trainval",))}
+_BY_NAME = {
+    "voc2007": ("2007", "PASCAL VOC 2007", ("trainval", "test")),
+    "voc2012": ("2012", "PASCAL VOC 2012", ("trainval",)),
+}
 _BCCD_URL = "https://github.com/Shenggan/BCCD_Dataset/archive/refs/heads/master.zip"
 _BCCD_FILE, _BCCD_FOLDER = "bccd.zip", Path("BCCD_Dataset-master", "BCCD")
 
@@ -42,13 +45,24 @@ def list_detection_sources() -> list[tuple[str, str]]:
         ("shapes", "2,000 + 500 of the embedded images with the boxes of their objects"),
         ("voc:PATH", "a folder in PASCAL VOC layout: JPEGImages, Annotations/*.xml, ImageSets/Main/*.txt"),
         *((name, f"{title}, from torchvision's files or downloaded") for name, (_, title, _) in _BY_NAME.items()),
-        ("bccd", "BCCD, 364 photographs of blood cells of three kinds; a folder bccd or BCCD in that layout, or downloaded"),
+        (
+            "bccd",
+            "BCCD, 364 photographs of blood cells of three kinds; a folder bccd or BCCD in that layout, or downloaded",
+        ),
     ]
 
 
 def load_detection(
-    source: str, *, data_root: Path | str | None = None, cache: Path | str | None = None, size: int | None = None, train: str | None = None,
-    validation: str | float | None = None, test: str | float | None = None, seed: int = 0, skip_faulty: bool = False,
+    source: str,
+    *,
+    data_root: Path | str | None = None,
+    cache: Path | str | None = None,
+    size: int | None = None,
+    train: str | None = None,
+    validation: str | float | None = None,
+    test: str | float | None = None,
+    seed: int = 0,
+    skip_faulty: bool = False,
     progress: Progress | None = None,
 ) -> DetectionData:
     """Find, check, split and decode a set of images with boxes. All that can be refused without decoding is refused first, at once.
@@ -82,7 +96,9 @@ def load_detection(
         raise DataError(f"size {size} is too small; allowed is {MIN_SIZE} and up")
     for role, share in (("validation", validation), ("test", test)):
         if isinstance(share, (int, float)) and not 0 < share < 1:
-            raise DataError(f"{role} {share!r} is no share of train; allowed is above 0 and below 1, or the name of a split")
+            raise DataError(
+                f"{role} {share!r} is no share of train; allowed is above 0 and below 1, or the name of a split"
+            )
     places = Places(sources.cache_folder(cache), sources.data_root(data_root), size, progress or silent)
     asked = {"train": train, "validation": validation, "test": test}
     kind, _, rest = source.partition(":")
@@ -97,18 +113,26 @@ def load_detection(
         with writing_to(places.cache):
             return _shapes(asked, seed, places)
     known = [name for name, _ in list_detection_sources()]
-    raise DataError(f"unknown detection source {source!r}; " + ("write voc:PATH" if kind == "voc" else did_you_mean(source, known)))
+    raise DataError(
+        f"unknown detection source {source!r}; " + ("write voc:PATH" if kind == "voc" else did_you_mean(source, known))
+    )
 
 
-def _voc(folder: Path, title: str, asked: Mapping[str, Any], seed: int, skip_faulty: bool, places: Places) -> DetectionData:
+def _voc(
+    folder: Path, title: str, asked: Mapping[str, Any], seed: int, skip_faulty: bool, places: Places
+) -> DetectionData:
     notes: list[str] = []
     faults: list[Fault] = []
     chosen, names = _choose(folder, title, asked, notes, faults)
-    examined = voc.examine(folder, list(dict.fromkeys(name for found in names.values() for name in found)), places.progress)
+    examined = voc.examine(
+        folder, list(dict.fromkeys(name for found in names.values() for name in found)), places.progress
+    )
     bad = [fault for one in examined.values() if isinstance(one, list) for fault in one]
     images = {name: one for name, one in examined.items() if isinstance(one, VOCImage)}
     if bad and skip_faulty:
-        notes.append(f"{title}: {len(examined) - len(images):,} of {len(examined):,} images are left out, {voc.counted(bad)}")
+        notes.append(
+            f"{title}: {len(examined) - len(images):,} of {len(examined):,} images are left out, {voc.counted(bad)}"
+        )
         names = {split: [name for name in found if name in images] for split, found in names.items()}
         faults += [Fault("empty split", f"{split}: no image is left") for split, found in names.items() if not found]
     classes = tuple(sorted({name for image in images.values() for name in image.names}))
@@ -126,8 +150,19 @@ def _voc(folder: Path, title: str, asked: Mapping[str, Any], seed: int, skip_fau
             boxes = [_scaled(image, shape) for image, shape in zip(members, shapes, strict=True)]
             difficult = [image.difficult for image in members]
             found = DetectionSet(
-                title, split, packed.pixels, packed.offsets, shapes[:, 0], shapes[:, 1], boxes, labels, difficult, classes, packed.hashes,
-                tuple(image.file for image in members), packed.checked,
+                title,
+                split,
+                packed.pixels,
+                packed.offsets,
+                shapes[:, 0],
+                shapes[:, 1],
+                boxes,
+                labels,
+                difficult,
+                classes,
+                packed.hashes,
+                tuple(image.file for image in members),
+                packed.checked,
             )
             return found, {at: f"{members[at].file}: {reason}" for at, reason in packed.unreadable.items()}
 
@@ -146,7 +181,11 @@ def _voc(folder: Path, title: str, asked: Mapping[str, Any], seed: int, skip_fau
 
 
 def _choose(
-    folder: Path, title: str, asked: Mapping[str, Any], notes: list[str], faults: list[Fault],
+    folder: Path,
+    title: str,
+    asked: Mapping[str, Any],
+    notes: list[str],
+    faults: list[Fault],
 ) -> tuple[dict[str, str | float], dict[str, list[str]]]:
     """For each role a list's name or the share of train to hold out; and the image names of the lists used."""
     known = voc.lists(folder)
@@ -156,7 +195,9 @@ def _choose(
 
     train = asked["train"] or first(_TRAIN)
     if train is None:
-        raise DataError(f"{folder} has no list named {' or '.join(map(repr, _TRAIN))}; name one of its own: {', '.join(known[:20])}")
+        raise DataError(
+            f"{folder} has no list named {' or '.join(map(repr, _TRAIN))}; name one of its own: {', '.join(known[:20])}"
+        )
     chosen: dict[str, str | float] = {"train": train}
     names = {train: voc.read_list(folder, train)}
     said = [f"train is {train!r}"]
@@ -165,9 +206,14 @@ def _choose(
         if given is None:
             given, reason = first(candidates), f"there is no {candidates[0]!r}"
         wanted = voc.read_list(folder, given) if isinstance(given, str) else []
-        shared = {other: len(set(wanted).intersection(names[own])) for other, own in chosen.items() if isinstance(own, str)}
+        shared = {
+            other: len(set(wanted).intersection(names[own])) for other, own in chosen.items() if isinstance(own, str)
+        }
         if role == "validation" and asked[role] is None and any(shared.values()):
-            given, reason = None, f"{given!r} has images of {' and '.join(other for other, count in shared.items() if count)}"
+            given, reason = (
+                None,
+                f"{given!r} has images of {' and '.join(other for other, count in shared.items() if count)}",
+            )
         if isinstance(given, str):
             said.append(f"{role} is {given!r}")
             names[given] = wanted
@@ -185,7 +231,9 @@ def _choose(
         if not found:
             faults.append(Fault("empty split", f"ImageSets/Main/{split}.txt names no image"))
         twice = [name for name, count in Counter(found).items() if count > 1]
-        faults += [Fault("image listed twice", f"ImageSets/Main/{split}.txt names {name!r} more than once") for name in twice]
+        faults += [
+            Fault("image listed twice", f"ImageSets/Main/{split}.txt names {name!r} more than once") for name in twice
+        ]
     return chosen, names
 
 
@@ -196,14 +244,21 @@ def _scaled(image: VOCImage, shape: np.ndarray) -> np.ndarray:
     return boxes.astype(np.float32)  # also rounds away what the scale lacks in its last bits, so no box leads out
 
 
-def _unlike_train(lists: Mapping[str, ListedImages], chosen: Mapping[str, str | float], classes: Sequence[str]) -> list[Fault]:
+def _unlike_train(
+    lists: Mapping[str, ListedImages], chosen: Mapping[str, str | float], classes: Sequence[str]
+) -> list[Fault]:
     """Splits without an object, and classes that a split is judged on and train has no object of."""
     faults = []
     counts = {split: np.bincount(joined(found.counted), minlength=len(classes)) for split, found in lists.items()}
     seen = counts[str(chosen["train"])]
     for split, own in counts.items():
         if lists[split].counted and not own.any():
-            faults.append(Fault("split without objects", f"the {len(lists[split].counted):,} images of {split!r} have no object that counts"))
+            faults.append(
+                Fault(
+                    "split without objects",
+                    f"the {len(lists[split].counted):,} images of {split!r} have no object that counts",
+                )
+            )
         elif seen.any():
             known = [classes[at] for at in np.flatnonzero(seen).tolist()]
             for at in np.flatnonzero((own > 0) & (seen == 0)).tolist():
@@ -216,14 +271,24 @@ def _told(title: str, images: Sequence[VOCImage]) -> list[str]:
     """What a user should know about annotations that are used all the same."""
     boxes, total = sum(len(image.boxes) for image in images), len(images)
     facts = (
-        ("boxes that reach over the edge of their image and are clipped", boxes, sum(image.clipped for image in images)),
+        (
+            "boxes that reach over the edge of their image and are clipped",
+            boxes,
+            sum(image.clipped for image in images),
+        ),
         ("boxes one pixel wide or high", boxes, sum(image.thin for image in images)),
         ("objects marked difficult", boxes, sum(int(image.difficult.sum()) for image in images)),
         ("images without an object", total, sum(not len(image.boxes) for image in images)),
-        ("annotations without the image's size, whose boxes are taken to refer to the stored pixels", total,
-         sum(not image.sized for image in images)),
-        ("images turned as the camera noted, since their annotations give the size of the upright image", total,
-         sum(image.turned for image in images)),
+        (
+            "annotations without the image's size, whose boxes are taken to refer to the stored pixels",
+            total,
+            sum(not image.sized for image in images),
+        ),
+        (
+            "images turned as the camera noted, since their annotations give the size of the upright image",
+            total,
+            sum(image.turned for image in images),
+        ),
     )
     return [f"{title}: {what}: {count:,} of {all_of:,}" for what, all_of, count in facts if count]
 
@@ -232,9 +297,15 @@ def _shapes(asked: Mapping[str, Any], seed: int, places: Places) -> DetectionDat
     """The embedded set, packed as for classification; its boxes lie inside the image and no object is difficult."""
     from ssl_bench.data.sources._shapes_render import SHAPES, TEXTURES
 
-    named = [f"{role} {given!r}" for role, given in asked.items() if given is not None and (role != "validation" or isinstance(given, str))]
+    named = [
+        f"{role} {given!r}"
+        for role, given in asked.items()
+        if given is not None and (role != "validation" or isinstance(given, str))
+    ]
     if named:
-        raise DataError(f"shapes has its own train and test; {', '.join(named)} cannot be chosen (validation may be a share of train)")
+        raise DataError(
+            f"shapes has its own train and test; {', '.join(named)} cannot be chosen (validation may be a share of train)"
+        )
     share = SHARE if asked["validation"] is None else float(asked["validation"])
     opened = open_shapes(places, SHAPES_IMAGES)
     assert opened.native is not None
@@ -254,13 +325,28 @@ def _shapes(asked: Mapping[str, Any], seed: int, places: Places) -> DetectionDat
             flat = packed.pixels.flags.c_contiguous  # not where it only stands in for what is not packed yet
             pixels = packed.pixels.reshape(-1) if flat else np.broadcast_to(np.uint8(127), (packed.pixels.size,))
             offsets = np.arange(count, dtype=np.int64) * size * size * 3
-            return DetectionSet("shapes", split, pixels, offsets, sides, sides, boxes, labels, easy, SHAPES, packed.hashes, checked=packed.checked), {}
+            return DetectionSet(
+                "shapes",
+                split,
+                pixels,
+                offsets,
+                sides,
+                sides,
+                boxes,
+                labels,
+                easy,
+                SHAPES,
+                packed.hashes,
+                checked=packed.checked,
+            ), {}
 
         return ListedImages(labels, load)
 
     notes = [f"shapes: {share:.3g} of train is held out as validation"]
     chosen: dict[str, str | float] = {"train": "train", "test": "test", "validation": share}
-    found = assemble("shapes", {split: listed(split) for split in ("train", "test")}, chosen, SHAPES, seed, False, notes)
+    found = assemble(
+        "shapes", {split: listed(split) for split in ("train", "test")}, chosen, SHAPES, seed, False, notes
+    )
     return replace(found, shows="shapes")
 
 
@@ -270,7 +356,8 @@ def _find(name: str, places: Places) -> Path:
 
     year, title, needed = _BY_NAME[name]
     downloads = places.cache / "downloads"
-    finished = downloads / f"{name}.complete"  # a download that was killed while it was unpacked must not pass for a whole one
+    # a download that was killed while it was unpacked must not pass for a whole one
+    finished = downloads / f"{name}.complete"
     reasons = [] if places.root is not None else ["no data root is set (--data-root or SSL_BENCH_DATA)"]
     for place in [] if places.root is None else [places.root, places.root / name]:
         try:
@@ -313,7 +400,11 @@ def _find_bccd(places: Places) -> Path:
                 write_bytes(finished, b"BCCD was downloaded and unpacked\n")
         return folder
     except Exception as error:  # no network, a full disk, a file that is no archive, another layout
-        looked = f"it is not {' or '.join(map(str, tried))}" if tried else "no data root is set (--data-root or SSL_BENCH_DATA)"
+        looked = (
+            f"it is not {' or '.join(map(str, tried))}"
+            if tried
+            else "no data root is set (--data-root or SSL_BENCH_DATA)"
+        )
         raise DataError(
             f"BCCD was not found ({looked}) and could not be downloaded from {_BCCD_URL} ({error}); put its folder BCCD (with JPEGImages, Annotations "
             "and ImageSets) below a data root, or name it as voc:PATH"

@@ -1,8 +1,8 @@
 """A folder in PASCAL VOC layout (Everingham et al., 2010): its lists, its annotations held against its images.
 
-    FOLDER/ImageSets/Main/LIST.txt   one image name a line
-    FOLDER/Annotations/NAME.xml
-    FOLDER/JPEGImages/NAME.jpg       or any other kind of image file
+FOLDER/ImageSets/Main/LIST.txt   one image name a line
+FOLDER/Annotations/NAME.xml
+FOLDER/JPEGImages/NAME.jpg       or any other kind of image file
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ from ssl_bench.data.sources.labels import spelled
 from ssl_bench.errors import DataError, did_you_mean
 
 _SHOWN = 20
-_SLIVER = 0.01  # px: what is thinner lies on the edge of its image but for rounding, and may have no width left in float32
+# px: what is thinner lies on the edge of its image but for rounding, and may have no width left in float32
+_SLIVER = 0.01
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
 
 
@@ -77,7 +78,9 @@ def refuse(name: str, faults: Sequence[Fault], hint: str = "") -> None:
     """Raise DataError with all faults counted by kind and the first ones shown; nothing where there are none."""
     if not faults:
         return
-    shown = [fault.text for fault in faults[:_SHOWN]] + ([f"and {len(faults) - _SHOWN:,} more"] if len(faults) > _SHOWN else [])
+    shown = [fault.text for fault in faults[:_SHOWN]] + (
+        [f"and {len(faults) - _SHOWN:,} more"] if len(faults) > _SHOWN else []
+    )
     raise DataError(f"{name} cannot be used as it is ({counted(faults)}){hint}:\n  " + "\n  ".join(shown))
 
 
@@ -96,7 +99,9 @@ def lists(folder: Path) -> list[str]:
         )
     found = sorted(file.stem for file in (folder / "ImageSets" / "Main").glob("*.txt") if not file.name.startswith("."))
     if not found:
-        raise DataError(f"{folder / 'ImageSets' / 'Main'} holds no LIST.txt, so it is not known which images are train and which are test")
+        raise DataError(
+            f"{folder / 'ImageSets' / 'Main'} holds no LIST.txt, so it is not known which images are train and which are test"
+        )
     return found
 
 
@@ -125,7 +130,9 @@ def examine(folder: Path, names: Sequence[str], progress: Progress = silent) -> 
     found: dict[str, VOCImage | list[Fault]] = {}
     what = f"checking the annotations of {folder.name}"
     with ThreadPoolExecutor(workers()) as pool:
-        for name, one in zip(names, pool.map(lambda name: _examine(folder, name, files.get(name, [])), names), strict=True):
+        for name, one in zip(
+            names, pool.map(lambda name: _examine(folder, name, files.get(name, [])), names), strict=True
+        ):
             found[name] = one
             if len(found) % 256 == 1:
                 progress(what, len(found), len(names))
@@ -137,13 +144,18 @@ def _examine(folder: Path, name: str, files: Sequence[Path]) -> VOCImage | list[
     faults: list[Fault] = []
     root = _annotation(folder, name, faults)
     said = None if root is None else _size(root)
-    names, boxes, difficult = ([], np.zeros((0, 4)), []) if root is None else _objects(root, f"Annotations/{name}.xml", faults)
+    names, boxes, difficult = (
+        ([], np.zeros((0, 4)), []) if root is None else _objects(root, f"Annotations/{name}.xml", faults)
+    )
     width, height, turned = 0, 0, False
     if len(files) != 1:
         seen = ", ".join(file.name for file in files)
         faults.append(
-            Fault("several images of one name", f"JPEGImages/{name}: {seen}") if files
-            else Fault("missing image", f"JPEGImages/{name}.jpg is missing, and there is no other kind of image of that name")
+            Fault("several images of one name", f"JPEGImages/{name}: {seen}")
+            if files
+            else Fault(
+                "missing image", f"JPEGImages/{name}.jpg is missing, and there is no other kind of image of that name"
+            )
         )
         return faults
     where = f"JPEGImages/{files[0].relative_to(folder / 'JPEGImages').as_posix()}"
@@ -156,7 +168,9 @@ def _examine(folder: Path, name: str, files: Sequence[Path]) -> VOCImage | list[
         return [*faults, Fault("unreadable image", f"{where}: {decoding.reason_of(error)}")]
     if said not in (None, (width, height)):
         assert said is not None
-        faults.append(Fault("size mismatch", f"Annotations/{name}.xml says {said[0]}x{said[1]}, {where} is {width}x{height}"))
+        faults.append(
+            Fault("size mismatch", f"Annotations/{name}.xml says {said[0]}x{said[1]}, {where} is {width}x{height}")
+        )
         return faults  # the boxes belong to other pixels
     edges = np.array([width, height, width, height])
     inside = np.clip(boxes, 0, edges)
@@ -218,11 +232,18 @@ def _objects(root: ElementTree.Element, where: str, faults: list[Fault]) -> tupl
         left, top, right, bottom = corners
         if right < left or bottom < top:
             at = " ".join(f"{corner:g}" for corner in corners)
-            faults.append(Fault("empty box", f"{where}: object {number} ({name!r}) at {at} has its xmax or ymax below its xmin or ymin"))
+            faults.append(
+                Fault(
+                    "empty box",
+                    f"{where}: object {number} ({name!r}) at {at} has its xmax or ymax below its xmin or ymin",
+                )
+            )
             continue
         flag = (thing.findtext("difficult") or "0").strip()
         if flag not in ("0", "1"):
-            faults.append(Fault("unknown flag", f"{where}: object {number} ({name!r}) has difficult {flag!r}; allowed is 0 or 1"))
+            faults.append(
+                Fault("unknown flag", f"{where}: object {number} ({name!r}) has difficult {flag!r}; allowed is 0 or 1")
+            )
             continue
         names.append(name)
         boxes.append([left - 1, top - 1, right, bottom])

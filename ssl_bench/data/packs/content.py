@@ -108,7 +108,9 @@ def _hash_file(file: Path) -> bytes:
 def unreadable(file: Path | str, error: OSError) -> DataError:
     """The error of a file that was there a moment ago."""
     gone = "; it was there when its folder was listed: run again" if isinstance(error, FileNotFoundError) else ""
-    return DataError(f"{os.fsencode(file).decode('utf-8', 'backslashreplace')} cannot be read: {error.strerror or error}{gone}")
+    return DataError(
+        f"{os.fsencode(file).decode('utf-8', 'backslashreplace')} cannot be read: {error.strerror or error}{gone}"
+    )
 
 
 def _no_folder_for(cache: Path, error: OSError) -> bool:
@@ -128,4 +130,6 @@ def writing_to(cache: Path) -> Iterator[None]:
         if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS) and not _no_folder_for(cache, error):
             raise
         why = error.strerror or error
-        raise DataError(f"the cache {cache} cannot be written ({why}); set the environment variable XDG_CACHE_HOME to a folder that can") from None
+        raise DataError(
+            f"the cache {cache} cannot be written ({why}); set the environment variable XDG_CACHE_HOME to a folder that can"
+        ) from None

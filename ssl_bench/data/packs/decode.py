@@ -35,7 +35,9 @@ class UnreadableImage(Exception):
     """An image that cannot become pixels, and why. Packing collects these; users see a DataError with all of them."""
 
 
-def decode(stored: Stored, size: int, fit: Fit = "crop", facts: Facts | None = None) -> tuple[np.ndarray, tuple[int, int]]:
+def decode(
+    stored: Stored, size: int, fit: Fit = "crop", facts: Facts | None = None
+) -> tuple[np.ndarray, tuple[int, int]]:
     """Pixels of one stored image, upright, in RGB and square.
 
     Transparency is laid over white. Sixteen-bit grey levels are divided by 257, never clipped. An image that has
@@ -79,7 +81,8 @@ def decode(stored: Stored, size: int, fit: Fit = "crop", facts: Facts | None = N
         if error.errno is not None and not isinstance(stored, bytes):
             raise  # the disk or a permission, not the image
         raise UnreadableImage(reason_of(error)) from error
-    except Exception as error:  # decoders of damaged files raise nearly anything: SyntaxError, ValueError, struct.error ...
+    # decoders of damaged files raise nearly anything: SyntaxError, ValueError, struct.error ...
+    except Exception as error:
         raise UnreadableImage(reason_of(error)) from error
 
 
@@ -111,7 +114,9 @@ def _check_png(content: bytes) -> None:
         end = at + 8 + length
         if end + 4 > len(content):  # cut off, which PIL tells
             return
-        if kind in _PNG_PIXELS and zlib.crc32(memoryview(content)[at + 4 : end]) != int.from_bytes(content[end : end + 4], "big"):
+        if kind in _PNG_PIXELS and zlib.crc32(memoryview(content)[at + 4 : end]) != int.from_bytes(
+            content[end : end + 4], "big"
+        ):
             raise UnreadableImage(f"damaged: the checksum of its {kind.decode()} part is wrong")
         at = end + 4
 

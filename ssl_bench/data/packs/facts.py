@@ -54,7 +54,9 @@ class Facts:
             levels = round((self.high - self.low) / 257) + 1
             few = f", {levels} of 256 levels once they have 8 bits; `range: set` spreads what the set uses over all of them"
             whole = "" if self.high - self.low >= _HALF else few
-            found.append(f"{what}: {self.deep:,} images have 16 bits a channel and use levels {self.low:,} to {self.high:,} of 0 to 65,535{whole}")
+            found.append(
+                f"{what}: {self.deep:,} images have 16 bits a channel and use levels {self.low:,} to {self.high:,} of 0 to 65,535{whole}"
+            )
         if self.frames:
             found.append(f"{what}: {self.frames:,} images have several frames or pages; the first is used")
         if self.transparent:

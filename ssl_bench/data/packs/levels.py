@@ -88,7 +88,11 @@ def range_of(reader: Reader, cache: Path, progress: Progress, what: str) -> Rang
         parts.append(part)
         progress(f"looking for the range of levels of {what}", min(len(parts) * _STRETCH, len(reader)), len(reader))
     deep = [part for part in parts if part.images]
-    whole = Range(min(part.low for part in deep), max(part.high for part in deep), sum(part.images for part in deep)) if deep else Range()
+    whole = (
+        Range(min(part.low for part in deep), max(part.high for part in deep), sum(part.images for part in deep))
+        if deep
+        else Range()
+    )
     with writing_to(cache):
         write_bytes(known, seal(json.dumps(asdict(whole)).encode()))
     return whole

@@ -28,7 +28,17 @@ from ssl_bench.data.packs import decode as decoding
 from ssl_bench.data.packs.content import NotRemembered, Progress, silent, unread, workers, writing_to
 from ssl_bench.data.packs.decode import Fit, Stored, UnreadableImage, decode, in_parallel
 from ssl_bench.data.packs.facts import Facts
-from ssl_bench.data.packs.sealed import HASH_BYTES, Checked, DamagedPack, Opened, clear, decoder_versions, hash_images, open_sealed, seal
+from ssl_bench.data.packs.sealed import (
+    HASH_BYTES,
+    Checked,
+    DamagedPack,
+    Opened,
+    clear,
+    decoder_versions,
+    hash_images,
+    open_sealed,
+    seal,
+)
 from ssl_bench.data.readers import Reader
 from ssl_bench.errors import DataError
 from ssl_bench.system import digests
@@ -38,7 +48,9 @@ VERSION = 1
 _CHUNK_BYTES = 8 << 20
 SPARE_DISK = 64 << 20
 LINE_DIGEST = "line"  # of a line of the journal, over the rest of it
-MORE_ROOM = "make room, set the environment variable XDG_CACHE_HOME to a folder on a larger disk, or give a smaller `size`"
+MORE_ROOM = (
+    "make room, set the environment variable XDG_CACHE_HOME to a folder on a larger disk, or give a smaller `size`"
+)
 
 
 @dataclass(frozen=True)
@@ -73,7 +85,9 @@ class _Chunk:
     facts: Facts = field(default_factory=Facts)
 
 
-def is_packed(reader: Reader, size: int, fit: Fit, cache: Path, progress: Progress = silent, *, read: bool = True) -> bool:
+def is_packed(
+    reader: Reader, size: int, fit: Fit, cache: Path, progress: Progress = silent, *, read: bool = True
+) -> bool:
     """Whether ``pack`` would only have to open its result. Without ``read``, False where all images would have to be read to know it."""
     if not read:
         return _known(reader, size, fit, cache, progress) is not None
@@ -97,7 +111,11 @@ def still_needed(reader: Reader, size: int, fit: Fit, cache: Path, progress: Pro
         return 0 if is_packed(reader, size, fit, cache, progress, read=False) else needed
     folder = _folder(reader, size, fit, cache, progress)
     part = folder / "pixels.part"  # begun, its space reserved
-    return 0 if _is_open(folder, (len(reader), size, size, 3)) else max(0, needed - (part.stat().st_size if part.is_file() else 0))
+    return (
+        0
+        if _is_open(folder, (len(reader), size, size, 3))
+        else max(0, needed - (part.stat().st_size if part.is_file() else 0))
+    )
 
 
 def _folder(reader: Reader, size: int, fit: Fit, cache: Path, progress: Progress) -> Path:
@@ -106,7 +124,14 @@ def _folder(reader: Reader, size: int, fit: Fit, cache: Path, progress: Progress
 
 
 def pack(
-    reader: Reader, size: int, fit: Fit, cache: Path, *, what: str = "images", uniform: bool = False, progress: Progress = silent,
+    reader: Reader,
+    size: int,
+    fit: Fit,
+    cache: Path,
+    *,
+    what: str = "images",
+    uniform: bool = False,
+    progress: Progress = silent,
 ) -> Pack:
     """The decoded images of ``reader``, from the cache or decoded now; a killed packing goes on where it was.
 
@@ -127,15 +152,29 @@ def pack(
             return Pack(square_noise(shape), no_hashes(what, shape[0], HASH_BYTES), {}, 0)
         return known
     folder = _folder(reader, size, fit, cache, progress)
-    opened = sealed_or_written(folder, cache, what, progress, lambda: _open(folder, shape), lambda: _write(reader, folder, shape, fit, what, uniform, progress))
+    opened = sealed_or_written(
+        folder,
+        cache,
+        what,
+        progress,
+        lambda: _open(folder, shape),
+        lambda: _write(reader, folder, shape, fit, what, uniform, progress),
+    )
     found = _pack_of(opened, reader, folder, shape, fit, what)
     if uniform and found.resampled:
-        raise DataError(f"{found.resampled:,} of the {len(reader):,} images of {what} are not {size}x{size}; give `size`")
+        raise DataError(
+            f"{found.resampled:,} of the {len(reader):,} images of {what} are not {size}x{size}; give `size`"
+        )
     return found
 
 
 def sealed_or_written(
-    folder: Path, cache: Path, what: str, progress: Progress, opening: Callable[[], Opened | None], writing: Callable[[], None],
+    folder: Path,
+    cache: Path,
+    what: str,
+    progress: Progress,
+    opening: Callable[[], Opened | None],
+    writing: Callable[[], None],
 ) -> Opened:
     """The pack in ``folder``, opened, or else written by one process while others wait; a damaged one is told and written anew."""
     with contextlib.suppress(DamagedPack):
@@ -202,10 +241,19 @@ def _pack_of(opened: Opened, reader: Reader, folder: Path, shape: tuple[int, ...
         return decode(item, shape[1], fit)[0]
 
     checked = Checked(folder, what, opened, _starts(shape), decode_again)
-    return Pack(opened.pixels, opened.hashes, opened.unreadable, int(opened.meta["resampled"]), Facts.read(opened.meta.get("facts")), checked)
+    return Pack(
+        opened.pixels,
+        opened.hashes,
+        opened.unreadable,
+        int(opened.meta["resampled"]),
+        Facts.read(opened.meta.get("facts")),
+        checked,
+    )
 
 
-def _write(reader: Reader, folder: Path, shape: tuple[int, ...], fit: Fit, what: str, uniform: bool, progress: Progress) -> None:
+def _write(
+    reader: Reader, folder: Path, shape: tuple[int, ...], fit: Fit, what: str, uniform: bool, progress: Progress
+) -> None:
     count, size = shape[0], shape[1]
     per_chunk = max(16, min(512, _CHUNK_BYTES // (size * size * 3)))
     stretches = [(start, min(start + per_chunk, count)) for start in range(0, count, per_chunk)]
@@ -233,7 +281,12 @@ def _write(reader: Reader, folder: Path, shape: tuple[int, ...], fit: Fit, what:
             part.write(chunk.pixels.tobytes())
             part.flush()  # before its journal line, so that a line never speaks of bytes that a kill took away
             hashes[chunk.start : chunk.start + len(chunk.hashes)] = chunk.hashes
-            note = {"start": chunk.start, "digest": _digest(chunk.hashes), "unreadable": chunk.unreadable, "resampled": chunk.resampled}
+            note = {
+                "start": chunk.start,
+                "digest": _digest(chunk.hashes),
+                "unreadable": chunk.unreadable,
+                "resampled": chunk.resampled,
+            }
             note |= {"decoders": decoder_versions(), "facts": asdict(chunk.facts)}
             notes[chunk.start] = note
             plain = json.loads(json.dumps(note))
@@ -273,7 +326,9 @@ def _part_file(folder: Path, shape: tuple[int, ...]) -> Path:
         part.unlink(missing_ok=True)
         if isinstance(error, PermissionError):
             raise
-        raise DataError(f"{bytes_text(needed)} for packed images cannot be reserved in {folder}: {error.strerror or error}") from None
+        raise DataError(
+            f"{bytes_text(needed)} for packed images cannot be reserved in {folder}: {error.strerror or error}"
+        ) from None
     return part
 
 
@@ -288,7 +343,9 @@ def reserve_disk(stream: BinaryIO, length: int) -> None:
 
 def npy_header(shape: tuple[int, ...]) -> bytes:
     stream = io.BytesIO()
-    np.lib.format.write_array_header_1_0(stream, {"descr": "|u1", "fortran_order": False, "shape": tuple(map(int, shape))})
+    np.lib.format.write_array_header_1_0(
+        stream, {"descr": "|u1", "fortran_order": False, "shape": tuple(map(int, shape))}
+    )
     return stream.getvalue()
 
 
@@ -306,13 +363,23 @@ def _journalled(journal: BinaryIO) -> Iterator[dict[str, Any]]:
             start, digest, resampled = int(note["start"]), str(note["digest"]), int(note["resampled"])
             if unreadable and note.get("decoders") != decoder_versions():
                 continue
-            yield {"start": start, "digest": digest, "resampled": resampled, "unreadable": unreadable, "facts": note.get("facts")}
+            yield {
+                "start": start,
+                "digest": digest,
+                "resampled": resampled,
+                "unreadable": unreadable,
+                "facts": note.get("facts"),
+            }
         except (ValueError, KeyError, TypeError, AttributeError):
             continue
 
 
 def _reread(
-    part: BinaryIO, offset: int, shape: tuple[int, ...], note: dict[str, Any], stretches: Sequence[tuple[int, int]],
+    part: BinaryIO,
+    offset: int,
+    shape: tuple[int, ...],
+    note: dict[str, Any],
+    stretches: Sequence[tuple[int, int]],
 ) -> _Chunk | None:
     """The finished chunk that a journal line speaks of, if the file holds it still (after a power cut it may not)."""
     stop = dict(stretches).get(note["start"])
@@ -336,7 +403,9 @@ def _decode_chunk(start: int, items: list[Stored], size: int, fit: Fit) -> _Chun
             chunk.unreadable[start + at] = str(error)
         except OSError as error:
             raise DataError(f"{error.filename or 'an image'} cannot be read: {error.strerror or error}") from None
-    chunk.hashes = hash_images(chunk.pixels, [position in chunk.unreadable for position in range(start, start + len(items))])
+    chunk.hashes = hash_images(
+        chunk.pixels, [position in chunk.unreadable for position in range(start, start + len(items))]
+    )
     return chunk
 
 

@@ -1,8 +1,8 @@
 """What makes finished packs trustworthy: a digest over what is known of the images, and a hash of each, held against it when it is first read.
 
-    pixels.npy     the images, memory-mapped
-    hashes.npy     uint8 [N, 16], one per image, over its pixels
-    meta.json      written last: without it the pack is unfinished; has the digest of hashes.npy, and one of itself
+pixels.npy     the images, memory-mapped
+hashes.npy     uint8 [N, 16], one per image, over its pixels
+meta.json      written last: without it the pack is unfinished; has the digest of hashes.npy, and one of itself
 """
 
 from __future__ import annotations
@@ -54,7 +54,9 @@ def seal(folder: Path, hashes: np.ndarray, facts: Mapping[str, Any]) -> None:
     stream = io.BytesIO()
     np.save(stream, hashes)
     write_bytes(folder / "hashes.npy", stream.getvalue())
-    meta = json.loads(json.dumps({**facts, "decoders": decoder_versions(), "hashes": digests.digest_of(stream.getvalue())}))
+    meta = json.loads(
+        json.dumps({**facts, "decoders": decoder_versions(), "hashes": digests.digest_of(stream.getvalue())})
+    )
     write_bytes(folder / "meta.json", json.dumps(meta | {digests.KEY: digests.digest_of_json(meta)}).encode())
 
 
@@ -76,7 +78,9 @@ def open_sealed(folder: Path, shape: tuple[int, ...], starts: np.ndarray) -> Ope
         meta = json.loads((folder / "meta.json").read_text())
         stored = (folder / "hashes.npy").read_bytes()
         own, of_hashes = meta.pop(digests.KEY, None), meta.get("hashes")
-        if (own is not None or of_hashes is not None) and (own != digests.digest_of_json(meta) or of_hashes != digests.digest_of(stored)):
+        if (own is not None or of_hashes is not None) and (
+            own != digests.digest_of_json(meta) or of_hashes != digests.digest_of(stored)
+        ):
             raise DamagedPack("its digest tells")
         hashes = np.load(io.BytesIO(stored), allow_pickle=False)
         pixels = np.load(folder / "pixels.npy", mmap_mode="r", allow_pickle=False)
@@ -86,10 +90,20 @@ def open_sealed(folder: Path, shape: tuple[int, ...], starts: np.ndarray) -> Ope
     except DamagedPack:
         raise
     except Exception as error:  # damage makes numpy and json raise nearly anything, EOFError included
-        told = f"{Path(str(error.filename)).name}: {error.strerror}" if isinstance(error, OSError) and error.filename else str(error)
+        told = (
+            f"{Path(str(error.filename)).name}: {error.strerror}"
+            if isinstance(error, OSError) and error.filename
+            else str(error)
+        )
         raise DamagedPack(told or type(error).__name__) from None
     count = len(starts) - 1
-    if pixels.shape != shape or pixels.dtype != np.uint8 or not pixels.flags.c_contiguous or hashes.shape != (count, HASH_BYTES) or hashes.dtype != np.uint8:
+    if (
+        pixels.shape != shape
+        or pixels.dtype != np.uint8
+        or not pixels.flags.c_contiguous
+        or hashes.shape != (count, HASH_BYTES)
+        or hashes.dtype != np.uint8
+    ):
         raise DamagedPack("its arrays have other shapes")
     if unreadable and meta.get("decoders") != decoder_versions():
         return None
@@ -124,7 +138,9 @@ class Checked:
     decode_again : position to pixels, from the source; raises whatever it likes.
     """
 
-    def __init__(self, folder: Path, what: str, opened: Opened, starts: np.ndarray, decode_again: Callable[[int], np.ndarray]) -> None:
+    def __init__(
+        self, folder: Path, what: str, opened: Opened, starts: np.ndarray, decode_again: Callable[[int], np.ndarray]
+    ) -> None:
         self.folder, self.what, self.starts, self._decode = folder, what, starts, decode_again
         self._hashes, self._offset = opened.hashes, int(getattr(opened.pixels, "offset", 0))
         self._seen = np.zeros(len(starts) - 1, bool)
@@ -169,10 +185,13 @@ class Checked:
             try:
                 again = np.ascontiguousarray(self._decode(row))
             except Exception as error:
-                raise DataError(f"{why}, and its source cannot be read any more ({error}); remove {self.folder} and run again") from None
+                raise DataError(
+                    f"{why}, and its source cannot be read any more ({error}); remove {self.folder} and run again"
+                ) from None
             if hash_image(again) != self._hashes[row].tobytes():
                 raise DataError(f"{why}, and its source gives other pixels now; remove {self.folder} and run again")
-            with suppress(OSError), open(self.folder / "pixels.npy", "r+b") as stream:  # what may not be written is right in memory
+            # what may not be written is right in memory
+            with suppress(OSError), open(self.folder / "pixels.npy", "r+b") as stream:
                 stream.seek(self._offset + int(self.starts[row]))
                 stream.write(again.tobytes())
         digests.notice(f"{why}; it was decoded again")

@@ -43,7 +43,8 @@ class Scenes:
     shadow: np.ndarray  #: [N]
     exposure: np.ndarray  #: [N]
     falloff: np.ndarray  #: [N], loss of exposure across the image
-    falloff_angle: np.ndarray  #: [N], where to, in radians; any direction, so that brightness alone does not tell up from down
+    #: [N], where to, in radians; any direction, so that brightness alone does not tell up from down
+    falloff_angle: np.ndarray
     noise: np.ndarray  #: [N]
     noise_key: np.ndarray  #: uint64 [N]
 
@@ -100,14 +101,18 @@ def _background(s: Scenes, grid: np.ndarray) -> np.ndarray:
         direction, length, phase = (s.waves[:, wave, i] for i in range(3))
         angle = np.where(dunes, np.pi / 2 + (direction - 0.5), 2 * np.pi * direction)  # dunes lie level
         pace = 2 * np.pi / (0.22 + 0.5 * length)
-        pattern += np.sin(_column(np.cos(angle) * pace) * x + _column(np.sin(angle) * pace) * y + _column(2 * np.pi * phase))
+        pattern += np.sin(
+            _column(np.cos(angle) * pace) * x + _column(np.sin(angle) * pace) * y + _column(2 * np.pi * phase)
+        )
     height = y + _column(s.slope) * (x - 0.5) - _column(s.horizon)
     height += _column(0.05 * hills) * pattern
     t = np.clip(height / _column(np.where(hills, 0.08, 0.7)) + 0.5, 0, 1)  # 0 in the sky, 1 on the ground
     t = t * t * (3 - 2 * t)
     lightness = _column(s.background_lightness + s.drop / 2) - _column(s.drop) * t
     strength = s.wave_strength * (hills | dunes | clouds)
-    lightness += pattern * (_column(np.where(clouds, strength, 0.3 * strength)) + _column(np.where(clouds, -0.7, 0.7) * strength) * t)
+    lightness += pattern * (
+        _column(np.where(clouds, strength, 0.3 * strength)) + _column(np.where(clouds, -0.7, 0.7) * strength) * t
+    )
     sky, ground = (_tint(s.background_hue[:, i], s.background_saturation[:, i]) for i in range(2))
     return (sky + (ground - sky) * t[:, None]) * lightness[:, None]
 
@@ -137,7 +142,9 @@ def _object(s: Scenes, slot: int, grid: np.ndarray) -> tuple[np.ndarray, np.ndar
     texture = np.clip((texture - _column(s.duty[:, slot])) * _column(sharpness), -1, 1)
 
     light = _column(np.sin(s.light)) * dx - _column(np.cos(s.light)) * dy
-    value = _column(s.lightness[:, slot]) * (1 + _column(s.contrast[:, slot]) * texture) * (1 + _column(s.shading) * light)
+    value = (
+        _column(s.lightness[:, slot]) * (1 + _column(s.contrast[:, slot]) * texture) * (1 + _column(s.shading) * light)
+    )
     paint = _tint(s.hue[:, slot], s.saturation[:, slot]) * value[:, None]
     ex = (dx + _column(0.4 * np.sin(s.light))) / 0.85
     ey = (dy - 0.95) / 0.3
@@ -156,7 +163,8 @@ def _texture(index: int, a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return 0.8 * (np.sin(a) + np.sin(b)) - 0.5  # dotted
 
 
-# Outlines: signed distances (negative inside) in radii, from |u| and v (downwards). Every shape mirrors left to right and none top to
+# Outlines: signed distances (negative inside) in radii, from |u| and v (downwards). Every shape mirrors left to right
+# and none top to
 # bottom, so upright can be told. Parts overlap by more than a pixel of the smallest object, so that no seam shows.
 
 
@@ -174,7 +182,8 @@ def _mushroom(u: np.ndarray, v: np.ndarray) -> np.ndarray:
 
 def _heart(u: np.ndarray, v: np.ndarray) -> np.ndarray:
     lobe = np.sqrt((u - 0.45) ** 2 + (v + 0.35) ** 2) - 0.5
-    point = np.maximum(0.7614 * u + 0.6483 * (v - 0.95), -0.026 - v)  # below the line from the tip that touches the lobe
+    # below the line from the tip that touches the lobe
+    point = np.maximum(0.7614 * u + 0.6483 * (v - 0.95), -0.026 - v)
     middle = np.maximum(u - 0.45, np.abs(v + 0.05) - 0.35)
     return np.minimum(np.minimum(lobe, point), middle)
 
@@ -202,5 +211,7 @@ def _boxes(cover: np.ndarray) -> np.ndarray:
     """Tightest whole-pixel boxes around all pixels with any coverage [N, K, S, S]: float32 [N, K, 4]."""
     size = cover.shape[-1]
     across, down = cover.max(2) > 1e-3, cover.max(3) > 1e-3
-    boxes = np.stack([across.argmax(2), down.argmax(2), size - across[..., ::-1].argmax(2), size - down[..., ::-1].argmax(2)], -1)
+    boxes = np.stack(
+        [across.argmax(2), down.argmax(2), size - across[..., ::-1].argmax(2), size - down[..., ::-1].argmax(2)], -1
+    )
     return np.where(across.max(2, keepdims=True), boxes, np.nan).astype(np.float32)

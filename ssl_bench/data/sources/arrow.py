@@ -40,7 +40,9 @@ def labels_of(values: Any, names: tuple[str, ...] | None, file: str, column: str
     where = f"{file}: column {column!r}"
     kind = storage_of(values.type)
     if is_list(kind):
-        raise NotLabels(f"{where} holds several labels an image ({kind}), and every image needs one; name a column with one as `target:`")
+        raise NotLabels(
+            f"{where} holds several labels an image ({kind}), and every image needs one; name a column with one as `target:`"
+        )
     if pa.types.is_floating(kind):
         values = _as_whole(values, where)
     if pa.types.is_integer(values.type) or pa.types.is_boolean(values.type):
@@ -73,7 +75,8 @@ def _of_numbers(values: Any, names: tuple[str, ...] | None, file: str, where: st
         numbers = values.cast(pa.int64()).fill_null(-1).to_numpy().astype(np.int64)
     except pa.ArrowInvalid:
         raise NotLabels(f"{where} holds numbers too large to be classes") from None
-    if names is None and not values.null_count and set(np.unique(numbers).tolist()) == {-1, 1}:  # how some write two classes, not "one class or none"
+    # how some write two classes, not "one class or none"
+    if names is None and not values.null_count and set(np.unique(numbers).tolist()) == {-1, 1}:
         return Labels((numbers > 0).astype(np.int64), ("-1", "1"), listed=False)
     numbers = np.where(numbers < 0, -1, numbers)
     if names is None:
@@ -87,8 +90,11 @@ def _of_numbers(values: Any, names: tuple[str, ...] | None, file: str, where: st
     clean = list(dict.fromkeys(map(spelled, names)))
     if len(clean) == len(names):
         return Labels(numbers, tuple(clean), listed=True)
-    number = np.array([*(clean.index(spelled(name)) for name in names), -1], np.int64)  # the last entry is what -1 looks up
-    return Labels(number[numbers], tuple(clean), listed=True, words=tuple(names[at] if at >= 0 else None for at in numbers))
+    # the last entry is what -1 looks up
+    number = np.array([*(clean.index(spelled(name)) for name in names), -1], np.int64)
+    return Labels(
+        number[numbers], tuple(clean), listed=True, words=tuple(names[at] if at >= 0 else None for at in numbers)
+    )
 
 
 def _word(value: Any, where: str) -> str | None:

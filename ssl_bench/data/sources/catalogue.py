@@ -24,8 +24,19 @@ from ssl_bench.data.sources.shapes_source import open_shapes
 from ssl_bench.errors import DataError, did_you_mean
 from ssl_bench.spec.matrix import SourceSpec
 
-_LOSSLESS = frozenset(["cifar10", "cifar100", "mnist", "fashionmnist", "kmnist", "qmnist", "svhn", "stl10", "usps", "semeion", "pcam"])
-_CLASSES = {"cifar10": 10, "cifar100": 100, "imagenet": 1000, "imagenette": 10, "mnist": 10, "svhn": 10, "stl10": 10, "fashionmnist": 10}
+_LOSSLESS = frozenset(
+    ["cifar10", "cifar100", "mnist", "fashionmnist", "kmnist", "qmnist", "svhn", "stl10", "usps", "semeion", "pcam"]
+)
+_CLASSES = {
+    "cifar10": 10,
+    "cifar100": 100,
+    "imagenet": 1000,
+    "imagenette": 10,
+    "mnist": 10,
+    "svhn": 10,
+    "stl10": 10,
+    "fashionmnist": 10,
+}
 _PROBES = 256
 _SHOWN = 20
 
@@ -34,9 +45,15 @@ def list_sources() -> list[tuple[str, str]]:
     """Every source name with one line about it."""
     return [
         ("shapes", "10,000 + 4,000 images rendered from a seed, any size from 32 px, nothing to download"),
-        ("folder:PATH", "train/ and test/ with class folders, plain class folders, any tree without labels, or files listed in a csv"),
+        (
+            "folder:PATH",
+            "train/ and test/ with class folders, plain class folders, any tree without labels, or files listed in a csv",
+        ),
         ("parquet:PATH", "Parquet files as on the Hugging Face hub: image, label, class names in the metadata"),
-        ("hf:OWNER/NAME", "a set of the Hugging Face hub in such files, downloaded; hf:OWNER/NAME@REVISION pins it, hf:OWNER/NAME:CONFIG takes one of many"),
+        (
+            "hf:OWNER/NAME",
+            "a set of the Hugging Face hub in such files, downloaded; hf:OWNER/NAME@REVISION pins it, hf:OWNER/NAME:CONFIG takes one of many",
+        ),
         *((name, f"{title}: {line}") for name, (_, title, line) in torchvision_sets.SETS.items()),
     ]
 
@@ -53,7 +70,9 @@ def check_source(spec: SourceSpec, places: Places) -> None:
         )
     if spec.layout != "auto" and (kind != "folder" or spec.labels is not None):
         whose = "a folder whose files `labels` lists" if kind == "folder" else repr(spec.source)
-        raise DataError(f"layout: {spec.layout!r} says how folder:PATH is read from its folders, and not {whose}; leave it out")
+        raise DataError(
+            f"layout: {spec.layout!r} says how folder:PATH is read from its folders, and not {whose}; leave it out"
+        )
     for setting, column in (("image", spec.image), ("target", spec.target)):
         if column is not None and not (kind in ("parquet", "hf") or kind == "folder" and spec.labels is not None):
             raise DataError(
@@ -95,7 +114,11 @@ def open_source(spec: SourceSpec, places: Places) -> Source:
 
 def _slips(source: Source) -> list[str]:
     """What the class names of all splits together may have gone wrong in."""
-    counts = sum(np.bincount(one.labels[one.labels >= 0], minlength=len(source.classes)) for one in source.splits.values() if one.labels is not None)
+    counts = sum(
+        np.bincount(one.labels[one.labels >= 0], minlength=len(source.classes))
+        for one in source.splits.values()
+        if one.labels is not None
+    )
     return near_equal(source.name, source.classes, counts.tolist()) if isinstance(counts, np.ndarray) else []
 
 
@@ -108,10 +131,17 @@ def resolve(path: str, places: Places, kind: str) -> Path:
             candidate.stat()
         except (FileNotFoundError, NotADirectoryError):
             continue
-        except (OSError, ValueError) as error:  # no permission, a link in a circle, a name that is too long or holds a zero byte
-            raise DataError(f"{kind}:{shown(path)} cannot be opened: {getattr(error, 'strerror', None) or error}") from None
+        # no permission, a link in a circle, a name that is too long or holds a zero byte
+        except (OSError, ValueError) as error:
+            raise DataError(
+                f"{kind}:{shown(path)} cannot be opened: {getattr(error, 'strerror', None) or error}"
+            ) from None
         return candidate
-    hint = "" if places.root is not None or given.is_absolute() else "; no data root is set (--data-root or SSL_BENCH_DATA)"
+    hint = (
+        ""
+        if places.root is not None or given.is_absolute()
+        else "; no data root is set (--data-root or SSL_BENCH_DATA)"
+    )
     raise DataError(f"{kind}:{path} does not exist; looked for {' and '.join(map(str, tried))}{hint}")
 
 
@@ -124,14 +154,28 @@ def _folder(path: str, spec: SourceSpec, places: Places, title: str | None = Non
         splits, notes = read_csv(folder, spec)
     else:
         splits, notes, unreadable = folders.read_folder(folder, spec.layout)
-        notes += joined_spellings(shown(folder.resolve().name), [label for split in splits.values() for label in split.labels or ()])
+        notes += joined_spellings(
+            shown(folder.resolve().name), [label for split in splits.values() for label in split.labels or ()]
+        )
     labels, classes = folders.class_numbers(splits)
-    known = {group: at for at, group in enumerate(sorted({group for split in splits.values() for group in split.groups or ()}))}
+    known = {
+        group: at
+        for at, group in enumerate(sorted({group for split in splits.values() for group in split.groups or ()}))
+    }
     raw = {}
     for name, split in splits.items():
         groups = None if split.groups is None else np.array([known[group] for group in split.groups], np.int64)
-        raw[name] = RawSplit(folders.FileReader(split.files), labels[name], groups, unlabelled=split.unlabelled, doubt=split.doubt)
-    return Source(title or shown(folder.resolve().name), classes, raw, notes=tuple(notes), unreadable=tuple(unreadable), group_names=tuple(known))
+        raw[name] = RawSplit(
+            folders.FileReader(split.files), labels[name], groups, unlabelled=split.unlabelled, doubt=split.doubt
+        )
+    return Source(
+        title or shown(folder.resolve().name),
+        classes,
+        raw,
+        notes=tuple(notes),
+        unreadable=tuple(unreadable),
+        group_names=tuple(known),
+    )
 
 
 def _named(name: str, extra_split: str, places: Places) -> Source:
@@ -161,7 +205,10 @@ def _named(name: str, extra_split: str, places: Places) -> Source:
 def _torchvision(title: str, readers: Mapping[str, torchvision_sets.TorchvisionReader]) -> Source:
     labelled = {split: reader.labels() for split, reader in readers.items()}
     classes = max((names for _, names in labelled.values()), key=len)
-    splits = {split: RawSplit(reader, labelled[split][0] if (labelled[split][0] >= 0).any() else None) for split, reader in readers.items()}
+    splits = {
+        split: RawSplit(reader, labelled[split][0] if (labelled[split][0] >= 0).any() else None)
+        for split, reader in readers.items()
+    }
     return Source(title, classes if any(split.labels is not None for split in splits.values()) else (), splits)
 
 
@@ -181,13 +228,19 @@ def _copy(name: str, title: str, places: Places) -> Source | None:
             found.append((folder, source))
     exact = [pair for pair in found if pair[0].name.lower() == name]
     if len(found) > 1 and not exact:
-        raise DataError(f"{name!r} could be {' or '.join(str(folder) for folder, _ in found)}; name one as parquet:PATH or folder:PATH")
+        raise DataError(
+            f"{name!r} could be {' or '.join(str(folder) for folder, _ in found)}; name one as parquet:PATH or folder:PATH"
+        )
     if not found:
         return None
     folder, source = (exact or found)[0]
     jpeg = name in _LOSSLESS and _format(source) == "JPEG"
-    called = f"{title} (JPEG copy)" if jpeg else title if folder.name.lower() == name else f"{title} (copy {folder.name})"
-    return replace(source, name=called, notes=(*source.notes, f"{called} is read from {folder.name}, below the data root"))
+    called = (
+        f"{title} (JPEG copy)" if jpeg else title if folder.name.lower() == name else f"{title} (copy {folder.name})"
+    )
+    return replace(
+        source, name=called, notes=(*source.notes, f"{called} is read from {folder.name}, below the data root")
+    )
 
 
 def _format(source: Source) -> str | None:
@@ -225,7 +278,9 @@ def data_root(given: Path | str | None) -> Path | None:
         return None
     root = Path(text).expanduser()
     if not root.is_dir():
-        raise DataError(f"the data root {str(text)!r} is not a folder; set --data-root or SSL_BENCH_DATA to one that exists")
+        raise DataError(
+            f"the data root {str(text)!r} is not a folder; set --data-root or SSL_BENCH_DATA to one that exists"
+        )
     return root.absolute()
 
 

@@ -14,22 +14,104 @@ from ssl_bench.errors import DataError, did_you_mean
 
 # In the order of preference; the hub's names first, then those of webdataset, whose columns are file extensions.
 IMAGES = (
-    "image", "img", "images", "pixel_values", "jpg", "jpeg", "png", "webp", "picture", "photo", "image_bytes", "img_bytes", "image_data", "bytes",
+    "image",
+    "img",
+    "images",
+    "pixel_values",
+    "jpg",
+    "jpeg",
+    "png",
+    "webp",
+    "picture",
+    "photo",
+    "image_bytes",
+    "img_bytes",
+    "image_data",
+    "bytes",
 )
 LABELS = (
-    "label", "labels", "fine_label", "target", "class", "cls", "category", "class_label", "class_name", "classname", "label_name", "category_name",
-    "class_id", "label_id", "category_id", "y",
+    "label",
+    "labels",
+    "fine_label",
+    "target",
+    "class",
+    "cls",
+    "category",
+    "class_label",
+    "class_name",
+    "classname",
+    "label_name",
+    "category_name",
+    "class_id",
+    "label_id",
+    "category_id",
+    "y",
 )
 FILES = (
-    "file", "file_name", "filename", "filepath", "file_path", "path", "image", "image_path", "image_file", "image_name", "img", "img_path", "img_name",
-    "filename_path", "name", "image_id", "id",
+    "file",
+    "file_name",
+    "filename",
+    "filepath",
+    "file_path",
+    "path",
+    "image",
+    "image_path",
+    "image_file",
+    "image_name",
+    "img",
+    "img_path",
+    "img_name",
+    "filename_path",
+    "name",
+    "image_id",
+    "id",
 )
 SPLITS = ("split", "subset", "partition", "set")
-_DERIVED = frozenset((  # of pictures about a picture
-    "mask", "masks", "segmentation", "seg", "segm", "segmap", "semantic", "instance", "panoptic", "depth", "disparity", "normal", "normals", "thumbnail",
-    "thumb", "preview", "annotation", "annotations", "edge", "edges", "canny", "conditioning", "condition", "trimap", "matte", "alpha", "saliency",
-    "heatmap", "flow", "overlay", "gt", "truth", "groundtruth", "label", "labels", "sketch", "contour", "skeleton", "cam", "attention", "icon",
-))
+_DERIVED = frozenset(
+    (  # of pictures about a picture
+        "mask",
+        "masks",
+        "segmentation",
+        "seg",
+        "segm",
+        "segmap",
+        "semantic",
+        "instance",
+        "panoptic",
+        "depth",
+        "disparity",
+        "normal",
+        "normals",
+        "thumbnail",
+        "thumb",
+        "preview",
+        "annotation",
+        "annotations",
+        "edge",
+        "edges",
+        "canny",
+        "conditioning",
+        "condition",
+        "trimap",
+        "matte",
+        "alpha",
+        "saliency",
+        "heatmap",
+        "flow",
+        "overlay",
+        "gt",
+        "truth",
+        "groundtruth",
+        "label",
+        "labels",
+        "sketch",
+        "contour",
+        "skeleton",
+        "cam",
+        "attention",
+        "icon",
+    )
+)
 _OWN = re.compile(r"|__\w+__|Unnamed: \d+")  # webdataset's __key__ and __url__, and an index that pandas wrote
 _SHOWN = 20
 
@@ -103,7 +185,9 @@ def choose_labels(where: str, columns: Sequence[LabelColumn]) -> tuple[str | Non
             continue
         if not column.declared and look_like_ids(codes):
             count = len(np.unique(codes[codes >= 0]))
-            reasons.append(f"column {column.name!r} has {count:,} different values in {len(codes):,} rows, which are no classes")
+            reasons.append(
+                f"column {column.name!r} has {count:,} different values in {len(codes):,} rows, which are no classes"
+            )
         else:
             usable[column.name] = codes
     if len(usable) > 1:  # a column of one value says nothing where another one says something
@@ -113,7 +197,10 @@ def choose_labels(where: str, columns: Sequence[LabelColumn]) -> tuple[str | Non
         return None, "; ".join(reasons)
     apart = [name for name, codes in usable.items() if not same_partition(codes, usable[first])]
     if apart:
-        return None, f"{where} has several columns of labels, {_listed([first, *apart])}, which differ; say which, as `target: {first}`"
+        return (
+            None,
+            f"{where} has several columns of labels, {_listed([first, *apart])}, which differ; say which, as `target: {first}`",
+        )
     return first, ""
 
 
@@ -123,7 +210,14 @@ def check_named(where: str, setting: str, name: str, columns: Sequence[str]) -> 
         raise DataError(f"{where} has no column {name!r} ({setting}: {name}); {did_you_mean(name, columns)}")
 
 
-def told(where: str, images: str, labels: str | None, used: Sequence[str | None], columns: Sequence[str], setting: str = "images") -> list[str]:
+def told(
+    where: str,
+    images: str,
+    labels: str | None,
+    used: Sequence[str | None],
+    columns: Sequence[str],
+    setting: str = "images",
+) -> list[str]:
     """What was taken, where a table holds more than that."""
     rest = [name for name in columns if name not in (images, labels, *used) and not _OWN.fullmatch(name)]
     if not rest:
@@ -151,7 +245,10 @@ def are_splits(values: Iterable[Any], known: Callable[[str], str | None]) -> boo
 
 
 def rows_by_split(
-    where: str, column: str, values: Sequence[Any], known: Callable[[str], str | None],
+    where: str,
+    column: str,
+    values: Sequence[Any],
+    known: Callable[[str], str | None],
 ) -> tuple[dict[str, np.ndarray], list[str]]:
     """Positions int64 of each split ("train", "test", "validation") by a column's values, and what a user should know.
 
@@ -167,7 +264,9 @@ def rows_by_split(
     found = {split: np.flatnonzero(rows == split) for split in ("train", "test", "validation") if (rows == split).any()}
     if len(found) == 1 and len(found["train"]) == len(rows):
         return {}, []
-    notes = [f"{where}: column {column!r} gives the splits: {', '.join(f'{split} {len(at):,}' for split, at in found.items())} rows"]
+    notes = [
+        f"{where}: column {column!r} gives the splits: {', '.join(f'{split} {len(at):,}' for split, at in found.items())} rows"
+    ]
     if others := sorted(word for word, split in of_word.items() if split is None):
         counts = ", ".join(f"{word!r} {words.count(word):,}" for word in others[:_SHOWN])
         notes.append(f"{where}: rows of other values in column {column!r} are not used: {counts}")
@@ -175,4 +274,6 @@ def rows_by_split(
 
 
 def _listed(names: Sequence[str]) -> str:
-    return ", ".join(repr(name) for name in names[:_SHOWN]) + (f" and {len(names) - _SHOWN:,} more" if len(names) > _SHOWN else "")
+    return ", ".join(repr(name) for name in names[:_SHOWN]) + (
+        f" and {len(names) - _SHOWN:,} more" if len(names) > _SHOWN else ""
+    )

@@ -52,7 +52,11 @@ def read_folder(folder: Path, layout: Layout = "auto") -> tuple[dict[str, Folder
     root = list_folder(folder)
     notes: list[str] = []
     splits = read_layout(root, layout, notes)
-    return splits, notes, [f"{shown(path)}: {reason}" for one in root.below() for path, reason in one.unreadable.items()]
+    return (
+        splits,
+        notes,
+        [f"{shown(path)}: {reason}" for one in root.below() for path, reason in one.unreadable.items()],
+    )
 
 
 def find_images(folder: Path) -> list[Path]:
@@ -68,5 +72,7 @@ def class_numbers(splits: dict[str, FolderSplit]) -> tuple[dict[str, np.ndarray 
     number = {name: at for at, name in enumerate(classes)}
     labels: dict[str, np.ndarray | None] = {}
     for split, found in splits.items():
-        labels[split] = None if found.labels is None else np.array([number[spelled(label)] for label in found.labels], np.int64)
+        labels[split] = (
+            None if found.labels is None else np.array([number[spelled(label)] for label in found.labels], np.int64)
+        )
     return labels, classes

@@ -11,15 +11,25 @@ from ssl_bench.data.sources.split_names import role_of
 from ssl_bench.errors import DataError
 
 _SPLITS = {
-    "train": "train", "training": "train", "test": "test", "testing": "test",
-    "validation": "validation", "valid": "validation", "val": "validation", "dev": "validation",
+    "train": "train",
+    "training": "train",
+    "test": "test",
+    "testing": "test",
+    "validation": "validation",
+    "valid": "validation",
+    "val": "validation",
+    "dev": "validation",
 }
-# train.parquet, train_0.parquet, train.0.parquet, train-00000-of-00002.parquet, train-00000-of-00002-0123456789abcdef.parquet
+# train.parquet, train_0.parquet, train.0.parquet, train-00000-of-00002.parquet,
+# train-00000-of-00002-0123456789abcdef.parquet
 _FILE = re.compile(r"^(?P<split>[A-Za-z]+)(?:[-_.]\d+(?:-of-\d+)?(?:-[0-9a-f]{8,})?)?\.parquet$", re.IGNORECASE)
 _TAIL = re.compile(r"-\d+-of-\d+(?:-[0-9a-f]+)?$")
 _SHOWN = 20
 _ENDING = ".parquet"
-_GOES_WITH = re.compile(r"(?:readme|licen[cs]e|citation|dataset_infos?\.|dataset_dict\.|state\.json)|.*\.(?:md|py|gitattributes)$", re.IGNORECASE)
+_GOES_WITH = re.compile(
+    r"(?:readme|licen[cs]e|citation|dataset_infos?\.|dataset_dict\.|state\.json)|.*\.(?:md|py|gitattributes)$",
+    re.IGNORECASE,
+)
 _PART = re.compile(r"-(\d+)-of-(\d+)(?:-[0-9a-f]+)?\.parquet$", re.IGNORECASE)
 _NUMBER = re.compile(r"(?:^|[-_.])(\d+)$")
 _LIKE_A_SPLIT = re.compile(rf"^(?:{'|'.join(_SPLITS)})(?![A-Za-z])", re.IGNORECASE)
@@ -31,7 +41,12 @@ def find_files(path: Path) -> dict[str, list[Path]]:
         return {"train": [path]}
     folders = [folder for folder in (path, path / "data") if folder.is_dir()]
     within = [child for folder in folders for child in folder.iterdir() if child.is_dir() and split_named(child.name)]
-    files = [file.relative_to(path) for folder in (*folders, *within) for file in folder.iterdir() if _is_parquet(file) and not file.name.startswith(".")]
+    files = [
+        file.relative_to(path)
+        for folder in (*folders, *within)
+        for file in folder.iterdir()
+        if _is_parquet(file) and not file.name.startswith(".")
+    ]
     return {split: [path / file for file in found] for split, found in sort_into_splits(files).items()}
 
 
@@ -78,15 +93,29 @@ def unused_files(path: Path, files: Mapping[str, Sequence[Path]]) -> list[Path]:
     if path.is_file():
         return []
     used = {file for split in files.values() for file in split}
-    return [file for file in sorted(path.rglob("*")) if _is_parquet(file) and file not in used and _is_seen(file.relative_to(path))]
+    return [
+        file
+        for file in sorted(path.rglob("*"))
+        if _is_parquet(file) and file not in used and _is_seen(file.relative_to(path))
+    ]
 
 
 def other_files(path: Path) -> dict[str, int]:
     """How many files of each other ending lie where ``find_files`` looks; hidden ones and those that go with a set of the hub do not count."""
     if path.is_file():
         return {}
-    names = [file.name for folder in (path, path / "data") if folder.is_dir() for file in folder.iterdir() if file.is_file() and _is_seen(PurePath(file.name))]
-    counts = Counter(PurePath(name).suffix.lower() or name for name in names if not name.lower().endswith(_ENDING) and not _GOES_WITH.match(name))
+    names = [
+        file.name
+        for folder in (path, path / "data")
+        if folder.is_dir()
+        for file in folder.iterdir()
+        if file.is_file() and _is_seen(PurePath(file.name))
+    ]
+    counts = Counter(
+        PurePath(name).suffix.lower() or name
+        for name in names
+        if not name.lower().endswith(_ENDING) and not _GOES_WITH.match(name)
+    )
     return dict(counts.most_common())
 
 
@@ -113,14 +142,22 @@ def check_complete(files: Sequence[Path]) -> list[str]:
     for total in totals:
         have = Counter(int(match[1]) for match in numbered if int(match[2]) == total)
         if len(missing := sorted(set(range(total)) - set(have))):
-            raise DataError(f"{files[0].parent}: {len(missing)} of {total} Parquet files are missing, the first is number {missing[0]:05d}-of-{total:05d}")
+            raise DataError(
+                f"{files[0].parent}: {len(missing)} of {total} Parquet files are missing, the first is number {missing[0]:05d}-of-{total:05d}"
+            )
         if twice := [number for number, count in have.items() if count > 1]:
             same = ", ".join(match.string for match in numbered if (int(match[1]), int(match[2])) == (twice[0], total))
-            raise DataError(f"{files[0].parent}: part {twice[0]} of {total} is there more than once ({same}); leave the files of one export")
+            raise DataError(
+                f"{files[0].parent}: part {twice[0]} of {total} is there more than once ({same}); leave the files of one export"
+            )
     if len(totals) > 1 or (totals and len(numbered) < len(files)):
         shown = ", ".join(file.name for file in files[:_SHOWN])
-        raise DataError(f"{files[0].parent}: files of several exports of one split lie together ({shown}); leave those of one, or name one as parquet:FILE")
+        raise DataError(
+            f"{files[0].parent}: files of several exports of one split lie together ({shown}); leave those of one, or name one as parquet:FILE"
+        )
     plain = [int(match[1]) for file in files if (match := _NUMBER.search(file.stem))] if not totals else []
     if len(plain) < 2 or not (gaps := sorted(set(range(min(plain), max(plain))) - set(plain))):
         return []
-    return [f"{files[0].parent}: of the Parquet files numbered {min(plain)} to {max(plain)}, {len(gaps):,} are not there, the first is {gaps[0]}"]
+    return [
+        f"{files[0].parent}: of the Parquet files numbered {min(plain)} to {max(plain)}, {len(gaps):,} are not there, the first is {gaps[0]}"
+    ]

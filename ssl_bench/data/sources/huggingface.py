@@ -96,18 +96,27 @@ def fetch(address: str, places: Places, spec: SourceSpec | None = None) -> Fetch
     splits, unused = _choose(asked, str(asked), list(listing.sizes))
     name = f"hf:{asked.repository}@{listing.commit[:7]}{f':{asked.config}' if asked.config else ''}"
     if listing.commit != revision:
-        newest = f"the newest copy of {revision} here, for the hub could not be asked ({listing.away})" if listing.away else f"{revision} now"
+        newest = (
+            f"the newest copy of {revision} here, for the hub could not be asked ({listing.away})"
+            if listing.away
+            else f"{revision} now"
+        )
         notes.append(f"{name} is revision {listing.commit}, {newest}; hf:{asked.repository}@{listing.commit} pins it")
     notes += _unused(name, unused)
     wanted = ["train", "test" if "test" in splits else "validation"]
     local = _download(asked, listing, [file for split in wanted for file in splits.get(split, [])], places)
     if {"test", "validation"} <= splits.keys():
-        if _labelled({split: [local[file] for file in splits[split]] for split in ("train", "test")}, spec or SourceSpec(source=str(asked))):
+        if _labelled(
+            {split: [local[file] for file in splits[split]] for split in ("train", "test")},
+            spec or SourceSpec(source=str(asked)),
+        ):
             notes.append(f"{name}: its validation split is not downloaded; validation images are taken from train")
         else:
             local |= _download(asked, listing, splits["validation"], places)
             wanted.append("validation")
-    return Fetched(name, {split: [local[file] for file in splits[split]] for split in wanted if split in splits}, tuple(notes))
+    return Fetched(
+        name, {split: [local[file] for file in splits[split]] for split in wanted if split in splits}, tuple(notes)
+    )
 
 
 def _parse(address: str) -> _Address:
@@ -148,10 +157,15 @@ def _choose(asked: _Address, where: str, names: Sequence[str]) -> tuple[dict[str
             folder = folder.parent
         held.setdefault(folder.as_posix(), []).append(PurePath(name).relative_to(folder))
     found = {folder: sort_into_splits(files) for folder, files in held.items()}
-    partial = {folder: sorted({file.parent.name for file in files if file.parent.name.startswith(_PARTIAL)}) for folder, files in held.items()}
+    partial = {
+        folder: sorted({file.parent.name for file in files if file.parent.name.startswith(_PARTIAL)})
+        for folder, files in held.items()
+    }
     able = [folder for folder in held if "train" in found[folder] or partial[folder]]
     if config is not None and config not in held:
-        raise DataError(f"{where}: no config (folder of Parquet files) is called {config!r}; {did_you_mean(config, held)}")
+        raise DataError(
+            f"{where}: no config (folder of Parquet files) is called {config!r}; {did_you_mean(config, held)}"
+        )
     if config is None and len(able) > 1:
         raise DataError(f"{where} has several configs: {', '.join(able[:_SHOWN])}; choose one, as {asked}:{able[0]}")
     if config is None and not able:
@@ -161,16 +175,24 @@ def _choose(asked: _Address, where: str, names: Sequence[str]) -> tuple[dict[str
         )
     chosen = able[0] if config is None else config
     if partial[chosen]:
-        raise DataError(f"{where}: the hub has converted only the beginning of it ({chosen}/{partial[chosen][0]}), and that is another set")
+        raise DataError(
+            f"{where}: the hub has converted only the beginning of it ({chosen}/{partial[chosen][0]}), and that is another set"
+        )
     if "train" not in found[chosen]:
-        raise DataError(f"{where} has no train split; its Parquet files: {', '.join(str(file) for file in held[chosen][:_SHOWN])}")
+        raise DataError(
+            f"{where} has no train split; its Parquet files: {', '.join(str(file) for file in held[chosen][:_SHOWN])}"
+        )
     used = {file for files in found[chosen].values() for file in files}
     splits = {split: [(chosen / file).as_posix() for file in files] for split, files in found[chosen].items()}
     return splits, [file.as_posix() for file in held[chosen] if file not in used]
 
 
 def _unused(name: str, files: Sequence[str]) -> list[str]:
-    return [f"{name}: {len(files):,} Parquet files of no known split are not used: {', '.join(files[:_SHOWN])}"] if files else []
+    return (
+        [f"{name}: {len(files):,} Parquet files of no known split are not used: {', '.join(files[:_SHOWN])}"]
+        if files
+        else []
+    )
 
 
 def _found(asked: _Address, revision: str, places: Places) -> _Listing:
@@ -184,13 +206,17 @@ def _found(asked: _Address, revision: str, places: Places) -> _Listing:
         known = [ref.name for ref in (*refs.branches, *refs.tags)]
     except Exception:  # only for the hint
         known = []
-    raise DataError(f"hf:{asked.repository} has no revision {revision!r}; give a commit hash, tag or branch; {did_you_mean(revision, known)}")
+    raise DataError(
+        f"hf:{asked.repository} has no revision {revision!r}; give a commit hash, tag or branch; {did_you_mean(revision, known)}"
+    )
 
 
 def _conversion(asked: _Address, places: Places) -> _Listing:
     by_hand = f"`hf download {asked.repository} --repo-type dataset --local-dir DIR` gets its files, and folder:DIR reads folders of images"
     if asked.revision is not None:
-        raise DataError(f"{asked} holds no Parquet files, and the hub converts only the newest revision; leave {asked.revision} out, or: {by_hand}")
+        raise DataError(
+            f"{asked} holds no Parquet files, and the hub converts only the newest revision; leave {asked.revision} out, or: {by_hand}"
+        )
     listing = _list(asked, _CONVERTED, places)
     if listing is None or not listing.sizes:
         raise DataError(f"{asked} holds no Parquet files, and the hub has not converted it to such; {by_hand}")
@@ -224,7 +250,9 @@ def _list(asked: _Address, revision: str, places: Places) -> _Listing | None:
     else:
         with contextlib.suppress(OSError):  # a cache that cannot be written is packing's business
             for name in {revision, commit}:
-                write_bytes(_memory_of(memory, name), digests.seal(json.dumps({"commit": commit, "sizes": sizes}).encode()))
+                write_bytes(
+                    _memory_of(memory, name), digests.seal(json.dumps({"commit": commit, "sizes": sizes}).encode())
+                )
         return _Listing(commit, sizes)
     last = _remembered(memory, revision) or _downloaded_by_others(asked, revision)
     if last is None:
@@ -258,7 +286,15 @@ def _downloaded_by_others(asked: _Address, revision: str) -> _Listing | None:
     from huggingface_hub import snapshot_download
 
     try:
-        folder = Path(snapshot_download(asked.repository, repo_type="dataset", revision=revision, local_files_only=True, allow_patterns="*.parquet"))
+        folder = Path(
+            snapshot_download(
+                asked.repository,
+                repo_type="dataset",
+                revision=revision,
+                local_files_only=True,
+                allow_patterns="*.parquet",
+            )
+        )
         sizes = {file.relative_to(folder).as_posix(): file.stat().st_size for file in folder.rglob("*.parquet")}
     except OSError:  # so is the library's "not there", and its "not all of it is there"
         return None
@@ -277,9 +313,13 @@ def _download(asked: _Address, listing: _Listing, names: Sequence[str], places: 
     if not missing:
         return local
     needed = sum(listing.sizes[name] for name in missing)
-    lacking = f"{len(missing):,} of the {len(names):,} Parquet files of {asked}@{listing.commit[:7]} ({bytes_text(needed)})"
+    lacking = (
+        f"{len(missing):,} of the {len(names):,} Parquet files of {asked}@{listing.commit[:7]} ({bytes_text(needed)})"
+    )
     if listing.away:
-        raise DataError(f"{lacking} are not in {constants.HF_HUB_CACHE}, and {constants.ENDPOINT} is out of reach ({listing.away})")
+        raise DataError(
+            f"{lacking} are not in {constants.HF_HUB_CACHE}, and {constants.ENDPOINT} is out of reach ({listing.away})"
+        )
     cache = Path(constants.HF_HUB_CACHE)
     free = shutil.disk_usage(next(folder for folder in (cache, *cache.absolute().parents) if folder.is_dir())).free
     if free < needed + SPARE_DISK:
@@ -343,7 +383,9 @@ def _refusal(asked: _Address, error: Any) -> DataError:
 
     token = f"a token, in HF_TOKEN or by `hf auth login` ({'the one found has no access' if get_token() else 'none is found'})"
     if isinstance(error, GatedRepoError):
-        return DataError(f"{asked} is gated: ask for access on {constants.ENDPOINT}/datasets/{asked.repository}, and give {token}")
+        return DataError(
+            f"{asked} is gated: ask for access on {constants.ENDPOINT}/datasets/{asked.repository}, and give {token}"
+        )
     if not isinstance(error, RepositoryNotFoundError) and error.response.status_code != 401:
         return DataError(f"{asked}: {constants.ENDPOINT} answers {_reason(error)}")
     return DataError(

@@ -9,8 +9,10 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import numpy as np
 
-_UNSEEN = "\ufeff\u200b\u200c\u200d\u2060\xad"  # a byte-order mark, joiners, a soft hyphen: nobody sees them beside a name
-_MISSING = frozenset(("", "nan", "null", "<na>", "nat", "#n/a"))  # what programs write where there is no value; nobody calls a class so
+# a byte-order mark, joiners, a soft hyphen: nobody sees them beside a name
+_UNSEEN = "\ufeff\u200b\u200c\u200d\u2060\xad"
+# what programs write where there is no value; nobody calls a class so
+_MISSING = frozenset(("", "nan", "null", "<na>", "nat", "#n/a"))
 _DOUBTFUL = frozenset(("none", "na", "n/a", "n.a.", "unknown", "undefined", "?", "-"))  # a class may well be called so
 _NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)")
 _JOINTS = "|;,+&/ "  # what several labels of one image are written with
@@ -55,9 +57,12 @@ def joined_spellings(title: str, words: Iterable[str | None]) -> list[str]:
     if not several:
         return []
     shown = "; ".join(
-        f"{' and '.join(_visibly(way) + f' ({counts[way]:,})' for way in ways)}" for ways in list(several.values())[:_SHOWN]
+        f"{' and '.join(_visibly(way) + f' ({counts[way]:,})' for way in ways)}"
+        for ways in list(several.values())[:_SHOWN]
     )
-    return [f"{title}: labels that differ only in spaces around them or in how Unicode writes a letter are one class: {shown}{_more(several)}"]
+    return [
+        f"{title}: labels that differ only in spaces around them or in how Unicode writes a letter are one class: {shown}{_more(several)}"
+    ]
 
 
 def near_equal(title: str, classes: Sequence[str], counts: Sequence[int], things: str = "images") -> list[str]:
@@ -72,22 +77,34 @@ def near_equal(title: str, classes: Sequence[str], counts: Sequence[int], things
     several = {key: found for key, found in alike.items() if len(found) > 1}
     notes = []
     if several:
-        shown = "; ".join(" and ".join(f"{classes[at]!r} ({counts[at]:,} {things})" for at in found) for found in list(several.values())[:_SHOWN])
+        shown = "; ".join(
+            " and ".join(f"{classes[at]!r} ({counts[at]:,} {things})" for at in found)
+            for found in list(several.values())[:_SHOWN]
+        )
         notes.append(
             f"{title}: class names that nearly agree are classes of their own here: {shown}{_more(several)}; if they are meant to be one, "
             "write them alike"
         )
     present = {name for at, name in enumerate(classes) if counts[at]}
     if joined := {name: parts for name in sorted(present) if (parts := _parts_in(name, present))}:
-        shown = "; ".join(f"{name!r} ({' and '.join(map(repr, parts))})" for name, parts in list(joined.items())[:_SHOWN])
+        shown = "; ".join(
+            f"{name!r} ({' and '.join(map(repr, parts))})" for name, parts in list(joined.items())[:_SHOWN]
+        )
         notes.append(
             f"{title}: {len(joined):,} class names are made of other classes' names: {shown}{_more(joined)}; if these are several labels of one image, they "
             "are read as classes of their own here"
         )
-    numbers = not any(as_number(name) is None for name in present) and present != {"-1", "1"}  # beside other numbers, -1 is often written for none
-    if doubtful := [at for at, name in enumerate(classes) if counts[at] and (name.casefold() in _DOUBTFUL or name == "-1" and numbers)]:
+    # beside other numbers, -1 is often written for none
+    numbers = not any(as_number(name) is None for name in present) and present != {"-1", "1"}
+    if doubtful := [
+        at
+        for at, name in enumerate(classes)
+        if counts[at] and (name.casefold() in _DOUBTFUL or name == "-1" and numbers)
+    ]:
         shown = ", ".join(f"{classes[at]!r} ({counts[at]:,} {things})" for at in doubtful[:_SHOWN])
-        notes.append(f"{title}: {shown} may stand for a missing label, and is a class here; leave them out if it is none")
+        notes.append(
+            f"{title}: {shown} may stand for a missing label, and is a class here; leave them out if it is none"
+        )
     return notes
 
 

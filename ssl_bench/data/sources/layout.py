@@ -7,7 +7,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, NoReturn
 
-from ssl_bench.data.folder_roles import class_names, families, inner_roles, is_doubtful, pictures_in, repeated_within, unwrapped
+from ssl_bench.data.folder_roles import (
+    class_names,
+    families,
+    inner_roles,
+    is_doubtful,
+    pictures_in,
+    repeated_within,
+    unwrapped,
+)
 from ssl_bench.data.sources.listing import Folder, by_extension, decoder_hint, extensions, shown
 from ssl_bench.data.sources.split_names import Role, is_annotation, is_split_word, role_of
 from ssl_bench.errors import DataError
@@ -55,7 +63,9 @@ def read_layout(root: Folder, layout: Layout, notes: list[str]) -> dict[str, Fol
     if len(used) < root.count and (left := _unused(root, used)):
         notes.append(f"{name}: not used: {some(left)}")
     if others := root.other_files():
-        notes.append(f"{name}: files that are no images by their names are left out: {by_extension(others)}{decoder_hint(others)}")
+        notes.append(
+            f"{name}: files that are no images by their names are left out: {by_extension(others)}{decoder_hint(others)}"
+        )
     if odd := [f"{_below(root, path)} is {kind}" for folder in root.below() for path, kind in folder.odd.items()]:
         notes.append(f"{name}: {len(odd):,} entries that are no files are left out: {some(odd)}")
     return splits
@@ -101,10 +111,16 @@ class _Reading:
             return self.only_splits(folder, children, roles)
         doubtful = [name for name, role in roles.items() if is_doubtful(name, role, children)]
         if doubtful and len(children) > 1:
-            self.refuse(folder, doubtful, f", with {some([_slash(name) for name in children if name not in doubtful]) or 'other images'} beside it")
+            self.refuse(
+                folder,
+                doubtful,
+                f", with {some([_slash(name) for name in children if name not in doubtful]) or 'other images'} beside it",
+            )
         return self.classes(folder, children)
 
-    def family(self, folder: Folder, children: Mapping[str, Folder], family: Mapping[str, Sequence[str]]) -> dict[str, FolderSplit]:
+    def family(
+        self, folder: Folder, children: Mapping[str, Folder], family: Mapping[str, Sequence[str]]
+    ) -> dict[str, FolderSplit]:
         """One folder (or more, which is refused) for each split, whatever lies beside them."""
         names = [name for found in family.values() for name in found]
         if any(len(found) > 1 for found in family.values()):
@@ -112,13 +128,17 @@ class _Reading:
         own = {split: children[found[0]] for split, found in family.items()}
         classes = {split: class_names(child) for split, child in own.items()}
         held_out = [found for split, found in classes.items() if split != "train"]
-        certain = any(classes["train"] & found for found in held_out) or (len(classes["train"]) > 1 and not any(held_out))
+        certain = any(classes["train"] & found for found in held_out) or (
+            len(classes["train"]) > 1 and not any(held_out)
+        )
         beside = [name for name in children if name not in names and not is_annotation(name)]
         if beside and not certain:
             self.refuse(folder, names, f", with {some([_slash(name) for name in beside])} beside them")
         return self.splits(folder, {split: [child] for split, child in own.items()})
 
-    def only_splits(self, folder: Folder, children: Mapping[str, Folder], roles: Mapping[str, Role]) -> dict[str, FolderSplit]:
+    def only_splits(
+        self, folder: Folder, children: Mapping[str, Folder], roles: Mapping[str, Role]
+    ) -> dict[str, FolderSplit]:
         """Every folder is named after a split, and there is no family of train and another."""
         trained = [name for name, role in roles.items() if role.split == "train"]
         if not trained:
@@ -131,7 +151,9 @@ class _Reading:
             self.refuse(folder, trained, ", several for one split")
         inner = unwrapped(children[trained[0]])
         if {"train"} < {role.split for role in inner_roles(inner).values()}:  # a set that is called "train"
-            self.notes.append(f"{self.name}: read from {_below(self.root, inner.path)}, {_ONLY}, which holds splits of its own")
+            self.notes.append(
+                f"{self.name}: read from {_below(self.root, inner.path)}, {_ONLY}, which holds splits of its own"
+            )
             return self.decide(inner)
         return self.splits(folder, {"train": [children[trained[0]]]})
 
@@ -140,7 +162,9 @@ class _Reading:
             why = "its images lie in one folder"
             if children:
                 why = f"{_images(len(folder.images))} ({some([shown(name) for name in folder.images], 3)}) beside its {len(children):,} folders"
-                self.notes.append(f"{self.name}: read as a tree without labels, for {why}; `layout: classes` leaves what lies beside the folders out")
+                self.notes.append(
+                    f"{self.name}: read as a tree without labels, for {why}; `layout: classes` leaves what lies beside the folders out"
+                )
                 why += ", so that these are no classes; move what lies beside them into a folder, or set `layout: classes` to leave it out"
             return {"train": FolderSplit(folder.files(), None, unlabelled=why)}
         inner = {name: inner_roles(child) for name, child in children.items()}
@@ -154,8 +178,16 @@ class _Reading:
         """Why the names of ``children`` may not be the classes, which ``layout`` makes them: the folders in them repeat, as classes do in every fold."""
         if not (repeated := repeated_within(children)):
             return ""
-        same = "the same" if all(class_names(child) == set(repeated) for child in children.values()) else "many of the same"
-        whose = f"its {len(children):,} folders" if folder is self.root else f"the {len(children):,} folders in {_below(self.root, folder.path)}"
+        same = (
+            "the same"
+            if all(class_names(child) == set(repeated) for child in children.values())
+            else "many of the same"
+        )
+        whose = (
+            f"its {len(children):,} folders"
+            if folder is self.root
+            else f"the {len(children):,} folders in {_below(self.root, folder.path)}"
+        )
         return (
             f"each of {whose} ({some([_slash(name) for name in children])}) holds {same} folders ({some([_slash(name) for name in repeated])}), and either "
             f"could be the classes; set `layout: {layout}` if the outer ones are, or name one of them, such as "
@@ -163,7 +195,9 @@ class _Reading:
         )
 
     def tell_classes(self, children: Mapping[str, Folder]) -> None:
-        told = f"{self.name}: {len(children):,} folders were read as classes: {some([shown(name) for name in children])}"
+        told = (
+            f"{self.name}: {len(children):,} folders were read as classes: {some([shown(name) for name in children])}"
+        )
         if alike := [name for name in children if role_of(name) is not None]:
             told += f" (also {some([shown(name) for name in alike])}, named like a split)"
         self.notes.append(told)
@@ -172,17 +206,34 @@ class _Reading:
     def tell_deeper(self, children: Mapping[str, Folder]) -> None:
         """A note on folders within class folders, which may be what is meant by classes."""
         deeper = [
-            f"{_below(self.root, child.path)}{_slash(name)}" for child in children.values() if len(names := class_names(child)) > 1 for name in sorted(names)
+            f"{_below(self.root, child.path)}{_slash(name)}"
+            for child in children.values()
+            if len(names := class_names(child)) > 1
+            for name in sorted(names)
         ]
         if deeper:
-            self.notes.append(f"{self.name}: the {len(deeper):,} folders within class folders are not told apart: {some(deeper)}")
+            self.notes.append(
+                f"{self.name}: the {len(deeper):,} folders within class folders are not told apart: {some(deeper)}"
+            )
 
     def classes_of_splits(
-        self, folder: Folder, children: Mapping[str, Folder], inner: Mapping[str, Mapping[str, Role]],
+        self,
+        folder: Folder,
+        children: Mapping[str, Folder],
+        inner: Mapping[str, Mapping[str, Role]],
     ) -> dict[str, FolderSplit]:
         """cat/train, cat/test, dog/train, ...: the label is the upper folder; where only some folders are like that, or deeper ones, it is refused."""
-        whole = [name for name, child in children.items() if inner[name].keys() == child.with_images().keys() and not child.images]
-        flat = all(len(class_names(child.folders[name])) < 2 for child in children.values() for name in inner[child.path.name] if child.path.name in whole)
+        whole = [
+            name
+            for name, child in children.items()
+            if inner[name].keys() == child.with_images().keys() and not child.images
+        ]
+        flat = all(
+            len(class_names(child.folders[name])) < 2
+            for child in children.values()
+            for name in inner[child.path.name]
+            if child.path.name in whole
+        )
         if len(whole) < len(children) or not flat or len(children) < 2:
             holders = [name for name, found in inner.items() if "train" in {role.split for role in found.values()}]
             raise DataError(
@@ -197,7 +248,9 @@ class _Reading:
     def chosen_classes(self, folder: Folder) -> FolderSplit:
         children = folder.with_images()
         if not children:
-            raise DataError(f"{shown(folder.path)}: `layout: classes` needs class folders, and its images lie in one folder; leave `layout` out")
+            raise DataError(
+                f"{shown(folder.path)}: `layout: classes` needs class folders, and its images lie in one folder; leave `layout` out"
+            )
         self.check_vanished(folder)
         self.tell_classes(children)
         return _labelled(children)
@@ -224,18 +277,29 @@ class _Reading:
 
     # ---- once it is decided ----
 
-    def splits(self, folder: Folder, own: Mapping[str, Sequence[Folder]], keep_labels: bool = False) -> dict[str, FolderSplit]:
+    def splits(
+        self, folder: Folder, own: Mapping[str, Sequence[Folder]], keep_labels: bool = False
+    ) -> dict[str, FolderSplit]:
         self.check_no_empty_split(folder)
         self.tell_lost(folder)
         if any(len(found) > 1 or not is_split_word(found[0].path.name) for found in own.values()):
-            told = [f"{split}: {', '.join(f'{_below(self.root, one.path)} ({one.count:,})' for one in found)}" for split, found in own.items()]
+            told = [
+                f"{split}: {', '.join(f'{_below(self.root, one.path)} ({one.count:,})' for one in found)}"
+                for split, found in own.items()
+            ]
             self.notes.append(f"{self.name}: read as splits: {'; '.join(told)}")
         known = {name for part in own.get("train", ()) for name in class_names(part)}
-        found = {split: self.one_split(split, own[split], known, keep_labels) for split in ("train", "test", "validation") if split in own}
+        found = {
+            split: self.one_split(split, own[split], known, keep_labels)
+            for split in ("train", "test", "validation")
+            if split in own
+        }
         labels = sorted({label for one in found.values() for label in one.labels or ()})
         if alike := [label for label in labels if role_of(label) is not None]:
             are = "is" if len(alike) == 1 else "are"
-            self.notes.append(f"{self.name}: of the {len(labels):,} class folders within the splits, {some(alike)} {are} named like a split")
+            self.notes.append(
+                f"{self.name}: of the {len(labels):,} class folders within the splits, {some(alike)} {are} named like a split"
+            )
         return found
 
     def check_no_empty_split(self, folder: Folder) -> None:
@@ -247,7 +311,9 @@ class _Reading:
         read = [self.class_level(part, split, known, keep_labels) for part in parts]
         files = [file for one in read for file in one.files]
         labels = [label for one in read for label in one.labels or ()]
-        unlabelled, doubt = (next((text for one in read if (text := getattr(one, field))), "") for field in ("unlabelled", "doubt"))
+        unlabelled, doubt = (
+            next((text for one in read if (text := getattr(one, field))), "") for field in ("unlabelled", "doubt")
+        )
         return FolderSplit(files, labels if len(labels) == len(files) else None, unlabelled=unlabelled, doubt=doubt)
 
     def class_level(self, part: Folder, split: str, known: Collection[str], keep_labels: bool) -> FolderSplit:
@@ -258,7 +324,9 @@ class _Reading:
             through = f", the only folder in {_below(self.root, part.path)}," if folder is not part else ""
             if through and role_of(folder.path.name) is not None and known:
                 through += f" is no class of train ({some([shown(name) for name in sorted(known)])}) and"
-            return FolderSplit(folder.files(), None, unlabelled=f"{_below(self.root, folder.path)}{through} holds no class folders")
+            return FolderSplit(
+                folder.files(), None, unlabelled=f"{_below(self.root, folder.path)}{through} holds no class folders"
+            )
         self.check_vanished(folder)
         if folder.images and not keep_labels:
             where = _below(self.root, folder.path)
@@ -270,17 +338,22 @@ class _Reading:
             self.tell_deeper(children)
         return replace(_labelled(children), doubt="" if keep_labels else self.doubt(folder, children, "splits"))
 
-    def by_class(self, folder: Folder, children: Mapping[str, Folder], inner: Mapping[str, Mapping[str, Role]]) -> dict[str, FolderSplit]:
+    def by_class(
+        self, folder: Folder, children: Mapping[str, Folder], inner: Mapping[str, Mapping[str, Role]]
+    ) -> dict[str, FolderSplit]:
         self.check_vanished(folder)
         files: dict[str, list[tuple[Path, str]]] = {}
         for name, child in children.items():
             for part, role in inner[name].items():
                 files.setdefault(role.split, []).extend((file, shown(name)) for file in child.folders[part].files())
         told = ", ".join(f"{split}: {len(found):,}" for split, found in files.items())
-        self.notes.append(f"{self.name}: read as {len(children):,} classes ({some([shown(name) for name in children])}) that hold their splits ({told})")
+        self.notes.append(
+            f"{self.name}: read as {len(children):,} classes ({some([shown(name) for name in children])}) that hold their splits ({told})"
+        )
         return {
             split: FolderSplit([file for file, _ in files[split]], [label for _, label in files[split]])
-            for split in ("train", "test", "validation") if split in files
+            for split in ("train", "test", "validation")
+            if split in files
         }
 
     def refuse(self, folder: Folder, names: Sequence[str], why: str) -> NoReturn:
@@ -296,7 +369,11 @@ class _Reading:
 
     def check_vanished(self, folder: Folder) -> None:
         """Stop where a class folder holds only what cannot be used; tell of folders that hold no image at all."""
-        lost = [child for name, child in folder.folders.items() if not child.count and child.lost() and not is_annotation(name)]
+        lost = [
+            child
+            for name, child in folder.folders.items()
+            if not child.count and child.lost() and not is_annotation(name)
+        ]
         if lost:
             listed = some([f"{_below(self.root, child.path)} ({_what_else(child)})" for child in lost])
             extensions = sum((child.other_files() for child in lost), start=type(lost[0].left_out)())
@@ -307,7 +384,11 @@ class _Reading:
         self.tell_lost(folder)
 
     def tell_lost(self, folder: Folder) -> None:
-        empty = [f"{_below(self.root, child.path)} ({_what_else(child)})" for child in folder.folders.values() if not child.count]
+        empty = [
+            f"{_below(self.root, child.path)} ({_what_else(child)})"
+            for child in folder.folders.values()
+            if not child.count
+        ]
         if empty:
             self.notes.append(f"{self.name}: {len(empty):,} folders without an image are not used: {some(empty)}")
 
@@ -315,7 +396,9 @@ class _Reading:
 def _labelled(children: Mapping[str, Folder]) -> FolderSplit:
     """The images of class folders; where one holds images and their masks, without the masks."""
     pairs = [
-        (file, shown(name)) for name, child in sorted(children.items()) for file in (pictures_in(child.with_images()) or child).files()
+        (file, shown(name))
+        for name, child in sorted(children.items())
+        for file in (pictures_in(child.with_images()) or child).files()
     ]
     return FolderSplit([file for file, _ in pairs], [label for _, label in pairs])
 
@@ -341,7 +424,9 @@ def _tables(root: Folder) -> list[str]:
     """The csv files in a folder and below, by their paths below it."""
     holders = [folder for folder in root.below() if folder.left_out[".csv"] or folder.left_out[".tsv"]]
     return [
-        shown(file.relative_to(root.path)) for folder in holders for file in sorted(folder.path.iterdir())
+        shown(file.relative_to(root.path))
+        for folder in holders
+        for file in sorted(folder.path.iterdir())
         if file.suffix.lower() in (".csv", ".tsv") and file.is_file() and not file.name.startswith(".")
     ]
 

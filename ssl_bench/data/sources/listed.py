@@ -66,24 +66,35 @@ def read_csv(folder: Path, spec: SourceSpec) -> tuple[dict[str, FolderSplit], li
         if name is not None:
             columns.check_named(where, setting, name, table.columns)
     if spec.group is not None and spec.group in (spec.image, spec.target):
-        raise DataError(f"{where}: `group: {spec.group}` is also {'`image:`' if spec.group == spec.image else '`target:`'}; name another column")
+        raise DataError(
+            f"{where}: `group: {spec.group}` is also {'`image:`' if spec.group == spec.image else '`target:`'}; name another column"
+        )
     files = _Files(folder)
     of_files = spec.image or _file_column(table, files, [spec.target, spec.group])
     of_labels = spec.target or _label_column(table, [of_files, spec.group])
     _codes(table, of_labels)  # refuses what are no classes
     of_splits = columns.split_column(
-        [name for name in table.columns if name not in (of_files, of_labels, spec.group)], lambda name: columns.are_splits(table.column(name), split_named),
+        [name for name in table.columns if name not in (of_files, of_labels, spec.group)],
+        lambda name: columns.are_splits(table.column(name), split_named),
     )
     words, texts = table.written(of_labels), table.column(of_files)
     groups = table.column(spec.group) if spec.group is not None else None
-    blank = [line for at, line in enumerate(table.lines) if not texts[at] or is_missing(words[at]) or groups is not None and not groups[at]]
+    blank = [
+        line
+        for at, line in enumerate(table.lines)
+        if not texts[at] or is_missing(words[at]) or groups is not None and not groups[at]
+    ]
     if not table.rows:
         raise DataError(f"{where} lists no file")
     if blank:
-        raise DataError(f"{where}: empty fields in {len(blank):,} lines: {_some(list(map(str, blank)))} (no file, label or group)")
+        raise DataError(
+            f"{where}: empty fields in {len(blank):,} lines: {_some(list(map(str, blank)))} (no file, label or group)"
+        )
     paths = files.resolve(table, texts)
     values = table.column(of_splits) if of_splits is not None else None
-    facts = [(spelled(words[at]), *(own[at] for own in (groups, values) if own is not None)) for at in range(len(words))]
+    facts = [
+        (spelled(words[at]), *(own[at] for own in (groups, values) if own is not None)) for at in range(len(words))
+    ]
     rows, more = _once(table, paths, texts, facts)
     notes += more
     notes += joined_spellings(shown(folder.resolve().name), [words[at] for at in rows])
@@ -99,7 +110,9 @@ def read_csv(folder: Path, spec: SourceSpec) -> tuple[dict[str, FolderSplit], li
     splits = {}
     for split, positions in parts.items():
         own = [rows[at] for at in positions]
-        splits[split] = FolderSplit([paths[at] for at in own], [words[at] for at in own], None if groups is None else [groups[at] for at in own])
+        splits[split] = FolderSplit(
+            [paths[at] for at in own], [words[at] for at in own], None if groups is None else [groups[at] for at in own]
+        )
     return splits, notes
 
 
@@ -114,12 +127,17 @@ def _found(folder: Path, table: str) -> Path:
 def _read(path: Path) -> _Table:
     try:
         content, skipped = path.read_bytes(), 0
-        text = content.decode("utf-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig")  # Excel writes either
+        # Excel writes either
+        text = content.decode("utf-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig")
         head, _, rest = text.partition("\n")
         if (named := _SEPARATOR.fullmatch(head.strip())) is not None:  # a first line for Excel
             text, skipped = rest, 1
         head = next(iter(text.splitlines()), "")
-        delimiter = named[1] if named is not None else max(_DELIMITERS, key=lambda mark: len(next(csv.reader([head], delimiter=mark), [])))
+        delimiter = (
+            named[1]
+            if named is not None
+            else max(_DELIMITERS, key=lambda mark: len(next(csv.reader([head], delimiter=mark), [])))
+        )
         reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
         names = [name.strip() for name in next(reader, [])]
         read = [(row, reader.line_num + skipped) for row in reader if row]
@@ -128,7 +146,9 @@ def _read(path: Path) -> _Table:
     except (UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{path} is not a csv in UTF-8: {error}") from None
     if "\0" in text:
-        raise DataError(f"{path} holds zero bytes: it is damaged, or in UTF-16 without the mark that says so; save it as UTF-8")
+        raise DataError(
+            f"{path} holds zero bytes: it is damaged, or in UTF-16 without the mark that says so; save it as UTF-8"
+        )
     for name, count in Counter(names).items():
         if count > 1 and name:
             raise DataError(f"{path} has {count} columns called {name!r}; give them different names")
@@ -191,7 +211,11 @@ class _Files:
         """Where a file of that name lies instead."""
         name = PurePosixPath(text.replace("\\", "/")).name
         found = next((path for path in self._images if name in (path.name, path.stem)), None)
-        return f"; {str(found.relative_to(self.folder))!r} is there: write paths as they are below {self.folder}" if found is not None and name else ""
+        return (
+            f"; {str(found.relative_to(self.folder))!r} is there: write paths as they are below {self.folder}"
+            if found is not None and name
+            else ""
+        )
 
     def beside(self, used: Sequence[Path]) -> int:
         """How many images of the folder are not among ``used``."""
@@ -201,15 +225,22 @@ class _Files:
 def _file_column(table: _Table, files: _Files, taken: Sequence[str | None]) -> str:
     """The column whose values are files; where none are, the one that is called so, whose rows are then told to be missing."""
     left = [name for name in table.columns if name not in taken and name]
-    if listed := next((name for name in left if os.path.splitext(name)[1].lower() in extensions() and files.matching(name)), None):
-        raise DataError(f"{table.path} begins with a file, {listed!r}, and not with the names of its columns; write file,label as its first line")
-    rows = np.unique(np.linspace(0, max(0, len(table.rows) - 1), _SAMPLE).astype(int)) if table.rows else np.zeros(0, int)
+    if listed := next(
+        (name for name in left if os.path.splitext(name)[1].lower() in extensions() and files.matching(name)), None
+    ):
+        raise DataError(
+            f"{table.path} begins with a file, {listed!r}, and not with the names of its columns; write file,label as its first line"
+        )
+    rows = (
+        np.unique(np.linspace(0, max(0, len(table.rows) - 1), _SAMPLE).astype(int)) if table.rows else np.zeros(0, int)
+    )
     able = []
     for name in left:
         values = table.column(name)
         if len(rows) and 2 * sum(bool(files.matching(values[at])) for at in rows) >= len(rows):
             able.append(name)
-    able = [name for name in able if columns.rank(name, columns.LABELS) is None] or able  # the label 1 may be called like 1.png
+    # the label 1 may be called like 1.png
+    able = [name for name in able if columns.rank(name, columns.LABELS) is None] or able
     able = [name for name in able if not columns.is_derived(name)] or able
     ranked = sorted((place, name) for name in able or left if (place := columns.rank(name, columns.FILES)) is not None)
     if ranked and (len(ranked) == 1 or ranked[0][0] < ranked[1][0]):
@@ -217,8 +248,12 @@ def _file_column(table: _Table, files: _Files, taken: Sequence[str | None]) -> s
     if len(able) == 1:
         return able[0]
     if able:
-        raise DataError(f"{table.path} has several columns of files, {', '.join(map(repr, able))}; say which, as `image: {able[0]}`")
-    raise DataError(f"{table.path} has no column 'file'; {did_you_mean('file', left)}; `image:` names the column of files")
+        raise DataError(
+            f"{table.path} has several columns of files, {', '.join(map(repr, able))}; say which, as `image: {able[0]}`"
+        )
+    raise DataError(
+        f"{table.path} has no column 'file'; {did_you_mean('file', left)}; `image:` names the column of files"
+    )
 
 
 def _label_column(table: _Table, taken: Sequence[str | None]) -> str:
@@ -227,7 +262,9 @@ def _label_column(table: _Table, taken: Sequence[str | None]) -> str:
     found, why = columns.choose_labels(str(table.path), able)
     if found is None:
         raise DataError(
-            why if why else f"{table.path} has no column 'label'; {did_you_mean('label', left)}; `target:` names the column of labels"
+            why
+            if why
+            else f"{table.path} has no column 'label'; {did_you_mean('label', left)}; `target:` names the column of labels"
         )
     return found
 
@@ -235,14 +272,24 @@ def _label_column(table: _Table, taken: Sequence[str | None]) -> str:
 def _codes(table: _Table, name: str) -> np.ndarray:
     words = table.column(name)
     numbers = {word: as_number(word) for word in words if not is_missing(word)}
-    broken = next((word for word, number in numbers.items() if number is not None and math.isfinite(number) and not number.is_integer()), None)
+    broken = next(
+        (
+            word
+            for word, number in numbers.items()
+            if number is not None and math.isfinite(number) and not number.is_integer()
+        ),
+        None,
+    )
     if broken is not None and None not in numbers.values():
         raise columns.NotLabels(f"{table.path}: column {name!r} holds measurements such as {broken}, not classes")
     return numbered(words)[0]
 
 
 def _once(
-    table: _Table, paths: Sequence[Path], texts: Sequence[str], kept: Sequence[tuple[str, ...]],
+    table: _Table,
+    paths: Sequence[Path],
+    texts: Sequence[str],
+    kept: Sequence[tuple[str, ...]],
 ) -> tuple[list[int], list[str]]:
     """The rows to use: of a file that is listed several times with the same values in ``kept`` (label, group, split), the first.
 
@@ -259,7 +306,13 @@ def _once(
             for own in differ.values()
         ]
         raise DataError(f"{table.path} lists {len(differ):,} files more than once: {_some(told)}")
-    notes = [f"{table.path.name} lists {len(twice):,} files more than once, with the same label each time; they are used once"] if twice else []
+    notes = (
+        [
+            f"{table.path.name} lists {len(twice):,} files more than once, with the same label each time; they are used once"
+        ]
+        if twice
+        else []
+    )
     return [own[0] for own in rows.values()], notes
 
 

@@ -17,22 +17,104 @@ from ssl_bench.data.packs.decode import register_plugins
 from ssl_bench.errors import DataError
 
 #: extensions of images, whatever opens them here; only those that an installed decoder opens are read
-_IMAGES = frozenset((
-    ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".bmp", ".dib", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".j2k",
-    ".jpx", ".avif", ".avifs", ".heic", ".heif", ".hif", ".jxl", ".tga", ".qoi",
-))
+_IMAGES = frozenset(
+    (
+        ".jpg",
+        ".jpeg",
+        ".jpe",
+        ".jfif",
+        ".png",
+        ".apng",
+        ".bmp",
+        ".dib",
+        ".gif",
+        ".webp",
+        ".tif",
+        ".tiff",
+        ".ppm",
+        ".pgm",
+        ".pbm",
+        ".pnm",
+        ".jp2",
+        ".j2k",
+        ".jpx",
+        ".avif",
+        ".avifs",
+        ".heic",
+        ".heif",
+        ".hif",
+        ".jxl",
+        ".tga",
+        ".qoi",
+    )
+)
 #: extensions of what commonly lies beside images; a folder of nothing else is no class
-_NO_IMAGES = frozenset((
-    ".txt", ".csv", ".tsv", ".json", ".jsonl", ".xml", ".yaml", ".yml", ".md", ".rst", ".html", ".htm", ".css", ".js", ".log", ".py", ".ipynb", ".sh", ".m",
-    ".ini", ".cfg", ".toml", ".db", ".lnk", ".url", ".pdf", ".doc", ".docx", ".xls", ".xlsx", ".ppt", ".pptx", ".mov", ".mp4", ".avi", ".mkv", ".webm", ".wav",
-    ".mp3", ".aae", ".xmp", ".parquet", ".pkl", ".pt", ".pth", ".ckpt", ".safetensors", ".onnx",
-))
+_NO_IMAGES = frozenset(
+    (
+        ".txt",
+        ".csv",
+        ".tsv",
+        ".json",
+        ".jsonl",
+        ".xml",
+        ".yaml",
+        ".yml",
+        ".md",
+        ".rst",
+        ".html",
+        ".htm",
+        ".css",
+        ".js",
+        ".log",
+        ".py",
+        ".ipynb",
+        ".sh",
+        ".m",
+        ".ini",
+        ".cfg",
+        ".toml",
+        ".db",
+        ".lnk",
+        ".url",
+        ".pdf",
+        ".doc",
+        ".docx",
+        ".xls",
+        ".xlsx",
+        ".ppt",
+        ".pptx",
+        ".mov",
+        ".mp4",
+        ".avi",
+        ".mkv",
+        ".webm",
+        ".wav",
+        ".mp3",
+        ".aae",
+        ".xmp",
+        ".parquet",
+        ".pkl",
+        ".pt",
+        ".pth",
+        ".ckpt",
+        ".safetensors",
+        ".onnx",
+    )
+)
 #: what systems put into folders of their own accord
 _JUNK_FILES = frozenset(("thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r"))
-_JUNK_FOLDERS = frozenset(("__macosx", "@eadir", "lost+found", "$recycle.bin", "system volume information", "__pycache__"))
+_JUNK_FOLDERS = frozenset(
+    ("__macosx", "@eadir", "lost+found", "$recycle.bin", "system volume information", "__pycache__")
+)
 _SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a", b"II*\0", b"MM\0*")
 _LONGEST_EXTENSION = 12
-_PLUGINS = {".heic": "pillow-heif", ".heif": "pillow-heif", ".hif": "pillow-heif", ".jxl": "pillow-jxl-plugin", ".avif": "pillow-avif-plugin"}
+_PLUGINS = {
+    ".heic": "pillow-heif",
+    ".heif": "pillow-heif",
+    ".hif": "pillow-heif",
+    ".jxl": "pillow-jxl-plugin",
+    ".avif": "pillow-avif-plugin",
+}
 
 
 @dataclass
@@ -112,7 +194,11 @@ def list_folder(path: Path) -> Folder:
             order.append(folder)
             linked = _read_entries(folder)
             links.extend((folder, name) for name in sorted(linked))
-            wanted = [(folder, name, f"{place.rstrip(os.sep)}{os.sep}{name}") for name in sorted(folder.folders, reverse=True) if name not in linked]
+            wanted = [
+                (folder, name, f"{place.rstrip(os.sep)}{os.sep}{name}")
+                for name in sorted(folder.folders, reverse=True)
+                if name not in linked
+            ]
         else:
             folder, name = links.pop(0)
             wanted = [(folder, name, os.path.realpath(folder.path / name))]
@@ -170,11 +256,20 @@ def _read_entries(folder: Folder) -> set[str]:
 
 def _reason(error: OSError) -> str:
     reasons = {errno.ENOENT: "a link that points nowhere", errno.ELOOP: "a link in a circle"}
-    return "no permission to read it" if isinstance(error, PermissionError) else reasons.get(error.errno or 0, error.strerror or str(error))
+    return (
+        "no permission to read it"
+        if isinstance(error, PermissionError)
+        else reasons.get(error.errno or 0, error.strerror or str(error))
+    )
 
 
 def _kind_of(mode: int) -> str:
-    kinds = ((stat.S_ISFIFO, "a named pipe"), (stat.S_ISSOCK, "a socket"), (stat.S_ISCHR, "a device"), (stat.S_ISBLK, "a device"))
+    kinds = (
+        (stat.S_ISFIFO, "a named pipe"),
+        (stat.S_ISSOCK, "a socket"),
+        (stat.S_ISCHR, "a device"),
+        (stat.S_ISBLK, "a device"),
+    )
     return next((kind for is_kind, kind in kinds if is_kind(mode)), "no file")
 
 
@@ -193,9 +288,11 @@ def shown(path: Path | str) -> str:
 
 
 def by_extension(counts: Counter[str], most: int = 6) -> str:
-    """".heic 12, .txt 3"; the most common first."""
+    """ ".heic 12, .txt 3"; the most common first."""
     listed = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
-    told = [f"{shown(name)[:_LONGEST_EXTENSION] if name else 'no extension'} {count:,}" for name, count in listed[:most]]
+    told = [
+        f"{shown(name)[:_LONGEST_EXTENSION] if name else 'no extension'} {count:,}" for name, count in listed[:most]
+    ]
     return ", ".join(told) + (f" and {len(listed) - most:,} more kinds" if len(listed) > most else "")
 
 

@@ -21,7 +21,8 @@ from ssl_bench.data.sources.pictures import holds_images, is_text, named_files, 
 from ssl_bench.errors import DataError
 
 _TRIED = 8  # rows looked at to see whether a column holds images
-_NO_IMAGES = ("Audio", "Video", "Pdf", "Nifti")  # what the hub's metadata may call a column that is stored as images are
+# what the hub's metadata may call a column that is stored as images are
+_NO_IMAGES = ("Audio", "Video", "Pdf", "Nifti")
 
 
 class ParquetReader:
@@ -34,7 +35,9 @@ class ParquetReader:
     kept : further columns that a user named, which hold something else.
     """
 
-    def __init__(self, files: Sequence[Path], image: str | None = None, target: str | None = None, kept: Sequence[str] = ()) -> None:
+    def __init__(
+        self, files: Sequence[Path], image: str | None = None, target: str | None = None, kept: Sequence[str] = ()
+    ) -> None:
         self.files = list(files)
         self._image, self._target, self._kept = image, target, kept
         self._parts = [_opened(file) for file in self.files]
@@ -82,7 +85,9 @@ class ParquetReader:
         if self._image is not None:
             columns.check_named(where, "image", self._image, self.schema.names)
             if not holds_images(kind := self.schema.field(self._image).type):
-                raise DataError(f"{where}: column {self._image!r} holds {kind}, not images (bytes, paths, base64 text, or lists of whole pixel values)")
+                raise DataError(
+                    f"{where}: column {self._image!r} holds {kind}, not images (bytes, paths, base64 text, or lists of whole pixel values)"
+                )
             self._check_alike(self._image)
             return self._image
         if not (candidates := self._image_candidates):
@@ -104,7 +109,12 @@ class ParquetReader:
             if not how or said in _NO_IMAGES or name in self._kept:
                 continue
             named = columns.rank(name, columns.IMAGES) is not None
-            if said == "Image" or (named and how in ("bytes", "struct", "pixels")) or (named or how != "pixels") and self._begins_with_images(name):
+            if (
+                said == "Image"
+                or (named and how in ("bytes", "struct", "pixels"))
+                or (named or how != "pixels")
+                and self._begins_with_images(name)
+            ):
                 found[name] = said == "Image"
         return found
 
@@ -141,7 +151,8 @@ class ParquetReader:
         taken = (self.image_column, *self._kept)
         able = [
             columns.LabelColumn(name, self._said(name) == "ClassLabel", lambda name=name: self._labels_in(name).numbers)  # type: ignore[misc]
-            for name in self.schema.names if name not in taken and name not in self._image_candidates
+            for name in self.schema.names
+            if name not in taken and name not in self._image_candidates
         ]
         return columns.choose_labels(where, able)
 
@@ -157,7 +168,8 @@ class ParquetReader:
     def _names_in(self, column: str) -> tuple[str, ...] | None:
         """The class names that the metadata gives for a column; None where it gives none."""
         feature = self._features.get(column)
-        if not isinstance(feature, dict) or feature.get("_type") != "ClassLabel" or not feature.get("names"):  # some only say how many there are
+        # some only say how many there are
+        if not isinstance(feature, dict) or feature.get("_type") != "ClassLabel" or not feature.get("names"):
             return None
         return tuple(map(str, feature["names"]))
 
@@ -178,9 +190,18 @@ class ParquetReader:
         for file, (kind, names) in said.items():
             reference, (usual, expected) = next(iter(said.items()))
             if (kind, names) != (usual, expected):
-                example = next((f": label {at} is {b!r} here, {a!r} there" for at, (a, b) in enumerate(zip(expected, names, strict=False)) if a != b), "")
+                example = next(
+                    (
+                        f": label {at} is {b!r} here, {a!r} there"
+                        for at, (a, b) in enumerate(zip(expected, names, strict=False))
+                        if a != b
+                    ),
+                    "",
+                )
                 example = example or f": {kind} of {len(names)} classes here, {usual} of {len(expected)} there"
-                raise DataError(f"{file} and {reference} describe column {column!r} differently{example}; files of one split must agree")
+                raise DataError(
+                    f"{file} and {reference} describe column {column!r} differently{example}; files of one split must agree"
+                )
 
     # ---- labels and other columns ----
 
@@ -207,7 +228,10 @@ class ParquetReader:
     def _as_words(self, column: str, values: Any) -> list[str | None]:
         names, values = self._names_in(column), values.to_pylist()
         if names is None:
-            return [None if value is None else value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value) for value in values]
+            return [
+                None if value is None else value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+                for value in values
+            ]
         return [names[value] if isinstance(value, int) and 0 <= value < len(names) else None for value in values]
 
     def first_words(self, column: str) -> list[str]:
@@ -215,7 +239,10 @@ class ParquetReader:
         if not self._rows or not (is_text(self.schema.field(column).type) or self._names_in(column) is not None):
             return []
         _, part, group = next(one for one in self._groups if self._parts[one[1]].metadata.row_group(one[2]).num_rows)
-        return ["" if word is None else word.strip() for word in self._as_words(column, next(self._batches(part, group, column, _TRIED)))]
+        return [
+            "" if word is None else word.strip()
+            for word in self._as_words(column, next(self._batches(part, group, column, _TRIED)))
+        ]
 
     def column(self, name: str) -> Any:
         """One whole column as a pyarrow array; files may store it in different widths. Raises DataError when the files have none of that name."""
@@ -235,7 +262,9 @@ class ParquetReader:
             try:
                 chunks += [chunk.cast(kind) for chunk in found] if unlike else found
             except pa.ArrowInvalid as error:
-                raise columns.NotLabels(f"{self.files[at]}: column {name!r} cannot be read together with that of the other files: {error}") from None
+                raise columns.NotLabels(
+                    f"{self.files[at]}: column {name!r} cannot be read together with that of the other files: {error}"
+                ) from None
         return pa.chunked_array(chunks, kind).combine_chunks()
 
     # ---- images ----
@@ -251,7 +280,12 @@ class ParquetReader:
         if not self._links:
             return own
         there = [link.is_file() for link in self._links]
-        linked = content_of([link for link, found in zip(self._links, there, strict=True) if found], cache, progress, "linked image files")
+        linked = content_of(
+            [link for link, found in zip(self._links, there, strict=True) if found],
+            cache,
+            progress,
+            "linked image files",
+        )
         return hashlib.sha256(f"{own} {linked} ".encode() + bytes(there)).hexdigest()
 
     @cached_property
@@ -292,7 +326,9 @@ class ParquetReader:
                     break
 
     def where(self, position: int) -> str:
-        first, part, group = self._groups[int(np.searchsorted([first for first, _, _ in self._groups], position, "right")) - 1]
+        first, part, group = self._groups[
+            int(np.searchsorted([first for first, _, _ in self._groups], position, "right")) - 1
+        ]
         table = self._parts[part].read_row_group(group, columns=[self.image_column])
         value = table.column(0)[position - first].as_py()
         path = value.get("path") if isinstance(value, dict) else None
@@ -320,7 +356,9 @@ class _reading:
         import pyarrow as pa
 
         if isinstance(error, (pa.ArrowException, OSError)):
-            raise DataError(f"{self.where} cannot be read: {str(error).splitlines()[0] if str(error) else type(error).__name__}; the file is damaged") from None
+            raise DataError(
+                f"{self.where} cannot be read: {str(error).splitlines()[0] if str(error) else type(error).__name__}; the file is damaged"
+            ) from None
 
 
 def _opened(file: Path) -> Any:
@@ -331,7 +369,9 @@ def _opened(file: Path) -> Any:
         return pq.ParquetFile(file, memory_map=True)
     except (pa.ArrowException, OSError) as error:
         if _begins_with(file, b"version https://git-lfs"):
-            raise DataError(f"{file} is a Git LFS pointer in place of the file; `git lfs pull` gets what it stands for") from None
+            raise DataError(
+                f"{file} is a Git LFS pointer in place of the file; `git lfs pull` gets what it stands for"
+            ) from None
         raise DataError(f"{file} cannot be read as Parquet: {error}") from None
 
 

@@ -37,19 +37,31 @@ def open_parquet(path: Path, spec: SourceSpec, title: str) -> Source:
             f"train-00000-of-00001.parquet, and they are {_listed(unused)}; rename one, or name one file as parquet:FILE"
         )
     if not files:
-        raise DataError(f"{path} holds no Parquet files; looked for train-*.parquet, test-*.parquet, validation-*.parquet, also in {path / 'data'}")
+        raise DataError(
+            f"{path} holds no Parquet files; looked for train-*.parquet, test-*.parquet, validation-*.parquet, also in {path / 'data'}"
+        )
     if "train" not in files:
-        raise DataError(f"{path} has no train split; its Parquet files: {_listed(sorted(file.name for found in files.values() for file in found))}")
-    notes = [f"{path}: {len(unused):,} Parquet files of no known split are not used: {_listed(unused)}"] if unused else []
+        raise DataError(
+            f"{path} has no train split; its Parquet files: {_listed(sorted(file.name for found in files.values() for file in found))}"
+        )
+    notes = (
+        [f"{path}: {len(unused):,} Parquet files of no known split are not used: {_listed(unused)}"] if unused else []
+    )
     read = files["train"]
     if path.is_dir() and len({re.sub(r"\d+", "", file.name) for file in read}) > 1 and not any(map(said_split, read)):
-        notes.append(f"{path}: {len(read):,} Parquet files whose names say no split are read as one set: {_listed([file.name for file in read])}")
+        notes.append(
+            f"{path}: {len(read):,} Parquet files whose names say no split are read as one set: {_listed([file.name for file in read])}"
+        )
     if others := other_files(path):
-        notes.append(f"{path}: other files beside the Parquet files are not read: {', '.join(f'{ending} {count:,}' for ending, count in others.items())}")
+        notes.append(
+            f"{path}: other files beside the Parquet files are not read: {', '.join(f'{ending} {count:,}' for ending, count in others.items())}"
+        )
     return read_parquet(str(path), files, spec, title, notes)
 
 
-def read_parquet(where: str, files: Mapping[str, Sequence[Path]], spec: SourceSpec, title: str, notes: Sequence[str]) -> Source:
+def read_parquet(
+    where: str, files: Mapping[str, Sequence[Path]], spec: SourceSpec, title: str, notes: Sequence[str]
+) -> Source:
     """The source that the files of its splits are; ``notes`` are of how they were found. Raises DataError as ``open_parquet`` does."""
     readers = readers_of(files, spec)
     train, notes = readers["train"], list(notes)
@@ -60,17 +72,23 @@ def read_parquet(where: str, files: Mapping[str, Sequence[Path]], spec: SourceSp
     for reader in readers.values():
         notes += reader.notes
         if reader.empty_files:
-            notes.append(f"{title}: {len(reader.empty_files):,} files have no rows: {_listed([file.name for file in reader.empty_files])}")
+            notes.append(
+                f"{title}: {len(reader.empty_files):,} files have no rows: {_listed([file.name for file in reader.empty_files])}"
+            )
     found = {split: reader.labels_read for split, reader in readers.items()}
     labels, classes = _with_one_list(where, found)
     notes += joined_spellings(title, [word for one in found.values() if one is not None for word in one.words])
     groups: dict[str, np.ndarray | None] = dict.fromkeys(readers)
     known: dict[str, int] = {}
     if spec.group is not None:
-        values = {split: [str(value) for value in reader.column(spec.group).to_pylist()] for split, reader in readers.items()}
+        values = {
+            split: [str(value) for value in reader.column(spec.group).to_pylist()] for split, reader in readers.items()
+        }
         bare = sum(value == "None" or is_missing(value) for own in values.values() for value in own)
         if bare:
-            notes.append(f"{title}: {bare:,} rows have no value in column {spec.group!r} (group), and are held to be one group")
+            notes.append(
+                f"{title}: {bare:,} rows have no value in column {spec.group!r} (group), and are held to be one group"
+            )
         known = {value: at for at, value in enumerate(sorted({value for own in values.values() for value in own}))}
         groups = {split: np.array([known[value] for value in own], np.int64) for split, own in values.items()}
     splits = {split: RawSplit(reader, labels[split], groups[split]) for split, reader in readers.items()}
@@ -79,7 +97,11 @@ def read_parquet(where: str, files: Mapping[str, Sequence[Path]], spec: SourceSp
         splits, more = _by_column(title, column, readers, splits)
         notes += more
     notes += columns.told(title, images, target, (spec.group, column), train.schema.names)
-    why = "" if target is not None else train.why_unlabelled or f"its columns: {_listed(train.schema.names)}; `target:` names the one with labels"
+    why = (
+        ""
+        if target is not None
+        else train.why_unlabelled or f"its columns: {_listed(train.schema.names)}; `target:` names the one with labels"
+    )
     splits = {split: raw if raw.labels is not None else replace(raw, unlabelled=why) for split, raw in splits.items()}
     return Source(title, classes, splits, notes=tuple(notes), group_names=tuple(known))
 
@@ -95,20 +117,31 @@ def readers_of(files: Mapping[str, Sequence[Path]], spec: SourceSpec) -> dict[st
 
 def _split_column(reader: ParquetReader, taken: Sequence[str | None]) -> str | None:
     def says_splits(name: str) -> bool:
-        return all(split_named(word) for word in reader.first_words(name) or [""]) and columns.are_splits(reader.words(name), split_named)
+        return all(split_named(word) for word in reader.first_words(name) or [""]) and columns.are_splits(
+            reader.words(name), split_named
+        )
 
     return columns.split_column([name for name in reader.schema.names if name not in taken], says_splits)
 
 
 def _by_column(
-    title: str, column: str, readers: Mapping[str, ParquetReader], splits: Mapping[str, RawSplit],
+    title: str,
+    column: str,
+    readers: Mapping[str, ParquetReader],
+    splits: Mapping[str, RawSplit],
 ) -> tuple[dict[str, RawSplit], list[str]]:
     """The splits that a column tells apart in the one that files are of; of files that are of several splits, only that the column agrees."""
     if len(splits) > 1:
         for split, reader in readers.items():
-            said = {split_named(str(word).strip()) for word in reader.words(column)} if column in reader.schema.names else set()
+            said = (
+                {split_named(str(word).strip()) for word in reader.words(column)}
+                if column in reader.schema.names
+                else set()
+            )
             if (other := next((one for one in said if one not in (None, split)), None)) is not None:
-                raise DataError(f"{title}: files of the {split} split have rows whose column {column!r} says {other}; mend one of the two")
+                raise DataError(
+                    f"{title}: files of the {split} split have rows whose column {column!r} says {other}; mend one of the two"
+                )
         return dict(splits), []
     whole = splits["train"]
     found, notes = columns.rows_by_split(title, column, readers["train"].words(column), split_named)
@@ -122,7 +155,9 @@ def _part_of(split: RawSplit, positions: np.ndarray) -> RawSplit:
     return RawSplit(reader, labels, None if split.groups is None else split.groups[positions])
 
 
-def _with_one_list(where: str, found: Mapping[str, Labels | None]) -> tuple[dict[str, np.ndarray | None], tuple[str, ...]]:
+def _with_one_list(
+    where: str, found: Mapping[str, Labels | None]
+) -> tuple[dict[str, np.ndarray | None], tuple[str, ...]]:
     """Labels of every split, numbered by one list of classes.
 
     Where the train split's file lists its classes, that list counts: others must have the same one or its beginning, and names that another
@@ -134,18 +169,26 @@ def _with_one_list(where: str, found: Mapping[str, Labels | None]) -> tuple[dict
         for split, own in found.items():
             if own is None:
                 continue
-            if not set(own.names) <= set(classes) or not (own.words and not own.listed) and classes[: len(own.names)] != own.names:
+            if (
+                not set(own.names) <= set(classes)
+                or not (own.words and not own.listed)
+                and classes[: len(own.names)] != own.names
+            ):
                 raise DataError(
                     f"{where}: the class lists of {listing} ({len(classes)}) and {split} ({len(own.names)}) differ, e.g. {_difference(classes, own.names)}"
                 )
     else:
         names = {name for one in found.values() if one is not None for name in one.names}
-        whole = all(not one.words for one in found.values() if one is not None) and all(name.isdecimal() for name in names)
+        whole = all(not one.words for one in found.values() if one is not None) and all(
+            name.isdecimal() for name in names
+        )
         classes = tuple(sorted(names, key=int if whole else str))
     number = {name: at for at, name in enumerate(classes)}
     labels: dict[str, np.ndarray | None] = {}
     for split, one in found.items():  # the last entry of the table is what -1 looks up
-        labels[split] = None if one is None else np.array([*(number[name] for name in one.names), -1], np.int64)[one.numbers]
+        labels[split] = (
+            None if one is None else np.array([*(number[name] for name in one.names), -1], np.int64)[one.numbers]
+        )
     return labels, classes
 
 

@@ -16,7 +16,8 @@ from ssl_bench.data.packs.decode import Stored, UnreadableImage
 
 _ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
 _DATA = re.compile(r"data:[^,]*;base64,", re.IGNORECASE)
-_ENCODED = ("/9j/", "iVBORw0KGgo", "R0lGOD", "Qk", "UklGR", "SUkq", "TU0A")  # how JPEG, PNG, GIF, BMP, WebP and TIFF begin in base64
+# how JPEG, PNG, GIF, BMP, WebP and TIFF begin in base64
+_ENCODED = ("/9j/", "iVBORw0KGgo", "R0lGOD", "Qk", "UklGR", "SUkq", "TU0A")
 _LONGEST_PATH = 4096
 _CHANNELS = (1, 3, 4)
 
@@ -106,7 +107,7 @@ def _named_file(value: Any, folder: Path) -> Path | None:
 def _from_base64(text: str) -> bytes | None:
     """The file content that a text encodes; None for any other text, such as a path."""
     prefix = _DATA.match(text)
-    encoded = re.sub(r"\s+", "", text[prefix.end():] if prefix else text).replace("-", "+").replace("_", "/")
+    encoded = re.sub(r"\s+", "", text[prefix.end() :] if prefix else text).replace("-", "+").replace("_", "/")
     if not prefix and (len(encoded) < 48 or not encoded.startswith(_ENCODED)):  # a path may be of its letters alone
         return None
     try:
@@ -128,7 +129,9 @@ def _of_pixels(value: Any) -> Stored:
         return _unreadable(f"its pixels are {pixels.min()} to {pixels.max()}; allowed is 0 to 255")
     if pixels.ndim == 3 and pixels.shape[2] not in _CHANNELS:
         if pixels.shape[0] not in _CHANNELS:
-            return _unreadable(f"its pixels are of shape {' x '.join(map(str, pixels.shape))}, which has no axis of 1, 3 or 4 channels")
+            return _unreadable(
+                f"its pixels are of shape {' x '.join(map(str, pixels.shape))}, which has no axis of 1, 3 or 4 channels"
+            )
         pixels = pixels.transpose(1, 2, 0)
     pixels = np.ascontiguousarray(pixels, np.uint8)
     if pixels.ndim == 3 and pixels.shape[2] == 1:
@@ -153,7 +156,12 @@ def _is_file(path: Path) -> bool:
 def _is_binary(kind: Any) -> bool:
     import pyarrow as pa
 
-    return pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_fixed_size_binary(kind) or str(kind) == "binary_view"
+    return (
+        pa.types.is_binary(kind)
+        or pa.types.is_large_binary(kind)
+        or pa.types.is_fixed_size_binary(kind)
+        or str(kind) == "binary_view"
+    )
 
 
 def is_list(kind: Any) -> bool:

@@ -33,7 +33,8 @@ CLASSES = tuple(f"{texture} {shape}" for shape in SHAPES for texture in TEXTURES
 _FAMILIES = np.array([0.07, 0.58])
 _FAMILY_OF_TEXTURE = np.array([0, 1, 1, 0])
 _FAMILY_WIDTH = 0.14
-_BACKGROUND_TIED = 0.4  # cool above and warm below only this often, and light from above only faint: or colour alone would tell up
+# cool above and warm below only this often, and light from above only faint: or colour alone would tell up
+_BACKGROUND_TIED = 0.4
 _CHUNK_PIXELS = 1 << 17  # a working array of 512 KiB stays in the cache
 
 
@@ -89,11 +90,21 @@ def render(split: str, size: int, count: int | None = None) -> RenderedShapes:
     labels = scenes.shape * len(TEXTURES) + scenes.texture
     present = np.arange(MAX_OBJECTS) < scenes.count[:, None]
     columns = {
-        "shape": scenes.shape[:, 0], "texture": scenes.texture[:, 0], "hue": scenes.hue[:, 0], "scale": scenes.radius[:, 0],
-        "x": scenes.x[:, 0], "y": scenes.y[:, 0], "orientation": scenes.orientation[:, 0], "background": scenes.background,
-        "count": scenes.count, "boxes": boxes, "box_labels": np.where(present, labels, -1),
+        "shape": scenes.shape[:, 0],
+        "texture": scenes.texture[:, 0],
+        "hue": scenes.hue[:, 0],
+        "scale": scenes.radius[:, 0],
+        "x": scenes.x[:, 0],
+        "y": scenes.y[:, 0],
+        "orientation": scenes.orientation[:, 0],
+        "background": scenes.background,
+        "count": scenes.count,
+        "boxes": boxes,
+        "box_labels": np.where(present, labels, -1),
     }
-    return RenderedShapes(images, labels[:, 0].copy(), CLASSES, {name: np.ascontiguousarray(column) for name, column in columns.items()})
+    return RenderedShapes(
+        images, labels[:, 0].copy(), CLASSES, {name: np.ascontiguousarray(column) for name, column in columns.items()}
+    )
 
 
 def compose(split: str, index: np.ndarray) -> Scenes:
@@ -121,21 +132,45 @@ def compose(split: str, index: np.ndarray) -> Scenes:
 
     family = _FAMILIES[_FAMILY_OF_TEXTURE[texture]] + draw("hue in family", -0.5, 0.5, objects) * _FAMILY_WIDTH
     hue = np.where(draw("tied", slots=objects) < TIED, family, draw("free hue", slots=objects)) % 1.0
-    background_hue = np.stack([_FAMILIES[1] + draw("sky hue", -0.15, 0.15), _FAMILIES[0] + draw("ground hue", -0.1, 0.25)], 1)
-    background_hue = np.where(draw("background tied", slots=2) < _BACKGROUND_TIED, background_hue, draw("background hue", slots=2)) % 1.0
+    background_hue = np.stack(
+        [_FAMILIES[1] + draw("sky hue", -0.15, 0.15), _FAMILIES[0] + draw("ground hue", -0.1, 0.25)], 1
+    )
+    background_hue = (
+        np.where(draw("background tied", slots=2) < _BACKGROUND_TIED, background_hue, draw("background hue", slots=2))
+        % 1.0
+    )
     return Scenes(
-        count=count, shape=shape, texture=texture, x=x, y=y, radius=radius, orientation=draw("orientation", -MAX_TILT, MAX_TILT, objects),
-        hue=hue, saturation=draw("saturation", 0.25, 0.55, objects), lightness=draw("lightness", 0.42, 0.68, objects),
+        count=count,
+        shape=shape,
+        texture=texture,
+        x=x,
+        y=y,
+        radius=radius,
+        orientation=draw("orientation", -MAX_TILT, MAX_TILT, objects),
+        hue=hue,
+        saturation=draw("saturation", 0.25, 0.55, objects),
+        lightness=draw("lightness", 0.42, 0.68, objects),
         contrast=draw("contrast", 0.3, 0.5, objects) * np.where(draw("polarity", slots=objects) < 0.5, -1, 1),
-        frequency=draw("frequency", 1.8, 2.4, objects), phase=draw("phase", slots=2 * objects).reshape(n, objects, 2),
+        frequency=draw("frequency", 1.8, 2.4, objects),
+        phase=draw("phase", slots=2 * objects).reshape(n, objects, 2),
         duty=draw("duty", -0.25, 0.25, objects),
-        background=np.floor(draw("background", 0, len(BACKGROUNDS))).astype(np.int64), background_hue=background_hue,
-        background_saturation=draw("background saturation", 0.0, 0.12, 2), background_lightness=draw("background lightness", 0.4, 0.7),
-        drop=draw("drop", -0.05, 0.2), horizon=draw("horizon", 0.35, 0.75), slope=draw("slope", -0.25, 0.25),
-        waves=draw("waves", slots=9).reshape(n, 3, 3), wave_strength=draw("wave strength", 0.01, 0.05),
-        light=np.deg2rad(draw("light", -35, 35)), shading=draw("shading", 0.0, 0.25), shadow=draw("shadow", 0.0, 0.35),
-        exposure=draw("exposure", 0.8, 1.15), falloff=draw("falloff", 0.0, 0.35), falloff_angle=draw("falloff angle", 0, 2 * np.pi),
-        noise=draw("noise", 0.0, 0.03), noise_key=_hash(split, "noise", index),
+        background=np.floor(draw("background", 0, len(BACKGROUNDS))).astype(np.int64),
+        background_hue=background_hue,
+        background_saturation=draw("background saturation", 0.0, 0.12, 2),
+        background_lightness=draw("background lightness", 0.4, 0.7),
+        drop=draw("drop", -0.05, 0.2),
+        horizon=draw("horizon", 0.35, 0.75),
+        slope=draw("slope", -0.25, 0.25),
+        waves=draw("waves", slots=9).reshape(n, 3, 3),
+        wave_strength=draw("wave strength", 0.01, 0.05),
+        light=np.deg2rad(draw("light", -35, 35)),
+        shading=draw("shading", 0.0, 0.25),
+        shadow=draw("shadow", 0.0, 0.35),
+        exposure=draw("exposure", 0.8, 1.15),
+        falloff=draw("falloff", 0.0, 0.35),
+        falloff_angle=draw("falloff angle", 0, 2 * np.pi),
+        noise=draw("noise", 0.0, 0.03),
+        noise_key=_hash(split, "noise", index),
     )
 
 

@@ -34,7 +34,10 @@ class _ShapesReader:
     def items(self, stretches: Sequence[tuple[int, int]]) -> Iterator[list[Stored]]:
         from ssl_bench.data.sources.shapes import render
 
-        images, self._drawn = render(self.split, self.size, self.count).images if self._drawn is None else self._drawn, None
+        images, self._drawn = (
+            render(self.split, self.size, self.count).images if self._drawn is None else self._drawn,
+            None,
+        )
         for start, stop in stretches:
             yield list(images[start:stop])
 
@@ -59,7 +62,9 @@ def open_shapes(places: Places, counts: Mapping[str, int] | None = None) -> Sour
     classes: tuple[str, ...] = ()
     for split in ("train", "test"):
         count = None if counts is None else counts[split]
-        key = hashlib.sha256(json.dumps(["shapes", shapes.VERSION, split, size, *([count] if count else [])]).encode() + code).hexdigest()
+        key = hashlib.sha256(
+            json.dumps(["shapes", shapes.VERSION, split, size, *([count] if count else [])]).encode() + code
+        ).hexdigest()
         facts = places.cache / "shapes" / f"{key[:32]}.npz"
         known, images = _load_facts(facts), None
         if known is None:
@@ -74,7 +79,9 @@ def open_shapes(places: Places, counts: Mapping[str, int] | None = None) -> Sour
             assert known is not None
         classes = tuple(map(str, known["classes"]))
         columns = {name.removeprefix("column."): values for name, values in known.items() if name.startswith("column.")}
-        splits[split] = RawSplit(_ShapesReader(split, size, key, len(known["labels"]), images), known["labels"], columns=columns)
+        splits[split] = RawSplit(
+            _ShapesReader(split, size, key, len(known["labels"]), images), known["labels"], columns=columns
+        )
     return Source("shapes", classes, splits, (size, size), (size, size))
 
 

@@ -6,22 +6,93 @@ import re
 from dataclasses import dataclass
 
 _SPLIT_WORDS = {
-    "train": "train", "training": "train", "trn": "train", "trainval": "train",
-    "test": "test", "testing": "test", "tst": "test",
-    "val": "validation", "valid": "validation", "validation": "validation", "validate": "validation", "dev": "validation", "eval": "validation",
+    "train": "train",
+    "training": "train",
+    "trn": "train",
+    "trainval": "train",
+    "test": "test",
+    "testing": "test",
+    "tst": "test",
+    "val": "validation",
+    "valid": "validation",
+    "validation": "validation",
+    "validate": "validation",
+    "dev": "validation",
+    "eval": "validation",
     "evaluation": "validation",
 }
-_SHORT_WORDS = {"tr": "train", "ts": "test", "te": "test", "va": "validation"}  # splits only beside a word for images: imagesTr
-_FILLERS = frozenset((
-    "image", "images", "img", "imgs", "data", "dataset", "set", "sets", "split", "splits", "folder", "folders", "file", "files", "photo", "photos", "picture",
-    "pictures", "sample", "samples", "example", "examples", "jpg", "jpeg", "jpegs", "png", "v", "x", "px", "the", "of", "for",
-))
-_GLUED = re.compile(r"(images?|imgs?|data)?(train(?:ing|val)?|test(?:ing)?|val(?:id(?:ation)?)?|dev|eval)(set|data|dataset|images?|imgs?|split|folder)?")
-_PICTURES = frozenset(("image", "images", "img", "imgs", "jpegimages", "photo", "photos", "picture", "pictures", "frames"))
-_ANNOTATIONS = frozenset((
-    "label", "labels", "mask", "masks", "annotation", "annotations", "ann", "anns", "gt", "groundtruth", "ground", "truth", "segmentation", "segmentations",
-    "seg", "target", "targets", "bbox", "bboxes", "boxes", "depth", "trimaps", "meta", "metadata",
-))
+# splits only beside a word for images: imagesTr
+_SHORT_WORDS = {"tr": "train", "ts": "test", "te": "test", "va": "validation"}
+_FILLERS = frozenset(
+    (
+        "image",
+        "images",
+        "img",
+        "imgs",
+        "data",
+        "dataset",
+        "set",
+        "sets",
+        "split",
+        "splits",
+        "folder",
+        "folders",
+        "file",
+        "files",
+        "photo",
+        "photos",
+        "picture",
+        "pictures",
+        "sample",
+        "samples",
+        "example",
+        "examples",
+        "jpg",
+        "jpeg",
+        "jpegs",
+        "png",
+        "v",
+        "x",
+        "px",
+        "the",
+        "of",
+        "for",
+    )
+)
+_GLUED = re.compile(
+    r"(images?|imgs?|data)?(train(?:ing|val)?|test(?:ing)?|val(?:id(?:ation)?)?|dev|eval)(set|data|dataset|images?|imgs?|split|folder)?"
+)
+_PICTURES = frozenset(
+    ("image", "images", "img", "imgs", "jpegimages", "photo", "photos", "picture", "pictures", "frames")
+)
+_ANNOTATIONS = frozenset(
+    (
+        "label",
+        "labels",
+        "mask",
+        "masks",
+        "annotation",
+        "annotations",
+        "ann",
+        "anns",
+        "gt",
+        "groundtruth",
+        "ground",
+        "truth",
+        "segmentation",
+        "segmentations",
+        "seg",
+        "target",
+        "targets",
+        "bbox",
+        "bboxes",
+        "boxes",
+        "depth",
+        "trimaps",
+        "meta",
+        "metadata",
+    )
+)
 
 
 @dataclass(frozen=True)
@@ -56,7 +127,11 @@ def role_of(name: str) -> Role | None:
     fillers = any(word in _FILLERS for word in words)
     for word in words:
         glued = _GLUED.fullmatch(word)
-        split = _SPLIT_WORDS.get(word) or (_SPLIT_WORDS[glued[2]] if glued else None) or (_SHORT_WORDS.get(word) if fillers else None)
+        split = (
+            _SPLIT_WORDS.get(word)
+            or (_SPLIT_WORDS[glued[2]] if glued else None)
+            or (_SHORT_WORDS.get(word) if fillers else None)
+        )
         if split is not None:
             splits.append(split)
         elif word not in _FILLERS and not word.isdecimal():

@@ -53,8 +53,11 @@ _TEST = ("test",)
 _VALIDATION = ("val", "valid")
 # What a set's own folder is called, where that is certain: spares importing torchvision to find that nothing is there.
 _LAYOUTS = {"cifar10": "cifar-10-*", "cifar100": "cifar-100-*", "imagenette": "imagenette2*"}
-_VARIANTS: dict[str, tuple[dict[str, Any], ...]] = {"imagenette": ({"size": "full"}, {"size": "320px"}, {"size": "160px"})}
-_OWN_FOLDER = {"PCAM": "pcam", "FER2013": "fer2013"}  # of sets that show neither arrays nor files, below the folder of all sets
+_VARIANTS: dict[str, tuple[dict[str, Any], ...]] = {
+    "imagenette": ({"size": "full"}, {"size": "320px"}, {"size": "160px"})
+}
+# of sets that show neither arrays nor files, below the folder of all sets
+_OWN_FOLDER = {"PCAM": "pcam", "FER2013": "fer2013"}
 _NEEDS_ARGUMENT = "Unknown value"  # how torchvision refuses a split that a set does not have
 
 
@@ -78,7 +81,13 @@ class TorchvisionReader:
             return found.hexdigest()
         folder = Path(self.dataset.root, _OWN_FOLDER.get(type(self.dataset).__name__, ""))
         files = sorted(Path(here, file) for here, _, names in os.walk(folder) for file in names)
-        split = repr([(name, value) for name, value in sorted(held.items()) if isinstance(value, (str, int, bool)) and name != "root"])
+        split = repr(
+            [
+                (name, value)
+                for name, value in sorted(held.items())
+                if isinstance(value, (str, int, bool)) and name != "root"
+            ]
+        )
         found.update(f"{split}{count}{content_of(files, cache, progress, self.name)}".encode())
         return found.hexdigest()
 
@@ -94,11 +103,17 @@ class TorchvisionReader:
         """Over the set's array of pixels; None where it has none."""
         if (array := _pixels(vars(self.dataset).get("data"), len(self.dataset))) is None:
             return None
-        return hashlib.sha256(self.name.encode() + repr(array.shape).encode() + np.ascontiguousarray(array).tobytes()).hexdigest()
+        return hashlib.sha256(
+            self.name.encode() + repr(array.shape).encode() + np.ascontiguousarray(array).tobytes()
+        ).hexdigest()
 
     def _all_files(self) -> list[Path]:
         """The file of every image; empty where the set does not show them."""
-        lists = (value for value in vars(self.dataset).values() if isinstance(value, (list, tuple)) and len(value) == len(self))
+        lists = (
+            value
+            for value in vars(self.dataset).values()
+            if isinstance(value, (list, tuple)) and len(value) == len(self)
+        )
         return next((files for value in lists if (files := _files(value))), [])
 
     def items(self, stretches: Sequence[tuple[int, int]]) -> Iterator[list[Stored]]:
@@ -107,7 +122,11 @@ class TorchvisionReader:
 
     def where(self, position: int) -> str:
         for value in vars(self.dataset).values():
-            if isinstance(value, (list, tuple)) and len(value) == len(self) and (files := _files(value[position : position + 1])):
+            if (
+                isinstance(value, (list, tuple))
+                and len(value) == len(self)
+                and (files := _files(value[position : position + 1]))
+            ):
                 return str(files[0])
         return f"{self.name} image {position}"
 
@@ -122,7 +141,9 @@ class TorchvisionReader:
         names = getattr(self.dataset, "classes", None) or getattr(self.dataset, "categories", None) or ()
         if len(names) <= highest:
             names = range(highest + 1)
-        return np.maximum(numbers, -1), tuple(", ".join(map(str, name)) if isinstance(name, (tuple, list)) else str(name) for name in names)
+        return np.maximum(numbers, -1), tuple(
+            ", ".join(map(str, name)) if isinstance(name, (tuple, list)) else str(name) for name in names
+        )
 
     def _targets(self) -> Any:
         count = len(self.dataset)
@@ -138,7 +159,10 @@ class TorchvisionReader:
 
 
 def open_sets(
-    name: str, places: Sequence[Path], download_to: Path | None, extra_split: str = "",
+    name: str,
+    places: Sequence[Path],
+    download_to: Path | None,
+    extra_split: str = "",
 ) -> tuple[dict[str, TorchvisionReader], list[str]]:
     """Readers by split ("train", "test", "validation") of the set ``name``, and why each place that was tried has none.
 
@@ -166,7 +190,8 @@ def open_sets(
                 return _open_splits(make, name, place, False, variant, extra_split), reasons
             except DataError:
                 raise
-            except Exception as error:  # torchvision says "not here" with RuntimeError, FileNotFoundError, ValueError ...
+            # torchvision says "not here" with RuntimeError, FileNotFoundError, ValueError ...
+            except Exception as error:
                 reasons.append(f"{place}: {_first_line(error)}")
     if download_to is not None:
         try:
@@ -180,7 +205,12 @@ def open_sets(
 
 
 def _open_splits(
-    make: Any, name: str, root: Path, download: bool, variant: dict[str, Any], extra_split: str,
+    make: Any,
+    name: str,
+    root: Path,
+    download: bool,
+    variant: dict[str, Any],
+    extra_split: str,
 ) -> dict[str, TorchvisionReader]:
     parameters = inspect.signature(make.__init__).parameters
     given = {**variant, **({"download": download} if _takes(make, "download") else {})}
@@ -188,7 +218,9 @@ def _open_splits(
     if "train" in parameters and "split" not in parameters:
         if extra_split:
             raise DataError(f"{name} has no split {extra_split!r}; write just {name!r}")
-        return {split: TorchvisionReader(make(root, train=split == "train", **given), title) for split in ("train", "test")}
+        return {
+            split: TorchvisionReader(make(root, train=split == "train", **given), title) for split in ("train", "test")
+        }
     if "split" not in parameters:
         return {"train": TorchvisionReader(make(root, **given), title)}
     found: dict[str, TorchvisionReader] = {}
@@ -220,7 +252,11 @@ def _takes(make: Any, name: str) -> bool:
 
 def _pixels(value: Any, count: int) -> np.ndarray | None:
     array = value.numpy() if hasattr(value, "numpy") else value
-    return array if isinstance(array, np.ndarray) and array.dtype == np.uint8 and array.ndim >= 3 and len(array) == count else None
+    return (
+        array
+        if isinstance(array, np.ndarray) and array.dtype == np.uint8 and array.ndim >= 3 and len(array) == count
+        else None
+    )
 
 
 def _files(values: Sequence[Any]) -> list[Path]:

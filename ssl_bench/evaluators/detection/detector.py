@@ -62,7 +62,9 @@ class Detector(PretextTask):
     def __init__(self, backbone: nn.Module, options: DetectorOptions, setup: Setup) -> None:
         super().__init__(backbone, options, setup)
         if not isinstance(backbone, Backbone):
-            raise SpecError(f"detection needs the stages of a ResNet, and this row's network is a {type(backbone).__name__}; leave the row out, or detection")
+            raise SpecError(
+                f"detection needs the stages of a ResNet, and this row's network is a {type(backbone).__name__}; leave the row out, or detection"
+            )
         backbone.requires_grad_(not options.freeze)
         build = _with_pyramid if options.form == "fpn" else _without_pyramid
         self.model = build(backbone, options)
@@ -81,7 +83,9 @@ class Detector(PretextTask):
             pixels, boxes = resize(as_float(image), boxes, scale)
             if flip:
                 pixels = pixels.flip(2)
-                boxes = torch.stack([pixels.shape[2] - boxes[:, 2], boxes[:, 1], pixels.shape[2] - boxes[:, 0], boxes[:, 3]], 1)
+                boxes = torch.stack(
+                    [pixels.shape[2] - boxes[:, 2], boxes[:, 1], pixels.shape[2] - boxes[:, 0], boxes[:, 3]], 1
+                )
             images.append(pixels)
             targets.append({"boxes": boxes, "labels": labels + 1})
         return images, targets
@@ -189,8 +193,14 @@ def _shapes(backbone: Backbone) -> dict[str, tuple[int, int]]:
 def _settings(options: DetectorOptions) -> dict[str, Any]:
     few = options.proposals
     return {
-        "num_classes": None, "rpn_pre_nms_top_n_train": 4 * few, "rpn_pre_nms_top_n_test": 4 * few, "rpn_post_nms_top_n_train": few,
-        "rpn_post_nms_top_n_test": few, "rpn_batch_size_per_image": 128, "box_batch_size_per_image": min(128, few), "box_score_thresh": 0.01,
+        "num_classes": None,
+        "rpn_pre_nms_top_n_train": 4 * few,
+        "rpn_pre_nms_top_n_test": 4 * few,
+        "rpn_post_nms_top_n_train": few,
+        "rpn_post_nms_top_n_test": few,
+        "rpn_batch_size_per_image": 128,
+        "box_batch_size_per_image": min(128, few),
+        "box_score_thresh": 0.01,
         "box_detections_per_img": 100,
     }
 
@@ -210,10 +220,14 @@ def _with_pyramid(backbone: Backbone, options: DetectorOptions) -> FasterRCNN:
     strides = [shapes[name][1] for name in PYRAMID]
     strides.append(2 * strides[-1])
     model = FasterRCNN(
-        _Pyramid(backbone, [shapes[name][0] for name in PYRAMID], options.channels), **_settings(options),
-        rpn_anchor_generator=AnchorGenerator(tuple((round(5.66 * s), 8 * s) for s in strides), (ASPECTS,) * len(strides)),
+        _Pyramid(backbone, [shapes[name][0] for name in PYRAMID], options.channels),
+        **_settings(options),
+        rpn_anchor_generator=AnchorGenerator(
+            tuple((round(5.66 * s), 8 * s) for s in strides), (ASPECTS,) * len(strides)
+        ),
         box_roi_pool=_pooling(dict(zip(PYRAMID, strides, strict=False)), output_size=7),
-        box_head=TwoMLPHead(options.channels * 49, options.hidden), box_predictor=FastRCNNPredictor(options.hidden, options.classes + 1),
+        box_head=TwoMLPHead(options.channels * 49, options.hidden),
+        box_predictor=FastRCNNPredictor(options.hidden, options.classes + 1),
     )
     model.transform = _Ready(backbone, strides[-1])
     return model
@@ -224,10 +238,12 @@ def _without_pyramid(backbone: Backbone, options: DetectorOptions) -> FasterRCNN
     shapes = _shapes(backbone)
     (width, stride), (last, _) = shapes["s3"], shapes["s4"]
     model = FasterRCNN(
-        _Trunk(backbone, width), **_settings(options),
+        _Trunk(backbone, width),
+        **_settings(options),
         rpn_anchor_generator=AnchorGenerator((tuple(factor * stride for factor in (2, 4, 8, 16, 32)),), (ASPECTS,)),
         box_roi_pool=_pooling({"0": stride}, output_size=14),
-        box_head=_LastStage(backbone), box_predictor=FastRCNNPredictor(last, options.classes + 1),
+        box_head=_LastStage(backbone),
+        box_predictor=FastRCNNPredictor(last, options.classes + 1),
     )
     model.transform = _Ready(backbone, stride)
     return model

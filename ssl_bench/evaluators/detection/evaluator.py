@@ -33,7 +33,8 @@ from ssl_bench.spec.model import MOST_IN_SET, MOST_SIDE, MOST_WIDE, Share
 from ssl_bench.tasks.base import Setup
 from ssl_bench.training.loop import seed_everything
 
-METRICS = {"map_voc07": "voc07", "map": "area", "ap": "coco", "ap50": "coco50", "ap75": "coco75"}  # as reported: as computed
+# as reported: as computed
+METRICS = {"map_voc07": "voc07", "map": "area", "ap": "coco", "ap50": "coco50", "ap75": "coco75"}
 STATISTICS_IMAGES = 64  # over which BatchNorm statistics are averaged
 DRAWS = 1_000  # of test images, for intervals
 WITH_HEADS = 1.5  # what a step costs, in steps of the backbone alone on such images
@@ -45,12 +46,17 @@ class DetectionOptions(EvaluatorOptions):
 
     source: str = "shapes"  #: images with boxes: voc:PATH, voc2007, voc2012, bccd or shapes
     train: str | None = None  #: list of the folder to train on; None: trainval, else train
-    validation: str | Share | None = None  #: list to choose on, or the share of train to hold out; None: val where it shares no image, else a fifth
+    #: list to choose on, or the share of train to hold out; None: val where it shares no image, else a fifth
+    validation: str | Share | None = None
     test: str | Share | None = None  #: list to test on, or the share of train to hold out; None: test, else a fifth
-    skip_faulty: bool = False  #: leave out images that cannot be read or whose annotation cannot be used, and count them, instead of stopping
-    limit: int | None = Field(default=None, ge=10, le=MOST_IN_SET)  #: of the images of every split, drawn so that no class of train is lost; None: all of them
-    size: int | None = Field(default=240, ge=32, le=MOST_SIDE)  #: short side that images are reduced to, in pixels; None: as they are
-    form: Literal["fpn", "c4"] = "fpn"  #: a feature pyramid over the last three stages, or the classic form on the third
+    #: leave out images that cannot be read or whose annotation cannot be used, and count them, instead of stopping
+    skip_faulty: bool = False
+    #: of the images of every split, drawn so that no class of train is lost; None: all of them
+    limit: int | None = Field(default=None, ge=10, le=MOST_IN_SET)
+    #: short side that images are reduced to, in pixels; None: as they are
+    size: int | None = Field(default=240, ge=32, le=MOST_SIDE)
+    #: a feature pyramid over the last three stages, or the classic form on the third
+    form: Literal["fpn", "c4"] = "fpn"
     channels: int = Field(default=64, ge=8, le=MOST_WIDE)  #: of the pyramid
     hidden: int = Field(default=128, ge=8, le=MOST_WIDE)  #: width of the box head
     proposals: int = Field(default=100, ge=10, le=100_000)  #: boxes an image that reach the box head
@@ -61,7 +67,9 @@ class DetectionOptions(EvaluatorOptions):
     weight_decay: float = Field(default=1e-4, ge=0, le=1_000)
     warmup: float = Field(default=0.1, ge=0, lt=1)  #: share of the steps
     #: of the images, one drawn per batch
-    scales: tuple[Annotated[float, Field(ge=0.1, le=10)], ...] = Field(default=(0.8, 1.0, 1.2), min_length=1, max_length=100)
+    scales: tuple[Annotated[float, Field(ge=0.1, le=10)], ...] = Field(
+        default=(0.8, 1.0, 1.2), min_length=1, max_length=100
+    )
 
 
 class Detection(Evaluator):
@@ -73,7 +81,8 @@ class Detection(Evaluator):
 
     name: ClassVar[str] = "detection"
     protocol: ClassVar[str] = "detection-frcnn"
-    version: ClassVar[int] = VERSIONS["detection"]  # 2: boxes are pooled at the network's own strides; BatchNorm sees images at the size that the detector sees
+    # 2: boxes are pooled at the network's own strides; BatchNorm sees images at the size that the detector sees
+    version: ClassVar[int] = VERSIONS["detection"]
     Options: ClassVar[type[EvaluatorOptions]] = DetectionOptions
     accuracy: ClassVar[bool] = False
     needs_training: ClassVar[bool] = True
@@ -81,19 +90,30 @@ class Detection(Evaluator):
     @classmethod
     def own_sets(cls, options: Any, places: Places) -> Sequence[Judged] | None:
         found = load_detection(
-            options.source, data_root=places.root, cache=places.cache, size=options.size, train=options.train, validation=options.validation,
-            test=options.test, skip_faulty=options.skip_faulty, progress=places.progress,
+            options.source,
+            data_root=places.root,
+            cache=places.cache,
+            size=options.size,
+            train=options.train,
+            validation=options.validation,
+            test=options.test,
+            skip_faulty=options.skip_faulty,
+            progress=places.progress,
         )
         return [found if options.limit is None else limited(found, options.limit)]
 
     @classmethod
     def check(cls, options: Any, train: Any, validation: Any) -> None:
         if len(train) < options.batch_size:
-            raise DataError(f"detection: batch_size {options.batch_size} is larger than the {len(train):,} training images of {train.name}")
+            raise DataError(
+                f"detection: batch_size {options.batch_size} is larger than the {len(train):,} training images of {train.name}"
+            )
 
     @classmethod
     def smoke(cls, options: Any) -> Any:
-        return options.model_copy(update={"images": 2 * options.batch_size, "learning_rates": options.learning_rates[:1]})
+        return options.model_copy(
+            update={"images": 2 * options.batch_size, "learning_rates": options.learning_rates[:1]}
+        )
 
     @classmethod
     def training_passes(cls, options: Any, train: Any, image_size: int, untrained: bool = False) -> float:
@@ -107,7 +127,9 @@ class Detection(Evaluator):
         best: tuple[float, float, Detector] | None = None
         failure: TrainingError | None = None
         for number, rate in enumerate(sorted(options.learning_rates)):
-            what = "detection" + (f", rate {number + 1} of {len(options.learning_rates)}" if len(options.learning_rates) > 1 else "")
+            what = "detection" + (
+                f", rate {number + 1} of {len(options.learning_rates)}" if len(options.learning_rates) > 1 else ""
+            )
             try:
                 detector = self._train(subject, rate, what)
             except TrainingError as error:
@@ -134,7 +156,9 @@ class Detection(Evaluator):
             measurements += self._measured(split, metrics, images, drawn)
             details["per_class"][split] = _per_class(metrics)
             if split == "test":
-                predictions = _kept(found, images) | {f"drawn/{name}": values.astype(np.float32) for name, values in drawn.items()}
+                predictions = _kept(found, images) | {
+                    f"drawn/{name}": values.astype(np.float32) for name, values in drawn.items()
+                }
         return Evaluation(measurements, predictions, details | {"seconds_all": round(time.monotonic() - began, 1)})
 
     @property
@@ -145,31 +169,60 @@ class Detection(Evaluator):
         options: DetectionOptions = self.options
         train: Any = subject.train
         backbone: Any = subject.fresh_backbone().to(subject.device)
-        # Faces share weights and statistics; this one lets images keep their size, as the detector does, also where weights from elsewhere ask for another.
-        reestimate_batchnorm(backbone.face(backbone.input.model_copy(update={"size": None})).to(subject.device).eval(), _alike(train, subject.device))
+        # Faces share weights and statistics; this one lets images keep their size, as the detector does, also where
+        # weights from elsewhere ask for another.
+        reestimate_batchnorm(
+            backbone.face(backbone.input.model_copy(update={"size": None})).to(subject.device).eval(),
+            _alike(train, subject.device),
+        )
         recipe = Recipe(
-            optimizer="sgd", momentum=0.9, learning_rate=rate, weight_decay=options.weight_decay, batch_size=options.batch_size,
-            warmup=options.warmup, schedule="cosine", clip_norm=10.0,
+            optimizer="sgd",
+            momentum=0.9,
+            learning_rate=rate,
+            weight_decay=options.weight_decay,
+            batch_size=options.batch_size,
+            warmup=options.warmup,
+            schedule="cosine",
+            clip_norm=10.0,
         )
         shape = DetectorOptions(
-            form=options.form, classes=len(train.classes), channels=options.channels, hidden=options.hidden, proposals=options.proposals,
-            freeze=options.freeze, scales=options.scales,
+            form=options.form,
+            classes=len(train.classes),
+            channels=options.channels,
+            hidden=options.hidden,
+            proposals=options.proposals,
+            freeze=options.freeze,
+            scales=options.scales,
         )
-        sample = Setup(backbone.image_size, self._steps, options.batch_size, len(train), len(train.classes), lambda n: _sample(train, n))
-        seed_everything(subject.seed, 0xDE)  # the heads are the same whatever was trained before, also when that was resumed
+        sample = Setup(
+            backbone.image_size,
+            self._steps,
+            options.batch_size,
+            len(train),
+            len(train.classes),
+            lambda n: _sample(train, n),
+        )
+        # the heads are the same whatever was trained before, also when that was resumed
+        seed_everything(subject.seed, 0xDE)
         detector = Detector(backbone, shape, sample)
         batches = DetectionBatches(train, options.batch_size, subject.seed, subject.device)
         train_on(subject, detector, batches, recipe, self._steps, seed=subject.seed, part=f"rate-{rate:g}", what=what)
         return detector
 
-    def _measured(self, split: str, metrics: Metrics, images: DetectionSet, drawn: dict[str, np.ndarray]) -> list[Measurement]:
+    def _measured(
+        self, split: str, metrics: Metrics, images: DetectionSet, drawn: dict[str, np.ndarray]
+    ) -> list[Measurement]:
         stage = "frozen" if self.options.freeze else ""
         measurements = []
         for name, kind in METRICS.items():
             value, low, high = float(metrics.mean[kind]), None, None
             if name in drawn:
-                # Images drawn twice shift average precision, so that with few images a percentile interval may leave the value itself out.
-                low, high = (float(edge(value, at)) for edge, at in zip((min, max), np.nanpercentile(drawn[name], [2.5, 97.5]), strict=True))
+                # Images drawn twice shift average precision, so that with few images a percentile interval may leave
+                # the value itself out.
+                low, high = (
+                    float(edge(value, at))
+                    for edge, at in zip((min, max), np.nanpercentile(drawn[name], [2.5, 97.5]), strict=True)
+                )
             measurements.append(Measurement(name, split, value, len(images), stage=stage, low=low, high=high))
         return measurements
 
@@ -186,13 +239,23 @@ class DetectionBatches:
     def batch(self, step: int) -> DetectionBatch:
         """The batch of one step; batches run across the ends of epochs."""
         places = [divmod(step * self.batch_size + offset, len(self.images)) for offset in range(self.batch_size)]
-        orders = {epoch: np.random.Generator(np.random.PCG64([self.seed, epoch])).permutation(len(self.images)) for epoch in {p[0] for p in places}}
+        orders = {
+            epoch: np.random.Generator(np.random.PCG64([self.seed, epoch])).permutation(len(self.images))
+            for epoch in {p[0] for p in places}
+        }
         rows = [int(orders[epoch][at]) for epoch, at in places]
-        kept = [~self.images.difficult[row] for row in rows]  # VOC: objects that need not be found are not learnt from either
+        # VOC: objects that need not be found are not learnt from either
+        kept = [~self.images.difficult[row] for row in rows]
         return DetectionBatch(
             [torch.from_numpy(np.array(self.images.image(row))).to(self.device) for row in rows],
-            [torch.from_numpy(self.images.boxes[row][keep]).to(self.device) for row, keep in zip(rows, kept, strict=True)],
-            [torch.from_numpy(self.images.labels[row][keep]).to(self.device) for row, keep in zip(rows, kept, strict=True)],
+            [
+                torch.from_numpy(self.images.boxes[row][keep]).to(self.device)
+                for row, keep in zip(rows, kept, strict=True)
+            ],
+            [
+                torch.from_numpy(self.images.labels[row][keep]).to(self.device)
+                for row, keep in zip(rows, kept, strict=True)
+            ],
         )
 
 
@@ -210,7 +273,12 @@ def _alike(images: DetectionSet, device: torch.device) -> Iterator[Tensor]:
 
 def _sample(images: DetectionSet, count: int) -> Tensor:
     side = min(min(images.image(row).shape[:2]) for row in range(min(count, len(images))))
-    return torch.stack([as_float(torch.from_numpy(np.array(images.image(row)))[:side, :side]) for row in range(min(count, len(images)))])
+    return torch.stack(
+        [
+            as_float(torch.from_numpy(np.array(images.image(row)))[:side, :side])
+            for row in range(min(count, len(images)))
+        ]
+    )
 
 
 def _drawn(found: list[Found], images: DetectionSet, kind: str) -> np.ndarray:
@@ -228,7 +296,9 @@ def _judge(detector: Detector, images: Any, subject: Subject) -> tuple[list[Foun
         for start in range(0, len(images), 8):
             go_on(subject, "detection")
             rows = range(start, min(start + 8, len(images)))
-            for one in detector.find([torch.from_numpy(np.array(images.image(row))).to(subject.device) for row in rows]):
+            for one in detector.find(
+                [torch.from_numpy(np.array(images.image(row))).to(subject.device) for row in rows]
+            ):
                 found.append(Found(*(one[name].cpu().numpy() for name in ("boxes", "scores", "labels"))))
     return found, evaluate_detections(found, _truth(images), images.classes)
 
@@ -236,17 +306,25 @@ def _judge(detector: Detector, images: Any, subject: Subject) -> tuple[list[Foun
 def _per_class(metrics: Metrics) -> dict[str, Any]:
     names = [*metrics.classes]
     kinds = {
-        name: {label: None if math.isnan(v) else float(v) for label, v in zip(names, metrics.per_class[kind], strict=True)} for name, kind in METRICS.items()
+        name: {
+            label: None if math.isnan(v) else float(v) for label, v in zip(names, metrics.per_class[kind], strict=True)
+        }
+        for name, kind in METRICS.items()
     }
-    return kinds | {"objects": dict(zip(names, (int(count) for count in metrics.objects), strict=True)), "absent": list(metrics.absent)}
+    return kinds | {
+        "objects": dict(zip(names, (int(count) for count in metrics.objects), strict=True)),
+        "absent": list(metrics.absent),
+    }
 
 
 def _kept(found: list[Found], images: DetectionSet) -> dict[str, np.ndarray]:
     """All detections, and a few test images (JPEG) with their truth, from which a figure can be drawn."""
     image = np.repeat(np.arange(len(found)), [len(one.scores) for one in found])
     kept: dict[str, np.ndarray] = {
-        "image": image.astype(np.int32), "boxes": np.concatenate([one.boxes for one in found]).astype(np.float16),
-        "scores": np.concatenate([one.scores for one in found]).astype(np.float16), "labels": np.concatenate([one.labels for one in found]).astype(np.int16),
+        "image": image.astype(np.int32),
+        "boxes": np.concatenate([one.boxes for one in found]).astype(np.float16),
+        "scores": np.concatenate([one.scores for one in found]).astype(np.float16),
+        "labels": np.concatenate([one.labels for one in found]).astype(np.int16),
     }
     for row in range(min(SHOWN, len(images))):
         buffer = io.BytesIO()

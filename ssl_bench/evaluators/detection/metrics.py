@@ -26,8 +26,10 @@ from ssl_bench.errors import DataError, SpecError, did_you_mean
 COCO_MOST = 100  # detections of an image and class
 _RIGHT, _WRONG, _LEFT_OUT = 1, 0, -1
 
-# COCO's points as pycocotools rounds them (0.35 is a little more than 35/100). VOC's are tenths, rounded once as a recall of 3/10
-# is, which then reaches 0.3; in arange(0, 1.1, 0.1), which copies of the devkit use, it falls short of 0.30000000000000004.
+# COCO's points as pycocotools rounds them (0.35 is a little more than 35/100). VOC's are tenths, rounded once as a
+# recall of 3/10
+# is, which then reaches 0.3; in arange(0, 1.1, 0.1), which copies of the devkit use, it falls short of
+# 0.30000000000000004.
 _POINTS = {"voc07": np.arange(11) / 10, "coco": np.linspace(0, 1, 101)}
 _STEPS = tuple(float(threshold) for threshold in np.linspace(0.5, 0.95, 10))
 
@@ -61,7 +63,9 @@ class Truth:
     def __post_init__(self) -> None:
         _check("the truth", self.boxes, self.labels)
         if self.difficult.shape != self.labels.shape or self.difficult.dtype != np.bool_:
-            raise DataError(f"difficult of the truth is {_kind_of(self.difficult)}; allowed is bool [{len(self.labels)}]")
+            raise DataError(
+                f"difficult of the truth is {_kind_of(self.difficult)}; allowed is bool [{len(self.labels)}]"
+            )
 
 
 @dataclass(frozen=True)
@@ -75,9 +79,13 @@ class Found:
     def __post_init__(self) -> None:
         _check("the detections", self.boxes, self.labels)
         if self.scores.shape != self.labels.shape or self.scores.dtype.kind != "f":
-            raise DataError(f"the scores of the detections are {_kind_of(self.scores)}; allowed is float [{len(self.labels)}]")
+            raise DataError(
+                f"the scores of the detections are {_kind_of(self.scores)}; allowed is float [{len(self.labels)}]"
+            )
         if not np.isfinite(self.scores).all():
-            raise DataError(f"the scores of the detections hold {self.scores[~np.isfinite(self.scores)][0]}; allowed are finite numbers")
+            raise DataError(
+                f"the scores of the detections hold {self.scores[~np.isfinite(self.scores)][0]}; allowed are finite numbers"
+            )
 
 
 @dataclass(frozen=True)
@@ -112,7 +120,9 @@ def average_precision(recall: ArrayLike, precision: ArrayLike, kind: str) -> flo
     if kind not in ("area", *_POINTS):
         raise SpecError(f"average precision {kind!r}; {did_you_mean(kind, ['area', *_POINTS])}")
     if recall.ndim != 1 or recall.shape != precision.shape:
-        raise DataError(f"recall is {_kind_of(recall)} and precision {_kind_of(precision)}; allowed are two of one shape [n]")
+        raise DataError(
+            f"recall is {_kind_of(recall)} and precision {_kind_of(precision)}; allowed are two of one shape [n]"
+        )
     if np.any(np.diff(recall) < 0):
         raise DataError("recall falls along the curve; allowed is one value after each detection, by falling score")
     return _below(recall, precision, kind)
@@ -121,11 +131,14 @@ def average_precision(recall: ArrayLike, precision: ArrayLike, kind: str) -> flo
 def _below(recall: np.ndarray, precision: np.ndarray, kind: str) -> float:
     envelope = np.maximum.accumulate(precision[::-1])[::-1]
     if kind == "area":
-        return float(-np.diff(envelope, append=0.0) @ recall)  # by height: steps of recall may add up to a little more than 1
+        # by height: steps of recall may add up to a little more than 1
+        return float(-np.diff(envelope, append=0.0) @ recall)
     return float(np.append(envelope, 0.0)[np.searchsorted(recall, _POINTS[kind])].mean())
 
 
-def evaluate_detections(found: Sequence[Found], truth: Sequence[Truth], classes: Sequence[str], *, plus_one: bool = False) -> Metrics:
+def evaluate_detections(
+    found: Sequence[Found], truth: Sequence[Truth], classes: Sequence[str], *, plus_one: bool = False
+) -> Metrics:
     """All `KINDS` of average precision of the detections in a set of images.
 
     Parameters
@@ -139,15 +152,26 @@ def evaluate_detections(found: Sequence[Found], truth: Sequence[Truth], classes:
     ------
     DataError : no image, not one entry each per image, labels that are no class id.
     """
-    matched = {name: _match(found, truth, len(classes), name, steps, plus_one) for name, steps in (("voc", (0.5,)), ("coco", _STEPS))}
+    matched = {
+        name: _match(found, truth, len(classes), name, steps, plus_one)
+        for name, steps in (("voc", (0.5,)), ("coco", _STEPS))
+    }
     once = np.ones(len(truth), np.int64)
-    per_class = {name: np.array([_ap(one, once, kind) for one in matched[kind.matching]]) for name, kind in KINDS.items()}
+    per_class = {
+        name: np.array([_ap(one, once, kind) for one in matched[kind.matching]]) for name, kind in KINDS.items()
+    }
     objects = np.array([one.objects.sum() for one in matched["voc"]], np.int64)
     return Metrics({name: _mean(values) for name, values in per_class.items()}, per_class, objects, tuple(classes))
 
 
 def bootstrap_map(
-    found: Sequence[Found], truth: Sequence[Truth], classes: Sequence[str], kind: str, draws: int = 1_000, seed: int = 0, *,
+    found: Sequence[Found],
+    truth: Sequence[Truth],
+    classes: Sequence[str],
+    kind: str,
+    draws: int = 1_000,
+    seed: int = 0,
+    *,
     plus_one: bool = False,
 ) -> np.ndarray:
     """mAP float64 [draws] of sets of images drawn with replacement, each as large as the set (Efron & Tibshirani, 1993).
@@ -169,7 +193,9 @@ def bootstrap_map(
     matched = _match(found, truth, len(classes), asked.matching, asked.thresholds, plus_one)
     drawn = np.empty(draws)
     for draw in range(draws):
-        times = np.bincount(np.random.Generator(np.random.PCG64([seed, draw])).integers(0, count, count), minlength=count)
+        times = np.bincount(
+            np.random.Generator(np.random.PCG64([seed, draw])).integers(0, count, count), minlength=count
+        )
         drawn[draw] = _mean(np.array([_ap(one, times, asked) for one in matched]))
     return drawn
 
@@ -194,7 +220,8 @@ def _ap(one: _Class, times: np.ndarray, kind: Kind) -> float:
     seen = np.cumsum(times[one.images])
     values = []
     for right, left_out, before in (one.curves[threshold] for threshold in kind.thresholds):
-        # Only right detections raise recall, and precision is highest at the last copy of each: no other point needs to be known.
+        # Only right detections raise recall, and precision is highest at the last copy of each: no other point needs to
+        # be known.
         hits = np.cumsum(times[one.images[right]])
         counted = seen[right] - np.append(0, np.cumsum(times[one.images[left_out]]))[before]
         values.append(_below(hits / total, hits / np.maximum(counted, 1), kind.curve))
@@ -202,11 +229,18 @@ def _ap(one: _Class, times: np.ndarray, kind: Kind) -> float:
 
 
 def _match(
-    found: Sequence[Found], truth: Sequence[Truth], num_classes: int, matching: str, thresholds: Sequence[float], plus_one: bool,
+    found: Sequence[Found],
+    truth: Sequence[Truth],
+    num_classes: int,
+    matching: str,
+    thresholds: Sequence[float],
+    plus_one: bool,
 ) -> list[_Class]:
     count = len(truth)
     if len(found) != count or not count:
-        raise DataError(f"detections of {len(found):,} images and the truth of {count:,}; allowed is one each per image, and at least one image")
+        raise DataError(
+            f"detections of {len(found):,} images and the truth of {count:,}; allowed is one each per image, and at least one image"
+        )
     images, boxes, labels = _joined("the detections", found, num_classes)
     homes, objects, names = _joined("the truth", truth, num_classes)
     difficult = np.concatenate([one.difficult for one in truth])
@@ -263,20 +297,28 @@ def _take_coco(overlap: np.ndarray, difficult: np.ndarray, threshold: float) -> 
 
 def _iou(first: np.ndarray, second: np.ndarray, extra: float) -> np.ndarray:
     """Intersection over union float64 [d, g] of boxes [d, 4] and [g, 4]; 0 where both are empty."""
-    sides = np.minimum(first[:, None, 2:], second[None, :, 2:]) - np.maximum(first[:, None, :2], second[None, :, :2]) + extra
+    sides = (
+        np.minimum(first[:, None, 2:], second[None, :, 2:])
+        - np.maximum(first[:, None, :2], second[None, :, :2])
+        + extra
+    )
     both = np.maximum(sides, 0.0).prod(2)
     areas = [(boxes[:, 2:] - boxes[:, :2] + extra).prod(1) for boxes in (first, second)]
     union = areas[0][:, None] + areas[1] - both
     return np.asarray(np.divide(both, union, out=np.zeros_like(both), where=union > 0))
 
 
-def _joined(what: str, parts: Sequence[Found] | Sequence[Truth], num_classes: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _joined(
+    what: str, parts: Sequence[Found] | Sequence[Truth], num_classes: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Image number, box (float64) and label of every entry, image after image."""
     images = np.repeat(np.arange(len(parts)), [len(one.labels) for one in parts])
     labels = np.concatenate([one.labels for one in parts])
     wrong = np.flatnonzero((labels < 0) | (labels >= num_classes))
     if len(wrong):
-        raise DataError(f"{what} of image {images[wrong[0]]} have the label {labels[wrong[0]]}; allowed are the ids of {num_classes:,} classes, from 0")
+        raise DataError(
+            f"{what} of image {images[wrong[0]]} have the label {labels[wrong[0]]}; allowed are the ids of {num_classes:,} classes, from 0"
+        )
     return images, np.concatenate([one.boxes for one in parts]).astype(np.float64), labels
 
 
@@ -293,7 +335,11 @@ def _check(what: str, boxes: np.ndarray, labels: np.ndarray) -> None:
     if labels.ndim != 1 or labels.dtype.kind not in "iu":
         raise DataError(f"the labels of {what} are {_kind_of(labels)}; allowed are integers [n]")
     if boxes.shape != (len(labels), 4) or boxes.dtype.kind not in "fiu":
-        raise DataError(f"the boxes of {what} are {_kind_of(boxes)}; allowed is float [{len(labels)}, 4], one box per label")
+        raise DataError(
+            f"the boxes of {what} are {_kind_of(boxes)}; allowed is float [{len(labels)}, 4], one box per label"
+        )
     bad = np.flatnonzero(~(np.isfinite(boxes).all(1) & (boxes[:, 2:] >= boxes[:, :2]).all(1)))
     if len(bad):
-        raise DataError(f"box {bad[0]} of {what} is {boxes[bad[0]].tolist()}; allowed is x1 y1 x2 y2, finite, with x1 <= x2 and y1 <= y2")
+        raise DataError(
+            f"box {bad[0]} of {what} is {boxes[bad[0]].tolist()}; allowed is x1 y1 x2 y2, finite, with x1 <= x2 and y1 <= y2"
+        )

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from ssl_bench.errors import TrainingError
 
-TOLERANCE = 1e-5  # of the gap, as a share of the scale: of 1,000 predictions all but one or two are then those of the optimum
+# of the gap, as a share of the scale: of 1,000 predictions all but one or two are then those of the optimum
+TOLERANCE = 1e-5
 HISTORY = 10  # pairs of steps and gradient differences that L-BFGS remembers
 REFRESH = 50  # logits are updated along each step; recomputing them now and then keeps rounding from adding up
 NOISE = 1e-6  # share of a loss by which rounding may move it
@@ -86,11 +87,14 @@ class SoftmaxRegression:
 
     def __init__(self, features: Tensor, labels: Tensor, num_classes: int, covariance: Tensor | None = None) -> None:
         if not bool(torch.isfinite(features.sum())):
-            raise TrainingError("a classifier cannot be fitted: the features hold values that are not finite, or too large for float32")
+            raise TrainingError(
+                "a classifier cannot be fitted: the features hold values that are not finite, or too large for float32"
+            )
         self.labels, self.num_classes = labels, num_classes
         self._basis: Tensor | None = None
         if len(features) < features.shape[1]:
-            # The optimal weights lie in the span of the rows; in an orthonormal basis of it the penalty is the same and X is N x N.
+            # The optimal weights lie in the span of the rows; in an orthonormal basis of it the penalty is the same and
+            # X is N x N.
             self._basis = torch.linalg.qr(features.T)[0]
             features = features @ self._basis
         usable = covariance is not None and self._basis is None and covariance.shape == (features.shape[1],) * 2
@@ -109,7 +113,9 @@ class SoftmaxRegression:
         frequencies = torch.bincount(self.labels, minlength=self.num_classes).double() / len(self.labels)
         return -float(torch.xlogy(frequencies, frequencies).sum())
 
-    def fit(self, l2: float, start: Solution | None = None, tolerance: float = TOLERANCE, max_iterations: int = 2000) -> Solution:
+    def fit(
+        self, l2: float, start: Solution | None = None, tolerance: float = TOLERANCE, max_iterations: int = 2000
+    ) -> Solution:
         """Minimise for one strength, from ``start`` or from zero. Never raises for slow progress: look at ``converged``."""
         x, classes = self.features, self.num_classes
         theta = x.new_zeros(classes, x.shape[1] + 1)
@@ -165,7 +171,9 @@ class SoftmaxRegression:
                     history.append((direction.mul_(step), difference, curvature))
         weight, bias = weight.to(self.features.dtype), bias.to(self.features.dtype)
         full = weight.clone() if self._basis is None else weight @ self._basis.T
-        return Solution(full, bias[:, 0].clone(), l2, loss, gap, float(gradient.abs().max()), iterations, gap <= tolerance)
+        return Solution(
+            full, bias[:, 0].clone(), l2, loss, gap, float(gradient.abs().max()), iterations, gap <= tolerance
+        )
 
     @staticmethod
     def _gradient(x: Tensor, weight: Tensor, residual: Tensor, l2: float) -> Tensor:
@@ -203,7 +211,9 @@ class SoftmaxRegression:
             if high == float("inf"):
                 step *= 2.0 if slope_low <= slope else min(4.0, max(1.5, slope / (slope - slope_low)))
             else:
-                secant = low + (high - low) * slope_low / (slope_low - slope_high) if slope_high > 0 else (low + high) / 2
+                secant = (
+                    low + (high - low) * slope_low / (slope_low - slope_high) if slope_high > 0 else (low + high) / 2
+                )
                 step = min(max(secant, low + 0.1 * (high - low)), high - 0.1 * (high - low))
         return None
 
@@ -224,7 +234,11 @@ def _gap(gradient: Tensor, l2: float, spread: float, loss: float, ignorant: floa
     """Bound on the objective above its minimum, as a share of the scale; see SoftmaxRegression."""
     by_weight, by_bias = (float(part.square().sum(dtype=torch.float64)) for part in (gradient[:, :-1], gradient[:, -1]))
     gain = max(ignorant - loss, 0.0)
-    return (by_weight / l2 + by_bias / max(spread, LEAST_SPREAD)) / 2 / max(min(loss, gain * gain / max(ignorant, LEAST_SCALE)), LEAST_SCALE)
+    return (
+        (by_weight / l2 + by_bias / max(spread, LEAST_SPREAD))
+        / 2
+        / max(min(loss, gain * gain / max(ignorant, LEAST_SCALE)), LEAST_SCALE)
+    )
 
 
 def _dot(a: Tensor, b: Tensor) -> float:

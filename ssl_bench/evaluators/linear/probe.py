@@ -38,7 +38,9 @@ from ssl_bench.spec.model import MOST_IN_SET
 
 FOLDS = 5
 MOST_OF_PRETRAINING = 0.5  # that a probe may take of its row's pretraining if it is to use folds
-SLOWER = 1.5  # time that a counted FLOP of a probe takes against one of training: 1.1 on a CPU, 1.6 where fits are hardest; the same everywhere
+# time that a counted FLOP of a probe takes against one of training: 1.1 on a CPU, 1.6 where fits are hardest; the same
+# everywhere
+SLOWER = 1.5
 SHUFFLED_IMAGES = 2_000
 SHUFFLES = 5  # one shuffle can land off chance, because whole clusters of images get one answer
 
@@ -49,8 +51,10 @@ class LinearOptions(EvaluatorOptions):
     labels: Fractions = (1.0,)  #: shares of the training labels
     draws: int = Field(default=1, ge=1, le=MOST_DRAWS)  #: draws of every share below 1
     strengths: int = Field(default=9, ge=1, le=100)  #: l2 strengths tried, at most
-    search_images: int | None = Field(default=None, ge=1, le=MOST_IN_SET)  #: strengths are tried on at most this many images; None: on all
-    #: that strengths are chosen on with all labels; 0: on validation; auto: 5 below 5,000 training labels where the probe then takes less than
+    #: strengths are tried on at most this many images; None: on all
+    search_images: int | None = Field(default=None, ge=1, le=MOST_IN_SET)
+    #: that strengths are chosen on with all labels; 0: on validation; auto: 5 below 5,000 training labels where the
+    #: probe then takes less than
     #: half as long as pretraining, else 0. A draw of few labels always has folds: 5, or the number given
     folds: Literal["auto", 0] | Annotated[int, Field(ge=2, le=100)] = "auto"
 
@@ -178,28 +182,44 @@ class _Stage:
         self.mean = train.mean(0)
         deviation = train.std(0)
         # A dimension that never moves says nothing: it becomes zero, not noise blown up to unit deviation.
-        self.scale = torch.where(deviation > 1e-6 * train.abs().amax().clamp_min(1e-30), 1 / deviation, torch.zeros_like(deviation))
+        self.scale = torch.where(
+            deviation > 1e-6 * train.abs().amax().clamp_min(1e-30), 1 / deviation, torch.zeros_like(deviation)
+        )
         self.count = len(train)
         self.both = torch.cat((train, validation)).sub_(self.mean).mul_(self.scale)
         self.train, self.validation = self.both[: self.count], self.both[self.count :]
-        self.labels = torch.cat((label_tensor(subject.train, train.device), label_tensor(subject.validation, train.device)))
+        self.labels = torch.cat(
+            (label_tensor(subject.train, train.device), label_tensor(subject.validation, train.device))
+        )
         self.penalty = (STRONGEST * WEAKEST) ** 0.5  # of the control on shuffled labels, until a strength is chosen
 
     def all_labels(self) -> _Found:
         """Chosen on validation, or on folds of train + validation; the test number is of a fit on train + validation."""
         began = time.monotonic()
         y, y_validation = self.labels[: self.count], self.labels[self.count :]
-        folded = self._folded(*self._pool(), _count(self.options.folds, 1)) if self.options.folds not in ("auto", 0) else None
+        folded = (
+            self._folded(*self._pool(), _count(self.options.folds, 1))
+            if self.options.folds not in ("auto", 0)
+            else None
+        )
         facts: dict[str, Any]
         if folded is not None:
             parts, searched = folded
             full = SoftmaxRegression(self.train, y, self.classes)
-            facts = {"chosen_on": f"{len(parts)}-fold cross-validation of train and validation", "folds": len(parts), "searched_on": searched}
+            facts = {
+                "chosen_on": f"{len(parts)}-fold cross-validation of train and validation",
+                "folds": len(parts),
+                "searched_on": searched,
+            }
         else:
             some = self._searched(self.train, y)
             problem = SoftmaxRegression(*_rows(self.train, y, some), self.classes)
             parts = [Fold(problem, self.validation, y_validation)]
-            full = problem if len(some) == self.count else SoftmaxRegression(self.train, y, self.classes, problem.covariance)
+            full = (
+                problem
+                if len(some) == self.count
+                else SoftmaxRegression(self.train, y, self.classes, problem.covariance)
+            )
             facts = {"chosen_on": "validation", "folds": 0, "searched_on": len(some)}
         path = self._path(parts)
         penalty = self.penalty = path.choose()
@@ -230,10 +250,16 @@ class _Stage:
             path = self._path(parts)
             penalty = path.choose()
             loss, start = path.loss(penalty), path.solution(penalty)
-            facts: dict[str, Any] = path.facts() | {"chosen_on": f"{len(parts)}-fold cross-validation inside the draw", "log_loss": loss}
+            facts: dict[str, Any] = path.facts() | {
+                "chosen_on": f"{len(parts)}-fold cross-validation inside the draw",
+                "log_loss": loss,
+            }
         else:
             penalty = (STRONGEST * WEAKEST) ** 0.5
-            facts = {"penalty": penalty, "chosen_on": f"nothing: one {'image' if groups is None else 'group'} of a class cannot be both fitted and held back"}
+            facts = {
+                "penalty": penalty,
+                "chosen_on": f"nothing: one {'image' if groups is None else 'group'} of a class cannot be both fitted and held back",
+            }
         solution = SoftmaxRegression(x, y, self.classes).fit(penalty / len(x), start, TOLERANCE)
         scores = {"validation": (solution.logits(self.validation), self.labels[self.count :])}
         if self.subject.test is not None:
@@ -262,7 +288,9 @@ class _Stage:
         if (smallest := fewest_units(labels, groups)) < 2:
             return None
         inside = folds(labels, min(count, smallest), self.subject.seed, groups=groups)
-        return [Fold(SoftmaxRegression(*_rows(x, y, kept), self.classes), *_rows(x, y, held)) for kept, held in inside], len(x)
+        return [
+            Fold(SoftmaxRegression(*_rows(x, y, kept), self.classes), *_rows(x, y, held)) for kept, held in inside
+        ], len(x)
 
     def shuffled(self) -> _Control:
         """The same probe on labels that belong to other images: mean accuracy over several shuffles."""
@@ -285,11 +313,15 @@ class _Stage:
             for split, (features, labels) in sets.items():
                 scores = solution.logits(features)
                 found[split].append(accuracies(scores, labels, self.classes)["top1"])
-                told, true = (torch.bincount(ids, minlength=self.classes).double() / len(ids) for ids in (scores.argmax(1), labels))
+                told, true = (
+                    torch.bincount(ids, minlength=self.classes).double() / len(ids)
+                    for ids in (scores.argmax(1), labels)
+                )
                 chance[split].append(float(told @ true))
         measurements = [
             Measurement(metric, split, sum(values[split]) / SHUFFLES, len(sets[split][1]), stage=self.name)
-            for metric, values in (("top1_shuffled", found), ("top1_chance", chance)) for split in sets
+            for metric, values in (("top1_shuffled", found), ("top1_chance", chance))
+            for split in sets
         ]
         return _Control(measurements, {"images": len(some), "shuffles": found, "converged": converged})
 
@@ -326,10 +358,17 @@ class _Report:
             best = self._best(here)
             self.details["best"][_key("", *place)] = best
             for found in here:
-                self.details["fits"].append({"stage": found.stage, "labels": found.labels, "draw": found.draw} | found.facts)
+                self.details["fits"].append(
+                    {"stage": found.stage, "labels": found.labels, "draw": found.draw} | found.facts
+                )
                 for split, (scores, labels) in found.scores.items():
                     values = accuracies(scores, labels, self.classes)
-                    where = {"stage": found.stage, "labels": found.labels, "draw": found.draw, "best": found.stage == best}
+                    where = {
+                        "stage": found.stage,
+                        "labels": found.labels,
+                        "draw": found.draw,
+                        "best": found.stage == best,
+                    }
                     self.measurements += measured(values, split, len(labels), **where)
                     if found.stage in ("pooled", best):
                         recalls = per_class(scores.argmax(1), labels, self.classes)
@@ -341,7 +380,11 @@ class _Report:
     @staticmethod
     def _best(here: list[_Found]) -> str:
         """The stage with the lowest log loss where it was chosen, the earliest of equals; "pooled" where nothing could be compared."""
-        losses = {found.stage: found.loss for found in here if found.loss is not None and (found.stage == "pooled" or _is_stage(found.stage))}
+        losses = {
+            found.stage: found.loss
+            for found in here
+            if found.loss is not None and (found.stage == "pooled" or _is_stage(found.stage))
+        }
         return min(losses, key=losses.__getitem__) if losses else "pooled"
 
 
@@ -362,6 +405,11 @@ def _rows(features: Tensor, labels: Tensor, positions: np.ndarray) -> tuple[Tens
 
 def _facts(solution: Solution, images: int) -> dict[str, Any]:
     return {
-        "images": images, "l2": solution.l2, "loss": solution.loss, "gap": solution.gap, "gradient": solution.gradient, "iterations": solution.iterations,
+        "images": images,
+        "l2": solution.l2,
+        "loss": solution.loss,
+        "gap": solution.gap,
+        "gradient": solution.gradient,
+        "iterations": solution.iterations,
         "converged": solution.converged,
     }

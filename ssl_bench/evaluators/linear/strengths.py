@@ -15,7 +15,8 @@ from ssl_bench.evaluators.scores import log_loss
 STRONGEST, WEAKEST = 1e4, 1.0  # total penalties 1 / C, spread evenly in their logarithm
 EXTENSIONS = 4  # further strengths tried beyond an end of the grid that came out best
 RISEN = 1.01  # times the lowest loss: above it, weaker strengths are left out
-PATIENCE = 2  # weaker strengths in a row that are worse than the best, however little, before the rest of the grid is left out
+# weaker strengths in a row that are worse than the best, however little, before the rest of the grid is left out
+PATIENCE = 2
 SEARCH_TOLERANCE = 3e-3  # of the gap; see SoftmaxRegression
 
 
@@ -38,7 +39,8 @@ class StrengthPath:
     parts: list[Fold]
     strengths: int
     check: Callable[[], None]
-    losses: dict[float, float] = field(default_factory=dict)  #: total penalty -> mean cross-entropy of the held-out images, in nats
+    #: total penalty -> mean cross-entropy of the held-out images, in nats
+    losses: dict[float, float] = field(default_factory=dict)
     solutions: dict[float, list[Solution]] = field(default_factory=dict)
 
     def choose(self) -> float:
@@ -72,7 +74,10 @@ class StrengthPath:
         tried = {f"{penalty:.6g}": self.losses[penalty] for penalty in sorted(self.losses, reverse=True)}
         stuck = sorted({s.l2 for solutions in self.solutions.values() for s in solutions if not s.converged})
         return {
-            "penalty": best, "chosen_by": "log loss", "tried": tried, "at_the_edge": best in (min(self.losses), max(self.losses)),
+            "penalty": best,
+            "chosen_by": "log loss",
+            "tried": tried,
+            "at_the_edge": best in (min(self.losses), max(self.losses)),
             "search_not_converged": stuck,
         }
 

@@ -16,7 +16,13 @@ def revisited(image_size: int) -> Recipe:
     ----------
     image_size : side of the images, in pixels.
     """
-    sgd: dict[str, Any] = {"optimizer": "sgd", "learning_rate": 0.1, "momentum": 0.9, "weight_decay": 1e-4, "batch_size": 256}
+    sgd: dict[str, Any] = {
+        "optimizer": "sgd",
+        "learning_rate": 0.1,
+        "momentum": 0.9,
+        "weight_decay": 1e-4,
+        "batch_size": 256,
+    }
     if image_size <= 96:
         return Recipe(**sgd, warmup=0.05, schedule="cosine")
     return Recipe(**sgd, warmup=5 / 35, schedule="steps", milestones=(15 / 35, 25 / 35), gamma=0.1)

@@ -22,8 +22,10 @@ CHUNK = 256  # images decoded at a time outside training
 class ReconstructionOptions(TaskOptions):
     """Options of every task that rebuilds images."""
 
-    code_size: int | None = Field(default=None, ge=1, le=MOST_WIDE)  #: numbers in the code; None: by image size, 128 at 32 px
-    pad: int | None = Field(default=None, ge=0, le=MOST_PAD)  #: mirrored pixels on every side before cropping; None: an eighth of the side
+    #: numbers in the code; None: by image size, 128 at 32 px
+    code_size: int | None = Field(default=None, ge=1, le=MOST_WIDE)
+    #: mirrored pixels on every side before cropping; None: an eighth of the side
+    pad: int | None = Field(default=None, ge=0, le=MOST_PAD)
 
 
 class Reconstruction(PretextTask):
@@ -34,7 +36,8 @@ class Reconstruction(PretextTask):
     """
 
     Options = ReconstructionOptions
-    outputs_per_code: ClassVar[int] = 1  #: numbers that the encoder gives for each of the code (mean and variance make two)
+    #: numbers that the encoder gives for each of the code (mean and variance make two)
+    outputs_per_code: ClassVar[int] = 1
     min_image_size = 8
 
     def __init__(self, backbone: nn.Module, options: ReconstructionOptions, setup: Setup) -> None:
@@ -77,12 +80,17 @@ class Reconstruction(PretextTask):
 
     def describe(self) -> Mapping[str, Any]:
         """The size of the code beside that of an image."""
-        return {"code": f"{self.code_size:,} numbers for an image of {self.image_numbers:,}", "code_size": self.code_size}
+        return {
+            "code": f"{self.code_size:,} numbers for an image of {self.image_numbers:,}",
+            "code_size": self.code_size,
+        }
 
     @torch.no_grad()
     def diagnose(self, images: Tensor) -> Mapping[str, float]:
         """Reconstruction error on images never trained on, as ``reconstruction_error``."""
-        return reconstruction_error(self.backbone, images, torch.cat([self.reconstruct(chunk) for chunk in images.split(CHUNK)]))
+        return reconstruction_error(
+            self.backbone, images, torch.cat([self.reconstruct(chunk) for chunk in images.split(CHUNK)])
+        )
 
     @torch.no_grad()
     def preview(self, batch: Batch) -> Mapping[str, Tensor]:
@@ -111,14 +119,18 @@ class Decoder(nn.Module):
         self.image_size, self.margin = image_size, (grid * 2**doublings - image_size) // 2
         widths = [max(channels >> step, 8) for step in range(doublings)]
         self.start = nn.Sequential(
-            nn.Linear(code_size, widths[0] * grid * grid), nn.Unflatten(1, (widths[0], grid, grid)), nn.BatchNorm2d(widths[0]), nn.ReLU()
+            nn.Linear(code_size, widths[0] * grid * grid),
+            nn.Unflatten(1, (widths[0], grid, grid)),
+            nn.BatchNorm2d(widths[0]),
+            nn.ReLU(),
         )
         self.grow = nn.Sequential(*(upsampling(a, b) for a, b in zip(widths[:-1], widths[1:], strict=True)))
         self.last = nn.ConvTranspose2d(widths[-1], 3, 4, 2, 1)
 
     def forward(self, code: Tensor) -> Tensor:
         """[B, D] to [B, 3, S, S]."""
-        # Channels-last from the first grid on: the transposed convolutions would otherwise move every activation back and forth.
+        # Channels-last from the first grid on: the transposed convolutions would otherwise move every activation back
+        # and forth.
         x = self.last(self.grow(self.start(code).contiguous(memory_format=torch.channels_last)))
         inside = slice(self.margin, self.margin + self.image_size)
         return x[:, :, inside, inside]
@@ -134,7 +146,11 @@ def feature_map_shape(backbone: nn.Module, image_size: int) -> tuple[int, int, i
     training = backbone.training
     parameter = next(backbone.parameters())
     with torch.no_grad():
-        found = cast(Any, backbone.eval()).feature_map(torch.zeros(1, 3, image_size, image_size, device=parameter.device)).shape
+        found = (
+            cast(Any, backbone.eval())
+            .feature_map(torch.zeros(1, 3, image_size, image_size, device=parameter.device))
+            .shape
+        )
     backbone.train(training)
     return int(found[1]), int(found[2]), int(found[3])
 

@@ -6,7 +6,16 @@ from collections.abc import Callable
 
 from ssl_bench.tasks.base import PretextTask
 from ssl_bench.testing.battery.bench import Bench, Check, CheckFailed, CheckWarning, NotApplicable
-from ssl_bench.testing.battery.contract import builds, gradients, input_unchanged, labels, loss, preview, same_seed, state
+from ssl_bench.testing.battery.contract import (
+    builds,
+    gradients,
+    input_unchanged,
+    labels,
+    loss,
+    preview,
+    same_seed,
+    state,
+)
 from ssl_bench.testing.battery.devices import devices
 from ssl_bench.testing.battery.going_on import interruption, processes
 from ssl_bench.testing.battery.runs import loss_falls, noise_at_chance, views_cost
@@ -25,12 +34,35 @@ _NEEDS: dict[Callable[[Bench], str], tuple[str, ...]] = {
     views_cost: ("loss",), noise_at_chance: ("loss_falls",),
 }  # fmt: skip
 #: before a plugin trains in a run, which sets back and tells by itself what changes for the whole program
-_QUICK = (options, builds, labels, input_unchanged, loss, draws, same_seed, parameters, gradients, modes, trained, state, interruption)
-_OF_BASELINES: dict[Callable[[Bench], str], tuple[str, ...]] = {documented: (), options: (), builds: ("options",), preview: ("builds",), state: ("builds",)}
+_QUICK = (
+    options,
+    builds,
+    labels,
+    input_unchanged,
+    loss,
+    draws,
+    same_seed,
+    parameters,
+    gradients,
+    modes,
+    trained,
+    state,
+    interruption,
+)
+_OF_BASELINES: dict[Callable[[Bench], str], tuple[str, ...]] = {
+    documented: (),
+    options: (),
+    builds: ("options",),
+    preview: ("builds",),
+    state: ("builds",),
+}
 
 
 def checks_for(task: type[PretextTask], noise: bool = False) -> list[Check]:
     """The checks that apply to a task; baselines that do not train are held to what they offer for judging."""
     needs = _NEEDS if task.trains else _OF_BASELINES
     chosen = [check for check in needs if noise or check is not noise_at_chance]
-    return [Check(check.__name__, (check.__doc__ or "").splitlines()[0], check, needs[check], check in _QUICK) for check in chosen]
+    return [
+        Check(check.__name__, (check.__doc__ or "").splitlines()[0], check, needs[check], check in _QUICK)
+        for check in chosen
+    ]

@@ -104,7 +104,9 @@ class Bench:
         spec = BackboneSpec(name=backbone, width=width, stem_stride=stride, **changes)
         return copy.deepcopy(_network(spec, self.size, InputSpec(kind=input), torch.initial_seed()))
 
-    def build(self, seed: int = 0, backbone: str = BACKBONE, width: float = WIDTH, batch_size: int = BATCH, begin: bool = True) -> PretextTask:
+    def build(
+        self, seed: int = 0, backbone: str = BACKBONE, width: float = WIDTH, batch_size: int = BATCH, begin: bool = True
+    ) -> PretextTask:
         """The task as a run would build it, in training mode. ``begin``: False leaves ``before_training`` to the loop."""
 
         def make(input: Any = "rgb", **changes: Any) -> nn.Module:
@@ -162,7 +164,11 @@ class Bench:
 
     def own_line(self, error: BaseException) -> str:
         """The last line of the task's own files that an error came through; "" where it was in none."""
-        classes = [base for task in (self.task, *getattr(self.task, "members", ())) for base in task.__mro__[: task.__mro__.index(PretextTask)]]
+        classes = [
+            base
+            for task in (self.task, *getattr(self.task, "members", ()))
+            for base in task.__mro__[: task.__mro__.index(PretextTask)]
+        ]
         files = {getattr(sys.modules.get(base.__module__), "__file__", None) for base in classes}
         own = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename in files]
         return f"{own[-1].filename}, line {own[-1].lineno}" if own else ""
@@ -175,7 +181,9 @@ def _shapes(size: int) -> ImageSet:
     if size < SMALLEST_SHAPES:
         smaller = nn.functional.adaptive_avg_pool2d(torch.from_numpy(images).permute(0, 3, 1, 2).float(), size)
         images = smaller.round().to(torch.uint8).permute(0, 2, 3, 1).contiguous().numpy()
-    return ImageSet(images, np.arange(IMAGES), found.labels, found.classes, "shapes", f"shapes-{size}-{IMAGES}", found.columns)
+    return ImageSet(
+        images, np.arange(IMAGES), found.labels, found.classes, "shapes", f"shapes-{size}-{IMAGES}", found.columns
+    )
 
 
 @lru_cache(maxsize=16)
@@ -207,7 +215,11 @@ def tensors(views: Any) -> list[Tensor]:
 def repeated(batch: Batch) -> Batch:
     """A batch whose images are all the same one, and whose extras are too."""
     extra = {name: column[:1].expand_as(column).clone() for name, column in batch.extra.items()}
-    return replace(batch, images=batch.images[:1].expand_as(batch.images).contiguous(memory_format=torch.channels_last), extra=extra)
+    return replace(
+        batch,
+        images=batch.images[:1].expand_as(batch.images).contiguous(memory_format=torch.channels_last),
+        extra=extra,
+    )
 
 
 class Forbidden:
@@ -234,7 +246,9 @@ class DeclaredOnly(dict[str, Tensor]):
     """Extra columns of a batch; one that was not declared is refused in words."""
 
     def __missing__(self, name: str) -> NoReturn:
-        raise CheckFailed(f"batch.extra[{name!r}] is read but not declared; set columns = frozenset({{{name!r}}}) on the class")
+        raise CheckFailed(
+            f"batch.extra[{name!r}] is read but not declared; set columns = frozenset({{{name!r}}}) on the class"
+        )
 
 
 class NoiseBatches:
@@ -244,10 +258,19 @@ class NoiseBatches:
     """
 
     def __init__(self, bench: Bench, batch_size: int, seed: int) -> None:
-        self.batch_size, self._real, self._size, self._seed, self._count = batch_size, bench.batches(batch_size), bench.size, seed, len(bench.images)
+        self.batch_size, self._real, self._size, self._seed, self._count = (
+            batch_size,
+            bench.batches(batch_size),
+            bench.size,
+            seed,
+            len(bench.images),
+        )
 
     def batch(self, step: int) -> Batch:
         draw = torch.Generator().manual_seed(self._seed * 1_000_003 + step)
-        images = torch.rand(self.batch_size, 3, self._size, self._size, generator=draw).contiguous(memory_format=torch.channels_last)
-        index = (torch.arange(self.batch_size) + step * self.batch_size) % self._count  # a task may have a row for every image
+        images = torch.rand(self.batch_size, 3, self._size, self._size, generator=draw).contiguous(
+            memory_format=torch.channels_last
+        )
+        # a task may have a row for every image
+        index = (torch.arange(self.batch_size) + step * self.batch_size) % self._count
         return replace(self._real.batch(step), images=images, index=index)

@@ -31,9 +31,18 @@ LABEL_VALUES = 64  #: numbers an image that may stand for a class
 def builds(bench: Bench) -> str:
     """The task is built, what it offers for judging gives one finite vector per image, and what it tells of itself can be recorded."""
     task = bench.build().eval()
-    lazy = next((name for name, parameter in task.named_parameters() if isinstance(parameter, nn.parameter.UninitializedParameter)), None)
+    lazy = next(
+        (
+            name
+            for name, parameter in task.named_parameters()
+            if isinstance(parameter, nn.parameter.UninitializedParameter)
+        ),
+        None,
+    )
     if lazy is not None:
-        raise CheckFailed(f"{lazy} has no shape before the first forward, so nothing could be saved or stepped; give every layer its sizes in __init__")
+        raise CheckFailed(
+            f"{lazy} has no shape before the first forward, so nothing could be saved or stepped; give every layer its sizes in __init__"
+        )
     images = bench.images_only(8)
     with torch.no_grad(), bench.calling("evaluated()"):
         judged = task.evaluated()
@@ -68,11 +77,15 @@ def _facts(bench: Bench, task: PretextTask, images: Tensor) -> None:
     try:
         json.dumps(described)
     except (TypeError, ValueError) as error:
-        raise CheckFailed(f"describe() must give numbers and text that fit into JSON ({error}); make tensors numbers with float(x)") from None
+        raise CheckFailed(
+            f"describe() must give numbers and text that fit into JSON ({error}); make tensors numbers with float(x)"
+        ) from None
     with torch.no_grad(), bench.calling("diagnose(images)"):
         diagnosed = task.diagnose(images)
     if not isinstance(diagnosed, Mapping):
-        raise CheckFailed(f"diagnose(images) must return a dict of name and number, not {type(diagnosed).__name__}; return {{}} for none")
+        raise CheckFailed(
+            f"diagnose(images) must return a dict of name and number, not {type(diagnosed).__name__}; return {{}} for none"
+        )
     for name, value in diagnosed.items():
         try:
             finite = isinstance(name, str) and math.isfinite(float(value))
@@ -96,7 +109,9 @@ def labels(bench: Bench) -> str:
                 "uses_labels is set but other labels give the same loss; remove uses_labels, which marks the row in every table"
             )
         return "declared and used"
-    refusal = Forbidden("batch.labels is read, and a pretext task gets none; set uses_labels = True on the class if it is to see labels")
+    refusal = Forbidden(
+        "batch.labels is read, and a pretext task gets none; set uses_labels = True on the class if it is to see labels"
+    )
     bench.losses(task, replace(batch, labels=refusal, extra=DeclaredOnly(batch.extra)), 1)  # type: ignore[arg-type]
     if _follow_labels(bench, task):
         raise CheckFailed(
@@ -139,14 +154,20 @@ def input_unchanged(bench: Bench) -> str:
             )
     found = tensors(views)
     if not found:
-        raise CheckFailed(f"views returned {type(views).__name__} without a tensor; return a tensor or a tuple or dict of them")
+        raise CheckFailed(
+            f"views returned {type(views).__name__} without a tensor; return a tensor or a tuple or dict of them"
+        )
     if any(view.is_floating_point() and not view.isfinite().all() for view in found):
         raise CheckFailed("views gave values that are not finite; look for a division by zero or a logarithm of zero")
     if any(view.requires_grad for view in found):
-        raise CheckFailed("views gave tensors that require a gradient; it runs without one, so move what has to learn into forward")
+        raise CheckFailed(
+            "views gave tensors that require a gradient; it runs without one, so move what has to learn into forward"
+        )
     task = bench.build().eval()
     uses: list[tuple[str, Callable[[Tensor], Any]]] = [
-        ("evaluated()", task.evaluated()), ("codes", task.codes), ("diagnose", task.diagnose),
+        ("evaluated()", task.evaluated()),
+        ("codes", task.codes),
+        ("diagnose", task.diagnose),
         ("preview", lambda images: task.preview(replace(bench.batch(8), images=images))),
     ]
     for what, use in uses:
@@ -155,7 +176,9 @@ def input_unchanged(bench: Bench) -> str:
         with torch.no_grad(), bench.calling(what), seeded(1):
             use(images)
         if not torch.equal(images, kept):
-            raise CheckFailed(f"{what} changed the images it was given in place; other evaluators see the same ones: work on a copy")
+            raise CheckFailed(
+                f"{what} changed the images it was given in place; other evaluators see the same ones: work on a copy"
+            )
     return f"{len(found)} tensors"
 
 
@@ -177,7 +200,9 @@ def loss(bench: Bench) -> str:
                     f"{name!r} is {float(value.detach())} on the first batch; look for log(0), division by zero or exp of a large number"
                 )
         if not found["loss"].requires_grad:
-            raise CheckFailed("the loss does not depend on any parameter; check for .detach() or torch.no_grad() in forward")
+            raise CheckFailed(
+                "the loss does not depend on any parameter; check for .detach() or torch.no_grad() in forward"
+            )
         said.append(f"{phase}: " + ", ".join(f"{name} {float(value.detach()):.4g}" for name, value in found.items()))
     return "; ".join(said)
 
@@ -189,11 +214,17 @@ def gradients(bench: Bench) -> str:
     """
     task = bench.build()
     with seeded(2), torch.no_grad():
-        for parameter in task.parameters():  # residual branches start at zero, and pass no gradient before they leave it
+        # residual branches start at zero, and pass no gradient before they leave it
+        for parameter in task.parameters():
             parameter.add_(0.05 * torch.randn_like(parameter))
     trained = {id(parameter) for phase in task.phases for _, parameter in task.phase_parameters(phase)}
-    stepped = [(name, parameter) for name, parameter in task.named_parameters() if parameter.requires_grad and id(parameter) in trained]
-    for number in range(MOST_STEPS_LOOKED_AT):  # a part may join later, a backbone wait for its head, and a head be drawn for a step
+    stepped = [
+        (name, parameter)
+        for name, parameter in task.named_parameters()
+        if parameter.requires_grad and id(parameter) in trained
+    ]
+    # a part may join later, a backbone wait for its head, and a head be drawn for a step
+    for number in range(MOST_STEPS_LOOKED_AT):
         if number >= len(THROUGH_A_RUN) and all(parameter.grad is not None for _, parameter in stepped):
             break
         task.progress = THROUGH_A_RUN[number % len(THROUGH_A_RUN)]
@@ -207,7 +238,9 @@ def gradients(bench: Bench) -> str:
         if not parameter.grad.isfinite().all():
             raise CheckFailed(f"the gradient of {name} is not finite; look for sqrt(0), a norm of zero or log(0)")
         if name.startswith("backbone.") and not bench.task.frozen_backbone and not parameter.grad.any():
-            raise CheckFailed(f"the gradient of {name} is zero everywhere; look for .detach() or an operation without slope between it and the loss")
+            raise CheckFailed(
+                f"the gradient of {name} is zero everywhere; look for .detach() or an operation without slope between it and the loss"
+            )
     reached = sum(name.startswith("backbone.") and parameter.grad is not None for name, parameter in stepped)
     if behind:
         raise CheckWarning(

@@ -40,7 +40,8 @@ def devices(bench: Bench) -> str:
 def _on_pretended_gpu(bench: Bench) -> str:
     """Views and forward on tensors that have a GPU as device and no values, which shows what was left on the CPU."""
     task, batch = bench.build(), bench.batch(16)
-    sizes = ShapeEnv(allow_dynamic_output_shape_ops=True, allow_scalar_outputs=True)  # a boolean mask selects an unknown number
+    # a boolean mask selects an unknown number
+    sizes = ShapeEnv(allow_dynamic_output_shape_ops=True, allow_scalar_outputs=True)
     with FakeTensorMode(allow_non_fake_inputs=True, shape_env=sizes) as mode:
 
         def pretend(tensor: Tensor) -> Tensor:

@@ -75,12 +75,25 @@ def run(bench: Bench, checkpoint: Path | None = None, stop: bool = False) -> dic
 
     try:
         result = fit(
-            task, bench.batches(IMAGES), bench.recipe(IMAGES), STEPS, seed=0, precision="fp32", cost=False, checkpoint=checkpoint, stop=stopping,
+            task,
+            bench.batches(IMAGES),
+            bench.recipe(IMAGES),
+            STEPS,
+            seed=0,
+            precision="fp32",
+            cost=False,
+            checkpoint=checkpoint,
+            stop=stopping,
         )
     except Interrupted:
         return None
-    found = {name: _digest(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()) for name, tensor in _named(task)}
-    return found | {"losses": _digest(json.dumps({name: curve.value for name, curve in result.curves.items()}).encode())}
+    found = {
+        name: _digest(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+        for name, tensor in _named(task)
+    }
+    return found | {
+        "losses": _digest(json.dumps({name: curve.value for name, curve in result.curves.items()}).encode())
+    }
 
 
 def _named(task: PretextTask) -> list[tuple[str, torch.Tensor]]:
@@ -141,15 +154,22 @@ def _start(bench: Bench, place: dict[str, Any], folder: Path, number: int, hash_
     own.mkdir()
     (own / "checkpoint.safetensors").write_bytes((folder / "checkpoint.safetensors").read_bytes())
     request = {
-        "task": place, "options": bench.options.model_dump(mode="json"), "size": bench.size, "threads": torch.get_num_threads(), "path": sys.path,
-        "checkpoint": str(own / "checkpoint.safetensors"), "result": str(own / "result.json"),
+        "task": place,
+        "options": bench.options.model_dump(mode="json"),
+        "size": bench.size,
+        "threads": torch.get_num_threads(),
+        "path": sys.path,
+        "checkpoint": str(own / "checkpoint.safetensors"),
+        "result": str(own / "result.json"),
     }
     (own / "request.json").write_text(json.dumps(request))
     words = [sys.executable, "-m", "ssl_bench.testing.battery.going_on", str(own / "request.json")]
     paths = [str(Path(__file__).resolve().parents[3]), *(entry or "." for entry in sys.path)]
     environment = {**os.environ, "PYTHONHASHSEED": hash_seed, "PYTHONPATH": os.pathsep.join(paths)}
     with open(own / "output", "wb") as output:
-        return subprocess.Popen(words, env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT)
+        return subprocess.Popen(
+            words, env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT
+        )
 
 
 def _result(process: subprocess.Popen[bytes], folder: Path, number: int) -> dict[str, dict[str, str]]:
@@ -158,11 +178,15 @@ def _result(process: subprocess.Popen[bytes], folder: Path, number: int) -> dict
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
-        raise CheckFailed(f"another process did not finish {STEPS} steps within {SECONDS} s, and this one did; look for what waits or locks") from None
+        raise CheckFailed(
+            f"another process did not finish {STEPS} steps within {SECONDS} s, and this one did; look for what waits or locks"
+        ) from None
     result = folder / str(number) / "result.json"
     if code or not result.is_file():
         lines = (folder / str(number) / "output").read_text(errors="replace").strip().splitlines()
-        raise CheckFailed(f"another process could not train it (exit code {code}): {lines[-1] if lines else 'it said nothing'}")
+        raise CheckFailed(
+            f"another process could not train it (exit code {code}): {lines[-1] if lines else 'it said nothing'}"
+        )
     found: dict[str, dict[str, str]] = json.loads(result.read_text())
     return found
 
@@ -172,7 +196,8 @@ def main(request_file: str) -> None:
     request = json.loads(Path(request_file).read_text())
     torch.set_num_threads(request["threads"])
     bench = Bench(found_at(request["task"]), request["options"], request["size"])
-    resumed = run(bench, Path(request["checkpoint"]))  # first: a run from the start would fill the caches of classes that this one must do without
+    # first: a run from the start would fill the caches of classes that this one must do without
+    resumed = run(bench, Path(request["checkpoint"]))
     found = {"whole": run(bench), "resumed": resumed}
     Path(request["result"]).write_text(json.dumps(found))
 

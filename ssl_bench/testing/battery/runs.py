@@ -69,12 +69,25 @@ def noise_at_chance(bench: Bench) -> str:
     if not reported:
         raise NotApplicable("no accuracy is reported")
     if chance is None:
-        raise CheckWarning("an accuracy is reported, and chance_accuracy() is not given; define it where noise cannot raise the accuracy")
-    fit(task, NoiseBatches(bench, NOISE_BATCH, 1), bench.recipe(NOISE_BATCH), NOISE_STEPS, seed=0, precision="fp32", cost=False)  # type: ignore[arg-type]
+        raise CheckWarning(
+            "an accuracy is reported, and chance_accuracy() is not given; define it where noise cannot raise the accuracy"
+        )
+    fit(
+        task,
+        NoiseBatches(bench, NOISE_BATCH, 1),  # type: ignore[arg-type]
+        bench.recipe(NOISE_BATCH),
+        NOISE_STEPS,
+        seed=0,
+        precision="fp32",
+        cost=False,
+    )  # type: ignore[arg-type]
     fresh = NoiseBatches(bench, 2 * BATCH, 2)
     rounds = math.ceil(NOISE_PREDICTIONS / fresh.batch_size)
     with torch.no_grad():
-        right = math.fsum(float(bench.losses(task, fresh.batch(step), 100 + step)[0]["accuracy"]) for step in range(rounds)) / rounds
+        right = (
+            math.fsum(float(bench.losses(task, fresh.batch(step), 100 + step)[0]["accuracy"]) for step in range(rounds))
+            / rounds
+        )
     count = rounds * fresh.batch_size  # at least one prediction an image; more of them only narrow what is seen
     low, high = (float(edge) / count for edge in stats.binom.interval(NOISE_CONFIDENCE, count, chance))
     said = f"accuracy {right:.2%} on noise after {NOISE_STEPS} steps; a guess gives {low:.2%} to {high:.2%}"

@@ -25,7 +25,9 @@ def global_state(bench: Bench) -> str:
     told = changed(before)
     restore(before)
     if told:
-        raise CheckFailed(f"it changes {told} for the whole program; use a `with` block that sets it back, or give tensors their dtype and device")
+        raise CheckFailed(
+            f"it changes {told} for the whole program; use a `with` block that sets it back, or give tensors their dtype and device"
+        )
     return f"{len(before)} settings as they were"
 
 
@@ -35,7 +37,16 @@ def trained(bench: Bench) -> str:
     for seed in (0, 1):
         task, movement = bench.build(seed, batch_size=FEW_IMAGES, begin=False), Movement()
         try:
-            fit(task, bench.batches(FEW_IMAGES), recipe, FEW_STEPS, seed=seed, precision="fp32", cost=False, movement=movement)
+            fit(
+                task,
+                bench.batches(FEW_IMAGES),
+                recipe,
+                FEW_STEPS,
+                seed=seed,
+                precision="fp32",
+                cost=False,
+                movement=movement,
+            )
             moved = movement.check(task, recipe.learning_rate)
         except TrainingError as error:
             raise CheckFailed(str(error).removeprefix(f"{task.name}: ")) from None
@@ -58,10 +69,18 @@ def parameters(bench: Bench) -> str:
     late = [name for name in {**now, **dict(task.named_buffers())} if name not in before]
     if late:
         kind = "parameter" if late[0] in now else "buffer"
-        raise CheckFailed(f"{kind} {late[0]} appears during training, after the optimiser was made; make it in __init__")
-    swapped = [name for name, parameter in now.items() if parameter.requires_grad and parameter is not before[name] and id(before[name]) in held]
+        raise CheckFailed(
+            f"{kind} {late[0]} appears during training, after the optimiser was made; make it in __init__"
+        )
+    swapped = [
+        name
+        for name, parameter in now.items()
+        if parameter.requires_grad and parameter is not before[name] and id(before[name]) in held
+    ]
     if swapped:
-        raise CheckFailed(f"parameter {swapped[0]} is another object after a step, and the optimiser steps the old one; change it in place: x.data.copy_(y)")
+        raise CheckFailed(
+            f"parameter {swapped[0]} is another object after a step, and the optimiser steps the old one; change it in place: x.data.copy_(y)"
+        )
     return f"{len(before)} from the start"
 
 
@@ -81,7 +100,9 @@ def network(bench: Bench) -> str:
     said += f", and the matrix's network has {allowed:,}"
     if count > allowed:
         raise CheckFailed(
-            f"evaluated() has {said}" + (f" (not among them: {name} {shapes[name]})" if name else "") + "; rows are compared on one network: keep heads "
+            f"evaluated() has {said}"
+            + (f" (not among them: {name} {shapes[name]})" if name else "")
+            + "; rows are compared on one network: keep heads "
             "and other parts on the task, and return the backbone"
         )
     raise CheckWarning(f"evaluated() has {said}: another network than that of the other rows")
@@ -92,7 +113,9 @@ def modes(bench: Bench) -> str:
     task = bench.build(batch_size=FEW_IMAGES).train()
     steps = {id(parameter) for phase in task.phases for _, parameter in task.phase_parameters(phase)}
     learning = {
-        name: module for name, module in task.named_modules() if any(id(parameter) in steps for parameter in module.parameters())
+        name: module
+        for name, module in task.named_modules()
+        if any(id(parameter) in steps for parameter in module.parameters())
     }
     before = {name for name, module in learning.items() if module.training}
     batch = bench.batch(FEW_IMAGES)

@@ -28,11 +28,14 @@ def draws(bench: Bench) -> str:
         raise NotApplicable("the number of views is itself drawn")
     random_views, shared, alike = 0, 0.0, False
     for leaf in zip(*drawn, strict=True):
-        same_shape = [view for view in leaf if view.shape == leaf[0].shape and view.ndim and len(view) % 16 == 0 and len(view)]
+        same_shape = [
+            view for view in leaf if view.shape == leaf[0].shape and view.ndim and len(view) % 16 == 0 and len(view)
+        ]
         if len(same_shape) < 12 or all(_equal(view, same_shape[0]) for view in same_shape):
             continue
         random_views += 1
-        stacked = torch.stack(same_shape).double().unflatten(1, (-1, 16)).transpose(1, 2)  # [seeds, 16, views of an image, ...]
+        # [seeds, 16, views of an image, ...]
+        stacked = torch.stack(same_shape).double().unflatten(1, (-1, 16)).transpose(1, 2)
         if torch.equal(stacked, stacked[:, :1].expand_as(stacked)):
             if not _is_image(leaf[0]):  # a share by which images are mixed, a mask
                 alike = True
@@ -61,7 +64,11 @@ def draws(bench: Bench) -> str:
 
 def _equal(first: Tensor, second: Tensor) -> bool:
     """Up to rounding: equal images that are mixed give the same image."""
-    return torch.allclose(first, second, rtol=0, atol=ROUNDING) if first.is_floating_point() else torch.equal(first, second)
+    return (
+        torch.allclose(first, second, rtol=0, atol=ROUNDING)
+        if first.is_floating_point()
+        else torch.equal(first, second)
+    )
 
 
 def _is_image(view: Tensor) -> bool:
@@ -96,7 +103,10 @@ def _refuse_one_label(bench: Bench, task: PretextTask) -> None:
     leaves = list(zip(*drawn, strict=True))
     constant, asked = [], 0
     for leaf in leaves:
-        kinds = all(target.dtype == torch.int64 and target.ndim == 1 and len(target) and len(target) % batches.batch_size == 0 for target in leaf)
+        kinds = all(
+            target.dtype == torch.int64 and target.ndim == 1 and len(target) and len(target) % batches.batch_size == 0
+            for target in leaf
+        )
         if not kinds or not all(bool((target == target[0]).all()) for target in leaf):
             asked += 1
         elif len({int(target[0]) for target in leaf}) > 1:
@@ -127,7 +137,10 @@ def _refuse_equal_views(bench: Bench, task: PretextTask) -> None:
     networks = [task.backbone, *(module for module in task.modules() if isinstance(module, Backbone))]
     first = [next((layer for layer in network.modules() if isinstance(layer, nn.Conv2d)), None) for network in networks]
     entered: dict[nn.Module, list[Tensor]] = {layer: [] for layer in first if layer is not None}
-    hooks = [layer.register_forward_pre_hook(lambda layer, inputs: entered[layer].append(inputs[0].detach())) for layer in entered]
+    hooks = [
+        layer.register_forward_pre_hook(lambda layer, inputs: entered[layer].append(inputs[0].detach()))
+        for layer in entered
+    ]
 
     def total(seed: int) -> Tensor:
         with seeded(seed, 0, 1), bench.calling("forward"), torch.no_grad():

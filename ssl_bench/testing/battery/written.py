@@ -20,7 +20,9 @@ from ssl_bench.testing.battery.bench import Bench, CheckFailed
 def documented(bench: Bench) -> str:
     """The class has a docstring of its own, and every option says what it does."""
     if not (vars(bench.task).get("__doc__") or "").strip():
-        raise CheckFailed(f"{bench.task.__name__} has no docstring; say in one line what it asks of an image, and name the paper")
+        raise CheckFailed(
+            f"{bench.task.__name__} has no docstring; say in one line what it asks of an image, and name the paper"
+        )
     model = bench.task.Options
     said = _commented(model) | {name for name, field in model.model_fields.items() if field.description}
     silent = [name for name in model.model_fields if name not in said]
@@ -58,7 +60,9 @@ def options(bench: Bench) -> str:
     try:
         given = bench.options
     except SSLBenchError as error:
-        raise CheckFailed(f"the options cannot be made: {error}; give every option a default, or pass options={{...}}") from None
+        raise CheckFailed(
+            f"the options cannot be made: {error}; give every option a default, or pass options={{...}}"
+        ) from None
     try:
         text = json.dumps(given.model_dump(mode="json"), allow_nan=False)
         digest(json.loads(text))
