@@ -63,9 +63,11 @@ def pretrain(
     >>> from ssl_bench import pretrain                                                    # doctest: +SKIP
     >>> backbone = pretrain("rotation", "shapes", epochs=4, backbone={"name": "resnet18", "width": 0.25}).backbone
     """
-    from ssl_bench.plan.prepared import prepare
+    from ssl_bench.plan.context import Workshop
+    from ssl_bench.plan.prepare import prepare
     from ssl_bench.plan.stored import read_pretraining
-    from ssl_bench.runner.cells import BACKBONE_FILE, Workshop, has_weights, pretrain_cell
+    from ssl_bench.records.files import BACKBONE_FILE
+    from ssl_bench.runner.pretraining import has_weights, pretrain_cell
 
     matrix = {
         "name": "pretrain",

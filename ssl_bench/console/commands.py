@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from ssl_bench.console.live import Live
-    from ssl_bench.plan.prepared import Work
+    from ssl_bench.plan.run_plan import Work
     from ssl_bench.report import Results
 
 EXIT_CODES = "Exit codes: 0 done, 1 something failed, 2 wrong command, settings or data, 75 stopped by SIGTERM or SIGUSR1, 130 Ctrl-C."
@@ -113,7 +113,7 @@ def run(
         keeps_what_it_reached()  # before the imports, which take seconds
     from ssl_bench.console.live import Live, print_plan
     from ssl_bench.plan.estimate import plan as make_plan
-    from ssl_bench.plan.prepared import prepare
+    from ssl_bench.plan.prepare import prepare
     from ssl_bench.report import load
     from ssl_bench.report.verdict import verdict
     from ssl_bench.runner.scheduler import smoke as run_smoke
@@ -199,7 +199,7 @@ def plan(
     """Say what a matrix would compute here. Cells done and missing, time, memory and disk; trains nothing."""
     from ssl_bench.console.live import Live, print_plan
     from ssl_bench.plan.estimate import plan as make_plan
-    from ssl_bench.plan.prepared import prepare
+    from ssl_bench.plan.prepare import prepare
 
     console = make_console()
     with Live(console) as live:
@@ -278,8 +278,8 @@ def duplicates(
 
     from ssl_bench.console.live import Live
     from ssl_bench.data.loading import duplicates as find
-    from ssl_bench.plan.cells import as_matrix
     from ssl_bench.records.schema import write_bytes
+    from ssl_bench.spec.reading import as_matrix
 
     if out is not None and out.is_dir():
         raise SpecError(f"--out {out} is a folder; name a csv in it")

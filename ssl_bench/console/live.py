@@ -12,8 +12,9 @@ from rich.table import Table
 
 from ssl_bench.console.printing import duration, size_of
 from ssl_bench.data.packs.packing import bytes_text
+from ssl_bench.plan.choices import validation_score
 from ssl_bench.plan.estimate import Plan
-from ssl_bench.plan.prepared import Work, validation_score
+from ssl_bench.plan.run_plan import Work
 from ssl_bench.plan.stored import HOW
 from ssl_bench.records.schema import EvaluationRecord, Failure, Pretraining, Run, read_record
 from ssl_bench.runner.scheduler import Observer

@@ -10,8 +10,9 @@ import torch
 
 from ssl_bench.data import Data
 from ssl_bench.errors import SpecError, text_of
-from ssl_bench.plan.cells import Candidate, Cell, Row
-from ssl_bench.runner.cells import Workshop, build_task, pretraining_batches
+from ssl_bench.plan.cells import Cell
+from ssl_bench.plan.context import Workshop, build_task, pretraining_batches
+from ssl_bench.plan.rows import Candidate, Row
 from ssl_bench.spec.matrix import Matrix
 from ssl_bench.system.interruption import is_interruption
 from ssl_bench.training.cost import measure_cost

@@ -17,9 +17,9 @@ from ssl_bench.console.printing import duration
 from ssl_bench.errors import DataError, SpecError, did_you_mean, quoted, text_of
 from ssl_bench.evaluators.features import stage_limit
 from ssl_bench.plan.cells import Cell, PlannedEvaluation
-from ssl_bench.plan.prepared import Work
+from ssl_bench.plan.context import Workshop, build_task, pretraining_batches
+from ssl_bench.plan.run_plan import Work
 from ssl_bench.plan.stored import read_pretraining
-from ssl_bench.runner.cells import Workshop, build_task, pretraining_batches
 from ssl_bench.system.interruption import is_interruption
 from ssl_bench.training.loop import choose_precision, measure_cost
 

@@ -9,9 +9,10 @@ from pathlib import Path
 
 from ssl_bench.errors import DamagedRecord, RecordError
 from ssl_bench.plan.cells import Cell, PlannedEvaluation
+from ssl_bench.records.files import TASK_FILE
 from ssl_bench.records.predictions import checked_predictions
 from ssl_bench.records.schema import EvaluationRecord, Pretraining, judged_other_weights, read_record, safe_name
-from ssl_bench.runner.cells import TASK_FILE, has_weights
+from ssl_bench.runner.pretraining import has_weights
 
 HOW = "--recompute trains it again and measures what is missing, or all of it where the weights come out otherwise (test that is opened again is counted)"
 

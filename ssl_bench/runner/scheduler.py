@@ -20,14 +20,21 @@ from ssl_bench.errors import (
     WeightsError,
     text_of,
 )
-from ssl_bench.plan.cells import Candidate, Cell, PlannedEvaluation, Row, as_matrix, budget_images
-from ssl_bench.plan.prepared import Work, choose, prepare, write_run
+from ssl_bench.plan.cells import Cell, PlannedEvaluation
+from ssl_bench.plan.choices import choose
+from ssl_bench.plan.context import Workshop
+from ssl_bench.plan.prepare import prepare
+from ssl_bench.plan.rows import Candidate, Row, budget_images
+from ssl_bench.plan.run_plan import Work
+from ssl_bench.plan.run_record import write_run
 from ssl_bench.plan.stored import HOW, read_evaluation, read_pretraining, times_opened_before
 from ssl_bench.plugins.registry import TASKS, load_plugin
 from ssl_bench.records.environment import now
 from ssl_bench.records.schema import EvaluationRecord, Failure, Pretraining, failure_files, write_record
-from ssl_bench.runner.cells import Examination, Workshop, load_task, pretrain_cell
+from ssl_bench.runner.evaluation import Examination
+from ssl_bench.runner.pretraining import load_task, pretrain_cell
 from ssl_bench.spec.matrix import Matrix, TaskSpec
+from ssl_bench.spec.reading import as_matrix
 from ssl_bench.system.digests import notice, tell_unchecked
 from ssl_bench.system.disk import is_unwritable, no_room, remove_leftovers, writing_to
 from ssl_bench.system.interruption import between_steps, is_interruption

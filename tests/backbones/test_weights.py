@@ -17,7 +17,8 @@ from ssl_bench.backbones import weights as module
 from ssl_bench.backbones.resnet import Backbone, InputSpec, load_backbone, save_backbone
 from ssl_bench.backbones.weights import open_weights
 from ssl_bench.errors import SSLBenchError, WeightsError
-from ssl_bench.plan.prepared import prepare, write_run
+from ssl_bench.plan.prepare import prepare
+from ssl_bench.plan.run_record import write_run
 from ssl_bench.records.schema import Pretraining, Run, read_record
 from ssl_bench.spec.matrix import BackboneSpec
 

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from ssl_bench.errors import DamagedRecord, RecordError
 from ssl_bench.evaluators.base import Evaluation, Evaluator, Measurement
-from ssl_bench.plan.prepared import prepare
+from ssl_bench.plan.prepare import prepare
 from ssl_bench.plugins.registry import EVALUATORS
 from ssl_bench.records.predictions import read_predictions
 from ssl_bench.records.schema import (

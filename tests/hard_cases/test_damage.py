@@ -19,7 +19,7 @@ import ssl_bench
 from ssl_bench.data.batches import Batches
 from ssl_bench.errors import DamagedRecord, DamagedWeights, Interrupted, Notice, RecordError, SpecError, WeightsError
 from ssl_bench.evaluators.training import train_on
-from ssl_bench.plan.prepared import prepare
+from ssl_bench.plan.prepare import prepare
 from ssl_bench.records.predictions import read_predictions
 from ssl_bench.records.schema import EvaluationRecord, Failure, Pretraining, Record, Run, read_record, write_record
 from ssl_bench.records.tensors import read_tensors

@@ -16,7 +16,7 @@ import pytest
 
 from commands import TINY, call, start, task, written
 from ssl_bench.errors import DataError, NoRoomError, RecordError
-from ssl_bench.plan.prepared import prepare
+from ssl_bench.plan.prepare import prepare
 from ssl_bench.records.schema import Pretraining, read_record
 from ssl_bench.runner.scheduler import Observer, carry_out
 from ssl_bench.system import disk
@@ -131,7 +131,7 @@ def test_a_folder_that_cannot_be_written_is_told_before_anything_is_prepared(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "file").write_text("not a folder")
-    monkeypatch.setattr("ssl_bench.plan.prepared.load", lambda *_, **__: pytest.fail("images were read first"))
+    monkeypatch.setattr("ssl_bench.plan.prepare.load", lambda *_, **__: pytest.fail("images were read first"))
     with pytest.raises(RecordError, match=f"--out.*{place}|{place}.*--out"):
         prepare(TINY, place)
     assert [path.name for path in tmp_path.iterdir()] == ["file"]

@@ -16,7 +16,9 @@ from ssl_bench.errors import DataError
 from ssl_bench.evaluators.knn import vote
 from ssl_bench.evaluators.linear.logistic import SoftmaxRegression
 from ssl_bench.evaluators.scores import accuracies
-from ssl_bench.plan.prepared import Work, _majority, prepare
+from ssl_bench.plan.prepare import prepare
+from ssl_bench.plan.run_plan import Work
+from ssl_bench.plan.run_record import _majority
 
 SMALL = {"source": "shapes", "size": 32, "limit": {"train": 200, "test": 60}}
 

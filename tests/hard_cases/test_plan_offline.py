@@ -18,7 +18,8 @@ from ssl_bench.console.live import print_plan
 from ssl_bench.console.printing import duration
 from ssl_bench.errors import SpecError, WeightsError
 from ssl_bench.plan.estimate import WEEK, Plan, plan
-from ssl_bench.plan.prepared import Work, prepare
+from ssl_bench.plan.prepare import prepare
+from ssl_bench.plan.run_plan import Work
 
 TINY = {"name": "resnet10t", "width": 0.25, "stem_stride": 2}
 DATA = {"source": "shapes", "size": 32, "limit": {"train": 240, "test": 60}}

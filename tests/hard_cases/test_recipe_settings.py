@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from ssl_bench.errors import SpecError
-from ssl_bench.plan.cells import Row, split_options
-from ssl_bench.plan.prepared import prepare
+from ssl_bench.plan.prepare import prepare
+from ssl_bench.plan.rows import Row, split_options
 from ssl_bench.plugins.registry import TASKS
 from ssl_bench.runner.scheduler import _small_batch
 from ssl_bench.spec.matrix import Matrix, Recipe, TaskSpec, parse

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from commands import TINY
-from ssl_bench.plan.prepared import prepare
+from ssl_bench.plan.prepare import prepare
 from ssl_bench.report import load
 from ssl_bench.report.table import Table
 from ssl_bench.runner.scheduler import Observer, carry_out

@@ -16,7 +16,9 @@ from ssl_bench.console.live import print_plan
 from ssl_bench.data import load
 from ssl_bench.errors import SpecError
 from ssl_bench.plan.estimate import plan
-from ssl_bench.plan.prepared import Work, prepare, write_run
+from ssl_bench.plan.prepare import prepare
+from ssl_bench.plan.run_plan import Work
+from ssl_bench.plan.run_record import write_run
 from ssl_bench.report import load as load_results
 from ssl_bench.spec.matrix import DataSpec, parse
 

@@ -20,7 +20,7 @@ from ssl_bench.errors import WriteError
 from ssl_bench.evaluators import diagnostics, finetune, knn
 from ssl_bench.evaluators.detection import evaluator as detection
 from ssl_bench.evaluators.linear import probe as linear
-from ssl_bench.plan.prepared import _majority
+from ssl_bench.plan.run_record import _majority
 from ssl_bench.plan.stored import times_opened_before
 from ssl_bench.records import protocols
 from ssl_bench.records.schema import EvaluationRecord, Pretraining, Run, read_record, write_record

@@ -14,9 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ssl_bench.errors import SpecError, SSLBenchError
-from ssl_bench.plan.cells import as_matrix
 from ssl_bench.spec.matrix import Matrix, parse
-from ssl_bench.spec.reading import load_matrix, read_yaml
+from ssl_bench.spec.reading import as_matrix, load_matrix, read_yaml
 
 WHOLE = "name: m\ndata: shapes\npretrain: {epochs: 1}\nevaluate: [knn]\n"
 SECONDS = 3.0  # on a machine that others use too; a bomb takes minutes

@@ -21,11 +21,12 @@ from ssl_bench.console import commands as cli
 from ssl_bench.data.boxes import sources as detection
 from ssl_bench.data.sources import shapes
 from ssl_bench.errors import DataError, SpecError
-from ssl_bench.plan.cells import as_matrix
-from ssl_bench.plan.prepared import _check_only, prepare, write_run
+from ssl_bench.plan.prepare import _check_only, prepare
+from ssl_bench.plan.run_record import write_run
 from ssl_bench.plugins.registry import EVALUATORS, TASKS, load_plugin
 from ssl_bench.records.schema import EvaluationRecord, Pretraining, Run, read_record
 from ssl_bench.runner import scheduler as runner
+from ssl_bench.spec.reading import as_matrix
 from tests.runner.test_run import OWN_SETS, Counting, compute, matrix
 from voc_trees import write_tree
 

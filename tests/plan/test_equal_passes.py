@@ -12,7 +12,7 @@ from torch.nn.modules.module import register_module_forward_pre_hook
 
 import ssl_bench
 from ssl_bench.errors import SpecError
-from ssl_bench.plan.prepared import prepare
+from ssl_bench.plan.prepare import prepare
 from ssl_bench.plugins.registry import TASKS
 from ssl_bench.records.schema import Pretraining, read_record
 from ssl_bench.runner import scheduler as runner

@@ -21,10 +21,12 @@ from ssl_bench.data.packs import content
 from ssl_bench.data.packs.packing import SPARE_DISK
 from ssl_bench.errors import DataError, SpecError
 from ssl_bench.evaluators.features import FrozenFeatures
+from ssl_bench.plan.context import Workshop
 from ssl_bench.plan.estimate import HARDWARE, Plan, RowPlan, plan
-from ssl_bench.plan.prepared import prepare
+from ssl_bench.plan.prepare import prepare
 from ssl_bench.runner import scheduler as runner
-from ssl_bench.runner.cells import Examination, Workshop, pretrain_cell
+from ssl_bench.runner.evaluation import Examination
+from ssl_bench.runner.pretraining import pretrain_cell
 from tests.runner.test_run import OWN_SETS, matrix
 from voc_trees import noise, write_tree
 

@@ -18,7 +18,7 @@ import pytest
 from ssl_bench.data import Data, Labelled
 from ssl_bench.data.images import ImageSet
 from ssl_bench.evaluators.detection.evaluator import Detection
-from ssl_bench.plan import prepared as work
+from ssl_bench.plan import prepare as before_training
 from ssl_bench.spec.matrix import Matrix
 
 GOLDEN = Path(__file__).with_name("golden_ids.json")
@@ -62,10 +62,10 @@ def ids_of(matrix: Path) -> dict[str, list[str]]:
     """The ids of a matrix on images that stand in for its own: a candidate's and those of its evaluations, by row, choice and seed."""
     found = {}
     with (
-        mock.patch.object(work, "load", _data), mock.patch.object(work, "check"), mock.patch.object(Detection, "own_sets", _boxes),
+        mock.patch.object(before_training, "load", _data), mock.patch.object(before_training, "check"), mock.patch.object(Detection, "own_sets", _boxes),
         mock.patch.object(Detection, "check"),
     ):  # fmt: skip
-        prepared = work.prepare(matrix, "nowhere", smoke=False, pack=False)
+        prepared = before_training.prepare(matrix, "nowhere", smoke=False, pack=False)
     spec: Matrix = prepared.matrix
     for row in prepared.rows:
         for candidate in row.candidates:

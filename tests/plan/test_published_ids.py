@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ssl_bench.plan.prepared import prepare
+from ssl_bench.plan.prepare import prepare
 from ssl_bench.records.schema import Run, read_record
 
 QUICK = Path(__file__).parents[2] / "results" / "quick" / "run.json"

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 import ssl_bench
 from ssl_bench.console.commands import app
-from ssl_bench.plan.prepared import prepare
+from ssl_bench.plan.prepare import prepare
 from ssl_bench.spec.matrix import Matrix, parse
 from ssl_bench.spec.reading import read_yaml
 from ssl_bench.spec.shipped import shipped

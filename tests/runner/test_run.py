@@ -21,7 +21,8 @@ from ssl_bench.console.live import headline
 from ssl_bench.errors import Interrupted, Notice, SpecError
 from ssl_bench.evaluators.knn import KNN
 from ssl_bench.plan.cells import cell_of
-from ssl_bench.plan.prepared import prepare, validation_score
+from ssl_bench.plan.choices import validation_score
+from ssl_bench.plan.prepare import prepare
 from ssl_bench.plugins.registry import EVALUATORS, TASKS
 from ssl_bench.records.schema import EvaluationRecord, Failure, Pretraining, Run, read_record
 from ssl_bench.runner.scheduler import Observer, carry_out
@@ -201,7 +202,7 @@ def test_a_diagnosis_draws_alike_whatever_came_before(tmp_path: Path, monkeypatc
     for number in range(2):
         torch.manual_seed(number)
         monkeypatch.setattr(
-            "ssl_bench.runner.cells.reestimate_batchnorm", lambda *_, number=number: torch.rand(number + 1)
+            "ssl_bench.runner.pretraining.reestimate_batchnorm", lambda *_, number=number: torch.rand(number + 1)
         )
         compute(matrix(tasks=[], evaluate=["diagnostics"]), tmp_path / str(number))
         draws.append(
@@ -263,7 +264,7 @@ def test_only_computes_some_rows_and_the_table_keeps_all(tmp_path: Path) -> None
 
 
 def test_labels_stay_away_from_tasks_that_do_not_declare_them(tmp_path: Path) -> None:
-    from ssl_bench.runner.cells import Workshop, pretraining_batches
+    from ssl_bench.plan.context import Workshop, pretraining_batches
 
     work = prepare(matrix(baselines=["supervised"]), tmp_path)
     shop = Workshop(data=work.data, backbone=work.matrix.backbone, device=work.device, precision="fp32")

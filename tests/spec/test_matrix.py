@@ -8,9 +8,8 @@ from typing import Any
 import pytest
 
 from ssl_bench.errors import SpecError
-from ssl_bench.plan.cells import as_matrix
 from ssl_bench.spec.matrix import Matrix, parse
-from ssl_bench.spec.reading import load_matrix, read_yaml
+from ssl_bench.spec.reading import as_matrix, load_matrix, read_yaml
 from ssl_bench.spec.shipped import shipped
 
 SMALL: dict[str, Any] = {"name": "m", "data": "shapes", "pretrain": {"epochs": 1}, "evaluate": ["linear"]}

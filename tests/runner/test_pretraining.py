@@ -11,11 +11,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-import ssl_bench.runner.cells as module
+import ssl_bench.runner.pretraining as module
 import ssl_bench.tasks.base as base
 from ssl_bench.backbones.resnet import Backbone, reestimate_batchnorm
 from ssl_bench.data.images import ImageSet
-from ssl_bench.runner.cells import Workshop
+from ssl_bench.plan.context import Workshop
 from ssl_bench.transforms.lab import lightness
 from toys import TINY
 

@@ -1,0 +1,140 @@
+"""Everything before training: plugins, matrix, data, checks. Every mistake that needs no training to be found is found here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any
+
+from ssl_bench.backbones.weights import from_cache_alone
+from ssl_bench.data import load, places_of
+from ssl_bench.data.loading import check
+from ssl_bench.data.looking import looking
+from ssl_bench.errors import DamagedRecord, RecordError, SpecError, did_you_mean, quoted
+from ssl_bench.plan.choices import choose
+from ssl_bench.plan.effort import effort_of, resolved
+from ssl_bench.plan.evaluations import asked_of, judged_elsewhere, on_data
+from ssl_bench.plan.rows import budget_images, rows_of, why_absent
+from ssl_bench.plan.run_plan import Work
+from ssl_bench.plugins.registry import load_plugin
+from ssl_bench.records.schema import (
+    Run,
+    read_record,
+)
+from ssl_bench.spec.matrix import DataSpec, Matrix, parse
+from ssl_bench.spec.reading import as_matrix, missing_file
+from ssl_bench.system.digests import notice
+from ssl_bench.system.disk import refuse_unwritable
+from ssl_bench.training.loop import choose_device
+
+
+def prepare(
+    matrix: Matrix | Mapping[str, Any] | str | Path,
+    out: str | Path | None = None,
+    *,
+    sets: tuple[str, ...] = (),
+    only: tuple[str, ...] = (),
+    val: bool = False,
+    limit: int | None = None,
+    device: str | None = None,
+    data_root: str | Path | None = None,
+    plugins: tuple[str | Path, ...] = (),
+    smoke: bool = False,
+    judged: bool = True,
+    pack: bool = True,
+    recompute: bool = False,
+    skip_checks: bool = False,
+    progress: Callable[[str, int, int], None] | None = None,
+) -> Work:
+    """Everything before training: plugins, matrix, data, checks. Every mistake that can be found without training is found here.
+
+    ``judged``: whether there must be labelled images to judge on. ``pack``: False lets noise stand in for images that are not packed yet,
+    to check and to plan from their counts, labels and sizes; nothing of them is then known to be done. Nor are weights downloaded for it:
+    rows of those that are not here are left out, and told as ``unseen``. ``recompute``: train cells again
+    whose record is damaged, or whose weights are damaged or gone while evaluations are missing; without it such cells fail, and nothing is replaced.
+    ``skip_checks``: train tasks of plugins without the quick part of their battery; their records and the table tell.
+    """
+    for plugin in (plugins,) if isinstance(plugins, (str, Path)) else plugins:
+        load_plugin(plugin)
+    spec = as_matrix(matrix, sets)
+    if limit is not None:
+        both = parse(DataSpec, {"source": "any", "limit": limit}, "--limit").limit
+        spec = spec.model_copy(update={"data": spec.data.model_copy(update={"limit": both})})
+    only = (only,) if isinstance(only, str) else tuple(only)
+    _check_only(spec, only)
+    if judged and not spec.data.evaluate:
+        raise SpecError(
+            f"matrix {spec.name!r}: data.evaluate is empty, and rows are compared on labelled images; name a labelled source"
+        )
+    chosen_device = choose_device(device)
+    folder = Path(out) if out is not None else Path("runs") / spec.name
+    _refuse_newer(folder)
+    if pack and not smoke:
+        refuse_unwritable(folder)
+    places = places_of(data_root, progress=progress)
+    check(spec.data, places)
+    context: AbstractContextManager[dict[str, int]] = nullcontext({}) if pack else looking()
+    with context as unpacked:
+        # before the data: a folder of boxes that is missing shows before much is packed
+        asked = asked_of(spec.evaluate, spec.seeds, places, smoke)
+        data = load(spec.data, data_root=places.root, progress=progress, judged=judged_elsewhere(asked))
+    unseen: dict[str, str] = {}
+    with nullcontext() if pack else from_cache_alone():
+        rows = rows_of(spec, data, None if pack else unseen)
+    absent = why_absent(spec, data)
+    data.notes.extend(absent)
+    here = {name for row in rows for name in (row.name, row.spec.task)}
+    if gone := [name for name in only if name not in here and not unseen]:
+        raise SpecError(f"--only {quoted(gone[0])}: {'; '.join(absent)}")
+    if spec.pretrain.passes is not None:
+        from ssl_bench.plan.equal_passes import at_equal_passes
+
+        rows = at_equal_passes(rows, spec, data, spec.pretrain.passes)
+    if not rows and not unseen:
+        raise SpecError(f"matrix {spec.name!r} has no rows: give it `tasks` or `baselines`")
+    asked = on_data(asked, data.evaluate)
+    images = budget_images(spec, len(data.pretrain))
+    asked = resolved(asked, lambda: effort_of(spec.backbone, data.size, images, spec.stage_values))
+    data.notes.extend(
+        dict.fromkeys(note for one in asked if one.own for judged in one.sets for note in getattr(judged, "notes", ()))
+    )
+    work = Work(
+        spec,
+        folder,
+        data,
+        rows,
+        asked,
+        chosen_device,
+        final=not val,
+        only=only,
+        recompute=recompute,
+        skip_checks=skip_checks,
+        unpacked=unpacked,
+        unseen=unseen,
+    )
+    if not smoke:
+        for row in rows:
+            if len(row.candidates) > 1:
+                choose(work, row, give_up=False)
+    return work
+
+
+def _check_only(spec: Matrix, only: tuple[str, ...]) -> None:
+    known = {name for row in (*spec.tasks, *spec.baselines, *spec.weights) for name in (row.row, row.task)}
+    for name in only:
+        if name not in known:
+            raise SpecError(f"--only {quoted(name)}: no such row in matrix {spec.name!r}; {did_you_mean(name, known)}")
+
+
+def _refuse_newer(folder: Path) -> None:
+    why = missing_file(folder)
+    if why.startswith("cannot be read"):
+        raise RecordError(f"--out {quoted(str(folder))} {why}; give another folder")
+    if (folder / "run.json").is_file():
+        try:
+            read_record(folder / "run.json", Run)
+        except DamagedRecord as error:
+            notice(f"{error}; it is written anew")
+    elif not why or folder.exists() and not folder.is_dir():
+        raise RecordError(f"{folder} is a file; --out needs a folder")

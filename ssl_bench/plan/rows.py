@@ -1,0 +1,291 @@
+"""From what a user wrote to the rows of a table: every setting of a row, checked against the data."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ssl_bench.backbones.resnet import Backbone, network_of
+from ssl_bench.backbones.weights import AbsentWeights, Weights, open_weights
+from ssl_bench.data import Data
+from ssl_bench.errors import DataError, SpecError, WeightsError, did_you_mean, quoted
+from ssl_bench.plugins.registry import TASKS
+from ssl_bench.plugins.source_code import place_of, raised
+from ssl_bench.records.schema import Block
+from ssl_bench.spec.matrix import Matrix, Recipe, TaskSpec, parse
+from ssl_bench.system.interruption import is_interruption
+
+MOST_CANDIDATES = 1_000  # of one row
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One full setting of a row."""
+
+    options: Any
+    recipe: Recipe
+    steps: int
+    chosen: Mapping[str, Any]  #: the value of every option that was written as a choice
+    init: Weights | None = None  #: what the network starts from
+
+    @property
+    def settings(self) -> str:
+        """What was chosen from, in words that tell candidates of a row apart: "temperature=0.2"."""
+        return ", ".join(f"{name}={json.dumps(value, default=str)}" for name, value in self.chosen.items())
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of the table with the candidates to choose from (one, unless an option is a choice)."""
+
+    spec: TaskSpec
+    task: type[Any]
+    block: Block
+    candidates: tuple[Candidate, ...]
+
+    @property
+    def name(self) -> str:
+        return self.spec.row
+
+    def start(self, chosen: Candidate | None) -> tuple[str, bool]:
+        """What the row starts from and what is known of its training ("" for nothing), and whether labels are in it, or may be.
+
+        ``chosen``: the candidate that stands for the row; None while there is none.
+        """
+        standing = (chosen,) if chosen is not None else self.candidates
+        weights = {one.init.source: one.init for one in standing if one.init is not None}
+        labels = any(self.task.saw_labels(one.options) for one in standing) or any(
+            not one.label_free for one in weights.values()
+        )
+        return "; ".join(one.described for one in weights.values()), labels
+
+
+def split_options(task: type[Any], written: Mapping[str, Any], where: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """A row's settings as (task options, recipe settings).
+
+    A name that only one of the two has may stand in the row itself. ``recipe: {...}`` and ``options: {...}`` hold the settings of training and
+    of the task whatever they are called, and have to where both have the name.
+
+    Raises
+    ------
+    SpecError : an unknown setting (with the nearest known one), one that could be either, one given twice, or one of training for a task without.
+    """
+    own, training = task.Options.model_fields, (*Recipe.model_fields, "init", "recipe")
+    known = [*own, *(training if task.trains else ()), "row"]
+    options, recipe = (dict(_inner(written, key, where)) for key in ("options", "recipe"))
+    if not task.trains and "recipe" in written:
+        raise SpecError(_not_trained(task, "recipe", where))
+    for key in recipe:
+        if key not in Recipe.model_fields:
+            raise SpecError(f"{where}: recipe: unknown setting {key!r}; {did_you_mean(key, Recipe.model_fields)}")
+    for key, value in written.items():
+        if key in ("options", "recipe", "init") and (task.trains or key == "options"):
+            continue
+        if key in own and key in Recipe.model_fields and task.trains:
+            raise SpecError(
+                f"{where}: {key!r} is an option of {task.name} and a setting of training; write options: {{{key}: ...}} for the task's, "
+                f"recipe: {{{key}: ...}} for that of training"
+            )
+        place = options if key in own else recipe
+        if key in place:
+            raise SpecError(
+                f"{where}: {key!r} is given twice, in the row and below {'options' if key in own else 'recipe'!r}; keep one"
+            )
+        if key in training and key not in own and not task.trains:
+            raise SpecError(_not_trained(task, key, where))
+        if key not in own and key not in Recipe.model_fields:
+            raise SpecError(f"{where}: unknown option {key!r}; {did_you_mean(key, known)}")
+        place[key] = value
+    for key in options:
+        if key not in own:
+            raise SpecError(f"{where}: options: unknown option {key!r} of {task.name}; {did_you_mean(key, own)}")
+    return options, recipe
+
+
+def _inner(written: Mapping[str, Any], key: str, where: str) -> Mapping[str, Any]:
+    value = written.get(key)
+    if value is not None and not isinstance(value, Mapping):
+        raise SpecError(f"{where}: {key} = {value!r}; settings are written as {{setting: value}}")
+    return value or {}
+
+
+def _not_trained(task: type[Any], key: str, where: str) -> str:
+    allowed = ", ".join([*task.Options.model_fields, "row"])
+    return f"{where}: {key!r} is a setting of training, and {task.name} is not trained; allowed are: {allowed}"
+
+
+def candidates_of(
+    matrix: Matrix, task: type[Any], spec: TaskSpec, image_size: int, num_images: int
+) -> tuple[Candidate, ...]:
+    """Every full setting of a row, in the order written."""
+    where = f"task {spec.row!r}"
+    choices = _choices(spec.options)
+    for key, values in choices.items():
+        if not isinstance(values, (list, tuple)) or len(values) < 2:
+            raise SpecError(f"{where}: {key}: choose needs a list of at least two values, not {quoted(values)}")
+        if twice := [value for at, value in enumerate(values) if value in values[:at]]:
+            raise SpecError(
+                f"{where}: {key}: choose lists {quoted(twice[0])} twice; each setting is tried once, so leave one out"
+            )
+    if math.prod(len(values) for values in choices.values()) > MOST_CANDIDATES:
+        counted = " x ".join(f"{len(values)} of {key}" for key, values in choices.items())
+        raise SpecError(
+            f"{where}: choose: {counted} are more than {MOST_CANDIDATES:,} settings to try; allowed are {MOST_CANDIDATES:,}"
+        )
+
+    def make(input: str = "rgb", **_: Any) -> Backbone:
+        return Backbone(matrix.backbone, image_size)
+
+    found = []
+    for values in itertools.product(*choices.values()):
+        chosen = dict(zip(choices, values, strict=True))
+        settings = _decided(spec.options, chosen)
+        written, recipe_settings = split_options(task, settings, where)
+        start = settings.get("init")
+        options = task.resolve(parse(task.Options, written, where), make)
+        images = budget_images(matrix, num_images)
+        preset = matrix.pretrain.preset
+        if preset == "auto":
+            base = task.recipe(options, image_size, images // 256)
+        else:
+            base = (task.short_recipe if preset == "short" else task.paper_recipe)(options, image_size)
+        for what, value, kind in (("resolve", options, task.Options), ("its recipe", base, Recipe)):
+            if not isinstance(value, kind):
+                raise SpecError(f"{where}: {what} gave a {type(value).__name__}, and it must give a {kind.__name__}")
+        if matrix.pretrain.batch_size is not None:
+            recipe_settings.setdefault("batch_size", matrix.pretrain.batch_size)
+        recipe = base.overridden(recipe_settings, where)
+        steps = max(1, round(images / recipe.batch_size))
+        found.append(
+            Candidate(
+                options, recipe, steps, chosen, None if start is None else _init(task, options, make, start, where)
+            )
+        )
+    return tuple(found)
+
+
+def _choices(options: Mapping[str, Any], above: str = "") -> dict[str, Any]:
+    """The values to choose from, by the option's name; that of a combination's member has the member's before it, as "exemplar.crops"."""
+    found: dict[str, Any] = {}
+    for key, value in options.items():
+        if isinstance(value, Mapping):
+            found |= {above + key: value["choose"]} if set(value) == {"choose"} else _choices(value, f"{above}{key}.")
+    return found
+
+
+def _decided(options: Mapping[str, Any], chosen: Mapping[str, Any], above: str = "") -> dict[str, Any]:
+    """The options with a value for every choice."""
+    return {
+        key: chosen[above + key]
+        if above + key in chosen
+        else _decided(value, chosen, f"{above}{key}.")
+        if isinstance(value, Mapping)
+        else value
+        for key, value in options.items()
+    }
+
+
+def _init(task: type[Any], options: Any, make: Callable[..., Backbone], source: Any, where: str) -> Weights:
+    """The weights that a task starts from, tried in its network."""
+    if not isinstance(source, str):
+        raise SpecError(f"{where}: init = {quoted(source)}; allowed are timm:NAME and file:PATH")
+    network = network_of(task.build_backbone(make, options))
+    if network is None:
+        raise SpecError(
+            f"{where}: init: {task.name} builds a network of its own, which cannot start from other weights"
+        )
+    try:
+        weights = open_weights(source)
+        weights.into(network)
+    except WeightsError as error:
+        raise (AbsentWeights if isinstance(error, AbsentWeights) else SpecError)(f"{where}: init: {error}") from None
+    return weights
+
+
+def budget_images(matrix: Matrix, num_images: int) -> int:
+    """Images every row sees; of a budget in network passes, those of a task that shows the network each image once."""
+    return matrix.pretrain.images or matrix.pretrain.passes or max(1, round((matrix.pretrain.epochs or 0) * num_images))
+
+
+def rows_of(matrix: Matrix, data: Data, unseen: dict[str, str] | None = None) -> list[Row]:
+    """The rows of a matrix, checked against the data. Every problem of every row is told at once.
+
+    ``unseen``: takes the rows whose weights are not here, and why, which are then left out; where it is None, they are a problem.
+    """
+    rows, problems = [], []
+    absent = _absent(matrix, data)
+    for spec in (*matrix.tasks, *matrix.baselines, *matrix.weights):
+        if spec in absent:
+            continue
+        try:
+            task = TASKS.get(spec.task)
+            found = candidates_of(matrix, task, spec, data.size, len(data.pretrain))
+            for candidate in found:
+                _check_row(task, spec, candidate, data, matrix.data.fit)
+            pretext = spec in matrix.tasks and task.trains and not task.frozen_backbone
+            block: Block = "pretext" if pretext else "elsewhere" if spec in matrix.weights else "baseline"
+            rows.append(Row(spec, task, "labels" if task.uses_labels else block, found))
+        except (SpecError, DataError, WeightsError) as error:
+            if isinstance(error, AbsentWeights) and unseen is not None:
+                unseen[spec.row] = str(error)
+            else:
+                problems.append(str(error))
+        except BaseException as error:  # of a plugin's resolve, recipe or check
+            if is_interruption(error) or not place_of(error):
+                raise
+            problems.append(f"task {spec.row!r}: {raised(error)}")
+    if problems:
+        raise SpecError("\n".join(problems))
+    return rows
+
+
+def _absent(matrix: Matrix, data: Data) -> list[TaskSpec]:
+    """Default baselines that cannot be had: unlabelled photos must not be refused for them."""
+    defaults = () if "baselines" in matrix.model_fields_set or data.pretrain.labels is not None else matrix.baselines
+    return [spec for spec in defaults if TASKS.get(spec.task).uses_labels]
+
+
+def why_absent(matrix: Matrix, data: Data) -> list[str]:
+    """A note for each default baseline that is no row of this matrix, with the reason."""
+    instead = (
+        "; fine-tuning the row 'random' tells what the labels that rows are judged on give without pretraining"
+        if data.evaluate
+        else ""
+    )
+    return [
+        f"{spec.row} is no row here: it needs labels, and {data.unlabelled}{instead}" for spec in _absent(matrix, data)
+    ]
+
+
+def _check_row(task: type[Any], spec: TaskSpec, candidate: Candidate, data: Data, fit: str) -> None:
+    where = f"task {spec.row!r}"
+    if fit == "pad" and task.reads_borders:
+        raise DataError(
+            f"{where}: the black bars of data.fit = 'pad' would give its answer away; allowed with it are 'crop' and 'squash'"
+        )
+    if data.size < task.min_image_size:
+        raise DataError(
+            f"{where} needs images of at least {task.min_image_size} px, not {data.size}; set data.size to {task.min_image_size} or more"
+        )
+    if task.trains and candidate.recipe.batch_size > len(data.pretrain):
+        count = len(data.pretrain)
+        raise DataError(
+            f"{where}: batch_size {candidate.recipe.batch_size} is larger than the {count:,} pretraining images; allowed is 1 to {count:,}"
+        )
+    if task.trains and task.uses_labels and data.pretrain.labels is None:
+        why = data.unlabelled or f"the pretraining images ({data.pretrain.name}) have none"
+        raise DataError(
+            f"{where} needs labels, and {why}; remove it from the matrix, or give labelled images as the one `source` of data"
+        )
+    missing = sorted(task.columns - set(data.pretrain.columns))
+    if missing:
+        known = ", ".join(sorted(data.pretrain.columns)) or "none"
+        raise DataError(f"{where} needs the column {missing[0]!r}, which {data.pretrain.name} lacks; it has: {known}")
+    try:
+        task.check(candidate.options, data.pretrain)
+    except DataError as error:
+        raise DataError(f"{where}: {error}") from None

@@ -1,0 +1,136 @@
+"""A matrix made concrete on one machine: its data, rows and cells, and what of them is on disk."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import torch
+
+from ssl_bench.data import Data
+from ssl_bench.errors import RecordError, SpecError
+from ssl_bench.plan.cells import HEADLINE, Cell, PlannedEvaluation, cell_of
+from ssl_bench.plan.evaluations import Asked
+from ssl_bench.plan.rows import Candidate, Row
+from ssl_bench.plan.stored import folder_of, read_pretraining, sound_evaluation, times_opened, why_not
+from ssl_bench.spec.matrix import Matrix
+
+
+@dataclass
+class Work:
+    """A matrix made concrete on one machine: data, rows, cells, and what of it is done."""
+
+    matrix: Matrix
+    out: Path
+    data: Data
+    rows: list[Row]
+    evaluators: list[Asked]
+    device: torch.device
+    final: bool
+    only: tuple[str, ...] = ()
+    #: train again where a record is damaged, or weights are that are still needed, or those are gone
+    recompute: bool = False
+    winners: dict[str, Candidate] = field(default_factory=dict)
+    skip_checks: bool = False
+    #: images that noise stands in for: what they are, and their bytes once packed
+    unpacked: Mapping[str, int] = field(default_factory=dict)
+    #: rows left out of a plan, and why: weights that would have to be downloaded
+    unseen: Mapping[str, str] = field(default_factory=dict)
+    _cells: dict[tuple[str, int, int], Cell] = field(default_factory=dict, repr=False)
+    _folders: dict[str, Path] = field(default_factory=dict, repr=False)
+
+    def cell(self, row: Row, candidate: Candidate, seed: int, evaluators: list[Asked] | None = None) -> Cell:
+        """One cell, where it lies already or will: rows of equal settings share one, and a row's name decides nothing."""
+        key = (row.name, id(candidate), seed)  # a matrix of thousands of cells is gone through several times
+        if evaluators is None and key in self._cells:
+            return self._cells[key]
+        found = cell_of(
+            self.matrix,
+            self.data,
+            row,
+            candidate,
+            seed,
+            self.out,
+            self.evaluators if evaluators is None else evaluators,
+        )
+        if found.id not in self._folders:
+            self._folders[found.id] = folder_of(found)
+        found = replace(found, folder=self._folders[found.id])
+        if evaluators is None:
+            self._cells[key] = found
+        return found
+
+    def candidate_cells(self, row: Row) -> list[Cell]:
+        """The cells that decide a choice: every candidate, first seed, and the one evaluator that decides (the linear probe where there is one)."""
+        able = [
+            e
+            for e in self.evaluators
+            if e.evaluator.accuracy and (row.task.trainable or not e.evaluator.needs_training)
+        ]
+        able = [e for e in able if self.matrix.seeds[0] in e.seeds]
+        headline = [e for e in able if e.evaluator.name == HEADLINE] or able[:1]
+        if not headline:
+            raise SpecError(
+                f"task {row.name!r} has options to choose between, and no evaluator that could choose; add `linear` to `evaluate`"
+            )
+        return [self.cell(row, candidate, self.matrix.seeds[0], headline) for candidate in row.candidates]
+
+    def opened(self, row: Row) -> bool:
+        """Whether any candidate of a row has seen test."""
+        cells = [self.cell(row, candidate, self.matrix.seeds[0]) for candidate in row.candidates]
+        return any(times_opened(cell, planned) for cell in cells for planned in cell.evaluations)
+
+    def cells(self, chosen: Mapping[str, Candidate] | None = None) -> list[Cell]:
+        """The cells of the table, seed by seed, so that a whole table of one seed comes first. ``chosen``: other winners than its own."""
+        winners = self.winners if chosen is None else chosen
+        found = []
+        for seed in self.matrix.seeds:
+            for row in self.rows:
+                winner = row.candidates[0] if len(row.candidates) == 1 else winners.get(row.name)
+                if winner is not None:
+                    found.append(self.cell(row, winner, seed))
+        return found
+
+    def asked_for(self, row: Row) -> bool:
+        """Whether a row is to be computed now; the table keeps all rows, with what they have."""
+        return not self.only or row.name in self.only or row.spec.task in self.only
+
+    def undecided(self) -> list[Row]:
+        """Rows to be computed now whose choice is still open."""
+        return [
+            row for row in self.rows if len(row.candidates) > 1 and row.name not in self.winners and self.asked_for(row)
+        ]
+
+    def todo(self) -> list[Cell]:
+        """Cells to be computed now that miss anything: candidates of open choices, then the table's."""
+        choices = [cell for row in self.undecided() for cell in self.candidate_cells(row) if not self.done(cell, False)]
+        return choices + [cell for cell in self.cells() if self.asked_for(cell.row) and not self.done(cell)]
+
+    def missing(self, cell: Cell, final: bool | None = None) -> list[PlannedEvaluation]:
+        """Evaluations of a cell that have no record that can be used (or, in a final run, one without test)."""
+        final = self.final if final is None else final
+        found = []
+        for planned in cell.evaluations:
+            record = sound_evaluation(cell, planned)
+            if (record is None or (final and not record.final)) and applies(cell, planned):
+                found.append(planned)
+        return found
+
+    def done(self, cell: Cell, final: bool | None = None) -> bool:
+        try:
+            return read_pretraining(cell) is not None and not self.missing(cell, final)
+        except RecordError:  # it is told when the cell is computed
+            return False
+
+    def blocked(self, cell: Cell, final: bool | None = None) -> str:
+        """Why a cell can only be trained again, which needs ``recompute``; "" where it needs not."""
+        try:
+            return why_not(cell, missing=bool(self.missing(cell, final)))
+        except RecordError:  # a folder in its place, no permission: nothing that training again would mend
+            return ""
+
+
+def applies(cell: Cell, planned: PlannedEvaluation) -> bool:
+    """Representations that are not trained networks (pixels, PCA) cannot be fine-tuned."""
+    return not planned.evaluator.needs_training or cell.row.task.trainable

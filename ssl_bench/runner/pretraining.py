@@ -1,0 +1,226 @@
+"""Pretraining one cell: its network trained, its weights and its record written."""
+
+from __future__ import annotations
+
+import copy
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ssl_bench.backbones.resnet import (
+    Backbone,
+    load_strictly,
+    reestimate_batchnorm,
+    save_backbone,
+)
+from ssl_bench.data import places_of
+from ssl_bench.data.batches import ImageStore
+from ssl_bench.data.images import ImageSet, evenly_spaced
+from ssl_bench.errors import DamagedWeights
+from ssl_bench.evaluators.knn import knn_monitor
+from ssl_bench.plan.cells import Cell
+from ssl_bench.plan.context import Workshop, build_task, pretraining_batches
+from ssl_bench.records.environment import environment, now
+from ssl_bench.records.files import BACKBONE_FILE, CHECKPOINT_FILE, PARTS_SUFFIX, TASK_FILE, TASK_KIND
+from ssl_bench.records.schema import (
+    Pretraining,
+    write_record,
+)
+from ssl_bench.records.tensors import DIGEST, read_tensors, save_tensors
+from ssl_bench.runner.prechecks import checks_before_training
+from ssl_bench.training.checkpoints import remove
+from ssl_bench.training.loop import FitResult, fit, seed_everything
+from ssl_bench.training.movement import Movement, constant_features
+
+STATISTICS_IMAGES = 10_000  # BatchNorm statistics are averaged over at most this many clean training images
+CHUNK = 512
+MONITOR_IMAGES = 512
+DIAGNOSED_IMAGES = 1_000
+CHECKED_IMAGES = 64  # on which features are looked at for collapse
+
+
+def pretrain_cell(cell: Cell, shop: Workshop) -> tuple[Pretraining, Any]:
+    """Train one backbone, write its weights and its record; returns the record and the trained task.
+
+    A checkpoint left by an earlier attempt is continued.
+
+    Raises
+    ------
+    TrainingError : a plugin that fails a check of its battery; a loss, weights or features that are not finite; a task that declares that it
+        trains and left the judged network as it was.
+    """
+    cell.folder.mkdir(parents=True, exist_ok=True)
+    checkpoint = cell.folder / CHECKPOINT_FILE
+    started = time.perf_counter()
+    checks = ""
+    if cell.row.task.trains:
+        checks = checks_before_training(
+            cell.row.task, cell.candidate.options, shop.data.size, places_of(None).cache, shop.skip_checks, shop.on_note
+        )
+    task = build_task(cell, shop)
+    describe = _described(task, cell, shop, {})
+    result, movement = FitResult(), Movement()
+    if task.trains:
+        result = fit(
+            task,
+            pretraining_batches(cell, shop),
+            cell.candidate.recipe,
+            cell.candidate.steps,
+            seed=cell.seed,
+            device=shop.device,
+            precision=shop.precision,
+            checkpoint=checkpoint,
+            checkpoint_seconds=shop.checkpoint_seconds,
+            final_checkpoint=True,
+            monitor=_monitor(shop),
+            looks=shop.looks,
+            on_progress=shop.on_progress,
+            stop=shop.stop,
+            movement=movement,
+        )
+        describe = _described(task, cell, shop, describe)  # with what was measured when training began
+        describe |= _moved(movement.check(task, cell.candidate.recipe.learning_rate), cell, shop)
+    task.to(shop.device).eval()
+    judged = task.evaluated()
+    if isinstance(judged, Backbone) and judged.input.kind != "rgb":
+        describe["input"] = judged.input.kind
+    reestimate_batchnorm(judged, _clean_images(shop.data.pretrain, shop.device))
+    unseen = shop.data.evaluate[0].validation if shop.data.evaluate else shop.data.pretrain
+    some = _some_images(unseen, shop.device)
+    if task.trains and (constant := constant_features(judged, some[:CHECKED_IMAGES], cell.row.task.name)):
+        describe["constant_features"] = constant
+        shop.on_note(f"{cell.row.name}: {constant} gives every image the same features; the network has collapsed")
+    seed_everything(cell.seed, 0xD1)
+    with torch.no_grad():
+        diagnosed = {name: float(value) for name, value in task.diagnose(some).items()}
+    weights = save_tensors(cell.folder / TASK_FILE, task.state_dict(), TASK_KIND, {"pretraining": cell.id})
+    if isinstance(judged, Backbone):
+        save_backbone(judged, cell.folder / BACKBONE_FILE)
+    record = Pretraining(
+        id=cell.id,
+        row=cell.row.name,
+        task=cell.row.task.name,
+        seed=cell.seed,
+        block=cell.row.block,
+        uses_labels=cell.row.task.uses_labels,
+        spec=dict(cell.spec),
+        checks=checks,
+        describe=describe,
+        diagnose=diagnosed,
+        metrics=result.metrics,
+        curves=result.curves,
+        trend=_trend(result),
+        steps=result.steps,
+        images_seen=result.images_seen,
+        passes=result.passes,
+        flops=result.flops,
+        parameters=sum(p.numel() for p in judged.parameters()),
+        seconds=result.seconds or {"total": time.perf_counter() - started},
+        images_per_second=result.images_per_second,
+        peak_memory=result.peak_memory,
+        weights=weights,
+        changed=shop.changed(),
+        environment=environment(shop.device, shop.used_precision),
+        created=now(),
+    )
+    for parts in cell.folder.glob(f"*{PARTS_SUFFIX}"):  # what evaluators began on weights that these replace
+        shutil.rmtree(parts, ignore_errors=True)
+    write_record(cell.folder / "pretrain.json", record)
+    remove(checkpoint)
+    return record, task
+
+
+def _described(task: Any, cell: Cell, shop: Workshop, known: Mapping[str, Any]) -> dict[str, Any]:
+    """What the task says of itself; whoever watches is told what was not known before."""
+    found = dict(task.describe())
+    for name in [name for name in found if name not in known]:
+        shop.on_note(f"{cell.row.name}: {name} {found[name]}")
+    return found | dict(known)
+
+
+def _moved(moved: str, cell: Cell, shop: Workshop) -> dict[str, str]:
+    """What to record of how much of the network training moved: nothing where it was all of it."""
+    some, _, whole = moved.partition(" of ")
+    if some == whole or cell.row.task.frozen_backbone:
+        return {}
+    shop.on_note(f"{cell.row.name}: training moved {moved} parameter tensors of the judged network")
+    return {"moved_tensors": moved}
+
+
+def load_task(cell: Cell, shop: Workshop, weights: str = "") -> Any:
+    """The trained task of a cell, from its file.
+
+    Parameters
+    ----------
+    weights : the digest of the file, as the cell's record has it; "" where that is not known.
+
+    Raises
+    ------
+    DamagedWeights : the file is not what was written, belongs to another cell or to an earlier training of this one.
+    WeightsError : it cannot be read, or holds the tensors of another network.
+    """
+    path = cell.folder / TASK_FILE
+    tensors, header = read_tensors(path)
+    if header.get("kind") != TASK_KIND or header.get("pretraining") != cell.id:
+        raise DamagedWeights(f"{path} holds the weights of another cell ({header.get('pretraining')}, not {cell.id})")
+    if weights and header.get(DIGEST) != weights:
+        raise DamagedWeights(f"{path} holds other weights than those that pretrain.json was written with")
+    task = build_task(cell, shop)
+    load_strictly(task, tensors, str(path))
+    return task.to(shop.device).eval()
+
+
+def has_weights(cell: Cell) -> bool:
+    return (cell.folder / TASK_FILE).is_file()
+
+
+def _clean_images(images: ImageSet, device: torch.device) -> Iterator[Tensor]:
+    """Images for BatchNorm statistics, in chunks of equal size, so of equal weight.
+
+    Every chunk is drawn from all of them: many sets are sorted by class, and the variance within one class is not that of the set.
+    """
+    draw = np.random.Generator(np.random.PCG64(1))
+    count = min(len(images), STATISTICS_IMAGES)
+    store = ImageStore(images.without_labels().take(np.sort(draw.permutation(len(images))[:count])), device)
+    return (
+        store.gather(torch.from_numpy(np.sort(part)))
+        for part in np.array_split(draw.permutation(count), -(-count // CHUNK))
+    )
+
+
+def _some_images(images: ImageSet, device: torch.device) -> Tensor:
+    """Images to diagnose a task on, from all over the set, which may be sorted by class."""
+    chosen = images.without_labels().take(evenly_spaced(len(images), DIAGNOSED_IMAGES))
+    return ImageStore(chosen, device).gather(torch.arange(len(chosen)))
+
+
+def _monitor(shop: Workshop) -> Callable[[nn.Module], float] | None:
+    """Validation kNN on a copy whose BatchNorm statistics are re-estimated, as they will be in the end; None without labelled images."""
+    if not shop.data.evaluate:
+        return None
+    labelled = shop.data.evaluate[0]
+    bank = labelled.train.take(evenly_spaced(len(labelled.train), MONITOR_IMAGES))
+    queries = labelled.validation.take(evenly_spaced(len(labelled.validation), MONITOR_IMAGES))
+
+    def look(backbone: nn.Module) -> float:
+        copied = copy.deepcopy(backbone)
+        reestimate_batchnorm(copied, _clean_images(bank, shop.device))
+        return knn_monitor(copied.eval(), bank, queries, shop.device, k=20)
+
+    return look
+
+
+def _trend(result: FitResult) -> str:
+    """Whether the validation monitor was still rising in its last third, beyond the noise of its few images."""
+    curve = result.curves.get("knn")
+    if curve is None or len(curve.value) < 6:
+        return ""
+    third = len(curve.value) // 3
+    before, after = np.mean(curve.value[-2 * third : -third]), np.mean(curve.value[-third:])
+    noise = np.sqrt(max(after * (1 - after), 1e-4) / MONITOR_IMAGES)
+    return "still rising" if after - before > noise else "flat"
