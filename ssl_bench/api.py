@@ -1,4 +1,4 @@
-"""The Python face of the suite: ``run`` a matrix, ``pretrain`` one backbone, ``evaluate`` one backbone."""
+"""The suite from Python: ``run`` a matrix, ``pretrain`` one backbone, ``evaluate`` one backbone."""
 
 from __future__ import annotations
 
@@ -63,11 +63,11 @@ def pretrain(
     >>> from ssl_bench import pretrain                                                    # doctest: +SKIP
     >>> backbone = pretrain("rotation", "shapes", epochs=4, backbone={"name": "resnet18", "width": 0.25}).backbone
     """
-    from ssl_bench.plan.context import Workshop
+    from ssl_bench.plan.context import RunContext
     from ssl_bench.plan.prepare import prepare
-    from ssl_bench.plan.stored import read_pretraining
+    from ssl_bench.plan.stored import has_weights, read_pretraining
     from ssl_bench.records.files import BACKBONE_FILE
-    from ssl_bench.runner.pretraining import has_weights, pretrain_cell
+    from ssl_bench.runner.pretraining import pretrain_cell
 
     matrix = {
         "name": "pretrain",
@@ -80,8 +80,8 @@ def pretrain(
         "evaluate": ["knn"],
     }
     with tempfile.TemporaryDirectory() as scratch:
-        work = prepare(matrix, out or scratch, device=device, judged=False, **settings)
-        cells = work.cells()
+        run_plan = prepare(matrix, out or scratch, device=device, judged=False, **settings)
+        cells = run_plan.cells()
         if not cells:
             raise SpecError("pretrain trains one setting; a choice of options needs a matrix")
         cell = cells[0]
@@ -97,15 +97,15 @@ def pretrain(
         if lost and not recompute:
             raise WeightsError(f"{lost}; recompute=True trains it again")
         if lost or record is None or kept is None:
-            shop = Workshop(
-                data=work.data,
-                backbone=work.matrix.backbone,
-                device=work.device,
-                precision=work.matrix.precision,
-                skip_checks=work.skip_checks,
+            context = RunContext(
+                data=run_plan.data,
+                backbone=run_plan.matrix.backbone,
+                device=run_plan.device,
+                precision=run_plan.matrix.precision,
+                skip_checks=run_plan.skip_checks,
             )
-            with shop.guarded():
-                record, _ = pretrain_cell(cell, shop)
+            with context.guarded():
+                record, _ = pretrain_cell(cell, context)
             if not file.is_file():
                 raise SpecError(f"task {task!r} trains no network that could be returned")
             kept = load_backbone(file)
@@ -136,7 +136,7 @@ def evaluate(
     from ssl_bench.data import load, places_of
     from ssl_bench.evaluators.base import Subject
     from ssl_bench.evaluators.features import FrozenFeatures
-    from ssl_bench.plan.evaluations import asked_of, on_data
+    from ssl_bench.plan.evaluations import evaluators_of, on_data
     from ssl_bench.spec.matrix import DataSpec, EvaluatorSpec, parse
     from ssl_bench.system.global_state import restored
     from ssl_bench.training.loop import choose_device, seed_everything
@@ -149,7 +149,7 @@ def evaluate(
         spec = spec.model_copy(update={"size": network.image_size})
     (seed,) = parse(EvaluatorSpec, {"evaluator": "any", "seeds": [seed]}, "evaluate").seeds or (0,)
     listed = [evaluators] if isinstance(evaluators, (str, Mapping)) else evaluators
-    asked = asked_of([parse(EvaluatorSpec, one, "evaluator") for one in listed], (seed,), places_of(data_root))
+    asked = evaluators_of([parse(EvaluatorSpec, one, "evaluator") for one in listed], (seed,), places_of(data_root))
     loaded = load(spec, data_root=Path(data_root) if data_root else None)
     features: dict[tuple[str, ...], FrozenFeatures] = {}
     rows = []

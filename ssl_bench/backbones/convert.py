@@ -7,20 +7,17 @@ from __future__ import annotations
 
 import argparse
 import re
-import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
-import timm
 import torch
 from torch import Tensor
 
-from ssl_bench.backbones.resnet import FORMAT, KIND, InputSpec, build_resnet, check_resnet, read_weights
+from ssl_bench.backbones.recognise import are_twins, beginnings, blocks_of, names_with, nearest, without_warnings
+from ssl_bench.backbones.resnet import FORMAT, KIND, InputSpec, check_resnet, read_weights
 from ssl_bench.backbones.weights import IMAGENET
 from ssl_bench.errors import NoRoomError, WeightsError, did_you_mean, quoted
 from ssl_bench.records.tensors import save_tensors
@@ -36,8 +33,6 @@ FOLLOWED = (
     ("online", "target"),
     ("backbone", "backbone_momentum"),
 )
-# tried first, of those of equal shapes
-PLAIN = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "wide_resnet50_2", "wide_resnet101_2")
 
 
 @dataclass(frozen=True)
@@ -100,10 +95,6 @@ def convert(
     return target, found
 
 
-# ---- reading
-# -------------------------------------------------------------------------------------------------------------------------
-
-
 def read_checkpoint(path: Path) -> Mapping[Any, Any]:
     """What a checkpoint holds, as nested mappings. Raises WeightsError for a file that holds more than tensors and plain values."""
     why = missing_file(path)
@@ -117,7 +108,7 @@ def read_checkpoint(path: Path) -> Mapping[Any, Any]:
         return read_weights(path)[0]
     try:
         # Namespaces are plain values under names, which many programs save beside the tensors.
-        with _without_warnings(), torch.serialization.safe_globals([argparse.Namespace]):
+        with without_warnings(), torch.serialization.safe_globals([argparse.Namespace]):
             found = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a file of any kind can fail in any way
         raise WeightsError(f"{path}: {_unread(str(error))}") from None
@@ -126,13 +117,6 @@ def read_checkpoint(path: Path) -> Mapping[Any, Any]:
     if not isinstance(found, Mapping):
         raise WeightsError(f"{path} holds a {type(found).__name__}, not tensors under names; save model.state_dict()")
     return found
-
-
-@contextmanager
-def _without_warnings() -> Iterator[None]:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
 
 
 def _unread(message: str) -> str:
@@ -160,10 +144,6 @@ def _state_dicts(value: Any, where: str = "", depth: int = 0) -> Iterator[tuple[
         if hasattr(inner, "state_dict") and not isinstance(inner, Mapping):
             continue
         yield from _state_dicts(inner, f"{where}{name}.", depth + 1)
-
-
-# ---- finding the network
-# ---------------------------------------------------------------------------------------------------------------
 
 
 def network_in(
@@ -247,17 +227,6 @@ def _group(name: str) -> str:
     return ".".join(parts[: max(1, min(3, len(parts) - 1))])
 
 
-def beginnings(tensors: Mapping[str, Tensor]) -> list[str]:
-    """What may stand before the names of a ResNet, so that its stem and first block follow."""
-    # named, or the places in a Sequential of the network's parts
-    firsts = (r"layer1\.0\.conv1\.weight", r"[1-9]\.0\.conv1\.weight")
-    found = {
-        match.group(1) for name in tensors for first in firsts if (match := re.fullmatch(rf"(|.*\.){first}", name))
-    }
-    stems = ("conv1.weight", "conv1.0.weight", "0.weight", "0.0.weight")
-    return sorted(start for start in found if any(f"{start}{stem}" in tensors for stem in stems))
-
-
 def _renamed(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Names as timm and torchvision have them: parts of a Sequential by what they are, and shortcuts as downsample.
 
@@ -313,8 +282,8 @@ def _whole(
         )
     twins = [
         other
-        for other in (_names(_blocks(tensors)) if backbone is None else [])
-        if other != name and _twins(name, other)
+        for other in (names_with(blocks_of(tensors)) if backbone is None else [])
+        if other != name and are_twins(name, other)
     ]
     if twins:
         notes.append(
@@ -328,81 +297,3 @@ def _whole(
         found,
         tuple(notes),
     )
-
-
-def nearest(
-    tensors: Mapping[str, Tensor], backbone: str | None = None
-) -> tuple[str, float, str, int, dict[str, tuple[int, ...]]]:
-    """(name, width, stem "3x3" or "timm", matching tensors, name to shape of all) of the ResNet that tensors in timm's naming fit best."""
-    first = tensors.get("conv1.weight")
-    stem = "3x3" if first is not None and first.ndim == 4 and tuple(first.shape[1:]) == (3, 3, 3) else "timm"
-    width = 1.0
-    norm = tensors.get("bn1.weight")
-    if (
-        first is not None
-        and norm is not None
-        and norm.ndim == 1
-        and len(norm) != 64
-        and len(norm) % 2 == 0
-        and 8 <= len(norm) <= 256
-    ):
-        width = len(norm) / 64
-    best: tuple[str, float, str, int, dict[str, tuple[int, ...]]] | None = None
-    score = 0.0
-    trunk = {name for name in tensors if re.match(r"(conv1|bn1|layer\d)\.", name)}
-    for name in [backbone] if backbone is not None else _names(_blocks(tensors)):
-        layout = _layout(name, width, stem)
-        if layout is None:
-            continue
-        matched = sum(key in tensors and tuple(tensors[key].shape) == shape for key, shape in layout.items())
-        share = matched / len(trunk | layout.keys())
-        if best is None or share > score:
-            best, score = (name, width, stem, matched, layout), share
-        if all(tuple(tensors[key].shape) == layout.get(key) for key in trunk):
-            break  # this one, whole or not
-    if best is None:
-        channels = len(norm) if norm is not None and norm.ndim else "as many"
-        raise WeightsError(
-            f"no ResNet of timm's can be made with a stem of {channels} channels; give --backbone if it is one"
-        )
-    return best
-
-
-def _twins(name: str, other: str) -> bool:
-    """Whether two networks differ in what has no tensors: resnetaa50 and resnetblur50 are resnet50 with other pooling."""
-    return re.sub(r"^resnet(aa|blur)", "resnet", other) == re.sub(r"^resnet(aa|blur)", "resnet", name)
-
-
-def _blocks(tensors: Mapping[str, Tensor]) -> tuple[int, ...]:
-    """How many blocks the four stages have."""
-    places = {match.group(1, 2) for name in tensors if (match := re.match(r"layer([1-4])\.(\d+)\.", name))}
-    return tuple(sum(stage == str(number) for stage, _ in places) for number in range(1, 5))
-
-
-#: blocks a stage by the number in a network's name; basic and bottleneck blocks share them
-_DEPTHS = {
-    10: (1, 1, 1, 1), 14: (1, 1, 1, 1), 18: (2, 2, 2, 2), 26: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3),
-    200: (3, 24, 36, 3), 269: (3, 30, 48, 8), 270: (4, 29, 53, 4), 350: (4, 36, 72, 4), 420: (4, 44, 87, 4),
-}  # fmt: skip
-
-
-def _names(blocks: tuple[int, ...]) -> list[str]:
-    """timm's ResNets with so many blocks, the plain ones first; the plain ones where there are none."""
-    known = [*PLAIN, *(name for name in timm.list_models(module="resnet") if name not in PLAIN)]
-    deep = {
-        name: int(match.group(1))
-        for name in known
-        if (match := re.search(r"(?:resnet|resnext|resnetrs|resnetaa|resnetblur|light)(\d+)", name))
-    }
-    return [name for name in known if _DEPTHS.get(deep.get(name, 0)) == blocks] or list(PLAIN[:5])
-
-
-@cache
-def _layout(name: str, width: float, stem: str) -> dict[str, tuple[int, ...]] | None:
-    """Names and shapes of a network's tensors, made without memory for them; None where it cannot be made."""
-    try:
-        with torch.device("meta"), _without_warnings():  # of tensors without entries, where a width is odd
-            network = build_resnet(BackboneSpec(name=name, width=width, stem="3x3" if stem == "3x3" else "timm"), 32)
-    except Exception:  # an odd width, another norm, an odd block
-        return None
-    return {key: tuple(tensor.shape) for key, tensor in network.state_dict().items()}

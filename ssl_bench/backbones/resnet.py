@@ -95,9 +95,9 @@ class Backbone(nn.Module):
         """RGB in [0, 1] to the last feature map [B, C, h, w]."""
         return self.network.forward_features(self.prepare(images))
 
-    def face(self, input: InputSpec) -> Backbone:
+    def with_input(self, input: InputSpec) -> Backbone:
         """This very network, its weights shared, for images that are handled in another way."""
-        return _Face(self, input)
+        return _WithInput(self, input)
 
     def stages(self, images: Tensor) -> dict[str, Tensor]:
         """RGB in [0, 1] to the output of every stage, first to last: name -> [B, C, h, w]."""
@@ -113,7 +113,7 @@ class Backbone(nn.Module):
         return found
 
 
-class _Face(Backbone):
+class _WithInput(Backbone):
     """Another input handling for a network that another Backbone has already."""
 
     def __init__(self, owner: Backbone, input: InputSpec) -> None:

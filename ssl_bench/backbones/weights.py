@@ -15,6 +15,7 @@ import timm
 import torch
 from torch import Tensor
 
+from ssl_bench.backbones.recognise import beginnings, nearest
 from ssl_bench.backbones.resnet import Backbone, InputSpec, check_resnet, load_strictly, read_weights
 from ssl_bench.errors import WeightsError, quoted
 from ssl_bench.records.schema import Pretraining, digest, read_record
@@ -109,8 +110,6 @@ class Weights:
 
     def _remedy(self) -> str:
         """What would make tensors fit that do not."""
-        from ssl_bench.backbones.convert import beginnings, nearest
-
         if self.spec is not None:
             own = {key: value for key, value in self.spec.model_dump(exclude_defaults=True).items() if key != "name"}
             written = (

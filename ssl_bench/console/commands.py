@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from ssl_bench.console.live import Live
-    from ssl_bench.plan.run_plan import Work
+    from ssl_bench.plan.run_plan import RunPlan
     from ssl_bench.report import Results
 
 EXIT_CODES = "Exit codes: 0 done, 1 something failed, 2 wrong command, settings or data, 75 stopped by SIGTERM or SIGUSR1, 130 Ctrl-C."
@@ -112,7 +112,7 @@ def run(
     if not smoke:
         keeps_what_it_reached()  # before the imports, which take seconds
     from ssl_bench.console.live import Live, print_plan
-    from ssl_bench.plan.estimate import plan as make_plan
+    from ssl_bench.plan.estimate import estimate
     from ssl_bench.plan.prepare import prepare
     from ssl_bench.report import load
     from ssl_bench.report.verdict import verdict
@@ -134,7 +134,7 @@ def run(
                 raise typer.Exit(1)
             console.print("smoke: every cell took its two steps and every evaluator answered", highlight=False)
             return
-        work = prepare(
+        run_plan = prepare(
             matrix,
             out,
             only=tuple(only or ()),
@@ -144,18 +144,18 @@ def run(
             progress=live.packing,
             **common,
         )
-        todo = make_plan(work)
+        todo = estimate(run_plan)
         if todo.missing:
-            print_plan(console, work, todo)
+            print_plan(console, run_plan, todo)
         else:
-            live.nothing_to_do(work)
-        failures = _carry_out(work, live)
-    results = load(work.out)
+            live.nothing_to_do(run_plan)
+        failures = _carry_out(run_plan, live)
+    results = load(run_plan.out)
     _print_table(console, results, wide)
     if sentence := verdict(results):
         console.print(sentence, markup=False, highlight=False)
-    _write_report(work.out, results, console)
-    left = {cell.address for cell in work.todo()} | {row.name for row in work.undecided()}
+    _write_report(run_plan.out, results, console)
+    left = {cell.address for cell in run_plan.todo()} | {row.name for row in run_plan.undecided()}
     if left and not failures:  # another process failed at them, or somebody removed them meanwhile
         console.print(
             f"without records yet: {', '.join(sorted(left))}; the same command computes them",
@@ -166,17 +166,17 @@ def run(
         raise typer.Exit(1)
 
 
-def _carry_out(work: Work, live: Live) -> list[Any]:
+def _carry_out(run_plan: RunPlan, live: Live) -> list[Any]:
     """Compute what is missing; where that is interrupted, the table still tells of what there is."""
     from ssl_bench.errors import Interrupted
     from ssl_bench.report import write_report
     from ssl_bench.runner.scheduler import carry_out
 
     try:
-        return carry_out(work, live)
+        return carry_out(run_plan, live)
     except Interrupted:
         live.close()
-        write_report(work.out)
+        write_report(run_plan.out)
         raise
 
 
@@ -198,12 +198,12 @@ def plan(
 ) -> None:
     """Say what a matrix would compute here. Cells done and missing, time, memory and disk; trains nothing."""
     from ssl_bench.console.live import Live, print_plan
-    from ssl_bench.plan.estimate import plan as make_plan
+    from ssl_bench.plan.estimate import estimate
     from ssl_bench.plan.prepare import prepare
 
     console = make_console()
     with Live(console) as live:
-        work = prepare(
+        run_plan = prepare(
             matrix,
             out,
             sets=tuple(sets or ()),
@@ -217,8 +217,8 @@ def plan(
             recompute=recompute,
             progress=live.packing,
         )
-    found = make_plan(work, on)
-    print_plan(console, work, found)
+    found = estimate(run_plan, on)
+    print_plan(console, run_plan, found)
     if any(row.problem for row in found.rows):
         raise typer.Exit(1)
 
@@ -279,7 +279,7 @@ def duplicates(
     from ssl_bench.console.live import Live
     from ssl_bench.data.loading import duplicates as find
     from ssl_bench.records.schema import write_bytes
-    from ssl_bench.spec.reading import as_matrix
+    from ssl_bench.spec.shipped import as_matrix
 
     if out is not None and out.is_dir():
         raise SpecError(f"--out {out} is a folder; name a csv in it")
@@ -426,14 +426,3 @@ def _write_report(folder: Path, results: Results, console: Console, told: bool =
         console.print(
             f"table.md, .csv, .tex, .html and figures: {folder} ({len(files)} files)", markup=False, highlight=False
         )
-
-
-def main() -> NoReturn:
-    """The command line, exit code included."""
-    from ssl_bench.__main__ import main as run_and_exit
-
-    run_and_exit()
-
-
-if __name__ == "__main__":
-    main()

@@ -10,14 +10,13 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.table import Table
 
-from ssl_bench.console.printing import duration, size_of
-from ssl_bench.data.packs.packing import bytes_text
 from ssl_bench.plan.choices import validation_score
-from ssl_bench.plan.estimate import Plan
-from ssl_bench.plan.run_plan import Work
+from ssl_bench.plan.estimate import Estimate
+from ssl_bench.plan.run_plan import RunPlan
 from ssl_bench.plan.stored import HOW
 from ssl_bench.records.schema import EvaluationRecord, Failure, Pretraining, Run, read_record
 from ssl_bench.runner.scheduler import Observer
+from ssl_bench.system.amounts import bytes_text, duration
 from ssl_bench.system.terminal import escape
 
 BLOCKED_SHOWN = 5  # cells of a plan, by name
@@ -69,17 +68,17 @@ class Live(Observer):
     def packing(self, text: str, done: int, total: int) -> None:
         self._bar(text, done, max(total, 1), f"{done:,}/{total:,}")
 
-    def nothing_to_do(self, work: Work) -> None:
-        records = [read_record(work.out / "run.json", Run)] if (work.out / "run.json").is_file() else []
+    def nothing_to_do(self, run_plan: RunPlan) -> None:
+        records = [read_record(run_plan.out / "run.json", Run)] if (run_plan.out / "run.json").is_file() else []
         found = [
             read_record(cell.folder / "pretrain.json", Pretraining)
-            for cell in work.cells()
+            for cell in run_plan.cells()
             if (cell.folder / "pretrain.json").is_file()
         ]
         made = sorted({record.environment.code for record in found})
         since = f", since {records[0].created[:10]}" if records else ""
         every = "the one cell is" if len(found) == 1 else f"all {len(found)} cells are"
-        self._say(f"nothing to do: {every} in {work.out}{since}, made by ssl_bench {', '.join(made)}")
+        self._say(f"nothing to do: {every} in {run_plan.out}{since}, made by ssl_bench {', '.join(made)}")
 
     def cell_started(self, cell: Any, number: int, total: int) -> None:
         which = f" ({cell.candidate.settings})" if len(cell.row.candidates) > 1 else ""
@@ -133,25 +132,25 @@ def headline(record: EvaluationRecord) -> str:
     )
 
 
-def print_plan(console: Console, work: Work, plan: Plan) -> None:
+def print_plan(console: Console, run_plan: RunPlan, plan: Estimate) -> None:
     """The plan as a small table."""
-    data = work.data
+    data = run_plan.data
     console.print(
         escape(
-            f"{work.matrix.name}: {data.pretrain.name}, {len(data.pretrain):,} images of {data.size} px to pretrain on; "
-            f"seeds {', '.join(map(str, work.matrix.seeds))}; {work.device.type}"
+            f"{run_plan.matrix.name}: {data.pretrain.name}, {len(data.pretrain):,} images of {data.size} px to pretrain on; "
+            f"seeds {', '.join(map(str, run_plan.matrix.seeds))}; {run_plan.device.type}"
         )
     )
     for note in data.notes:
         console.print(escape(note), style="yellow")
-    if work.unpacked:
-        what = f"{', '.join(work.unpacked)}: {bytes_text(sum(work.unpacked.values()))}"
+    if run_plan.unpacked:
+        what = f"{', '.join(run_plan.unpacked)}: {bytes_text(sum(run_plan.unpacked.values()))}"
         console.print(
             escape(f"not packed yet ({what}): whatever needs these images counts as missing"),
             style="yellow",
             soft_wrap=True,
         )
-    for name, why in work.unseen.items():
+    for name, why in run_plan.unseen.items():
         console.print(escape(f"not in this plan: {name}: {why}"), style="yellow", soft_wrap=True)
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for name in ("row", "done", "missing", "recipe", "steps", "passes", "time", "memory"):
@@ -165,7 +164,7 @@ def print_plan(console: Console, work: Work, plan: Plan) -> None:
             f"{row.steps:,}" if row.steps else "",
             f"{row.passes:.1f}" if row.passes else "",
             duration(row.seconds) if row.seconds else "",
-            size_of(row.memory) if row.memory else "",
+            bytes_text(row.memory) if row.memory else "",
         )
     console.print(table)
     for row in plan.rows:
@@ -187,7 +186,7 @@ def print_plan(console: Console, work: Work, plan: Plan) -> None:
     if plan.missing:
         console.print(
             f"{plan.done} cells done, {plan.missing} to compute: about {duration(plan.seconds)} "
-            f"({duration(plan.evaluation_seconds)} of it evaluation); records go to {escape(str(work.out))}"
+            f"({duration(plan.evaluation_seconds)} of it evaluation); records go to {escape(str(run_plan.out))}"
         )
         if plan.advice:
             console.print(
@@ -199,7 +198,7 @@ def print_plan(console: Console, work: Work, plan: Plan) -> None:
             console.print(
                 escape(f"time on {plan.hardware}; narrow networks run slower than their FLOPs tell"), soft_wrap=True
             )
-        disk = f"disk: decoded images {size_of(plan.packed)}, weights about {size_of(plan.results)}"
-        console.print(f"{disk}; memory: features of frozen evaluators {size_of(plan.features)}")
+        disk = f"disk: decoded images {bytes_text(plan.packed)}, weights about {bytes_text(plan.results)}"
+        console.print(f"{disk}; memory: features of frozen evaluators {bytes_text(plan.features)}")
     else:
-        console.print(f"nothing to do: {plan.done} cells done in {escape(str(work.out))}")
+        console.print(f"nothing to do: {plan.done} cells done in {escape(str(run_plan.out))}")

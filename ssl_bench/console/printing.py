@@ -9,25 +9,8 @@ from rich.console import Console
 
 from ssl_bench.errors import SpecError, did_you_mean
 from ssl_bench.records.schema import EvaluationRecord, Failure, Pretraining, Run, failure_files, read_record, safe_name
+from ssl_bench.system.amounts import bytes_text
 from ssl_bench.system.terminal import escape
-
-
-def duration(seconds: float) -> str:
-    """ "42 s", "7 min", "3 h 05 min", "5 days 07 h", "12 years"."""
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    if minutes >= 4 * 24 * 60:
-        hours = round(minutes / 60)
-        return (
-            f"{hours // 24:,} days {hours % 24:02d} h" if hours < 2 * 365 * 24 else f"{hours / (365 * 24):,.0f} years"
-        )
-    return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60:02d} min"
-
-
-def size_of(count: float) -> str:
-    """ "38 MB", "1.2 GB"."""
-    return f"{count / 2**30:.1f} GB" if count >= 2**30 else f"{count / 2**20:.0f} MB"
 
 
 def print_cell(console: Console, folder: Path, row: str, seed: str) -> None:
@@ -67,7 +50,7 @@ def print_cell(console: Console, folder: Path, row: str, seed: str) -> None:
     split = ", ".join(f"{part} {seconds:.1f} s" for part, seconds in trained.seconds.items())
     console.print(
         f"  cost: {trained.images_seen:,} images, {trained.passes:.2f} passes an image, {trained.flops / 1e12:.1f} TFLOP, "
-        f"{trained.images_per_second:,.0f} images/s, {size_of(trained.peak_memory)} ({split})"
+        f"{trained.images_per_second:,.0f} images/s, {bytes_text(trained.peak_memory)} ({split})"
     )
     console.print(
         escape(

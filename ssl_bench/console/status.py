@@ -10,7 +10,6 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from ssl_bench.console.printing import duration
 from ssl_bench.errors import RecordError
 from ssl_bench.records.predictions import checked_predictions
 from ssl_bench.records.schema import (
@@ -25,6 +24,7 @@ from ssl_bench.records.schema import (
     read_record,
     safe_name,
 )
+from ssl_bench.system.amounts import duration
 from ssl_bench.system.disk import is_locked
 from ssl_bench.system.terminal import escape
 

@@ -17,12 +17,13 @@ from ssl_bench.data.leaks import JudgedElsewhere, note_repeated, without, withou
 from ssl_bench.data.looking import is_looking
 from ssl_bench.data.packs.content import Progress, silent
 from ssl_bench.data.packs.levels import Rescaled, range_of
-from ssl_bench.data.packs.packing import MORE_ROOM, SPARE_DISK, Pack, bytes_text, is_packed, pack, still_needed
+from ssl_bench.data.packs.packing import MORE_ROOM, SPARE_DISK, Pack, is_packed, pack, still_needed
 from ssl_bench.data.readers import Places, Reader, Source, Subset
-from ssl_bench.data.roles import SIBLINGS, Plan, plan_evaluation, plan_pretraining
+from ssl_bench.data.roles import SIBLINGS, SplitPlan, plan_evaluation, plan_pretraining
 from ssl_bench.data.sources.catalogue import cache_folder, check_source, data_root, list_sources, open_source
 from ssl_bench.errors import DataError
 from ssl_bench.spec.matrix import DataSpec, SourceSpec
+from ssl_bench.system.amounts import bytes_text
 from ssl_bench.system.disk import remove_leftovers, write_bytes
 
 __all__ = ["Data", "Labelled", "duplicates", "list_sources", "load"]
@@ -170,7 +171,7 @@ def _packed(
     spec: DataSpec,
     places: Places,
     notes: list[str],
-) -> tuple[dict[SourceSpec, Source], dict[SourceSpec, Plan], int, dict[tuple[SourceSpec, str], _Role]]:
+) -> tuple[dict[SourceSpec, Source], dict[SourceSpec, SplitPlan], int, dict[tuple[SourceSpec, str], _Role]]:
     """Sources, what their images are for, the images' size, and every role of every source decoded."""
     sources = {source: open_source(source, places) for source in dict.fromkeys((*spec.evaluate, spec.pretrain))}
     if spec.range == "set":
@@ -260,7 +261,7 @@ def _common_size(sources: Sequence[Source]) -> int:
 
 
 def _pack_all(
-    plans: dict[SourceSpec, Plan],
+    plans: dict[SourceSpec, SplitPlan],
     size: int,
     spec: DataSpec,
     places: Places,
@@ -338,11 +339,13 @@ def _pack_all(
     return found
 
 
-def _what(plan: Plan, split: str) -> str:
+def _what(plan: SplitPlan, split: str) -> str:
     return f"{plan.source.name} {split}"
 
 
-def _reader(plan: Plan, split: str, size: int, spec: DataSpec, places: Places) -> tuple[Reader, np.ndarray, np.ndarray]:
+def _reader(
+    plan: SplitPlan, split: str, size: int, spec: DataSpec, places: Places
+) -> tuple[Reader, np.ndarray, np.ndarray]:
     """A reader to pack, the pack row of every position, and the positions that are needed. Under a small `limit` only these are decoded."""
     reader = plan.source.splits[split].reader
     needed = np.unique(np.concatenate([positions for used, positions in plan.roles.values() if used == split]))
@@ -378,7 +381,7 @@ def _check_room(wanted: Sequence[tuple[str, Reader]], size: int, spec: DataSpec,
 
 
 def _image_set(
-    plan: Plan,
+    plan: SplitPlan,
     split: str,
     positions: np.ndarray,
     packed: Pack,

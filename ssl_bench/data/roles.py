@@ -17,7 +17,7 @@ SIBLINGS = "siblings of"  # begins the names of roles that are neither trained o
 
 
 @dataclass(frozen=True)
-class Plan:
+class SplitPlan:
     """Which positions of a source's raw splits play which role.
 
     Attributes
@@ -37,7 +37,7 @@ class Plan:
         found = [groups[at] for split, at in judged if (groups := self.source.splits[split].groups) is not None]
         return np.unique(np.concatenate(found)) if found else np.zeros(0, np.int64)
 
-    def with_siblings(self) -> Plan:
+    def with_siblings(self) -> SplitPlan:
         """The same with further roles, "siblings of SPLIT": images of judged groups that a limit took out of the judged roles."""
         judged, roles = self.judged_groups(), dict(self.roles)
         for split, raw in self.source.splits.items():
@@ -50,7 +50,7 @@ class Plan:
         return replace(self, roles=roles)
 
 
-def plan_evaluation(one: SourceSpec, source: Source, spec: DataSpec, notes: list[str]) -> Plan:
+def plan_evaluation(one: SourceSpec, source: Source, spec: DataSpec, notes: list[str]) -> SplitPlan:
     """Splits of a labelled source, from labels and groups alone."""
     train, name = source.splits["train"], source.name
     own_splits = [split for split in ("test", "validation") if split in source.splits]
@@ -123,7 +123,7 @@ def plan_evaluation(one: SourceSpec, source: Source, spec: DataSpec, notes: list
     if testing == "train" or spec.limit.test is not None:  # what a split of its own lacks is told already
         _tell_untested(name, test_labels[tested], own[trained], classes, notes)
     roles = {"train": ("train", trained), "validation": ("train", validated), "test": (testing, tested)}
-    return Plan(source, classes, roles, labels)
+    return SplitPlan(source, classes, roles, labels)
 
 
 def _train_and_validation(
@@ -167,7 +167,7 @@ def _any_label(split: RawSplit) -> bool:
     return split.labels is not None and bool((split.labels >= 0).any())
 
 
-def plan_pretraining(one: SourceSpec, source: Source, spec: DataSpec, notes: list[str]) -> Plan:
+def plan_pretraining(one: SourceSpec, source: Source, spec: DataSpec, notes: list[str]) -> SplitPlan:
     """A source that is only pretrained on: its whole train split, with labels if all of it is labelled."""
     if one.test is not None:
         raise DataError(
@@ -188,7 +188,7 @@ def plan_pretraining(one: SourceSpec, source: Source, spec: DataSpec, notes: lis
     positions = np.arange(len(train))
     if spec.limit.train is not None:
         positions = splits.subsample(labels, len(train), spec.limit.train, classes=classes)
-    return Plan(source, classes, {"train": ("train", positions)}, {"train": labels})
+    return SplitPlan(source, classes, {"train": ("train", positions)}, {"train": labels})
 
 
 def _used_classes(

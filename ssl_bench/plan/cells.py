@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from ssl_bench.data import Data
-from ssl_bench.plan.evaluations import Asked
+from ssl_bench.plan.evaluations import EvaluatorOnSets
 from ssl_bench.plan.rows import Candidate, Row
 from ssl_bench.plugins.registry import EVALUATORS, TASKS, identity
 from ssl_bench.records.schema import digest, safe_name
@@ -83,7 +83,7 @@ def pretraining_spec(matrix: Matrix, data: Data, row: Row, candidate: Candidate,
 
 
 def cell_of(
-    matrix: Matrix, data: Data, row: Row, candidate: Candidate, seed: int, out: Path, evaluators: list[Asked]
+    matrix: Matrix, data: Data, row: Row, candidate: Candidate, seed: int, out: Path, evaluators: list[EvaluatorOnSets]
 ) -> Cell:
     """One cell with its id, its folder and the evaluations it needs."""
     spec = pretraining_spec(matrix, data, row, candidate, seed)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ssl_bench.plan.rows import Candidate, Row
-from ssl_bench.plan.run_plan import Work
+from ssl_bench.plan.run_plan import RunPlan
 from ssl_bench.plan.stored import sound_evaluation
 from ssl_bench.records.schema import (
     EvaluationRecord,
@@ -11,15 +11,15 @@ from ssl_bench.records.schema import (
 )
 
 
-def choose(work: Work, row: Row, give_up: bool = True) -> dict[str, float]:
+def choose(run_plan: RunPlan, row: Row, give_up: bool = True) -> dict[str, float]:
     """Decide a row's choice if it can be decided, and return the candidates' scores; see ``decide``."""
-    winner, scores = decide(work, row, give_up)
+    winner, scores = decide(run_plan, row, give_up)
     if winner is not None:
-        work.winners[row.name] = winner
+        run_plan.winners[row.name] = winner
     return scores
 
 
-def decide(work: Work, row: Row, give_up: bool) -> tuple[Candidate | None, dict[str, float]]:
+def decide(run_plan: RunPlan, row: Row, give_up: bool) -> tuple[Candidate | None, dict[str, float]]:
     """A row's best candidate by the headline evaluator on validation once all are judged, and their scores; None while there is one to wait for.
 
     ``give_up``: leave candidates that failed out of the choice; otherwise they are left to be tried again, unless another one has seen test:
@@ -27,7 +27,7 @@ def decide(work: Work, row: Row, give_up: bool) -> tuple[Candidate | None, dict[
     """
     scores: dict[int, float] = {}
     failed = False
-    for number, cell in enumerate(work.candidate_cells(row)):
+    for number, cell in enumerate(run_plan.candidate_cells(row)):
         records = [sound_evaluation(cell, planned) for planned in cell.evaluations[:1]]
         if records and records[0] is not None:
             scores[number] = validation_score(records[0])
@@ -35,7 +35,7 @@ def decide(work: Work, row: Row, give_up: bool) -> tuple[Candidate | None, dict[
             failed = True
         else:
             return None, {}
-    if not scores or (failed and not give_up and not work.opened(row)):
+    if not scores or (failed and not give_up and not run_plan.opened(row)):
         return None, {}
     best = max(scores, key=lambda number: (scores[number], -number))
     return row.candidates[best], {row.candidates[n].settings: score for n, score in scores.items()}

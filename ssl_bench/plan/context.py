@@ -29,7 +29,7 @@ LIGHTNESS_IMAGES = 5_000
 
 
 @dataclass
-class Workshop:
+class RunContext:
     """What all cells of a run share: data on the device, backbone, device, and whom to tell.
 
     ``stop`` is asked between steps; ``on_progress`` hears of training steps, ``on_note`` of everything else in words.
@@ -113,31 +113,36 @@ class Workshop:
         return Backbone(spec, self.data.size, pixels)
 
 
-def build_task(cell: Cell, shop: Workshop) -> Any:
+def build_task(cell: Cell, context: RunContext) -> Any:
     """The task of a cell as its seed initialises it; rows of one seed start from the same backbone weights."""
-    task_class, images = cell.row.task, shop.data.pretrain
+    task_class, images = cell.row.task, context.data.pretrain
     setup = Setup(
-        image_size=shop.data.size,
+        image_size=context.data.size,
         steps=cell.candidate.steps,
         batch_size=cell.candidate.recipe.batch_size,
         num_images=len(images),
         num_classes=len(images.classes) if task_class.uses_labels else None,
-        sample=shop.sample,
-        sample_part=shop.sample_part,
+        sample=context.sample,
+        sample_part=context.sample_part,
     )
     seed_everything(cell.seed, 0xB0)
-    backbone = task_class.build_backbone(shop.make_backbone, cell.candidate.options)
+    backbone = task_class.build_backbone(context.make_backbone, cell.candidate.options)
     if cell.candidate.init is not None:
         cell.candidate.init.into(network_of(backbone))
     seed_everything(cell.seed, 0x7A)
     return task_class(backbone, cell.candidate.options, setup)
 
 
-def pretraining_batches(cell: Cell, shop: Workshop) -> Batches:
+def pretraining_batches(cell: Cell, context: RunContext) -> Batches:
     """The batches of a cell: labels and columns reach it only as far as the task declares them."""
-    task, images = cell.row.task, shop.data.pretrain
+    task, images = cell.row.task, context.data.pretrain
     if not task.uses_labels:
         images = images.without_labels()
     return Batches(
-        images, cell.candidate.recipe.batch_size, cell.seed, shop.device, labels=task.uses_labels, columns=task.columns
+        images,
+        cell.candidate.recipe.batch_size,
+        cell.seed,
+        context.device,
+        labels=task.uses_labels,
+        columns=task.columns,
     )

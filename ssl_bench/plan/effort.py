@@ -12,7 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from ssl_bench.backbones.resnet import Backbone, pool_stage
 from ssl_bench.evaluators.base import Effort
 from ssl_bench.evaluators.features import STAGE_LIMIT_CPU
-from ssl_bench.plan.evaluations import Asked
+from ssl_bench.plan.evaluations import EvaluatorOnSets
 from ssl_bench.spec.matrix import BackboneSpec
 
 
@@ -29,7 +29,7 @@ def effort_of(spec: BackboneSpec, image_size: int, images: int, stage_values: in
     return Effort(3.0 * counter.get_total_flops() * images, (*widths, backbone.num_features))
 
 
-def resolved(asked: Sequence[Asked], effort: Callable[[], Effort]) -> list[Asked]:
+def resolved(asked: Sequence[EvaluatorOnSets], effort: Callable[[], Effort]) -> list[EvaluatorOnSets]:
     """The evaluators set by set, with the options that each has on it: what they left open is decided."""
     found = []
     for one in asked:

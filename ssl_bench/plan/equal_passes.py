@@ -11,7 +11,7 @@ import torch
 from ssl_bench.data import Data
 from ssl_bench.errors import SpecError, text_of
 from ssl_bench.plan.cells import Cell
-from ssl_bench.plan.context import Workshop, build_task, pretraining_batches
+from ssl_bench.plan.context import RunContext, build_task, pretraining_batches
 from ssl_bench.plan.rows import Candidate, Row
 from ssl_bench.spec.matrix import Matrix
 from ssl_bench.system.interruption import is_interruption
@@ -31,24 +31,24 @@ def at_equal_passes(rows: Sequence[Row], matrix: Matrix, data: Data, passes: int
     ------
     SpecError : the passes of a task cannot be counted, or are fewer than its first batch takes.
     """
-    shop = Workshop(
+    context = RunContext(
         data=data, backbone=matrix.backbone.model_copy(update=_NARROW), device=torch.device("cpu"), precision="fp32"
     )
     return [
-        replace(row, candidates=tuple(_within(row, one, shop, passes) for one in row.candidates))
+        replace(row, candidates=tuple(_within(row, one, context, passes) for one in row.candidates))
         if row.task.trains
         else row
         for row in rows
     ]
 
 
-def _within(row: Row, candidate: Candidate, shop: Workshop, passes: int) -> Candidate:
+def _within(row: Row, candidate: Candidate, context: RunContext, passes: int) -> Candidate:
     where = f"task {row.name!r}"
     cell = Cell(row, replace(candidate, init=None), seed=0, spec={}, id="", folder=Path())
     try:
-        task = build_task(cell, shop).train()
+        task = build_task(cell, context).train()
         each = measure_cost(
-            task, pretraining_batches(cell, shop).batch(0), min(_IMAGES * task.divides, candidate.recipe.batch_size)
+            task, pretraining_batches(cell, context).batch(0), min(_IMAGES * task.divides, candidate.recipe.batch_size)
         ).passes
     except BaseException as error:  # of a plugin, perhaps
         if is_interruption(error):

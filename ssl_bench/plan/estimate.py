@@ -13,13 +13,13 @@ import torch
 from torch import nn
 
 from ssl_bench.backbones.resnet import Backbone, pool_stage
-from ssl_bench.console.printing import duration
 from ssl_bench.errors import DataError, SpecError, did_you_mean, quoted, text_of
 from ssl_bench.evaluators.features import stage_limit
 from ssl_bench.plan.cells import Cell, PlannedEvaluation
-from ssl_bench.plan.context import Workshop, build_task, pretraining_batches
-from ssl_bench.plan.run_plan import Work
+from ssl_bench.plan.context import RunContext, build_task, pretraining_batches
+from ssl_bench.plan.run_plan import RunPlan
 from ssl_bench.plan.stored import read_pretraining
+from ssl_bench.system.amounts import duration
 from ssl_bench.system.interruption import is_interruption
 from ssl_bench.training.loop import choose_precision, measure_cost
 
@@ -46,7 +46,7 @@ HARDWARE = {
 
 
 @dataclass(frozen=True)
-class RowPlan:
+class RowEstimate:
     """One row of the plan; seconds and memory are estimates, None where nothing is left to train."""
 
     row: str
@@ -61,10 +61,10 @@ class RowPlan:
 
 
 @dataclass(frozen=True)
-class Plan:
+class Estimate:
     """The plan of a run: rows, seconds of all evaluations, bytes needed, and what the times are of."""
 
-    rows: list[RowPlan]
+    rows: list[RowEstimate]
     evaluation_seconds: float
     packed: int  #: bytes on disk of the decoded images, classification and detection
     results: int  #: bytes on disk of the weights still to be written, about
@@ -86,7 +86,7 @@ class Plan:
         return sum(row.done for row in self.rows)
 
 
-def plan(work: Work, on: str | None = None) -> Plan:
+def estimate(run_plan: RunPlan, on: str | None = None) -> Estimate:
     """Cells done and missing per row, with time and memory estimated from counted FLOPs and one timed step of the backbone.
 
     Parameters
@@ -96,47 +96,47 @@ def plan(work: Work, on: str | None = None) -> Plan:
     if on is not None and on.lower() not in HARDWARE:
         raise SpecError(f"--on {quoted(on)}: {did_you_mean(on, HARDWARE)}")
     hardware = HARDWARE[on.lower()] if on is not None else None
-    shop = Workshop(
-        data=work.data,
-        backbone=work.matrix.backbone,
-        device=work.device,
-        precision=work.matrix.precision,
-        stage_limit=work.matrix.stage_values,
+    context = RunContext(
+        data=run_plan.data,
+        backbone=run_plan.matrix.backbone,
+        device=run_plan.device,
+        precision=run_plan.matrix.precision,
+        stage_limit=run_plan.matrix.stage_values,
     )
-    todo = work.todo()
+    todo = run_plan.todo()
     missing = Counter(cell.row.name for cell in todo)
-    table = work.cells()
-    done = Counter(cell.row.name for cell in table if work.done(cell))
-    rate = hardware.flops if hardware is not None else _training_rate(shop) if todo else 1.0
-    backbone = shop.make_backbone().to(shop.device)
-    forward = _forward_flops(backbone, work.data.size) if todo else 0.0
-    widths = _widths(work, shop, backbone)
-    products = rate if hardware is not None or not todo else _product_rate(shop.device)
+    table = run_plan.cells()
+    done = Counter(cell.row.name for cell in table if run_plan.done(cell))
+    rate = hardware.flops if hardware is not None else _training_rate(context) if todo else 1.0
+    backbone = context.make_backbone().to(context.device)
+    forward = _forward_flops(backbone, run_plan.data.size) if todo else 0.0
+    widths = _widths(run_plan, context, backbone)
+    products = rate if hardware is not None or not todo else _product_rate(context.device)
     rows, untrained = [], 0
     judging: dict[str, float] = defaultdict(float)  # seconds by evaluator
     blocked: dict[str, str] = {}
     counted: set[Path] = set()  # rows of equal settings share a cell, and its time counts once
-    for row in work.rows:
+    for row in run_plan.rows:
         cells = [cell for cell in todo if cell.row is row and cell.folder not in counted]
         counted |= {cell.folder for cell in cells}
-        stopped = {cell.address: why for cell in cells if (why := work.blocked(cell))}
-        if not work.recompute:
+        stopped = {cell.address: why for cell in cells if (why := run_plan.blocked(cell))}
+        if not run_plan.recompute:
             blocked |= stopped
             cells = [cell for cell in cells if cell.address not in stopped]
         training = [
             cell for cell in cells if row.task.trains and (cell.address in stopped or read_pretraining(cell) is None)
         ]
         # it counts as the mean candidate at the seeds that follow, and is judged at all of them
-        undecided = row in work.undecided()
-        to_come = work.matrix.seeds[1:] if undecided else ()
-        judged = [work.cell(row, row.candidates[0], seed) for seed in work.matrix.seeds] if undecided else []
+        undecided = row in run_plan.undecided()
+        to_come = run_plan.matrix.seeds[1:] if undecided else ()
+        judged = [run_plan.cell(row, row.candidates[0], seed) for seed in run_plan.matrix.seeds] if undecided else []
         candidate = row.candidates[0]
         untrained += len(training) + (len(to_come) if row.task.trains else 0)
         passes = seconds = memory = None
         problem = ""
         if training or (to_come and row.task.trains):
             try:
-                flops, passes, memory = _cost((training or judged)[0], shop)
+                flops, passes, memory = _cost((training or judged)[0], context)
                 images = [one.recipe.batch_size * one.steps for one in row.candidates]
                 own = sum(cell.candidate.recipe.batch_size * cell.candidate.steps for cell in training)
                 seconds = flops * (own + len(to_come) * sum(images) / len(images)) / rate
@@ -148,9 +148,10 @@ def plan(work: Work, on: str | None = None) -> Plan:
                     raise
                 problem = f"{type(error).__name__}: {text_of(error)}"
         for cell in (*cells, *judged):
-            for one in work.missing(cell):
+            for one in run_plan.missing(cell):
                 judging[one.name] += (
-                    _evaluation_flops(cell, one, work, forward) / rate + _fitting_flops(cell, one, widths) / products
+                    _evaluation_flops(cell, one, run_plan, forward) / rate
+                    + _fitting_flops(cell, one, widths) / products
                 )
         settings = candidate.recipe
         recipe = (
@@ -161,7 +162,7 @@ def plan(work: Work, on: str | None = None) -> Plan:
         steps = candidate.steps if row.task.trains else 0
         finished = len(row.candidates) - missing[row.name] if undecided else done[row.name]
         rows.append(
-            RowPlan(
+            RowEstimate(
                 row.name, finished, missing[row.name] + len(to_come), recipe, steps, passes, seconds, memory, problem
             )
         )
@@ -169,15 +170,21 @@ def plan(work: Work, on: str | None = None) -> Plan:
     weights = 2 * untrained * sum(p.numel() * p.element_size() for p in backbone.parameters())
     told = "" if hardware is None else f"{hardware.title} ({hardware.source})"
     stuck = tuple(f"{cell}: {why}" for cell, why in blocked.items())
-    found = Plan(
-        rows, sum(judging.values()), _packed_bytes(work), weights, _feature_bytes(work, sum(widths)), told, stuck
+    found = Estimate(
+        rows,
+        sum(judging.values()),
+        _packed_bytes(run_plan),
+        weights,
+        _feature_bytes(run_plan, sum(widths)),
+        told,
+        stuck,
     )
-    return replace(found, advice=_advice(found, work, judging, rate)) if found.seconds > WEEK else found
+    return replace(found, advice=_advice(found, run_plan, judging, rate)) if found.seconds > WEEK else found
 
 
-def _advice(found: Plan, work: Work, judging: Mapping[str, float], rate: float) -> tuple[str, ...]:
+def _advice(found: Estimate, run_plan: RunPlan, judging: Mapping[str, float], rate: float) -> tuple[str, ...]:
     """What would bring an estimate down, what helps most first, each with where it would lead."""
-    total, matrix = found.seconds, work.matrix
+    total, matrix = found.seconds, run_plan.matrix
     training = total - found.evaluation_seconds
     ways: list[tuple[float, str]] = []
     for known in HARDWARE.values():
@@ -220,51 +227,51 @@ def _plain(value: float) -> str:
     return f"{value:,.0f}" if value >= 1_000 else f"{value:g}"
 
 
-def _packed_bytes(work: Work) -> int:
+def _packed_bytes(run_plan: RunPlan) -> int:
     """Of every pack once, whatever parts of it are used, and of those that are still to be written."""
-    sets = [work.data.pretrain] + [
+    sets = [run_plan.data.pretrain] + [
         part
-        for one in work.evaluators
+        for one in run_plan.evaluators
         for judged in one.sets
         for part in (judged.train, judged.validation, judged.test)
     ]
     mapped = (getattr(part, "pixels", None) for part in sets)
     packs = {str(pixels.filename): int(pixels.nbytes) for pixels in mapped if isinstance(pixels, np.memmap)}
-    return sum(packs.values()) + sum(work.unpacked.values())
+    return sum(packs.values()) + sum(run_plan.unpacked.values())
 
 
-def _widths(work: Work, shop: Workshop, backbone: Backbone) -> list[int]:
+def _widths(run_plan: RunPlan, context: RunContext, backbone: Backbone) -> list[int]:
     """Values an image of every stage's features, and of the pooled ones."""
     with torch.no_grad():
-        maps = backbone.eval().stages(torch.zeros(1, 3, work.data.size, work.data.size, device=shop.device))
-    limit = shop.stage_limit or stage_limit(work.device)
+        maps = backbone.eval().stages(torch.zeros(1, 3, run_plan.data.size, run_plan.data.size, device=context.device))
+    limit = context.stage_limit or stage_limit(run_plan.device)
     return [*(pool_stage(x, limit).shape[1] for x in maps.values()), backbone.num_features]
 
 
-def _feature_bytes(work: Work, values: int) -> int:
+def _feature_bytes(run_plan: RunPlan, values: int) -> int:
     """The features of all splits of a labelled set, ``values`` an image, as frozen evaluators hold them."""
-    frozen = [one for one in work.evaluators if not one.evaluator.needs_training]
+    frozen = [one for one in run_plan.evaluators if not one.evaluator.needs_training]
     counts = [len(judged.train) + len(judged.validation) + len(judged.test) for one in frozen for judged in one.sets]
     return 4 * values * max(counts, default=0)
 
 
-def _training_rate(shop: Workshop) -> float:
+def _training_rate(context: RunContext) -> float:
     """FLOPs a second of one training step of the bare backbone."""
-    backbone = shop.make_backbone().to(shop.device).train()
-    images = torch.rand(_CALIBRATION_IMAGES, 3, shop.data.size, shop.data.size, device=shop.device).to(
+    backbone = context.make_backbone().to(context.device).train()
+    images = torch.rand(_CALIBRATION_IMAGES, 3, context.data.size, context.data.size, device=context.device).to(
         memory_format=torch.channels_last
     )
-    bf16 = choose_precision(shop.precision, shop.device) == "bf16"
+    bf16 = choose_precision(context.precision, context.device) == "bf16"
     best = float("inf")
     for _ in range(3):
         start = time.perf_counter()
-        with torch.autocast(shop.device.type, torch.bfloat16, enabled=bf16):
+        with torch.autocast(context.device.type, torch.bfloat16, enabled=bf16):
             loss = backbone(images).square().mean()
         loss.backward()
-        if shop.device.type == "cuda":
+        if context.device.type == "cuda":
             torch.cuda.synchronize()
         best = min(best, time.perf_counter() - start)
-    return 3 * _forward_flops(backbone, shop.data.size) * _CALIBRATION_IMAGES / best
+    return 3 * _forward_flops(backbone, context.data.size) * _CALIBRATION_IMAGES / best
 
 
 def _product_rate(device: torch.device) -> float:
@@ -289,19 +296,19 @@ def _forward_flops(backbone: nn.Module, size: int) -> float:
     return counter.get_total_flops() / 2
 
 
-def _cost(cell: Cell, shop: Workshop) -> tuple[float, float, int]:
+def _cost(cell: Cell, context: RunContext) -> tuple[float, float, int]:
     """(FLOPs an image, passes an image, bytes) of training one cell."""
-    task = build_task(cell, shop).to(shop.device).train()
+    task = build_task(cell, context).to(context.device).train()
     saved: dict[int, int] = {}
 
     def keep(tensor: torch.Tensor) -> torch.Tensor:
         saved[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
         return tensor
 
-    few = 8 if shop.data.size <= SMALL else 2  # large ones take long, and all cost the same
+    few = 8 if context.data.size <= SMALL else 2  # large ones take long, and all cost the same
     images = min(few * task.divides, cell.candidate.recipe.batch_size)
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        cost = measure_cost(task, pretraining_batches(cell, shop).batch(0), images)
+        cost = measure_cost(task, pretraining_batches(cell, context).batch(0), images)
     weights = sum(p.numel() * p.element_size() for p in task.parameters())
     activations = max(0, sum(saved.values()) - weights) / images * cell.candidate.recipe.batch_size
     return cost.flops, cost.passes, int(activations + 4 * weights)
@@ -313,13 +320,13 @@ def _fitting_flops(cell: Cell, planned: PlannedEvaluation, widths: list[int]) ->
     return float(planned.evaluator.fitting_flops(planned.options, planned.labelled.train, values))
 
 
-def _evaluation_flops(cell: Cell, planned: PlannedEvaluation, work: Work, forward: float) -> float:
+def _evaluation_flops(cell: Cell, planned: PlannedEvaluation, run_plan: RunPlan, forward: float) -> float:
     """Roughly: images that evaluators train on, plus one pass over every labelled image for the frozen ones."""
     if not cell.row.task.trainable:
         return 0.0
     labelled = planned.labelled
     trained = planned.evaluator.training_passes(
-        planned.options, labelled.train, work.data.size, cell.row.task.untrained
+        planned.options, labelled.train, run_plan.data.size, cell.row.task.untrained
     )
     return float(
         3 * forward * trained + forward * (len(labelled.train) + len(labelled.validation) + len(labelled.test))

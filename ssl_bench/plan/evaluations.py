@@ -16,7 +16,7 @@ from ssl_bench.spec.matrix import EvaluatorSpec, parse
 
 
 @dataclass(frozen=True)
-class Asked:
+class EvaluatorOnSets:
     """An evaluator of a matrix: its options, and the sets that it judges on."""
 
     evaluator: type[Any]
@@ -26,9 +26,9 @@ class Asked:
     seeds: tuple[int, ...]  #: those of the matrix's that it judges
 
 
-def asked_of(
+def evaluators_of(
     specs: Sequence[EvaluatorSpec], seeds: tuple[int, ...], places: Places, smoke: bool = False
-) -> list[Asked]:
+) -> list[EvaluatorOnSets]:
     """The evaluators with validated options and the sets of their own, before the matrix's data are looked for. See ``on_data``."""
     parsed = []
     for spec in specs:
@@ -38,11 +38,13 @@ def asked_of(
     found = []
     for spec, evaluator, options in parsed:  # all options first: a set may take long to find
         own = evaluator.own_sets(options, places)
-        found.append(Asked(evaluator, options, () if own is None else tuple(own), own is not None, spec.seeds or seeds))
+        found.append(
+            EvaluatorOnSets(evaluator, options, () if own is None else tuple(own), own is not None, spec.seeds or seeds)
+        )
     return found
 
 
-def judged_elsewhere(asked: Sequence[Asked]) -> list[JudgedElsewhere]:
+def judged_elsewhere(asked: Sequence[EvaluatorOnSets]) -> list[JudgedElsewhere]:
     """What must not be pretrained on though it is in no labelled set: the validation and test images of evaluators' own sets."""
     found = []
     for evaluator, judged in ((one.evaluator, judged) for one in asked if one.own for judged in one.sets):
@@ -56,7 +58,7 @@ def judged_elsewhere(asked: Sequence[Asked]) -> list[JudgedElsewhere]:
     return list(dict.fromkeys(found))
 
 
-def on_data(asked: Sequence[Asked], labelled: tuple[Labelled, ...]) -> list[Asked]:
+def on_data(asked: Sequence[EvaluatorOnSets], labelled: tuple[Labelled, ...]) -> list[EvaluatorOnSets]:
     """The evaluators with the labelled sets for those that bring none, every set under a name of its own and checked."""
     taken = {judged.name: _fingerprints(judged) for judged in labelled}
     matrixs = set(taken)

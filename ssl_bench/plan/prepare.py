@@ -14,16 +14,17 @@ from ssl_bench.data.looking import looking
 from ssl_bench.errors import DamagedRecord, RecordError, SpecError, did_you_mean, quoted
 from ssl_bench.plan.choices import choose
 from ssl_bench.plan.effort import effort_of, resolved
-from ssl_bench.plan.evaluations import asked_of, judged_elsewhere, on_data
+from ssl_bench.plan.evaluations import evaluators_of, judged_elsewhere, on_data
 from ssl_bench.plan.rows import budget_images, rows_of, why_absent
-from ssl_bench.plan.run_plan import Work
+from ssl_bench.plan.run_plan import RunPlan
 from ssl_bench.plugins.registry import load_plugin
 from ssl_bench.records.schema import (
     Run,
     read_record,
 )
 from ssl_bench.spec.matrix import DataSpec, Matrix, parse
-from ssl_bench.spec.reading import as_matrix, missing_file
+from ssl_bench.spec.reading import missing_file
+from ssl_bench.spec.shipped import as_matrix
 from ssl_bench.system.digests import notice
 from ssl_bench.system.disk import refuse_unwritable
 from ssl_bench.training.loop import choose_device
@@ -46,7 +47,7 @@ def prepare(
     recompute: bool = False,
     skip_checks: bool = False,
     progress: Callable[[str, int, int], None] | None = None,
-) -> Work:
+) -> RunPlan:
     """Everything before training: plugins, matrix, data, checks. Every mistake that can be found without training is found here.
 
     ``judged``: whether there must be labelled images to judge on. ``pack``: False lets noise stand in for images that are not packed yet,
@@ -77,7 +78,7 @@ def prepare(
     context: AbstractContextManager[dict[str, int]] = nullcontext({}) if pack else looking()
     with context as unpacked:
         # before the data: a folder of boxes that is missing shows before much is packed
-        asked = asked_of(spec.evaluate, spec.seeds, places, smoke)
+        asked = evaluators_of(spec.evaluate, spec.seeds, places, smoke)
         data = load(spec.data, data_root=places.root, progress=progress, judged=judged_elsewhere(asked))
     unseen: dict[str, str] = {}
     with nullcontext() if pack else from_cache_alone():
@@ -99,7 +100,7 @@ def prepare(
     data.notes.extend(
         dict.fromkeys(note for one in asked if one.own for judged in one.sets for note in getattr(judged, "notes", ()))
     )
-    work = Work(
+    run_plan = RunPlan(
         spec,
         folder,
         data,
@@ -116,8 +117,8 @@ def prepare(
     if not smoke:
         for row in rows:
             if len(row.candidates) > 1:
-                choose(work, row, give_up=False)
-    return work
+                choose(run_plan, row, give_up=False)
+    return run_plan
 
 
 def _check_only(spec: Matrix, only: tuple[str, ...]) -> None:

@@ -11,21 +11,21 @@ import torch
 from ssl_bench.data import Data
 from ssl_bench.errors import RecordError, SpecError
 from ssl_bench.plan.cells import HEADLINE, Cell, PlannedEvaluation, cell_of
-from ssl_bench.plan.evaluations import Asked
+from ssl_bench.plan.evaluations import EvaluatorOnSets
 from ssl_bench.plan.rows import Candidate, Row
 from ssl_bench.plan.stored import folder_of, read_pretraining, sound_evaluation, times_opened, why_not
 from ssl_bench.spec.matrix import Matrix
 
 
 @dataclass
-class Work:
+class RunPlan:
     """A matrix made concrete on one machine: data, rows, cells, and what of it is done."""
 
     matrix: Matrix
     out: Path
     data: Data
     rows: list[Row]
-    evaluators: list[Asked]
+    evaluators: list[EvaluatorOnSets]
     device: torch.device
     final: bool
     only: tuple[str, ...] = ()
@@ -40,7 +40,7 @@ class Work:
     _cells: dict[tuple[str, int, int], Cell] = field(default_factory=dict, repr=False)
     _folders: dict[str, Path] = field(default_factory=dict, repr=False)
 
-    def cell(self, row: Row, candidate: Candidate, seed: int, evaluators: list[Asked] | None = None) -> Cell:
+    def cell(self, row: Row, candidate: Candidate, seed: int, evaluators: list[EvaluatorOnSets] | None = None) -> Cell:
         """One cell, where it lies already or will: rows of equal settings share one, and a row's name decides nothing."""
         key = (row.name, id(candidate), seed)  # a matrix of thousands of cells is gone through several times
         if evaluators is None and key in self._cells:

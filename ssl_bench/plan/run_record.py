@@ -10,7 +10,7 @@ from ssl_bench.data import Labelled
 from ssl_bench.errors import DamagedRecord
 from ssl_bench.plan.cells import Cell
 from ssl_bench.plan.choices import decide
-from ssl_bench.plan.run_plan import Work, applies
+from ssl_bench.plan.run_plan import RunPlan, applies
 from ssl_bench.records.environment import now
 from ssl_bench.records.protocols import unequal
 from ssl_bench.records.schema import (
@@ -24,36 +24,36 @@ from ssl_bench.records.schema import (
 )
 
 
-def write_run(work: Work) -> None:
+def write_run(run_plan: RunPlan) -> None:
     """Write run.json: what the table is made of, as far as it is decided, by this command, an earlier one or another process.
 
     While a candidate that failed is to be tried again, the best of the others stands for its row.
     """
-    matrix, data = work.matrix, work.data
-    open_rows = [row for row in work.rows if len(row.candidates) > 1 and row.name not in work.winners]
-    standing = {row.name: best for row in open_rows if (best := decide(work, row, give_up=True)[0]) is not None}
-    chosen = {**work.winners, **standing}
-    cells = work.cells(chosen)
+    matrix, data = run_plan.matrix, run_plan.data
+    open_rows = [row for row in run_plan.rows if len(row.candidates) > 1 and row.name not in run_plan.winners]
+    standing = {row.name: best for row in open_rows if (best := decide(run_plan, row, give_up=True)[0]) is not None}
+    chosen = {**run_plan.winners, **standing}
+    cells = run_plan.cells(chosen)
     for row in open_rows:  # nothing to choose from: one of the failures stands for the row
         if row.name not in chosen:
-            cells += [cell for cell in work.candidate_cells(row) if failure_files(cell.folder)][:1]
+            cells += [cell for cell in run_plan.candidate_cells(row) if failure_files(cell.folder)][:1]
     table = {cell.id for cell in cells}
     losers = [
         cell
-        for row in work.rows
+        for row in run_plan.rows
         if len(row.candidates) > 1
-        for cell in work.candidate_cells(row)
+        for cell in run_plan.candidate_cells(row)
         if cell.id not in table
     ]
     rows = []
-    for row in work.rows:
+    for row in run_plan.rows:
         winner = chosen.get(row.name) if len(row.candidates) > 1 else row.candidates[0]
         init, labels = row.start(winner)
         rows.append(RunRow(
             row=row.name, task=row.task.name, block=row.block, uses_labels=labels, init=init, choices=len(row.candidates),
             chosen=dict(winner.chosen) if winner is not None else {},
         ))  # fmt: skip
-    path = work.out / "run.json"
+    path = run_plan.out / "run.json"
     try:
         created = read_record(path, Run).created if path.is_file() else now()
     except DamagedRecord:  # told before
@@ -72,19 +72,19 @@ def write_run(work: Work) -> None:
             "notes": list(data.notes),
             "own": [
                 _describe(e) | {"evaluator": asked.evaluator.name}
-                for asked in work.evaluators
+                for asked in run_plan.evaluators
                 if asked.own
                 for e in asked.sets
             ],
         },
-        backbone=describe_backbone(work),
-        budget=describe_budget(work),
-        final=work.final,
+        backbone=describe_backbone(run_plan),
+        budget=describe_budget(run_plan),
+        final=run_plan.final,
         seeds=list(matrix.seeds),
         rows=rows,
-        cells=[_run_cell(work, cell) for cell in cells],
-        losers=[_run_cell(work, cell) for cell in losers],
-        only=list(work.only),
+        cells=[_run_cell(run_plan, cell) for cell in cells],
+        losers=[_run_cell(run_plan, cell) for cell in losers],
+        only=list(run_plan.only),
         created=created,
     )
     write_record(path, record)
@@ -112,32 +112,32 @@ def _majority(judged: Labelled) -> dict[str, Any]:
     }
 
 
-def _run_cell(work: Work, cell: Cell) -> RunCell:
+def _run_cell(run_plan: RunPlan, cell: Cell) -> RunCell:
     expected = [
         RunEvaluation(evaluator=p.name, data=p.labelled.name, id=p.id, number=p.number)
         for p in cell.evaluations
         if applies(cell, p)
     ]
-    folder = cell.folder.relative_to(work.out).as_posix()
+    folder = cell.folder.relative_to(run_plan.out).as_posix()
     chosen = dict(cell.candidate.chosen) if len(cell.row.candidates) > 1 else {}
     return RunCell(
         row=cell.row.name, seed=cell.seed, folder=folder, pretraining=cell.id, evaluations=expected, chosen=chosen
     )
 
 
-def describe_backbone(work: Work) -> str:
+def describe_backbone(run_plan: RunPlan) -> str:
     """ "resnet18, width 0.25, 3x3 stem, stride 2"."""
-    spec, parts = work.matrix.backbone, [work.matrix.backbone.name]
+    spec, parts = run_plan.matrix.backbone, [run_plan.matrix.backbone.name]
     if spec.width != 1:
         parts.append(f"width {spec.width:g}")
-    if spec.stem == "3x3" or (spec.stem == "auto" and work.data.size <= 96):
-        parts += ["3x3 stem", f"stride {spec.stem_stride or (1 if work.data.size <= 32 else 2)}"]
+    if spec.stem == "3x3" or (spec.stem == "auto" and run_plan.data.size <= 96):
+        parts += ["3x3 stem", f"stride {spec.stem_stride or (1 if run_plan.data.size <= 32 else 2)}"]
     return ", ".join(parts)
 
 
-def describe_budget(work: Work) -> str:
+def describe_budget(run_plan: RunPlan) -> str:
     """ "4 epochs x 4,500 images"."""
-    spec, images = work.matrix.pretrain, len(work.data.pretrain)
+    spec, images = run_plan.matrix.pretrain, len(run_plan.data.pretrain)
     if spec.passes:
         return f"{spec.passes:,} network passes a row"
     return f"{spec.images:,} images seen" if spec.images else f"{spec.epochs:g} epochs x {images:,} images"

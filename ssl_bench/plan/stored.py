@@ -11,8 +11,13 @@ from ssl_bench.errors import DamagedRecord, RecordError
 from ssl_bench.plan.cells import Cell, PlannedEvaluation
 from ssl_bench.records.files import TASK_FILE
 from ssl_bench.records.predictions import checked_predictions
-from ssl_bench.records.schema import EvaluationRecord, Pretraining, judged_other_weights, read_record, safe_name
-from ssl_bench.runner.pretraining import has_weights
+from ssl_bench.records.schema import (
+    EvaluationRecord,
+    Pretraining,
+    judged_other_weights,
+    read_record,
+    safe_name,
+)
 
 HOW = "--recompute trains it again and measures what is missing, or all of it where the weights come out otherwise (test that is opened again is counted)"
 
@@ -110,3 +115,7 @@ def why_not(cell: Cell, missing: bool) -> str:
     if trained is not None and missing and not has_weights(cell):
         return f"its weights, {cell.folder / TASK_FILE}, are gone, and evaluations are missing"
     return ""
+
+
+def has_weights(cell: Cell) -> bool:
+    return (cell.folder / TASK_FILE).is_file()

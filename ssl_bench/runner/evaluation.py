@@ -16,7 +16,7 @@ from ssl_bench.evaluators.base import Evaluation, Subject
 from ssl_bench.evaluators.features import FrozenFeatures
 from ssl_bench.evaluators.plugins import refuse_unusable, with_copies
 from ssl_bench.plan.cells import Cell, PlannedEvaluation
-from ssl_bench.plan.context import Workshop
+from ssl_bench.plan.context import RunContext
 from ssl_bench.plugins.registry import EVALUATORS
 from ssl_bench.records.environment import environment, now
 from ssl_bench.records.files import PARTS_SUFFIX
@@ -33,11 +33,11 @@ from ssl_bench.system.digests import digest_of
 from ssl_bench.training.loop import seed_everything
 
 
-class Examination:
+class CellEvaluation:
     """One pretrained cell before its evaluators: weights loaded once (or ``task`` as it was just trained), features extracted once per labelled set."""
 
-    def __init__(self, cell: Cell, shop: Workshop, task: Any = None) -> None:
-        self.cell, self.shop = cell, shop
+    def __init__(self, cell: Cell, context: RunContext, task: Any = None) -> None:
+        self.cell, self.shop = cell, context
         self.weights = read_record(cell.folder / "pretrain.json", Pretraining).weights  # that numbers are bound to
         self._features: dict[tuple[str, ...], FrozenFeatures] = {}
         if task is not None:
@@ -68,7 +68,7 @@ class Examination:
     def ask(self, planned: PlannedEvaluation, final: bool, opened_before: int = 0) -> EvaluationRecord:
         """Run one evaluator and write its record."""
         judged, trainable = self.task.evaluated(), self.cell.row.task.trainable
-        labelled, shop = planned.labelled, self.shop
+        labelled, context = planned.labelled, self.shop
         parts = self.cell.folder / f"{planned.file_name}{PARTS_SUFFIX}"
         subject = Subject(
             backbone=judged,
@@ -78,15 +78,15 @@ class Examination:
             validation=labelled.validation,
             test=labelled.test if final else None,
             seed=self.cell.seed,
-            device=shop.device,
-            precision=shop.precision,
+            device=context.device,
+            precision=context.precision,
             trainable=trainable,
             is_random=self.cell.row.task.untrained,
             diagnose=self.task.diagnose,
-            progress=shop.on_note,
-            stop=shop.stop,
+            progress=context.on_note,
+            stop=context.stop,
             parts=parts,
-            checkpoint_seconds=shop.checkpoint_seconds,
+            checkpoint_seconds=context.checkpoint_seconds,
         )
         started = time.perf_counter()
         seed_everything(self.cell.seed, 0xE7)
@@ -102,7 +102,7 @@ class Examination:
                 target,
             )
         record = _write_evaluation(
-            self.cell, planned, evaluation, final, opened_before, self.weights, time.perf_counter() - started, shop
+            self.cell, planned, evaluation, final, opened_before, self.weights, time.perf_counter() - started, context
         )
         shutil.rmtree(parts, ignore_errors=True)
         return record
@@ -116,7 +116,7 @@ def _write_evaluation(
     opened_before: int,
     weights: str,
     seconds: float,
-    shop: Workshop,
+    context: RunContext,
 ) -> EvaluationRecord:
     measurements = [measurement_record(planned.name, vars(m)) for m in evaluation.measurements]
     predictions = b""
@@ -146,8 +146,8 @@ def _write_evaluation(
         weights=weights,
         predictions=digest_of(predictions) if predictions else "",
         seconds=seconds,
-        changed=shop.changed(),
-        environment=environment(shop.device, shop.used_precision),
+        changed=context.changed(),
+        environment=environment(context.device, context.used_precision),
         created=now(),
     )
     if predictions:

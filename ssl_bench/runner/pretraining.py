@@ -24,7 +24,7 @@ from ssl_bench.data.images import ImageSet, evenly_spaced
 from ssl_bench.errors import DamagedWeights
 from ssl_bench.evaluators.knn import knn_monitor
 from ssl_bench.plan.cells import Cell
-from ssl_bench.plan.context import Workshop, build_task, pretraining_batches
+from ssl_bench.plan.context import RunContext, build_task, pretraining_batches
 from ssl_bench.records.environment import environment, now
 from ssl_bench.records.files import BACKBONE_FILE, CHECKPOINT_FILE, PARTS_SUFFIX, TASK_FILE, TASK_KIND
 from ssl_bench.records.schema import (
@@ -44,7 +44,7 @@ DIAGNOSED_IMAGES = 1_000
 CHECKED_IMAGES = 64  # on which features are looked at for collapse
 
 
-def pretrain_cell(cell: Cell, shop: Workshop) -> tuple[Pretraining, Any]:
+def pretrain_cell(cell: Cell, context: RunContext) -> tuple[Pretraining, Any]:
     """Train one backbone, write its weights and its record; returns the record and the trained task.
 
     A checkpoint left by an earlier attempt is continued.
@@ -60,41 +60,46 @@ def pretrain_cell(cell: Cell, shop: Workshop) -> tuple[Pretraining, Any]:
     checks = ""
     if cell.row.task.trains:
         checks = checks_before_training(
-            cell.row.task, cell.candidate.options, shop.data.size, places_of(None).cache, shop.skip_checks, shop.on_note
+            cell.row.task,
+            cell.candidate.options,
+            context.data.size,
+            places_of(None).cache,
+            context.skip_checks,
+            context.on_note,
         )
-    task = build_task(cell, shop)
-    describe = _described(task, cell, shop, {})
+    task = build_task(cell, context)
+    describe = _described(task, cell, context, {})
     result, movement = FitResult(), Movement()
     if task.trains:
         result = fit(
             task,
-            pretraining_batches(cell, shop),
+            pretraining_batches(cell, context),
             cell.candidate.recipe,
             cell.candidate.steps,
             seed=cell.seed,
-            device=shop.device,
-            precision=shop.precision,
+            device=context.device,
+            precision=context.precision,
             checkpoint=checkpoint,
-            checkpoint_seconds=shop.checkpoint_seconds,
+            checkpoint_seconds=context.checkpoint_seconds,
             final_checkpoint=True,
-            monitor=_monitor(shop),
-            looks=shop.looks,
-            on_progress=shop.on_progress,
-            stop=shop.stop,
+            monitor=_monitor(context),
+            looks=context.looks,
+            on_progress=context.on_progress,
+            stop=context.stop,
             movement=movement,
         )
-        describe = _described(task, cell, shop, describe)  # with what was measured when training began
-        describe |= _moved(movement.check(task, cell.candidate.recipe.learning_rate), cell, shop)
-    task.to(shop.device).eval()
+        describe = _described(task, cell, context, describe)  # with what was measured when training began
+        describe |= _moved(movement.check(task, cell.candidate.recipe.learning_rate), cell, context)
+    task.to(context.device).eval()
     judged = task.evaluated()
     if isinstance(judged, Backbone) and judged.input.kind != "rgb":
         describe["input"] = judged.input.kind
-    reestimate_batchnorm(judged, _clean_images(shop.data.pretrain, shop.device))
-    unseen = shop.data.evaluate[0].validation if shop.data.evaluate else shop.data.pretrain
-    some = _some_images(unseen, shop.device)
+    reestimate_batchnorm(judged, _clean_images(context.data.pretrain, context.device))
+    unseen = context.data.evaluate[0].validation if context.data.evaluate else context.data.pretrain
+    some = _some_images(unseen, context.device)
     if task.trains and (constant := constant_features(judged, some[:CHECKED_IMAGES], cell.row.task.name)):
         describe["constant_features"] = constant
-        shop.on_note(f"{cell.row.name}: {constant} gives every image the same features; the network has collapsed")
+        context.on_note(f"{cell.row.name}: {constant} gives every image the same features; the network has collapsed")
     seed_everything(cell.seed, 0xD1)
     with torch.no_grad():
         diagnosed = {name: float(value) for name, value in task.diagnose(some).items()}
@@ -124,8 +129,8 @@ def pretrain_cell(cell: Cell, shop: Workshop) -> tuple[Pretraining, Any]:
         images_per_second=result.images_per_second,
         peak_memory=result.peak_memory,
         weights=weights,
-        changed=shop.changed(),
-        environment=environment(shop.device, shop.used_precision),
+        changed=context.changed(),
+        environment=environment(context.device, context.used_precision),
         created=now(),
     )
     for parts in cell.folder.glob(f"*{PARTS_SUFFIX}"):  # what evaluators began on weights that these replace
@@ -135,24 +140,24 @@ def pretrain_cell(cell: Cell, shop: Workshop) -> tuple[Pretraining, Any]:
     return record, task
 
 
-def _described(task: Any, cell: Cell, shop: Workshop, known: Mapping[str, Any]) -> dict[str, Any]:
+def _described(task: Any, cell: Cell, context: RunContext, known: Mapping[str, Any]) -> dict[str, Any]:
     """What the task says of itself; whoever watches is told what was not known before."""
     found = dict(task.describe())
     for name in [name for name in found if name not in known]:
-        shop.on_note(f"{cell.row.name}: {name} {found[name]}")
+        context.on_note(f"{cell.row.name}: {name} {found[name]}")
     return found | dict(known)
 
 
-def _moved(moved: str, cell: Cell, shop: Workshop) -> dict[str, str]:
+def _moved(moved: str, cell: Cell, context: RunContext) -> dict[str, str]:
     """What to record of how much of the network training moved: nothing where it was all of it."""
     some, _, whole = moved.partition(" of ")
     if some == whole or cell.row.task.frozen_backbone:
         return {}
-    shop.on_note(f"{cell.row.name}: training moved {moved} parameter tensors of the judged network")
+    context.on_note(f"{cell.row.name}: training moved {moved} parameter tensors of the judged network")
     return {"moved_tensors": moved}
 
 
-def load_task(cell: Cell, shop: Workshop, weights: str = "") -> Any:
+def load_task(cell: Cell, context: RunContext, weights: str = "") -> Any:
     """The trained task of a cell, from its file.
 
     Parameters
@@ -170,13 +175,9 @@ def load_task(cell: Cell, shop: Workshop, weights: str = "") -> Any:
         raise DamagedWeights(f"{path} holds the weights of another cell ({header.get('pretraining')}, not {cell.id})")
     if weights and header.get(DIGEST) != weights:
         raise DamagedWeights(f"{path} holds other weights than those that pretrain.json was written with")
-    task = build_task(cell, shop)
+    task = build_task(cell, context)
     load_strictly(task, tensors, str(path))
-    return task.to(shop.device).eval()
-
-
-def has_weights(cell: Cell) -> bool:
-    return (cell.folder / TASK_FILE).is_file()
+    return task.to(context.device).eval()
 
 
 def _clean_images(images: ImageSet, device: torch.device) -> Iterator[Tensor]:
@@ -199,18 +200,18 @@ def _some_images(images: ImageSet, device: torch.device) -> Tensor:
     return ImageStore(chosen, device).gather(torch.arange(len(chosen)))
 
 
-def _monitor(shop: Workshop) -> Callable[[nn.Module], float] | None:
+def _monitor(context: RunContext) -> Callable[[nn.Module], float] | None:
     """Validation kNN on a copy whose BatchNorm statistics are re-estimated, as they will be in the end; None without labelled images."""
-    if not shop.data.evaluate:
+    if not context.data.evaluate:
         return None
-    labelled = shop.data.evaluate[0]
+    labelled = context.data.evaluate[0]
     bank = labelled.train.take(evenly_spaced(len(labelled.train), MONITOR_IMAGES))
     queries = labelled.validation.take(evenly_spaced(len(labelled.validation), MONITOR_IMAGES))
 
     def look(backbone: nn.Module) -> float:
         copied = copy.deepcopy(backbone)
-        reestimate_batchnorm(copied, _clean_images(bank, shop.device))
-        return knn_monitor(copied.eval(), bank, queries, shop.device, k=20)
+        reestimate_batchnorm(copied, _clean_images(bank, context.device))
+        return knn_monitor(copied.eval(), bank, queries, context.device, k=20)
 
     return look
 

@@ -22,19 +22,19 @@ from ssl_bench.errors import (
 )
 from ssl_bench.plan.cells import Cell, PlannedEvaluation
 from ssl_bench.plan.choices import choose
-from ssl_bench.plan.context import Workshop
+from ssl_bench.plan.context import RunContext
 from ssl_bench.plan.prepare import prepare
 from ssl_bench.plan.rows import Candidate, Row, budget_images
-from ssl_bench.plan.run_plan import Work
+from ssl_bench.plan.run_plan import RunPlan
 from ssl_bench.plan.run_record import write_run
 from ssl_bench.plan.stored import HOW, read_evaluation, read_pretraining, times_opened_before
 from ssl_bench.plugins.registry import TASKS, load_plugin
 from ssl_bench.records.environment import now
 from ssl_bench.records.schema import EvaluationRecord, Failure, Pretraining, failure_files, write_record
-from ssl_bench.runner.evaluation import Examination
+from ssl_bench.runner.evaluation import CellEvaluation
 from ssl_bench.runner.pretraining import load_task, pretrain_cell
 from ssl_bench.spec.matrix import Matrix, TaskSpec
-from ssl_bench.spec.reading import as_matrix
+from ssl_bench.spec.shipped import as_matrix
 from ssl_bench.system.digests import notice, tell_unchecked
 from ssl_bench.system.disk import is_unwritable, no_room, remove_leftovers, writing_to
 from ssl_bench.system.interruption import between_steps, is_interruption
@@ -48,7 +48,7 @@ LOCK_POLL_SECONDS = 2.0
 class Observer:
     """Who watches a run; every method may be overridden, none has to be."""
 
-    def planned(self, work: Work) -> None: ...
+    def planned(self, run_plan: RunPlan) -> None: ...
     def cell_started(self, cell: Cell, number: int, total: int) -> None: ...
     def progressed(self, progress: Progress) -> None: ...
     def noted(self, text: str) -> None: ...
@@ -83,16 +83,16 @@ def run(
     from ssl_bench.report import write_report
 
     observer = observer or Observer()
-    work = prepare(matrix, out, **settings)
-    observer.planned(work)
-    carry_out(work, observer)
-    results = load_results(work.out)
+    run_plan = prepare(matrix, out, **settings)
+    observer.planned(run_plan)
+    carry_out(run_plan, observer)
+    results = load_results(run_plan.out)
     if report:
-        write_report(work.out, results)
+        write_report(run_plan.out, results)
     return results
 
 
-def carry_out(work: Work, observer: Observer) -> list[Failure]:
+def carry_out(run_plan: RunPlan, observer: Observer) -> list[Failure]:
     """Compute every missing cell: choices first (validation only), then the table. Returns what failed.
 
     Raises
@@ -102,44 +102,50 @@ def carry_out(work: Work, observer: Observer) -> list[Failure]:
     """
     failed: dict[Path, Failure] = {}  # by their files, which are gone where a part was made good meanwhile
     with between_steps() as stop:
-        shop = Workshop(
-            data=work.data,
-            backbone=work.matrix.backbone,
-            device=work.device,
-            precision=work.matrix.precision,
-            stage_limit=work.matrix.stage_values,
-            checkpoint_seconds=work.matrix.pretrain.checkpoint_seconds,
-            looks=work.matrix.pretrain.monitor,
+        context = RunContext(
+            data=run_plan.data,
+            backbone=run_plan.matrix.backbone,
+            device=run_plan.device,
+            precision=run_plan.matrix.precision,
+            stage_limit=run_plan.matrix.stage_values,
+            checkpoint_seconds=run_plan.matrix.pretrain.checkpoint_seconds,
+            looks=run_plan.matrix.pretrain.monitor,
             stop=stop,
-            skip_checks=work.skip_checks,
+            skip_checks=run_plan.skip_checks,
             on_progress=observer.progressed,
             on_note=observer.noted,
         )
-        with writing_to(work.out):
-            remove_leftovers(work.out)
-            write_run(work)
+        with writing_to(run_plan.out):
+            remove_leftovers(run_plan.out)
+            write_run(run_plan)
             try:
-                todo = [cell for row in work.undecided() for cell in work.candidate_cells(row)]
-                failed |= _compute(todo, work, shop, observer, final=False)
-                for row in work.undecided():
-                    scores = choose(work, row)
+                todo = [cell for row in run_plan.undecided() for cell in run_plan.candidate_cells(row)]
+                failed |= _compute(todo, run_plan, context, observer, final=False)
+                for row in run_plan.undecided():
+                    scores = choose(run_plan, row)
                     if scores:
-                        observer.chose(row, work.winners[row.name], scores)
-                write_run(work)
+                        observer.chose(row, run_plan.winners[row.name], scores)
+                write_run(run_plan)
                 failed |= _compute(
-                    [cell for cell in work.cells() if work.asked_for(cell.row)], work, shop, observer, final=work.final
+                    [cell for cell in run_plan.cells() if run_plan.asked_for(cell.row)],
+                    run_plan,
+                    context,
+                    observer,
+                    final=run_plan.final,
                 )
             except OSError:  # the folder cannot be written, and run.json cannot either: it stays what it was
                 raise
             except BaseException:
-                write_run(work)
+                write_run(run_plan)
                 raise
-            write_run(work)
+            write_run(run_plan)
     tell_unchecked()
     return [failure for path, failure in failed.items() if path.is_file()]
 
 
-def _compute(cells: list[Cell], work: Work, shop: Workshop, observer: Observer, final: bool) -> dict[Path, Failure]:
+def _compute(
+    cells: list[Cell], run_plan: RunPlan, context: RunContext, observer: Observer, final: bool
+) -> dict[Path, Failure]:
     """Divide the missing cells with whoever else works on the folder; come back to those others hold until they are done.
 
     That goes for cells, too, that failed here and that another one tries again: what is decided next must not differ between processes.
@@ -148,55 +154,57 @@ def _compute(cells: list[Cell], work: Work, shop: Workshop, observer: Observer, 
     for cell in cells:
         by_folder.setdefault(cell.folder, cell)  # rows of equal settings share one
     cells = list(by_folder.values())
-    waiting = [cell for cell in cells if not work.done(cell, final)]
+    waiting = [cell for cell in cells if not run_plan.done(cell, final)]
     total = len(waiting)
     tried: set[Path] = set()
     failures: dict[Path, Failure] = {}
     while waiting:
         held, before = 0, len(tried)
         for cell in waiting:
-            if shop.stop():
-                finished = total - sum(not work.done(cell, final) for cell in cells)
+            if context.stop():
+                finished = total - sum(not run_plan.done(cell, final) for cell in cells)
                 raise Interrupted(
                     f"stopped; {finished} of {total} cells are finished, and the same command goes on from here"
                 )
-            if work.done(cell, final):
+            if run_plan.done(cell, final):
                 continue
             cell.folder.mkdir(parents=True, exist_ok=True)
             try:
                 with FileLock(cell.folder / ".lock", blocking=False):
-                    if cell.folder not in tried and not work.done(cell, final):
+                    if cell.folder not in tried and not run_plan.done(cell, final):
                         tried.add(cell.folder)
                         observer.cell_started(cell, len(tried), total)
-                        failures |= _attempt(cell, work, shop, observer, final)
+                        failures |= _attempt(cell, run_plan, context, observer, final)
             except Timeout:
                 held += 1
             except NotImplementedError:
                 raise RecordError(
-                    f"the file system of {work.out} has no file locks, by which processes divide the cells; give --out another folder"
+                    f"the file system of {run_plan.out} has no file locks, by which processes divide the cells; give --out another folder"
                 ) from None
         if not held and len(tried) == before:
             return failures
         if held:
-            shop.on_note(f"waiting for {held} cell{'s' if held > 1 else ''} that another process computes")
+            context.on_note(f"waiting for {held} cell{'s' if held > 1 else ''} that another process computes")
             time.sleep(LOCK_POLL_SECONDS)
-        waiting = [cell for cell in waiting if not work.done(cell, final)]
+        waiting = [cell for cell in waiting if not run_plan.done(cell, final)]
     return failures
 
 
-def _attempt(cell: Cell, work: Work, shop: Workshop, observer: Observer, final: bool) -> dict[Path, Failure]:
+def _attempt(
+    cell: Cell, run_plan: RunPlan, context: RunContext, observer: Observer, final: bool
+) -> dict[Path, Failure]:
     """One cell, its failures contained: the rest of the matrix goes on, and an evaluator that fails does not cost the others."""
     failures: dict[str, Failure] = {}  # by the name of their files
     pretraining = None
-    with _contained(cell, shop, "pretraining", failures):
-        with shop.guarded():
-            pretraining, task = _pretrained(cell, work, shop, final)
-        examination = Examination(cell, shop, task)
-        for planned in work.missing(cell, final):
-            shop.on_note(f"{cell.address}: {planned.name}")
-            with _contained(cell, shop, planned.name, failures, planned), shop.guarded():
+    with _contained(cell, context, "pretraining", failures):
+        with context.guarded():
+            pretraining, task = _pretrained(cell, run_plan, context, final)
+        cell_evaluation = CellEvaluation(cell, context, task)
+        for planned in run_plan.missing(cell, final):
+            context.on_note(f"{cell.address}: {planned.name}")
+            with _contained(cell, context, planned.name, failures, planned), context.guarded():
                 opened = _opened_before(cell, planned, final)
-                examination.ask(planned, final, opened)
+                cell_evaluation.ask(planned, final, opened)
     for name, failure in failures.items():
         write_record(cell.folder / name, failure)
         observer.cell_failed(cell, failure)
@@ -210,24 +218,24 @@ def _attempt(cell: Cell, work: Work, shop: Workshop, observer: Observer, final: 
     return {cell.folder / name: failure for name, failure in failures.items()}
 
 
-def _pretrained(cell: Cell, work: Work, shop: Workshop, final: bool) -> tuple[Pretraining, Any]:
+def _pretrained(cell: Cell, run_plan: RunPlan, context: RunContext, final: bool) -> tuple[Pretraining, Any]:
     """The record of a cell and its trained task (None where nothing is to be asked of it): as they are on disk, or trained now.
 
     Raises WeightsError where that would replace what a finished training left, and nobody asked for it.
     """
-    why = work.blocked(cell, final)
+    why = run_plan.blocked(cell, final)
     if not why:
         pretraining = read_pretraining(cell)
         if pretraining is None:
-            return pretrain_cell(cell, shop)
+            return pretrain_cell(cell, context)
         try:
-            return pretraining, load_task(cell, shop, pretraining.weights) if work.missing(cell, final) else None
+            return pretraining, load_task(cell, context, pretraining.weights) if run_plan.missing(cell, final) else None
         except DamagedWeights as error:
             why = str(error)
-    if not work.recompute:
+    if not run_plan.recompute:
         raise WeightsError(f"{why}; {HOW}; without it nothing of this cell is changed")
     notice(f"{cell.address}: {why}; trained again")
-    return pretrain_cell(cell, shop)
+    return pretrain_cell(cell, context)
 
 
 def _opened_before(cell: Cell, planned: PlannedEvaluation, final: bool) -> int:
@@ -243,7 +251,7 @@ def _opened_before(cell: Cell, planned: PlannedEvaluation, final: bool) -> int:
 
 @contextmanager
 def _contained(
-    cell: Cell, shop: Workshop, where: str, failures: dict[str, Failure], planned: PlannedEvaluation | None = None
+    cell: Cell, context: RunContext, where: str, failures: dict[str, Failure], planned: PlannedEvaluation | None = None
 ) -> Iterator[None]:
     """Turn whatever one part raises, SystemExit included, into a Failure; a request to stop goes through, and what would fail every cell alike."""
     try:
@@ -260,8 +268,8 @@ def _contained(
         if is_unwritable(error, cell.folder):
             raise
         left = (
-            f" (before that it changed, for the whole program, {shop.left_changed}; this was set back)"
-            if shop.left_changed
+            f" (before that it changed, for the whole program, {context.left_changed}; this was set back)"
+            if context.left_changed
             else ""
         )
         failures[f"failed-{planned.file_name if planned else 'pretraining'}.json"] = Failure(

@@ -14,8 +14,6 @@ from ssl_bench.spec.matrix import Matrix, TaskSpec, parse, weights_row
 from ssl_bench.spec.wording import plain
 from ssl_bench.spec.yaml_text import LONGEST, read_yaml
 
-__all__ = ["load_matrix", "missing_file", "read_yaml", "with_settings"]
-
 ROW_LISTS = ("tasks", "baselines", "weights")  # of a matrix
 BUDGETS = ("epochs", "images", "passes")  # of which a matrix has one
 
@@ -160,14 +158,3 @@ def _place(entries: list[Any], part: str, shown: str, above: list[str]) -> int:
             f"{shown}: {'.'.join(above)} is a list, and {quoted(part)} is no place in it; allowed are {counted}"
         )
     return int(part)
-
-
-def as_matrix(value: Matrix | Mapping[str, Any] | str | Path, sets: tuple[str, ...] = ()) -> Matrix:
-    """A Matrix from itself, plain data, a shipped name ("quick") or a YAML file."""
-    from ssl_bench.spec.reading import load_matrix, with_settings
-    from ssl_bench.spec.shipped import find
-
-    if isinstance(value, (Matrix, Mapping)):
-        data = value.model_dump(exclude_unset=True) if isinstance(value, Matrix) else dict(value)
-        return parse(Matrix, with_settings(data, sets), "matrix") if sets or not isinstance(value, Matrix) else value
-    return load_matrix(find(str(value)), sets)

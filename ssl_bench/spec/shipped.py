@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from ssl_bench.errors import SpecError, did_you_mean, quoted
-from ssl_bench.spec.reading import missing_file
+from ssl_bench.spec.matrix import Matrix, parse
+from ssl_bench.spec.reading import load_matrix, missing_file, with_settings
 
 _FOLDERS = (Path(__file__).parents[1] / "shipped_matrices", Path(__file__).parents[2] / "benchmarks")
 
@@ -43,3 +46,12 @@ def headline_comment(path: Path) -> str:
         if line.startswith("#"):
             return line.lstrip("# ").strip()
     return ""
+
+
+def as_matrix(value: Matrix | Mapping[str, Any] | str | Path, sets: tuple[str, ...] = ()) -> Matrix:
+    """A Matrix from itself, plain data, a shipped name ("quick") or a YAML file."""
+
+    if isinstance(value, (Matrix, Mapping)):
+        data = value.model_dump(exclude_unset=True) if isinstance(value, Matrix) else dict(value)
+        return parse(Matrix, with_settings(data, sets), "matrix") if sets or not isinstance(value, Matrix) else value
+    return load_matrix(find(str(value)), sets)

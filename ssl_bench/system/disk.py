@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from ssl_bench.errors import NoRoomError, RecordError
+from ssl_bench.system.amounts import bytes_text
 
 try:
     import fcntl
@@ -209,13 +210,3 @@ def _free(path: Path) -> str:
             with suppress(OSError):
                 return f" ({bytes_text(shutil.disk_usage(folder).free)} are free in {folder})"
     return ""
-
-
-def bytes_text(count: int) -> str:
-    """ "512 B", "38 MB", "1.2 GB"."""
-    amount, unit = float(max(0, count)), "B"
-    for unit in ("B", "KB", "MB", "GB", "TB"):
-        if amount < 1000 or unit == "TB":
-            break
-        amount /= 1000
-    return f"{amount:.0f} {unit}" if amount >= 10 or unit == "B" else f"{amount:.1f} {unit}"

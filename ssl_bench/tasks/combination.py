@@ -57,24 +57,24 @@ class Combination(PretextTask):
             own = replace(
                 setup, batch_size=shares[number], num_classes=setup.num_classes if member.uses_labels else None
             )
-            self.tasks.append(member(self.backbone.faces[number], getattr(options, member.name), own))
+            self.tasks.append(member(self.backbone.member_backbones[number], getattr(options, member.name), own))
         self.register_buffer("scales", torch.tensor([self._known_scale(task) for task in self.tasks]))
         self.register_state_dict_post_hook(_store_once)
         self.register_load_state_dict_pre_hook(_load_everywhere)
 
     @classmethod
     def build_backbone(cls, make: Callable[..., nn.Module], options: Any) -> nn.Module:
-        """The matrix's network, and a face of it for every member."""
+        """The matrix's network, and a backbone with the input of every member on it."""
         kinds = [input_of(member, getattr(options, member.name)) for member in cls.members]
         best = "lightness" if options.harmonise else min(kinds, key=get_args(InputKind).index)
         judged = make(input=best)
         assert isinstance(judged, Backbone)
         found: list[Backbone] = []
         for kind in kinds:
-            # A member that standardises tiles or crops by itself passes by its face, and is given lightness in their
+            # A member that standardises tiles or crops by itself passes by its backbone's input, and is given lightness in their
             # place (_seen_by).
             harmonised = options.harmonise and kind != "standardised"
-            found.append(judged.face(judged.input if harmonised else make(input=kind).input))  # type: ignore[arg-type]
+            found.append(judged.with_input(judged.input if harmonised else make(input=kind).input))  # type: ignore[arg-type]
         return _Trunk(judged, found)
 
     @classmethod
@@ -195,7 +195,7 @@ class Combination(PretextTask):
 
     def _seen_by(self, number: int, images: Tensor) -> Tensor:
         """Images as a member is given them: where lightness is all there is, and the member standardises them itself, lightness."""
-        if not self.options.harmonise or self.backbone.faces[number].input.kind != "standardised":
+        if not self.options.harmonise or self.backbone.member_backbones[number].input.kind != "standardised":
             return images
         return (lightness(images) / 100).expand(-1, 3, -1, -1).contiguous(memory_format=torch.channels_last)
 
@@ -243,9 +243,9 @@ class Combination(PretextTask):
 class _Trunk(nn.Module):
     """The network that is judged, and the same network as each member sees images."""
 
-    def __init__(self, judged: Backbone, faces: list[Backbone]) -> None:
+    def __init__(self, judged: Backbone, member_backbones: list[Backbone]) -> None:
         super().__init__()
-        self.judged, self.faces = judged, nn.ModuleList(faces)
+        self.judged, self.member_backbones = judged, nn.ModuleList(member_backbones)
 
 
 def _aliases(task: Any, prefix: str) -> tuple[str, ...]:
@@ -253,7 +253,7 @@ def _aliases(task: Any, prefix: str) -> tuple[str, ...]:
     return tuple(
         f"{prefix}{place.format(number)}network."
         for number in range(len(task.tasks))
-        for place in ("backbone.faces.{}.", "tasks.{}.backbone.")
+        for place in ("backbone.member_backbones.{}.", "tasks.{}.backbone.")
     )
 
 

@@ -50,10 +50,10 @@ def _fresh_cache() -> None:
 
 def test_weights_that_change_under_a_run_are_not_judged_as_what_they_were(tmp_path: Path) -> None:
     path = own_file(tmp_path / "w.safetensors")
-    work = prepare(matrix(weights=[{"source": f"file:{path}", "row": "w"}], baselines=[]), tmp_path / "out")
+    run_plan = prepare(matrix(weights=[{"source": f"file:{path}", "row": "w"}], baselines=[]), tmp_path / "out")
     torch.manual_seed(2)
     save_backbone(Backbone(TINY, 32), path)
-    (cell,) = work.cells()
+    (cell,) = run_plan.cells()
     with pytest.raises(WeightsError, match="has changed since this run began"):
         cell.row.task.build_backbone(lambda input="rgb": Backbone(TINY, 32), cell.candidate.options)
 
@@ -261,8 +261,8 @@ def test_a_start_is_described_and_counts_as_labelled_unless_it_is_known_to_be_fr
         f"file:{copied}": ("and it is not known what that was trained on", True),
     }
     tasks = [{"autoencoder": {"init": source, "row": str(number)}} for number, source in enumerate(starts)]
-    work = prepare(matrix(tasks=[*tasks, "rotation"], baselines=[], backbone=full), tmp_path / "second")
-    write_run(work)
+    run_plan = prepare(matrix(tasks=[*tasks, "rotation"], baselines=[], backbone=full), tmp_path / "second")
+    write_run(run_plan)
     rows = read_record(tmp_path / "second" / "run.json", Run).rows
     for row, (source, (told, labels)) in zip(rows, starts.items(), strict=False):
         assert row.init == f"{source}, {told}" and row.uses_labels is labels and row.block == "pretext"

@@ -20,7 +20,8 @@ from ssl_bench.plan.prepare import prepare
 from ssl_bench.records.schema import Pretraining, read_record
 from ssl_bench.runner.scheduler import Observer, carry_out
 from ssl_bench.system import disk
-from ssl_bench.system.disk import bytes_text, is_locked, no_room, remove_leftovers, write_bytes
+from ssl_bench.system.amounts import bytes_text
+from ssl_bench.system.disk import is_locked, no_room, remove_leftovers, write_bytes
 
 TWO = {"tasks": ["first", "second"], "baselines": ["random"]}
 PLUGIN = task("first", "pass") + task("second", "pass")

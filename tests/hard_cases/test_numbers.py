@@ -17,7 +17,7 @@ from ssl_bench.evaluators.knn import vote
 from ssl_bench.evaluators.linear.logistic import SoftmaxRegression
 from ssl_bench.evaluators.scores import accuracies
 from ssl_bench.plan.prepare import prepare
-from ssl_bench.plan.run_plan import Work
+from ssl_bench.plan.run_plan import RunPlan
 from ssl_bench.plan.run_record import _majority
 
 SMALL = {"source": "shapes", "size": 32, "limit": {"train": 200, "test": 60}}
@@ -36,8 +36,8 @@ def matrix(**changes: Any) -> dict[str, Any]:
     } | changes
 
 
-def planned(work: Work, name: str) -> list[Any]:
-    return [one for cell in work.cells() for one in cell.evaluations if one.name == name]
+def planned(run_plan: RunPlan, name: str) -> list[Any]:
+    return [one for cell in run_plan.cells() for one in cell.evaluations if one.name == name]
 
 
 def test_a_weak_penalty_ends_at_the_optimum_or_says_that_it_did_not() -> None:

@@ -15,11 +15,11 @@ from rich.console import Console
 from ssl_bench.backbones import weights as module
 from ssl_bench.backbones.weights import AbsentWeights, from_cache_alone, open_weights
 from ssl_bench.console.live import print_plan
-from ssl_bench.console.printing import duration
 from ssl_bench.errors import SpecError, WeightsError
-from ssl_bench.plan.estimate import WEEK, Plan, plan
+from ssl_bench.plan.estimate import WEEK, Estimate, estimate
 from ssl_bench.plan.prepare import prepare
-from ssl_bench.plan.run_plan import Work
+from ssl_bench.plan.run_plan import RunPlan
+from ssl_bench.system.amounts import duration
 
 TINY = {"name": "resnet10t", "width": 0.25, "stem_stride": 2}
 DATA = {"source": "shapes", "size": 32, "limit": {"train": 240, "test": 60}}
@@ -33,9 +33,9 @@ def matrix(**changes: Any) -> dict[str, Any]:
     return {**base, **changes}
 
 
-def printed(work: Work, found: Plan) -> str:
+def printed(run_plan: RunPlan, found: Estimate) -> str:
     console = Console(width=200, file=io.StringIO(), record=True)
-    print_plan(console, work, found)
+    print_plan(console, run_plan, found)
     return console.export_text()
 
 
@@ -50,19 +50,19 @@ def _no_hub(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_plan_without_the_hub_is_made_of_what_is_here(tmp_path: Path) -> None:
     rows = ["timm:resnet18.a1_in1k", {"source": "timm:resnet50.a1_in1k", "row": "theirs"}]
     start = time.monotonic()
-    work = prepare(
+    run_plan = prepare(
         matrix(weights=rows, tasks=["rotation", {"rotation": {"init": "timm:resnet18.a1_in1k", "row": "started"}}]),
         tmp_path / "out",
         pack=False,
     )
     assert time.monotonic() - start < 20
-    assert [row.name for row in work.rows] == ["rotation", "random"] and set(work.unseen) == {
+    assert [row.name for row in run_plan.rows] == ["rotation", "random"] and set(run_plan.unseen) == {
         "timm:resnet18.a1_in1k",
         "theirs",
         "started",
     }
-    found = plan(work, "a100")
-    text = printed(work, found)
+    found = estimate(run_plan, "a100")
+    text = printed(run_plan, found)
     assert (
         found.missing == 2
         and "not in this plan: theirs: timm:resnet50.a1_in1k is not in timm's cache, and a plan downloads nothing"
@@ -115,9 +115,9 @@ def test_weights_in_the_cache_need_no_hub(monkeypatch: pytest.MonkeyPatch) -> No
 # ------------------------------------------------------------------------------------------------------------------------
 
 
-def planned(tmp_path: Path, on: str | None = "v100", **changes: Any) -> tuple[Work, Plan]:
-    work = prepare(matrix(**changes), tmp_path / "out", pack=False)
-    return work, plan(work, on)
+def planned(tmp_path: Path, on: str | None = "v100", **changes: Any) -> tuple[RunPlan, Estimate]:
+    run_plan = prepare(matrix(**changes), tmp_path / "out", pack=False)
+    return run_plan, estimate(run_plan, on)
 
 
 def test_a_plan_above_a_week_says_what_would_bring_it_down_and_it_does(tmp_path: Path) -> None:
@@ -128,9 +128,9 @@ def test_a_plan_above_a_week_says_what_would_bring_it_down_and_it_does(tmp_path:
         "backbone": backbone,
         "baselines": [],
     }
-    work, long = planned(tmp_path, **changes)
+    run_plan, long = planned(tmp_path, **changes)
     assert long.seconds > WEEK and len(long.advice) == 4
-    text = printed(work, long)
+    text = printed(run_plan, long)
     assert "that is more than a week; what would bring it down: " in text
     advice = "; ".join(long.advice)
     assert (
@@ -163,8 +163,8 @@ def test_a_plan_whose_evaluation_is_long_names_the_evaluator(tmp_path: Path) -> 
 
 
 def test_a_short_plan_gives_no_advice(tmp_path: Path) -> None:
-    work, short = planned(tmp_path)
-    assert short.advice == () and "week" not in printed(work, short)
+    run_plan, short = planned(tmp_path)
+    assert short.advice == () and "week" not in printed(run_plan, short)
 
 
 def test_unknown_hardware_is_told(tmp_path: Path) -> None:

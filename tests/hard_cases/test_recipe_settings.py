@@ -128,9 +128,11 @@ def test_the_short_form_means_the_same_cell(tmp_path: Path) -> None:
         {"rotation": {"learning_rate": 2e-3, "row": "a"}},
         {"rotation": {"recipe": {"learning_rate": 2e-3}, "row": "b"}},
     ]
-    work = prepare(matrix(*written), tmp_path)
-    assert len({cell.id for cell in work.cells()}) == 1 and work.cells()[0].spec["recipe"]["learning_rate"] == 2e-3
-    assert set(work.cells()[0].spec["options"]) == set(TASKS.get("rotation").Options.model_fields)
+    run_plan = prepare(matrix(*written), tmp_path)
+    assert (
+        len({cell.id for cell in run_plan.cells()}) == 1 and run_plan.cells()[0].spec["recipe"]["learning_rate"] == 2e-3
+    )
+    assert set(run_plan.cells()[0].spec["options"]) == set(TASKS.get("rotation").Options.model_fields)
 
 
 def test_choices_work_inside(tmp_path: Path) -> None:

@@ -25,8 +25,8 @@ from ssl_bench.plan.prepare import prepare
 from ssl_bench.plugins.registry import EVALUATORS, TASKS
 from ssl_bench.runner import scheduler as runner
 from ssl_bench.spec.matrix import BackboneSpec, Matrix, Model, Recipe, parse
-from ssl_bench.spec.reading import as_matrix, load_matrix, with_settings
-from ssl_bench.spec.shipped import find
+from ssl_bench.spec.reading import load_matrix, with_settings
+from ssl_bench.spec.shipped import as_matrix, find
 from ssl_bench.spec.wording import Kind, allowed, kinds
 from ssl_bench.tasks.base import TaskOptions
 

@@ -15,9 +15,9 @@ import ssl_bench
 from ssl_bench.console.live import print_plan
 from ssl_bench.data import load
 from ssl_bench.errors import SpecError
-from ssl_bench.plan.estimate import plan
+from ssl_bench.plan.estimate import estimate
 from ssl_bench.plan.prepare import prepare
-from ssl_bench.plan.run_plan import Work
+from ssl_bench.plan.run_plan import RunPlan
 from ssl_bench.plan.run_record import write_run
 from ssl_bench.report import load as load_results
 from ssl_bench.spec.matrix import DataSpec, parse
@@ -49,7 +49,7 @@ def matrix(data: Any, **more: Any) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def made(data: Any, tmp_path: Path, **more: Any) -> Work:
+def made(data: Any, tmp_path: Path, **more: Any) -> RunPlan:
     return prepare(matrix(data, **more), tmp_path / "run", device="cpu")
 
 
@@ -58,20 +58,20 @@ def apart(photos: Path, judged: Path) -> dict[str, Any]:
 
 
 def test_years_are_no_labels(photos: Path, judged: Path, tmp_path: Path) -> None:
-    work = made(apart(photos, judged), tmp_path)
-    assert work.data.pretrain.labels is None and work.data.pretrain.classes == ()
-    assert [row.name for row in work.rows] == ["rotation", "random", "pixels", "pca"]
-    note = next(note for note in work.data.notes if note.startswith("supervised is no row here: it needs labels"))
+    run_plan = made(apart(photos, judged), tmp_path)
+    assert run_plan.data.pretrain.labels is None and run_plan.data.pretrain.classes == ()
+    assert [row.name for row in run_plan.rows] == ["rotation", "random", "pixels", "pca"]
+    note = next(note for note in run_plan.data.notes if note.startswith("supervised is no row here: it needs labels"))
     with pytest.raises(SpecError, match="--only 'supervised': supervised is no row here: it needs labels"):
-        prepare(work.matrix, tmp_path / "run", device="cpu", only=("supervised",))
+        prepare(run_plan.matrix, tmp_path / "run", device="cpu", only=("supervised",))
     assert (
         "the pretraining images (photos) are not the ones that rows are judged on (judged)" in note
         and "fine-tuning" in note
     )
     stream = io.StringIO()
-    print_plan(Console(file=stream, width=400), work, plan(work))
+    print_plan(Console(file=stream, width=400), run_plan, estimate(run_plan))
     assert note in stream.getvalue()
-    write_run(work)
+    write_run(run_plan)
     assert any(note in text for _, text in load_results(tmp_path / "run").table().legend), "the table says it too"
 
 
@@ -90,9 +90,12 @@ def test_asked_for_it_is_refused_with_the_reason(photos: Path, judged: Path, tmp
 def test_the_images_that_are_judged_keep_their_labels(photos: Path, judged: Path, tmp_path: Path) -> None:
     source = f"folder:{judged}"
     for data in ({"source": source, "test": 0.3}, {"pretrain": source, "evaluate": {"source": source, "test": 0.3}}):
-        work = made(data, tmp_path)
-        assert [row.name for row in work.rows][-1] == "supervised" and work.data.pretrain.classes == ("cat", "dog")
-        assert not any("no row here" in note for note in work.data.notes)
+        run_plan = made(data, tmp_path)
+        assert [row.name for row in run_plan.rows][-1] == "supervised" and run_plan.data.pretrain.classes == (
+            "cat",
+            "dog",
+        )
+        assert not any("no row here" in note for note in run_plan.data.notes)
     alone = load(parse(DataSpec, {"pretrain": f"folder:{photos}", "evaluate": []}, "data"), cache=tmp_path / "cache")
     assert len(alone.pretrain.classes) == 5, "nothing is judged: a caller who asks for supervised means these folders"
 

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from ssl_bench.errors import SpecError, SSLBenchError
 from ssl_bench.spec.matrix import Matrix, parse
-from ssl_bench.spec.reading import as_matrix, load_matrix, read_yaml
+from ssl_bench.spec.reading import load_matrix, read_yaml
+from ssl_bench.spec.shipped import as_matrix
 
 WHOLE = "name: m\ndata: shapes\npretrain: {epochs: 1}\nevaluate: [knn]\n"
 SECONDS = 3.0  # on a machine that others use too; a bomb takes minutes

@@ -26,7 +26,7 @@ from ssl_bench.plan.run_record import write_run
 from ssl_bench.plugins.registry import EVALUATORS, TASKS, load_plugin
 from ssl_bench.records.schema import EvaluationRecord, Pretraining, Run, read_record
 from ssl_bench.runner import scheduler as runner
-from ssl_bench.spec.reading import as_matrix
+from ssl_bench.spec.shipped import as_matrix
 from tests.runner.test_run import OWN_SETS, Counting, compute, matrix
 from voc_trees import write_tree
 
@@ -97,16 +97,16 @@ def test_an_evaluators_own_set_never_has_a_labelled_sets_name(few_shapes: None, 
     asked = [{"detection": {"source": "shapes", "size": 48}}, "knn", {"detection": {"source": "shapes", "size": 48, "freeze": True}},
              {"detection": {"source": "shapes", "size": 40}}]  # fmt: skip
     for number, order in enumerate(itertools.permutations(asked)):
-        work = prepare(matrix(evaluate=list(order)), tmp_path / str(number))
+        run_plan = prepare(matrix(evaluate=list(order)), tmp_path / str(number))
         names = {
             (one.evaluator.name, getattr(one.options, "size", None)): judged.name
-            for one in work.evaluators
+            for one in run_plan.evaluators
             for judged in one.sets
         }
         assert names[("knn", None)] == "shapes"
         assert {names[("detection", 48)], names[("detection", 40)]} == {"shapes (detection)", "shapes (detection 2)"}
         frozen = {
-            judged.name for one in work.evaluators if getattr(one.options, "freeze", False) for judged in one.sets
+            judged.name for one in run_plan.evaluators if getattr(one.options, "freeze", False) for judged in one.sets
         }
         assert frozen == {names[("detection", 48)]}, "the same images, the same name"
 
@@ -134,10 +134,10 @@ def test_a_set_that_cannot_be_named_anew_is_refused(tmp_path: Path) -> None:
         match="evaluator 'fixed' brings a set called 'shapes', as another one is called; give it a name of its own",
     ):
         prepare(matrix(evaluate=["knn", {"fixed": {"source": "shapes"}}]), tmp_path / "out", plugins=(plugin,))
-    work = prepare(matrix(evaluate=["knn", {"fixed": {"source": "cells"}}]), tmp_path / "out", plugins=(plugin,))
+    run_plan = prepare(matrix(evaluate=["knn", {"fixed": {"source": "cells"}}]), tmp_path / "out", plugins=(plugin,))
     assert any(
         "cells (fixed): whether its validation and test images are pretrained on cannot be told" in note
-        for note in work.data.notes
+        for note in run_plan.data.notes
     )
 
 
@@ -164,14 +164,14 @@ def test_what_an_evaluator_judges_on_is_not_pretrained_on(
     for folder in (boxes / "JPEGImages", tmp_path / "copied"):
         data = {"pretrain": f"folder:{folder}", "evaluate": "shapes", "size": 32, "limit": {"train": 240, "test": 96}}
         for _ in range(2):  # found, then remembered
-            work = prepare(matrix(data=data, evaluate=evaluate), tmp_path / "out")
-            assert len(work.data.pretrain) == 70
+            run_plan = prepare(matrix(data=data, evaluate=evaluate), tmp_path / "out")
+            assert len(run_plan.data.pretrain) == 70
             note = "30 images are also validation or test images of VOC2007 (detection) and are not pretrained on"
-            assert any(note in one for one in work.data.notes)
-        judged = work.evaluators[1].sets[0]
+            assert any(note in one for one in run_plan.data.notes)
+        judged = run_plan.evaluators[1].sets[0]
         data["limit"] = {"test": 96, "train": 60}
         few = prepare(matrix(data=data, evaluate=evaluate), tmp_path / "out").data.pretrain
-        assert few.fingerprint != work.data.pretrain.fingerprint and 30 <= len(few) < 60 and len(judged.test) == 20
+        assert few.fingerprint != run_plan.data.pretrain.fingerprint and 30 <= len(few) < 60 and len(judged.test) == 20
     (tmp_path / "tested").mkdir()
     for file in (boxes / "JPEGImages").glob("test*"):
         shutil.copy(file, tmp_path / "tested")
@@ -183,16 +183,16 @@ def test_what_an_evaluator_judges_on_is_not_pretrained_on(
 def test_scenes_that_detection_chooses_on_are_told_and_those_it_tests_on_are_others(
     few_shapes: None, tmp_path: Path
 ) -> None:
-    work = prepare(matrix(evaluate=["knn", {"detection": {"source": "shapes", "size": 32}}]), tmp_path / "out")
+    run_plan = prepare(matrix(evaluate=["knn", {"detection": {"source": "shapes", "size": 32}}]), tmp_path / "out")
     note = (
         "shapes (detection): its validation images show scenes of shapes that are pretrained on; its test images do not"
     )
-    assert note in work.data.notes
+    assert note in run_plan.data.notes
     assert "shapes (detection)" not in " ".join(prepare(matrix(), tmp_path / "out").data.notes)
-    test = work.evaluators[1].sets[0].test
+    test = run_plan.evaluators[1].sets[0].test
     tested = {test.image(at).tobytes() for at in range(len(test))}
     assert tested == {image.tobytes() for image in shapes.render("test", 32, 24).images}
-    pretrained = work.data.pretrain.pixels
+    pretrained = run_plan.data.pretrain.pixels
     assert len(tested) == 24 and not tested & {image.tobytes() for image in pretrained}
 
 

@@ -21,11 +21,11 @@ from ssl_bench.data.packs import content
 from ssl_bench.data.packs.packing import SPARE_DISK
 from ssl_bench.errors import DataError, SpecError
 from ssl_bench.evaluators.features import FrozenFeatures
-from ssl_bench.plan.context import Workshop
-from ssl_bench.plan.estimate import HARDWARE, Plan, RowPlan, plan
+from ssl_bench.plan.context import RunContext
+from ssl_bench.plan.estimate import HARDWARE, Estimate, RowEstimate, estimate
 from ssl_bench.plan.prepare import prepare
 from ssl_bench.runner import scheduler as runner
-from ssl_bench.runner.evaluation import Examination
+from ssl_bench.runner.evaluation import CellEvaluation
 from ssl_bench.runner.pretraining import pretrain_cell
 from tests.runner.test_run import OWN_SETS, matrix
 from voc_trees import noise, write_tree
@@ -45,21 +45,21 @@ class Mistaken(PretextTask):
 
 def rows(
     tmp_path: Path, on: str | None = None, plugins: tuple[Path, ...] = (), **changes: Any
-) -> tuple[Plan, dict[str, RowPlan]]:
-    found = plan(prepare(matrix(**changes), tmp_path / "out", plugins=plugins), on)
+) -> tuple[Estimate, dict[str, RowEstimate]]:
+    found = estimate(prepare(matrix(**changes), tmp_path / "out", plugins=plugins), on)
     return found, {row.row: row for row in found.rows}
 
 
 def test_a_task_whose_own_code_fails_is_named_and_the_others_are_still_planned(tmp_path: Path) -> None:
     plugin = tmp_path / "mistaken.py"
     plugin.write_text(MISTAKEN)
-    work = prepare(matrix(tasks=["mistaken", "rotation"]), tmp_path / "out", plugins=(plugin,))
-    found = plan(work)
+    run_plan = prepare(matrix(tasks=["mistaken", "rotation"]), tmp_path / "out", plugins=(plugin,))
+    found = estimate(run_plan)
     by_name = {row.row: row for row in found.rows}
     assert "AttributeError" in by_name["mistaken"].problem and "no_such_thing" in by_name["mistaken"].problem
     assert by_name["mistaken"].seconds is None and by_name["rotation"].seconds and not by_name["rotation"].problem
     console = Console(width=120, record=True, file=io.StringIO())
-    print_plan(console, work, found)
+    print_plan(console, run_plan, found)
     text = console.export_text()
     assert "mistaken cannot be estimated, its own code fails: AttributeError" in text and "rotation cannot" not in text
 
@@ -87,12 +87,12 @@ def test_known_hardware_alone_is_taken(tmp_path: Path) -> None:
 
 
 def test_sizes_on_disk_and_in_memory_follow_from_the_images(tmp_path: Path) -> None:
-    work = prepare(matrix(), tmp_path / "out")
-    found = plan(work)
+    run_plan = prepare(matrix(), tmp_path / "out")
+    found = estimate(run_plan)
     assert found.packed >= (240 + 96) * 32 * 32 * 3  # of the whole set, of which the limit takes a part
-    judged = work.evaluators[0].sets[0]
+    judged = run_plan.evaluators[0].sets[0]
     splits = {"train": judged.train, "validation": judged.validation, "test": judged.test}
-    features = FrozenFeatures(Backbone(work.matrix.backbone, 32), lambda images: {}, splits)
+    features = FrozenFeatures(Backbone(run_plan.matrix.backbone, 32), lambda images: {}, splits)
     assert found.features == sum(features.get(split, name).nbytes for split in splits for name in features.names())
 
 
@@ -114,11 +114,15 @@ def test_an_open_choice_is_planned_to_its_end(tmp_path: Path) -> None:
     assert plain.evaluation_seconds > 0
     assert both.evaluation_seconds == pytest.approx(plain.evaluation_seconds * (6 + 2) / 6)
     assert both.results == pytest.approx(plain.results * 4 / 3)
-    work = prepare(matrix(tasks=[choice], seeds=[0, 1, 2], baselines=[], evaluate=common["evaluate"]), tmp_path / "out")
-    first = work.candidate_cells(work.rows[0])[0]
-    shop = Workshop(data=work.data, backbone=work.matrix.backbone, device=work.device, precision="fp32")
-    _, task = pretrain_cell(first, shop)
-    Examination(first, shop, task).ask(first.evaluations[0], final=False)
+    run_plan = prepare(
+        matrix(tasks=[choice], seeds=[0, 1, 2], baselines=[], evaluate=common["evaluate"]), tmp_path / "out"
+    )
+    first = run_plan.candidate_cells(run_plan.rows[0])[0]
+    context = RunContext(
+        data=run_plan.data, backbone=run_plan.matrix.backbone, device=run_plan.device, precision="fp32"
+    )
+    _, task = pretrain_cell(first, context)
+    CellEvaluation(first, context, task).ask(first.evaluations[0], final=False)
     begun = rows(tmp_path, tasks=[choice], **common)[1]["r"]
     assert (begun.missing, begun.done) == (3, 1) and begun.seconds == pytest.approx(one.seconds)
 
@@ -184,17 +188,17 @@ def test_a_plan_packs_nothing(photos: Path, tmp_path: Path) -> None:
     assert "4 to compute" in text
     assert not packed(tmp_path / "cache")
     looked = prepare(spec, tmp_path / "out", pack=False)
-    work = prepare(spec, tmp_path / "out")
-    assert plan(looked, "a100").packed == plan(work, "a100").packed and not work.unpacked
-    assert sum(looked.unpacked.values()) == plan(work, "a100").packed
+    run_plan = prepare(spec, tmp_path / "out")
+    assert estimate(looked, "a100").packed == estimate(run_plan, "a100").packed and not run_plan.unpacked
+    assert sum(looked.unpacked.values()) == estimate(run_plan, "a100").packed
     counts = [
         [len(part) for part in (one.train, one.validation, one.test)]
         for one in (looked.data.evaluate[0], looked.evaluators[1].sets[0])
     ]
     assert counts == [[270, 30, 40], [12, 4, 4]] and len(looked.data.pretrain) == 270
-    assert looked.data.pretrain.fingerprint != work.data.pretrain.fingerprint
+    assert looked.data.pretrain.fingerprint != run_plan.data.pretrain.fingerprint
     again = prepare(spec, tmp_path / "out", pack=False)
-    assert not again.unpacked and [cell.id for cell in again.cells()] == [cell.id for cell in work.cells()]
+    assert not again.unpacked and [cell.id for cell in again.cells()] == [cell.id for cell in run_plan.cells()]
 
 
 def test_a_smoke_run_packs_the_few_images_that_it_shows(photos: Path, tmp_path: Path) -> None:

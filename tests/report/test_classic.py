@@ -130,5 +130,5 @@ def test_two_lines_make_the_small_one_a_table_of_ones_own(tmp_path: Path, monkey
     mine = text.replace("hf:zh-plus/tiny-imagenet", f"folder:{photos}").replace("&boxes bccd", f"&boxes voc:{cells}")
     assert sum(a != b for a, b in zip(text.splitlines(), mine.splitlines(), strict=True)) == 2
     (tmp_path / "mine.yaml").write_text(mine, encoding="utf-8")
-    work = prepare(tmp_path / "mine.yaml", tmp_path / "out", device="cpu")
-    assert len(work.cells()) == 3 * 12 and len(work.data.pretrain.classes) == 3
+    run_plan = prepare(tmp_path / "mine.yaml", tmp_path / "out", device="cpu")
+    assert len(run_plan.cells()) == 3 * 12 and len(run_plan.data.pretrain.classes) == 3

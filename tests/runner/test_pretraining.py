@@ -15,7 +15,7 @@ import ssl_bench.runner.pretraining as module
 import ssl_bench.tasks.base as base
 from ssl_bench.backbones.resnet import Backbone, reestimate_batchnorm
 from ssl_bench.data.images import ImageSet
-from ssl_bench.plan.context import Workshop
+from ssl_bench.plan.context import RunContext
 from ssl_bench.transforms.lab import lightness
 from toys import TINY
 
@@ -34,13 +34,13 @@ def by_class(count: int) -> ImageSet:
     return brightness(np.arange(count) * CLASSES // count)
 
 
-def workshop(pretrain: ImageSet, judged: ImageSet | None = None) -> Workshop:
+def context_of(pretrain: ImageSet, judged: ImageSet | None = None) -> RunContext:
     """A workshop on images of noise."""
     evaluate = [] if judged is None else [SimpleNamespace(train=judged, validation=judged)]
     data: Any = SimpleNamespace(
         pretrain=pretrain, evaluate=evaluate, size=pretrain.size, mean=(0.5,) * 3, std=(0.25,) * 3
     )
-    return Workshop(data=data, backbone=TINY, device=CPU, precision="fp32")
+    return RunContext(data=data, backbone=TINY, device=CPU, precision="fp32")
 
 
 def test_statistics_do_not_depend_on_the_order_of_the_rows() -> None:
@@ -76,7 +76,7 @@ class Watched(nn.Module):
 
 def test_the_monitor_mixes_classes_in_its_statistics() -> None:
     judged = by_class(2 * module.MONITOR_IMAGES)
-    look = module._monitor(workshop(judged, judged))
+    look = module._monitor(context_of(judged, judged))
     assert look is not None
     Watched.seen.clear()
     look(Watched())
@@ -84,41 +84,43 @@ def test_the_monitor_mixes_classes_in_its_statistics() -> None:
 
 
 def test_a_sample_is_in_mixed_order_and_may_be_had_in_parts() -> None:
-    shop = workshop(by_class(400))
-    images = shop.sample(200)
+    context = context_of(by_class(400))
+    images = context.sample(200)
     classes = (images.mean((1, 2, 3)) * 255 / 60 - 0.5).round().long()
     for few in classes.split(50):
         assert torch.bincount(few, minlength=CLASSES).min() > 4
-    assert torch.equal(shop.sample(200), images) and torch.equal(shop.sample(20), images[:20])
-    assert torch.equal(shop.sample_part(30, 70), images[30:70])
-    assert len(torch.unique(shop.sample(1_000).flatten(1), dim=0)) == 400 and not len(shop.sample_part(400, 500))
+    assert torch.equal(context.sample(200), images) and torch.equal(context.sample(20), images[:20])
+    assert torch.equal(context.sample_part(30, 70), images[30:70])
+    assert len(torch.unique(context.sample(1_000).flatten(1), dim=0)) == 400 and not len(context.sample_part(400, 500))
 
 
 def test_parts_of_a_sample_are_the_sample() -> None:
-    shop = workshop(by_class(100))
+    context = context_of(by_class(100))
     small: list[int] = []
 
     def part(start: int, stop: int) -> Tensor:
         small.append(stop - start)
-        return shop.sample_part(start, stop)
+        return context.sample_part(start, stop)
 
-    for setup in (base.Setup(8, 1, 2, 100, None, shop.sample), base.Setup(8, 1, 2, 100, None, shop.sample, part)):
+    for setup in (base.Setup(8, 1, 2, 100, None, context.sample), base.Setup(8, 1, 2, 100, None, context.sample, part)):
         for count in (50, 1_000):
-            assert torch.equal(torch.cat(list(setup.parts(count, 30))), shop.sample(count))
+            assert torch.equal(torch.cat(list(setup.parts(count, 30))), context.sample(count))
     assert max(small) == 30
     assert base.part_images(224) * 224 * 224 * 3 * 4 <= 64 << 20 and base.part_images(10_000) == 1
 
 
 def test_lightness_of_large_images_is_summed_part_by_part(monkeypatch: pytest.MonkeyPatch) -> None:
     images = by_class(400)
-    expected = lightness(workshop(images).sample(5_000)).double() / 100
-    shop, asked = workshop(images), []
-    original = Workshop.sample_part
+    expected = lightness(context_of(images).sample(5_000)).double() / 100
+    context, asked = context_of(images), []
+    original = RunContext.sample_part
     monkeypatch.setattr(
-        Workshop, "sample_part", lambda self, start, stop: (asked.append(stop - start), original(self, start, stop))[1]
+        RunContext,
+        "sample_part",
+        lambda self, start, stop: (asked.append(stop - start), original(self, start, stop))[1],
     )
     monkeypatch.setattr(base, "PART_VALUES", 3 * 8 * 8 * 70)
-    mean, deviation = shop.lightness_statistics
+    mean, deviation = context.lightness_statistics
     assert (mean, deviation) == pytest.approx((float(expected.mean()), float(expected.std())), rel=1e-9)
     assert max(asked) == 70
 

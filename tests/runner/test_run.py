@@ -264,16 +264,18 @@ def test_only_computes_some_rows_and_the_table_keeps_all(tmp_path: Path) -> None
 
 
 def test_labels_stay_away_from_tasks_that_do_not_declare_them(tmp_path: Path) -> None:
-    from ssl_bench.plan.context import Workshop, pretraining_batches
+    from ssl_bench.plan.context import RunContext, pretraining_batches
 
-    work = prepare(matrix(baselines=["supervised"]), tmp_path)
-    shop = Workshop(data=work.data, backbone=work.matrix.backbone, device=work.device, precision="fp32")
-    batches = {cell.row.name: pretraining_batches(cell, shop) for cell in work.cells()}
+    run_plan = prepare(matrix(baselines=["supervised"]), tmp_path)
+    context = RunContext(
+        data=run_plan.data, backbone=run_plan.matrix.backbone, device=run_plan.device, precision="fp32"
+    )
+    batches = {cell.row.name: pretraining_batches(cell, context) for cell in run_plan.cells()}
     assert batches["rotation"].batch(0).labels is None and batches["rotation"].store.set.labels is None
     assert batches["supervised"].batch(0).labels is not None
-    pretrained = {tuple(image.tobytes() for image in work.data.pretrain.pixels[work.data.pretrain.rows[:5]])}
-    judged = work.data.evaluate[0]
-    seen = set(work.data.pretrain.rows.tolist())
+    pretrained = {tuple(image.tobytes() for image in run_plan.data.pretrain.pixels[run_plan.data.pretrain.rows[:5]])}
+    judged = run_plan.data.evaluate[0]
+    seen = set(run_plan.data.pretrain.rows.tolist())
     assert not seen & set(judged.validation.rows.tolist()) and pretrained  # no row pretrains on validation
 
 
@@ -478,8 +480,16 @@ def test_an_evaluator_may_bring_sets_of_its_own(tmp_path: Path) -> None:
 
 
 def test_cells_are_addressed_by_row_and_seed(tmp_path: Path) -> None:
-    work = prepare(matrix(tasks=[{"rotation": {"row": ".. evil <b>"}}]), tmp_path)
-    cell = cell_of(work.matrix, work.data, work.rows[0], work.rows[0].candidates[0], 0, tmp_path, work.evaluators)
+    run_plan = prepare(matrix(tasks=[{"rotation": {"row": ".. evil <b>"}}]), tmp_path)
+    cell = cell_of(
+        run_plan.matrix,
+        run_plan.data,
+        run_plan.rows[0],
+        run_plan.rows[0].candidates[0],
+        0,
+        tmp_path,
+        run_plan.evaluators,
+    )
     assert cell.folder.resolve().is_relative_to(tmp_path.resolve()) and ".." not in cell.folder.parts
 
 

@@ -9,8 +9,8 @@ import pytest
 
 from ssl_bench.errors import SpecError
 from ssl_bench.spec.matrix import Matrix, parse
-from ssl_bench.spec.reading import as_matrix, load_matrix, read_yaml
-from ssl_bench.spec.shipped import shipped
+from ssl_bench.spec.reading import load_matrix, read_yaml
+from ssl_bench.spec.shipped import as_matrix, shipped
 
 SMALL: dict[str, Any] = {"name": "m", "data": "shapes", "pretrain": {"epochs": 1}, "evaluate": ["linear"]}
 

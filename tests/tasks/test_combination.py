@@ -88,7 +88,7 @@ def test_the_network_is_stored_and_trained_once() -> None:
     stepped = [id(parameter) for _, parameter in task.phase_parameters("main")]
     assert len(stepped) == len(set(stepped)) and set(stepped) == {id(p) for p in task.parameters()}
     copied = copy.deepcopy(task)
-    assert all(face.network is copied.backbone.judged.network for face in copied.backbone.faces)
+    assert all(member.network is copied.backbone.judged.network for member in copied.backbone.member_backbones)
     assert isinstance(task.evaluated(), Backbone) and task.evaluated().input.kind == "rgb"
 
 
@@ -228,9 +228,9 @@ def test_harmonised_members_convert_colours_where_the_network_begins() -> None:
     rotated, _, exemplar = task.views(given)
     assert torch.equal(rotated[0][:8], given.images), "views are of colours"
     expected = (lightness(given.images) / 100).expand(-1, 3, -1, -1)
-    for face in task.backbone.faces[:2]:
-        assert face.input == task.evaluated().input
-        torch.testing.assert_close(face.prepare(given.images), (expected - 0.5) / 0.2, atol=1e-4, rtol=1e-4)
+    for member in task.backbone.member_backbones[:2]:
+        assert member.input == task.evaluated().input
+        torch.testing.assert_close(member.prepare(given.images), (expected - 0.5) / 0.2, atol=1e-4, rtol=1e-4)
     # standardised before the network is met
     torch.testing.assert_close(exemplar["images"][:, 0], exemplar["images"][:, 1], atol=1e-4, rtol=0)
     found = task.eval().diagnose(given.images)
@@ -258,7 +258,9 @@ def test_it_is_judged_with_the_input_that_keeps_most(name: str, kind: str) -> No
     task = make_task(name)
     assert task.evaluated().input.kind == kind
     wanted = {"colorization": "lightness", "relative_position": "standardised"}
-    assert [face.input.kind for face in task.backbone.faces] == [wanted.get(part, "rgb") for part in name.split("+")]
+    assert [member.input.kind for member in task.backbone.member_backbones] == [
+        wanted.get(part, "rgb") for part in name.split("+")
+    ]
 
 
 class TwoPhases(PretextTask):

@@ -22,6 +22,7 @@ from ssl_bench.data.packs.decode import UnreadableImage, in_parallel, open_image
 from ssl_bench.data.packs.sealed import HASH_BYTES, Checked, DamagedPack, Opened, hash_images, open_sealed, seal
 from ssl_bench.data.sources.folders import FileReader
 from ssl_bench.errors import DataError
+from ssl_bench.system.amounts import bytes_text
 
 VERSION = 1  # raise it when the same files would give other pixels
 
@@ -121,10 +122,10 @@ def _write(
     free = shutil.disk_usage(folder).free
     if free < total + packing.SPARE_DISK:
         raise DataError(
-            f"packing {len(images):,} images of {what} takes {packing.bytes_text(total)} in {folder}, where {packing.bytes_text(free)} are free; "
+            f"packing {len(images):,} images of {what} takes {bytes_text(total)} in {folder}, where {bytes_text(free)} are free; "
             f"{packing.MORE_ROOM}"
         )
-    label = f"packing {what}: {len(images):,} images, {packing.bytes_text(total)} in {folder}"
+    label = f"packing {what}: {len(images):,} images, {bytes_text(total)} in {folder}"
     hashes = np.zeros((len(images), HASH_BYTES), np.uint8)
     unreadable: dict[int, str] = {}
     with open(folder / "pixels.part", "wb") as part:
@@ -134,7 +135,7 @@ def _write(
         except OSError as error:
             (folder / "pixels.part").unlink()
             raise DataError(
-                f"{packing.bytes_text(total)} for packed images cannot be reserved in {folder}: {error.strerror}"
+                f"{bytes_text(total)} for packed images cannot be reserved in {folder}: {error.strerror}"
             ) from None
         part.write(header)
         for at, decoded in enumerate(in_parallel(_decode, zip(images, shapes, strict=True), ahead=4 * workers())):

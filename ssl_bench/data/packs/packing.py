@@ -42,7 +42,7 @@ from ssl_bench.data.packs.sealed import (
 from ssl_bench.data.readers import Reader
 from ssl_bench.errors import DataError
 from ssl_bench.system import digests
-from ssl_bench.system.disk import bytes_text as bytes_text
+from ssl_bench.system.amounts import bytes_text
 
 VERSION = 1
 _CHUNK_BYTES = 8 << 20

@@ -20,7 +20,7 @@ from pathlib import Path, PurePath
 from typing import Any
 from urllib.parse import quote
 
-from ssl_bench.data.packs.packing import SPARE_DISK, bytes_text
+from ssl_bench.data.packs.packing import SPARE_DISK
 from ssl_bench.data.readers import Places
 from ssl_bench.data.sources.hub import sort_into_splits, split_named
 from ssl_bench.data.sources.parquet_source import readers_of
@@ -28,6 +28,7 @@ from ssl_bench.errors import DataError, did_you_mean
 from ssl_bench.records.schema import write_bytes
 from ssl_bench.spec.matrix import SourceSpec
 from ssl_bench.system import digests
+from ssl_bench.system.amounts import bytes_text
 
 SYNTAX = "hf:OWNER/NAME[@REVISION][:CONFIG]"
 

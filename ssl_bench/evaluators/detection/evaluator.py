@@ -172,7 +172,7 @@ class Detection(Evaluator):
         # Faces share weights and statistics; this one lets images keep their size, as the detector does, also where
         # weights from elsewhere ask for another.
         reestimate_batchnorm(
-            backbone.face(backbone.input.model_copy(update={"size": None})).to(subject.device).eval(),
+            backbone.with_input(backbone.input.model_copy(update={"size": None})).to(subject.device).eval(),
             _alike(train, subject.device),
         )
         recipe = Recipe(
