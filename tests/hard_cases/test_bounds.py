@@ -96,7 +96,10 @@ class Boastful(Evaluator):
     protocol: ClassVar[str] = "boastful"
 
     def evaluate(self, subject: Any) -> Evaluation:
-        return Evaluation([Measurement("top1", "validation", 75.0, len(subject.validation))], {"mine": np.arange(3)})
+        return Evaluation(
+            [Measurement("top1", "validation", 75.0, len(subject.validation))],
+            {"mine": np.arange(len(subject.test or []))},
+        )
 
 
 def test_an_evaluator_that_returns_percents_fails_alone(tmp_path: Path) -> None:

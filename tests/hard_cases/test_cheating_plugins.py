@@ -21,7 +21,7 @@ from ssl_bench.data.sources.shapes import render
 from ssl_bench.errors import TrainingError
 from ssl_bench.evaluators.knn import KNN
 from ssl_bench.plugins.registry import TASKS, load_plugin
-from ssl_bench.runner import cells, prechecks
+from ssl_bench.runner import prechecks, pretraining
 from ssl_bench.tasks.base import PretextTask, TaskOptions
 from ssl_bench.testing import CheckResult, in_order, task_checks
 from ssl_bench.testing.battery import going_on
@@ -373,7 +373,7 @@ class PatchesTheSuite(Honest):
     """Leaves the statistics of BatchNorm as they are, for every row."""
 
     def after_step(self) -> None:
-        cells.reestimate_batchnorm = lambda *words: None
+        pretraining.reestimate_batchnorm = lambda *words: None
 
 
 class PatchesAnEvaluator(Honest):
@@ -416,7 +416,7 @@ CHEATS: dict[type[PretextTask], tuple[str, str]] = {
     FromAFile: ("same_seed", "starts from the same weights with every seed"),
     FromAFileLate: ("trained", "after training, the judged network is the same with every seed"),
     DictState: ("state", "holds _extra_state, which is a dict, and tensors alone are saved"),
-    PatchesTheSuite: ("global_state", "changes functions of ssl_bench .ssl_bench.cells.reestimate_batchnorm. for the whole program"),
+    PatchesTheSuite: ("global_state", "changes functions of ssl_bench .ssl_bench.runner.pretraining.reestimate_batchnorm. for the whole program"),
     PatchesAnEvaluator: ("global_state", "changes functions of ssl_bench .ssl_bench.evaluators.knn.KNN.evaluate."),
     FailsAfterStep: ("parameters|modes|trained", "ZeroDivisionError"),
 }  # fmt: skip
