@@ -18,9 +18,9 @@ import ssl_bench.console.live
 # What commands import when they are run, so that no fork does it again.
 import ssl_bench.evaluators.knn
 import ssl_bench.plan.estimate
-import ssl_bench.report.figures
-import ssl_bench.report.formats
-import ssl_bench.report.verdict
+import ssl_bench.report.building.verdict
+import ssl_bench.report.rendering.figures
+import ssl_bench.report.rendering.formats
 import ssl_bench.runner.scheduler
 import ssl_bench.tasks.baselines
 import ssl_bench.testing  # noqa: F401

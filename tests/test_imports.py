@@ -15,6 +15,8 @@ ROOMS = (
     "errors", "system", "records", "spec", "plugins", "transforms", "data", "backbones", "training", "tasks", "evaluators", "testing",
     "report", "plan", "runner", "api", "console", "__main__",
 )  # fmt: skip
+#: within a room, from the ground up; its other modules stand on top
+FLOORS = {"report": ("ground", "reading", "building", "rendering")}
 TEMPLATES = "ssl_bench.plugins.templates"  # the first version of a user's own files
 
 
@@ -52,6 +54,13 @@ def _room(module: str) -> int:
     return ROOMS.index(parts[1]) if len(parts) > 1 else -1  # the package itself imports nothing when it is imported
 
 
+def _floor(module: str) -> int:
+    """Of a module in a room with floors; the room's own ``__init__`` imports nothing when it is imported, and so lies below them."""
+    parts = module.split(".")
+    floors = FLOORS[parts[1]]
+    return -1 if len(parts) == 2 else floors.index(parts[2]) if parts[2] in floors else len(floors)
+
+
 def test_every_import_points_down() -> None:
     upward = sorted(
         f"{name} imports {other}"
@@ -62,11 +71,19 @@ def test_every_import_points_down() -> None:
     assert not upward, "\n".join(upward)
 
 
+def test_within_a_room_every_import_points_to_the_same_floor_or_a_lower_one() -> None:
+    upward = [
+        f"{name} imports {other}"
+        for name, others in _graph().items()
+        for other in others
+        if _room(other) == _room(name) >= 0 and ROOMS[_room(name)] in FLOORS and _floor(other) > _floor(name)
+    ]
+    assert not upward, "\n".join(sorted(upward))
+
+
 def test_no_modules_import_each_other_in_a_circle() -> None:
     try:
-        TopologicalSorter(
-            {name: others for name, others in _graph().items() if _room(name) != ROOMS.index("report")}
-        ).prepare()
+        TopologicalSorter(_graph()).prepare()
     except CycleError as error:
         raise AssertionError("a circle: " + " -> ".join(error.args[1])) from None
 

@@ -115,7 +115,7 @@ def run(
     from ssl_bench.plan.estimate import estimate
     from ssl_bench.plan.prepare import prepare
     from ssl_bench.report import load
-    from ssl_bench.report.verdict import verdict
+    from ssl_bench.report.building.verdict import verdict
     from ssl_bench.runner.scheduler import smoke as run_smoke
 
     console = make_console()

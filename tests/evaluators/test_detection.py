@@ -22,7 +22,7 @@ from ssl_bench.evaluators.base import Evaluation, Subject
 from ssl_bench.evaluators.detection.detector import DetectionBatch, Detector, DetectorOptions, as_float, resize
 from ssl_bench.evaluators.detection.evaluator import METRICS, Detection
 from ssl_bench.plan.prepare import prepare
-from ssl_bench.report.detections import detection_figures
+from ssl_bench.report.rendering.detections import detection_figures
 from ssl_bench.spec.matrix import BackboneSpec, parse
 from ssl_bench.tasks.base import Setup
 from voc_trees import noise, write_image, write_list

@@ -7,8 +7,7 @@ from typing import Any
 
 from commands import TINY
 from ssl_bench.plan.prepare import prepare
-from ssl_bench.report import load
-from ssl_bench.report.table import Table
+from ssl_bench.report import Table, load
 from ssl_bench.runner.scheduler import Observer, carry_out
 
 

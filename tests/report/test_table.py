@@ -13,8 +13,8 @@ import pytest
 
 from ssl_bench.records.schema import Environment, RunRow
 from ssl_bench.report import Results, Table, load
-from ssl_bench.report.statistics import t_interval, wilson_interval
-from ssl_bench.report.table import Entry, Line
+from ssl_bench.report.ground.content import Entry, Line
+from ssl_bench.report.ground.statistics import t_interval, wilson_interval
 
 MakeRun = Callable[..., Path]
 ROWS = {

@@ -1,0 +1,1 @@
+"""From records to a finished table: columns, entries, comparisons, notes and warnings."""

@@ -1,0 +1,294 @@
+"""From records to the table: entries with their intervals, marks and comparisons, and the order of the rows."""
+
+from __future__ import annotations
+
+import math
+import shlex
+from collections import Counter
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+
+from ssl_bench.records.schema import RunRow
+from ssl_bench.report.building.agreement import agreements
+from ssl_bench.report.building.cautions import warnings_of
+from ssl_bench.report.building.columns import columns_of
+from ssl_bench.report.building.comparisons import SHARE, compare_pair, compare_rows, shared_seeds
+from ssl_bench.report.building.few_labels import saved_section
+from ssl_bench.report.building.gains import gain_entry
+from ssl_bench.report.building.legend import legend_of, title_of
+from ssl_bench.report.building.remeasured import earlier_section
+from ssl_bench.report.ground.content import Column, Entry, Line, Section, TableContent
+from ssl_bench.report.ground.names import BALANCED, GAIN, is_stage
+from ssl_bench.report.ground.published import load_published, published_blocks
+from ssl_bench.report.ground.statistics import FEWEST_SEEDS, Comparison, balanced_interval, t_interval, wilson_interval
+from ssl_bench.report.reading.correctness import Correctness
+from ssl_bench.report.reading.records import Missing, RunRecords
+
+
+def build_table(results: RunRecords, gains: pd.DataFrame, wide: bool = False, classic: bool = False) -> TableContent:
+    """The table of a run, from its records alone; ``gains`` as ``gains_of`` gives them."""
+    sections = []
+    correctness = Correctness(results)
+    for entry in results.data_sets():
+        data = str(entry["name"])
+        columns = columns_of(results, data, len(entry.get("classes", [])), wide, classic)
+        lines = [line for line in _lines(results, gains, data, columns, correctness) if line.failures or line.applies]
+        section = Section(data, columns, lines)
+        for column in columns:
+            if column.unit == "%" and column.split == results.split:
+                section.comparisons += compare_rows(correctness, data, column, lines)
+                _mark_below(column, lines)
+        _sort(section)
+        section.saved = saved_section(results, section)
+        section.earlier = earlier_section(results, section, _measured)
+        sections.append(section)
+    shares = {c.labels for section in sections for c in section.columns if c.labels is not None}
+    published = published_blocks(
+        load_published(), shares, {row.task for row in results.run.rows if row.block not in ("baseline", "labels")}
+    )
+
+    def compare(section: Section, column: Column, first: Line, second: Line) -> Comparison | None:
+        seeds = shared_seeds(correctness, section.data, column, first, second)
+        return (
+            compare_pair(correctness, section.data, column, (first, second), seeds)
+            if len(seeds) >= FEWEST_SEEDS
+            else None
+        )
+
+    for block in published:
+        block.agreement = agreements(block, results.run.rows, sections, compare)
+    warnings = warnings_of(results, list(correctness.problems))
+    return TableContent(
+        results.run.name,
+        title_of(results),
+        not results.run.final,
+        sections,
+        legend_of(results, sections),
+        warnings,
+        published,
+    )
+
+
+def _lines(
+    results: RunRecords, gains: pd.DataFrame, data: str, columns: list[Column], correctness: Correctness
+) -> list[Line]:
+    frame = results.frame
+    frame = frame[frame["data"].isin({data, *(column.data for column in columns)})]
+    lines = []
+    for row in results.run.rows:
+        own = frame[frame["row"] == row.row]
+        name = row.row + (" †" if row.uses_labels and row.block != "labels" else "")
+        base = Line(row.row, name, row.task, row.block, row.uses_labels, failures=_failures(results, row, data))
+        base.cells = {
+            column.key: _entry(
+                results, gains, row, data, _on(own[own["variant"] == ""], data, column), column, correctness
+            )
+            for column in columns
+        }
+        lines.append(base)
+        for variant in dict.fromkeys(own["variant"]):
+            if variant:
+                shown = f"{name}, {'3x longer' if variant == 'longer' else variant}"
+                cells = {
+                    c.key: _measured(_on(own[own["variant"] == variant], data, c), c) if c.evaluator else Entry()
+                    for c in columns
+                }
+                lines.append(Line(row.row, shown, row.task, row.block, row.uses_labels, variant, cells))
+    return lines
+
+
+def _on(frame: pd.DataFrame, data: str, column: Column) -> pd.DataFrame:
+    return frame[frame["data"] == (column.data or data)]
+
+
+def _entry(
+    results: RunRecords,
+    gains: pd.DataFrame,
+    row: RunRow,
+    data: str,
+    own: pd.DataFrame,
+    column: Column,
+    correctness: Correctness,
+) -> Entry:
+    if not column.evaluator:
+        return _cost(results, row, column)
+    entry = (
+        gain_entry(results, gains, row.row, data, column, correctness)
+        if column.metric.endswith(GAIN)
+        else _measured(own, column)
+    )
+    alone = column.metric.startswith(BALANCED) and len(entry.values) == 1 and not entry.interval
+    if alone and (images := correctness.within_classes(row.row, data, column)) is not None:
+        _, entry.low, entry.high = balanced_interval(*images)
+        entry.interval = "classes"
+    entry.saw_labels = entry.status == "value" and row.uses_labels and column.labels is not None and column.labels < 1
+    elsewhere = own[(own["evaluator"] == column.evaluator) & (own["split"] == column.split)]
+    # what the seeds that are there do not have, the others will not have either
+    if entry.status == "none" and elsewhere.empty:
+        absent = [
+            m
+            for m in results.missing
+            if m.row == row.row and m.what == column.evaluator and m.data == (column.data or data)
+        ]
+        if absent:
+            entry.status = _why_absent(absent)
+    return entry
+
+
+def _why_absent(absent: list[Missing]) -> Literal["failed", "damaged", "missing"]:
+    return "failed" if any(m.failure for m in absent) else "damaged" if any(m.damage for m in absent) else "missing"
+
+
+def _select(own: pd.DataFrame, column: Column) -> pd.DataFrame:
+    own = own[
+        (own["evaluator"] == column.evaluator) & (own["split"] == column.split) & (own["metric"] == column.metric)
+    ]
+    if column.labels is not None:
+        own = own[np.isclose(own["labels"].astype(float), column.labels)]
+    if column.stage == "best":
+        # Pixels and PCA have one representation: there is no stage to choose.
+        return own[own["best"].astype(bool)] if sum(map(is_stage, set(own["stage"]))) > 1 else own.iloc[:0]
+    if column.stage == "code":
+        return own[[not is_stage(stage) for stage in own["stage"]]]
+    return own[own["stage"] == column.stage] if column.stage else own
+
+
+def _measured(own: pd.DataFrame, column: Column) -> Entry:
+    """Draws are averaged within a seed first: they are no replications of the pretraining."""
+    own = _select(own, column)
+    if column.stage == "code" and len(own):  # a task may offer several codes; the first named one stands for it
+        own = own[own["stage"] == own["stage"].iloc[0]]
+    if own.empty:
+        return Entry()
+    values = {int(str(seed)): float(value) for seed, value in own.groupby("seed")["value"].mean().items()}
+    entry = Entry("value", values, images=int(own["n"].min()), draws=int(own["draw"].nunique()))
+    if column.stage in ("best", "code"):
+        stages = sorted(set(own["stage"]), key=lambda stage: (stage == "pooled", stage))
+        names = ["last" if stage == "pooled" else stage for stage in stages]
+        entry.stage = names[0] + "".join(f"/{name.removeprefix('s')}" for name in names[1:])
+    if own["low"].notna().all() and len(own) == len(values):
+        entry.resampled = float((own["high"] - own["low"]).mean()) / 2
+    numbers = list(values.values())
+    if len(numbers) == 1 and len(own) == entry.draws == 2:  # two draws of labels: no spread can be told from two values
+        entry.pair = tuple(map(float, own.sort_values("draw")["value"]))
+    elif len(numbers) >= FEWEST_SEEDS:
+        if len(set(numbers)) > 1:
+            (entry.low, entry.high), entry.interval = t_interval(numbers), "t"
+    elif len(numbers) == 1 and not math.isnan(entry.resampled):
+        entry.low, entry.high, entry.interval = float(own["low"].iloc[0]), float(own["high"].iloc[0]), "bootstrap"
+    elif len(numbers) == 1 and entry.images > 0 and SHARE.match(column.metric) and 0 <= numbers[0] <= 1:
+        entry.low, entry.high, entry.interval = _of_images(
+            numbers[0], entry.images, own["value"].tolist() if entry.draws > 1 else []
+        )
+    return entry
+
+
+def _of_images(share: float, images: int, draws: list[float]) -> tuple[float, float, Literal["binomial", "draws"]]:
+    """Wilson's interval; widened by the spread of several draws of labels, as independent of that of the images."""
+    low, high = wilson_interval(share * images, images)
+    if len(draws) < 2:
+        return low, high, "binomial"
+    spread = (t_interval(draws)[1] - float(np.mean(draws))) ** 2
+    return share - math.sqrt((share - low) ** 2 + spread), share + math.sqrt((high - share) ** 2 + spread), "draws"
+
+
+_COST = {
+    "images_k": ("images_seen", 1e3),
+    "passes": ("passes", 1.0),
+    "minutes": ("seconds", 60.0),
+    "images_per_second": ("images_per_second", 1.0),
+    "memory_gb": ("peak_memory", 1e9),
+    "tflops": ("flops", 1e12),
+    "parameters_m": ("parameters", 1e6),
+}
+
+
+def _cost(results: RunRecords, row: RunRow, column: Column) -> Entry:
+    source, unit = _COST[column.metric]
+    own = results.pretraining
+    own = own[own["row"] == row.row]
+    if own.empty:
+        absent = [m for m in results.missing if m.row == row.row and m.what == "pretraining"]
+        return Entry(_why_absent(absent)) if absent else Entry()
+    if (own["parameters"] == 0).all():  # pixels and PCA: there is no network whose training could cost something
+        return Entry()
+    if row.block == "elsewhere" and column.metric in ("images_k", "passes", "minutes", "tflops", "images_per_second"):
+        return Entry()  # what others spent is not known
+    values = {
+        int(seed): float(value) / unit
+        for seed, value in zip(own["seed"], own[source], strict=True)
+        if not math.isnan(value)
+    }
+    if (own["steps"] == 0).all() and column.metric in ("images_k", "passes", "minutes", "tflops"):
+        values = dict.fromkeys(values, 0.0)  # building an untrained network takes time that is not training
+    return Entry("value", values) if values else Entry()
+
+
+def _failures(results: RunRecords, row: RunRow, data: str) -> list[str]:
+    """One sentence for each thing that failed in a row, with the command that shows the whole of it."""
+    seeds = len({cell.seed for cell in results.run.cells if cell.row == row.row})
+    shown = {"", data, *(entry["name"] for entry in results.own_sets())}
+    found: dict[str, tuple[set[int], str]] = {}
+    for missing in results.missing:
+        if missing.row == row.row and missing.failure is not None and missing.data in shown:
+            message = missing.failure.message.strip().splitlines()
+            found.setdefault(missing.failure.where, (set(), message[0] if message else missing.failure.error))[0].add(
+                missing.seed
+            )
+    sentences = []
+    for where, (failed, first_line) in found.items():
+        command = f"ssl-bench show {shlex.quote(f'{_run_address(results)}/{row.row}/{min(failed)}')}"
+        undecided = row.choices > 1 and not row.chosen
+        share = (
+            f"{results.failed_candidates.get(row.row, 0)}/{row.choices} settings"
+            if undecided
+            else f"{len(failed)}/{seeds}"
+        )
+        sentences.append(f"{'' if where == 'pretraining' else where + ' '}failed {share}: {first_line}; {command}")
+    damaged = Counter(m.what for m in results.missing if m.row == row.row and m.damage and m.data in shown)
+    return sentences + [f"record of {what} damaged, {count}/{seeds}: see above" for what, count in damaged.items()]
+
+
+def _run_address(results: RunRecords) -> str:
+    """What `ssl-bench show` finds a run by: its name only where its folder is called so, else another run of that name would be shown.
+
+    A long path from the root would leave no room for the reason, and would be a path of one machine: its last part stands for it.
+    """
+    folder = results.folder
+    if folder is None or folder.name == results.run.name:
+        return results.run.name
+    if folder.is_relative_to(Path.cwd()):
+        return str(folder.relative_to(Path.cwd()))
+    return folder.name if folder.is_absolute() else str(folder)
+
+
+def _sort(section: Section) -> None:
+    """By the first column that has a number in a row, the best first; a variant stays below its row."""
+    order = [column.key for column in section.columns if column.evaluator]
+    base = {line.row: line for line in section.lines if not line.variant}
+    place = {line.row: at for at, line in enumerate(section.lines)}
+
+    def key(line: Line) -> tuple[float, ...]:
+        values = [base[line.row].cells[name].value for name in order]
+        first = next((at for at, value in enumerate(values) if not math.isnan(value)), len(values))
+        return (
+            float(first),
+            -values[first] if first < len(values) else 0.0,
+            float(place[line.row]),
+            float(bool(line.variant)),
+        )
+
+    section.lines.sort(key=key)
+
+
+def _mark_below(column: Column, lines: list[Line]) -> None:
+    """Against the better of random and its longer variant: a gain over an undertrained baseline is none."""
+    random = [line.cells[column.key].value for line in lines if line.task == "random" and line.block == "baseline"]
+    random = [value for value in random if not math.isnan(value)]
+    for line in lines:
+        cell = line.cells[column.key]
+        if random and line.block != "baseline" and not cell.saw_labels and cell.value < max(random):
+            cell.below = True

@@ -1,0 +1,81 @@
+"""What stands above the table: what a reader must know before the numbers."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+
+import numpy as np
+
+from ssl_bench.records.schema import Environment
+from ssl_bench.report.reading.records import RunRecords
+
+MOST_PROBLEMS = 5  # of one kind that are told one by one
+LEAST_CORE = 0.9  # of one core's time a pretraining must have had for its minutes to mean something
+
+
+def warnings_of(results: RunRecords, problems: list[str]) -> list[str]:
+    """What a reader must know before the numbers. ``problems``: with predictions that comparisons would use."""
+    found = [f"damaged, and left out: {damage}" for damage in _first(results.damaged, "damaged files")]
+    unusable = list(dict.fromkeys([*problems, *results.doubtful]))
+    found += [f"predictions left out of comparisons: {problem}" for problem in _first(unusable, "files of predictions")]
+    waiting = sum(missing.failure is None and not missing.damage for missing in results.missing)
+    if waiting:
+        found.append(
+            f"not finished: {waiting:,} of {results.expected:,} records are not there yet (…); intervals are over what is there"
+        )
+    if len({environment_key(e) for e, _ in made_in(results)}) > 1:
+        found.append("made in different environments, see `run`: differences between rows may come from them")
+    if busy := _slowed(results):
+        found.append(f"minutes of {', '.join(busy)} include waiting: other work had the processor")
+    opened: dict[str, int] = {}
+    for evaluation in results.evaluations:
+        opened[evaluation.row.row] = max(opened.get(evaluation.row.row, 0), evaluation.record.test_opened)
+    often = {row: times for row, times in opened.items() if times > 1}
+    if often:
+        found.append(
+            "test was opened more than once: " + ", ".join(f"{row} {times} times" for row, times in often.items())
+        )
+    if others := results.opened_elsewhere:
+        rows = ", ".join(f"{row} ({times:,} record{'s' if times > 1 else ''})" for row, times in others.items())
+        found.append(f"test was also opened with settings that are not in this table: {rows}")
+    if loose := _loose(results):
+        found.append(f"linear probes that did not converge: {', '.join(loose)}")
+    return found
+
+
+def _first(sentences: list[str], what: str) -> list[str]:
+    """Some of many, and how many there are."""
+    more = len(sentences) - MOST_PROBLEMS
+    return sentences if more <= 0 else [*sentences[:MOST_PROBLEMS], f"and {more:,} more {what}"]
+
+
+def _loose(results: RunRecords) -> list[str]:
+    """Row and stage of probes whose L-BFGS stopped before its tolerance, with how often (seeds, draws)."""
+    loose: Counter[str] = Counter()
+    for evaluation in results.evaluations:
+        for fit in evaluation.record.details.get("fits", []) if evaluation.record.evaluator == "linear" else ():
+            if not all(fit[name]["converged"] for name in ("fit", "final_fit") if name in fit) or fit.get(
+                "search_not_converged"
+            ):
+                loose[f"{evaluation.row.row} {fit['stage']}"] += 1
+    return [name + (f" ({times} times)" if times > 1 else "") for name, times in loose.items()]
+
+
+def made_in(results: RunRecords) -> list[tuple[Environment, float]]:
+    """Where each record was made, and in how many seconds. Their sum, unlike a command's wall time, holds whatever worked at once or was killed."""
+    pretrained = [(p.environment, p.seconds.get("total", math.nan)) for p in results.pretrainings.values()]
+    return pretrained + [(e.record.environment, e.record.seconds) for e in results.evaluations]
+
+
+def environment_key(environment: Environment) -> str:
+    """What can move a number behind an id's back; our own code cannot, a part whose numbers change takes another version and so another id."""
+    return f"{environment.device}, {environment.precision}, torch {environment.versions.get('torch', '?')}"
+
+
+def _slowed(results: RunRecords) -> list[str]:
+    """Rows whose pretraining had less than nine tenths of one core's time, so that its wall time tells of the machine's other work."""
+    trained = results.pretraining
+    on_cpu = [p.environment.device.startswith("cpu") for p in results.pretrainings.values()]
+    slowed = trained[np.array(on_cpu, bool) & (trained["cpu_seconds"] < LEAST_CORE * trained["seconds"])]
+    return list(dict.fromkeys(slowed["row"]))

@@ -1,0 +1,119 @@
+"""Classes of unequal size: what an accuracy hides there, and the accuracy within every class."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ssl_bench.errors import RecordError
+from ssl_bench.report.ground.names import BALANCED
+from ssl_bench.report.reading.correctness import TRUTH
+
+if TYPE_CHECKING:
+    from ssl_bench.report.reading.records import Found, RunRecords
+
+SPLITS = ("validation", "test")
+CLASS_COLUMNS = ["row", "seed", "evaluator", "data", "protocol", "split", "metric", "of", "class", "value"]
+
+
+def class_notes(results: RunRecords) -> Iterator[str]:
+    """What a reader of accuracies must know where one class has many of the images, and where draws of labels do not keep the proportions."""
+    frame = results.frame
+    several = len(results.data_sets()) > 1
+    for entry in results.data_sets():
+        name = str(entry["name"])
+        on = f"on {name}, " if several else ""
+        own = frame[
+            (frame["data"] == name) & (frame["split"] == results.split) & frame["metric"].str.startswith(BALANCED)
+        ]
+        if len(own):
+            majority = _majority(results, entry)
+            always = (
+                f": always answering the largest one{majority[0]} would score {100 * majority[1]:.1f} %"
+                if majority
+                else ""
+            )
+            yield f"{on}classes are of unequal size{always}; balanced: the mean of the accuracies within each class, which are in per_class.csv"
+        changes = _changes(results, name)
+        if changes:
+            told = "; ".join(
+                f"at {100 * share:g} % {label} is {100 * drawn:.0f} % of the draw" for share, label, _, drawn in changes
+            )
+            whole = f"{100 * changes[0][2]:.0f} % of train"
+            yield (
+                f"{on}draws of a share of the labels hold the classes in other proportions than train ({told}, {whole}), "
+                "so accuracies with a share and with all labels also differ for that"
+            )
+
+
+def _majority(results: RunRecords, entry: Mapping[str, Any]) -> tuple[str, float] | None:
+    """The largest class of train, as the run describes it, and its share of the split shown; in older runs of the test labels beside the predictions."""
+    told = entry.get("majority")
+    if isinstance(told, dict) and results.split in told:
+        return f" ({told.get('class')})", float(told[results.split])
+    for found in results.evaluations if results.run.final else ():
+        if found.data == entry["name"]:
+            try:
+                truth = results.predictions(found).get(TRUTH)
+            except RecordError:  # told where rows are compared
+                continue
+            if truth is not None and len(truth):
+                counts = np.bincount(truth.astype(np.int64))
+                classes = entry.get("classes") or []
+                largest = int(counts.argmax())
+                return (f" ({classes[largest]})" if largest < len(classes) else ""), float(counts[largest] / len(truth))
+    return None
+
+
+def _changes(results: RunRecords, data: str) -> list[tuple[float, str, float, float]]:
+    """Share of the labels, largest class of train, its part there and its part of the draws; each share once."""
+    found: dict[float, tuple[float, str, float, float]] = {}
+    for evaluation in results.evaluations:
+        changed = evaluation.record.details.get("draw_changes_proportions") if evaluation.data == data else None
+        for share, facts in changed.items() if isinstance(changed, dict) else ():
+            found.setdefault(
+                float(share), (float(share), str(facts["class"]), float(facts["train"]), float(facts["draw"]))
+            )
+    return [found[share] for share in sorted(found)]
+
+
+def per_class_csv(results: RunRecords) -> str:
+    """The accuracy (of detectors: the average precision, and how many objects) within every class on the split shown; "" where no record tells it.
+
+    ``of`` says what was judged, as the evaluator names it: the probe's stage ("s2", "s2@0.1/0" with share and draw of the labels), "pooled@20" of
+    20 neighbours, "0.1/0" (share and draw) of fine-tuning.
+    """
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(CLASS_COLUMNS)
+    empty = True
+    classes = {
+        str(entry["name"]): [str(name) for name in entry.get("classes", [])]
+        for entry in (*results.data_sets(), *results.own_sets())
+    }
+    for found in results.evaluations:
+        for metric, of, name, value in _of_record(found, results.split, classes.get(found.data, [])):
+            place = [found.row.row, found.seed, found.evaluator, found.data, found.record.protocol, results.split]
+            writer.writerow([*place, metric, of, name, "" if value is None else repr(float(value))])
+            empty = False
+    return "" if empty else buffer.getvalue()
+
+
+def _of_record(found: Found, split: str, classes: list[str]) -> Iterable[tuple[str, str, str, float | None]]:
+    """Metric, what it is of, class and value; classifiers list values in the order of the classes, detectors name them by metric."""
+    told = found.record.details.get("per_class")
+    if not isinstance(told, dict) or (split == "test" and not found.record.final):
+        return
+    if set(told) & set(SPLITS):
+        for metric, values in (told.get(split) or {}).items():
+            for name, value in values.items() if isinstance(values, dict) else ():
+                yield str(metric), "", str(name), value
+        return
+    for of, splits in told.items():
+        values = splits.get(split) if isinstance(splits, dict) else None
+        for at, value in enumerate(values if isinstance(values, list) else ()):
+            yield "top1", str(of), classes[at] if at < len(classes) else str(at), value

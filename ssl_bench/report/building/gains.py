@@ -1,0 +1,119 @@
+"""What pretraining adds to a stage: accuracy at a row's best stage, minus the untrained network's at that same stage.
+
+A stage has an accuracy before any training, an early one a high one. A row whose best stage is the second is therefore held against
+the second stage of ``random``, whatever the best stage of that is.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from ssl_bench.report.building.columns import reference_row
+from ssl_bench.report.ground.content import Column, Entry
+from ssl_bench.report.ground.names import GAIN, is_stage
+from ssl_bench.report.ground.statistics import FEWEST_SEEDS, difference_interval, t_interval
+
+if TYPE_CHECKING:
+    from ssl_bench.report.reading.correctness import Correctness
+    from ssl_bench.report.reading.records import RunRecords
+
+GAIN_COLUMNS = [
+    "row",
+    "seed",
+    "evaluator",
+    "data",
+    "protocol",
+    "split",
+    "metric",
+    "stage",
+    "labels",
+    "draw",
+    "n",
+    "value",
+    "random",
+    "gain",
+]
+_SAME = ["seed", "evaluator", "data", "protocol", "split", "metric", "stage", "labels", "draw"]
+
+
+def gains_of(results: RunRecords) -> pd.DataFrame:
+    """See ``Results.gains``: pairs of the same seed, set, protocol, share and draw of the labels; nothing where a row has one representation alone."""
+    frame = results.frame[
+        (results.frame["variant"] == "") & results.frame["metric"].isin(("top1", "top5", "balanced_top1"))
+    ]
+    frame = frame[frame["stage"].map(is_stage).astype(bool)]
+    name = reference_row(results)
+    theirs = frame[frame["row"] == name][[*_SAME, "value"]].rename(columns={"value": "random"})
+    several = frame.groupby(["row", "evaluator", "data"])["stage"].transform("nunique") > 1
+    ours = frame[frame["best"].astype(bool) & (frame["row"] != name) & several]
+    joined = ours.merge(theirs, on=_SAME, how="inner")
+    return joined.assign(gain=joined["value"] - joined["random"])[GAIN_COLUMNS].reset_index(drop=True)
+
+
+def gain_entry(
+    results: RunRecords, gains: pd.DataFrame, row: str, data: str, column: Column, correctness: Correctness
+) -> Entry:
+    """The cell of a row in a column of gains. Intervals as elsewhere: over seeds from three on, both values of two, of one over the test images."""
+    own, name = gains, reference_row(results)
+    own = own[
+        (own["row"] == row)
+        & (own["data"] == data)
+        & (own["evaluator"] == column.evaluator)
+        & (own["split"] == column.split)
+    ]
+    own = own[
+        (own["metric"] == column.metric.removesuffix(GAIN))
+        & np.isclose(own["labels"].astype(float), column.labels or 1.0)
+    ]
+    if own.empty:
+        frame = results.frame[
+            (results.frame["row"] == row)
+            & (results.frame["data"] == data)
+            & (results.frame["evaluator"] == column.evaluator)
+        ]
+        stages = set(frame["stage"][frame["stage"].map(is_stage).astype(bool)])  # one alone, as of pixels, has no gain
+        waits = any(
+            (m.row, m.what, m.data) == (name, column.evaluator, data) and not m.failure and not m.damage
+            for m in results.missing
+        )
+        return Entry("missing" if waits and row != name and len(stages) > 1 else "none")
+    values = {int(str(seed)): float(value) for seed, value in own.groupby("seed")["gain"].mean().items()}
+    entry = Entry("value", values, images=int(own["n"].min()), draws=int(own["draw"].nunique()))
+    numbers = list(values.values())
+    if len(numbers) >= FEWEST_SEEDS:
+        if len(set(numbers)) > 1:
+            (entry.low, entry.high), entry.interval = t_interval(numbers), "t"
+    elif len(numbers) == 1 and len(own) == 2:
+        entry.pair = tuple(map(float, own.sort_values("draw")["gain"]))
+    elif len(numbers) == 1 and entry.images:
+        entry.low, entry.high = _of_images(results, row, data, column, own, correctness)
+        entry.interval = "paired" if len(own) == 1 else "draws"
+    return entry
+
+
+def _of_images(
+    results: RunRecords, row: str, data: str, column: Column, own: pd.DataFrame, correctness: Correctness
+) -> tuple[float, float]:
+    """Newcombe's interval, image by image where predictions are stored; widened by the spread of three draws of labels or more."""
+    seed, name = int(own["seed"].iloc[0]), reference_row(results)
+    assert name is not None
+    stages = dict(zip(own["draw"], own["stage"], strict=True))
+    place = data, column.evaluator, column.metric.removesuffix(GAIN), seed, column.labels or 1.0, stages
+    # Predictions are of test alone, and a table of validation numbers has nothing from there.
+    first, second = (
+        correctness.at_stages(row_of, *place) if column.split == "test" else None for row_of in (row, name)
+    )
+    shared = 0.0
+    if first is not None and second is not None and len(first) == len(second) and first.std() > 0 and second.std() > 0:
+        shared = float(np.corrcoef(first, second)[0, 1])
+    ours, theirs = float(own["value"].mean()), float(own["random"].mean())
+    low, high = difference_interval(ours, theirs, int(own["n"].min()), shared)
+    if len(own) > 1:
+        gain = ours - theirs
+        spread = (t_interval(own["gain"].tolist())[1] - gain) ** 2
+        return gain - math.sqrt((gain - low) ** 2 + spread), gain + math.sqrt((high - gain) ** 2 + spread)
+    return low, high

@@ -1,0 +1,1 @@
+"""A finished table as text, files and figures."""

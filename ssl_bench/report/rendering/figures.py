@@ -1,0 +1,270 @@
+"""Figures from the records: accuracy by stage, training curves, accuracy against cost; what every figure shares."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from ssl_bench.records.schema import safe_name, write_bytes
+from ssl_bench.report.ground.names import is_stage
+from ssl_bench.report.reading.records import RunRecords
+from ssl_bench.report.rendering.detections import detection_figures
+from ssl_bench.report.rendering.drawing import (
+    COLOURS,
+    GREY,
+    file_bytes,
+    looks,
+    new_figure,
+    protocol_word,
+    row_names,
+    short,
+    split_word,
+    style,
+)
+from ssl_bench.report.rendering.label_figure import labels_figure
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+
+def draw_figures(results: RunRecords, folder: str | Path) -> list[Path]:
+    """Draw every figure that the records allow, as PNG and SVG; photographs as JPEG, a third of the size.
+
+    Returns
+    -------
+    The files written: ``stages``, ``cost``, ``labels`` (with the labelled set's name where there are several), ``curves``, and
+    ``detections-ROW`` where objects were detected.
+    """
+    home, written = Path(folder), []
+    names = [str(entry["name"]) for entry in results.data_sets()]
+    with style():
+        drawn: list[tuple[str, Figure | None]] = []
+        for name in names:
+            suffix = f"-{safe_name(name)}" if len(names) > 1 else ""
+            drawn += [(f"stages{suffix}", stages_figure(results, name)), (f"cost{suffix}", cost_figure(results, name))]
+            drawn.append((f"labels{suffix}", labels_figure(results, name)))
+        drawn.append(("curves", curves_figure(results)))
+        both = ("png", "svg")
+        found = detection_figures(results) if results.run.final else ()  # they show test images
+        for stem, figure, kinds in (*((*one, both) for one in drawn), *((*one, ("jpg",)) for one in found)):
+            if figure is not None:
+                figure.draw_without_rendering()
+                figure.set_layout_engine("none")  # the layout, most of the time, is found once for both formats
+                for kind in kinds:
+                    write_bytes(home / f"{stem}.{kind}", file_bytes(figure, kind))
+                    written.append(home / f"{stem}.{kind}")
+    return written
+
+
+def _linear(results: RunRecords, data: str) -> pd.DataFrame:
+    """Top-1 of the linear probe with the largest share of the labels: accuracies with few labels are not averaged into it."""
+    frame = results.frame
+    own = frame[(frame["data"] == data) & (frame["evaluator"] == "linear") & (frame["variant"] == "")]
+    own = own[(own["metric"] == "top1") & (own["split"] == results.split)]
+    return own[own["labels"] == own["labels"].max()]
+
+
+def _share(own: pd.DataFrame) -> str:
+    share = float(own["labels"].max())
+    return f", {100 * share:g} % of the labels" if share != 1 else ""
+
+
+def stages_figure(results: RunRecords, data: str) -> Figure | None:
+    """Heat map of the linear probe, rows by stages, sorted as the table is, by the stage chosen on validation; that one is framed."""
+    from matplotlib.patches import Rectangle
+
+    own = _linear(results, data)
+    own = own[[is_stage(stage) for stage in own["stage"]]]
+    if own.empty:
+        return None
+    own = own.assign(pooled=own["stage"] == "pooled")
+    # Draws are averaged within a seed first.
+    mean = own.groupby(["row", "stage", "seed"])["value"].mean().groupby(["row", "stage"]).mean().unstack()
+    chosen = own.groupby(["row", "stage"])["best"].mean().unstack()
+    stages = sorted(mean.columns, key=lambda stage: (stage == "pooled", int(re.sub(r"\D", "", stage) or 0)))
+    order = {row.row: ("pretext", "elsewhere", "baseline", "labels").index(row.block) for row in results.run.rows}
+    shown = own[own["best"].astype(bool)].groupby(["row", "seed"])["value"].mean().groupby("row").mean()
+    rows = sorted(mean.index, key=lambda row: (order[row], -float(shown.get(row, mean.loc[row].max())), row))
+    grid = 100 * mean.loc[rows, stages].to_numpy(dtype=float)
+    names = row_names(results, float(own["labels"].max()))
+    figure = new_figure(2.9 + 0.75 * len(stages), 1.1 + 0.33 * len(rows))
+    ax = figure.subplots()
+    image = ax.imshow(grid, cmap="cividis", aspect="auto")
+    ax.set_xticks(range(len(stages)), stages)
+    ax.set_yticks(range(len(rows)), [names[row] for row in rows])
+    ax.grid(False)
+    ax.spines[:].set_visible(False)
+    ax.tick_params(length=0)
+    middle = (np.nanmin(grid) + np.nanmax(grid)) / 2
+    for y, row in enumerate(rows):
+        for x, stage in enumerate(stages):
+            value = grid[y, x]
+            text, colour = (
+                ("-", "black") if math.isnan(value) else (f"{value:.1f}", "black" if value > middle else "white")
+            )
+            ax.text(x, y, text, ha="center", va="center", color=colour)
+            share = chosen.loc[row, stage]
+            if share == share and share > 0:
+                # A thin frame: chosen with some of the seeds.
+                width = 2.2 if share == 1 else 1.0
+                ax.add_patch(
+                    Rectangle((x - 0.46, y - 0.41), 0.92, 0.82, fill=False, edgecolor="#D55E00", linewidth=width)
+                )
+    for y in range(1, len(rows)):
+        if order[rows[y]] != order[rows[y - 1]]:
+            ax.axhline(y - 0.5, color="white", linewidth=4)
+    figure.colorbar(image, ax=ax, pad=0.02).outline.set_visible(False)  # type: ignore[operator]
+    older = protocol_word(results, "linear", data)
+    ax.set_title(
+        "Linear probe by stage"
+        + (f", {older}:\n" if older else ": ")
+        + f"{short(data)}{_share(own)}, top-1 in %, {split_word(results)}"
+    )
+    ax.set_xlabel("stage of the network; framed: chosen on validation")
+    return figure
+
+
+def curves_figure(results: RunRecords) -> Figure | None:
+    """Small multiples, one pair of panels a row: the pretext loss above; its accuracy and the kNN monitor below."""
+    rows = [
+        row
+        for row in results.run.rows
+        if any(p.curves for (name, _), p in results.pretrainings.items() if name == row.row)
+    ]
+    if not rows:
+        return None
+    columns = min(4, len(rows))
+    bands = math.ceil(len(rows) / columns)
+    names = row_names(results)
+    figure = new_figure(3.0 * columns, 3.5 * bands)
+    axes: Any = figure.subplots(2 * bands, columns, squeeze=False)
+    percent = [
+        value
+        for p in results.pretrainings.values()
+        for key in ("accuracy", "knn")
+        if key in p.curves
+        for value in p.curves[key].value
+    ]
+    top = 100 * min(1.0, max(percent, default=1.0) * 1.08)
+    for at in range(bands * columns):
+        band, column = divmod(at, columns)
+        loss, accuracy = axes[2 * band, column], axes[2 * band + 1, column]
+        if at >= len(rows):
+            loss.set_visible(False)
+            accuracy.set_visible(False)
+            continue
+        _curves_of(results, rows[at].row, loss, accuracy)
+        loss.set_title(names[rows[at].row])
+        loss.tick_params(labelbottom=False)
+        steps = [record.steps for (name, _), record in results.pretrainings.items() if name == rows[at].row]
+        for ax in (loss, accuracy):
+            ax.set_xlim(0, max(1, *steps))
+        accuracy.set_ylim(0, max(top, 1.0))
+        accuracy.set_xlabel("step")
+        if column == 0:
+            loss.set_ylabel("pretraining loss")
+            accuracy.set_ylabel("accuracy in %")
+    handles = {label: line for ax in axes.flat for line, label in zip(*ax.get_legend_handles_labels(), strict=True)}
+    if handles:
+        figure.legend(list(handles.values()), list(handles), loc="outside lower center", ncols=len(handles))
+    return figure
+
+
+def _curves_of(results: RunRecords, row: str, loss: Axes, accuracy: Axes) -> None:
+    drawn = False
+    for (name, _), record in sorted(results.pretrainings.items(), key=lambda item: item[0][1]):
+        if name != row:
+            continue
+        for key, ax, colour, scale, label, marker in (
+            ("loss", loss, COLOURS[0], 1, None, ""),
+            ("accuracy", accuracy, COLOURS[1], 100, "pretext accuracy", ""),
+            ("knn", accuracy, COLOURS[2], 100, "kNN on validation (monitor)", "o"),
+        ):
+            curve = record.curves.get(key)
+            if curve is not None and curve.step:
+                values = np.asarray(curve.value, dtype=float) * scale
+                ax.plot(
+                    curve.step,
+                    values,
+                    color=colour,
+                    linewidth=1.2,
+                    alpha=0.85,
+                    label=label,
+                    marker=marker,
+                    markersize=2.5,
+                )
+                drawn = drawn or ax is accuracy
+    if not drawn:
+        accuracy.text(0.5, 0.5, "no accuracy", color=GREY, ha="center", va="center", transform=accuracy.transAxes)
+
+
+def cost_figure(results: RunRecords, data: str) -> Figure | None:
+    """Linear probe (best stage) against what pretraining cost: FLOPs and, on one kind of machine, minutes."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    own = _linear(results, data)
+    own = own[own["best"].astype(bool)]
+    own = own if not own.empty else _linear(results, data).query("stage == 'pooled'")
+    cost = results.pretraining
+    if own.empty or cost.empty:
+        return None
+    points = own.groupby(["row", "seed"])["value"].mean().groupby("row").agg(["mean", "min", "max"]) * 100
+    means = cost.groupby("row")[["flops", "seconds", "steps"]].mean()
+    points = points.join(means, how="left")
+    trained = points[points["steps"].fillna(0) > 0]
+    if trained.empty:
+        return None
+    devices = {p.environment.device for p in results.pretrainings.values() if p.steps}
+    panels: list[tuple[str, str, Callable[[pd.DataFrame], pd.Series]]] = []
+    if (trained["flops"] > 0).any():
+        panels.append(("flops", "pretraining TFLOP, heads and decoders included", lambda frame: frame["flops"] / 1e12))
+    if len(devices) == 1 and (trained["seconds"] > 0).any():
+        panels.append(
+            ("seconds", f"pretraining minutes on {short(next(iter(devices)))}", lambda frame: frame["seconds"] / 60)
+        )
+    if not panels:
+        return None
+    names, look = row_names(results, float(own["labels"].max())), looks(results)
+    order = [row.row for row in results.run.rows if row.row in trained.index]
+    elsewhere = {row.row for row in results.run.rows if row.block == "elsewhere"}
+    figure = new_figure(4.6 * len(panels) + 1.6, 4.2)
+    axes: Any = figure.subplots(1, len(panels), squeeze=False, sharey=True)
+    for ax, (_, title, of) in zip(axes[0], panels, strict=True):
+        for row in order:
+            point = trained.loc[row]
+            x = float(of(trained.loc[[row]]).iloc[0])
+            if not x > 0:
+                continue
+            colour, marker = look[row]
+            ax.vlines(x, point["min"], point["max"], color=colour, linewidth=1.4, zorder=2)
+            ax.plot(x, point["mean"], marker, color=colour, markersize=8, markeredgecolor="white", label=names[row])
+        for at, row in enumerate(points.index[points["steps"].fillna(0) == 0]):
+            style = (":", "--", "-.")[at % 3]
+            why = "cost not known" if row in elsewhere else "no pretraining"
+            ax.axhline(
+                points.loc[row, "mean"], color=GREY, linestyle=style, linewidth=1.2, label=f"{names[row]} ({why})"
+            )
+        ax.set_xscale("log")
+        ax.margins(x=0.12)
+        ax.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}" if value >= 1 else f"{value:.2g}"))
+        ax.xaxis.set_minor_formatter(NullFormatter())
+        ax.set_xlabel(title)
+    older = protocol_word(results, "linear", data)
+    axes[0][0].set_ylabel(
+        "linear probe"
+        + (f", {older}" if older else "")
+        + f", best stage{_share(own)}: top-1 in %, {split_word(results)}"
+    )
+    bars = " (bars: lowest and highest seed)" if len(results.run.seeds) > 1 else ""
+    axes[0][0].set_title(f"{short(data)}: accuracy against cost{bars}")
+    handles, labels = axes[0][0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside right upper")
+    return figure
