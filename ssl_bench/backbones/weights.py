@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -32,23 +29,12 @@ TRAINED_ON = {
     "in21k": "ImageNet-21k, with labels",
 }
 
-
 REACH_SECONDS = 5.0  # for a first answer of the hub, before anything is downloaded
-_downloads = ContextVar("downloads", default=True)
+_KEPT = 4
 
 
 class AbsentWeights(WeightsError):
     """Weights that would have to be downloaded, and cannot be here and now."""
-
-
-@contextmanager
-def from_cache_alone() -> Iterator[None]:
-    """Download nothing: what is not in timm's cache is absent at once."""
-    before = _downloads.set(False)
-    try:
-        yield
-    finally:
-        _downloads.reset(before)
 
 
 @dataclass(frozen=True)
@@ -134,8 +120,12 @@ class Weights:
         return f"they are those of a {name}: write backbone: {{{written}}}, or `ssl-bench convert {file}` to judge them as such beside another network"
 
 
-def open_weights(source: str) -> Weights:
-    """Find, download (timm) or read (file) weights.
+#: the weights opened last, by source and by a stamp that differs where a file was written anew
+_OPENED: dict[tuple[str, str], Weights] = {}
+
+
+def open_weights(source: str, download: bool = True) -> Weights:
+    """Find, download (timm) or read (file) weights. Without ``download``, what is not in timm's cache is absent at once.
 
     Raises
     ------
@@ -143,36 +133,34 @@ def open_weights(source: str) -> Weights:
         is no ResNet of timm's or has no pretrained weights.
     AbsentWeights : no way to download them, told within seconds.
     """
-    if source.startswith("timm:"):
-        return _opened(source, "")
-    if source.startswith("file:"):
-        return _opened(source, _stamp(Path(source.removeprefix("file:")).expanduser()))
+    if source.startswith(KINDS):
+        stamp = "" if source.startswith("timm:") else _stamp(Path(source.removeprefix("file:")).expanduser())
+        if (source, stamp) not in _OPENED:
+            opened = _from_file(source) if source.startswith("file:") else _from_timm(source, download)
+            while len(_OPENED) >= _KEPT:
+                del _OPENED[next(iter(_OPENED))]
+            _OPENED[source, stamp] = opened
+        return _OPENED[source, stamp]
     raise WeightsError(
         f"weights {quoted(source)}; allowed are {' and '.join(f'{kind}NAME' if kind == 'timm:' else f'{kind}PATH' for kind in KINDS)}"
     )
 
 
-@lru_cache(maxsize=4)
-def _opened(source: str, stamp: str) -> Weights:
-    """``stamp`` differs where a file was written anew, so that its old tensors are not taken for it."""
-    return _from_timm(source) if source.startswith("timm:") else _from_file(source)
-
-
 def _stamp(path: Path) -> str:
     try:
-        facts = [one.stat() for one in (path, path.parent / "pretrain.json") if one.exists()]
+        facts = [file.stat() for file in (path, path.parent / "pretrain.json") if file.exists()]
     except OSError:
         return ""  # reading it will tell why
-    return " ".join(f"{one.st_ino} {one.st_mtime_ns} {one.st_size}" for one in facts)
+    return " ".join(f"{fact.st_ino} {fact.st_mtime_ns} {fact.st_size}" for fact in facts)
 
 
-def _from_timm(source: str) -> Weights:
+def _from_timm(source: str, download: bool) -> Weights:
     name = source.removeprefix("timm:")
     check_resnet(name.partition(".")[0])
     known = timm.list_pretrained(f"{name.partition('.')[0]}*")
     if name not in known and "." in name or not any(one.partition(".")[0] == name.partition(".")[0] for one in known):
         raise WeightsError(f"{source}: timm has no such pretrained weights; it has: {', '.join(known) or 'none'}")
-    network: Any = _loaded(source, name)
+    network: Any = _loaded(source, name, download)
     config: Mapping[str, Any] = network.pretrained_cfg
     spec = BackboneSpec(name=name.partition(".")[0], stem="timm")
     handling = InputSpec(mean=tuple(config["mean"]), std=tuple(config["std"]), size=int(config["input_size"][-1]))
@@ -182,7 +170,7 @@ def _from_timm(source: str) -> Weights:
     )
 
 
-def _loaded(source: str, name: str) -> Any:
+def _loaded(source: str, name: str, download: bool) -> Any:
     """timm's network with its weights, from the cache where they are there: a hub that is away is asked for minutes otherwise."""
     from huggingface_hub import constants
 
@@ -195,7 +183,7 @@ def _loaded(source: str, name: str) -> Any:
             pass
         finally:
             constants.HF_HUB_OFFLINE = online
-    if not _downloads.get():
+    if not download:
         raise AbsentWeights(f"{source} is not in timm's cache, and a plan downloads nothing")
     away = _away()
     if away:

@@ -2,6 +2,6 @@
 
 from ssl_bench.data.images import ImageSet, is_grey
 from ssl_bench.data.loading import Data, Labelled, list_sources, load, places_of
-from ssl_bench.data.readers import Places
+from ssl_bench.data.places import Places
 
 __all__ = ["Data", "ImageSet", "Labelled", "Places", "is_grey", "list_sources", "load", "places_of"]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
@@ -13,12 +12,11 @@ from pathlib import Path
 import numpy as np
 
 from ssl_bench.data.images import ImageSet, fingerprint_of
-from ssl_bench.data.looking import is_looking
 from ssl_bench.data.packs import decode as decoding
-from ssl_bench.data.packs.content import NotRemembered, unread, workers, writing_to
+from ssl_bench.data.packs.content import NotRemembered, workers, writing_to
 from ssl_bench.data.packs.decode import Fit, UnreadableImage, decode, in_parallel
 from ssl_bench.data.packs.packing import HASH_BYTES, hash_images
-from ssl_bench.data.readers import Places
+from ssl_bench.data.places import Places
 from ssl_bench.data.sources.folders import FileReader
 from ssl_bench.errors import DataError
 from ssl_bench.records.schema import write_bytes
@@ -143,8 +141,7 @@ def _hashes_of(files: Sequence[Path], size: int, fit: Fit, places: Places, name:
     if not files:
         return _NONE
     try:
-        with unread() if is_looking() else nullcontext():
-            content = FileReader(files).content(places.cache, places.progress)
+        content = FileReader(files).content(places)
     except NotRemembered:
         return _NONE
     key = json.dumps([decoding.VERSION, content, size, fit])
@@ -152,7 +149,7 @@ def _hashes_of(files: Sequence[Path], size: int, fit: Fit, places: Places, name:
     stored = read_sealed(known, "hashes of images in")
     if stored is not None and len(stored) == len(files) * HASH_BYTES:
         return np.frombuffer(stored, np.uint8).reshape(-1, HASH_BYTES)
-    if is_looking():
+    if places.unpacked is not None:
         return _NONE
     found: list[np.ndarray] = []
     for done, one in enumerate(in_parallel(_hash, ((file, size, fit) for file in files), ahead=4 * workers())):

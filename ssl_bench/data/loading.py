@@ -14,11 +14,10 @@ import numpy as np
 from ssl_bench.data.duplicates import Copy, copies_of, note_copies
 from ssl_bench.data.images import ImageSet, evenly_spaced, fingerprint_of
 from ssl_bench.data.leaks import JudgedElsewhere, note_repeated, without, without_groups, without_judged_elsewhere
-from ssl_bench.data.looking import is_looking
-from ssl_bench.data.packs.content import Progress, silent
 from ssl_bench.data.packs.levels import Rescaled, range_of
 from ssl_bench.data.packs.packing import MORE_ROOM, SPARE_DISK, Pack, is_packed, pack, still_needed
-from ssl_bench.data.readers import Places, Reader, Source, Subset
+from ssl_bench.data.places import Places, Progress, silent
+from ssl_bench.data.readers import Reader, Source, Subset
 from ssl_bench.data.roles import SIBLINGS, SplitPlan, plan_evaluation, plan_pretraining
 from ssl_bench.data.sources.catalogue import cache_folder, check_source, data_root, list_sources, open_source
 from ssl_bench.errors import DataError
@@ -82,6 +81,7 @@ def load(
     cache: Path | str | None = None,
     progress: Progress | None = None,
     judged: Sequence[JudgedElsewhere] = (),
+    unpacked: dict[str, int] | None = None,
 ) -> Data:
     """Find, check, decode and split the images of a matrix. Everything that can be refused without decoding is refused first.
 
@@ -92,12 +92,13 @@ def load(
     cache : folder for packed images and downloads; None takes XDG_CACHE_HOME/ssl_bench or ~/.cache/ssl_bench.
     progress : called with (what is being done, done, total); total is 0 where it is not known.
     judged : what evaluators judge on by themselves: not pretrained on either.
+    unpacked : takes what is not packed yet, which is then not packed, as ``Places.unpacked`` does; None: everything is packed.
 
     Raises
     ------
     DataError : sources that are missing or cannot be used, unreadable images (all of them listed) unless they are skipped, a full disk.
     """
-    places = places_of(data_root, cache, progress, spec.size)
+    places = places_of(data_root, cache, progress, spec.size, unpacked)
     for kind in _CACHES:
         remove_leftovers(places.cache / kind)
     notes: list[str] = []
@@ -188,7 +189,7 @@ def _packed(
 def _with_own_range(source: Source, places: Places) -> Source:
     """The source with images of more than 8 bits scaled by the range of its training images; others stay as they are."""
     reader = source.splits["train"].reader
-    found = range_of(reader, places.cache, places.progress, source.name)
+    found = range_of(reader, places, source.name)
     if found is not None and not found.images:
         return replace(
             source,
@@ -222,9 +223,10 @@ def places_of(
     cache: Path | str | None = None,
     progress: Progress | None = None,
     size: int | None = None,
+    unpacked: dict[str, int] | None = None,
 ) -> Places:
     """Where images are looked for and packed; defaults as for ``load``."""
-    return Places(cache_folder(cache), data_root(root), size, progress or silent)
+    return Places(cache_folder(cache), data_root(root), size, progress or silent, unpacked)
 
 
 def _names(evaluate: Sequence[tuple[SourceSpec, str]]) -> list[str]:
@@ -283,7 +285,7 @@ def _pack_all(
         for split in dict.fromkeys(raw for raw, _ in plan.roles.values())
     ]
     readers = {(one, split): _reader(plan, split, size, spec, places) for one, plan, split in splits}
-    if not is_looking():
+    if places.unpacked is None:
         _check_room([(_what(plan, split), readers[one, split][0]) for one, plan, split in splits], size, spec, places)
     for one, plan in plans.items():
         for split in dict.fromkeys(raw for raw, _ in plan.roles.values()):
@@ -292,10 +294,9 @@ def _pack_all(
                 reader,
                 size,
                 spec.fit,
-                places.cache,
+                places,
                 what=_what(plan, split),
                 uniform=spec.size is None,
-                progress=places.progress,
             )
             reasons = packed.unreadable
             notes += packed.facts.told(_what(plan, split))
@@ -352,9 +353,8 @@ def _reader(
     row_of = np.arange(len(reader))
     few = len(needed) * 2 < len(reader)
     # Of a small share it would take longer to read everything, to see whether all of it is packed, than to decode it.
-    if few and not is_packed(
-        reader, size, spec.fit, places.cache, places.progress, read=not is_looking() and len(needed) * FEW > len(reader)
-    ):
+    searched = places if len(needed) * FEW > len(reader) else places.without_reading()
+    if few and not is_packed(reader, size, spec.fit, searched):
         reader = Subset(reader, needed)
         row_of = np.full(len(row_of), -1, np.int64)
         row_of[needed] = np.arange(len(needed))
@@ -366,12 +366,9 @@ def _check_room(wanted: Sequence[tuple[str, Reader]], size: int, spec: DataSpec,
     folder = next(folder for folder in (places.cache, *places.cache.parents) if folder.is_dir())
     free = shutil.disk_usage(folder).free - SPARE_DISK
     # what is packed under another path is only found by reading, which nobody should wait for needlessly
-    for read in (False, True):
-        found = [
-            (what, still_needed(reader, size, spec.fit, places.cache, places.progress, read=read))
-            for what, reader in wanted
-        ]
-        needs = list(dict.fromkeys(found))  # several lists of labels may be of the same images
+    for searched in (places.without_reading(), places):
+        sizes = [(what, still_needed(reader, size, spec.fit, searched)) for what, reader in wanted]
+        needs = list(dict.fromkeys(sizes))  # several lists of labels may be of the same images
         if sum(needed for _, needed in needs) <= free or sum(needed > 0 for _, needed in needs) < 2:
             return
     listed = ", ".join(f"{what}: {bytes_text(needed)}" for what, needed in needs if needed)

@@ -5,24 +5,23 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 
-from ssl_bench.data.packs.content import Progress, silent
 from ssl_bench.data.packs.decode import Stored
+from ssl_bench.data.places import Places
 
 
 class Reader(Protocol):
     """Stored images of one split, in a fixed order.
 
-    It may also have ``content_at(positions, cache, progress)``, the hash over some of its images, where that spares reading the others.
+    It may also have ``content_at(positions, places)``, the hash over some of its images, where that spares reading the others.
     """
 
     def __len__(self) -> int: ...
 
-    def content(self, cache: Path, progress: Progress) -> str:
+    def content(self, places: Places) -> str:
         """A hash that changes whenever a stored image does."""
 
     def items(self, stretches: Sequence[tuple[int, int]]) -> Iterator[list[Stored]]:
@@ -41,13 +40,11 @@ class Subset:
     def __len__(self) -> int:
         return len(self.positions)
 
-    def content(self, cache: Path, progress: Progress) -> str:
+    def content(self, places: Places) -> str:
         # spares reading a million files for the sake of a few
         if (content_at := getattr(self.reader, "content_at", None)) is not None:
-            return str(content_at(self.positions, cache, progress))
-        return hashlib.sha256(
-            self.reader.content(cache, progress).encode() + self.positions.astype("<i8").tobytes()
-        ).hexdigest()
+            return str(content_at(self.positions, places))
+        return hashlib.sha256(self.reader.content(places).encode() + self.positions.astype("<i8").tobytes()).hexdigest()
 
     def items(self, stretches: Sequence[tuple[int, int]]) -> Iterator[list[Stored]]:
         wanted = [int(position) for start, stop in stretches for position in self.positions[start:stop]]
@@ -106,13 +103,3 @@ class Source:
     notes: tuple[str, ...] = ()
     unreadable: tuple[str, ...] = ()
     group_names: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Places:
-    """Where sources are looked for and what may be written."""
-
-    cache: Path
-    root: Path | None = None
-    size: int | None = None
-    progress: Progress = silent

@@ -13,7 +13,7 @@ from pydantic import ConfigDict
 from torch import Tensor, nn
 
 from ssl_bench.data.images import ImageSet
-from ssl_bench.data.readers import Places
+from ssl_bench.data.places import Places
 from ssl_bench.spec.matrix import Model
 
 

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
-from ssl_bench.backbones.weights import from_cache_alone
 from ssl_bench.data import load, places_of
 from ssl_bench.data.loading import check
-from ssl_bench.data.looking import looking
 from ssl_bench.errors import DamagedRecord, RecordError, SpecError, did_you_mean, quoted
 from ssl_bench.plan.choices import choose
 from ssl_bench.plan.effort import effort_of, resolved
@@ -73,16 +70,14 @@ def prepare(
     _refuse_newer(folder)
     if pack and not smoke:
         refuse_unwritable(folder)
-    places = places_of(data_root, progress=progress)
+    unpacked: dict[str, int] | None = None if pack else {}
+    places = places_of(data_root, progress=progress, unpacked=unpacked)
     check(spec.data, places)
-    context: AbstractContextManager[dict[str, int]] = nullcontext({}) if pack else looking()
-    with context as unpacked:
-        # before the data: a folder of boxes that is missing shows before much is packed
-        asked = evaluators_of(spec.evaluate, spec.seeds, places, smoke)
-        data = load(spec.data, data_root=places.root, progress=progress, judged=judged_elsewhere(asked))
+    # before the data: a folder of boxes that is missing shows before much is packed
+    asked = evaluators_of(spec.evaluate, spec.seeds, places, smoke)
+    data = load(spec.data, data_root=places.root, progress=progress, judged=judged_elsewhere(asked), unpacked=unpacked)
     unseen: dict[str, str] = {}
-    with nullcontext() if pack else from_cache_alone():
-        rows = rows_of(spec, data, None if pack else unseen)
+    rows = rows_of(spec, data, None if pack else unseen)
     absent = why_absent(spec, data)
     data.notes.extend(absent)
     here = {name for row in rows for name in (row.name, row.spec.task)}
@@ -111,7 +106,7 @@ def prepare(
         only=only,
         recompute=recompute,
         skip_checks=skip_checks,
-        unpacked=unpacked,
+        unpacked=unpacked or {},
         unseen=unseen,
     )
     if not smoke:

@@ -119,9 +119,9 @@ def _not_trained(task: type[Any], key: str, where: str) -> str:
 
 
 def candidates_of(
-    matrix: Matrix, task: type[Any], spec: TaskSpec, image_size: int, num_images: int
+    matrix: Matrix, task: type[Any], spec: TaskSpec, image_size: int, num_images: int, download: bool = True
 ) -> tuple[Candidate, ...]:
-    """Every full setting of a row, in the order written."""
+    """Every full setting of a row, in the order written. Without ``download``, weights that are not here are absent (AbsentWeights)."""
     where = f"task {spec.row!r}"
     choices = _choices(spec.options)
     for key, values in choices.items():
@@ -146,7 +146,10 @@ def candidates_of(
         settings = _decided(spec.options, chosen)
         written, recipe_settings = split_options(task, settings, where)
         start = settings.get("init")
-        options = task.resolve(parse(task.Options, written, where), make)
+        parsed = parse(task.Options, written, where)
+        for source in task.weights_needed(parsed):
+            open_weights(source, download)
+        options = task.resolve(parsed, make)
         images = budget_images(matrix, num_images)
         preset = matrix.pretrain.preset
         if preset == "auto":
@@ -162,7 +165,11 @@ def candidates_of(
         steps = max(1, round(images / recipe.batch_size))
         found.append(
             Candidate(
-                options, recipe, steps, chosen, None if start is None else _init(task, options, make, start, where)
+                options,
+                recipe,
+                steps,
+                chosen,
+                None if start is None else _init(task, options, make, start, where, download),
             )
         )
     return tuple(found)
@@ -189,7 +196,9 @@ def _decided(options: Mapping[str, Any], chosen: Mapping[str, Any], above: str =
     }
 
 
-def _init(task: type[Any], options: Any, make: Callable[..., Backbone], source: Any, where: str) -> Weights:
+def _init(
+    task: type[Any], options: Any, make: Callable[..., Backbone], source: Any, where: str, download: bool
+) -> Weights:
     """The weights that a task starts from, tried in its network."""
     if not isinstance(source, str):
         raise SpecError(f"{where}: init = {quoted(source)}; allowed are timm:NAME and file:PATH")
@@ -199,7 +208,7 @@ def _init(task: type[Any], options: Any, make: Callable[..., Backbone], source: 
             f"{where}: init: {task.name} builds a network of its own, which cannot start from other weights"
         )
     try:
-        weights = open_weights(source)
+        weights = open_weights(source, download)
         weights.into(network)
     except WeightsError as error:
         raise (AbsentWeights if isinstance(error, AbsentWeights) else SpecError)(f"{where}: init: {error}") from None
@@ -223,7 +232,7 @@ def rows_of(matrix: Matrix, data: Data, unseen: dict[str, str] | None = None) ->
             continue
         try:
             task = TASKS.get(spec.task)
-            found = candidates_of(matrix, task, spec, data.size, len(data.pretrain))
+            found = candidates_of(matrix, task, spec, data.size, len(data.pretrain), download=unseen is None)
             for candidate in found:
                 _check_row(task, spec, candidate, data, matrix.data.fit)
             pretext = spec in matrix.tasks and task.trains and not task.frozen_backbone

@@ -32,7 +32,7 @@ _CALLED_ON_OBJECTS = {
     "evaluator": {"__init__": 1, "evaluate": 1},
 }
 _CALLED_ON_CLASSES = {
-    "task": {"recipe": 3, "short_recipe": 2, "paper_recipe": 2, "build_backbone": 2, "resolve": 2, "saw_labels": 1, "check": 2},
+    "task": {"recipe": 3, "short_recipe": 2, "paper_recipe": 2, "build_backbone": 2, "weights_needed": 1, "resolve": 2, "saw_labels": 1, "check": 2},
     "evaluator": {"own_sets": 2, "smoke": 1, "training_passes": 4, "fitting_flops": 3, "check": 3},
 }  # fmt: skip
 

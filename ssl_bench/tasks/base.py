@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -146,6 +146,11 @@ class PretextTask(nn.Module):
     def build_backbone(cls, make: Callable[..., nn.Module], options: Any) -> nn.Module:
         """``make()`` gives the matrix's backbone; ``make(input="lightness")`` one that sees lightness only."""
         return make()
+
+    @classmethod
+    def weights_needed(cls, options: Any) -> Sequence[str]:
+        """The pretrained weights ("timm:NAME", "file:PATH") that these options need beside ``init``; a plan downloads none and leaves the row out."""
+        return ()
 
     @classmethod
     def resolve(cls, options: Any, make: Callable[..., nn.Module]) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from pydantic import Field
@@ -30,6 +30,10 @@ class ElsewhereWeights(PretextTask):
     name = "weights"
     Options = WeightsOptions
     trains = False
+
+    @classmethod
+    def weights_needed(cls, options: WeightsOptions) -> Sequence[str]:
+        return (options.source,)
 
     @classmethod
     def resolve(cls, options: WeightsOptions, make: Callable[..., nn.Module]) -> WeightsOptions:

@@ -45,7 +45,7 @@ def plain(network: Any) -> dict[str, torch.Tensor]:
 
 @pytest.fixture(autouse=True)
 def _fresh_cache() -> None:
-    module._opened.cache_clear()
+    module._OPENED.clear()
 
 
 def test_weights_that_change_under_a_run_are_not_judged_as_what_they_were(tmp_path: Path) -> None:

@@ -23,7 +23,8 @@ import pytest
 from huggingface_hub import constants
 
 from ssl_bench.data import Data, load
-from ssl_bench.data.readers import Places, Source
+from ssl_bench.data.places import Places
+from ssl_bench.data.readers import Source
 from ssl_bench.data.sources.catalogue import open_source
 from ssl_bench.errors import DataError
 from ssl_bench.spec.matrix import DataSpec, SourceSpec, parse

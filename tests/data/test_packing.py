@@ -19,7 +19,8 @@ from ssl_bench.data.packs import content, packing
 from ssl_bench.data.packs.content import content_of
 from ssl_bench.data.packs.decode import decode
 from ssl_bench.data.packs.packing import is_packed, pack
-from ssl_bench.data.readers import Places, Subset
+from ssl_bench.data.places import Places
+from ssl_bench.data.readers import Subset
 from ssl_bench.data.sources.catalogue import cache_folder, open_source
 from ssl_bench.data.sources.folders import FileReader
 from ssl_bench.errors import DataError
@@ -60,9 +61,29 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return starts
 
 
+def test_where_nothing_is_to_be_packed_nothing_is_read_or_written_and_what_is_missing_is_counted(
+    files: list[Path], cache: Path, decoded: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(content, "_SETTLED_NS", -(10**12))  # as if the files had been there for long
+    unpacked: dict[str, int] = {}
+    planned = pack(FileReader(files), 12, "crop", Places(cache, unpacked=unpacked), what="toys")
+    assert planned.pixels.shape == (90, 12, 12, 3) and unpacked == {"toys": 90 * 12 * 12 * 3}
+    assert not cache.exists() and not decoded
+    assert len(np.unique(planned.hashes, axis=0)) == 90
+    whole = pack(FileReader(files), 12, "crop", Places(cache), what="toys")
+    assert not {bytes(row) for row in planned.hashes} & {bytes(row) for row in whole.hashes}
+    pack(FileReader(files), 9, "crop", Places(cache, unpacked=unpacked), what="toys")
+    assert sorted(unpacked.values()) == [90 * 9 * 9 * 3, 90 * 12 * 12 * 3], "another size is another pack"
+    unpacked.clear()
+    again = pack(FileReader(files), 12, "crop", Places(cache, unpacked=unpacked), what="toys")
+    assert np.array_equal(again.pixels, whole.pixels) and not unpacked
+
+
 def test_pixels_are_those_of_the_files_in_order(files: list[Path], cache: Path) -> None:
     told: list[tuple[str, int, int]] = []
-    found = pack(FileReader(files), 12, "crop", cache, what="toys", progress=lambda *told_now: told.append(told_now))
+    found = pack(
+        FileReader(files), 12, "crop", Places(cache, progress=lambda *told_now: told.append(told_now)), what="toys"
+    )
     assert isinstance(found.pixels, np.memmap) and found.pixels.dtype == np.uint8
     assert np.array_equal(found.pixels, expected(files, 12))
     assert len(np.unique(found.hashes, axis=0)) == 90 and not found.unreadable and found.resampled == 0
@@ -72,13 +93,15 @@ def test_pixels_are_those_of_the_files_in_order(files: list[Path], cache: Path) 
 
 
 def test_a_second_time_nothing_is_decoded(files: list[Path], cache: Path, decoded: list[int]) -> None:
-    first = pack(FileReader(files), 8, "crop", cache)
+    first = pack(FileReader(files), 8, "crop", Places(cache))
     assert first.resampled == 90 and len(decoded) == 6
     decoded.clear()
-    assert np.array_equal(pack(FileReader(files), 8, "crop", cache).pixels, first.pixels) and not decoded
-    assert is_packed(FileReader(files), 8, "crop", cache) and not is_packed(FileReader(files), 8, "pad", cache)
-    pack(FileReader(files), 8, "squash", cache)
-    pack(FileReader(files), 9, "crop", cache)
+    assert np.array_equal(pack(FileReader(files), 8, "crop", Places(cache)).pixels, first.pixels) and not decoded
+    assert is_packed(FileReader(files), 8, "crop", Places(cache)) and not is_packed(
+        FileReader(files), 8, "pad", Places(cache)
+    )
+    pack(FileReader(files), 8, "squash", Places(cache))
+    pack(FileReader(files), 9, "crop", Places(cache))
     assert len(decoded) == 12
 
 
@@ -88,11 +111,11 @@ def test_copied_images_are_found_again_and_edited_ones_are_not(
     decoded: list[int],
     tmp_path: Path,
 ) -> None:
-    pack(FileReader(files), 12, "crop", cache)
+    pack(FileReader(files), 12, "crop", Places(cache))
     decoded.clear()
     shutil.copytree(files[0].parent, tmp_path / "copy")
     copies = [tmp_path / "copy" / path.name for path in files]
-    pack(FileReader(copies), 12, "crop", cache)
+    pack(FileReader(copies), 12, "crop", Places(cache))
     assert not decoded
     before = files[3].stat()
     content = bytearray(files[3].read_bytes())
@@ -101,7 +124,7 @@ def test_copied_images_are_found_again_and_edited_ones_are_not(
     files[3].write_bytes(bytes(content))
     os.utime(files[3], ns=(before.st_atime_ns, before.st_mtime_ns))
     assert files[3].stat().st_size == before.st_size and files[3].stat().st_mtime_ns == before.st_mtime_ns
-    pack(FileReader(files), 12, "crop", cache)
+    pack(FileReader(files), 12, "crop", Places(cache))
     assert len(decoded) == 6
 
 
@@ -109,15 +132,15 @@ def test_settled_files_are_read_once(files: list[Path], cache: Path, monkeypatch
     import ssl_bench.data.packs.content as content
 
     monkeypatch.setattr(content, "_SETTLED_NS", -(10**12))  # as if the files had been there for long
-    first = content_of(files, cache)
+    first = content_of(files, Places(cache))
     monkeypatch.setattr(content, "_hash_file", lambda file: pytest.fail("read again"))
-    assert content_of(files, cache) == first
+    assert content_of(files, Places(cache)) == first
     monkeypatch.undo()
     os.utime(files[0], (1, 1))
-    assert content_of(files, cache) == first, "touched, not changed"
-    assert content_of(files[::-1], cache) != first, "the order decides which row is which image"
+    assert content_of(files, Places(cache)) == first, "touched, not changed"
+    assert content_of(files[::-1], Places(cache)) != first, "the order decides which row is which image"
     with pytest.raises(DataError, match=r"none\.png cannot be read"):
-        content_of([*files, files[0].with_name("none.png")], cache)
+        content_of([*files, files[0].with_name("none.png")], Places(cache))
 
 
 KILLED = """
@@ -131,7 +154,7 @@ def progress(what, done, total):
         print(done, flush=True)
         if done >= {after}:
             time.sleep(60)
-packing.pack(FileReader(sorted(Path({folder!r}).iterdir())), 12, "crop", Path({cache!r}), progress=progress)
+packing.pack(FileReader(sorted(Path({folder!r}).iterdir())), 12, "crop", packing.Places(Path({cache!r}), progress=progress))
 """
 
 
@@ -153,11 +176,11 @@ def test_a_killed_packing_goes_on_where_it_was(files: list[Path], cache: Path, d
     with open(journal, "ab") as stream:
         stream.write(b'{"start": 64, "dig')  # a line that the kill cut short
     assert not list(cache.glob("packs/*/meta.json"))
-    found = pack(FileReader(files), 12, "crop", cache)
+    found = pack(FileReader(files), 12, "crop", Places(cache))
     assert decoded == [48, 64, 80], "only what was missing"
     assert np.array_equal(found.pixels, expected(files, 12))
     assert not list(cache.glob("packs/*/*.part"))
-    whole = pack(FileReader(files), 12, "crop", cache.with_name("fresh"))
+    whole = pack(FileReader(files), 12, "crop", Places(cache.with_name("fresh")))
     assert np.array_equal(found.hashes, whole.hashes)
 
 
@@ -167,13 +190,13 @@ def test_bytes_that_a_power_cut_took_are_decoded_again(files: list[Path], cache:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        pack(FileReader(files), 12, "crop", cache, progress=stop)
+        pack(FileReader(files), 12, "crop", Places(cache, progress=stop))
     decoded.clear()
     (part,) = cache.glob("packs/*/pixels.part")
     with open(part, "r+b") as stream:  # the journal reached the disk, these pixels did not
         stream.seek(128 + 20 * 12 * 12 * 3)
         stream.write(bytes(100))
-    found = pack(FileReader(files), 12, "crop", cache)
+    found = pack(FileReader(files), 12, "crop", Places(cache))
     assert decoded == [16, 48, 64, 80]
     assert np.array_equal(found.pixels, expected(files, 12))
 
@@ -191,7 +214,7 @@ def slow(*arguments):
     time.sleep(0.1)
     return real(*arguments)
 packing._decode_chunk = slow
-found = packing.pack(FileReader(sorted(Path({folder!r}).iterdir())), 12, "crop", Path({cache!r}))
+found = packing.pack(FileReader(sorted(Path({folder!r}).iterdir())), 12, "crop", packing.Places(Path({cache!r})))
 print(count, int(found.pixels.astype("int64").sum()))
 """
 
@@ -208,7 +231,7 @@ def test_two_processes_pack_once(files: list[Path], cache: Path) -> None:
 def test_a_damaged_cache_is_noticed_and_made_again(
     files: list[Path], cache: Path, decoded: list[int], damage: str
 ) -> None:
-    pack(FileReader(files), 12, "crop", cache)
+    pack(FileReader(files), 12, "crop", Places(cache))
     decoded.clear()
     (pixels,) = cache.glob("packs/*/pixels.npy")
     if damage == "cut":
@@ -220,7 +243,7 @@ def test_a_damaged_cache_is_noticed_and_made_again(
         pixels.with_name("hashes.npy").unlink()
     else:
         pixels.with_name("meta.json").write_text("{")
-    found = pack(FileReader(files), 12, "crop", cache)
+    found = pack(FileReader(files), 12, "crop", Places(cache))
     assert len(decoded) == 6 and np.array_equal(found.pixels, expected(files, 12))
 
 
@@ -235,7 +258,7 @@ def test_a_full_disk_is_refused_before_anything_is_decoded(
     with pytest.raises(
         DataError, match=r"packing 90 images at 900 px takes 219 MB in .*, where 50 MB are free; make room"
     ):
-        pack(FileReader(files), 900, "crop", cache)
+        pack(FileReader(files), 900, "crop", Places(cache))
     assert not decoded and not list(cache.glob("packs/*/pixels.part"))
 
 
@@ -248,7 +271,7 @@ def test_a_disk_that_cannot_reserve_is_refused_and_left_clean(
 
     monkeypatch.setattr(os, "posix_fallocate", full)
     with pytest.raises(DataError, match="cannot be reserved.*No space left"):
-        pack(FileReader(files), 12, "crop", cache)
+        pack(FileReader(files), 12, "crop", Places(cache))
     assert not list(cache.glob("packs/*/pixels.part"))
 
 
@@ -256,7 +279,7 @@ def test_unreadable_images_are_named_not_replaced(files: list[Path], cache: Path
     files[7].write_bytes(b"")
     files[40].write_bytes(files[40].read_bytes()[:100])
     for _ in range(2):
-        found = pack(FileReader(files), 12, "crop", cache)
+        found = pack(FileReader(files), 12, "crop", Places(cache))
         assert sorted(found.unreadable) == [7, 40] and found.unreadable[7] == "empty file"
         assert not found.pixels[7].any() and not found.hashes[7].any() and found.hashes[8].any()
 
@@ -268,10 +291,10 @@ def test_images_that_pillow_could_not_read_are_tried_again_by_another_version(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     files[7].write_bytes(b"")
-    pack(FileReader(files), 12, "crop", cache)
+    pack(FileReader(files), 12, "crop", Places(cache))
     decoded.clear()
     monkeypatch.setattr("PIL.__version__", "99.0")
-    pack(FileReader(files), 12, "crop", cache)
+    pack(FileReader(files), 12, "crop", Places(cache))
     assert len(decoded) == 6
 
 
@@ -289,16 +312,16 @@ def test_images_that_no_decoder_could_read_are_tried_again_with_another_decoder(
 
     files[7].write_bytes(b"an image of a kind to come")
     with pytest.raises(RuntimeError, match="stop"):
-        pack(FileReader(files), 12, "crop", cache, progress=stop)
+        pack(FileReader(files), 12, "crop", Places(cache, progress=stop))
     decoded.clear()
     monkeypatch.setitem(Image.EXTENSION, ".new", "PNG")
-    assert sorted(pack(FileReader(files), 12, "crop", cache).unreadable) == [7]
+    assert sorted(pack(FileReader(files), 12, "crop", Places(cache)).unreadable) == [7]
     assert 0 in decoded and 16 not in decoded, "of what was done, only what has an unreadable image is done again"
     decoded.clear()
-    pack(FileReader(files), 12, "crop", cache)
+    pack(FileReader(files), 12, "crop", Places(cache))
     assert not decoded
     monkeypatch.setitem(Image.EXTENSION, ".newer", "PNG")
-    pack(FileReader(files), 12, "crop", cache)
+    pack(FileReader(files), 12, "crop", Places(cache))
     assert len(decoded) == 6
 
 
@@ -311,16 +334,16 @@ def test_a_lack_of_memory_is_not_an_unreadable_image(
     with monkeypatch.context() as patch:
         patch.setattr("ssl_bench.data.packs.decode._square", full)
         with pytest.raises(MemoryError):
-            pack(FileReader(files), 12, "crop", cache)
-    assert not pack(FileReader(files), 12, "crop", cache).unreadable
+            pack(FileReader(files), 12, "crop", Places(cache))
+    assert not pack(FileReader(files), 12, "crop", Places(cache)).unreadable
 
 
 @pytest.mark.skipif(hasattr(os, "geteuid") and os.geteuid() == 0, reason="root may read everything")
 def test_a_permission_is_not_an_unreadable_image(files: list[Path], cache: Path) -> None:
-    content_of(files, cache)
+    content_of(files, Places(cache))
     files[3].chmod(0)
     with pytest.raises(DataError, match="Permission"):
-        pack(FileReader(files), 12, "crop", cache)
+        pack(FileReader(files), 12, "crop", Places(cache))
 
 
 @pytest.mark.parametrize(("number", "told"), [(errno.EACCES, True), (errno.EROFS, True), (errno.ENOSPC, False)])
@@ -338,7 +361,7 @@ def test_a_cache_that_cannot_be_written_says_what_to_set(
     monkeypatch.setattr(content, "_SETTLED_NS", -(10**12))
     monkeypatch.setattr(Path, "mkdir", closed)
     for make in (
-        lambda: pack(FileReader(files), 12, "crop", cache),
+        lambda: pack(FileReader(files), 12, "crop", Places(cache)),
         lambda: open_source(SourceSpec(source="shapes"), Places(cache, None, 32)),
     ):
         with pytest.raises(
@@ -354,23 +377,23 @@ def test_a_cache_that_cannot_be_written_says_what_to_set(
 def test_images_of_another_size_stop_a_uniform_set(files: list[Path], cache: Path, images_of: Any, encode: Any) -> None:
     files[60].write_bytes(encode(images_of(1, 14)[0]))
     with pytest.raises(DataError, match="differ in size.*give `size`"):
-        pack(FileReader(files), 12, "crop", cache, uniform=True)
-    assert pack(FileReader(files), 12, "crop", cache).resampled == 1
+        pack(FileReader(files), 12, "crop", Places(cache), uniform=True)
+    assert pack(FileReader(files), 12, "crop", Places(cache)).resampled == 1
     with pytest.raises(DataError, match="1 of the 90 images .* not 12x12"):
-        pack(FileReader(files), 12, "crop", cache, uniform=True)
+        pack(FileReader(files), 12, "crop", Places(cache), uniform=True)
 
 
 def test_a_subset_holds_its_positions(files: list[Path], cache: Path) -> None:
     positions = np.array([0, 5, 6, 7, 44, 89])
     reader = Subset(FileReader(files), positions)
-    found = pack(reader, 12, "crop", cache)
+    found = pack(reader, 12, "crop", Places(cache))
     assert np.array_equal(found.pixels, expected(files, 12)[positions])
     (folder,) = cache.glob("packs/*")
-    pack(FileReader([files[at] for at in positions]), 12, "crop", cache)
+    pack(FileReader([files[at] for at in positions]), 12, "crop", Places(cache))
     assert list(cache.glob("packs/*")) == [folder], "known by its own files alone"
     assert reader.where(4) == str(files[44])
     other = Subset(FileReader(files), np.array([0, 5, 6, 7, 44, 88]))
-    assert reader.content(cache, lambda *_: None) != other.content(cache, lambda *_: None)
+    assert reader.content(Places(cache)) != other.content(Places(cache))
 
 
 def test_a_switch_that_accepts_truncated_images_is_off_while_packing(
@@ -382,7 +405,7 @@ def test_a_switch_that_accepts_truncated_images_is_off_while_packing(
     files[5].write_bytes(content[: len(content) // 2])
     ImageFile.LOAD_TRUNCATED_IMAGES = True
     try:
-        assert sorted(pack(FileReader(files), 12, "crop", cache).unreadable) == [5]
+        assert sorted(pack(FileReader(files), 12, "crop", Places(cache)).unreadable) == [5]
         assert ImageFile.LOAD_TRUNCATED_IMAGES
     finally:
         ImageFile.LOAD_TRUNCATED_IMAGES = False
@@ -396,9 +419,9 @@ def test_threads_end_with_the_packing(files: list[Path], cache: Path) -> None:
             raise RuntimeError("stop")
 
     with pytest.raises(RuntimeError, match="stop"):
-        pack(FileReader(files), 12, "crop", cache, progress=stop)
+        pack(FileReader(files), 12, "crop", Places(cache, progress=stop))
     deadline = time.time() + 5
     while any(thread.name.startswith("decode") for thread in threading.enumerate()):
         assert time.time() < deadline
     with pytest.raises(RuntimeError, match="stop"):  # and the lock is free for the next try
-        pack(FileReader(files), 12, "crop", cache, progress=stop)
+        pack(FileReader(files), 12, "crop", Places(cache, progress=stop))

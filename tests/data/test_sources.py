@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ssl_bench.data.readers import Places, Source
+from ssl_bench.data.places import Places
+from ssl_bench.data.readers import Source
 from ssl_bench.data.sources import torchvision_sets
 from ssl_bench.data.sources.catalogue import cache_folder, data_root, list_sources, open_source
 from ssl_bench.data.sources.parquet import ParquetReader
@@ -363,7 +364,7 @@ def test_images_stored_as_links_are_part_of_the_content(tmp_path: Path, images_o
         (tmp_path / f"{at}.png").write_bytes(encode(images[at]))
 
     def content() -> str:
-        return ParquetReader([tmp_path / "train.parquet"]).content(tmp_path / "cache", lambda *_: None)
+        return ParquetReader([tmp_path / "train.parquet"]).content(Places(tmp_path / "cache"))
 
     first = content()
     assert content() == first
@@ -442,16 +443,13 @@ def test_a_torchvision_set_with_train_true_and_false(mnist: Path, tmp_path: Path
     assert found.name == "MNIST" and len(found.classes) == 10 and found.native == (28, 28)
     assert summary(found)["test"] == (20, [at % 10 for at in range(20)]) and len(found.splits["train"]) == 60
     reader = found.splits["train"].reader
-    first = reader.content(tmp_path, lambda *_: None)
-    assert first != found.splits["test"].reader.content(tmp_path, lambda *_: None)
+    first = reader.content(Places(tmp_path))
+    assert first != found.splits["test"].reader.content(Places(tmp_path))
     file = mnist / "MNIST" / "raw" / "train-images-idx3-ubyte"
     content = bytearray(file.read_bytes())
     content[-1] ^= 1
     file.write_bytes(bytes(content))
-    assert (
-        find("mnist", Places(tmp_path / "cache", mnist)).splits["train"].reader.content(tmp_path, lambda *_: None)
-        != first
-    )
+    assert find("mnist", Places(tmp_path / "cache", mnist)).splits["train"].reader.content(Places(tmp_path)) != first
 
 
 def test_a_set_that_takes_download_through_its_base_class_is_downloaded(
@@ -489,9 +487,9 @@ def test_a_torchvision_set_of_files_with_split_names(pets: Path, tmp_path: Path)
     assert summary(found) == {"train": (6, [0, 0, 0, 1, 1, 1]), "test": (4, [0, 0, 1, 1])}
     reader = found.splits["train"].reader
     assert reader.where(3).endswith("beagle_0.jpg")
-    first = reader.content(tmp_path, lambda *_: None)
+    first = reader.content(Places(tmp_path))
     (pets / "oxford-iiit-pet" / "images" / "beagle_0.jpg").write_bytes(b"changed")
-    assert reader.content(tmp_path, lambda *_: None) != first
+    assert reader.content(Places(tmp_path)) != first
 
 
 @pytest.mark.parametrize(("kind", "folder"), [("PCAM", "pcam"), ("FER2013", "fer2013")])
@@ -501,7 +499,7 @@ def test_a_set_that_shows_no_files_is_known_by_its_own_folder(tmp_path: Path, ki
 
     def content() -> str:
         made = type(kind, (Hidden,), {})(range(3))
-        return torchvision_sets.TorchvisionReader(made, kind).content(tmp_path.parent / "cache", lambda *_: None)
+        return torchvision_sets.TorchvisionReader(made, kind).content(Places(tmp_path.parent / "cache"))
 
     (tmp_path / folder).mkdir()
     (tmp_path / folder / "images.h5").write_bytes(b"images")

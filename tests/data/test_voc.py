@@ -22,6 +22,7 @@ import voc_trees
 from ssl_bench.data.boxes import ragged, voc
 from ssl_bench.data.boxes.ragged import RaggedPack, pack_ragged
 from ssl_bench.data.boxes.voc import Fault, VOCImage, examine
+from ssl_bench.data.places import Places
 from ssl_bench.errors import DataError
 
 CAT = ("cat", 3, 4, 10, 12, 0)
@@ -78,7 +79,7 @@ def test_a_box_cuts_out_exactly_the_pixels_that_it_was_drawn_around(
     folder = tmp_path_factory.mktemp("set")
     voc_trees.write_image(folder, "one", [("cat", *corners, 0)], painted(width, height, corners))
     images = good(folder, "one")
-    (pixels,) = pixels_of(pack_ragged(images, None, folder / "cache"), images)
+    (pixels,) = pixels_of(pack_ragged(images, None, Places(folder / "cache")), images)
     assert pixels.shape == (height, width, 3)
     x1, y1, x2, y2 = images[0].boxes[0].astype(int)
     assert np.array_equal(images[0].boxes[0], [x1, y1, x2, y2])
@@ -104,7 +105,7 @@ def test_shrunk_pixels_are_pillows(folder: Path, cache: Path) -> None:
     for name, (width, height) in sizes.items():
         voc_trees.write_image(folder, name, [CAT], voc_trees.noise(width, height))
     images = good(folder, *sizes)
-    found = pixels_of(pack_ragged(images, 32, cache), images, 32)
+    found = pixels_of(pack_ragged(images, 32, Places(cache)), images, 32)
     for (name, (width, height)), pixels in zip(sizes.items(), found, strict=True):
         expected = {"wide": (72, 32), "tall": (32, 72), "small": (24, 30)}[name]
         stored = Image.open(folder / "JPEGImages" / f"{name}.png")
@@ -118,7 +119,7 @@ def test_a_large_jpeg_is_shrunk_to_the_same_picture(folder: Path, cache: Path) -
     picture = Image.fromarray(np.repeat(stripes[..., None], 3, -1))
     voc_trees.write_image(folder, "one", [CAT], picture, suffix=".jpg", quality=95)
     images = good(folder, "one")
-    (pixels,) = pixels_of(pack_ragged(images, 30, cache), images, 30)
+    (pixels,) = pixels_of(pack_ragged(images, 30, Places(cache)), images, 30)
     assert pixels.shape == (30, 40, 3)
     assert np.abs(pixels.astype(int) - np.asarray(picture.resize((40, 30), Image.Resampling.BICUBIC))).mean() <= 5
 
@@ -140,7 +141,7 @@ def test_every_kind_of_image_becomes_rgb(folder: Path, cache: Path, mode: str) -
         stored = expected = expected.convert(mode)
     voc_trees.write_image(folder, "one", [CAT], stored, suffix=suffix, **options)
     images = good(folder, "one")
-    (pixels,) = pixels_of(pack_ragged(images, None, cache), images)
+    (pixels,) = pixels_of(pack_ragged(images, None, Places(cache)), images)
     assert pixels.dtype == np.uint8
     assert np.abs(pixels.astype(int) - np.asarray(expected.convert("RGB"))).max() <= (3 if mode == "CMYK" else 0)
 
@@ -166,7 +167,7 @@ def test_orientation_follows_the_size_that_the_annotation_gives(
     size = {"stored": stored.size, "upright": (20, 12), "nothing": None}[annotated]
     (folder / "Annotations" / "one.xml").write_text(voc_trees.annotation(size, [("cat", *corners, 0)]))
     images = good(folder, "one")
-    (pixels,) = pixels_of(pack_ragged(images, None, cache), images)
+    (pixels,) = pixels_of(pack_ragged(images, None, Places(cache)), images)
     x1, y1, x2, y2 = images[0].boxes[0].astype(int)
     assert images[0].turned == turned and images[0].sized == (annotated != "nothing")
     assert pixels.shape[1::-1] == ((20, 12) if turned else stored.size)
@@ -182,7 +183,7 @@ def test_turned_pixels_are_not_taken_for_stored_ones(folder: Path, cache: Path) 
         voc_trees.write_image(folder, "one", [CAT], voc_trees.noise(41, 40), exif=exif)
         (folder / "Annotations" / "one.xml").write_text(voc_trees.annotation(said, [CAT]))
         images = good(folder, "one")
-        found += pixels_of(pack_ragged(images, 10, cache), images, 10)
+        found += pixels_of(pack_ragged(images, 10, Places(cache)), images, 10)
     assert found[0].shape == found[1].shape == (10, 10, 3)
     assert np.abs(np.rot90(found[0], -1).astype(int) - found[1]).max() <= 2, "a quarter turn apart"
 
@@ -360,27 +361,27 @@ def same(found: list[np.ndarray], expected: list[np.ndarray]) -> bool:
 
 def test_images_are_packed_once(five: list[VOCImage], cache: Path, decoded: list[str], folder: Path) -> None:
     told: list[tuple[str, int, int]] = []
-    first = pack_ragged(five, None, cache, what="toys", progress=lambda *now: told.append(now))
+    first = pack_ragged(five, None, Places(cache, progress=lambda *now: told.append(now)), what="toys")
     assert isinstance(first.pixels, np.memmap) and same(pixels_of(first, five), stored_pixels(five))
     assert len(decoded) == 5 and told[-1][0].startswith("packing toys: 5 images, 7.8 KB in ") and told[-1][1:] == (5, 5)
     assert len(np.unique(first.hashes, axis=0)) == 5
     shutil.copytree(folder, folder.with_name("copy"))
     copies = good(folder.with_name("copy"), *(image.file.stem for image in five))
-    again = pack_ragged(copies, None, cache)
+    again = pack_ragged(copies, None, Places(cache))
     assert (
         len(decoded) == 5 and np.array_equal(again.pixels, first.pixels) and np.array_equal(again.hashes, first.hashes)
     )
-    pack_ragged(five, 50, cache)
+    pack_ragged(five, 50, Places(cache))
     assert len(decoded) == 5, "a size that shrinks nothing gives the same pixels"
-    pack_ragged(five, 12, cache)
-    pack_ragged(five[::-1], None, cache)
+    pack_ragged(five, 12, Places(cache))
+    pack_ragged(five[::-1], None, Places(cache))
     assert len(decoded) == 15
 
 
 def test_an_edited_image_is_packed_anew(five: list[VOCImage], cache: Path) -> None:
-    before = pack_ragged(five, None, cache)
+    before = pack_ragged(five, None, Places(cache))
     voc_trees.noise(20, 30, 99).save(five[0].file)
-    after = pack_ragged(five, None, cache)
+    after = pack_ragged(five, None, Places(cache))
     assert same(pixels_of(after, five), stored_pixels(five))
     assert [bool((one == other).all()) for one, other in zip(before.hashes, after.hashes, strict=True)] == [
         False,
@@ -404,7 +405,7 @@ def slow(one, shape):
     return real(one, shape)
 ragged._decode = slow
 images = list(voc.examine(Path({folder!r}), {names!r}).values())
-ragged.pack_ragged(images, None, Path({cache!r}))
+ragged.pack_ragged(images, None, ragged.Places(Path({cache!r})))
 """
 
 
@@ -416,7 +417,7 @@ def test_a_killed_packing_does_no_harm(five: list[VOCImage], folder: Path, cache
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert list(cache.glob("packs/*/pixels.part")) and not list(cache.glob("packs/*/meta.json"))
-    assert same(pixels_of(pack_ragged(five, None, cache), five), stored_pixels(five))
+    assert same(pixels_of(pack_ragged(five, None, Places(cache)), five), stored_pixels(five))
     assert not list(cache.glob("packs/*/*.part"))
 
 
@@ -425,13 +426,13 @@ def test_a_killed_packing_does_no_harm(five: list[VOCImage], folder: Path, cache
 def test_a_damaged_pack_is_made_again(
     five: list[VOCImage], cache: Path, decoded: list[str], file: str, how: str
 ) -> None:
-    pack_ragged(five, None, cache)
+    pack_ragged(five, None, Places(cache))
     (path,) = cache.glob(f"packs/*/{file}")
     content = path.read_bytes()
     path.unlink()
     if how != "gone":
         path.write_bytes(content[: len(content) // 2] if how == "cut" else content[:-8] + bytes(8))
-    assert same(pixels_of(pack_ragged(five, None, cache), five), stored_pixels(five))
+    assert same(pixels_of(pack_ragged(five, None, Places(cache)), five), stored_pixels(five))
     assert len(decoded) == 10
 
 
@@ -446,7 +447,7 @@ def test_images_that_cannot_be_decoded_are_listed_and_tried_again_by_another_dec
     voc_trees.noise(21, 27).save(stream, "JPEG")
     five[1].file.write_bytes(stream.getvalue()[:-200])  # the header is whole
     images = good(folder, *(image.file.stem for image in five))
-    found = pack_ragged(images, None, cache)
+    found = pack_ragged(images, None, Places(cache))
     assert list(found.unreadable) == [1] and "truncated" in found.unreadable[1]
     pixels = pixels_of(found, images)
     assert not pixels[1].any() and not found.hashes[1].any()
@@ -454,9 +455,9 @@ def test_images_that_cannot_be_decoded_are_listed_and_tried_again_by_another_dec
         [one for at, one in enumerate(pixels) if at != 1],
         [np.asarray(Image.open(i.file)) for at, i in enumerate(images) if at != 1],
     )
-    assert pack_ragged(images, None, cache).unreadable == found.unreadable and len(decoded) == 5
+    assert pack_ragged(images, None, Places(cache)).unreadable == found.unreadable and len(decoded) == 5
     monkeypatch.setattr("ssl_bench.data.packs.sealed.decoder_versions", lambda: "newer")
-    pack_ragged(images, None, cache)
+    pack_ragged(images, None, Places(cache))
     assert len(decoded) == 10
 
 
@@ -468,7 +469,7 @@ def test_a_full_disk_and_a_closed_cache_are_named(
     with pytest.raises(
         DataError, match=r"packing 5 images of toys takes 7\.8 KB in .* where 1\.0 KB are free; make room"
     ):
-        pack_ragged(five, None, cache, what="toys")
+        pack_ragged(five, None, Places(cache), what="toys")
     monkeypatch.undo()
 
     def closed(*args: Any, **options: Any) -> None:
@@ -478,4 +479,4 @@ def test_a_full_disk_and_a_closed_cache_are_named(
     with pytest.raises(
         DataError, match=r"cannot be written \(Permission denied\); set the environment variable XDG_CACHE_HOME"
     ):
-        pack_ragged(five, None, cache)
+        pack_ragged(five, None, Places(cache))

@@ -22,7 +22,7 @@ from ssl_bench.data.packs import content, packing
 from ssl_bench.data.packs.content import content_of
 from ssl_bench.data.packs.decode import decode
 from ssl_bench.data.packs.packing import Pack, pack
-from ssl_bench.data.readers import Places
+from ssl_bench.data.places import Places
 from ssl_bench.data.sources.folders import FileReader
 from ssl_bench.data.sources.shapes_source import open_shapes
 from ssl_bench.errors import DataError, Notice
@@ -56,7 +56,7 @@ def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def packed(files: list[Path], cache: Path) -> Pack:
-    return pack(FileReader(files), SIZE, "crop", cache, what="toys")
+    return pack(FileReader(files), SIZE, "crop", Places(cache), what="toys")
 
 
 def expected(files: list[Path]) -> np.ndarray:
@@ -164,7 +164,7 @@ def test_flips_in_the_journal_of_a_killed_packing(files: list[Path], cache: Path
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        pack(FileReader(files), SIZE, "crop", cache, progress=stop)
+        pack(FileReader(files), SIZE, "crop", Places(cache, progress=stop))
     (folder,) = cache.glob("packs/*")
     begun = cache.with_name("begun")
     shutil.copytree(folder, begun)
@@ -208,8 +208,8 @@ def test_images_with_boxes_are_checked_too(tmp_path: Path, cache: Path) -> None:
 @pytest.mark.filterwarnings("ignore::ssl_bench.errors.Notice")
 def test_small_files_of_the_cache(files: list[Path], cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(content, "_SETTLED_NS", -(10**12))  # as if the files had been there for long
-    known = content_of(files, cache)
-    places = Places(cache, None, 32, content.silent)
+    known = content_of(files, Places(cache))
+    places = Places(cache, size=32)
     labels = {split: open_shapes(places, {"train": 12, "test": 8}).splits[split].labels for split in ("train", "test")}
     rng = np.random.default_rng(0)
     for path in [*cache.glob("content/*"), *cache.glob("shapes/*")]:
@@ -220,14 +220,14 @@ def test_small_files_of_the_cache(files: list[Path], cache: Path, monkeypatch: p
         ]
         for broken in [b"", stored[:64], stored[:-1], bytes(len(stored)), *damaged]:
             path.write_bytes(broken)
-            assert content_of(files, cache) == known
+            assert content_of(files, Places(cache)) == known
             again = open_shapes(places, {"train": 12, "test": 8}).splits
             assert all(np.array_equal(again[split].labels, labels[split]) for split in labels)
             assert path.read_bytes() == stored, "made again"
         path.unlink()
         path.mkdir()
         with pytest.raises(DataError, match=f"{path.name} is a folder .* remove it"):
-            content_of(files, cache)
+            content_of(files, Places(cache))
             open_shapes(places, {"train": 12, "test": 8})
         path.rmdir()
 
@@ -307,8 +307,10 @@ def test_parts_of_killed_writers_are_removed_and_those_of_living_ones_stay(
 @pytest.mark.long
 def test_kills_while_packing_leave_what_the_next_run_goes_on_from(files: list[Path], cache: Path) -> None:
     code = (
-        "from pathlib import Path; from ssl_bench.data import packing; from ssl_bench.data.sources.folders import FileReader; packing._CHUNK_BYTES = 1; "
-        f"print('go', flush=True); packing.pack(FileReader(sorted(Path({str(files[0].parent)!r}).iterdir())), {SIZE}, 'crop', Path({str(cache)!r}))"
+        "from pathlib import Path; from ssl_bench.data.packs import packing; "
+        "from ssl_bench.data.sources.folders import FileReader; packing._CHUNK_BYTES = 1; print('go', flush=True); "
+        f"packing.pack(FileReader(sorted(Path({str(files[0].parent)!r}).iterdir())), {SIZE}, 'crop', "
+        f"packing.Places(Path({str(cache)!r})))"
     )
     rng = np.random.default_rng(0)
     for _ in range(25):

@@ -250,7 +250,7 @@ def test_the_command_says_what_was_kept_and_what_was_not(network: dict[str, Tens
 
 
 def test_weights_that_do_not_fit_say_what_would_make_them_fit(network: dict[str, Tensor], tmp_path: Path) -> None:
-    module._opened.cache_clear()
+    module._OPENED.clear()
     target = Backbone(BackboneSpec(name="resnet10t", width=0.25), 32).network
     plain = {name: tensor.contiguous() for name, tensor in network.items()}
     save_file(under("module.", plain), tmp_path / "prefixed.safetensors")

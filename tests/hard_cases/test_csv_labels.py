@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ssl_bench.data.readers import Places, Source
+from ssl_bench.data.places import Places
+from ssl_bench.data.readers import Source
 from ssl_bench.data.sources.catalogue import open_source
 from ssl_bench.errors import DataError
 from ssl_bench.spec.matrix import SourceSpec

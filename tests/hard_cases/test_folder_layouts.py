@@ -14,7 +14,8 @@ import pytest
 from PIL import Image
 
 from ssl_bench.data import load
-from ssl_bench.data.readers import Places, Source
+from ssl_bench.data.places import Places
+from ssl_bench.data.readers import Source
 from ssl_bench.data.sources.catalogue import open_source
 from ssl_bench.data.sources.split_names import role_of
 from ssl_bench.errors import DataError, SpecError

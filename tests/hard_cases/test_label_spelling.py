@@ -14,7 +14,8 @@ import pytest
 from PIL import Image
 
 from ssl_bench.data.boxes.sources import load_detection
-from ssl_bench.data.readers import Places, Source
+from ssl_bench.data.places import Places
+from ssl_bench.data.readers import Source
 from ssl_bench.data.sources.catalogue import open_source
 from ssl_bench.data.sources.labels import near_equal, numbered, spelled
 from ssl_bench.spec.matrix import SourceSpec

@@ -13,7 +13,7 @@ from huggingface_hub import constants
 from rich.console import Console
 
 from ssl_bench.backbones import weights as module
-from ssl_bench.backbones.weights import AbsentWeights, from_cache_alone, open_weights
+from ssl_bench.backbones.weights import AbsentWeights, open_weights
 from ssl_bench.console.live import print_plan
 from ssl_bench.errors import SpecError, WeightsError
 from ssl_bench.plan.estimate import WEEK, Estimate, estimate
@@ -42,7 +42,7 @@ def printed(run_plan: RunPlan, found: Estimate) -> str:
 @pytest.fixture(autouse=True)
 def _no_hub(monkeypatch: pytest.MonkeyPatch) -> None:
     """A hub that refuses every connection, and nothing opened before."""
-    module._opened.cache_clear()
+    module._OPENED.clear()
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
 
@@ -100,11 +100,10 @@ def test_weights_in_the_cache_need_no_hub(monkeypatch: pytest.MonkeyPatch) -> No
         return original(name, pretrained=False, **settings)
 
     monkeypatch.setattr(timm, "create_model", create)
-    with from_cache_alone():
-        assert open_weights("timm:resnet18.a1_in1k").spec is not None
+    assert open_weights("timm:resnet18.a1_in1k", download=False).spec is not None
     assert asked == [True] and constants.HF_HUB_OFFLINE is False
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    module._opened.cache_clear()
+    module._OPENED.clear()
     monkeypatch.setattr(timm, "create_model", lambda *_, **__: (_ for _ in ()).throw(OSError("not there")))
     with pytest.raises(AbsentWeights, match="HF_HUB_OFFLINE is set"):
         open_weights("timm:resnet18.a1_in1k")

@@ -17,7 +17,8 @@ from PIL import Image
 
 from ssl_bench.data import load
 from ssl_bench.data.packs.decode import UnreadableImage, decode
-from ssl_bench.data.readers import Places, Source
+from ssl_bench.data.places import Places
+from ssl_bench.data.readers import Source
 from ssl_bench.data.sources.catalogue import open_source
 from ssl_bench.errors import DataError
 from ssl_bench.spec.matrix import DataSpec, SourceSpec, parse
@@ -269,9 +270,9 @@ def test_images_stored_in_other_ways(tmp_path: Path, kind: str) -> None:
     }[kind]  # fmt: skip
     found = find(write(tmp_path / "a.parquet", {"image": column, "label": KINDS}, row_group_size=7))
     assert all(np.array_equal(shown(found, at=at), pixels(at)) for at in (0, 9, 23))
-    before = found.splits["train"].reader.content(tmp_path / "cache", lambda *_: None)
+    before = found.splits["train"].reader.content(Places(tmp_path / "cache"))
     (tmp_path / "files" / "3.png").write_bytes(png(pixels(99)))
-    after = found.splits["train"].reader.content(tmp_path / "cache", lambda *_: None)
+    after = found.splits["train"].reader.content(Places(tmp_path / "cache"))
     assert (before != after) == (kind in ("paths", "struct of paths", "windows", "absolute")), (
         "the images' files are part of the content"
     )

@@ -14,12 +14,13 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from ssl_bench.data.boxes.voc import VOCImage
-from ssl_bench.data.looking import count_missing, is_looking, no_hashes
 from ssl_bench.data.packs import decode as decoding
 from ssl_bench.data.packs import packing
-from ssl_bench.data.packs.content import NotRemembered, Progress, silent, unread, workers
+from ssl_bench.data.packs.content import NotRemembered, workers
 from ssl_bench.data.packs.decode import UnreadableImage, in_parallel, open_image
 from ssl_bench.data.packs.sealed import HASH_BYTES, Checked, DamagedPack, Opened, hash_images, open_sealed, seal
+from ssl_bench.data.packs.stand_ins import no_hashes
+from ssl_bench.data.places import Places, Progress
 from ssl_bench.data.sources.folders import FileReader
 from ssl_bench.errors import DataError
 from ssl_bench.system.amounts import bytes_text
@@ -50,38 +51,37 @@ class RaggedPack:
 def pack_ragged(
     images: Sequence[VOCImage],
     size: int | None,
-    cache: Path,
+    places: Places,
     *,
     what: str = "images",
-    progress: Progress = silent,
 ) -> RaggedPack:
     """The decoded images, from the cache or decoded now; a killed packing leaves nothing that is taken for whole.
+
+    Where the ``unpacked`` of ``places`` collects, nothing is decoded, and grey stands in for what is not packed.
 
     Raises DataError for too little disk or a cache that cannot be written.
     """
     shapes = [image.scaled(size)[::-1] for image in images]
     lengths = [height * width * 3 for height, width in shapes]
     offsets = np.cumsum([0, *lengths])
-    if is_looking():
+    if places.unpacked is not None:
         try:
-            with unread():
-                folder = _folder(images, shapes, cache, progress)
+            folder = _folder(images, shapes, places)
             known = open_sealed(folder, (int(offsets[-1]),), offsets)
         except (NotRemembered, DamagedPack):
             known = None
         if known is None:
-            count_missing(what, int(offsets[-1]))
+            places.count_unpacked(what, int(offsets[-1]))
             grey = np.broadcast_to(np.uint8(127), (int(offsets[-1]),))
             return RaggedPack(grey, offsets[:-1].astype(np.int64), no_hashes(what, len(images), HASH_BYTES), {})
         return _pack_of(known, images, shapes, offsets, folder, what)
-    folder = _folder(images, shapes, cache, progress)
+    folder = _folder(images, shapes, places)
     opened = packing.sealed_or_written(
         folder,
-        cache,
+        places,
         what,
-        progress,
         lambda: open_sealed(folder, (int(offsets[-1]),), offsets),
-        lambda: _write(images, shapes, folder, int(offsets[-1]), what, progress),
+        lambda: _write(images, shapes, folder, int(offsets[-1]), what, places.progress),
     )
     return _pack_of(opened, images, shapes, offsets, folder, what)
 
@@ -95,20 +95,20 @@ def _pack_of(
     what: str,
 ) -> RaggedPack:
     def decode_again(position: int) -> np.ndarray:
-        found = _decode(images[position], shapes[position])
-        if isinstance(found, str):
-            raise UnreadableImage(found)
-        return found
+        pixels = _decode(images[position], shapes[position])
+        if isinstance(pixels, str):
+            raise UnreadableImage(pixels)
+        return pixels
 
     checked = Checked(folder, what, opened, offsets, decode_again)
     return RaggedPack(opened.pixels, offsets[:-1].astype(np.int64), opened.hashes, opened.unreadable, checked)
 
 
-def _folder(images: Sequence[VOCImage], shapes: Sequence[tuple[int, int]], cache: Path, progress: Progress) -> Path:
-    content = FileReader([image.file for image in images]).content(cache, progress)
+def _folder(images: Sequence[VOCImage], shapes: Sequence[tuple[int, int]], places: Places) -> Path:
+    content = FileReader([image.file for image in images]).content(places)
     turned = [at for at, image in enumerate(images) if image.turned]
     key = json.dumps(["ragged", VERSION, decoding.VERSION, content, shapes, turned])
-    return cache / "packs" / hashlib.sha256(key.encode()).hexdigest()[:32]
+    return places.cache / "packs" / hashlib.sha256(key.encode()).hexdigest()[:32]
 
 
 def _write(
@@ -157,14 +157,14 @@ def hash_pixels(pixels: np.ndarray, unreadable: bool = False) -> np.ndarray:
     return hash_images(pixels[None], [unreadable]).reshape(-1)
 
 
-def _decode(one: VOCImage, shape: tuple[int, int]) -> np.ndarray | str:
+def _decode(boxed: VOCImage, shape: tuple[int, int]) -> np.ndarray | str:
     """As ``decode.decode``, with the image's own aspect and the orientation that its boxes were drawn in."""
     height, width = shape
     try:
-        image = open_image(one.file)
+        image = open_image(boxed.file)
         if image.format == "JPEG" and min(image.size) >= 4 * min(shape):
             image.draft(None, (2 * min(shape), 2 * min(shape)))
-        rgb = decoding.as_rgb(ImageOps.exif_transpose(image) if one.turned else image)
+        rgb = decoding.as_rgb(ImageOps.exif_transpose(image) if boxed.turned else image)
         return np.asarray(rgb if rgb.size == (width, height) else rgb.resize((width, height), Image.Resampling.BICUBIC))
     except MemoryError:  # says nothing about the image
         raise
@@ -172,7 +172,7 @@ def _decode(one: VOCImage, shape: tuple[int, int]) -> np.ndarray | str:
         return str(error)
     except OSError as error:
         if error.errno is not None:
-            raise DataError(f"{one.file} cannot be read: {error.strerror or error}") from None
+            raise DataError(f"{boxed.file} cannot be read: {error.strerror or error}") from None
         return decoding.reason_of(error)
     except Exception as error:  # decoders of damaged files raise nearly anything
         return decoding.reason_of(error)

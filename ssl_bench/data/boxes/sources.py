@@ -15,9 +15,9 @@ from ssl_bench.data.boxes import voc
 from ssl_bench.data.boxes.ragged import pack_ragged
 from ssl_bench.data.boxes.sets import DetectionData, DetectionSet, ListedImages, assemble, joined
 from ssl_bench.data.boxes.voc import Fault, VOCImage
-from ssl_bench.data.packs.content import Progress, silent, writing_to
+from ssl_bench.data.packs.content import writing_to
 from ssl_bench.data.packs.packing import locked, pack
-from ssl_bench.data.readers import Places
+from ssl_bench.data.places import Places, Progress, silent
 from ssl_bench.data.sources import catalogue as sources
 from ssl_bench.data.sources.labels import near_equal
 from ssl_bench.data.sources.shapes_source import open_shapes
@@ -64,6 +64,7 @@ def load_detection(
     seed: int = 0,
     skip_faulty: bool = False,
     progress: Progress | None = None,
+    unpacked: dict[str, int] | None = None,
 ) -> DetectionData:
     """Find, check, split and decode a set of images with boxes. All that can be refused without decoding is refused first, at once.
 
@@ -85,6 +86,7 @@ def load_detection(
     seed : of what is held out.
     skip_faulty : leave out images that cannot be read or whose annotation cannot be used, and count them, instead of stopping.
     progress : called with (what is being done, done, total); total is 0 where it is not known.
+    unpacked : takes what is not packed yet, which is then not packed, as ``Places.unpacked`` does; None: everything is packed.
 
     Raises
     ------
@@ -99,7 +101,7 @@ def load_detection(
             raise DataError(
                 f"{role} {share!r} is no share of train; allowed is above 0 and below 1, or the name of a split"
             )
-    places = Places(sources.cache_folder(cache), sources.data_root(data_root), size, progress or silent)
+    places = Places(sources.cache_folder(cache), sources.data_root(data_root), size, progress or silent, unpacked)
     asked = {"train": train, "validation": validation, "test": test}
     kind, _, rest = source.partition(":")
     if kind == "voc" and rest:
@@ -145,7 +147,7 @@ def _voc(
         labels = [np.array([number[name] for name in image.names], np.int64) for image in members]
 
         def load() -> tuple[DetectionSet, dict[int, str]]:
-            packed = pack_ragged(members, places.size, places.cache, what=f"{title} {split}", progress=places.progress)
+            packed = pack_ragged(members, places.size, places, what=f"{title} {split}")
             shapes = np.array([image.scaled(places.size)[::-1] for image in members], np.int64)
             boxes = [_scaled(image, shape) for image, shape in zip(members, shapes, strict=True)]
             difficult = [image.difficult for image in members]
@@ -318,7 +320,7 @@ def _shapes(asked: Mapping[str, Any], seed: int, places: Places) -> DetectionDat
         boxes = [own[use] for own, use in zip(raw.columns["boxes"], shown, strict=True)]
 
         def load() -> tuple[DetectionSet, dict[int, str]]:
-            packed = pack(raw.reader, size, "crop", places.cache, what=f"shapes {split}", progress=places.progress)
+            packed = pack(raw.reader, size, "crop", places, what=f"shapes {split}")
             count = len(raw)
             sides = np.full(count, size, np.int64)
             easy = [np.zeros(len(own), bool) for own in boxes]

@@ -19,8 +19,9 @@ import numpy as np
 from PIL import Image
 
 from ssl_bench.data.packs import decode as decoding
-from ssl_bench.data.packs.content import Progress, silent, workers
+from ssl_bench.data.packs.content import workers
 from ssl_bench.data.packs.decode import upright_size
+from ssl_bench.data.places import Progress, silent
 from ssl_bench.data.sources.folders import find_images
 from ssl_bench.data.sources.labels import spelled
 from ssl_bench.errors import DataError, did_you_mean

@@ -6,24 +6,17 @@ import errno
 import hashlib
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from contextvars import ContextVar
 from pathlib import Path
 
+from ssl_bench.data.places import Places
 from ssl_bench.errors import DataError
 from ssl_bench.records.schema import write_bytes
 from ssl_bench.system.digests import not_checked, read_sealed, seal
 
-Progress = Callable[[str, int, int], None]  # (what is being done, done, total)
-
-_MAY_READ: ContextVar[bool] = ContextVar("may_read", default=True)
 _SETTLED_NS = 2_000_000_000  # a file that changed just now may change again within the clock's resolution
-
-
-def silent(what: str, done: int, total: int) -> None:
-    """Progress that nobody watches."""
 
 
 def workers() -> int:
@@ -36,23 +29,16 @@ class NotRemembered(Exception):
     """What the files hold is not known without reading them all."""
 
 
-@contextmanager
-def unread() -> Iterator[None]:
-    """Meanwhile ``content_of`` raises NotRemembered instead of reading, which may take an hour."""
-    token = _MAY_READ.set(False)
-    try:
-        yield
-    finally:
-        _MAY_READ.reset(token)
-
-
-def content_of(files: Sequence[Path], cache: Path, progress: Progress = silent, what: str = "files") -> str:
+def content_of(files: Sequence[Path], places: Places, what: str = "files") -> str:
     """Hash over the bytes of ``files`` in their order; names do not enter.
 
     The bytes are read when any file is new or has another size, modification or change time, or inode than when it was read
     last. A change time cannot be set by a user, so an edit that restores size and modification time is seen too.
 
-    Raises DataError when a file is missing or cannot be read.
+    Raises
+    ------
+    DataError : a file is missing or cannot be read.
+    NotRemembered : ``places`` forbids reading, which may take an hour, and it would be needed.
     """
     facts = hashlib.sha256()
     newest = 0
@@ -64,10 +50,10 @@ def content_of(files: Sequence[Path], cache: Path, progress: Progress = silent, 
         newest = max(newest, stat.st_mtime_ns, stat.st_ctime_ns)
         fact = f"{file.absolute()}\0{stat.st_size}\0{stat.st_mtime_ns}\0{stat.st_ctime_ns}\0{stat.st_ino}\n"
         facts.update(fact.encode("utf-8", "surrogateescape"))
-    remembered = cache / "content" / facts.hexdigest()[:32]
+    remembered = places.cache / "content" / facts.hexdigest()[:32]
     if (known := _known(remembered)) is not None:
         return known
-    if not _MAY_READ.get():
+    if not places.reads:
         raise NotRemembered
     started = time.time_ns()
     whole = hashlib.sha256()
@@ -75,8 +61,8 @@ def content_of(files: Sequence[Path], cache: Path, progress: Progress = silent, 
         for done, digest in enumerate(pool.map(_hash_file, files)):
             whole.update(digest)
             if done % 256 == 0:
-                progress(f"reading {what}", done, len(files))
-    progress(f"reading {what}", len(files), len(files))
+                places.progress(f"reading {what}", done, len(files))
+    places.progress(f"reading {what}", len(files), len(files))
     if newest < started - _SETTLED_NS:
         with suppress(OSError):  # a cache that cannot be written is packing's business
             write_bytes(remembered, seal(whole.hexdigest().encode()))
@@ -90,19 +76,19 @@ def _known(remembered: Path) -> str | None:
         if len(text.strip()) == 64 and not set(text.strip()) - set("0123456789abcdef"):
             not_checked(remembered)
             return text.strip()
-    found = read_sealed(remembered, "what is remembered of files in")
-    return None if found is None else found.decode()
+    stored = read_sealed(remembered, "what is remembered of files in")
+    return None if stored is None else stored.decode()
 
 
 def _hash_file(file: Path) -> bytes:
-    found = hashlib.sha256()
+    digest = hashlib.sha256()
     try:
         with open(file, "rb") as stream:
             while block := stream.read(1 << 20):
-                found.update(block)
+                digest.update(block)
     except OSError as error:
         raise unreadable(file, error) from None
-    return found.digest()
+    return digest.digest()
 
 
 def unreadable(file: Path | str, error: OSError) -> DataError:

@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps
 
-from ssl_bench.data.looking import is_looking
-from ssl_bench.data.packs.content import NotRemembered, Progress, unread, workers, writing_to
+from ssl_bench.data.packs.content import NotRemembered, workers, writing_to
 from ssl_bench.data.packs.decode import Stored, in_parallel, is_deep, open_image, orientation
+from ssl_bench.data.places import Places
 from ssl_bench.data.readers import Reader
 from ssl_bench.records.schema import write_bytes
 from ssl_bench.system.digests import read_sealed, seal
@@ -35,13 +35,13 @@ class Rescaled:
     def __len__(self) -> int:
         return len(self.reader)
 
-    def content(self, cache: Path, progress: Progress) -> str:
-        return self._with_range(self.reader.content(cache, progress))
+    def content(self, places: Places) -> str:
+        return self._with_range(self.reader.content(places))
 
-    def content_at(self, positions: np.ndarray, cache: Path, progress: Progress) -> str:
+    def content_at(self, positions: np.ndarray, places: Places) -> str:
         if (content_at := getattr(self.reader, "content_at", None)) is not None:
-            return self._with_range(content_at(positions, cache, progress))
-        return hashlib.sha256(self.content(cache, progress).encode() + positions.astype("<i8").tobytes()).hexdigest()
+            return self._with_range(content_at(positions, places))
+        return hashlib.sha256(self.content(places).encode() + positions.astype("<i8").tobytes()).hexdigest()
 
     def _with_range(self, content: str) -> str:
         return hashlib.sha256(f"{content} {VERSION} {self.low!r} {self.high!r}".encode()).hexdigest()
@@ -63,37 +63,35 @@ class Range:
     images: int = 0
 
 
-def range_of(reader: Reader, cache: Path, progress: Progress, what: str) -> Range | None:
-    """The range of all images of ``reader``, remembered in CACHE/ranges; None where it is not known and nothing is to be decoded now.
+def range_of(reader: Reader, places: Places, what: str) -> Range | None:
+    """The range of all images of ``reader``, remembered in CACHE/ranges; None where it is not known and nothing is to be decoded.
 
     Images that cannot be opened are left out: packing lists them.
     """
     try:
-        if is_looking():
-            with unread():
-                content = reader.content(cache, progress)
-        else:
-            content = reader.content(cache, progress)
+        content = reader.content(places)
     except NotRemembered:
         return None
-    known = cache / "ranges" / hashlib.sha256(f"{VERSION} {content}".encode()).hexdigest()[:32]
+    known = places.cache / "ranges" / hashlib.sha256(f"{VERSION} {content}".encode()).hexdigest()[:32]
     stored = read_sealed(known, "the range of levels in")
     if stored is not None:
         return Range(**json.loads(stored))
-    if is_looking():
+    if places.unpacked is not None:
         return None
     stretches = [(start, min(start + _STRETCH, len(reader))) for start in range(0, len(reader), _STRETCH)]
     parts: list[Range] = []
     for part in in_parallel(_range_of_items, ((items,) for items in reader.items(stretches)), ahead=2 * workers()):
         parts.append(part)
-        progress(f"looking for the range of levels of {what}", min(len(parts) * _STRETCH, len(reader)), len(reader))
+        places.progress(
+            f"looking for the range of levels of {what}", min(len(parts) * _STRETCH, len(reader)), len(reader)
+        )
     deep = [part for part in parts if part.images]
     whole = (
         Range(min(part.low for part in deep), max(part.high for part in deep), sum(part.images for part in deep))
         if deep
         else Range()
     )
-    with writing_to(cache):
+    with writing_to(places.cache):
         write_bytes(known, seal(json.dumps(asdict(whole)).encode()))
     return whole
 

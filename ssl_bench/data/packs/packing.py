@@ -23,9 +23,8 @@ from typing import Any, BinaryIO
 import filelock
 import numpy as np
 
-from ssl_bench.data.looking import count_missing, is_looking, no_hashes, square_noise
 from ssl_bench.data.packs import decode as decoding
-from ssl_bench.data.packs.content import NotRemembered, Progress, silent, unread, workers, writing_to
+from ssl_bench.data.packs.content import NotRemembered, workers, writing_to
 from ssl_bench.data.packs.decode import Fit, Stored, UnreadableImage, decode, in_parallel
 from ssl_bench.data.packs.facts import Facts
 from ssl_bench.data.packs.sealed import (
@@ -39,6 +38,8 @@ from ssl_bench.data.packs.sealed import (
     open_sealed,
     seal,
 )
+from ssl_bench.data.packs.stand_ins import no_hashes, square_noise
+from ssl_bench.data.places import Places, Progress
 from ssl_bench.data.readers import Reader
 from ssl_bench.errors import DataError
 from ssl_bench.system import digests
@@ -85,31 +86,26 @@ class _Chunk:
     facts: Facts = field(default_factory=Facts)
 
 
-def is_packed(
-    reader: Reader, size: int, fit: Fit, cache: Path, progress: Progress = silent, *, read: bool = True
-) -> bool:
-    """Whether ``pack`` would only have to open its result. Without ``read``, False where all images would have to be read to know it."""
-    if not read:
-        return _known(reader, size, fit, cache, progress) is not None
-    return _is_open(_folder(reader, size, fit, cache, progress), (len(reader), size, size, 3))
+def is_packed(reader: Reader, size: int, fit: Fit, places: Places) -> bool:
+    """Whether ``pack`` would only have to open its result; False where that is not known without reading, and ``places`` forbids it."""
+    return _known(reader, size, fit, places) is not None
 
 
-def _known(reader: Reader, size: int, fit: Fit, cache: Path, progress: Progress) -> Pack | None:
+def _known(reader: Reader, size: int, fit: Fit, places: Places) -> Pack | None:
     try:
-        with unread():
-            folder, shape = _folder(reader, size, fit, cache, progress), (len(reader), size, size, 3)
+        folder, shape = _folder(reader, size, fit, places), (len(reader), size, size, 3)
         opened = _open(folder, shape)
     except (NotRemembered, DamagedPack):
         return None
     return None if opened is None else _pack_of(opened, reader, folder, shape, fit, "images")
 
 
-def still_needed(reader: Reader, size: int, fit: Fit, cache: Path, progress: Progress = silent, *, read: bool) -> int:
-    """Bytes of disk that ``pack`` would take now. Without ``read``, what it may take at most."""
+def still_needed(reader: Reader, size: int, fit: Fit, places: Places) -> int:
+    """Bytes of disk that ``pack`` would take now; where ``places`` forbids reading, what it may take at most."""
     needed = len(reader) * size * size * 3
-    if not read:
-        return 0 if is_packed(reader, size, fit, cache, progress, read=False) else needed
-    folder = _folder(reader, size, fit, cache, progress)
+    if not places.reads:
+        return 0 if is_packed(reader, size, fit, places) else needed
+    folder = _folder(reader, size, fit, places)
     part = folder / "pixels.part"  # begun, its space reserved
     return (
         0
@@ -118,25 +114,25 @@ def still_needed(reader: Reader, size: int, fit: Fit, cache: Path, progress: Pro
     )
 
 
-def _folder(reader: Reader, size: int, fit: Fit, cache: Path, progress: Progress) -> Path:
-    key = json.dumps([VERSION, decoding.VERSION, reader.content(cache, progress), len(reader), size, fit])
-    return cache / "packs" / hashlib.sha256(key.encode()).hexdigest()[:32]
+def _folder(reader: Reader, size: int, fit: Fit, places: Places) -> Path:
+    key = json.dumps([VERSION, decoding.VERSION, reader.content(places), len(reader), size, fit])
+    return places.cache / "packs" / hashlib.sha256(key.encode()).hexdigest()[:32]
 
 
 def pack(
     reader: Reader,
     size: int,
     fit: Fit,
-    cache: Path,
+    places: Places,
     *,
     what: str = "images",
     uniform: bool = False,
-    progress: Progress = silent,
 ) -> Pack:
     """The decoded images of ``reader``, from the cache or decoded now; a killed packing goes on where it was.
 
     Parameters
     ----------
+    places : where packs are kept; where its ``unpacked`` collects, nothing is decoded, and noise stands in for what is not packed.
     what : how messages call the images.
     uniform : stop at the first image whose stored size is not ``size`` x ``size``.
 
@@ -145,34 +141,32 @@ def pack(
     DataError : not enough disk, a cache that cannot be written, an image of another size when ``uniform``.
     """
     shape = (len(reader), size, size, 3)
-    if is_looking():
-        known = _known(reader, size, fit, cache, progress)
+    if places.unpacked is not None:
+        known = _known(reader, size, fit, places)
         if known is None:
-            count_missing(what, int(np.prod(shape, dtype=np.int64)))
+            places.count_unpacked(what, int(np.prod(shape, dtype=np.int64)))
             return Pack(square_noise(shape), no_hashes(what, shape[0], HASH_BYTES), {}, 0)
         return known
-    folder = _folder(reader, size, fit, cache, progress)
+    folder = _folder(reader, size, fit, places)
     opened = sealed_or_written(
         folder,
-        cache,
+        places,
         what,
-        progress,
         lambda: _open(folder, shape),
-        lambda: _write(reader, folder, shape, fit, what, uniform, progress),
+        lambda: _write(reader, folder, shape, fit, what, uniform, places.progress),
     )
-    found = _pack_of(opened, reader, folder, shape, fit, what)
-    if uniform and found.resampled:
+    packed = _pack_of(opened, reader, folder, shape, fit, what)
+    if uniform and packed.resampled:
         raise DataError(
-            f"{found.resampled:,} of the {len(reader):,} images of {what} are not {size}x{size}; give `size`"
+            f"{packed.resampled:,} of the {len(reader):,} images of {what} are not {size}x{size}; give `size`"
         )
-    return found
+    return packed
 
 
 def sealed_or_written(
     folder: Path,
-    cache: Path,
+    places: Places,
     what: str,
-    progress: Progress,
     opening: Callable[[], Opened | None],
     writing: Callable[[], None],
 ) -> Opened:
@@ -180,11 +174,11 @@ def sealed_or_written(
     with contextlib.suppress(DamagedPack):
         if (opened := opening()) is not None:
             return opened
-    with writing_to(cache):
+    with writing_to(places.cache):
         if os.path.lexists(folder) and not folder.is_dir():
             folder.unlink()
         folder.mkdir(parents=True, exist_ok=True)
-        with locked(folder / "lock", what, progress):
+        with locked(folder / "lock", what, places.progress):
             damage = None
             try:
                 if (opened := opening()) is not None:

@@ -13,7 +13,8 @@ import numpy as np
 
 from ssl_bench.data.packs.content import writing_to
 from ssl_bench.data.packs.decode import open_image, upright_size
-from ssl_bench.data.readers import Places, RawSplit, Source
+from ssl_bench.data.places import Places
+from ssl_bench.data.readers import RawSplit, Source
 from ssl_bench.data.sources import folders, huggingface, torchvision_sets
 from ssl_bench.data.sources.hub import find_files
 from ssl_bench.data.sources.labels import joined_spellings, near_equal

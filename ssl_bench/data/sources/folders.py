@@ -8,8 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from ssl_bench.data.packs.content import Progress, content_of
+from ssl_bench.data.packs.content import content_of
 from ssl_bench.data.packs.decode import Stored
+from ssl_bench.data.places import Places
 from ssl_bench.data.sources.labels import spelled
 from ssl_bench.data.sources.layout import FolderSplit, Layout, read_layout
 from ssl_bench.data.sources.listing import list_folder, shown
@@ -26,11 +27,11 @@ class FileReader:
     def __len__(self) -> int:
         return len(self.files)
 
-    def content(self, cache: Path, progress: Progress) -> str:
-        return content_of(self.files, cache, progress, "image files")
+    def content(self, places: Places) -> str:
+        return content_of(self.files, places, "image files")
 
-    def content_at(self, positions: np.ndarray, cache: Path, progress: Progress) -> str:
-        return content_of([self.files[position] for position in positions], cache, progress, "image files")
+    def content_at(self, positions: np.ndarray, places: Places) -> str:
+        return content_of([self.files[position] for position in positions], places, "image files")
 
     def items(self, stretches: Sequence[tuple[int, int]]) -> Iterator[list[Stored]]:
         for start, stop in stretches:

@@ -21,7 +21,7 @@ from typing import Any
 from urllib.parse import quote
 
 from ssl_bench.data.packs.packing import SPARE_DISK
-from ssl_bench.data.readers import Places
+from ssl_bench.data.places import Places
 from ssl_bench.data.sources.hub import sort_into_splits, split_named
 from ssl_bench.data.sources.parquet_source import readers_of
 from ssl_bench.errors import DataError, did_you_mean

@@ -11,8 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from ssl_bench.data.packs.content import Progress, content_of
+from ssl_bench.data.packs.content import content_of
 from ssl_bench.data.packs.decode import Stored, open_image
+from ssl_bench.data.places import Places
 from ssl_bench.data.sources import columns
 from ssl_bench.data.sources.arrow import Labels, all_stored, features_of, kind_of, labels_of
 from ssl_bench.data.sources.hub import check_complete
@@ -269,12 +270,12 @@ class ParquetReader:
 
     # ---- images ----
 
-    def content(self, cache: Path, progress: Progress) -> str:
+    def content(self, places: Places) -> str:
         """Over the Parquet files and the image files that rows without bytes name, and over which of those are missing.
 
         Where files hold several columns of images, the name of the one that is read is part of it.
         """
-        own = content_of(self.files, cache, progress, self.files[0].parent.name)
+        own = content_of(self.files, places, self.files[0].parent.name)
         if len(self._image_candidates) > 1 or self.image_column not in self._image_candidates:
             own = hashlib.sha256(f"{own} column {self.image_column}".encode()).hexdigest()
         if not self._links:
@@ -282,8 +283,7 @@ class ParquetReader:
         there = [link.is_file() for link in self._links]
         linked = content_of(
             [link for link, found in zip(self._links, there, strict=True) if found],
-            cache,
-            progress,
+            places,
             "linked image files",
         )
         return hashlib.sha256(f"{own} {linked} ".encode() + bytes(there)).hexdigest()

@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from ssl_bench.data.packs.content import Progress
 from ssl_bench.data.packs.decode import Stored
-from ssl_bench.data.readers import Places, RawSplit, Source
+from ssl_bench.data.places import Places
+from ssl_bench.data.readers import RawSplit, Source
 from ssl_bench.errors import DataError
 from ssl_bench.records.schema import write_bytes
 from ssl_bench.system.digests import read_sealed, seal
@@ -28,7 +28,7 @@ class _ShapesReader:
     def __len__(self) -> int:
         return self.count
 
-    def content(self, cache: Path, progress: Progress) -> str:
+    def content(self, places: Places) -> str:
         return self.key
 
     def items(self, stretches: Sequence[tuple[int, int]]) -> Iterator[list[Stored]]:

@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from ssl_bench.data.packs.content import Progress, content_of
+from ssl_bench.data.packs.content import content_of
 from ssl_bench.data.packs.decode import Stored
+from ssl_bench.data.places import Places
 from ssl_bench.errors import DataError
 
 # name -> (class in torchvision.datasets, title, one line)
@@ -70,14 +71,14 @@ class TorchvisionReader:
     def __len__(self) -> int:
         return len(self.dataset)
 
-    def content(self, cache: Path, progress: Progress) -> str:
+    def content(self, places: Places) -> str:
         """Over the arrays or the files that the set reads from; where neither shows, over everything in its own folder."""
         if self._array_content is not None:
             return self._array_content
         count, found = len(self.dataset), hashlib.sha256(self.name.encode())
         held = vars(self.dataset)
         if files := self._all_files():
-            found.update(content_of(files, cache, progress, self.name).encode())
+            found.update(content_of(files, places, self.name).encode())
             return found.hexdigest()
         folder = Path(self.dataset.root, _OWN_FOLDER.get(type(self.dataset).__name__, ""))
         files = sorted(Path(here, file) for here, _, names in os.walk(folder) for file in names)
@@ -88,15 +89,15 @@ class TorchvisionReader:
                 if isinstance(value, (str, int, bool)) and name != "root"
             ]
         )
-        found.update(f"{split}{count}{content_of(files, cache, progress, self.name)}".encode())
+        found.update(f"{split}{count}{content_of(files, places, self.name)}".encode())
         return found.hexdigest()
 
-    def content_at(self, positions: np.ndarray, cache: Path, progress: Progress) -> str:
+    def content_at(self, positions: np.ndarray, places: Places) -> str:
         """Over some of the files, where there are any; else over everything and which of it is meant."""
         if self._array_content is None and (files := self._all_files()):
-            few = content_of([files[position] for position in positions], cache, progress, self.name)
+            few = content_of([files[position] for position in positions], places, self.name)
             return hashlib.sha256(f"{self.name}{few}".encode()).hexdigest()
-        return hashlib.sha256(self.content(cache, progress).encode() + positions.astype("<i8").tobytes()).hexdigest()
+        return hashlib.sha256(self.content(places).encode() + positions.astype("<i8").tobytes()).hexdigest()
 
     @cached_property
     def _array_content(self) -> str | None:

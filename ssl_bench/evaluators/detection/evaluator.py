@@ -99,6 +99,7 @@ class Detection(Evaluator):
             test=options.test,
             skip_faulty=options.skip_faulty,
             progress=places.progress,
+            unpacked=places.unpacked,
         )
         return [found if options.limit is None else limited(found, options.limit)]
 
