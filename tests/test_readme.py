@@ -22,7 +22,7 @@ def test_tables_and_code_are_those_of_the_files() -> None:
         assert module.filled(text) == text, f"{page.relative_to(ROOT)}: run python benchmarks/fill_readme.py"
     assert (
         README.count("<!-- end -->")
-        == len(re.findall(r"<!-- (?:table|rows|classic|order|plugin|speed): ", README))
+        == len(re.findall(r"<!-- (?:table|rows|classic|brief|order|plugin|speed): ", README))
         >= 2
     )
 
@@ -39,6 +39,20 @@ def test_commands_named_in_the_readme_exist() -> None:
     assert set(re.findall(r"^make ([a-z]+)", README, re.MULTILINE)) <= targets
 
 
-@pytest.mark.parametrize("link", sorted(set(re.findall(r"\]\(([^)#]+)\)", README))))
-def test_links_lead_somewhere(link: str) -> None:
-    assert link.startswith("http") or (ROOT / link).exists()
+def test_the_readme_can_be_read_in_one_go() -> None:
+    assert len(README.splitlines()) <= 220
+    tables = re.findall(r"<!-- brief: .*? -->\n```\n(.*?)```", README, re.DOTALL)
+    assert len(tables) == 2
+    rows = [len(re.findall(r"^ \w.* \d+\.\d ±", table, re.MULTILINE)) for table in tables]
+    assert rows[0] <= 8 and len(tables[1].splitlines()) <= 15
+
+
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+LINKS = sorted(
+    {(page, link) for page in PAGES for link in re.findall(r"\]\(([^)#]+)\)", page.read_text(encoding="utf-8"))}
+)
+
+
+@pytest.mark.parametrize(("page", "link"), LINKS, ids=lambda value: value.name if isinstance(value, Path) else value)
+def test_links_lead_somewhere(page: Path, link: str) -> None:
+    assert link.startswith("http") or (page.parent / link).exists()
