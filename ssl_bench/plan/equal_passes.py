@@ -18,38 +18,43 @@ from ssl_bench.system.interruption import is_interruption
 from ssl_bench.training.cost import measure_cost
 
 _IMAGES = 8  # for each part of a task that divides them; all images of a task cost the same
-# passes are counted where images enter: any network with the matrix's stem will do
+# where passes are counted by area, any network with the matrix's stem will do
 _NARROW = {"name": "resnet18", "width": 0.25}
 
 
 def at_equal_passes(rows: Sequence[Row], matrix: Matrix, data: Data, passes: int) -> list[Row]:
     """The rows with as many steps as ``passes`` network passes allow, counted on a few images of each candidate.
 
-    A pass is one whole image through the network: a rotation of it counts as one, a tile as its share of the area.
+    A pass is one whole image through the network that is judged: a rotation of it counts as one, a tile as its share of the area.
+    Networks beside that one (a momentum teacher, both halves of a pair) count by their FLOPs, see ``training.meter.NetworkMeter``.
 
     Raises
     ------
     SpecError : the passes of a task cannot be counted, or are fewer than its first batch takes.
     """
-    context = RunContext(
-        data=data, backbone=matrix.backbone.model_copy(update=_NARROW), device=torch.device("cpu"), precision="fp32"
-    )
+    contexts = [
+        RunContext(data=data, backbone=backbone, device=torch.device("cpu"), precision="fp32")
+        for backbone in (matrix.backbone.model_copy(update=_NARROW), matrix.backbone)
+    ]
     return [
-        replace(row, candidates=tuple(_within(row, one, context, passes) for one in row.candidates))
+        replace(row, candidates=tuple(_within(row, candidate, contexts, passes) for candidate in row.candidates))
         if row.task.trains
         else row
         for row in rows
     ]
 
 
-def _within(row: Row, candidate: Candidate, context: RunContext, passes: int) -> Candidate:
+def _within(row: Row, candidate: Candidate, contexts: Sequence[RunContext], passes: int) -> Candidate:
+    """``contexts``: with a narrow network, and with the matrix's, which is needed where networks are weighed against each other."""
     where = f"task {row.name!r}"
     cell = Cell(row, replace(candidate, init=None), seed=0, spec={}, id="", folder=Path())
     try:
-        task = build_task(cell, context).train()
-        each = measure_cost(
-            task, pretraining_batches(cell, context).batch(0), min(_IMAGES * task.divides, candidate.recipe.batch_size)
-        ).passes
+        for context in contexts:
+            task = build_task(cell, context).train()
+            few = min(_IMAGES * task.divides, candidate.recipe.batch_size)
+            cost = measure_cost(task, pretraining_batches(cell, context).batch(0), few)
+            if cost.by_area:
+                break
     except BaseException as error:  # of a plugin, perhaps
         if is_interruption(error):
             raise
@@ -57,6 +62,7 @@ def _within(row: Row, candidate: Candidate, context: RunContext, passes: int) ->
         raise SpecError(
             f"{where}: its network passes cannot be counted ({why}); give pretrain `epochs` or `images`"
         ) from error
+    each = cost.passes
     if each <= 0:
         raise SpecError(
             f"{where} sends nothing through a network, and pretrain.passes cannot be shared with it; give `epochs` or `images`"

@@ -82,7 +82,7 @@ class Pretraining(Record):
     trend: str = ""  #: "still rising" or "flat", from the kNN monitor; "" without one
     steps: Count = 0
     images_seen: Count = 0
-    passes: Amount = 0.0  #: trunk passes per image seen, in whole-image equivalents
+    passes: Amount = 0.0  #: network passes per image seen, in whole-image equivalents
     flops: Amount = 0.0  #: forward + backward of the whole run, 2 per multiply-add, heads and decoders included
     parameters: Count = 0
     #: total (wall), its split: data, views, forward, backward, step, monitor; cpu: process time

@@ -12,11 +12,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from ssl_bench.data.batches import Batch
 from ssl_bench.errors import TrainingError
+from ssl_bench.training.meter import NetworkMeter, countable
 
 
 def seed_everything(*parts: int) -> None:
@@ -51,24 +52,25 @@ def not_finite(task: Any, step: int, last: dict[str, float]) -> TrainingError:
 
 @dataclass(frozen=True)
 class Cost:
-    """Cost of training on one image: FLOPs (forward + backward) and trunk passes in whole-image equivalents."""
+    """Cost of training on one image."""
 
-    flops: float
-    passes: float
+    flops: float  #: forward and backward of everything, 2 per multiply-add
+    passes: float  #: whole images through networks; see ``NetworkMeter`` for what one is
+    by_area: bool = True  #: whether passes are the same with a backbone of another width
 
 
 def measure_cost(task: Any, batch: Batch, images: int = 16) -> Cost:
-    """Cost of one image, counted on a copy so that the task stays as it was (2 FLOPs per multiply-add).
+    """Cost of one image, counted on a copy so that the task stays as it was.
 
-    About ``images`` are taken: as many for every part of a task that divides them, and two at least, which a loss between images needs.
+    Networks count wherever the task uses them: in ``forward``, in ``views`` (a teacher that needs no gradient) and in ``after_step``.
+    About ``images`` images are taken: as many for every part of a task that divides them, and two at least, which a loss between
+    images needs.
     """
-    task = copy.deepcopy(task)
-    first = next((m for m in task.backbone.modules() if isinstance(m, (nn.Conv2d, nn.Linear))), None)
-    pixels = [0]
-    if first is not None:
-        first.register_forward_pre_hook(
-            lambda module, inputs: pixels.__setitem__(0, pixels[0] + inputs[0].numel() // inputs[0].shape[1])
-        )
+    with countable(task):
+        return _measured(copy.deepcopy(task), batch, images)
+
+
+def _measured(task: Any, batch: Batch, images: int) -> Cost:
     count = min(max(images, 2 * task.divides), len(batch))
     count -= count % task.divides
     part = Batch(
@@ -77,15 +79,24 @@ def measure_cost(task: Any, batch: Batch, images: int = 16) -> Cost:
         None if batch.labels is None else batch.labels[:count],
         {name: column[:count] for name, column in batch.extra.items()},
     )
-    flops = 0
+    meter = NetworkMeter(task, part.images)
+    flops, elsewhere = 0, 0  # of forward and backward; of networks in views and after_step
     seed_everything(0)
     for phase in task.phases:
-        with torch.no_grad():
+        before = meter.network_flops
+        with torch.no_grad(), FlopCounterMode(display=False) as counter, meter.counting(counter):
             views = task.views(part)
+        elsewhere += meter.network_flops - before
         with FlopCounterMode(display=False) as counter:
-            loss_of(task(views) if len(task.phases) == 1 else task(views, phase), task, 0, {}).backward()
+            with meter.counting(counter):
+                found = task(views) if len(task.phases) == 1 else task(views, phase)
+            loss_of(found, task, 0, {}).backward()
         flops += counter.get_total_flops()
-    return Cost(flops / count, pixels[0] / (count * part.images.shape[2] * part.images.shape[3]))
+    before = meter.network_flops
+    with FlopCounterMode(display=False) as counter, meter.counting(counter):
+        task.after_step()
+    elsewhere += meter.network_flops - before
+    return Cost((flops + elsewhere) / count, meter.passes / count, meter.by_area)
 
 
 def reset_peak_memory(device: torch.device) -> None:
