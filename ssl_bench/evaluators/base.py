@@ -99,9 +99,9 @@ class Subject:
 
     def labels(self, split: str) -> np.ndarray:
         """int64 [N] labels of split "train", "validation" or "test"."""
-        found = {"train": self.train, "validation": self.validation, "test": self.test}[split]
-        assert found is not None and found.labels is not None
-        return found.labels
+        images = {"train": self.train, "validation": self.validation, "test": self.test}[split]
+        assert images is not None and images.labels is not None
+        return images.labels
 
 
 class Judged(Protocol):

@@ -57,7 +57,7 @@ class FrozenFeatures:
         self.backbone, self.codes, self.splits, self.device = backbone, codes, dict(splits), torch.device(device)
         self.limit = stage_limit(self.device) if limit is None else limit
         self.batch_size, self.memory, self.stop = batch_size, memory, stop
-        self._found: dict[str, dict[str, Tensor]] = {}
+        self._extracted: dict[str, dict[str, Tensor]] = {}
         self._names: list[str] | None = None
 
     def names(self) -> list[str]:
@@ -73,57 +73,57 @@ class FrozenFeatures:
         """Float32 [N, D] of a split on the evaluation device. Raises SpecError for a split or name that is not there."""
         if split not in self.splits:
             raise SpecError(f"features of split {split!r} were not made available; there are: {', '.join(self.splits)}")
-        if split not in self._found:
-            self._found[split] = self._read(self.splits[split])
-        if name not in self._found[split]:
-            raise SpecError(f"no feature is called {name!r}; there are: {', '.join(self._found[split])}")
-        return self._found[split][name].to(self.device)
+        if split not in self._extracted:
+            self._extracted[split] = self._read(self.splits[split])
+        if name not in self._extracted[split]:
+            raise SpecError(f"no feature is called {name!r}; there are: {', '.join(self._extracted[split])}")
+        return self._extracted[split][name].to(self.device)
 
     def release(self, split: str | None = None) -> None:
         """Forget the features of one split, or of all; asked for again, they are extracted again."""
-        for held in [split] if split is not None else list(self._found):
-            self._found.pop(held, None)
+        for held in [split] if split is not None else list(self._extracted):
+            self._extracted.pop(held, None)
 
     def _read(self, images: ImageSet) -> dict[str, Tensor]:
         store = ImageStore(images, self.device, memory=1 << 30)
-        found: dict[str, Tensor] = {}
+        features: dict[str, Tensor] = {}
         start = 0
         with _Frozen(self.backbone, self.device):
             for chunk in store.in_order(self.batch_size):
                 if self.stop():
                     raise Interrupted("stopped while extracting features")
                 part = self._extract(chunk)
-                if not found:
+                if not features:
                     size = 4 * len(images) * sum(values.shape[1] for values in part.values())
                     home = self.device if size <= self.memory else torch.device("cpu")
-                    found = {
+                    features = {
                         name: torch.empty(len(images), values.shape[1], device=home) for name, values in part.items()
                     }
                 for name, values in part.items():
-                    found[name][start : start + len(chunk)] = values
+                    features[name][start : start + len(chunk)] = values
                 start += len(chunk)
-        for name, values in found.items():
+        for name, values in features.items():
             if not bool(torch.isfinite(values).all()):
                 count = int((~torch.isfinite(values)).any(1).sum())
                 where = f"{count:,} of {len(images):,} images of {images.name}"
                 raise TrainingError(f"feature {name!r} is not finite for {where}; the weights have diverged")
-        return found
+        return features
 
     def _extract(self, images: Tensor) -> dict[str, Tensor]:
-        found: dict[str, Tensor] = {}
+        features: dict[str, Tensor] = {}
         stages: Any = getattr(self.backbone, "stages", None)
         maps = stages(images) if stages is not None else {}
         if maps:
-            found = {name: pool_stage(x, self.limit) for name, x in maps.items()}
+            features = {name: pool_stage(x, self.limit) for name, x in maps.items()}
             last = next(reversed(maps.values()))
-            found["pooled"] = last.mean((2, 3)) if last.ndim == 4 else last
+            features["pooled"] = last.mean((2, 3)) if last.ndim == 4 else last
         else:
-            found["pooled"] = self.backbone(images)
+            features["pooled"] = self.backbone(images)
         for name, code in self.codes(images).items():
-            if name in found:
+            if name in features:
                 raise SpecError(f"a code is called {name!r}, which is the name of a stage; give it another")
-            found[name] = code.flatten(1)
-        return {name: values.float() for name, values in found.items()}
+            features[name] = code.flatten(1)
+        return {name: values.float() for name, values in features.items()}
 
 
 class _Frozen:

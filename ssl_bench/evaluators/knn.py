@@ -78,9 +78,9 @@ class KNN(Evaluator):
                 neighbours[split] = {str(k): capped for k, capped in used.items()}
                 queries = subject.features.get(split, name)
                 labels = torch.from_numpy(np.asarray(subject.labels(split), dtype=np.int64))
-                similar, found = nearest(queries, bank, max(used.values()))
+                similar, positions = nearest(queries, bank, max(used.values()))
                 for k, capped in used.items():
-                    votes = torch.from_numpy(bank_labels[found[:, :capped]].astype(np.int64))
+                    votes = torch.from_numpy(bank_labels[positions[:, :capped]].astype(np.int64))
                     scores = vote(
                         torch.from_numpy(similar[:, :capped]), votes, subject.num_classes, self.options.temperature
                     )
@@ -109,8 +109,8 @@ def nearest(queries: Tensor, bank: Tensor, k: int) -> tuple[np.ndarray, np.ndarr
     faiss.omp_set_num_threads(1 if sys.platform == "darwin" else torch.get_num_threads())
     index = faiss.IndexFlatIP(bank.shape[1])
     index.add(F.normalize(bank.float(), dim=1).cpu().numpy())
-    similar, found = index.search(F.normalize(queries.float(), dim=1).cpu().numpy(), k)
-    return similar, found
+    similar, positions = index.search(F.normalize(queries.float(), dim=1).cpu().numpy(), k)
+    return similar, positions
 
 
 def vote(similar: Tensor, votes: Tensor, num_classes: int, temperature: float = TEMPERATURE) -> Tensor:
@@ -148,7 +148,7 @@ def knn_monitor(
         )
         right = 0
         for number, images in enumerate(ImageStore(queries, device).in_order(batch_size)):
-            similar, found = (F.normalize(backbone(images).float(), dim=1) @ known.T).topk(k, 1)
-            scores = vote(similar, labels[found], len(bank.classes))
+            similar, positions = (F.normalize(backbone(images).float(), dim=1) @ known.T).topk(k, 1)
+            scores = vote(similar, labels[positions], len(bank.classes))
             right += int((scores.argmax(1) == answers[number * batch_size : number * batch_size + len(images)]).sum())
     return right / len(queries)

@@ -53,26 +53,26 @@ def _own(images: Any) -> Any:
     )
 
 
-def refuse_unusable(name: str, found: Any, sizes: Mapping[str, int], target: Any = None) -> None:
+def refuse_unusable(name: str, evaluation: Any, sizes: Mapping[str, int], target: Any = None) -> None:
     """Raise RecordError for an answer that no record or table could hold, in words that say what to return.
 
     Parameters
     ----------
-    found : what ``evaluate`` returned.
+    evaluation : what ``evaluate`` returned.
     sizes : images of each split.
     target : labels of the test images, where predictions are held against them; None otherwise.
     """
-    if not isinstance(found, Evaluation):
+    if not isinstance(evaluation, Evaluation):
         raise RecordError(
-            f"{name} returned a {type(found).__name__} from evaluate(subject), and it must return an ssl_bench.Evaluation"
+            f"{name} returned a {type(evaluation).__name__} from evaluate(subject), and it must return an ssl_bench.Evaluation"
         )
-    wrong = next((m for m in found.measurements if not isinstance(m, Measurement)), None)
+    wrong = next((m for m in evaluation.measurements if not isinstance(m, Measurement)), None)
     if wrong is not None:
         raise RecordError(
             f"{name} measured a {type(wrong).__name__}, and measurements must be a list of ssl_bench.Measurement"
         )
     seen: dict[tuple[Any, ...], Measurement] = {}
-    for m in found.measurements:
+    for m in evaluation.measurements:
         if (
             not isinstance(m.metric, str)
             or not m.metric.strip()
@@ -94,10 +94,10 @@ def refuse_unusable(name: str, found: Any, sizes: Mapping[str, int], target: Any
             raise RecordError(
                 f"{name} says that {m.metric} is over {m.n:,} images, and {m.split} has {size:,}: its interval would be too narrow; n counts images, each once"
             )
-    for key, array in found.predictions.items():
+    for key, array in evaluation.predictions.items():
         _refuse_array(name, str(key), array, target)
     try:
-        json.dumps(dict(found.details))
+        json.dumps(dict(evaluation.details))
     except (TypeError, ValueError) as error:
         raise RecordError(
             f"{name} gives details that do not fit into JSON ({error}); make tensors and arrays numbers with float(x) or x.tolist()"

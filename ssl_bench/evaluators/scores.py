@@ -102,16 +102,16 @@ def accuracies(scores: Tensor, labels: Tensor, num_classes: int, suffix: str = "
     recalls of the classes present.
     """
     predicted = scores.argmax(1)
-    found = {f"top1{suffix}": float((predicted == labels).double().mean())}
+    shares = {f"top1{suffix}": float((predicted == labels).double().mean())}
     if num_classes > TOP5_ABOVE:
         # A stable sort keeps the lower class id first among equals; topk promises no order.
         values, classes = scores.sort(dim=1, descending=True, stable=True)
         answered = (classes == labels[:, None]) & (values > -torch.inf)
-        found[f"top5{suffix}"] = float(answered[:, :5].any(1).double().mean())
+        shares[f"top5{suffix}"] = float(answered[:, :5].any(1).double().mean())
     if len(labels) and unequal(int(torch.bincount(labels).max()), len(labels), num_classes):
         recalls = [recall for recall in per_class(predicted, labels, num_classes) if recall is not None]
-        found[f"balanced_top1{suffix}"] = sum(recalls) / len(recalls)
-    return found
+        shares[f"balanced_top1{suffix}"] = sum(recalls) / len(recalls)
+    return shares
 
 
 def log_loss(scores: Tensor, labels: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from ssl_bench.errors import DataError, SpecError
 from ssl_bench.evaluators.detection.metrics import (
     KINDS,
-    Found,
+    Detections,
     Metrics,
     Truth,
     average_precision,
@@ -27,7 +27,7 @@ from ssl_bench.evaluators.detection.metrics import (
 NAMES = ("cat", "dog", "bird")
 VOC, COCO = ("voc07", "area"), ("coco", "coco50", "coco75")
 Box = tuple[float, float, float, float]
-Scene = tuple[list[Found], list[Truth]]
+Scene = tuple[list[Detections], list[Truth]]
 
 
 def truth_of(*objects: tuple[Box, int] | tuple[Box, int, bool]) -> Truth:
@@ -39,14 +39,14 @@ def truth_of(*objects: tuple[Box, int] | tuple[Box, int, bool]) -> Truth:
     )
 
 
-def found_of(*detections: tuple[Box, float, int]) -> Found:
+def found_of(*detections: tuple[Box, float, int]) -> Detections:
     boxes = np.array([one[0] for one in detections], np.float32).reshape(-1, 4)
-    return Found(
+    return Detections(
         boxes, np.array([one[1] for one in detections], np.float32), np.array([one[2] for one in detections], np.int64)
     )
 
 
-def cat(found: Sequence[Found], truth: Sequence[Truth], **options: Any) -> dict[str, float]:
+def cat(found: Sequence[Detections], truth: Sequence[Truth], **options: Any) -> dict[str, float]:
     """The APs of class 0."""
     return {
         kind: float(values[0]) for kind, values in evaluate_detections(found, truth, NAMES, **options).per_class.items()
@@ -92,11 +92,11 @@ def scene(
         else:
             scores = np.arange(taken, taken + count)
             taken += count
-        found.append(Found(where, scores.astype(np.float32), kinds))
+        found.append(Detections(where, scores.astype(np.float32), kinds))
         truth.append(Truth(these.astype(np.float32), labels.astype(np.int64), generator.random(n) < difficult))
     if not levels:
         mixed = generator.permutation(taken).astype(np.float32)
-        found = [Found(one.boxes, mixed[one.scores.astype(int)], one.labels) for one in found]
+        found = [Detections(one.boxes, mixed[one.scores.astype(int)], one.labels) for one in found]
     return found, truth
 
 
@@ -114,7 +114,9 @@ def shared(a: Sequence[float], b: Sequence[float], plus: int) -> Fraction:
     return width * height / (area_a + area_b - width * height)
 
 
-def voc_by_definition(found: Sequence[Found], truth: Sequence[Truth], label: int, plus: int = 0) -> dict[str, float]:
+def voc_by_definition(
+    found: Sequence[Detections], truth: Sequence[Truth], label: int, plus: int = 0
+) -> dict[str, float]:
     """One detection at a time over all images, as the devkit goes about it."""
     detections = [
         (float(score), image, box.tolist())
@@ -163,7 +165,7 @@ def voc_by_definition(found: Sequence[Found], truth: Sequence[Truth], label: int
     }
 
 
-def coco_by_pycocotools(found: Sequence[Found], truth: Sequence[Truth]) -> dict[str, list[float]]:
+def coco_by_pycocotools(found: Sequence[Detections], truth: Sequence[Truth]) -> dict[str, list[float]]:
     """Per class; a class without counted objects is NaN."""
     pytest.importorskip("pycocotools")
     from pycocotools.coco import COCO as Annotations
@@ -208,7 +210,7 @@ def coco_by_pycocotools(found: Sequence[Found], truth: Sequence[Truth]) -> dict[
     }
 
 
-def expected(found: Sequence[Found], truth: Sequence[Truth], kind: str) -> np.ndarray:
+def expected(found: Sequence[Detections], truth: Sequence[Truth], kind: str) -> np.ndarray:
     if kind in VOC:
         return np.array([voc_by_definition(found, truth, label)[kind] for label in range(len(NAMES))])
     return np.array(coco_by_pycocotools(found, truth)[kind])
@@ -269,7 +271,7 @@ def test_fractional_boxes_are_pycocotools_and_the_definition() -> None:
         labels = generator.integers(0, 2, 5)
         truth.append(Truth(boxes.astype(np.float32), labels, generator.random(5) < 0.2))
         near[:, 2:] = np.maximum(near[:, 2:], near[:, :2])
-        found.append(Found(near.astype(np.float32), generator.random(15).astype(np.float32), np.repeat(labels, 3)))
+        found.append(Detections(near.astype(np.float32), generator.random(15).astype(np.float32), np.repeat(labels, 3)))
     metrics = evaluate_detections(found, truth, NAMES)
     for kind in KINDS:
         agrees(metrics, kind, expected(found, truth, kind))
@@ -487,7 +489,9 @@ def test_perfect_detections_give_one(seed: int, levels: int) -> None:
         keep = np.sort(np.unique(one.boxes, axis=0, return_index=True)[1])  # of two equal objects VOC can find only one
         apart.append(Truth(one.boxes[keep], one.labels[keep], one.difficult[keep]))
         counted = keep[~one.difficult[keep]]
-        found.append(Found(one.boxes[counted], generator.random(len(counted)).astype(np.float32), one.labels[counted]))
+        found.append(
+            Detections(one.boxes[counted], generator.random(len(counted)).astype(np.float32), one.labels[counted])
+        )
     metrics = evaluate_detections(found, apart, NAMES)
     for kind in KINDS:
         assert metrics.mean[kind] == pytest.approx(1, abs=1e-12) or metrics.absent == NAMES
@@ -501,16 +505,16 @@ def test_order_of_images_and_scale_of_scores_say_nothing(seed: int) -> None:
     order = np.random.default_rng(seed).permutation(len(found))
     mixed = evaluate_detections([found[at] for at in order], [truth[at] for at in order], NAMES)
     scaled = evaluate_detections(
-        [Found(one.boxes, -np.exp(-one.scores.astype(float) / 8), one.labels) for one in found], truth, NAMES
+        [Detections(one.boxes, -np.exp(-one.scores.astype(float) / 8), one.labels) for one in found], truth, NAMES
     )
     for kind in KINDS:
         np.testing.assert_array_equal(mixed.per_class[kind], metrics.per_class[kind])
         np.testing.assert_array_equal(scaled.per_class[kind], metrics.per_class[kind])
 
 
-def extended(found: Sequence[Found], at: int, box: Box, score: float, label: int) -> list[Found]:
+def extended(found: Sequence[Detections], at: int, box: Box, score: float, label: int) -> list[Detections]:
     one = found[at]
-    more = Found(np.append(one.boxes, [box], 0), np.append(one.scores, score), np.append(one.labels, label))
+    more = Detections(np.append(one.boxes, [box], 0), np.append(one.scores, score), np.append(one.labels, label))
     return [*found[:at], more, *found[at + 1 :]]
 
 
@@ -609,14 +613,14 @@ def test_boxes_and_labels_are_checked(boxes: np.ndarray, labels: np.ndarray, mes
     with pytest.raises(DataError, match=message):
         Truth(boxes, labels, np.zeros(len(labels), bool))
     with pytest.raises(DataError, match=message):
-        Found(boxes, np.zeros(len(labels), np.float32), labels)
+        Detections(boxes, np.zeros(len(labels), np.float32), labels)
 
 
 def test_scores_and_difficult_are_checked() -> None:
     boxes, labels = np.zeros((2, 4), np.float32), np.zeros(2, np.int64)
     with pytest.raises(DataError, match="hold nan"):
-        Found(boxes, np.array([0.5, np.nan], np.float32), labels)
+        Detections(boxes, np.array([0.5, np.nan], np.float32), labels)
     with pytest.raises(DataError, match=r"float32 \[3\]; allowed is float \[2\]"):
-        Found(boxes, np.zeros(3, np.float32), labels)
+        Detections(boxes, np.zeros(3, np.float32), labels)
     with pytest.raises(DataError, match=r"int64 \[2\]; allowed is bool \[2\]"):
         Truth(boxes, labels, np.zeros(2, np.int64))

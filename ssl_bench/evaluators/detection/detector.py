@@ -97,8 +97,8 @@ class Detector(PretextTask):
     @torch.no_grad()
     def find(self, images: Sequence[Tensor]) -> list[dict[str, Tensor]]:
         """``boxes`` [n, 4], ``scores`` [n] and ``labels`` (from 0) [n] for every image, uint8 [H, W, 3]."""
-        found: list[dict[str, Tensor]] = self.model([as_float(image) for image in images])
-        return [one | {"labels": one["labels"] - 1} for one in found]
+        detections: list[dict[str, Tensor]] = self.model([as_float(image) for image in images])
+        return [per_image | {"labels": per_image["labels"] - 1} for per_image in detections]
 
 
 def as_float(image: Tensor) -> Tensor:
@@ -148,8 +148,8 @@ class _Pyramid(nn.Module):
 
     def forward(self, x: Tensor) -> OrderedDict[str, Tensor]:
         maps = self.backbone.stage_maps(x)
-        found: OrderedDict[str, Tensor] = self.pyramid(OrderedDict((name, maps[name]) for name in PYRAMID))
-        return found
+        levels: OrderedDict[str, Tensor] = self.pyramid(OrderedDict((name, maps[name]) for name in PYRAMID))
+        return levels
 
 
 class _Trunk(nn.Module):

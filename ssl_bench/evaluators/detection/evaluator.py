@@ -23,7 +23,7 @@ from ssl_bench.data.boxes.sources import load_detection
 from ssl_bench.errors import DataError, TrainingError
 from ssl_bench.evaluators.base import Evaluation, Evaluator, EvaluatorOptions, Judged, Measurement, Subject
 from ssl_bench.evaluators.detection.detector import DetectionBatch, Detector, DetectorOptions, as_float
-from ssl_bench.evaluators.detection.metrics import Found, Metrics, Truth, bootstrap_map, evaluate_detections
+from ssl_bench.evaluators.detection.metrics import Detections, Metrics, Truth, bootstrap_map, evaluate_detections
 from ssl_bench.evaluators.features import frozen
 from ssl_bench.evaluators.scores import Rates, go_on
 from ssl_bench.evaluators.training import train_on
@@ -89,7 +89,7 @@ class Detection(Evaluator):
 
     @classmethod
     def own_sets(cls, options: Any, places: Places) -> Sequence[Judged] | None:
-        found = load_detection(
+        data = load_detection(
             options.source,
             data_root=places.root,
             cache=places.cache,
@@ -101,7 +101,7 @@ class Detection(Evaluator):
             progress=places.progress,
             unpacked=places.unpacked,
         )
-        return [found if options.limit is None else limited(found, options.limit)]
+        return [data if options.limit is None else limited(data, options.limit)]
 
     @classmethod
     def check(cls, options: Any, train: Any, validation: Any) -> None:
@@ -151,13 +151,13 @@ class Detection(Evaluator):
         for split, images in splits.items():
             if images is None:
                 continue
-            found, metrics = _judge(best[2], images, subject)
+            detections, metrics = _judge(best[2], images, subject)
             shown = split == "test" or subject.test is None
-            drawn = {name: _drawn(found, images, kind) for name, kind in METRICS.items()} if shown else {}
+            drawn = {name: _drawn(detections, images, kind) for name, kind in METRICS.items()} if shown else {}
             measurements += self._measured(split, metrics, images, drawn)
             details["per_class"][split] = _per_class(metrics)
             if split == "test":
-                predictions = _kept(found, images) | {
+                predictions = _kept(detections, images) | {
                     f"drawn/{name}": values.astype(np.float32) for name, values in drawn.items()
                 }
         return Evaluation(measurements, predictions, details | {"seconds_all": round(time.monotonic() - began, 1)})
@@ -282,26 +282,26 @@ def _sample(images: DetectionSet, count: int) -> Tensor:
     )
 
 
-def _drawn(found: list[Found], images: DetectionSet, kind: str) -> np.ndarray:
+def _drawn(detections: list[Detections], images: DetectionSet, kind: str) -> np.ndarray:
     """The metric on resamples of the images, [DRAWS]: the same resamples for every row and seed, so that rows can be compared draw by draw."""
-    return bootstrap_map(found, _truth(images), images.classes, kind, DRAWS, seed=0)
+    return bootstrap_map(detections, _truth(images), images.classes, kind, DRAWS, seed=0)
 
 
 def _truth(images: DetectionSet) -> list[Truth]:
     return [Truth(images.boxes[row], images.labels[row], images.difficult[row]) for row in range(len(images))]
 
 
-def _judge(detector: Detector, images: Any, subject: Subject) -> tuple[list[Found], Metrics]:
-    found: list[Found] = []
+def _judge(detector: Detector, images: Any, subject: Subject) -> tuple[list[Detections], Metrics]:
+    detections: list[Detections] = []
     with frozen(detector, subject.device):
         for start in range(0, len(images), 8):
             go_on(subject, "detection")
             rows = range(start, min(start + 8, len(images)))
-            for one in detector.find(
+            for in_image in detector.find(
                 [torch.from_numpy(np.array(images.image(row))).to(subject.device) for row in rows]
             ):
-                found.append(Found(*(one[name].cpu().numpy() for name in ("boxes", "scores", "labels"))))
-    return found, evaluate_detections(found, _truth(images), images.classes)
+                detections.append(Detections(*(in_image[name].cpu().numpy() for name in ("boxes", "scores", "labels"))))
+    return detections, evaluate_detections(detections, _truth(images), images.classes)
 
 
 def _per_class(metrics: Metrics) -> dict[str, Any]:
@@ -318,14 +318,14 @@ def _per_class(metrics: Metrics) -> dict[str, Any]:
     }
 
 
-def _kept(found: list[Found], images: DetectionSet) -> dict[str, np.ndarray]:
+def _kept(detections: list[Detections], images: DetectionSet) -> dict[str, np.ndarray]:
     """All detections, and a few test images (JPEG) with their truth, from which a figure can be drawn."""
-    image = np.repeat(np.arange(len(found)), [len(one.scores) for one in found])
+    image = np.repeat(np.arange(len(detections)), [len(in_image.scores) for in_image in detections])
     kept: dict[str, np.ndarray] = {
         "image": image.astype(np.int32),
-        "boxes": np.concatenate([one.boxes for one in found]).astype(np.float16),
-        "scores": np.concatenate([one.scores for one in found]).astype(np.float16),
-        "labels": np.concatenate([one.labels for one in found]).astype(np.int16),
+        "boxes": np.concatenate([in_image.boxes for in_image in detections]).astype(np.float16),
+        "scores": np.concatenate([in_image.scores for in_image in detections]).astype(np.float16),
+        "labels": np.concatenate([in_image.labels for in_image in detections]).astype(np.int16),
     }
     for row in range(min(SHOWN, len(images))):
         buffer = io.BytesIO()

@@ -69,7 +69,7 @@ class Truth:
 
 
 @dataclass(frozen=True)
-class Found:
+class Detections:
     """The detections in one image, in any order. Raises DataError as `Truth` does, and for scores that are not finite."""
 
     boxes: np.ndarray  #: float32 [m, 4], as in `Truth`
@@ -137,13 +137,13 @@ def _below(recall: np.ndarray, precision: np.ndarray, kind: str) -> float:
 
 
 def evaluate_detections(
-    found: Sequence[Found], truth: Sequence[Truth], classes: Sequence[str], *, plus_one: bool = False
+    detections: Sequence[Detections], truth: Sequence[Truth], classes: Sequence[str], *, plus_one: bool = False
 ) -> Metrics:
     """All `KINDS` of average precision of the detections in a set of images.
 
     Parameters
     ----------
-    found, truth : one each per image, in the same order; images without objects belong to the set.
+    detections, truth : one each per image, in the same order; images without objects belong to the set.
     classes : names of the class ids 0, 1, ...
     plus_one : VOC's APs take a box as x2 - x1 + 1 pixels wide (height alike), as the devkit does. For integer corners that both
         belong to the box, as in VOC's files; not for corners that were made continuous (x1 - 1, y1 - 1, x2, y2). COCO's APs never do.
@@ -153,19 +153,20 @@ def evaluate_detections(
     DataError : no image, not one entry each per image, labels that are no class id.
     """
     matched = {
-        name: _match(found, truth, len(classes), name, steps, plus_one)
+        name: _match(detections, truth, len(classes), name, steps, plus_one)
         for name, steps in (("voc", (0.5,)), ("coco", _STEPS))
     }
     once = np.ones(len(truth), np.int64)
     per_class = {
-        name: np.array([_ap(one, once, kind) for one in matched[kind.matching]]) for name, kind in KINDS.items()
+        name: np.array([_ap(of_class, once, kind) for of_class in matched[kind.matching]])
+        for name, kind in KINDS.items()
     }
-    objects = np.array([one.objects.sum() for one in matched["voc"]], np.int64)
+    objects = np.array([of_class.objects.sum() for of_class in matched["voc"]], np.int64)
     return Metrics({name: _mean(values) for name, values in per_class.items()}, per_class, objects, tuple(classes))
 
 
 def bootstrap_map(
-    found: Sequence[Found],
+    detections: Sequence[Detections],
     truth: Sequence[Truth],
     classes: Sequence[str],
     kind: str,
@@ -190,13 +191,13 @@ def bootstrap_map(
     if draws < 1 or seed < 0:
         raise SpecError(f"bootstrap draws={draws}, seed={seed}; allowed are 1 or more draws and a seed from 0")
     asked, count = KINDS[kind], len(truth)
-    matched = _match(found, truth, len(classes), asked.matching, asked.thresholds, plus_one)
+    matched = _match(detections, truth, len(classes), asked.matching, asked.thresholds, plus_one)
     drawn = np.empty(draws)
     for draw in range(draws):
         times = np.bincount(
             np.random.Generator(np.random.PCG64([seed, draw])).integers(0, count, count), minlength=count
         )
-        drawn[draw] = _mean(np.array([_ap(one, times, asked) for one in matched]))
+        drawn[draw] = _mean(np.array([_ap(of_class, times, asked) for of_class in matched]))
     return drawn
 
 
@@ -212,24 +213,24 @@ class _Class(NamedTuple):
     curves: Mapping[float, _Curve]
 
 
-def _ap(one: _Class, times: np.ndarray, kind: Kind) -> float:
+def _ap(of_class: _Class, times: np.ndarray, kind: Kind) -> float:
     """AP of one class when image i is in the set times[i] times; NaN without objects."""
-    total = int(times @ one.objects)
+    total = int(times @ of_class.objects)
     if total == 0:
         return float("nan")
-    seen = np.cumsum(times[one.images])
+    seen = np.cumsum(times[of_class.images])
     values = []
-    for right, left_out, before in (one.curves[threshold] for threshold in kind.thresholds):
+    for right, left_out, before in (of_class.curves[threshold] for threshold in kind.thresholds):
         # Only right detections raise recall, and precision is highest at the last copy of each: no other point needs to
         # be known.
-        hits = np.cumsum(times[one.images[right]])
-        counted = seen[right] - np.append(0, np.cumsum(times[one.images[left_out]]))[before]
+        hits = np.cumsum(times[of_class.images[right]])
+        counted = seen[right] - np.append(0, np.cumsum(times[of_class.images[left_out]]))[before]
         values.append(_below(hits / total, hits / np.maximum(counted, 1), kind.curve))
     return float(np.mean(values))
 
 
 def _match(
-    found: Sequence[Found],
+    detections: Sequence[Detections],
     truth: Sequence[Truth],
     num_classes: int,
     matching: str,
@@ -237,14 +238,14 @@ def _match(
     plus_one: bool,
 ) -> list[_Class]:
     count = len(truth)
-    if len(found) != count or not count:
+    if len(detections) != count or not count:
         raise DataError(
-            f"detections of {len(found):,} images and the truth of {count:,}; allowed is one each per image, and at least one image"
+            f"detections of {len(detections):,} images and the truth of {count:,}; allowed is one each per image, and at least one image"
         )
-    images, boxes, labels = _joined("the detections", found, num_classes)
+    images, boxes, labels = _joined("the detections", detections, num_classes)
     homes, objects, names = _joined("the truth", truth, num_classes)
-    difficult = np.concatenate([one.difficult for one in truth])
-    order = np.lexsort((-np.concatenate([one.scores for one in found]), labels))  # stable
+    difficult = np.concatenate([in_image.difficult for in_image in truth])
+    order = np.lexsort((-np.concatenate([in_image.scores for in_image in detections]), labels))  # stable
     ends = np.searchsorted(labels[order], np.arange(num_classes + 1))
     take, most = (_take_voc, None) if matching == "voc" else (_take_coco, COCO_MOST)
     result = []
@@ -309,17 +310,17 @@ def _iou(first: np.ndarray, second: np.ndarray, extra: float) -> np.ndarray:
 
 
 def _joined(
-    what: str, parts: Sequence[Found] | Sequence[Truth], num_classes: int
+    what: str, parts: Sequence[Detections] | Sequence[Truth], num_classes: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Image number, box (float64) and label of every entry, image after image."""
-    images = np.repeat(np.arange(len(parts)), [len(one.labels) for one in parts])
-    labels = np.concatenate([one.labels for one in parts])
+    images = np.repeat(np.arange(len(parts)), [len(in_image.labels) for in_image in parts])
+    labels = np.concatenate([in_image.labels for in_image in parts])
     wrong = np.flatnonzero((labels < 0) | (labels >= num_classes))
     if len(wrong):
         raise DataError(
             f"{what} of image {images[wrong[0]]} have the label {labels[wrong[0]]}; allowed are the ids of {num_classes:,} classes, from 0"
         )
-    return images, np.concatenate([one.boxes for one in parts]).astype(np.float64), labels
+    return images, np.concatenate([in_image.boxes for in_image in parts]).astype(np.float64), labels
 
 
 def _mean(values: np.ndarray) -> float:

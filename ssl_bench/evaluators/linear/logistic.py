@@ -183,11 +183,13 @@ class SoftmaxRegression:
     def _loss(self, logits: Tensor) -> tuple[float, Tensor, float]:
         """Mean cross-entropy, its gradient by the logits [K, N], and the mean variance p (1 - p) of the probabilities."""
         log_p = torch.log_softmax(logits, 0)
-        own = log_p.gather(0, self.labels[None])
-        loss = -float(own.mean(dtype=torch.float64))
+        of_label = log_p.gather(0, self.labels[None])
+        loss = -float(of_label.mean(dtype=torch.float64))
         p = log_p.exp_()
         spread = float((p - p.square()).mean(dtype=torch.float64))
-        p.scatter_(0, self.labels[None], own.expm1_())  # p - 1 would keep no digit of a fit that leaves hardly any loss
+        p.scatter_(
+            0, self.labels[None], of_label.expm1_()
+        )  # p - 1 would keep no digit of a fit that leaves hardly any loss
         return loss, p.div_(p.shape[1]), spread
 
     def _search(

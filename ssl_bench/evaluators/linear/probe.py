@@ -154,7 +154,7 @@ def _count(folds: Any, fraction: float) -> int:
 
 
 @dataclass
-class _Found:
+class _StageFit:
     """One classifier's story."""
 
     stage: str
@@ -193,7 +193,7 @@ class _Stage:
         )
         self.penalty = (STRONGEST * WEAKEST) ** 0.5  # of the control on shuffled labels, until a strength is chosen
 
-    def all_labels(self) -> _Found:
+    def all_labels(self) -> _StageFit:
         """Chosen on validation, or on folds of train + validation; the test number is of a fit on train + validation."""
         began = time.monotonic()
         y, y_validation = self.labels[: self.count], self.labels[self.count :]
@@ -234,9 +234,9 @@ class _Stage:
             facts["final_fit"] = _facts(final, len(self.both))
             scores["test"] = self._test(final)
         facts["seconds"] = round(time.monotonic() - began, 3)
-        return _Found(self.name, 1.0, 0, loss, scores, facts)
+        return _StageFit(self.name, 1.0, 0, loss, scores, facts)
 
-    def some_labels(self, fraction: float, number: int) -> _Found:
+    def some_labels(self, fraction: float, number: int) -> _StageFit:
         """Everything is chosen inside the draw; no label outside it is used but to report."""
         began = time.monotonic()
         assert self.subject.train.labels is not None
@@ -265,7 +265,7 @@ class _Stage:
         if self.subject.test is not None:
             scores["test"] = self._test(solution)
         facts |= {"fit": _facts(solution, len(x)), "seconds": round(time.monotonic() - began, 3)}
-        return _Found(self.name, fraction, number, loss, scores, facts)
+        return _StageFit(self.name, fraction, number, loss, scores, facts)
 
     def _path(self, parts: list[Fold]) -> StrengthPath:
         return StrengthPath(parts, self.options.strengths, lambda: go_on(self.subject, "linear probe"))
@@ -301,7 +301,7 @@ class _Stage:
         sets = {"validation": (self.validation, self.labels[self.count :])}
         if self.subject.test is not None:
             sets["test"] = self._test_set()
-        found: dict[str, list[float]] = {split: [] for split in sets}
+        by_split: dict[str, list[float]] = {split: [] for split in sets}
         chance: dict[str, list[float]] = {split: [] for split in sets}
         converged = True
         for number in range(SHUFFLES):
@@ -312,7 +312,7 @@ class _Stage:
             converged &= solution.converged
             for split, (features, labels) in sets.items():
                 scores = solution.logits(features)
-                found[split].append(accuracies(scores, labels, self.classes)["top1"])
+                by_split[split].append(accuracies(scores, labels, self.classes)["top1"])
                 told, true = (
                     torch.bincount(ids, minlength=self.classes).double() / len(ids)
                     for ids in (scores.argmax(1), labels)
@@ -320,10 +320,10 @@ class _Stage:
                 chance[split].append(float(told @ true))
         measurements = [
             Measurement(metric, split, sum(values[split]) / SHUFFLES, len(sets[split][1]), stage=self.name)
-            for metric, values in (("top1_shuffled", found), ("top1_chance", chance))
+            for metric, values in (("top1_shuffled", by_split), ("top1_chance", chance))
             for split in sets
         ]
-        return _Control(measurements, {"images": len(some), "shuffles": found, "converged": converged})
+        return _Control(measurements, {"images": len(some), "shuffles": by_split, "converged": converged})
 
     def _test_set(self) -> tuple[Tensor, Tensor]:
         assert self.subject.test is not None
@@ -340,12 +340,12 @@ class _Report:
 
     def __init__(self, num_classes: int) -> None:
         self.classes = num_classes
-        self.found: list[_Found] = []
+        self.fits: list[_StageFit] = []
         self.measurements: list[Measurement] = []
         self.details: dict[str, Any] = {"fits": [], "per_class": {}, "best": {}}
 
-    def add(self, found: _Found) -> None:
-        self.found.append(found)
+    def add(self, fit: _StageFit) -> None:
+        self.fits.append(fit)
 
     def control(self, control: _Control) -> None:
         self.measurements += control.measurements
@@ -353,37 +353,35 @@ class _Report:
 
     def evaluation(self, settings: dict[str, Any]) -> Evaluation:
         predictions: dict[str, np.ndarray] = {}
-        for place in dict.fromkeys((found.labels, found.draw) for found in self.found):
-            here = [found for found in self.found if (found.labels, found.draw) == place]
+        for place in dict.fromkeys((fit.labels, fit.draw) for fit in self.fits):
+            here = [fit for fit in self.fits if (fit.labels, fit.draw) == place]
             best = self._best(here)
             self.details["best"][_key("", *place)] = best
-            for found in here:
-                self.details["fits"].append(
-                    {"stage": found.stage, "labels": found.labels, "draw": found.draw} | found.facts
-                )
-                for split, (scores, labels) in found.scores.items():
+            for fit in here:
+                self.details["fits"].append({"stage": fit.stage, "labels": fit.labels, "draw": fit.draw} | fit.facts)
+                for split, (scores, labels) in fit.scores.items():
                     values = accuracies(scores, labels, self.classes)
                     where = {
-                        "stage": found.stage,
-                        "labels": found.labels,
-                        "draw": found.draw,
-                        "best": found.stage == best,
+                        "stage": fit.stage,
+                        "labels": fit.labels,
+                        "draw": fit.draw,
+                        "best": fit.stage == best,
                     }
                     self.measurements += measured(values, split, len(labels), **where)
-                    if found.stage in ("pooled", best):
+                    if fit.stage in ("pooled", best):
                         recalls = per_class(scores.argmax(1), labels, self.classes)
-                        self.details["per_class"].setdefault(_key(found.stage, *place), {})[split] = recalls
-                    if split == "test" and (found.stage in ("pooled", best) or found.labels == 1):
-                        predictions[_key(found.stage, *place)] = compact(scores.argmax(1), self.classes)
+                        self.details["per_class"].setdefault(_key(fit.stage, *place), {})[split] = recalls
+                    if split == "test" and (fit.stage in ("pooled", best) or fit.labels == 1):
+                        predictions[_key(fit.stage, *place)] = compact(scores.argmax(1), self.classes)
         return Evaluation(self.measurements, predictions, self.details | settings)
 
     @staticmethod
-    def _best(here: list[_Found]) -> str:
+    def _best(here: list[_StageFit]) -> str:
         """The stage with the lowest log loss where it was chosen, the earliest of equals; "pooled" where nothing could be compared."""
         losses = {
-            found.stage: found.loss
-            for found in here
-            if found.loss is not None and (found.stage == "pooled" or _is_stage(found.stage))
+            fit.stage: fit.loss
+            for fit in here
+            if fit.loss is not None and (fit.stage == "pooled" or _is_stage(fit.stage))
         }
         return min(losses, key=losses.__getitem__) if losses else "pooled"
 
