@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from ssl_bench.data.images import ImageSet
 from ssl_bench.data.places import Places
 from ssl_bench.spec.matrix import Model
+from ssl_bench.spec.task_role import TaskRole
 
 
 class EvaluatorOptions(Model):
@@ -70,8 +71,8 @@ class Subject:
     """What an evaluator is given.
 
     ``test`` is None until the matrix is final: an evaluator returns validation numbers always and touches test only then.
-    ``trainable`` is False for representations that cannot be fine-tuned (pixels, PCA). ``is_random`` marks the untrained
-    backbone, whose fine-tuning gets a second, longer run. ``fresh_backbone()`` returns a new copy of the pretrained backbone to train on.
+    ``role`` is the task's: "untrained" marks the network without pretraining, whose fine-tuning gets a second, longer run;
+    "features" cannot be fine-tuned (pixels, PCA). ``fresh_backbone()`` returns a new copy of the pretrained backbone to train on.
     ``parts`` is a folder for what an interrupted evaluation can go on from, removed once its record is written; None: nothing is kept.
     """
 
@@ -84,8 +85,7 @@ class Subject:
     seed: int
     device: torch.device
     precision: str
-    trainable: bool = True
-    is_random: bool = False
+    role: TaskRole = TaskRole.PRETEXT
     diagnose: Callable[[Tensor], Mapping[str, float]] = lambda images: {}
     progress: Callable[[str], None] = lambda text: None
     stop: Callable[[], bool] = lambda: False

@@ -40,6 +40,7 @@ from ssl_bench.evaluators.training import train_on
 from ssl_bench.records.protocols import FEW_IMAGES, VERSIONS
 from ssl_bench.spec.matrix import Recipe
 from ssl_bench.spec.model import MOST_BATCH
+from ssl_bench.spec.task_role import TaskRole
 from ssl_bench.tasks.base import PretextTask, Setup, TaskOptions
 from ssl_bench.transforms.geometry import random_crop, random_flip
 
@@ -197,7 +198,9 @@ class _Work:
             what += f", draw {number + 1} of {self.options.draws}"
         began = time.monotonic()
         rate, chosen = self._rate(train, fraction, number, max(1, steps // SHORTENED), what)
-        variants = [("", steps, 0.0)] + ([("longer", LONGER * steps, LONGER_DECAY)] if subject.is_random else [])
+        variants = [("", steps, 0.0)] + (
+            [("longer", LONGER * steps, LONGER_DECAY)] if subject.role is TaskRole.UNTRAINED else []
+        )
         for row, length, decay in variants:
             seed = _seed(subject.seed, fraction, number, 0)
             classifier = self._train(

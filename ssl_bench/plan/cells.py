@@ -68,7 +68,7 @@ def pretraining_spec(matrix: Matrix, data: Data, row: Row, candidate: Candidate,
         "image_size": data.size,
         "seed": seed,
     }
-    if row.task.trains:
+    if row.task.role.trains:
         spec |= {
             "recipe": candidate.recipe.model_dump(mode="json"),
             "steps": candidate.steps,

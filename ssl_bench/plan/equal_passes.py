@@ -38,7 +38,7 @@ def at_equal_passes(rows: Sequence[Row], matrix: Matrix, data: Data, passes: int
     ]
     return [
         replace(row, candidates=tuple(_within(row, candidate, contexts, passes) for candidate in row.candidates))
-        if row.task.trains
+        if row.task.role.trains
         else row
         for row in rows
     ]

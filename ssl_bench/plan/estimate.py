@@ -19,6 +19,7 @@ from ssl_bench.plan.cells import Cell, PlannedEvaluation
 from ssl_bench.plan.context import RunContext, build_task, pretraining_batches
 from ssl_bench.plan.run_plan import RunPlan
 from ssl_bench.plan.stored import read_pretraining
+from ssl_bench.spec.task_role import TaskRole
 from ssl_bench.system.amounts import duration
 from ssl_bench.system.interruption import is_interruption
 from ssl_bench.training.loop import choose_precision, measure_cost
@@ -124,17 +125,19 @@ def estimate(run_plan: RunPlan, on: str | None = None) -> Estimate:
             blocked |= stopped
             cells = [cell for cell in cells if cell.address not in stopped]
         training = [
-            cell for cell in cells if row.task.trains and (cell.address in stopped or read_pretraining(cell) is None)
+            cell
+            for cell in cells
+            if row.task.role.trains and (cell.address in stopped or read_pretraining(cell) is None)
         ]
         # it counts as the mean candidate at the seeds that follow, and is judged at all of them
         undecided = row in run_plan.undecided()
         to_come = run_plan.matrix.seeds[1:] if undecided else ()
         judged = [run_plan.cell(row, row.candidates[0], seed) for seed in run_plan.matrix.seeds] if undecided else []
         candidate = row.candidates[0]
-        untrained += len(training) + (len(to_come) if row.task.trains else 0)
+        untrained += len(training) + (len(to_come) if row.task.role.trains else 0)
         passes = seconds = memory = None
         problem = ""
-        if training or (to_come and row.task.trains):
+        if training or (to_come and row.task.role.trains):
             try:
                 flops, passes, memory = _cost((training or judged)[0], context)
                 images = [one.recipe.batch_size * one.steps for one in row.candidates]
@@ -156,10 +159,10 @@ def estimate(run_plan: RunPlan, on: str | None = None) -> Estimate:
         settings = candidate.recipe
         recipe = (
             f"{settings.optimizer} {settings.learning_rate:g}, batch {settings.batch_size}"
-            if row.task.trains
+            if row.task.role.trains
             else "not trained"
         )
-        steps = candidate.steps if row.task.trains else 0
+        steps = candidate.steps if row.task.role.trains else 0
         finished = len(row.candidates) - missing[row.name] if undecided else done[row.name]
         rows.append(
             RowEstimate(
@@ -316,17 +319,17 @@ def _cost(cell: Cell, context: RunContext) -> tuple[float, float, int]:
 
 def _fitting_flops(cell: Cell, planned: PlannedEvaluation, widths: list[int]) -> float:
     """What probes compute once they have features; pixels and PCA, which have one representation, count as its widest stage."""
-    values = widths if cell.row.task.trainable else [max(widths)]
+    values = widths if cell.row.task.role.fine_tunes else [max(widths)]
     return float(planned.evaluator.fitting_flops(planned.options, planned.labelled.train, values))
 
 
 def _evaluation_flops(cell: Cell, planned: PlannedEvaluation, run_plan: RunPlan, forward: float) -> float:
     """Roughly: images that evaluators train on, plus one pass over every labelled image for the frozen ones."""
-    if not cell.row.task.trainable:
+    if not cell.row.task.role.fine_tunes:
         return 0.0
     labelled = planned.labelled
     trained = planned.evaluator.training_passes(
-        planned.options, labelled.train, run_plan.data.size, cell.row.task.untrained
+        planned.options, labelled.train, run_plan.data.size, cell.row.task.role is TaskRole.UNTRAINED
     )
     return float(
         3 * forward * trained + forward * (len(labelled.train) + len(labelled.validation) + len(labelled.test))

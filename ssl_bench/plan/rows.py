@@ -17,6 +17,7 @@ from ssl_bench.plugins.registry import TASKS
 from ssl_bench.plugins.source_code import place_of, raised
 from ssl_bench.records.schema import Block
 from ssl_bench.spec.matrix import Matrix, Recipe, TaskSpec, parse
+from ssl_bench.spec.task_role import TaskRole
 from ssl_bench.system.interruption import is_interruption
 
 MOST_CANDIDATES = 1_000  # of one row
@@ -75,17 +76,17 @@ def split_options(task: type[Any], written: Mapping[str, Any], where: str) -> tu
     SpecError : an unknown setting (with the nearest known one), one that could be either, one given twice, or one of training for a task without.
     """
     own, training = task.Options.model_fields, (*Recipe.model_fields, "init", "recipe")
-    known = [*own, *(training if task.trains else ()), "row"]
+    known = [*own, *(training if task.role.trains else ()), "row"]
     options, recipe = (dict(_inner(written, key, where)) for key in ("options", "recipe"))
-    if not task.trains and "recipe" in written:
+    if not task.role.trains and "recipe" in written:
         raise SpecError(_not_trained(task, "recipe", where))
     for key in recipe:
         if key not in Recipe.model_fields:
             raise SpecError(f"{where}: recipe: unknown setting {key!r}; {did_you_mean(key, Recipe.model_fields)}")
     for key, value in written.items():
-        if key in ("options", "recipe", "init") and (task.trains or key == "options"):
+        if key in ("options", "recipe", "init") and (task.role.trains or key == "options"):
             continue
-        if key in own and key in Recipe.model_fields and task.trains:
+        if key in own and key in Recipe.model_fields and task.role.trains:
             raise SpecError(
                 f"{where}: {key!r} is an option of {task.name} and a setting of training; write options: {{{key}: ...}} for the task's, "
                 f"recipe: {{{key}: ...}} for that of training"
@@ -95,7 +96,7 @@ def split_options(task: type[Any], written: Mapping[str, Any], where: str) -> tu
             raise SpecError(
                 f"{where}: {key!r} is given twice, in the row and below {'options' if key in own else 'recipe'!r}; keep one"
             )
-        if key in training and key not in own and not task.trains:
+        if key in training and key not in own and not task.role.trains:
             raise SpecError(_not_trained(task, key, where))
         if key not in own and key not in Recipe.model_fields:
             raise SpecError(f"{where}: unknown option {key!r}; {did_you_mean(key, known)}")
@@ -235,7 +236,7 @@ def rows_of(matrix: Matrix, data: Data, unseen: dict[str, str] | None = None) ->
             found = candidates_of(matrix, task, spec, data.size, len(data.pretrain), download=unseen is None)
             for candidate in found:
                 _check_row(task, spec, candidate, data, matrix.data.fit)
-            pretext = spec in matrix.tasks and task.trains and not task.frozen_backbone
+            pretext = spec in matrix.tasks and task.role is TaskRole.PRETEXT
             block: Block = "pretext" if pretext else "elsewhere" if spec in matrix.weights else "baseline"
             rows.append(Row(spec, task, "labels" if task.uses_labels else block, found))
         except (SpecError, DataError, WeightsError) as error:
@@ -280,12 +281,12 @@ def _check_row(task: type[Any], spec: TaskSpec, candidate: Candidate, data: Data
         raise DataError(
             f"{where} needs images of at least {task.min_image_size} px, not {data.size}; set data.size to {task.min_image_size} or more"
         )
-    if task.trains and candidate.recipe.batch_size > len(data.pretrain):
+    if task.role.trains and candidate.recipe.batch_size > len(data.pretrain):
         count = len(data.pretrain)
         raise DataError(
             f"{where}: batch_size {candidate.recipe.batch_size} is larger than the {count:,} pretraining images; allowed is 1 to {count:,}"
         )
-    if task.trains and task.uses_labels and data.pretrain.labels is None:
+    if task.role.trains and task.uses_labels and data.pretrain.labels is None:
         why = data.unlabelled or f"the pretraining images ({data.pretrain.name}) have none"
         raise DataError(
             f"{where} needs labels, and {why}; remove it from the matrix, or give labelled images as the one `source` of data"

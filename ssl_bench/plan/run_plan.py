@@ -66,7 +66,7 @@ class RunPlan:
         able = [
             e
             for e in self.evaluators
-            if e.evaluator.accuracy and (row.task.trainable or not e.evaluator.needs_training)
+            if e.evaluator.accuracy and (row.task.role.fine_tunes or not e.evaluator.needs_training)
         ]
         able = [e for e in able if self.matrix.seeds[0] in e.seeds]
         headline = [e for e in able if e.evaluator.name == HEADLINE] or able[:1]
@@ -133,4 +133,4 @@ class RunPlan:
 
 def applies(cell: Cell, planned: PlannedEvaluation) -> bool:
     """Representations that are not trained networks (pixels, PCA) cannot be fine-tuned."""
-    return not planned.evaluator.needs_training or cell.row.task.trainable
+    return not planned.evaluator.needs_training or cell.row.task.role.fine_tunes

@@ -6,10 +6,12 @@ import inspect
 import math
 from typing import Any
 
+from ssl_bench.spec.task_role import FORMER_FLAGS, TaskRole
+
 LONGEST_NAME = 100
 
 _FLAGS = {
-    "task": ("uses_labels", "trains", "untrained", "trainable", "reads_borders", "frozen_backbone"),
+    "task": ("uses_labels", "reads_borders"),
     "evaluator": ("accuracy", "needs_training"),
 }
 #: methods -> how many values they are called with, without the object or class
@@ -101,6 +103,13 @@ def _options(member: type[Any], base: type[Any], kind: str) -> str:
 
 
 def _task(member: type[Any], base: type[Any], kind: str) -> str:
+    for flag, role in FORMER_FLAGS.items():
+        if isinstance(getattr(member, flag, None), bool):
+            return (
+                f"has {flag} = {_short(getattr(member, flag))}, which an earlier version had; write {role} in its place"
+            )
+    if not isinstance(member.role, TaskRole):
+        return f"has role = {_short(member.role)}, and it must be one of {', '.join(repr(role.value) for role in TaskRole)}"
     phases = member.phases
     if (
         isinstance(phases, str)
@@ -117,7 +126,7 @@ def _task(member: type[Any], base: type[Any], kind: str) -> str:
     rate = member.short_learning_rate
     if isinstance(rate, bool) or not isinstance(rate, (int, float)) or not (math.isfinite(rate) and rate > 0):
         return f"has short_learning_rate = {_short(rate)}, and it must be a positive number, such as 1e-3"
-    if member.trains:
+    if member.role.trains:
         for name, parameter in (("views", "batch"), ("forward", "views")):
             if getattr(member, name) is getattr(base, name):
                 return f"has no method {name}(self, {parameter}), which a task that trains needs"

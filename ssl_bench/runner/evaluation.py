@@ -67,7 +67,7 @@ class CellEvaluation:
 
     def ask(self, planned: PlannedEvaluation, final: bool, opened_before: int = 0) -> EvaluationRecord:
         """Run one evaluator and write its record."""
-        judged, trainable = self.task.evaluated(), self.cell.row.task.trainable
+        judged = self.task.evaluated()
         labelled, context = planned.labelled, self.shop
         parts = self.cell.folder / f"{planned.file_name}{PARTS_SUFFIX}"
         subject = Subject(
@@ -80,8 +80,7 @@ class CellEvaluation:
             seed=self.cell.seed,
             device=context.device,
             precision=context.precision,
-            trainable=trainable,
-            is_random=self.cell.row.task.untrained,
+            role=self.cell.row.task.role,
             diagnose=self.task.diagnose,
             progress=context.on_note,
             stop=context.stop,

@@ -33,6 +33,7 @@ from ssl_bench.records.schema import (
 )
 from ssl_bench.records.tensors import DIGEST, read_tensors, save_tensors
 from ssl_bench.runner.prechecks import checks_before_training
+from ssl_bench.spec.task_role import TaskRole
 from ssl_bench.training.checkpoints import remove
 from ssl_bench.training.loop import FitResult, fit, seed_everything
 from ssl_bench.training.movement import Movement, constant_features
@@ -58,7 +59,7 @@ def pretrain_cell(cell: Cell, context: RunContext) -> tuple[Pretraining, Any]:
     checkpoint = cell.folder / CHECKPOINT_FILE
     started = time.perf_counter()
     checks = ""
-    if cell.row.task.trains:
+    if cell.row.task.role.trains:
         checks = checks_before_training(
             cell.row.task,
             cell.candidate.options,
@@ -70,7 +71,7 @@ def pretrain_cell(cell: Cell, context: RunContext) -> tuple[Pretraining, Any]:
     task = build_task(cell, context)
     describe = _described(task, cell, context, {})
     result, movement = FitResult(), Movement()
-    if task.trains:
+    if task.role.trains:
         result = fit(
             task,
             pretraining_batches(cell, context),
@@ -97,7 +98,7 @@ def pretrain_cell(cell: Cell, context: RunContext) -> tuple[Pretraining, Any]:
     reestimate_batchnorm(judged, _clean_images(context.data.pretrain, context.device))
     unseen = context.data.evaluate[0].validation if context.data.evaluate else context.data.pretrain
     some = _some_images(unseen, context.device)
-    if task.trains and (constant := constant_features(judged, some[:CHECKED_IMAGES], cell.row.task.name)):
+    if task.role.trains and (constant := constant_features(judged, some[:CHECKED_IMAGES], cell.row.task.name)):
         describe["constant_features"] = constant
         context.on_note(f"{cell.row.name}: {constant} gives every image the same features; the network has collapsed")
     seed_everything(cell.seed, 0xD1)
@@ -151,7 +152,7 @@ def _described(task: Any, cell: Cell, context: RunContext, known: Mapping[str, A
 def _moved(moved: str, cell: Cell, context: RunContext) -> dict[str, str]:
     """What to record of how much of the network training moved: nothing where it was all of it."""
     some, _, whole = moved.partition(" of ")
-    if some == whole or cell.row.task.frozen_backbone:
+    if some == whole or cell.row.task.role is TaskRole.CONTROL:
         return {}
     context.on_note(f"{cell.row.name}: training moved {moved} parameter tensors of the judged network")
     return {"moved_tensors": moved}

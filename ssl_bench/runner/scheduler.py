@@ -330,7 +330,7 @@ def smoke(matrix: Matrix | Mapping[str, Any] | str | Path, *, observer: Observer
 
 
 def _small_batch(row: TaskSpec, batch: int) -> TaskSpec:
-    if not TASKS.get(row.task).trains:
+    if not TASKS.get(row.task).role.trains:
         return row
     options = {key: value for key, value in row.options.items() if key not in ("batch_size", "recipe")}
     if "batch_size" in row.options and "batch_size" in TASKS.get(row.task).Options.model_fields:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from ssl_bench.data.batches import Batch
 from ssl_bench.errors import SpecError
 from ssl_bench.spec.matrix import Model, Recipe
+from ssl_bench.spec.task_role import TaskRole
 
 ROW_KEYS = {"row", "task", "options", "recipe", "init"}  # of a row of a matrix, beside the task's options
 LONG_RUN_STEPS = 20_000  # below this a recipe written for hundreds of epochs ranks optimisers, not tasks
@@ -95,15 +96,17 @@ class PretextTask(nn.Module):
     uses_labels: ClassVar[bool] = False
     columns: ClassVar[frozenset[str]] = frozenset()  #: extra data columns that ``batch.extra`` must hold
     phases: ClassVar[tuple[str, ...]] = ("main",)  #: one optimiser each, stepped in order
-    trains: ClassVar[bool] = True  #: False: a baseline that is judged as it is built
-    #: True: a control that trains, while the network that is judged is meant to stay as it starts
-    frozen_backbone: ClassVar[bool] = False
-    untrained: ClassVar[bool] = False  #: True: as initialised; its fine-tuning gets a second, longer run
-    trainable: ClassVar[bool] = True  #: False: not a network that could be fine-tuned (pixels, PCA)
+    #: "pretext", or what else its rows are: "control", "untrained", "pretrained", "features" (see TaskRole)
+    role: ClassVar[TaskRole] = TaskRole.PRETEXT
     reads_borders: ClassVar[bool] = False  #: True: the black bars that `fit: pad` adds would give the answer away
     min_image_size: ClassVar[int] = 1
     divides: int = 1  #: into how many parts it divides the images of a batch
     short_learning_rate: ClassVar[float] = 1e-3  #: chosen on validation, see benchmarks/short_learning_rates.yaml
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if cls.role in TaskRole.__members__.values():  # written as text; anything else is refused when it is registered
+            cls.role = TaskRole(cls.role)
 
     def __init__(self, backbone: nn.Module, options: TaskOptions, setup: Setup) -> None:
         super().__init__()

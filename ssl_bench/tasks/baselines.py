@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from ssl_bench.errors import DataError
 from ssl_bench.spec.model import MOST_WIDE
+from ssl_bench.spec.task_role import TaskRole
 from ssl_bench.tasks.base import PretextTask, Setup, TaskOptions
 
 PIXEL_SIDE = 32  # larger images are averaged down to this side, so that a linear classifier on pixels stays one
@@ -28,16 +29,14 @@ class RandomInit(PretextTask):
     """
 
     name = "random"
-    trains = False
-    untrained = True
+    role = TaskRole.UNTRAINED
 
 
 class Pixels(PretextTask):
     """The pixels themselves, at most 32 x 32 of them; larger images are averaged over areas."""
 
     name = "pixels"
-    trains = False
-    trainable = False
+    role = TaskRole.FEATURES
 
     @classmethod
     def build_backbone(cls, make: Callable[..., nn.Module], options: Any) -> nn.Module:
@@ -67,8 +66,7 @@ class PCA(PretextTask):
 
     name = "pca"
     Options = PCAOptions
-    trains = False
-    trainable = False
+    role = TaskRole.FEATURES
 
     def __init__(self, backbone: nn.Module, options: PCAOptions, setup: Setup) -> None:
         super().__init__(backbone, options, setup)

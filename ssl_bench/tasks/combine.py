@@ -9,6 +9,7 @@ from pydantic import Field, create_model
 
 from ssl_bench.errors import SpecError
 from ssl_bench.plugins.registry import TASKS
+from ssl_bench.spec.task_role import TaskRole
 from ssl_bench.tasks.base import PretextTask
 from ssl_bench.tasks.combination import Combination, CombinationOptions
 
@@ -24,9 +25,9 @@ def combine(name: str) -> type[Combination]:
     for member in members:
         if members.count(member) > 1:
             raise SpecError(f"{name!r} names {member.name!r} twice; a task combines with other tasks")
-        if not member.trains:
+        if not member.role.trains:
             raise SpecError(f"{name!r}: {member.name} is not trained, so there is nothing to combine")
-        if member.frozen_backbone:
+        if member.role is TaskRole.CONTROL:
             raise SpecError(
                 f"{name!r}: {member.name} is a control that leaves the network as it starts, and a combination trains it"
             )

@@ -11,6 +11,7 @@ from torch import nn
 from ssl_bench.backbones.weights import build, open_weights
 from ssl_bench.errors import WeightsError
 from ssl_bench.spec.model import MOST_SIDE
+from ssl_bench.spec.task_role import TaskRole
 from ssl_bench.tasks.base import PretextTask, TaskOptions
 
 
@@ -29,7 +30,7 @@ class ElsewhereWeights(PretextTask):
 
     name = "weights"
     Options = WeightsOptions
-    trains = False
+    role = TaskRole.PRETRAINED
 
     @classmethod
     def weights_needed(cls, options: WeightsOptions) -> Sequence[str]:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ssl_bench.errors import TrainingError
+from ssl_bench.spec.task_role import TaskRole
 
 RESOLUTION = 1e-7  #: relative change of a whole network below which float32 holds the same network
 CONSTANT = 1e-6  #: largest deviation between images, relative to the largest feature, of features that hold nothing
@@ -82,10 +83,10 @@ class Movement:
             else:
                 distance += step**2
         still = not changed or distance <= (RESOLUTION**2) * max(norm, 1e-30)
-        if task.frozen_backbone:
+        if task.role is TaskRole.CONTROL:
             if changed:
                 raise TrainingError(
-                    f"{task.name} declares frozen_backbone, and training moved {len(changed)} of {len(now)} parameters of the judged network "
+                    f'{task.name} declares role = "control", and training moved {len(changed)} of {len(now)} parameters of the judged network '
                     f"(first: {changed[0]}); keep them out of phase_parameters, or remove the declaration"
                 )
             return f"0 of {len(now)}"
@@ -151,7 +152,7 @@ def _why(task: Any, now: dict[str, Tensor], changed: list[str], decayed: list[st
     if not now:
         return (
             "the judged network has no parameters, so training cannot have taught it anything; return the trained network from evaluated(), "
-            "or set trains = False on a baseline"
+            'or give a baseline role = "features"'
         )
     if decayed:
         return (
@@ -173,8 +174,8 @@ def _why(task: Any, now: dict[str, Tensor], changed: list[str], decayed: list[st
         )
     return begin + (
         "No optimiser holds them: evaluated() must return the network that is trained, a module of the task itself (not in a list or a copy made "
-        "before training), with requires_grad, and listed by phase_parameters. A control that is meant to stay as it starts sets "
-        "frozen_backbone = True, or trains = False where nothing is trained at all"
+        "before training), with requires_grad, and listed by phase_parameters. A control that is meant to stay as it starts has "
+        'role = "control", or role = "untrained" where nothing is trained at all'
     )
 
 

@@ -22,6 +22,7 @@ from ssl_bench.evaluators import training as _training
 from ssl_bench.evaluators.base import Evaluation, Subject
 from ssl_bench.evaluators.finetune import Finetune
 from ssl_bench.spec.matrix import parse
+from ssl_bench.spec.task_role import TaskRole
 from toys import TINY
 
 
@@ -205,7 +206,7 @@ def test_trials_take_a_third_of_the_steps(monkeypatch: pytest.MonkeyPatch) -> No
         return real(task, batches, recipe, steps, **settings)
 
     monkeypatch.setattr(_training, "fit", counting)
-    tune(subject_of(is_random=True), learning_rates=[0.01, 0.03, 0.1])
+    tune(subject_of(role=TaskRole.UNTRAINED), learning_rates=[0.01, 0.03, 0.1])
     assert taken == [(4, 0.0)] * 3 + [(12, 0.0), (36, 5e-4)]
 
 
@@ -217,7 +218,7 @@ def test_a_rate_that_diverges_is_not_chosen_and_only_divergence_everywhere_fails
 
 
 def test_only_a_random_backbone_gets_a_longer_run() -> None:
-    usual, longer = tune(subject_of()), tune(subject_of(is_random=True))
+    usual, longer = tune(subject_of()), tune(subject_of(role=TaskRole.UNTRAINED))
     assert set(by_place(usual)) == {(1.0, 0, "")} and set(by_place(longer)) == {(1.0, 0, ""), (1.0, 0, "longer")}
     assert set(longer.predictions) == {"1/0", "1/0/longer"}
     assert by_place(usual)[1.0, 0, ""] == by_place(longer)[1.0, 0, ""]
@@ -231,7 +232,7 @@ def test_shares_and_draws() -> None:
 
 
 def test_every_share_may_have_steps_of_its_own() -> None:
-    found = tune(subject_of(is_random=True), labels=[1.0, 0.1], steps=[5, 3], learning_rates=[0.01, 0.05])
+    found = tune(subject_of(role=TaskRole.UNTRAINED), labels=[1.0, 0.1], steps=[5, 3], learning_rates=[0.01, 0.05])
     assert [(run["labels"], run["row"], run["steps"]) for run in found.details["runs"]] == [
         (1.0, "", 5), (1.0, "longer", 15), (0.1, "", 3), (0.1, "longer", 9)
     ]  # fmt: skip

@@ -620,7 +620,7 @@ class LowRank(Honest):
 class Control(Detached):
     """Trains a head on a network that stays as it is, and says so."""
 
-    frozen_backbone = True
+    role = "control"
 
     def __init__(self, *words: Any) -> None:
         super().__init__(*words)

@@ -64,6 +64,8 @@ NEEDS = {
     "long": ('name = "a" * 300', "a name is printable text of at most 100 characters"),
     "version": ('version = "2"', "has version = '2', and it must be a whole number from 1 up"),
     "flag": ("uses_labels = 1", "has uses_labels = 1, and it must be True or False"),
+    "role": ('role = "feature"', "has role = 'feature', and it must be one of 'pretext', 'control', 'untrained', 'pretrained', 'features'"),
+    "former flag": ("trains = False", "has trains = False, which an earlier version had; write role = "),
     "options": ("Options = dict", "has Options = <class 'dict'>, and it must be a class derived from ssl_bench.TaskOptions"),
     "no phases": ("phases = ()", r"has phases = \(\), and it must be a tuple of one or more names"),
     "phase": ('phases = "main"', r"has phases = 'main', and it must be a tuple"),

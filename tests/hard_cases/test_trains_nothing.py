@@ -228,13 +228,13 @@ def test_weights_that_are_not_finite_are_named() -> None:
 
 def test_a_control_declares_that_its_network_stays_and_is_held_to_it() -> None:
     class Control(Detached):
-        frozen_backbone = True
+        role = "control"
 
     class Broken(Brightness):
-        frozen_backbone = True
+        role = "control"
 
     assert train(Control).startswith("0 of ")
-    with pytest.raises(TrainingError, match="declares frozen_backbone, and training moved"):
+    with pytest.raises(TrainingError, match='declares role = "control", and training moved'):
         train(Broken)
 
 

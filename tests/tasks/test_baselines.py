@@ -35,8 +35,8 @@ def make(task: type, size: int = 8, images: Tensor | None = None, **options: obj
 
 
 def test_none_of_them_trains_and_only_the_network_could_be_fine_tuned() -> None:
-    assert not any(task.trains for task in (RandomInit, Pixels, PCA))
-    assert [task.trainable for task in (RandomInit, Pixels, PCA)] == [True, False, False]
+    assert not any(task.role.trains for task in (RandomInit, Pixels, PCA))
+    assert [task.role.fine_tunes for task in (RandomInit, Pixels, PCA)] == [True, False, False]
 
 
 def test_random_is_the_backbone_untouched() -> None:

@@ -197,7 +197,7 @@ def test_labels_reach_only_the_member_that_declares_them() -> None:
     assert task.tasks[0].setup.num_classes is None and task.tasks[1].setup.num_classes == 10
 
 
-MEMBERS: list[tuple[str, dict[str, Any]]] = [(name, {}) for name in TASKS._builtin if TASKS.get(name).trains]
+MEMBERS: list[tuple[str, dict[str, Any]]] = [(name, {}) for name in TASKS._builtin if TASKS.get(name).role.trains]
 MEMBERS += [("exemplar", {"form": "surrogate"}), ("denoising_autoencoder", {"noise": "mask"})]
 
 

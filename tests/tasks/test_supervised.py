@@ -34,7 +34,7 @@ def stripes(count: int, size: int = 16) -> ImageSet:
 
 
 def test_it_declares_its_labels() -> None:
-    assert Supervised.uses_labels and Supervised.trains
+    assert Supervised.uses_labels and Supervised.role.trains
 
 
 def test_loss_and_accuracy_are_those_of_the_labels() -> None:

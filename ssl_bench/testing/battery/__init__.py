@@ -60,7 +60,7 @@ _OF_BASELINES: dict[Callable[[Bench], str], tuple[str, ...]] = {
 
 def checks_for(task: type[PretextTask], noise: bool = False) -> list[Check]:
     """The checks that apply to a task; baselines that do not train are held to what they offer for judging."""
-    needs = _NEEDS if task.trains else _OF_BASELINES
+    needs = _NEEDS if task.role.trains else _OF_BASELINES
     chosen = [check for check in needs if noise or check is not noise_at_chance]
     return [
         Check(check.__name__, (check.__doc__ or "").splitlines()[0], check, needs[check], check in _QUICK)

@@ -120,7 +120,7 @@ class Bench:
         setup = Setup(self.size, STEPS, batch_size, len(self.images), classes, sample)
         with seeded(seed), self.calling("building it"):
             built = self.task(self.task.build_backbone(make, self.options), self.options, setup).train()
-        if self.task.trains and begin:
+        if self.task.role.trains and begin:
             with seeded(seed, 1), self.calling("before_training"):
                 built.before_training()
         return built

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from ssl_bench.errors import WeightsError
+from ssl_bench.spec.task_role import TaskRole
 from ssl_bench.tasks.base import PretextTask
 from ssl_bench.testing.battery.bench import Bench, CheckFailed, CheckWarning, DeclaredOnly, Forbidden, seeded, tensors
 from ssl_bench.testing.battery.views import LOOKED_AT
@@ -237,7 +238,7 @@ def gradients(bench: Bench) -> str:
             raise CheckFailed(f"no gradient reaches {name}; use it in forward, or freeze it with requires_grad_(False)")
         if not parameter.grad.isfinite().all():
             raise CheckFailed(f"the gradient of {name} is not finite; look for sqrt(0), a norm of zero or log(0)")
-        if name.startswith("backbone.") and not bench.task.frozen_backbone and not parameter.grad.any():
+        if name.startswith("backbone.") and bench.task.role is not TaskRole.CONTROL and not parameter.grad.any():
             raise CheckFailed(
                 f"the gradient of {name} is zero everywhere; look for .detach() or an operation without slope between it and the loss"
             )
@@ -247,7 +248,7 @@ def gradients(bench: Bench) -> str:
             f"the loss asks an early stage: no gradient reaches {behind[0]} and the {len(behind) - 1} parameters behind it. They stay as they start, so the "
             "pooled features, kNN and fine-tuning rest on untrained layers; the linear probe's best stage judges what was trained"
         )
-    if not reached and not bench.task.frozen_backbone:
+    if not reached and bench.task.role is not TaskRole.CONTROL:
         return "no optimiser holds a parameter of self.backbone; the check of training tells whether the task moves it all the same"
     return f"{reached} backbone tensors"
 
@@ -272,7 +273,9 @@ def same_seed(bench: Bench) -> str:
             f"the same seed gave losses {first!r} and {second!r}; draw with torch's, NumPy's or Python's global random "
             "functions, which the loop seeds, not with a generator of your own, and do not depend on time, ids or the order of a set"
         )
-    if not bench.task.frozen_backbone and same_weights(*(judged_tensors(bench.build(seed)) for seed in (0, 1))):
+    if bench.task.role is not TaskRole.CONTROL and same_weights(
+        *(judged_tensors(bench.build(seed)) for seed in (0, 1))
+    ):
         raise CheckFailed(
             "the judged network starts from the same weights with every seed: they come from a file, or from a seed that the task sets itself, and no "
             "table would tell. Leave the network as it is given; a row that is to start from other weights says so: {'init': 'file:PATH'} or 'timm:NAME'"
@@ -283,7 +286,7 @@ def same_seed(bench: Bench) -> str:
 def state(bench: Bench) -> str:
     """What the task has learned is in its state_dict: saved as safetensors and loaded strictly, it goes on as it was."""
     trained = bench.build(0)
-    if bench.task.trains:
+    if bench.task.role.trains:
         fit(trained, bench.batches(), bench.recipe(), 2, seed=0, precision="fp32", cost=False)
     try:
         refuse_other_state(trained)
@@ -295,9 +298,9 @@ def state(bench: Bench) -> str:
         save_checkpoint(file, trained, [], {})
         load_checkpoint(file, other, [], {})
     with torch.no_grad():
-        trained.train(bench.task.trains), other.train(bench.task.trains)
+        trained.train(bench.task.role.trains), other.train(bench.task.role.trains)
         trained.progress = other.progress = 0.5
-        if bench.task.trains:
+        if bench.task.role.trains:
             before, after = bench.total(trained, bench.batch(), 3), bench.total(other, bench.batch(), 3)
         else:
             before, after = (task.evaluated()(bench.images_only(8)) for task in (trained, other))

@@ -8,6 +8,7 @@ from collections import Counter
 from torch import nn
 
 from ssl_bench.errors import TrainingError
+from ssl_bench.spec.task_role import TaskRole
 from ssl_bench.system.global_state import captured, changed, restore
 from ssl_bench.tasks.base import PretextTask
 from ssl_bench.testing.battery.bench import Bench, CheckFailed, CheckWarning
@@ -51,7 +52,7 @@ def trained(bench: Bench) -> str:
         except TrainingError as error:
             raise CheckFailed(str(error).removeprefix(f"{task.name}: ")) from None
         found.append(judged_tensors(task))
-    if not bench.task.frozen_backbone and same_weights(*found):
+    if bench.task.role is not TaskRole.CONTROL and same_weights(*found):
         raise CheckFailed(
             "after training, the judged network is the same with every seed, bit for bit: its weights come from elsewhere, such as a file that after_step or "
             "evaluated() loads. A row that is to start from other weights says so: {'init': 'file:PATH'} or 'timm:NAME'"
