@@ -36,7 +36,7 @@ FOLLOWED = (
 
 
 @dataclass(frozen=True)
-class Found:
+class NetworkInFile:
     """A ResNet in a checkpoint.
 
     Attributes
@@ -57,7 +57,7 @@ class Found:
 
 def convert(
     file: str | Path, out: str | Path | None = None, backbone: str | None = None, prefix: str | None = None
-) -> tuple[Path, Found]:
+) -> tuple[Path, NetworkInFile]:
     """Write the ResNet of a checkpoint as a safetensors file that ``weights: file:PATH`` takes; nothing is overwritten.
 
     Parameters
@@ -77,22 +77,22 @@ def convert(
         if out is not None
         else path.with_name(f"{path.stem}{'.converted' if path.suffix == '.safetensors' else ''}.safetensors")
     )
-    found = network_in(read_checkpoint(path), str(file), backbone, prefix)
+    network = network_in(read_checkpoint(path), str(file), backbone, prefix)
     if target.exists() or target.is_symlink():
         raise WeightsError(f"{target} exists already; nothing was written. Remove it, or give another --out")
     meta = {
         "format": str(FORMAT),
-        "spec": found.spec.model_dump_json(),
+        "spec": network.spec.model_dump_json(),
         "input": InputSpec(mean=IMAGENET.mean, std=IMAGENET.std).model_dump_json(),
-        "image_size": "32" if found.spec.stem == "3x3" else "224",
+        "image_size": "32" if network.spec.stem == "3x3" else "224",
     }
     try:
-        save_tensors(target, found.tensors, KIND, meta)
+        save_tensors(target, network.tensors, KIND, meta)
     except NoRoomError:
         raise
     except OSError as error:
         raise WeightsError(f"{target} cannot be written: {error.strerror or error}") from None
-    return target, found
+    return target, network
 
 
 def read_checkpoint(path: Path) -> Mapping[Any, Any]:
@@ -109,14 +109,16 @@ def read_checkpoint(path: Path) -> Mapping[Any, Any]:
     try:
         # Namespaces are plain values under names, which many programs save beside the tensors.
         with without_warnings(), torch.serialization.safe_globals([argparse.Namespace]):
-            found = torch.load(path, map_location="cpu", weights_only=True)
+            checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a file of any kind can fail in any way
         raise WeightsError(f"{path}: {_unread(str(error))}") from None
-    if isinstance(found, argparse.Namespace):
-        found = vars(found)
-    if not isinstance(found, Mapping):
-        raise WeightsError(f"{path} holds a {type(found).__name__}, not tensors under names; save model.state_dict()")
-    return found
+    if isinstance(checkpoint, argparse.Namespace):
+        checkpoint = vars(checkpoint)
+    if not isinstance(checkpoint, Mapping):
+        raise WeightsError(
+            f"{path} holds a {type(checkpoint).__name__}, not tensors under names; save model.state_dict()"
+        )
+    return checkpoint
 
 
 def _unread(message: str) -> str:
@@ -148,7 +150,7 @@ def _state_dicts(value: Any, where: str = "", depth: int = 0) -> Iterator[tuple[
 
 def network_in(
     checkpoint: Mapping[Any, Any], where: str, backbone: str | None = None, prefix: str | None = None
-) -> Found:
+) -> NetworkInFile:
     """The ResNet in a checkpoint, whole, or a WeightsError that says what is there instead."""
     if backbone is not None:
         check_resnet(backbone)
@@ -157,31 +159,31 @@ def network_in(
         raise WeightsError(
             f"{where} holds no tensors under names; it has: {', '.join(quoted(key) for key in list(checkpoint)[:8]) or 'nothing'}"
         )
-    found: dict[str, tuple[BackboneSpec, dict[str, Tensor], tuple[str, ...]]] = {}
+    networks: dict[str, tuple[BackboneSpec, dict[str, Tensor], tuple[str, ...]]] = {}
     kept: dict[str, set[str]] = {}  # names as the checkpoint has them
     problems: list[tuple[int, str]] = []
     for place, tensors in dicts:
         for start in beginnings(tensors):
             names = [name for name in tensors if name.startswith(start)]
             try:
-                own = _renamed({name[len(start) :]: tensors[name] for name in names})
-                found[place + start] = _whole(own, backbone)
+                renamed_tensors = _renamed({name[len(start) :]: tensors[name] for name in names})
+                networks[place + start] = _whole(renamed_tensors, backbone)
                 kept[place + start] = {
                     f"{place}{name}"
-                    for name, renamed in zip(names, own, strict=True)
-                    if renamed in found[place + start][1]
+                    for name, renamed in zip(names, renamed_tensors, strict=True)
+                    if renamed in networks[place + start][1]
                 }
             except WeightsError as error:
                 problems.append((-len(names), f"{quoted(place + start) if place + start else 'its names'}: {error}"))
     if prefix is not None:
-        known = [*found, *(text.partition(": ")[0].strip("'") for _, text in problems)]
-        chosen = next((one for one in found if one.rstrip(".") == prefix.rstrip(".")), None)
+        known = [*networks, *(text.partition(": ")[0].strip("'") for _, text in problems)]
+        chosen = next((start for start in networks if start.rstrip(".") == prefix.rstrip(".")), None)
         if chosen is None:
             raise WeightsError(
                 f"{where}: no whole ResNet stands behind {quoted(prefix)}; {did_you_mean(prefix, known)}"
             )
-        found = {chosen: found[chosen]}
-    if not found:
+        networks = {chosen: networks[chosen]}
+    if not networks:
         names = [name for _, tensors in dicts for name in tensors]
         if problems:
             raise WeightsError(f"{where}: " + "; ".join(text for _, text in sorted(problems)[:2]))
@@ -189,26 +191,26 @@ def network_in(
             f"{where} holds no ResNet under the names of timm or torchvision (conv1.weight, layer1.0.conv1.weight, ...); its {len(names):,} tensors are "
             f"called {', '.join(quoted(name) for name in names[:3])} ..."
         )
-    taken = _one_of(found, where)
-    spec, tensors, notes = found[taken]
-    others = [one for one in found if one != taken]
+    taken = _one_of(networks, where)
+    spec, tensors, notes = networks[taken]
+    others = [start for start in networks if start != taken]
     if others:
         notes = (
             *notes,
-            f"other networks are there too ({', '.join(quoted(one) for one in others)}); --prefix takes one of them",
+            f"other networks are there too ({', '.join(quoted(start) for start in others)}); --prefix takes one of them",
         )
     left = {f"{place}{name}" for place, tensors in dicts for name in tensors} - kept[taken]
     dropped = Counter(next((other for other in others if name in kept[other]), None) or _group(name) for name in left)
-    return Found(spec, tensors, taken, dict(sorted(dropped.items())), notes)
+    return NetworkInFile(spec, tensors, taken, dict(sorted(dropped.items())), notes)
 
 
-def _one_of(found: Mapping[str, tuple[BackboneSpec, Mapping[str, Tensor], Any]], where: str) -> str:
+def _one_of(networks: Mapping[str, tuple[BackboneSpec, Mapping[str, Tensor], Any]], where: str) -> str:
     """The network to take: the only one, one of equal ones, or of two that follow each other the one that is trained."""
-    ways = sorted(found, key=lambda start: (len(start), start))
-    first = found[ways[0]][1]
+    ways = sorted(networks, key=lambda start: (len(start), start))
+    first = networks[ways[0]][1]
     if all(
         other.keys() == first.keys() and all(torch.equal(other[name], first[name]) for name in first)
-        for _, other, _ in found.values()
+        for _, other, _ in networks.values()
     ):
         return ways[0]
     for trained, follower in FOLLOWED:
@@ -238,16 +240,16 @@ def _renamed(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         if len(places) >= 4
         else {}
     )
-    found: dict[str, Tensor] = {}
+    renamed: dict[str, Tensor] = {}
     for written, tensor in tensors.items():
         first, _, rest = written.partition(".")
         name = (f"{parts[first]}.{rest}" if first in parts else written).replace(".shortcut.", ".downsample.")
-        if name in found:
+        if name in renamed:
             raise WeightsError(
                 f"{quoted(written)} and another tensor are both {name}: two networks stand under one beginning; keep one of them"
             )
-        found[name] = tensor
-    return found
+        renamed[name] = tensor
+    return renamed
 
 
 def _whole(
@@ -265,9 +267,9 @@ def _whole(
             f"nearest is {name}, of which {matched} of {len(layout)} tensors are there; {len(absent)} are missing {absent[:3]}, {len(reshaped)} have "
             f"another shape {reshaped[:3]}, and {len(extra)} are not its own {extra[:3]}{asked}"
         )
-    found = {key: tensors.get(key, torch.zeros((), dtype=torch.int64)) for key in layout}
+    whole = {key: tensors.get(key, torch.zeros((), dtype=torch.int64)) for key in layout}
     bad = [
-        key for key, tensor in found.items() if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all())
+        key for key, tensor in whole.items() if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all())
     ]
     if bad:
         raise WeightsError(
@@ -294,6 +296,6 @@ def _whole(
         BackboneSpec(
             name=name, width=width, stem="3x3" if stem == "3x3" else "timm", stem_stride=1 if stem == "3x3" else None
         ),
-        found,
+        whole,
         tuple(notes),
     )

@@ -31,11 +31,11 @@ def beginnings(tensors: Mapping[str, Tensor]) -> list[str]:
     """What may stand before the names of a ResNet, so that its stem and first block follow."""
     # named, or the places in a Sequential of the network's parts
     firsts = (r"layer1\.0\.conv1\.weight", r"[1-9]\.0\.conv1\.weight")
-    found = {
+    starts = {
         match.group(1) for name in tensors for first in firsts if (match := re.fullmatch(rf"(|.*\.){first}", name))
     }
     stems = ("conv1.weight", "conv1.0.weight", "0.weight", "0.0.weight")
-    return sorted(start for start in found if any(f"{start}{stem}" in tensors for stem in stems))
+    return sorted(start for start in starts if any(f"{start}{stem}" in tensors for stem in stems))
 
 
 def nearest(

@@ -97,10 +97,12 @@ class Weights:
     def _remedy(self) -> str:
         """What would make tensors fit that do not."""
         if self.spec is not None:
-            own = {key: value for key, value in self.spec.model_dump(exclude_defaults=True).items() if key != "name"}
+            settings = {
+                key: value for key, value in self.spec.model_dump(exclude_defaults=True).items() if key != "name"
+            }
             written = (
-                f"{{name: {self.spec.name}, {', '.join(f'{key}: {value}' for key, value in own.items())}}}"
-                if own
+                f"{{name: {self.spec.name}, {', '.join(f'{key}: {value}' for key, value in settings.items())}}}"
+                if settings
                 else self.spec.name
             )
             return f"they are those of a {self.spec.name}: write backbone: {written}"
@@ -158,7 +160,7 @@ def _from_timm(source: str, download: bool) -> Weights:
     name = source.removeprefix("timm:")
     check_resnet(name.partition(".")[0])
     known = timm.list_pretrained(f"{name.partition('.')[0]}*")
-    if name not in known and "." in name or not any(one.partition(".")[0] == name.partition(".")[0] for one in known):
+    if name not in known and "." in name or not any(tag.partition(".")[0] == name.partition(".")[0] for tag in known):
         raise WeightsError(f"{source}: timm has no such pretrained weights; it has: {', '.join(known) or 'none'}")
     network: Any = _loaded(source, name, download)
     config: Mapping[str, Any] = network.pretrained_cfg
@@ -254,18 +256,18 @@ def build(weights: Weights, make: Callable[..., Any], size: int | None = None) -
     ------
     WeightsError : tensors of another network.
     """
-    own: Any = make()
+    default: Any = make()
     handling = weights.input or IMAGENET
     handling = handling.model_copy(update={"size": size if size is not None else handling.size})
-    backbone = Backbone(weights.spec or own.spec, weights.image_size or own.image_size, handling)
+    backbone = Backbone(weights.spec or default.spec, weights.image_size or default.image_size, handling)
     weights.into(backbone.network)
     return backbone
 
 
 def _digest(tensors: Mapping[str, Tensor]) -> str:
-    found = hashlib.sha256()
+    hashed = hashlib.sha256()
     for name in sorted(tensors):
         tensor = tensors[name].detach().cpu().contiguous()
-        found.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
-        found.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())  # NumPy has no bf16
-    return found.hexdigest()[:16]
+        hashed.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+        hashed.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())  # NumPy has no bf16
+    return hashed.hexdigest()[:16]

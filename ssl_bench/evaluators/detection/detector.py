@@ -152,7 +152,7 @@ class _Pyramid(nn.Module):
         return levels
 
 
-class _Trunk(nn.Module):
+class _ToThirdStage(nn.Module):
     """A backbone up to its third stage."""
 
     backbone: Backbone
@@ -238,7 +238,7 @@ def _without_pyramid(backbone: Backbone, options: DetectorOptions) -> FasterRCNN
     shapes = _shapes(backbone)
     (width, stride), (last, _) = shapes["s3"], shapes["s4"]
     model = FasterRCNN(
-        _Trunk(backbone, width),
+        _ToThirdStage(backbone, width),
         **_settings(options),
         rpn_anchor_generator=AnchorGenerator((tuple(factor * stride for factor in (2, 4, 8, 16, 32)),), (ASPECTS,)),
         box_roi_pool=_pooling({"0": stride}, output_size=14),

@@ -34,7 +34,7 @@ _POINTS = {"voc07": np.arange(11) / 10, "coco": np.linspace(0, 1, 101)}
 _STEPS = tuple(float(threshold) for threshold in np.linspace(0.5, 0.95, 10))
 
 
-class Kind(NamedTuple):
+class APKind(NamedTuple):
     """A form of AP: who takes which object ("voc", "coco"), how the curve is averaged, and at which IoUs."""
 
     matching: str
@@ -43,12 +43,12 @@ class Kind(NamedTuple):
 
 
 #: The forms of AP that are reported.
-KINDS: Mapping[str, Kind] = {
-    "voc07": Kind("voc", "voc07", (0.5,)),
-    "area": Kind("voc", "area", (0.5,)),
-    "coco": Kind("coco", "coco", _STEPS),
-    "coco50": Kind("coco", "coco", _STEPS[:1]),
-    "coco75": Kind("coco", "coco", _STEPS[5:6]),
+KINDS: Mapping[str, APKind] = {
+    "voc07": APKind("voc", "voc07", (0.5,)),
+    "area": APKind("voc", "area", (0.5,)),
+    "coco": APKind("coco", "coco", _STEPS),
+    "coco50": APKind("coco", "coco", _STEPS[:1]),
+    "coco75": APKind("coco", "coco", _STEPS[5:6]),
 }
 
 
@@ -213,7 +213,7 @@ class _Class(NamedTuple):
     curves: Mapping[float, _Curve]
 
 
-def _ap(of_class: _Class, times: np.ndarray, kind: Kind) -> float:
+def _ap(of_class: _Class, times: np.ndarray, kind: APKind) -> float:
     """AP of one class when image i is in the set times[i] times; NaN without objects."""
     total = int(times @ of_class.objects)
     if total == 0:
