@@ -70,10 +70,13 @@ def pretraining_spec(matrix: Matrix, data: Data, row: Row, candidate: Candidate,
     }
     if row.task.role.trains:
         spec |= {
-            "recipe": candidate.recipe.model_dump(mode="json"),
+            "recipe": candidate.recipe.identity(),
             "steps": candidate.steps,
             "precision": matrix.precision,
         }
+        apart = {phase: recipe for phase, recipe in candidate.recipes.items() if recipe != candidate.recipe}
+        if apart:
+            spec["phase_recipes"] = {phase: recipe.identity() for phase, recipe in apart.items()}
     if candidate.init is not None:
         spec["init"] = candidate.init.digest
     if row.task.columns:

@@ -6,7 +6,7 @@ import itertools
 import json
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from ssl_bench.backbones.resnet import Backbone, network_of
@@ -32,6 +32,13 @@ class Candidate:
     steps: int
     chosen: Mapping[str, Any]  #: the value of every option that was written as a choice
     init: Weights | None = None  #: what the network starts from
+    recipes: Mapping[str, Recipe] = field(
+        default_factory=dict
+    )  #: of each phase; without any written, the row's for "main"
+
+    def __post_init__(self) -> None:
+        if not self.recipes:
+            object.__setattr__(self, "recipes", {"main": self.recipe})
 
     @property
     def settings(self) -> str:
@@ -69,7 +76,7 @@ def split_options(task: type[Any], written: Mapping[str, Any], where: str) -> tu
     """A row's settings as (task options, recipe settings).
 
     A name that only one of the two has may stand in the row itself. ``recipe: {...}`` and ``options: {...}`` hold the settings of training and
-    of the task whatever they are called, and have to where both have the name.
+    of the task whatever they are called, and have to where both have the name. Settings of one phase stand below its name in ``recipe``.
 
     Raises
     ------
@@ -80,9 +87,11 @@ def split_options(task: type[Any], written: Mapping[str, Any], where: str) -> tu
     options, recipe = (dict(_inner(written, key, where)) for key in ("options", "recipe"))
     if not task.role.trains and "recipe" in written:
         raise SpecError(_not_trained(task, "recipe", where))
+    phases = task.phases if len(task.phases) > 1 else ()
     for key in recipe:
-        if key not in Recipe.model_fields:
-            raise SpecError(f"{where}: recipe: unknown setting {key!r}; {did_you_mean(key, Recipe.model_fields)}")
+        if key not in Recipe.model_fields and key not in phases:
+            allowed = (*Recipe.model_fields, *phases)
+            raise SpecError(f"{where}: recipe: unknown setting {key!r}; {did_you_mean(key, allowed)}")
     for key, value in written.items():
         if key in ("options", "recipe", "init") and (task.role.trains or key == "options"):
             continue
@@ -141,7 +150,7 @@ def candidates_of(
     def make(input: str = "rgb", **_: Any) -> Backbone:
         return Backbone(matrix.backbone, image_size)
 
-    found = []
+    candidates = []
     for values in itertools.product(*choices.values()):
         chosen = dict(zip(choices, values, strict=True))
         settings = _decided(spec.options, chosen)
@@ -162,18 +171,26 @@ def candidates_of(
                 raise SpecError(f"{where}: {what} gave a {type(value).__name__}, and it must give a {kind.__name__}")
         if matrix.pretrain.batch_size is not None:
             recipe_settings.setdefault("batch_size", matrix.pretrain.batch_size)
+        of_phases = {phase: recipe_settings.pop(phase, {}) for phase in task.phases if len(task.phases) > 1}
         recipe = base.overridden(recipe_settings, where)
+        recipes = {phase: _phase_recipe(task, phase, recipe, options, of_phases[phase], where) for phase in of_phases}
         steps = max(1, round(images / recipe.batch_size))
-        found.append(
-            Candidate(
-                options,
-                recipe,
-                steps,
-                chosen,
-                None if start is None else _init(task, options, make, start, where, download),
-            )
-        )
-    return tuple(found)
+        init = None if start is None else _init(task, options, make, start, where, download)
+        candidates.append(Candidate(options, recipe, steps, chosen, init, recipes))
+    return tuple(candidates)
+
+
+def _phase_recipe(task: type[Any], phase: str, recipe: Recipe, options: Any, written: Any, where: str) -> Recipe:
+    """The recipe of one phase: the task's, and what the row has below ``recipe: {PHASE: {...}}``."""
+    where = f"{where}: recipe of phase {phase!r}"
+    if not isinstance(written, Mapping):
+        raise SpecError(f"{where}: {quoted(written)}; settings are written as {{setting: value}}")
+    of_phase = task.phase_recipe(phase, recipe, options)
+    if not isinstance(of_phase, Recipe):
+        raise SpecError(f"{where}: phase_recipe gave a {type(of_phase).__name__}, and it must give a Recipe")
+    if "batch_size" in written or of_phase.batch_size != recipe.batch_size:
+        raise SpecError(f"{where}: batch_size is that of the row ({recipe.batch_size}), because phases share a batch")
+    return of_phase.overridden(written, where)
 
 
 def _choices(options: Mapping[str, Any], above: str = "") -> dict[str, Any]:

@@ -6,6 +6,7 @@ import inspect
 import math
 from typing import Any
 
+from ssl_bench.spec.matrix import Recipe
 from ssl_bench.spec.task_role import FORMER_FLAGS, TaskRole
 
 LONGEST_NAME = 100
@@ -22,6 +23,8 @@ _CALLED_ON_OBJECTS = {
         "forward": 1,
         "phase_parameters": 1,
         "before_training": 0,
+        "phases_at": 2,
+        "before_step": 0,
         "after_step": 0,
         "chance_loss": 0,
         "chance_accuracy": 0,
@@ -34,9 +37,14 @@ _CALLED_ON_OBJECTS = {
     "evaluator": {"__init__": 1, "evaluate": 1},
 }
 _CALLED_ON_CLASSES = {
-    "task": {"recipe": 3, "short_recipe": 2, "paper_recipe": 2, "build_backbone": 2, "weights_needed": 1, "resolve": 2, "saw_labels": 1, "check": 2},
+    "task": {
+        "recipe": 3, "phase_recipe": 3, "short_recipe": 2, "paper_recipe": 2, "build_backbone": 2,
+        "weights_needed": 1, "resolve": 2, "saw_labels": 1, "check": 2,
+    },
     "evaluator": {"own_sets": 2, "smoke": 1, "training_passes": 4, "fitting_flops": 3, "check": 3},
 }  # fmt: skip
+#: methods that are given the phase where there are several and they have a parameter ``phase``
+_OF_PHASES = ("views", "before_step", "after_step")
 
 
 def problem_of(member: type[Any], base: type[Any], kind: str) -> str:
@@ -120,6 +128,8 @@ def _task(member: type[Any], base: type[Any], kind: str) -> str:
         return f'has phases = {_short(phases)}, and it must be a tuple of one or more names, such as phases = ("main",)'
     if len(set(phases)) != len(phases):
         return f"has phases = {_short(phases)}, and their names must differ"
+    if taken := sorted(set(phases) & set(Recipe.model_fields)):
+        return f"has phases = {_short(phases)}, and {taken[0]!r} is a setting of every recipe; choose another name"
     columns = member.columns
     if not isinstance(columns, (set, frozenset)) or not all(isinstance(column, str) for column in columns):
         return f'has columns = {_short(columns)}, and it must be a set of names, such as columns = frozenset({{"hue"}})'
@@ -148,11 +158,10 @@ def _evaluator(member: type[Any], base: type[Any], kind: str) -> str:
 
 
 def _methods(member: type[Any], base: type[Any], kind: str) -> str:
+    several = kind == "task" and len(member.phases) > 1
     for name, count in _CALLED_ON_OBJECTS[kind].items():
-        values = count
-        if name == "forward" and len(member.phases) > 1:
-            values = 2  # views and the phase
-        if told := _signature(getattr(member, name), values + 1, f"{name}({_words(base, name)})"):
+        with_phase = several and (name == "forward" or (name in _OF_PHASES and _has_phase(getattr(member, name))))
+        if told := _signature(getattr(member, name), count + 1 + with_phase, f"{name}({_words(base, name)})"):
             return told
     for name, count in _CALLED_ON_CLASSES[kind].items():
         if not isinstance(inspect.getattr_static(member, name), (classmethod, staticmethod)):
@@ -183,6 +192,13 @@ def _signature(method: Any, count: int, wanted: str) -> str:
     except (TypeError, ValueError):  # of compiled code
         return ""
     return "" if _takes(signature, count) else f"has {name}{signature}, and it is called as {wanted}"
+
+
+def _has_phase(method: Any) -> bool:
+    try:
+        return "phase" in inspect.signature(method).parameters
+    except (TypeError, ValueError):  # no method, which is told, or compiled code
+        return False
 
 
 def _takes(signature: inspect.Signature, count: int) -> bool:

@@ -75,7 +75,7 @@ def pretrain_cell(cell: Cell, context: RunContext) -> tuple[Pretraining, Any]:
         result = fit(
             task,
             pretraining_batches(cell, context),
-            cell.candidate.recipe,
+            cell.candidate.recipes,
             cell.candidate.steps,
             seed=cell.seed,
             device=context.device,

@@ -43,6 +43,8 @@ _USED_BY = {
     "milestones": ("schedule", ("steps",)),
     "gamma": ("schedule", ("steps",)),
 }
+#: settings that came later: at their defaults they are left out of ids, so that earlier records keep theirs
+_LATER = ("weight_decay_end",)
 
 
 class Recipe(Model):
@@ -62,10 +64,12 @@ class Recipe(Model):
     betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.9, 0.999)  #: adamw
     trust_coefficient: float = Field(default=0.001, gt=0, le=1_000)  #: lars
     clip_norm: float | None = Field(default=None, gt=0, le=1e9)  #: gradient norm
+    #: reached at the end of the run, along half a cosine; None: weight_decay stays as it is
+    weight_decay_end: float | None = Field(default=None, ge=0, le=1_000)
 
     @model_validator(mode="after")
     def _lars_decays(self) -> Recipe:
-        if self.optimizer == "lars" and self.weight_decay == 0:
+        if self.optimizer == "lars" and 0 in (self.weight_decay, self.weight_decay_end):
             raise ValueError(
                 "lars adapts only weights that decay, so weight_decay = 0 would make it plain SGD; give it a small value such as 1e-6"
             )
@@ -78,7 +82,7 @@ class Recipe(Model):
                 "schedule: steps without milestones leaves the rate as it is; give milestones such as [0.6, 0.8], or schedule: constant"
             )
         # else a whole recipe, of which some of these were not asked for
-        if len(self.model_fields_set) < len(type(self).model_fields):
+        if not self.model_fields_set >= set(type(self).model_fields) - set(_LATER):
             self._refuse_idle(self.model_fields_set)
         return self
 
@@ -89,12 +93,18 @@ class Recipe(Model):
 
     def overridden(self, written: Mapping[str, Any], where: str) -> Recipe:
         """This recipe with the settings that a user wrote. Raises SpecError for a wrong one, and for one that has no effect."""
-        found = parse(Recipe, {**self.model_dump(), **written}, where)
+        recipe = parse(Recipe, {**self.model_dump(), **written}, where)
         try:
-            found._refuse_idle(written.keys())
+            recipe._refuse_idle(written.keys())
         except ValueError as error:
             raise SpecError(f"{where}: {error}") from None
-        return found
+        return recipe
+
+    def identity(self) -> dict[str, Any]:
+        """Plain data for a cell's id."""
+        fields = type(self).model_fields
+        at_default = {name for name in _LATER if getattr(self, name) == fields[name].default}
+        return self.model_dump(mode="json", exclude=at_default)
 
 
 class BackboneSpec(Model):

@@ -95,7 +95,7 @@ class PretextTask(nn.Module):
     #: labels reach a batch only where this is set; the row is then marked everywhere
     uses_labels: ClassVar[bool] = False
     columns: ClassVar[frozenset[str]] = frozenset()  #: extra data columns that ``batch.extra`` must hold
-    phases: ClassVar[tuple[str, ...]] = ("main",)  #: one optimiser each, stepped in order
+    phases: ClassVar[tuple[str, ...]] = ("main",)  #: one optimiser and one recipe each, see ``phases_at``
     #: "pretext", or what else its rows are: "control", "untrained", "pretrained", "features" (see TaskRole)
     role: ClassVar[TaskRole] = TaskRole.PRETEXT
     reads_borders: ClassVar[bool] = False  #: True: the black bars that `fit: pad` adds would give the answer away
@@ -116,7 +116,10 @@ class PretextTask(nn.Module):
         self.progress = 0.0  # share of the run that is done, set by the loop before every step
 
     def views(self, batch: Batch) -> Any:
-        """Whole-batch views, without gradient: ``batch.images`` is float [B, 3, H, W] in [0, 1]. Returns any tree of tensors."""
+        """Whole-batch views, without gradient: ``batch.images`` is float [B, 3, H, W] in [0, 1]. Returns any tree of tensors.
+
+        With several phases, ``views(batch, phase)`` gives each its own.
+        """
         raise NotImplementedError(f"{type(self).__name__} must define views(self, batch)")
 
     def forward(self, views: Any, phase: str = "main") -> dict[str, Tensor]:
@@ -132,6 +135,14 @@ class PretextTask(nn.Module):
         return (
             cls.paper_recipe(options, image_size) if steps >= LONG_RUN_STEPS else cls.short_recipe(options, image_size)
         )
+
+    @classmethod
+    def phase_recipe(cls, phase: str, recipe: Recipe, options: Any) -> Recipe:
+        """The recipe of one of several phases, made from the row's, which holds for all of them unless this is overridden.
+
+        ``recipe.model_copy(update={...})`` changes some settings; batch_size stays, because phases share a batch.
+        """
+        return recipe
 
     @classmethod
     def short_recipe(cls, options: Any, image_size: int) -> Recipe:
@@ -173,11 +184,29 @@ class PretextTask(nn.Module):
         """The named parameters that a phase's optimiser steps; all of them unless overridden."""
         return [(name, parameter) for name, parameter in self.named_parameters() if parameter.requires_grad]
 
+    def phases_at(self, step: int, steps: int) -> Sequence[str]:
+        """The phases that the loop's step ``step`` of ``steps`` goes through, in order: all of them unless overridden.
+
+        A phase named twice takes two optimiser steps, each with views of its own from the same batch. Its learning rate follows its
+        own steps. What is returned depends on nothing but the arguments and the options, so that an interrupted run goes on as it was.
+
+        >>> ("critic",) * 5 + ("generator",)  # five steps of the critic for each of the generator
+        >>> ("layer1",) if step < steps // 2 else ("layer2",)  # one after the other
+        """
+        return self.phases
+
     def before_training(self) -> None:
         """Called once before the first step of a run, and not when one goes on from a checkpoint: what is measured on the network as it starts."""
 
+    def before_step(self) -> None:
+        """Called between backward and every optimiser step, before gradients are clipped: change or remove gradients where they are.
+
+        ``parameter.grad = None`` leaves a parameter as it is in this step; a zero gradient would still let it decay.
+        With several phases, ``before_step(phase)``.
+        """
+
     def after_step(self) -> None:
-        """Called after every optimiser step: momentum networks, queues, projections."""
+        """Called after every optimiser step: momentum networks, queues, projections. With several phases, ``after_step(phase)``."""
 
     def chance_loss(self) -> float | None:
         """The loss of a guess, where it is known; combinations scale by it."""

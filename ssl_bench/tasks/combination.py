@@ -145,6 +145,10 @@ class Combination(PretextTask):
             if self.scales[number].isnan():
                 self.scales[number] = self._measured_scale(number, task)
 
+    def before_step(self) -> None:
+        for task in self.tasks:
+            task.before_step()  # type: ignore[operator]
+
     def after_step(self) -> None:
         for task in self.tasks:
             task.after_step()  # type: ignore[operator]

@@ -18,6 +18,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from ssl_bench.data.batches import Batch
 from ssl_bench.errors import TrainingError
 from ssl_bench.training.meter import NetworkMeter, countable
+from ssl_bench.training.phases import call_in_phase, forward_in_phase, steps_of_phases
 
 
 def seed_everything(*parts: int) -> None:
@@ -80,23 +81,27 @@ def _measured(task: Any, batch: Batch, images: int) -> Cost:
         {name: column[:count] for name, column in batch.extra.items()},
     )
     meter = NetworkMeter(task, part.images)
-    flops, elsewhere = 0, 0  # of forward and backward; of networks in views and after_step
+    steps = max(1, task.setup.steps)
+    taken = steps_of_phases(task, 0, steps, steps)
+    flops = passes = 0.0
     seed_everything(0)
     for phase in task.phases:
-        before = meter.network_flops
+        elsewhere, shown = meter.network_flops, meter.passes  # of networks in views and after_step
         with torch.no_grad(), FlopCounterMode(display=False) as counter, meter.counting(counter):
-            views = task.views(part)
-        elsewhere += meter.network_flops - before
+            views = call_in_phase(task, "views", phase, part)
+        elsewhere = meter.network_flops - elsewhere
         with FlopCounterMode(display=False) as counter:
             with meter.counting(counter):
-                found = task(views) if len(task.phases) == 1 else task(views, phase)
-            loss_of(found, task, 0, {}).backward()
-        flops += counter.get_total_flops()
-    before = meter.network_flops
-    with FlopCounterMode(display=False) as counter, meter.counting(counter):
-        task.after_step()
-    elsewhere += meter.network_flops - before
-    return Cost((flops + elsewhere) / count, meter.passes / count, meter.by_area)
+                losses = forward_in_phase(task, views, phase)
+            loss_of(losses, task, 0, {}).backward()
+        trained, before = counter.get_total_flops(), meter.network_flops
+        with FlopCounterMode(display=False) as counter, meter.counting(counter):
+            call_in_phase(task, "after_step", phase)
+        elsewhere += meter.network_flops - before
+        share = taken[phase] / steps  # a phase may be stepped more or less often than the loop
+        flops += share * (trained + elsewhere)
+        passes += share * (meter.passes - shown)
+    return Cost(flops / count, passes / count, meter.by_area)
 
 
 def reset_peak_memory(device: torch.device) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,7 +24,7 @@ from ssl_bench.system.digests import notice
 from ssl_bench.training.checkpoints import load_checkpoint, refuse_other_state, remove, save_checkpoint
 from ssl_bench.training.cost import loss_of, measure_cost, not_finite, peak_memory, reset_peak_memory, seed_everything
 from ssl_bench.training.movement import Movement
-from ssl_bench.training.optimizers import build_optimizer, learning_rate_at
+from ssl_bench.training.phases import Phases, call_in_phase
 
 CURVE_POINTS = 300
 PARTS = ("data", "views", "forward", "backward", "step", "monitor")
@@ -92,7 +92,7 @@ def choose_device(requested: str | None = None) -> torch.device:
 def fit(
     task: Any,
     batches: Batches,
-    recipe: Recipe,
+    recipe: Recipe | Mapping[str, Recipe],
     steps: int,
     *,
     seed: int,
@@ -114,6 +114,7 @@ def fit(
     ----------
     task : the PretextTask; moved to the device, left in eval mode.
     batches : gives the batch of any step; ``recipe.batch_size`` is not looked at here.
+    recipe : of every phase, or one for each by name.
     seed : decides, with step, rank and phase, every random draw. On a CPU the same torch, processor and threads give the same bits,
         whether the run was interrupted or not.
     checkpoint : file to resume from when it exists (a damaged one is told and removed), written every ``checkpoint_seconds`` and
@@ -145,13 +146,12 @@ def fit(
         refuse_other_state(task)
     task.to(device=device, memory_format=torch.channels_last)
     task.train()
-    optimizers = [build_optimizer(task.phase_parameters(phase), recipe) for phase in task.phases]
-    loop = _Loop(task, batches, recipe, steps, seed, fabric, optimizers, movement or Movement())
+    loop = _Loop(task, batches, Phases(task, recipe, steps), steps, seed, fabric, movement or Movement())
     if movement is not None and checkpoint is not None and checkpoint.exists():
         movement.rebuilt(task)
     if cost:
-        found = measure_cost(task, batches.batch(0))
-        loop.result.flops, loop.result.passes = found.flops * batches.batch_size * steps, found.passes
+        each = measure_cost(task, batches.batch(0))
+        loop.result.flops, loop.result.passes = each.flops * batches.batch_size * steps, each.passes
     done = loop.resume(checkpoint) if checkpoint is not None and checkpoint.exists() else 0
     if not done:
         seed_everything(seed, 0xBE)
@@ -201,24 +201,16 @@ class _Loop:
         self,
         task: Any,
         batches: Batches,
-        recipe: Recipe,
+        phases: Phases,
         steps: int,
         seed: int,
         fabric: Fabric,
-        optimizers: list[torch.optim.Optimizer],
         movement: Movement,
     ) -> None:
-        self.task, self.batches, self.recipe, self.steps, self.seed, self.fabric = (
-            task,
-            batches,
-            recipe,
-            steps,
-            seed,
-            fabric,
-        )
-        self.movement = movement
-        wrapped = fabric.setup(task, *optimizers)
-        self.module, self.optimizers = wrapped[0], wrapped[1:]
+        self.task, self.batches, self.phases = task, batches, phases
+        self.steps, self.seed, self.fabric, self.movement = steps, seed, fabric, movement
+        self.module, *wrapped = fabric.setup(task, *phases.optimizers.values())
+        phases.optimizers = dict(zip(task.phases, wrapped, strict=True))
         self.result = FitResult(steps=steps, seconds=dict.fromkeys(PARTS, 0.0))
         self.started, self.before, self.first = time.perf_counter(), 0.0, 0
         self.worked, self.worked_before = time.process_time(), 0.0
@@ -237,31 +229,28 @@ class _Loop:
         task.progress = step / self.steps
         with self.timed("data"):
             batch = self.batches.batch(step)
-        rate = learning_rate_at(self.recipe, step, self.steps)
-        for number, (phase, optimizer) in enumerate(zip(task.phases, self.optimizers, strict=True)):
+        for number, phase in enumerate(self.phases.at(step)):
             seed_everything(self.seed, step, self.fabric.global_rank, number)
-            for group in optimizer.param_groups:
-                group["lr"] = rate
+            optimizer, clip_norm = self.phases.next_step_of(phase), self.phases.recipes[phase].clip_norm
             with self.timed("views"), torch.no_grad():
-                views = task.views(batch)
+                views = call_in_phase(task, "views", phase, batch)
             with self.timed("forward"):
-                found = self.module(views) if len(task.phases) == 1 else self.module(views, phase)
+                losses = self.module(views) if len(task.phases) == 1 else self.module(views, phase)
             with self.timed("backward"):
                 optimizer.zero_grad(set_to_none=True)
-                self.fabric.backward(loss_of(found, task, step, self.last, check=not self.asynchronous))
+                self.fabric.backward(loss_of(losses, task, step, self.last, check=not self.asynchronous))
             with self.timed("step"):
-                if self.recipe.clip_norm is not None:
-                    self.fabric.clip_gradients(
-                        self.module, optimizer, max_norm=self.recipe.clip_norm, error_if_nonfinite=False
-                    )
+                call_in_phase(task, "before_step", phase)
+                if clip_norm is not None:
+                    self.fabric.clip_gradients(self.module, optimizer, max_norm=clip_norm, error_if_nonfinite=False)
                 optimizer.step()
+                call_in_phase(task, "after_step", phase)
             prefix = "" if len(task.phases) == 1 else f"{phase}/"
-            self.pending.append((step, {prefix + name: value.detach() for name, value in found.items()}))
-        task.after_step()
+            self.pending.append((step, {prefix + name: value.detach() for name, value in losses.items()}))
         if (step + 1) % self.every == 0 or step + 1 == self.steps:
             self.refuse_replaced(step)
         self.result.images_seen += len(batch)
-        if not self.asynchronous or len(self.pending) >= 20 * len(self.optimizers):
+        if not self.asynchronous or len(self.pending) >= 20 * len(task.phases):
             self.flush()
 
     def refuse_replaced(self, step: int) -> None:
@@ -328,14 +317,17 @@ class _Loop:
                 "curves": {name: curve.model_dump() for name, curve in self.result.curves.items()},
                 "start": self.movement.digests,
             }
-            save_checkpoint(path, self.task, list(self.optimizers), meta)
+            save_checkpoint(path, self.task, list(self.phases.optimizers.values()), meta)
         self.fabric.barrier()
 
     def resume(self, path: Path) -> int:
         """Go on from a checkpoint; from the beginning, which is told, where it is damaged."""
         try:
             meta = load_checkpoint(
-                path, self.task, list(self.optimizers), {"steps": self.steps, "seed": self.seed, "task": self.task.name}
+                path,
+                self.task,
+                list(self.phases.optimizers.values()),
+                {"steps": self.steps, "seed": self.seed, "task": self.task.name},
             )
         except DamagedWeights as error:
             notice(f"checkpoint {error}; the training of {self.task.name} starts anew")
@@ -347,6 +339,7 @@ class _Loop:
         self.movement.digests = meta.get("start", {})  # of an earlier version's checkpoint: not known
         self.worked_before = self.result.seconds.pop("cpu", 0.0)
         self.first = int(meta["done"])
+        self.phases.begin_at(self.first)
         return self.first
 
     def finish(self, memory: int) -> FitResult:

@@ -12,6 +12,7 @@ from torch import nn
 
 from ssl_bench.errors import SpecError
 from ssl_bench.spec.matrix import Recipe
+from ssl_bench.spec.schedule import between
 
 
 def learning_rate_at(recipe: Recipe, step: int, steps: int) -> float:
@@ -25,13 +26,20 @@ def learning_rate_at(recipe: Recipe, step: int, steps: int) -> float:
     return recipe.learning_rate * scale
 
 
+def weight_decay_at(recipe: Recipe, step: int, steps: int) -> float:
+    """The weight decay of one step: constant, or half a cosine from ``weight_decay`` to ``weight_decay_end`` (DINO: Caron et al., 2021)."""
+    if recipe.weight_decay_end is None:
+        return recipe.weight_decay
+    return between(recipe.weight_decay, recipe.weight_decay_end, step / max(1, steps - 1))
+
+
 def build_optimizer(parameters: list[tuple[str, nn.Parameter]], recipe: Recipe) -> torch.optim.Optimizer:
     """The recipe's optimiser; biases and norm parameters get no decay (and, with LARS, no trust ratio)."""
     if not parameters:
         raise SpecError("nothing to train: this phase has no parameters that require a gradient")
     groups: list[dict[str, Any]] = [
-        {"params": [p for _, p in parameters if p.ndim > 1], "weight_decay": recipe.weight_decay},
-        {"params": [p for _, p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+        {"params": [p for _, p in parameters if p.ndim > 1], "weight_decay": recipe.weight_decay, "decays": True},
+        {"params": [p for _, p in parameters if p.ndim <= 1], "weight_decay": 0.0, "decays": False},
     ]
     groups = [group for group in groups if group["params"]]
     if recipe.optimizer == "adamw":

@@ -75,7 +75,7 @@ def test_a_sound_task_passes_all_with_something_to_say() -> None:
     checks = task_checks(Sound)
     results = in_order(check for check in checks if check.name != "processes")  # which is tried in tests/hard_cases
     assert {result.status for result in results if result.name != "views_cost"} == {"passed"}, results
-    assert len(checks) == 21 and all(results) and all(result.message for result in results)
+    assert len(checks) == 23 and all(results) and all(result.message for result in results)
 
 
 class NoDocstring(Sound):
@@ -570,3 +570,92 @@ def test_options_and_sizes_are_those_asked_for() -> None:
     assert unknown.status == "failed" and "did you mean 'shade'?" in unknown.message
     with pytest.raises(SpecError, match="did you mean 'rotation'"):
         task_checks("rotatin")
+
+
+class TwoPhases(Sound):
+    """Two heads in turn, each with an optimiser."""
+
+    phases = ("first", "second")
+
+    def __init__(self, *words: Any) -> None:
+        super().__init__(*words)
+        self.second = nn.Linear(self.backbone.num_features, 1)
+
+    def forward(self, views: Any, phase: str = "first") -> dict[str, Tensor]:
+        if phase == "first":
+            return super().forward(views)
+        return {"loss": self.second(self.backbone(views[0])).square().mean()}
+
+    def phase_parameters(self, phase: str) -> list[tuple[str, nn.Parameter]]:
+        return [(name, p) for name, p in self.named_parameters() if name.startswith("second.") == (phase == "second")]
+
+
+class ForgottenPhase(TwoPhases):
+    """One of its phases is never stepped."""
+
+    def phases_at(self, step: int, steps: int) -> tuple[str, ...]:
+        return ("first",)
+
+
+class MovingPhases(TwoPhases):
+    """Which phase comes is drawn."""
+
+    def phases_at(self, step: int, steps: int) -> tuple[str, ...]:
+        return ("first",) if torch.rand(()) < 0.5 else ("second",)
+
+
+class SwappedPhases(TwoPhases):
+    """The optimiser of each phase holds what the other one trains."""
+
+    def phase_parameters(self, phase: str) -> list[tuple[str, nn.Parameter]]:
+        named = [(name, p) for name, p in self.named_parameters() if not name.startswith("backbone.")]
+        return [(name, p) for name, p in named if name.startswith("second.") == (phase == "first")]
+
+
+class OtherBatch(TwoPhases):
+    """One of its phases wants a batch of its own."""
+
+    @classmethod
+    def phase_recipe(cls, phase: str, recipe: Recipe, options: Any) -> Recipe:
+        return recipe.model_copy(update={"batch_size": 8}) if phase == "second" else recipe
+
+
+class NoGradientLeft(Sound):
+    """Its hook removes every gradient."""
+
+    def before_step(self) -> None:
+        self.zero_grad()
+
+
+class HookSteps(Sound):
+    """Its hook does the optimiser's work."""
+
+    @torch.no_grad()
+    def before_step(self) -> None:
+        for parameter in self.parameters():
+            parameter.mul_(0.99)
+
+
+@pytest.mark.parametrize(
+    ("task", "check", "advice"),
+    [
+        (ForgottenPhase, "phases", "phases_at never gives 'second' in a run of 80 steps; remove it from phases"),
+        (MovingPhases, "phases", "other phases when it is asked again"),
+        (SwappedPhases, "phases", "the loss of phase 'first' reaches none of the parameters"),
+        (OtherBatch, "phases", "changes batch_size of 'second'; phases share a batch"),
+        (NoGradientLeft, "hooks", "removes every gradient of phase 'main', at any time of a run"),
+        (HookSteps, "hooks", "before_step changes backbone.*; change gradients there, and parameters in after_step"),
+    ],
+    ids=lambda value: getattr(value, "__name__", None) or str(value)[:24],
+)
+def test_faults_of_phases_and_hooks_are_found(task: type[PretextTask], check: str, advice: str) -> None:
+    result = run(task, check)
+    assert result.status == "failed", f"{check} did not find the fault: {result}"
+    with pytest.raises(AssertionError, match=advice):
+        raise AssertionError(result.message)
+
+
+def test_a_sound_task_of_two_phases_passes() -> None:
+    named = {check.name: check for check in task_checks(TwoPhases)}
+    assert named["phases"].run().message == "first 80 of 80 steps, second 80 of 80 steps"
+    assert named["hooks"].run() and named["trained"].run()

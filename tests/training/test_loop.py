@@ -19,7 +19,9 @@ from torch.nn import functional as F
 from ssl_bench.data.batches import Batches
 from ssl_bench.errors import Interrupted, Notice, SpecError, TrainingError, WeightsError
 from ssl_bench.spec.matrix import Recipe, parse
-from ssl_bench.training.loop import build_optimizer, choose_device, fit, learning_rate_at, measure_cost
+from ssl_bench.training.cost import measure_cost
+from ssl_bench.training.loop import choose_device, fit
+from ssl_bench.training.optimizers import build_optimizer, learning_rate_at
 from toys import Brightness, build, noise_set
 
 RECIPE = Recipe(batch_size=16, learning_rate=1e-3)

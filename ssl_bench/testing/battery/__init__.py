@@ -18,6 +18,7 @@ from ssl_bench.testing.battery.contract import (
 )
 from ssl_bench.testing.battery.devices import devices
 from ssl_bench.testing.battery.going_on import interruption, processes
+from ssl_bench.testing.battery.phases import hooks, phases
 from ssl_bench.testing.battery.runs import loss_falls, noise_at_chance, views_cost
 from ssl_bench.testing.battery.training import global_state, modes, network, parameters, trained
 from ssl_bench.testing.battery.views import draws
@@ -27,12 +28,31 @@ __all__ = ["Bench", "Check", "CheckFailed", "CheckWarning", "NotApplicable", "ch
 
 #: check -> the checks without whose pass it says nothing, so that one cause is reported once
 _NEEDS: dict[Callable[[Bench], str], tuple[str, ...]] = {
-    documented: (), options: (), builds: ("options",), preview: ("builds",), global_state: ("builds",), labels: ("global_state",),
-    input_unchanged: ("labels",), loss: ("input_unchanged",), draws: ("input_unchanged",), same_seed: ("loss",), parameters: ("loss",),
-    gradients: ("parameters",), modes: ("parameters",), trained: ("gradients", "same_seed", "modes"), network: ("parameters",),
-    state: ("trained",), interruption: ("state",), processes: ("interruption",), devices: ("loss", "state"), loss_falls: ("trained", "interruption", "draws"),
-    views_cost: ("loss",), noise_at_chance: ("loss_falls",),
-}  # fmt: skip
+    documented: (),
+    options: (),
+    builds: ("options",),
+    preview: ("builds",),
+    global_state: ("builds",),
+    labels: ("global_state",),
+    input_unchanged: ("labels",),
+    loss: ("input_unchanged",),
+    draws: ("input_unchanged",),
+    same_seed: ("loss",),
+    parameters: ("loss",),
+    gradients: ("parameters",),
+    phases: ("gradients",),
+    hooks: ("gradients",),
+    modes: ("parameters",),
+    trained: ("gradients", "same_seed", "modes", "phases"),
+    network: ("parameters",),
+    state: ("trained",),
+    interruption: ("state",),
+    processes: ("interruption",),
+    devices: ("loss", "state"),
+    loss_falls: ("trained", "interruption", "draws"),
+    views_cost: ("loss",),
+    noise_at_chance: ("loss_falls",),
+}
 #: before a plugin trains in a run, which sets back and tells by itself what changes for the whole program
 _QUICK = (
     options,
@@ -44,6 +64,8 @@ _QUICK = (
     same_seed,
     parameters,
     gradients,
+    phases,
+    hooks,
     modes,
     trained,
     state,

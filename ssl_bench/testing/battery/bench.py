@@ -26,6 +26,7 @@ from ssl_bench.spec.matrix import BackboneSpec, Recipe, parse
 from ssl_bench.system.interruption import is_interruption
 from ssl_bench.tasks.base import PretextTask, Setup
 from ssl_bench.training.loop import seed_everything
+from ssl_bench.training.phases import call_in_phase, forward_in_phase
 
 BATCH = 32
 IMAGES = 512
@@ -126,26 +127,46 @@ class Bench:
         return built
 
     def views(self, task: PretextTask, batch: Batch, seed: int, phase: int = 0) -> Any:
-        """``task.views(batch)``, drawn from a seed."""
+        """``task.views(batch)``, or those of a phase, drawn from a seed."""
         with seeded(seed, phase), torch.no_grad(), self.calling("views"):
-            return task.views(batch)
+            return call_in_phase(task, "views", task.phases[phase], batch)
 
     def losses(self, task: PretextTask, batch: Batch, seed: int) -> list[dict[str, Tensor]]:
         """What ``forward`` returns in every phase, all draws decided by a seed."""
-        found = []
+        return [self.losses_of_phase(task, batch, seed, number) for number in range(len(task.phases))]
+
+    def losses_of_phase(self, task: PretextTask, batch: Batch, seed: int, number: int) -> dict[str, Tensor]:
+        """What ``forward`` returns in one phase."""
+        views = self.views(task, batch, seed, number)
+        with seeded(seed, number, 1), self.calling("forward"):
+            return forward_in_phase(task, views, task.phases[number])
+
+    def step(self, task: PretextTask, batch: Batch, seed: int) -> None:
+        """Everything that a step of the loop calls, without an optimiser."""
         for number, phase in enumerate(task.phases):
-            views = self.views(task, batch, seed, number)
-            with seeded(seed, number, 1), self.calling("forward"):
-                found.append(task(views) if len(task.phases) == 1 else task(views, phase))
-        return found
+            losses = self.losses_of_phase(task, batch, seed, number)
+            if losses["loss"].requires_grad:
+                losses["loss"].backward()
+                with self.calling("before_step"):
+                    call_in_phase(task, "before_step", phase)
+            with self.calling("after_step"):
+                call_in_phase(task, "after_step", phase)
 
     def total(self, task: PretextTask, batch: Batch, seed: int) -> Tensor:
         """The losses of all phases, added up."""
-        return torch.stack([found["loss"] for found in self.losses(task, batch, seed)]).sum()
+        return torch.stack([losses["loss"] for losses in self.losses(task, batch, seed)]).sum()
 
     def recipe(self, batch_size: int = BATCH) -> Recipe:
         """The task's own recipe for a short run."""
         return self.task.recipe(self.options, self.size, STEPS).model_copy(update={"batch_size": batch_size})
+
+    def recipes(self, batch_size: int = BATCH) -> dict[str, Recipe]:
+        """``recipe``, as each phase changes it."""
+        recipe = self.recipe(batch_size)
+        if len(self.task.phases) == 1:
+            return {self.task.phases[0]: recipe}
+        with self.calling("phase_recipe"):
+            return {phase: self.task.phase_recipe(phase, recipe, self.options) for phase in self.task.phases}
 
     @contextmanager
     def calling(self, what: str) -> Iterator[None]:

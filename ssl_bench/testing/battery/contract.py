@@ -287,7 +287,7 @@ def state(bench: Bench) -> str:
     """What the task has learned is in its state_dict: saved as safetensors and loaded strictly, it goes on as it was."""
     trained = bench.build(0)
     if bench.task.role.trains:
-        fit(trained, bench.batches(), bench.recipe(), 2, seed=0, precision="fp32", cost=False)
+        fit(trained, bench.batches(), bench.recipes(), 2, seed=0, precision="fp32", cost=False)
     try:
         refuse_other_state(trained)
     except WeightsError as error:

@@ -77,7 +77,7 @@ def run(bench: Bench, checkpoint: Path | None = None, stop: bool = False) -> dic
         result = fit(
             task,
             bench.batches(IMAGES),
-            bench.recipe(IMAGES),
+            bench.recipes(IMAGES),
             STEPS,
             seed=0,
             precision="fp32",

@@ -26,7 +26,7 @@ def loss_falls(bench: Bench) -> str:
         raise NotApplicable("phases that work against each other need not lower a loss")
     task = bench.build()
     before = _mean_loss(bench, task)
-    result = fit(task, bench.batches(), bench.recipe(), STEPS, seed=0, precision="fp32", cost=False)
+    result = fit(task, bench.batches(), bench.recipes(), STEPS, seed=0, precision="fp32", cost=False)
     after = _mean_loss(bench, task.train())
     if not after < before:
         raise CheckFailed(
@@ -75,7 +75,7 @@ def noise_at_chance(bench: Bench) -> str:
     fit(
         task,
         NoiseBatches(bench, NOISE_BATCH, 1),  # type: ignore[arg-type]
-        bench.recipe(NOISE_BATCH),
+        bench.recipes(NOISE_BATCH),
         NOISE_STEPS,
         seed=0,
         precision="fp32",

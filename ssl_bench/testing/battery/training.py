@@ -14,6 +14,7 @@ from ssl_bench.tasks.base import PretextTask
 from ssl_bench.testing.battery.bench import Bench, CheckFailed, CheckWarning
 from ssl_bench.training.loop import fit
 from ssl_bench.training.movement import Movement, judged_tensors, same_weights
+from ssl_bench.training.phases import call_in_phase
 
 FEW_STEPS, FEW_IMAGES = 3, 16
 
@@ -34,21 +35,22 @@ def global_state(bench: Bench) -> str:
 
 def trained(bench: Bench) -> str:
     """A few steps of training run, and move the network that is judged."""
-    recipe, found = bench.recipe(FEW_IMAGES), []
+    recipes, found = bench.recipes(FEW_IMAGES), []
+    learning_rate = max(recipe.learning_rate for recipe in recipes.values())
     for seed in (0, 1):
         task, movement = bench.build(seed, batch_size=FEW_IMAGES, begin=False), Movement()
         try:
             fit(
                 task,
                 bench.batches(FEW_IMAGES),
-                recipe,
+                recipes,
                 FEW_STEPS,
                 seed=seed,
                 precision="fp32",
                 cost=False,
                 movement=movement,
             )
-            moved = movement.check(task, recipe.learning_rate)
+            moved = movement.check(task, learning_rate)
         except TrainingError as error:
             raise CheckFailed(str(error).removeprefix(f"{task.name}: ")) from None
         found.append(judged_tensors(task))
@@ -121,8 +123,9 @@ def modes(bench: Bench) -> str:
     before = {name for name, module in learning.items() if module.training}
     batch = bench.batch(FEW_IMAGES)
     bench.losses(task, batch, 1)
-    with bench.calling("after_step"):
-        task.after_step()
+    for phase in task.phases:
+        with bench.calling("after_step"):
+            call_in_phase(task, "after_step", phase)
     with bench.calling("evaluated()"):
         task.evaluated()
     stopped = [name for name in learning if name in before and not learning[name].training]
@@ -136,10 +139,6 @@ def modes(bench: Bench) -> str:
 
 
 def _one_step(bench: Bench, task: PretextTask) -> None:
-    for found in bench.losses(task, bench.batch(FEW_IMAGES), 1):
-        if found["loss"].requires_grad:
-            found["loss"].backward()
-    with bench.calling("after_step"):
-        task.after_step()
+    bench.step(task, bench.batch(FEW_IMAGES), 1)
     with bench.calling("evaluated()"):
         task.evaluated()

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from ssl_bench.backbones.resnet import Backbone
 from ssl_bench.tasks.base import PretextTask
 from ssl_bench.testing.battery.bench import Bench, CheckFailed, CheckWarning, NotApplicable, repeated, seeded, tensors
+from ssl_bench.training.phases import forward_in_phase
 
 ROUNDING = 1e-6  #: of values that are at most 1
 LOOKED_AT = 4  #: batches over which targets are looked at
@@ -144,8 +145,8 @@ def _refuse_equal_views(bench: Bench, task: PretextTask) -> None:
 
     def total(seed: int) -> Tensor:
         with seeded(seed, 0, 1), bench.calling("forward"), torch.no_grad():
-            found = task(views) if len(task.phases) == 1 else task(views, task.phases[0])
-        return torch.as_tensor(found["loss"])
+            losses = forward_in_phase(task, views, task.phases[0])
+        return torch.as_tensor(losses["loss"])
 
     try:
         loss = total(1)

@@ -1,0 +1,112 @@
+"""What the contract of a method allows, each shown by a plugin that needs it: it passes its battery and a real run."""
+
+from __future__ import annotations
+
+import json
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from safetensors.numpy import load_file
+
+from commands import TINY, call, start
+from ssl_bench import PretextTask
+from ssl_bench.plan.prepare import prepare
+from ssl_bench.testing import check_task
+
+from . import gan, scheduled_momentum
+
+HERE = Path(__file__).parent
+PLUGINS = [gan.Gan, scheduled_momentum.ScheduledMomentum]
+
+
+def words(folder: Path, plugin: str, *rows: Any, **changes: Any) -> list[str]:
+    """A command's words for a tiny matrix of one plugin."""
+    matrix = TINY | {"tasks": list(rows or [plugin])} | changes
+    (folder / "tiny.yaml").write_text(json.dumps(matrix))
+    return ["tiny.yaml", "--plugin", str(HERE / f"{plugin}.py"), "--skip-checks"]
+
+
+def record(folder: Path, row: str) -> dict[str, Any]:
+    (file,) = (folder / "runs" / "tiny" / "cells" / row).glob("*/pretrain.json")
+    found: dict[str, Any] = json.loads(file.read_text())
+    return found
+
+
+@pytest.mark.parametrize("task", PLUGINS, ids=lambda task: task.name)
+def test_it_passes_its_battery(task: type[PretextTask]) -> None:
+    results = check_task(task)
+    assert not [(result.name, result.message) for result in results if result.status in ("failed", "warning")]
+
+
+@pytest.mark.parametrize("name", ["gan", "scheduled_momentum"])
+def test_it_runs_in_a_matrix(tmp_path: Path, name: str) -> None:
+    ended = call(tmp_path, "run", *words(tmp_path, name))
+    assert ended.code == 0, ended.err
+    assert name in ended.out and record(tmp_path, name)["steps"] == 2
+
+
+def test_a_gan_killed_between_its_optimisers_steps_goes_on_to_the_same_weights(tmp_path: Path) -> None:
+    changes = {"pretrain": {"images": 32 * 30, "batch_size": 32, "monitor": 0, "checkpoint_seconds": 0.001}}
+    weights = []
+    for folder, kill in ((tmp_path / "whole", False), (tmp_path / "killed", True)):
+        folder.mkdir()
+        command = words(folder, "gan", **changes)
+        if kill:
+            running = start(folder, "run", *command)
+            running.until(lambda folder=folder: list((folder / "runs").glob("tiny/cells/gan/*/checkpoint*")))
+            running.send(signal.SIGKILL)
+            assert running.wait().code == -signal.SIGKILL
+            assert not list((folder / "runs").glob("tiny/cells/gan/*/pretrain.json"))
+        ended = call(folder, "run", *command)
+        assert ended.code == 0, ended.err
+        (file,) = (folder / "runs").glob("tiny/cells/gan/*/task.safetensors")
+        weights.append(load_file(file))
+    whole, resumed = weights
+    assert whole.keys() == resumed.keys() and all((whole[name] == resumed[name]).all() for name in whole)
+
+
+def test_settings_of_a_phase_stand_below_its_name_and_enter_the_id(tmp_path: Path) -> None:
+    rows = [
+        {"gan": {"row": "plain"}},
+        {"gan": {"row": "fast", "recipe": {"learning_rate": 0.01}}},
+        {"gan": {"row": "critic", "recipe": {"critic": {"learning_rate": 0.01, "clip_norm": 1.0}}}},
+    ]
+    plan = prepare({**TINY, "tasks": rows}, tmp_path / "run", plugins=(HERE / "gan.py",))
+    cells = {row.name: plan.cell(row, row.candidates[0], 0) for row in plan.rows if row.name != "random"}
+    recipes = {name: cell.candidate.recipes for name, cell in cells.items()}
+    rates = {name: (of["critic"].learning_rate, of["generator"].learning_rate) for name, of in recipes.items()}
+    base = rates["plain"][0]
+    assert rates == {"plain": (base, base / 2), "fast": (0.01, 0.005), "critic": (0.01, base / 2)}
+    assert recipes["critic"]["critic"].clip_norm == 1.0 and recipes["critic"]["generator"].clip_norm is None
+    assert len({cell.id for cell in cells.values()}) == 3
+    assert set(cells["plain"].spec["phase_recipes"]) == {"critic", "generator"}
+    assert "weight_decay_end" not in cells["plain"].spec["recipe"]
+
+
+@pytest.mark.parametrize(
+    ("recipe", "told"),
+    [
+        ({"judge": {"learning_rate": 0.1}}, "unknown setting 'judge'"),
+        ({"critic": {"batch_size": 16}}, "batch_size is that of the row (32), because phases share a batch"),
+        ({"critic": {"rate": 0.1}}, "recipe of phase 'critic': unknown key 'rate'"),
+        ({"critic": 0.1}, "settings are written as {setting: value}"),
+        ({"critic": {"momentum": 0.5}}, "momentum = 0.5 changes nothing"),
+    ],
+)
+def test_wrong_settings_of_a_phase_are_refused(tmp_path: Path, recipe: dict[str, Any], told: str) -> None:
+    ended = call(tmp_path, "run", *words(tmp_path, "gan", {"gan": {"recipe": recipe}}))
+    assert ended.code == 2 and told in ended.err
+
+
+def test_a_schedule_can_be_varied_by_a_matrix(tmp_path: Path) -> None:
+    rows = [
+        {"scheduled_momentum": {"row": "constant", "options": {"momentum": 0.5}}},
+        {"scheduled_momentum": {"row": "line", "options": {"momentum": {"start": 0.5, "end": 1, "curve": "linear"}}}},
+    ]
+    ended = call(tmp_path, "run", *words(tmp_path, "scheduled_momentum", *rows))
+    assert ended.code == 0, ended.err
+    options = [record(tmp_path, row)["spec"]["options"]["momentum"] for row in ("constant", "line")]
+    assert [(of["start"], of["end"], of["curve"]) for of in options] == [(0.5, 0.5, "cosine"), (0.5, 1.0, "linear")]
+    assert record(tmp_path, "line")["spec"]["recipe"]["weight_decay_end"] == 0.4
