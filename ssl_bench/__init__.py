@@ -18,6 +18,8 @@ _PUBLIC = {
     "SSLBenchError": "ssl_bench.errors",
     "BackboneSpec": "ssl_bench.spec.matrix", "Matrix": "ssl_bench.spec.matrix", "Recipe": "ssl_bench.spec.matrix",
     "PretextTask": "ssl_bench.tasks.base", "Setup": "ssl_bench.tasks.base", "TaskOptions": "ssl_bench.tasks.base",
+    "RawBoxes": "ssl_bench.data.boxes.raw", "BoxedImage": "ssl_bench.data.boxes.ragged",
+    "RawSet": "ssl_bench.data.readers", "RawSplit": "ssl_bench.data.readers", "Source": "ssl_bench.data.sources.base",
     "Results": "ssl_bench.report", "load": "ssl_bench.report",
     "evaluate": "ssl_bench.api", "pretrain": "ssl_bench.api", "run": "ssl_bench.api",
 }  # fmt: skip
@@ -26,6 +28,10 @@ if TYPE_CHECKING:
     from ssl_bench.api import evaluate, pretrain, run
     from ssl_bench.backbones.resnet import Backbone, load_backbone, save_backbone
     from ssl_bench.data.batches import Batch
+    from ssl_bench.data.boxes.ragged import BoxedImage
+    from ssl_bench.data.boxes.raw import RawBoxes
+    from ssl_bench.data.readers import RawSet, RawSplit
+    from ssl_bench.data.sources.base import Source
     from ssl_bench.errors import SSLBenchError
     from ssl_bench.evaluators.base import Evaluation, Evaluator, EvaluatorOptions, Measurement, Subject
     from ssl_bench.report import Results, load
@@ -33,8 +39,9 @@ if TYPE_CHECKING:
     from ssl_bench.tasks.base import PretextTask, Setup, TaskOptions
 
 __all__ = [
-    "Backbone", "BackboneSpec", "Batch", "Evaluation", "Evaluator", "EvaluatorOptions", "Matrix", "Measurement", "PretextTask", "Recipe",
-    "Results", "SSLBenchError", "Setup", "Subject", "TaskOptions", "__version__", "evaluate", "load", "load_backbone", "pretrain", "run",
+    "Backbone", "BackboneSpec", "Batch", "BoxedImage", "Evaluation", "Evaluator", "EvaluatorOptions", "Matrix",
+    "Measurement", "PretextTask", "RawBoxes", "RawSet", "RawSplit", "Recipe", "Results", "SSLBenchError", "Setup",
+    "Source", "Subject", "TaskOptions", "__version__", "evaluate", "load", "load_backbone", "pretrain", "run",
     "save_backbone",
 ]  # fmt: skip
 

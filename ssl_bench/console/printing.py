@@ -87,11 +87,10 @@ def print_list(console: Console, what: str) -> None:
 def _entries(what: str) -> list[tuple[str, str]]:
     if what == "sources":
         from ssl_bench.data import list_sources
-        from ssl_bench.data.boxes.sources import list_detection_sources
 
         return [
             *list_sources(),
-            *((f"detection: {{source: {name}}}", f"with boxes: {line}") for name, line in list_detection_sources()),
+            *((f"detection: {{source: {name}}}", f"with boxes: {line}") for name, line in list_sources("boxes")),
         ]
     if what == "matrices":
         from ssl_bench.spec.shipped import headline_comment, shipped

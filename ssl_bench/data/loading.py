@@ -16,10 +16,10 @@ from ssl_bench.data.images import ImageSet, evenly_spaced, fingerprint_of
 from ssl_bench.data.leaks import JudgedElsewhere, note_repeated, without, without_groups, without_judged_elsewhere
 from ssl_bench.data.packs.levels import Rescaled, range_of
 from ssl_bench.data.packs.packing import MORE_ROOM, SPARE_DISK, Pack, is_packed, pack, still_needed
-from ssl_bench.data.places import Places, Progress, silent
-from ssl_bench.data.readers import Reader, Source, Subset
+from ssl_bench.data.places import Places, Progress, places_of
+from ssl_bench.data.readers import RawSet, Reader, Subset
 from ssl_bench.data.roles import SIBLINGS, SplitPlan, plan_evaluation, plan_pretraining
-from ssl_bench.data.sources.catalogue import cache_folder, check_source, data_root, list_sources, open_source
+from ssl_bench.data.sources.catalogue import check_source, list_sources, open_source
 from ssl_bench.errors import DataError
 from ssl_bench.spec.matrix import DataSpec, SourceSpec
 from ssl_bench.system.amounts import bytes_text
@@ -172,7 +172,7 @@ def _packed(
     spec: DataSpec,
     places: Places,
     notes: list[str],
-) -> tuple[dict[SourceSpec, Source], dict[SourceSpec, SplitPlan], int, dict[tuple[SourceSpec, str], _Role]]:
+) -> tuple[dict[SourceSpec, RawSet], dict[SourceSpec, SplitPlan], int, dict[tuple[SourceSpec, str], _Role]]:
     """Sources, what their images are for, the images' size, and every role of every source decoded."""
     sources = {source: open_source(source, places) for source in dict.fromkeys((*spec.evaluate, spec.pretrain))}
     if spec.range == "set":
@@ -186,7 +186,7 @@ def _packed(
     return sources, plans, size, _pack_all(plans, size, spec, places, notes)
 
 
-def _with_own_range(source: Source, places: Places) -> Source:
+def _with_own_range(source: RawSet, places: Places) -> RawSet:
     """The source with images of more than 8 bits scaled by the range of its training images; others stay as they are."""
     reader = source.splits["train"].reader
     found = range_of(reader, places, source.name)
@@ -218,17 +218,6 @@ def check(spec: DataSpec, places: Places) -> None:
         check_source(source, places)
 
 
-def places_of(
-    root: Path | str | None = None,
-    cache: Path | str | None = None,
-    progress: Progress | None = None,
-    size: int | None = None,
-    unpacked: dict[str, int] | None = None,
-) -> Places:
-    """Where images are looked for and packed; defaults as for ``load``."""
-    return Places(cache_folder(cache), data_root(root), size, progress or silent, unpacked)
-
-
 def _names(evaluate: Sequence[tuple[SourceSpec, str]]) -> list[str]:
     """The names of labelled sets; where sources share one, with the settings that tell them apart."""
     names = []
@@ -240,7 +229,7 @@ def _names(evaluate: Sequence[tuple[SourceSpec, str]]) -> list[str]:
     return [name if names.count(name) == 1 else f"{name} {number}" for number, name in enumerate(names, 1)]
 
 
-def _common_size(sources: Sequence[Source]) -> int:
+def _common_size(sources: Sequence[RawSet]) -> int:
     sizes: dict[int, str] = {}
     for source in sources:
         if source.native is None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+
+from ssl_bench.errors import DataError
 
 Progress = Callable[[str, int, int], None]  # (what is being done, done, total)
 
@@ -49,3 +52,37 @@ class Places:
         assert self.unpacked is not None
         known = self.unpacked.get(what, needed)
         self.unpacked[what if known == needed else f"{what} ({needed:,} bytes)"] = needed
+
+
+def places_of(
+    root: Path | str | None = None,
+    cache: Path | str | None = None,
+    progress: Progress | None = None,
+    size: int | None = None,
+    unpacked: dict[str, int] | None = None,
+) -> Places:
+    """Where images are looked for and packed; None takes ``data_root``'s and ``cache_folder``'s defaults.
+
+    Raises DataError when the data root does not exist.
+    """
+    return Places(cache_folder(cache), data_root(root), size, progress or silent, unpacked)
+
+
+def data_root(given: Path | str | None) -> Path | None:
+    """The folder searched before anything is downloaded: the argument, else SSL_BENCH_DATA. Raises DataError when it does not exist."""
+    text = given if given is not None else os.environ.get("SSL_BENCH_DATA") or None
+    if text is None:
+        return None
+    root = Path(text).expanduser()
+    if not root.is_dir():
+        raise DataError(
+            f"the data root {str(text)!r} is not a folder; set --data-root or SSL_BENCH_DATA to one that exists"
+        )
+    return root.absolute()
+
+
+def cache_folder(given: Path | str | None) -> Path:
+    """Where packed images and downloads go: the argument, else XDG_CACHE_HOME or ~/.cache, there "ssl_bench"."""
+    if given is not None:
+        return Path(given).expanduser().absolute()
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache").expanduser() / "ssl_bench"

@@ -56,12 +56,36 @@ class Subset:
         return self.reader.where(int(self.positions[position]))
 
 
+class ArrayReader:
+    """Images in memory: uint8 [N, H, W, 3] or [N, H, W] (grey), or a sequence of such images of different sizes; ``name`` is for messages."""
+
+    def __init__(self, images: Sequence[np.ndarray], name: str = "array") -> None:
+        self.images, self.name = images, name
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def content(self, places: Places) -> str:
+        digest = hashlib.sha256()
+        for image in self.images:
+            digest.update(repr((image.shape, image.dtype.str)).encode() + np.ascontiguousarray(image).tobytes())
+        return digest.hexdigest()
+
+    def items(self, stretches: Sequence[tuple[int, int]]) -> Iterator[list[Stored]]:
+        for start, stop in stretches:
+            yield [self.images[position] for position in range(start, stop)]
+
+    def where(self, position: int) -> str:
+        return f"{self.name} image {position}"
+
+
 @dataclass(frozen=True)
 class RawSplit:
     """One split, not decoded.
 
     Attributes
     ----------
+    reader : the N stored images.
     labels : int64 [N], -1 where an image has none; None where none has.
     groups : int64 [N], comparable between splits; None without groups.
     unlabelled : why it has no labels, where that is known.
@@ -80,8 +104,8 @@ class RawSplit:
 
 
 @dataclass(frozen=True)
-class Source:
-    """A source that was found.
+class RawSet:
+    """The images of a source, not decoded.
 
     Attributes
     ----------

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ssl_bench.data import splits
-from ssl_bench.data.readers import RawSplit, Source
+from ssl_bench.data.readers import RawSet, RawSplit
 from ssl_bench.data.sources.labels import alike_in
 from ssl_bench.errors import DataError
 from ssl_bench.spec.matrix import DataSpec, SourceSpec
@@ -26,7 +26,7 @@ class SplitPlan:
     roles : role to (raw split, sorted positions).
     """
 
-    source: Source
+    source: RawSet
     classes: tuple[str, ...]
     roles: dict[str, tuple[str, np.ndarray]]
     labels: dict[str, np.ndarray | None]
@@ -50,7 +50,7 @@ class SplitPlan:
         return replace(self, roles=roles)
 
 
-def plan_evaluation(one: SourceSpec, source: Source, spec: DataSpec, notes: list[str]) -> SplitPlan:
+def plan_evaluation(one: SourceSpec, source: RawSet, spec: DataSpec, notes: list[str]) -> SplitPlan:
     """Splits of a labelled source, from labels and groups alone."""
     train, name = source.splits["train"], source.name
     own_splits = [split for split in ("test", "validation") if split in source.splits]
@@ -167,7 +167,7 @@ def _any_label(split: RawSplit) -> bool:
     return split.labels is not None and bool((split.labels >= 0).any())
 
 
-def plan_pretraining(one: SourceSpec, source: Source, spec: DataSpec, notes: list[str]) -> SplitPlan:
+def plan_pretraining(one: SourceSpec, source: RawSet, spec: DataSpec, notes: list[str]) -> SplitPlan:
     """A source that is only pretrained on: its whole train split, with labels if all of it is labelled."""
     if one.test is not None:
         raise DataError(

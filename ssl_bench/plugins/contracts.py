@@ -35,6 +35,7 @@ _CALLED_ON_OBJECTS = {
         "preview": 1,
     },
     "evaluator": {"__init__": 1, "evaluate": 1},
+    "source": {"__init__": 0, "settings": 1, "check": 2, "open": 2, "open_boxes": 2},
 }
 _CALLED_ON_CLASSES = {
     "task": {
@@ -42,6 +43,7 @@ _CALLED_ON_CLASSES = {
         "weights_needed": 1, "resolve": 2, "saw_labels": 1, "check": 2,
     },
     "evaluator": {"own_sets": 2, "smoke": 1, "training_passes": 4, "fitting_flops": 3, "check": 3},
+    "source": {},
 }  # fmt: skip
 #: methods that are given the phase where there are several and they have a parameter ``phase``
 _OF_PHASES = ("views", "before_step", "after_step")
@@ -53,9 +55,10 @@ def problem_of(member: type[Any], base: type[Any], kind: str) -> str:
     Parameters
     ----------
     member : a class derived from ``base``.
-    kind : "task" or "evaluator".
+    kind : "task", "evaluator" or "source".
     """
-    looks = (_name, _flags, _version, _options, _task if kind == "task" else _evaluator, _methods)
+    settings = (_source,) if kind == "source" else (_flags, _version, _options, _task if kind == "task" else _evaluator)
+    looks = (_name, *settings, _methods)
     for look in looks:
         if told := look(member, base, kind):
             return told
@@ -157,6 +160,26 @@ def _evaluator(member: type[Any], base: type[Any], kind: str) -> str:
     return ""
 
 
+def _source(member: type[Any], base: type[Any], kind: str) -> str:
+    if ":" in member.name:
+        return f"has name = {_short(member.name)}, and a colon ends it where a matrix writes it; say what follows in `argument`"
+    for attribute in ("argument", "images", "boxes"):
+        value = getattr(member, attribute)
+        if not isinstance(value, str) or not (value.isprintable() or not value):
+            return f"has {attribute} = {_short(value)}, and it must be one line of text"
+    for attribute, method in (("images", "open"), ("boxes", "open_boxes")):
+        defined = getattr(member, method) is not getattr(base, method)
+        if getattr(member, attribute) and not defined:
+            return f"says in `{attribute}` what it gives, and has no method {method}(self, spec, places)"
+        if defined and not getattr(member, attribute):
+            return f'has {method} and no `{attribute}`: say in one line what it gives, such as {attribute} = "300 photographs of 3 classes"'
+    if not member.images and not member.boxes:
+        return (
+            "gives nothing: define open(self, spec, places) and `images`, or open_boxes(self, spec, places) and `boxes`"
+        )
+    return ""
+
+
 def _methods(member: type[Any], base: type[Any], kind: str) -> str:
     several = kind == "task" and len(member.phases) > 1
     for name, count in _CALLED_ON_OBJECTS[kind].items():
@@ -172,15 +195,8 @@ def _methods(member: type[Any], base: type[Any], kind: str) -> str:
 
 
 def _words(base: type[Any], name: str) -> str:
-    return ", ".join(
-        inspect.signature(
-            inspect.getattr_static(base, name).__func__ if name in _all_classmethods() else getattr(base, name)
-        ).parameters
-    )
-
-
-def _all_classmethods() -> set[str]:
-    return {name for methods in _CALLED_ON_CLASSES.values() for name in methods}
+    method = inspect.getattr_static(base, name)
+    return ", ".join(inspect.signature(getattr(method, "__func__", method)).parameters)
 
 
 def _signature(method: Any, count: int, wanted: str) -> str:

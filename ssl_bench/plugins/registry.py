@@ -184,20 +184,45 @@ EVALUATORS: Registry[Any] = Registry(
 )
 
 
+_TORCHVISION = (
+    "CIFAR10 CIFAR100 Imagenette ImageNet STL10 SVHN MNIST FashionMNIST KMNIST QMNIST USPS SEMEION Flowers102 "
+    "Food101 OxfordIIITPet DTD FGVCAircraft StanfordCars GTSRB EuroSAT Country211 RenderedSST2 CLEVRClassification "
+    "SUN397 Places365 Caltech101 Caltech256 PCAM FER2013"
+)  # classes of torchvision.datasets, and of the source that reads them; their names are these in lower case
+
+SOURCES: Registry[Any] = Registry(
+    "source",
+    "ssl_bench.data.sources.base:Source",
+    "ssl_bench.sources",
+    {
+        "shapes": "ssl_bench.data.boxes.shapes:Shapes",
+        "folder": "ssl_bench.data.sources.folder_source:FolderSource",
+        "parquet": "ssl_bench.data.sources.parquet_source:ParquetSource",
+        "hf": "ssl_bench.data.sources.huggingface:HubSource",
+        **{name.lower(): f"ssl_bench.data.sources.torchvision_source:{name}" for name in _TORCHVISION.split()},
+        "voc": "ssl_bench.data.boxes.sources:VOCFolder",
+        "voc2007": "ssl_bench.data.boxes.sources:VOC2007",
+        "voc2012": "ssl_bench.data.boxes.sources:VOC2012",
+        "bccd": "ssl_bench.data.boxes.sources:BCCD",
+    },
+)
+
+_REGISTRIES = (TASKS, EVALUATORS, SOURCES)  # whose members a plugin may define
+
 _IMPORTED: dict[str, dict[Path, bytes]] = {}  # plugin module -> the files that it was imported from, and what they held
 # plugin module -> its local modules, and the names that functions import when they are called
 _HELPERS: dict[str, tuple[dict[str, Path], set[str]]] = {}
 
 
 def load_plugin(path: str | Path) -> list[str]:
-    """Import one Python file and register every task and evaluator that it defines.
+    """Import one Python file and register every task, evaluator and source that it defines.
 
     Files beside it can be imported by their names. A file that was edited since it was last imported, or a local module that it imports, is
     imported anew. Returns the registered names.
 
     Raises
     ------
-    SpecError : the file is missing, does not import, changes torch's global state, defines no task and no evaluator, or one that breaks the contract.
+    SpecError : the file is missing, does not import, changes torch's global state, defines no task, evaluator or source, or one that breaks the contract.
     """
     file = _plugin_file(path)
     module_name = f"ssl_bench_plugin_{file.stem}_{hashlib.sha256(str(file).encode()).hexdigest()[:8]}"
@@ -220,13 +245,18 @@ def load_plugin(path: str | Path) -> list[str]:
     module = sys.modules[module_name]
     registered = []
     try:
-        for registry in (TASKS, EVALUATORS):
+        for registry in _REGISTRIES:
             base = _load(registry._base)
             for member in vars(module).values():
                 own = isinstance(member, type) and issubclass(member, base) and member.__module__ == module_name
-                if own and not inspect.isabstract(member) and (not _is_mixin(member, base) or "name" in vars(member)):
+                if (
+                    own
+                    and not inspect.isabstract(member)
+                    and (not _is_mixin(member, base, registry.kind) or "name" in vars(member))
+                ):
                     registry.add(member)
-                    _code_of(member)
+                    if registry is not SOURCES:  # whose code enters an id by the pixels that it gives
+                        _code_of(member)
                     registered.append(member.name)
     except SpecError:
         _forget(module_name)
@@ -234,7 +264,7 @@ def load_plugin(path: str | Path) -> list[str]:
     if not registered:
         _forget(module_name)
         raise SpecError(
-            f"plugin {str(path)!r} defines no task and no evaluator: derive a class from ssl_bench.PretextTask and give it a `name`"
+            f"plugin {str(path)!r} defines no task, evaluator or source: derive a class from ssl_bench.PretextTask, Evaluator or Source and give it a `name`"
             + _elsewhere(module)
         )
     _IMPORTED[module_name], _HELPERS[module_name] = sources, (helpers, later)
@@ -317,23 +347,23 @@ def _forget(module_name: str) -> None:
     sys.modules.pop(module_name, None)
     _IMPORTED.pop(module_name, None)
     _HELPERS.pop(module_name, None)
-    for registry in (TASKS, EVALUATORS):
+    for registry in _REGISTRIES:
         registry.forget(module_name)
 
 
-def _is_mixin(member: type, base: type) -> bool:
+def _is_mixin(member: type, base: type, kind: str) -> bool:
     """A class without a name of its own that others of its file derive from, or that leaves the contract's methods to them."""
     module = sys.modules[member.__module__]
     derived = any(
         isinstance(other, type) and other is not member and issubclass(other, member) for other in vars(module).values()
     )
-    required = ("views", "forward") if base is _load(TASKS._base) else ("evaluate",)
+    required = {"task": ("views", "forward"), "evaluator": ("evaluate",), "source": ("open", "open_boxes")}[kind]
     return derived or hasattr(member, "name") or all(getattr(member, name) is getattr(base, name) for name in required)
 
 
 def _elsewhere(module: Any) -> str:
-    """The tasks and evaluators that a plugin imports, where it defines none itself."""
-    bases = tuple(_load(registry._base) for registry in (TASKS, EVALUATORS))
+    """The tasks, evaluators and sources that a plugin imports, where it defines none itself."""
+    bases = tuple(_load(registry._base) for registry in _REGISTRIES)
     members = [
         value
         for value in vars(module).values()

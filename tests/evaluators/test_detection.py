@@ -15,8 +15,8 @@ from torch import Tensor
 import ssl_bench
 from ssl_bench.backbones.resnet import Backbone, InputSpec
 from ssl_bench.data import Places
+from ssl_bench.data.boxes.loading import load_detection
 from ssl_bench.data.boxes.sets import limited
-from ssl_bench.data.boxes.sources import load_detection
 from ssl_bench.errors import DataError, Interrupted, SpecError, SSLBenchError
 from ssl_bench.evaluators.base import Evaluation, Subject
 from ssl_bench.evaluators.detection.detector import DetectionBatch, Detector, DetectorOptions, as_float, resize

@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 from ssl_bench.data import loading
-from ssl_bench.data.boxes.sources import load_detection
+from ssl_bench.data.boxes.loading import load_detection
 from ssl_bench.data.images import ImageSet
 from ssl_bench.data.packs import content, packing
 from ssl_bench.data.packs.content import content_of

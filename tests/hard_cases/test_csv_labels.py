@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from ssl_bench.data.places import Places
-from ssl_bench.data.readers import Source
+from ssl_bench.data.readers import RawSet
 from ssl_bench.data.sources.catalogue import open_source
 from ssl_bench.errors import DataError
 from ssl_bench.spec.matrix import SourceSpec
@@ -30,7 +30,7 @@ def photos(tmp_path: Path) -> Path:
     return tmp_path / "photos"
 
 
-def find(folder: Path, text: str | bytes, **more: Any) -> Source:
+def find(folder: Path, text: str | bytes, **more: Any) -> RawSet:
     table = folder.parent / "labels.csv"
     table.write_bytes(text if isinstance(text, bytes) else text.encode())
     return open_source(
@@ -38,7 +38,7 @@ def find(folder: Path, text: str | bytes, **more: Any) -> Source:
     )
 
 
-def labels(source: Source, split: str = "train") -> dict[str, str]:
+def labels(source: RawSet, split: str = "train") -> dict[str, str]:
     """File name to class name."""
     part = source.splits[split]
     assert part.labels is not None

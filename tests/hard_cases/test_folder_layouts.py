@@ -15,7 +15,7 @@ from PIL import Image
 
 from ssl_bench.data import load
 from ssl_bench.data.places import Places
-from ssl_bench.data.readers import Source
+from ssl_bench.data.readers import RawSet
 from ssl_bench.data.sources.catalogue import open_source
 from ssl_bench.data.sources.split_names import role_of
 from ssl_bench.errors import DataError, SpecError
@@ -38,11 +38,11 @@ def grow(root: Path, tree: Mapping[str, int]) -> Path:
     return root
 
 
-def read(root: Path, layout: Any = "auto") -> Source:
+def read(root: Path, layout: Any = "auto") -> RawSet:
     return open_source(SourceSpec(source=f"folder:{root}", layout=layout), Places(root.parent / "cache", size=8))
 
 
-def counts(source: Source) -> dict[str, Any]:
+def counts(source: RawSet) -> dict[str, Any]:
     """Images a class of every split; their number where it has no labels."""
     return {
         name: len(split) if split.labels is None else dict(Counter(source.classes[label] for label in split.labels))

@@ -13,9 +13,9 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from ssl_bench.data.boxes.sources import load_detection
+from ssl_bench.data.boxes.loading import load_detection
 from ssl_bench.data.places import Places
-from ssl_bench.data.readers import Source
+from ssl_bench.data.readers import RawSet
 from ssl_bench.data.sources.catalogue import open_source
 from ssl_bench.data.sources.labels import near_equal, numbered, spelled
 from ssl_bench.spec.matrix import SourceSpec
@@ -74,11 +74,11 @@ def _parquet(root: Path, labels: list[str] | list[int], metadata: dict[str, str]
 WAYS = [as_folders, as_csv, as_text, as_class_labels]
 
 
-def find(make: Callable[[Path, list[str]], SourceSpec], tmp_path: Path, words: list[str]) -> Source:
+def find(make: Callable[[Path, list[str]], SourceSpec], tmp_path: Path, words: list[str]) -> RawSet:
     return open_source(make(tmp_path / "set", words), Places(tmp_path / "cache", None, 8))
 
 
-def counts(source: Source) -> dict[str, int]:
+def counts(source: RawSet) -> dict[str, int]:
     labels = source.splits["train"].labels
     assert labels is not None
     return {name: int((labels == at).sum()) for at, name in enumerate(source.classes)}

@@ -140,7 +140,7 @@ FILES = {
     "dtype": ("import torch\ntorch.set_default_dtype(torch.float64)\n" + TASK, r"changes torch's default dtype \(torch.float32 to torch.float64\)"),
     "gradients": ("import torch\ntorch.set_grad_enabled(False)\n" + TASK, "changes whether gradients are recorded"),
     "twice": (TASK + TASK.replace("Mine", "Other"), "a task named 'mine' exists already .class Mine of .*; choose another `name` for class Other of .*mine.py"),
-    "imported": ("from ssl_bench.tasks.rotation import Rotation\n", "defines no task and no evaluator"),
+    "imported": ("from ssl_bench.tasks.rotation import Rotation\n", "defines no task, evaluator or source"),
 }  # fmt: skip
 
 

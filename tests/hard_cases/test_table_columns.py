@@ -18,7 +18,7 @@ from PIL import Image
 from ssl_bench.data import load
 from ssl_bench.data.packs.decode import UnreadableImage, decode
 from ssl_bench.data.places import Places
-from ssl_bench.data.readers import Source
+from ssl_bench.data.readers import RawSet
 from ssl_bench.data.sources.catalogue import open_source
 from ssl_bench.errors import DataError
 from ssl_bench.spec.matrix import DataSpec, SourceSpec, parse
@@ -53,16 +53,16 @@ def write(file: Path, columns: Mapping[str, Any], features: Mapping[str, Any] | 
     return file
 
 
-def find(path: Path, **more: Any) -> Source:
+def find(path: Path, **more: Any) -> RawSet:
     return open_source(SourceSpec(source=f"parquet:{path}", **more), Places(path.parent / "cache", None, 8))
 
 
-def shown(source: Source, split: str = "train", at: int = 0) -> np.ndarray:
+def shown(source: RawSet, split: str = "train", at: int = 0) -> np.ndarray:
     ((item,),) = source.splits[split].reader.items([(at, at + 1)])
     return decode(item, 8)[0]
 
 
-def labels(source: Source, split: str = "train") -> list[str | None] | None:
+def labels(source: RawSet, split: str = "train") -> list[str | None] | None:
     found = source.splits[split].labels
     return None if found is None else [source.classes[label] if label >= 0 else None for label in found.tolist()]
 

@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 
 import ssl_bench
 from ssl_bench.console import commands as cli
-from ssl_bench.data.boxes import sources as detection
+from ssl_bench.data.boxes import shapes as shapes_source
 from ssl_bench.data.sources import shapes
 from ssl_bench.errors import DataError, SpecError
 from ssl_bench.plan.prepare import _check_only, prepare
@@ -80,7 +80,7 @@ def _own_registries(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def few_shapes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(detection, "SHAPES_IMAGES", {"train": 60, "test": 24})
+    monkeypatch.setattr(shapes_source, "SHAPES_IMAGES", {"train": 60, "test": 24})
 
 
 def written(folder: Path, text: str, name: str) -> Path:

@@ -131,9 +131,9 @@ def test_identity_covers_the_file_of_a_base_class(tmp_path: Path, monkeypatch: p
         ),
         (
             PLUGIN.replace("(PretextTask)", "()"),
-            "defines no task and no evaluator: derive a class from ssl_bench.PretextTask",
+            "defines no task, evaluator or source: derive a class from ssl_bench.PretextTask, Evaluator or Source",
         ),
-        ("x = 1\n", "defines no task and no evaluator"),
+        ("x = 1\n", "defines no task, evaluator or source"),
         ("import no_such_module\n", "cannot be imported: ModuleNotFoundError"),
         ("class (:\n", "cannot be imported: SyntaxError"),
     ],

@@ -13,7 +13,6 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
-from ssl_bench.data.boxes.voc import VOCImage
 from ssl_bench.data.packs import decode as decoding
 from ssl_bench.data.packs import packing
 from ssl_bench.data.packs.content import NotRemembered, workers
@@ -26,6 +25,36 @@ from ssl_bench.errors import DataError
 from ssl_bench.system.amounts import bytes_text
 
 VERSION = 1  # raise it when the same files would give other pixels
+
+
+@dataclass(frozen=True)
+class BoxedImage:
+    """An image file and the boxes of its objects; no pixel decoded.
+
+    Attributes
+    ----------
+    file : the image.
+    width, height : of the pixels that the boxes refer to.
+    boxes : float64 [n, 4], x1 y1 x2 y2, edges of the box in pixels from the image's own left and top edge, inside the image.
+    names : class names of the n objects.
+    difficult : bool [n]; such objects are neither counted nor penalised.
+    turned : whether the boxes refer to the pixels after the camera's orientation (EXIF) is applied, not to the stored ones.
+    """
+
+    file: Path
+    width: int
+    height: int
+    boxes: np.ndarray
+    names: tuple[str, ...]
+    difficult: np.ndarray
+    turned: bool = False
+
+    def scaled(self, size: int | None) -> tuple[int, int]:
+        """(width, height) once the short side is at most ``size``."""
+        side = min(self.width, self.height)
+        if size is None or side <= size:
+            return self.width, self.height
+        return max(1, round(self.width * size / side)), max(1, round(self.height * size / side))
 
 
 @dataclass(frozen=True)
@@ -49,7 +78,7 @@ class RaggedPack:
 
 
 def pack_ragged(
-    images: Sequence[VOCImage],
+    images: Sequence[BoxedImage],
     size: int | None,
     places: Places,
     *,
@@ -88,7 +117,7 @@ def pack_ragged(
 
 def _pack_of(
     opened: Opened,
-    images: Sequence[VOCImage],
+    images: Sequence[BoxedImage],
     shapes: Sequence[tuple[int, int]],
     offsets: np.ndarray,
     folder: Path,
@@ -104,7 +133,7 @@ def _pack_of(
     return RaggedPack(opened.pixels, offsets[:-1].astype(np.int64), opened.hashes, opened.unreadable, checked)
 
 
-def _folder(images: Sequence[VOCImage], shapes: Sequence[tuple[int, int]], places: Places) -> Path:
+def _folder(images: Sequence[BoxedImage], shapes: Sequence[tuple[int, int]], places: Places) -> Path:
     content = FileReader([image.file for image in images]).content(places)
     turned = [at for at, image in enumerate(images) if image.turned]
     key = json.dumps(["ragged", VERSION, decoding.VERSION, content, shapes, turned])
@@ -112,7 +141,7 @@ def _folder(images: Sequence[VOCImage], shapes: Sequence[tuple[int, int]], place
 
 
 def _write(
-    images: Sequence[VOCImage],
+    images: Sequence[BoxedImage],
     shapes: Sequence[tuple[int, int]],
     folder: Path,
     total: int,
@@ -157,7 +186,7 @@ def hash_pixels(pixels: np.ndarray, unreadable: bool = False) -> np.ndarray:
     return hash_images(pixels[None], [unreadable]).reshape(-1)
 
 
-def _decode(boxed: VOCImage, shape: tuple[int, int]) -> np.ndarray | str:
+def _decode(boxed: BoxedImage, shape: tuple[int, int]) -> np.ndarray | str:
     """As ``decode.decode``, with the image's own aspect and the orientation that its boxes were drawn in."""
     height, width = shape
     try:

@@ -18,6 +18,7 @@ from xml.etree import ElementTree
 import numpy as np
 from PIL import Image
 
+from ssl_bench.data.boxes.ragged import BoxedImage
 from ssl_bench.data.packs import decode as decoding
 from ssl_bench.data.packs.content import workers
 from ssl_bench.data.packs.decode import upright_size
@@ -41,38 +42,18 @@ class Fault:
 
 
 @dataclass(frozen=True)
-class VOCImage:
-    """An image and its annotation, found to agree; no pixel decoded.
+class VOCImage(BoxedImage):
+    """An image and its annotation, found to agree.
 
     Attributes
     ----------
-    file : the image.
-    width, height : of the pixels that the boxes refer to.
-    turned : whether those are the pixels after the camera's orientation (EXIF) is applied, not the stored ones.
-    boxes : float64 [n, 4], x1 y1 x2 y2, edges of the box in pixels from the image's own left and top edge, inside the image.
-    names : class names of the n objects.
-    difficult : bool [n].
     clipped, thin : boxes that reached over an edge; boxes whose two corners are the same pixel in x or in y.
     sized : whether the annotation gives the image's size.
     """
 
-    file: Path
-    width: int
-    height: int
-    turned: bool
-    boxes: np.ndarray
-    names: tuple[str, ...]
-    difficult: np.ndarray
-    clipped: int
-    thin: int
-    sized: bool
-
-    def scaled(self, size: int | None) -> tuple[int, int]:
-        """(width, height) once the short side is at most ``size``."""
-        side = min(self.width, self.height)
-        if size is None or side <= size:
-            return self.width, self.height
-        return max(1, round(self.width * size / side)), max(1, round(self.height * size / side))
+    clipped: int = 0
+    thin: int = 0
+    sized: bool = True
 
 
 def refuse(name: str, faults: Sequence[Fault], hint: str = "") -> None:
@@ -98,12 +79,12 @@ def lists(folder: Path) -> list[str]:
             f"{folder} is not in PASCAL VOC layout: it has no {', no '.join(missing)}; needed are Annotations/NAME.xml, "
             "ImageSets/Main/LIST.txt (one name a line) and JPEGImages/NAME.jpg"
         )
-    found = sorted(file.stem for file in (folder / "ImageSets" / "Main").glob("*.txt") if not file.name.startswith("."))
-    if not found:
+    names = sorted(file.stem for file in (folder / "ImageSets" / "Main").glob("*.txt") if not file.name.startswith("."))
+    if not names:
         raise DataError(
             f"{folder / 'ImageSets' / 'Main'} holds no LIST.txt, so it is not known which images are train and which are test"
         )
-    return found
+    return names
 
 
 def read_list(folder: Path, name: str) -> list[str]:
@@ -128,17 +109,16 @@ def examine(folder: Path, names: Sequence[str], progress: Progress = silent) -> 
     files: dict[str, list[Path]] = {}
     for file in find_images(folder / "JPEGImages"):
         files.setdefault(file.relative_to(folder / "JPEGImages").with_suffix("").as_posix(), []).append(file)
-    found: dict[str, VOCImage | list[Fault]] = {}
+    examined: dict[str, VOCImage | list[Fault]] = {}
     what = f"checking the annotations of {folder.name}"
     with ThreadPoolExecutor(workers()) as pool:
-        for name, one in zip(
-            names, pool.map(lambda name: _examine(folder, name, files.get(name, [])), names), strict=True
-        ):
-            found[name] = one
-            if len(found) % 256 == 1:
-                progress(what, len(found), len(names))
+        answers = pool.map(lambda name: _examine(folder, name, files.get(name, [])), names)
+        for name, answer in zip(names, answers, strict=True):
+            examined[name] = answer
+            if len(examined) % 256 == 1:
+                progress(what, len(examined), len(names))
     progress(what, len(names), len(names))
-    return found
+    return examined
 
 
 def _examine(folder: Path, name: str, files: Sequence[Path]) -> VOCImage | list[Fault]:
@@ -183,7 +163,7 @@ def _examine(folder: Path, name: str, files: Sequence[Path]) -> VOCImage | list[
         return faults
     clipped, thin = int((inside != boxes).any(1).sum()), int((boxes[:, 2:] - boxes[:, :2] == 1).any(1).sum())
     flags = np.array(difficult, bool)
-    return VOCImage(files[0], width, height, turned, inside, tuple(names), flags, clipped, thin, said is not None)
+    return VOCImage(files[0], width, height, inside, tuple(names), flags, turned, clipped, thin, said is not None)
 
 
 def _annotation(folder: Path, name: str, faults: list[Fault]) -> ElementTree.Element | None:

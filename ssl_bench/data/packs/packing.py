@@ -194,13 +194,14 @@ def sealed_or_written(
 
 
 @contextlib.contextmanager
-def locked(path: Path, what: str, progress: Progress) -> Iterator[None]:
+def locked(path: Path, what: str, progress: Progress, verb: str = "packs") -> Iterator[None]:
+    """Meanwhile no other process holds ``path``; ``progress`` tells that one ``verb`` (packs, downloads) ``what`` while it is waited for."""
     lock = filelock.FileLock(path)
     while not lock.is_locked:
         try:
             lock.acquire(timeout=0.5)
         except filelock.Timeout:
-            progress(f"waiting for another process that packs {what}", 0, 0)
+            progress(f"waiting for another process that {verb} {what}", 0, 0)
     try:
         yield
     finally:

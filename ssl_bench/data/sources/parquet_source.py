@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from ssl_bench.data.readers import RawSplit, Reader, Source, Subset
+from ssl_bench.data.places import Places
+from ssl_bench.data.readers import RawSet, RawSplit, Reader, Subset
 from ssl_bench.data.sources import columns
 from ssl_bench.data.sources.arrow import Labels
+from ssl_bench.data.sources.base import Source, after_colon
 from ssl_bench.data.sources.hub import find_files, other_files, said_split, split_named, unused_files
 from ssl_bench.data.sources.labels import is_missing, joined_spellings
 from ssl_bench.data.sources.parquet import ParquetReader
+from ssl_bench.data.sources.paths import resolve
 from ssl_bench.errors import DataError
 from ssl_bench.spec.matrix import SourceSpec
 
@@ -22,7 +26,25 @@ _ORDER = ("train", "test", "validation")
 _SHOWN = 20
 
 
-def open_parquet(path: Path, spec: SourceSpec, title: str) -> Source:
+class ParquetSource(Source):
+    """Parquet files as on the Hugging Face hub."""
+
+    name = "parquet"
+    argument = "PATH"
+    images = "Parquet files as on the Hugging Face hub: image, label, class names in the metadata"
+
+    def settings(self, spec: Any) -> Collection[str]:
+        return ("image", "target", "group")
+
+    def check(self, spec: Any, places: Places) -> None:
+        resolve(after_colon(spec.source), places, self.name)
+
+    def open(self, spec: Any, places: Places) -> RawSet:
+        path = after_colon(spec.source)
+        return open_parquet(resolve(path, places, self.name), spec, Path(path).name)
+
+
+def open_parquet(path: Path, spec: SourceSpec, title: str) -> RawSet:
     """A Parquet file, or a folder of them in the hub's layout.
 
     Raises
@@ -61,7 +83,7 @@ def open_parquet(path: Path, spec: SourceSpec, title: str) -> Source:
 
 def read_parquet(
     where: str, files: Mapping[str, Sequence[Path]], spec: SourceSpec, title: str, notes: Sequence[str]
-) -> Source:
+) -> RawSet:
     """The source that the files of its splits are; ``notes`` are of how they were found. Raises DataError as ``open_parquet`` does."""
     readers = readers_of(files, spec)
     train, notes = readers["train"], list(notes)
@@ -103,7 +125,7 @@ def read_parquet(
         else train.why_unlabelled or f"its columns: {_listed(train.schema.names)}; `target:` names the one with labels"
     )
     splits = {split: raw if raw.labels is not None else replace(raw, unlabelled=why) for split, raw in splits.items()}
-    return Source(title, classes, splits, notes=tuple(notes), group_names=tuple(known))
+    return RawSet(title, classes, splits, notes=tuple(notes), group_names=tuple(known))
 
 
 def readers_of(files: Mapping[str, Sequence[Path]], spec: SourceSpec) -> dict[str, ParquetReader]:

@@ -13,7 +13,7 @@ import numpy as np
 
 from ssl_bench.data.packs.decode import Stored
 from ssl_bench.data.places import Places
-from ssl_bench.data.readers import RawSplit, Source
+from ssl_bench.data.readers import RawSet, RawSplit
 from ssl_bench.errors import DataError
 from ssl_bench.records.schema import write_bytes
 from ssl_bench.system.digests import read_sealed, seal
@@ -45,19 +45,20 @@ class _ShapesReader:
         return f"shapes {self.split} image {position}"
 
 
-def open_shapes(places: Places, counts: Mapping[str, int] | None = None) -> Source:
+def open_shapes(places: Places, counts: Mapping[str, int] | None = None) -> RawSet:
     """The source "shapes" at ``places.size``, or its own. Raises DataError below the smallest size.
 
     Parameters
     ----------
     counts : how many images of "train" and "test", the first ones; None: all that it has.
     """
-    from ssl_bench.data.sources import shapes
+    from ssl_bench.data.sources import _shapes_render, shapes
 
     size = places.size or shapes.NATIVE_SIZE
     if size < shapes.MIN_SIZE:
         raise DataError(f"shapes cannot be drawn at {size} px; the smallest `size` is {shapes.MIN_SIZE}")
-    code = b"".join(path.read_bytes() for path in sorted(Path(shapes.__file__).parent.glob("*shapes*.py")))
+    drawing = (_shapes_render.__file__, shapes.__file__)
+    code = b"".join(Path(file).read_bytes() for file in drawing)
     splits: dict[str, RawSplit] = {}
     classes: tuple[str, ...] = ()
     for split in ("train", "test"):
@@ -82,12 +83,12 @@ def open_shapes(places: Places, counts: Mapping[str, int] | None = None) -> Sour
         splits[split] = RawSplit(
             _ShapesReader(split, size, key, len(known["labels"]), images), known["labels"], columns=columns
         )
-    return Source("shapes", classes, splits, (size, size), (size, size))
+    return RawSet("shapes", classes, splits, (size, size), (size, size))
 
 
 def _load_facts(path: Path) -> dict[str, np.ndarray] | None:
     stored = read_sealed(path, "what is known of drawn shapes in")
     if stored is None:
         return None
-    with np.load(io.BytesIO(stored), allow_pickle=False) as found:
-        return {name: found[name] for name in found.files}
+    with np.load(io.BytesIO(stored), allow_pickle=False) as facts:
+        return {name: facts[name] for name in facts.files}

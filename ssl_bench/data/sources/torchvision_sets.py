@@ -17,38 +17,6 @@ from ssl_bench.data.packs.decode import Stored
 from ssl_bench.data.places import Places
 from ssl_bench.errors import DataError
 
-# name -> (class in torchvision.datasets, title, one line)
-SETS: dict[str, tuple[str, str, str]] = {
-    "cifar10": ("CIFAR10", "CIFAR-10", "60,000 images of 10 classes, 32 px"),
-    "cifar100": ("CIFAR100", "CIFAR-100", "60,000 images of 100 classes, 32 px"),
-    "imagenette": ("Imagenette", "Imagenette", "13,394 photographs of 10 ImageNet classes"),
-    "imagenet": ("ImageNet", "ImageNet", "1.28 million photographs of 1,000 classes; to be obtained by hand"),
-    "stl10": ("STL10", "STL-10", "13,000 images of 10 classes, 96 px; stl10:unlabeled has 100,000 more to pretrain on"),
-    "svhn": ("SVHN", "SVHN", "99,289 house-number digits, 32 px"),
-    "mnist": ("MNIST", "MNIST", "70,000 handwritten digits, 28 px, grey"),
-    "fashionmnist": ("FashionMNIST", "Fashion-MNIST", "70,000 articles of clothing, 28 px, grey"),
-    "kmnist": ("KMNIST", "KMNIST", "70,000 Japanese characters, 28 px, grey"),
-    "qmnist": ("QMNIST", "QMNIST", "120,000 handwritten digits, 28 px, grey"),
-    "usps": ("USPS", "USPS", "9,298 handwritten digits, 16 px, grey"),
-    "semeion": ("SEMEION", "Semeion", "1,593 handwritten digits, 16 px, black and white"),
-    "flowers102": ("Flowers102", "Flowers-102", "8,189 flowers of 102 kinds"),
-    "food101": ("Food101", "Food-101", "101,000 dishes of 101 kinds"),
-    "oxfordiiitpet": ("OxfordIIITPet", "Oxford-IIIT Pet", "7,349 cats and dogs of 37 breeds"),
-    "dtd": ("DTD", "DTD", "5,640 textures of 47 kinds"),
-    "fgvcaircraft": ("FGVCAircraft", "FGVC-Aircraft", "10,000 aircraft of 100 variants"),
-    "stanfordcars": ("StanfordCars", "Stanford Cars", "16,185 cars of 196 models; to be obtained by hand"),
-    "gtsrb": ("GTSRB", "GTSRB", "51,839 traffic signs of 43 kinds"),
-    "eurosat": ("EuroSAT", "EuroSAT", "27,000 satellite images of 10 land uses, 64 px; give a test share"),
-    "country211": ("Country211", "Country211", "photographs of 211 countries"),
-    "renderedsst2": ("RenderedSST2", "Rendered SST2", "9,613 sentences drawn as images, 2 classes"),
-    "clevrclassification": ("CLEVRClassification", "CLEVR counts", "85,000 rendered scenes, classes are object counts"),
-    "sun397": ("SUN397", "SUN397", "108,754 scenes of 397 kinds; give a test share"),
-    "places365": ("Places365", "Places365", "1.8 million scenes of 365 kinds"),
-    "caltech101": ("Caltech101", "Caltech-101", "8,677 images of 101 kinds; give a test share"),
-    "caltech256": ("Caltech256", "Caltech-256", "30,607 images of 257 kinds; give a test share"),
-    "pcam": ("PCAM", "PatchCamelyon", "327,680 tissue patches, 2 classes, 96 px"),
-    "fer2013": ("FER2013", "FER2013", "35,887 faces of 7 expressions, 48 px, grey; to be obtained by hand"),
-}
 _TRAIN = ("trainval", "train", "train-standard")
 _TEST = ("test",)
 _VALIDATION = ("val", "valid")
@@ -75,11 +43,11 @@ class TorchvisionReader:
         """Over the arrays or the files that the set reads from; where neither shows, over everything in its own folder."""
         if self._array_content is not None:
             return self._array_content
-        count, found = len(self.dataset), hashlib.sha256(self.name.encode())
+        count, digest = len(self.dataset), hashlib.sha256(self.name.encode())
         held = vars(self.dataset)
         if files := self._all_files():
-            found.update(content_of(files, places, self.name).encode())
-            return found.hexdigest()
+            digest.update(content_of(files, places, self.name).encode())
+            return digest.hexdigest()
         folder = Path(self.dataset.root, _OWN_FOLDER.get(type(self.dataset).__name__, ""))
         files = sorted(Path(here, file) for here, _, names in os.walk(folder) for file in names)
         split = repr(
@@ -89,8 +57,8 @@ class TorchvisionReader:
                 if isinstance(value, (str, int, bool)) and name != "root"
             ]
         )
-        found.update(f"{split}{count}{content_of(files, places, self.name)}".encode())
-        return found.hexdigest()
+        digest.update(f"{split}{count}{content_of(files, places, self.name)}".encode())
+        return digest.hexdigest()
 
     def content_at(self, positions: np.ndarray, places: Places) -> str:
         """Over some of the files, where there are any; else over everything and which of it is meant."""
@@ -161,6 +129,8 @@ class TorchvisionReader:
 
 def open_sets(
     name: str,
+    dataset: str,
+    title: str,
     places: Sequence[Path],
     download_to: Path | None,
     extra_split: str = "",
@@ -169,6 +139,8 @@ def open_sets(
 
     Parameters
     ----------
+    dataset : the class in torchvision.datasets.
+    title : what messages call the set.
     places : folders that may hold the set in torchvision's own layout.
     download_to : where to download to when none does; None leaves that out.
     extra_split : take this split as "train" instead, and nothing else (stl10's "unlabeled").
@@ -178,9 +150,9 @@ def open_sets(
         return {}, [f"{place}: has no {layout}" for place in places]
     import torchvision.datasets
 
-    make = getattr(torchvision.datasets, SETS[name][0], None)
+    make = getattr(torchvision.datasets, dataset, None)
     if make is None:
-        raise DataError(f"the installed torchvision has no {SETS[name][0]}; a newer one is needed for {name!r}")
+        raise DataError(f"the installed torchvision has no {dataset}; a newer one is needed for {name!r}")
     reasons: list[str] = []
     for place in places:
         if not place.is_dir():
@@ -188,7 +160,7 @@ def open_sets(
             continue
         for variant in _VARIANTS.get(name, ({},)):
             try:
-                return _open_splits(make, name, place, False, variant, extra_split), reasons
+                return _open_splits(make, name, title, place, False, variant, extra_split), reasons
             except DataError:
                 raise
             # torchvision says "not here" with RuntimeError, FileNotFoundError, ValueError ...
@@ -197,7 +169,9 @@ def open_sets(
     if download_to is not None:
         try:
             download_to.mkdir(parents=True, exist_ok=True)
-            return _open_splits(make, name, download_to, True, _VARIANTS.get(name, ({},))[0], extra_split), reasons
+            return _open_splits(
+                make, name, title, download_to, True, _VARIANTS.get(name, ({},))[0], extra_split
+            ), reasons
         except DataError:
             raise
         except Exception as error:
@@ -208,6 +182,7 @@ def open_sets(
 def _open_splits(
     make: Any,
     name: str,
+    title: str,
     root: Path,
     download: bool,
     variant: dict[str, Any],
@@ -215,7 +190,6 @@ def _open_splits(
 ) -> dict[str, TorchvisionReader]:
     parameters = inspect.signature(make.__init__).parameters
     given = {**variant, **({"download": download} if _takes(make, "download") else {})}
-    title = SETS[name][1]
     if "train" in parameters and "split" not in parameters:
         if extra_split:
             raise DataError(f"{name} has no split {extra_split!r}; write just {name!r}")
@@ -224,19 +198,19 @@ def _open_splits(
         }
     if "split" not in parameters:
         return {"train": TorchvisionReader(make(root, **given), title)}
-    found: dict[str, TorchvisionReader] = {}
+    readers: dict[str, TorchvisionReader] = {}
     choices = {"train": (extra_split,)} if extra_split else {"train": _TRAIN, "test": _TEST, "validation": _VALIDATION}
     for split, names in choices.items():
         for candidate in names:
             try:
-                found[split] = TorchvisionReader(make(root, split=candidate, **given), title)
+                readers[split] = TorchvisionReader(make(root, split=candidate, **given), title)
                 break
             except ValueError as error:
                 if _NEEDS_ARGUMENT not in str(error):
                     raise
                 if extra_split:
                     raise DataError(f"{name} has no split {extra_split!r}: {_first_line(error)}") from None
-    return found
+    return readers
 
 
 def _takes(make: Any, name: str) -> bool:

@@ -18,8 +18,8 @@ from torch.nn import functional as F
 
 from ssl_bench.backbones.resnet import reestimate_batchnorm
 from ssl_bench.data import Places
+from ssl_bench.data.boxes.loading import load_detection
 from ssl_bench.data.boxes.sets import DetectionSet, limited
-from ssl_bench.data.boxes.sources import load_detection
 from ssl_bench.errors import DataError, TrainingError
 from ssl_bench.evaluators.base import Evaluation, Evaluator, EvaluatorOptions, Judged, Measurement, Subject
 from ssl_bench.evaluators.detection.detector import DetectionBatch, Detector, DetectorOptions, as_float

@@ -20,7 +20,7 @@ from PIL import Image
 
 import voc_trees
 from ssl_bench.data.boxes import ragged, voc
-from ssl_bench.data.boxes.ragged import RaggedPack, pack_ragged
+from ssl_bench.data.boxes.ragged import BoxedImage, RaggedPack, pack_ragged
 from ssl_bench.data.boxes.voc import Fault, VOCImage, examine
 from ssl_bench.data.places import Places
 from ssl_bench.errors import DataError
@@ -90,7 +90,7 @@ def test_a_box_cuts_out_exactly_the_pixels_that_it_was_drawn_around(
 
 @given(width=st.integers(1, 4000), height=st.integers(1, 4000), size=st.integers(1, 600))
 def test_the_short_side_becomes_the_size_and_the_aspect_stays(width: int, height: int, size: int) -> None:
-    image = VOCImage(Path("x"), width, height, False, np.zeros((0, 4)), (), np.zeros(0, bool), 0, 0, True)
+    image = BoxedImage(Path("x"), width, height, np.zeros((0, 4)), (), np.zeros(0, bool))
     assert image.scaled(None) == (width, height)
     found = image.scaled(size)
     if min(width, height) <= size:
@@ -411,7 +411,7 @@ ragged.pack_ragged(images, None, ragged.Places(Path({cache!r})))
 
 def test_a_killed_packing_does_no_harm(five: list[VOCImage], folder: Path, cache: Path) -> None:
     code = KILLED.format(folder=str(folder), names=[image.file.stem for image in five], cache=str(cache))
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])}
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[3])}
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, env=environment)
     assert process.stdout is not None and process.stdout.readline() == "now\n"
     process.send_signal(signal.SIGKILL)

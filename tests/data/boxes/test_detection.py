@@ -20,11 +20,14 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import voc_trees
-from ssl_bench.data.boxes import ragged, voc
+from ssl_bench.data.boxes import ragged, raw
+from ssl_bench.data.boxes import shapes as shapes_source
 from ssl_bench.data.boxes import sources as detection
+from ssl_bench.data.boxes.loading import load_detection
+from ssl_bench.data.boxes.ragged import BoxedImage
 from ssl_bench.data.boxes.sets import DetectionSet, hold_out
-from ssl_bench.data.boxes.sources import load_detection
 from ssl_bench.data.sources import shapes
+from ssl_bench.data.sources.catalogue import list_sources
 from ssl_bench.errors import DataError
 from voc_trees import Thing, write_tree
 
@@ -134,11 +137,9 @@ def test_images_and_boxes_shrink_alike(tmp_path: Path, cache: Path) -> None:
 def test_scaled_boxes_stay_inside_and_keep_their_share(width: int, height: int, size: int, data: Any) -> None:
     x1, y1 = data.draw(st.integers(0, width - 1)), data.draw(st.integers(0, height - 1))
     x2, y2 = data.draw(st.integers(x1 + 1, width)), data.draw(st.integers(y1 + 1, height))
-    image = voc.VOCImage(
-        Path("x"), width, height, False, np.array([[x1, y1, x2, y2]], float), ("cat",), np.zeros(1, bool), 0, 0, True
-    )
+    image = BoxedImage(Path("x"), width, height, np.array([[x1, y1, x2, y2]], float), ("cat",), np.zeros(1, bool))
     across, down = image.scaled(size)
-    (box,) = detection._scaled(image, np.array([down, across]))
+    (box,) = raw._scaled(image, np.array([down, across]))
     assert 0 <= box[0] < box[2] <= across and 0 <= box[1] < box[3] <= down
     assert np.allclose(
         box / [across, down, across, down], np.array([x1, y1, x2, y2]) / [width, height, width, height], atol=1e-5
@@ -208,10 +209,13 @@ def test_splits_may_be_chosen(tree: Path, cache: Path) -> None:
             r"splits that overlap: 1\).*\n  20 images are both in 'train' \(validation\) and in 'train' \(train\)",
         ),
         ({"validation": "test"}, r"4 images are both in 'test' \(validation\) and in 'test' \(test\)"),
-        ({"validation": 1.5}, r"validation 1\.5 is no share of train; allowed is above 0 and below 1"),
-        ({"test": 0}, r"test 0 is no share of train"),
-        ({"test": float("nan")}, r"test nan is no share of train"),
-        ({"size": 4}, r"size 4 is too small; allowed is 8 and up"),
+        (
+            {"validation": 1.5},
+            r"validation must be a share of train, above 0 and below 1, or the name of a split \(got 1\.5\)",
+        ),
+        ({"test": 0}, r"test must be a share of train.*\(got 0\)"),
+        ({"test": float("nan")}, r"test must be a share of train.*\(got nan\)"),
+        ({"size": 4}, r"size must be at least 8 \(got 4\)"),
         ({"validation": 0.01}, r"0\.01 of 20 images of 'train' cannot be held out as validation"),
     ],
 )
@@ -492,7 +496,7 @@ def test_the_pixels_decide_the_fingerprint(tree: Path, cache: Path) -> None:
 
 @pytest.fixture
 def few_shapes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(detection, "SHAPES_IMAGES", {"train": 60, "test": 24})
+    monkeypatch.setattr(shapes_source, "SHAPES_IMAGES", {"train": 60, "test": 24})
 
 
 def test_shapes_come_with_the_boxes_of_what_was_drawn(few_shapes: None, cache: Path) -> None:
@@ -633,7 +637,7 @@ def test_blood_cells_are_downloaded_where_they_are_not_at_hand(
             tmp_path / name / name, {split: images(split, number, CAT, DOG) for split in ("train", "val", "test")}
         )
         assert len(load_detection("bccd", cache=tmp_path / "empty", data_root=tmp_path / name).test) == number
-    assert "bccd" in dict(detection.list_detection_sources())
+    assert "bccd" in dict(list_sources("boxes"))
 
 
 def test_blood_cells_are_those_of_the_files(shared_data: Path, cache: Path) -> None:

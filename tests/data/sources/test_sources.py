@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ssl_bench.data.places import Places
-from ssl_bench.data.readers import Source
+from ssl_bench.data.places import Places, cache_folder, data_root
+from ssl_bench.data.readers import RawSet
 from ssl_bench.data.sources import torchvision_sets
-from ssl_bench.data.sources.catalogue import cache_folder, data_root, list_sources, open_source
+from ssl_bench.data.sources.catalogue import list_sources, open_source
 from ssl_bench.data.sources.parquet import ParquetReader
 from ssl_bench.errors import DataError
 from ssl_bench.spec.matrix import SourceSpec
@@ -25,18 +25,18 @@ def places(tmp_path: Path) -> Places:
     return Places(tmp_path / "cache", tmp_path / "root")
 
 
-def find(source: str, places: Places, **more: Any) -> Source:
+def find(source: str, places: Places, **more: Any) -> RawSet:
     return open_source(SourceSpec(source=source, **more), places)
 
 
-def summary(source: Source) -> dict[str, tuple[int, list[int] | None]]:
+def summary(source: RawSet) -> dict[str, tuple[int, list[int] | None]]:
     return {
         name: (len(split), None if split.labels is None else split.labels.tolist())
         for name, split in source.splits.items()
     }
 
 
-def pixels(source: Source, split: str) -> list[np.ndarray]:
+def pixels(source: RawSet, split: str) -> list[np.ndarray]:
     from ssl_bench.data.packs.decode import decode
 
     reader = source.splits[split].reader
@@ -60,13 +60,16 @@ def test_an_unknown_source_names_the_nearest(name: str, near: str, places: Place
 def test_every_source_is_listed_with_a_line_and_in_torchvision() -> None:
     import torchvision.datasets
 
-    from ssl_bench.data.sources.torchvision_sets import SETS
+    from ssl_bench.data.sources.torchvision_source import TorchvisionSource
+    from ssl_bench.plugins.registry import SOURCES
 
     listed = dict(list_sources())
     assert {"shapes", "folder:PATH", "parquet:PATH", "cifar10", "cifar100", "imagenette", "imagenet"} <= set(listed)
     assert all("\n" not in line and len(line) > 10 for line in listed.values())
-    for name, (made, *_) in SETS.items():
-        assert name == made.lower() and made in torchvision.datasets.__all__
+    sets = [source for source in map(SOURCES.get, SOURCES.names()) if issubclass(source, TorchvisionSource)]
+    assert len(sets) == 29
+    for source in sets:
+        assert source.dataset in torchvision.datasets.__all__ and SOURCES.get(source.dataset.lower()) is source
 
 
 def test_data_root_and_cache_come_from_argument_then_environment(
@@ -568,7 +571,7 @@ def test_a_subset_under_the_name_of_a_set_is_not_the_set(
     places: Places, class_folders: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert places.root is not None
-    monkeypatch.setattr("ssl_bench.data.sources.catalogue.torchvision_sets.open_sets", lambda *arguments: ({}, []))
+    monkeypatch.setattr("ssl_bench.data.sources.torchvision_sets.open_sets", lambda *arguments: ({}, []))
     class_folders(places.root / "imagenet-100" / "train", {"a": 1, "b": 1})
     with pytest.raises(DataError, match="ImageNet was not found"):
         find("imagenet", places)

@@ -24,7 +24,7 @@ from huggingface_hub import constants
 
 from ssl_bench.data import Data, load
 from ssl_bench.data.places import Places
-from ssl_bench.data.readers import Source
+from ssl_bench.data.readers import RawSet
 from ssl_bench.data.sources.catalogue import open_source
 from ssl_bench.errors import DataError
 from ssl_bench.spec.matrix import DataSpec, SourceSpec, parse
@@ -240,11 +240,11 @@ def within(folder: str, *parts: dict[str, bytes]) -> dict[str, bytes]:
     return {f"{folder}/{name}": data for files in parts for name, data in files.items()}
 
 
-def find(source: str, places: Places, **more: Any) -> Source:
+def find(source: str, places: Places, **more: Any) -> RawSet:
     return open_source(SourceSpec(source=source, **more), places)
 
 
-def counts(source: Source) -> dict[str, int]:
+def counts(source: RawSet) -> dict[str, int]:
     return {name: len(one) for name, one in source.splits.items()}
 
 

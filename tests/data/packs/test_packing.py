@@ -19,9 +19,9 @@ from ssl_bench.data.packs import content, packing
 from ssl_bench.data.packs.content import content_of
 from ssl_bench.data.packs.decode import decode
 from ssl_bench.data.packs.packing import is_packed, pack
-from ssl_bench.data.places import Places
+from ssl_bench.data.places import Places, cache_folder
 from ssl_bench.data.readers import Subset
-from ssl_bench.data.sources.catalogue import cache_folder, open_source
+from ssl_bench.data.sources.catalogue import open_source
 from ssl_bench.data.sources.folders import FileReader
 from ssl_bench.errors import DataError
 from ssl_bench.spec.matrix import SourceSpec
@@ -159,7 +159,7 @@ packing.pack(FileReader(sorted(Path({folder!r}).iterdir())), 12, "crop", packing
 
 
 def start(code: str) -> subprocess.Popen[str]:
-    root = Path(__file__).resolve().parents[2]
+    root = Path(__file__).resolve().parents[3]
     environment = {**os.environ, "PYTHONPATH": str(root)}
     return subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, env=environment)
 
