@@ -12,6 +12,7 @@ __version__ = "0.1.0"
 
 _PUBLIC = {
     "Backbone": "ssl_bench.backbones.resnet", "load_backbone": "ssl_bench.backbones.resnet", "save_backbone": "ssl_bench.backbones.resnet",
+    "input_kind": "ssl_bench.backbones.inputs",
     "Batch": "ssl_bench.data.batches",
     "EvaluatorOptions": "ssl_bench.evaluators.base", "Evaluation": "ssl_bench.evaluators.base", "Evaluator": "ssl_bench.evaluators.base",
     "Measurement": "ssl_bench.evaluators.base", "Subject": "ssl_bench.evaluators.base",
@@ -26,6 +27,7 @@ _PUBLIC = {
 
 if TYPE_CHECKING:
     from ssl_bench.api import evaluate, pretrain, run
+    from ssl_bench.backbones.inputs import input_kind
     from ssl_bench.backbones.resnet import Backbone, load_backbone, save_backbone
     from ssl_bench.data.batches import Batch
     from ssl_bench.data.boxes.ragged import BoxedImage
@@ -41,7 +43,8 @@ if TYPE_CHECKING:
 __all__ = [
     "Backbone", "BackboneSpec", "Batch", "BoxedImage", "Evaluation", "Evaluator", "EvaluatorOptions", "Matrix",
     "Measurement", "PretextTask", "RawBoxes", "RawSet", "RawSplit", "Recipe", "Results", "SSLBenchError", "Setup",
-    "Source", "Subject", "TaskOptions", "__version__", "evaluate", "load", "load_backbone", "pretrain", "run",
+    "Source", "Subject", "TaskOptions", "__version__", "evaluate", "input_kind", "load", "load_backbone",
+    "pretrain", "run",
     "save_backbone",
 ]  # fmt: skip
 

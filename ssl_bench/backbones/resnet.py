@@ -4,39 +4,23 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any, Literal, cast
+from typing import Any, cast
 
 import timm
 import torch
-from pydantic import Field
 from timm.models.resnet import BasicBlock, Bottleneck, ResNet, downsample_conv
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ssl_bench.backbones.inputs import InputSpec, as_network_input
 from ssl_bench.errors import DamagedWeights, SpecError, WeightsError, did_you_mean, quoted
 from ssl_bench.records.tensors import read_tensors, save_tensors
-from ssl_bench.spec.matrix import BackboneSpec, Model, parse
-from ssl_bench.spec.model import MOST_SIDE
+from ssl_bench.spec.matrix import BackboneSpec, parse
 
 STAGES = ("s1", "s2", "s3", "s4")
 FEWEST_CHANNELS = 8  # of a stage; with 4, the backward pass on a CPU corrupts memory (torch 2.15)
 FORMAT = 1
-_Mean = Annotated[float, Field(ge=-1_000, le=1_000)]
-_Spread = Annotated[float, Field(gt=0, le=1_000)]
 KIND = "ssl_bench.backbone"
-InputKind = Literal["rgb", "standardised", "lightness"]  # from what keeps most of an image to what keeps least
-
-
-class InputSpec(Model):
-    """How RGB in [0, 1] becomes network input; saved with the weights, so that nobody downstream can get it wrong."""
-
-    #: lightness: CIE L / 100, repeated three times; standardised: each image to mean 0 and deviation 1 over its
-    #: channels and pixels
-    kind: InputKind = "rgb"
-    mean: tuple[_Mean, _Mean, _Mean] = (0.5, 0.5, 0.5)
-    std: tuple[_Spread, _Spread, _Spread] = (0.25, 0.25, 0.25)
-    #: side that images are resized to first (bicubic, antialiased), in pixels; None: as they are
-    size: int | None = Field(default=None, ge=1, le=MOST_SIDE)
 
 
 class Backbone(nn.Module):
@@ -56,12 +40,12 @@ class Backbone(nn.Module):
     def __init__(self, spec: BackboneSpec, image_size: int, input: InputSpec = InputSpec()) -> None:
         super().__init__()
         self.spec, self.image_size, self.input = spec, image_size, input
-        self.network = build_resnet(spec, image_size)
+        self.network = build_resnet(spec, image_size, input.channels)
         self.num_features = int(self.network.num_features)
         self.mean: Tensor
         self.std: Tensor
-        self.register_buffer("mean", torch.tensor(input.mean).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(input.std).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("mean", torch.tensor(input.mean).view(1, -1, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(input.std).view(1, -1, 1, 1), persistent=False)
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def prepare(self, images: Tensor) -> Tensor:
@@ -72,16 +56,8 @@ class Backbone(nn.Module):
         return self.normalise(images)
 
     def normalise(self, images: Tensor) -> Tensor:
-        """RGB [B, 3, H, W] in [0, 1] to network input of the same shape."""
-        if self.input.kind == "lightness":
-            from ssl_bench.transforms.lab import lightness
-
-            images = lightness(images).expand(-1, 3, -1, -1) / 100
-        if self.input.kind == "standardised":
-            from ssl_bench.transforms.tiles import standardise
-
-            return standardise(images).contiguous(memory_format=torch.channels_last)
-        return ((images - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
+        """RGB [B, 3, H, W] in [0, 1] to network input [B, C, H, W]; C is 3 unless the kind of input has other channels."""
+        return as_network_input(images, self.input.kind, self.mean, self.std)
 
     def forward(self, images: Tensor) -> Tensor:
         """RGB [B, 3, H, W] in [0, 1] to pooled features [B, num_features]."""
@@ -96,7 +72,11 @@ class Backbone(nn.Module):
         return self.network.forward_features(self.prepare(images))
 
     def with_input(self, input: InputSpec) -> Backbone:
-        """This very network, its weights shared, for images that are handled in another way."""
+        """This very network, its weights shared, for images that are handled in another way. Raises SpecError for other channels."""
+        if input.channels != self.input.channels:
+            raise SpecError(
+                f"a network for {self.input.kind} ({self.input.channels} channels) cannot be shown {input.kind} ({input.channels})"
+            )
         return _WithInput(self, input)
 
     def stages(self, images: Tensor) -> dict[str, Tensor]:
@@ -125,8 +105,8 @@ class _WithInput(Backbone):
             owner.num_features,
         )
         self.network = owner.network
-        self.register_buffer("mean", torch.tensor(input.mean).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(input.std).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("mean", torch.tensor(input.mean).view(1, -1, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(input.std).view(1, -1, 1, 1), persistent=False)
 
 
 def check_resnet(name: str) -> Any:
@@ -143,8 +123,8 @@ def check_resnet(name: str) -> Any:
     return entry
 
 
-def build_resnet(spec: BackboneSpec, image_size: int) -> ResNet:
-    """timm's network with the stem and widths of ``spec``; layer names stay timm's."""
+def build_resnet(spec: BackboneSpec, image_size: int, channels: int = 3) -> ResNet:
+    """timm's network with the stem and widths of ``spec``, for input of some channels; layer names stay timm's."""
     entry = check_resnet(spec.name)
     small = spec.stem == "3x3" or (spec.stem == "auto" and image_size <= 96)
     if not small and spec.stem_stride is not None:
@@ -156,20 +136,22 @@ def build_resnet(spec: BackboneSpec, image_size: int) -> ResNet:
         raise SpecError(
             f"backbone: {spec.name!r} has {type(plain.bn1).__name__} in place of BatchNorm, which the suite is not made for; choose another"
         )
-    channels = tuple(_scaled(c, spec.width) for c in (64, 128, 256, 512))
+    widths = tuple(_scaled(c, spec.width) for c in (64, 128, 256, 512))
     deep = isinstance(plain.conv1, nn.Sequential)
-    options: dict[str, Any] = {"num_classes": 0, "channels": channels}
+    options: dict[str, Any] = {"num_classes": 0, "channels": widths}
+    if channels != 3:
+        options["in_chans"] = channels
     if deep and spec.width != 1:
         options["stem_width"] = _scaled(plain.conv1[3].out_channels, spec.width, fewest=4)
-    network: Any = entry(**options) if spec.width != 1 else plain
+    network: Any = entry(**options) if spec.width != 1 or channels != 3 else plain
     old_stem = network.bn1.num_features
     stem = old_stem if spec.width == 1 or deep else _scaled(64, spec.width)
     if small:
         stride = spec.stem_stride or (1 if image_size <= 32 else 2)
-        network.conv1 = nn.Conv2d(3, stem, 3, stride=stride, padding=1, bias=False)
+        network.conv1 = nn.Conv2d(channels, stem, 3, stride=stride, padding=1, bias=False)
         network.maxpool = nn.Identity()
     elif stem != old_stem:
-        network.conv1 = nn.Conv2d(3, stem, 7, stride=2, padding=3, bias=False)
+        network.conv1 = nn.Conv2d(channels, stem, 7, stride=2, padding=3, bias=False)
     if stem != old_stem:
         network.bn1 = type(network.bn1)(stem)
         _change_input(network.layer1[0], stem)
@@ -177,15 +159,15 @@ def build_resnet(spec: BackboneSpec, image_size: int) -> ResNet:
         for conv in [m for m in (module.modules() if module is not None else ()) if isinstance(m, nn.Conv2d)]:
             nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")  # as timm does
     if spec.width != 1:
-        _try(network, spec)
+        _try(network, spec, channels)
     return cast(ResNet, network)
 
 
 @torch.no_grad()
-def _try(network: nn.Module, spec: BackboneSpec) -> None:
+def _try(network: nn.Module, spec: BackboneSpec, channels: int) -> None:
     """Whether all layers fit together: some of timm's (blurred pooling) have sizes of their own that do not follow a width."""
     try:
-        network.eval()(torch.zeros(1, 3, 64, 64))
+        network.eval()(torch.zeros(1, channels, 64, 64))
     except RuntimeError as error:
         raise SpecError(
             f"backbone: {spec.name!r} cannot be made {spec.width} times as wide ({error}); use width 1, or a plain one such as resnet18"

@@ -12,11 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ssl_bench.backbones.resnet import (
-    Backbone,
-    InputSpec,
-    network_of,
-)
+from ssl_bench.backbones.inputs import InputSpec, kind_named
+from ssl_bench.backbones.resnet import Backbone, network_of
 from ssl_bench.data import Data
 from ssl_bench.data.batches import Batches, ImageStore
 from ssl_bench.plan.cells import Cell
@@ -25,7 +22,30 @@ from ssl_bench.system.global_state import changed, restored
 from ssl_bench.tasks.base import Setup, part_images, parts_of
 from ssl_bench.training.loop import Progress, choose_precision, seed_everything
 
-LIGHTNESS_IMAGES = 5_000
+MEASURED_IMAGES = 5_000
+
+
+@dataclass
+class _Moments:
+    """Mean and deviation of values that come part by part."""
+
+    count: int = 0
+    total: float = 0.0
+    squares: float = 0.0
+
+    def add(self, values: Tensor) -> None:
+        self.count += values.numel()
+        self.total += float(values.sum())
+        self.squares += float(values.square().sum())
+
+    @property
+    def mean(self) -> float:
+        return self.total / self.count
+
+    @property
+    def deviation(self) -> float:
+        variance = max(0.0, self.squares - self.total**2 / self.count) / max(1, self.count - 1)
+        return max(variance**0.5, 1e-3)
 
 
 @dataclass
@@ -50,6 +70,7 @@ class RunContext:
     #: what holds for the whole program, as it was before the part under way
     before: dict[str, Any] = field(default_factory=dict)
     left_changed: str = ""  #: what the last part that failed had changed of it
+    _statistics: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = field(default_factory=dict)
 
     @contextmanager
     def guarded(self) -> Iterator[None]:
@@ -66,21 +87,21 @@ class RunContext:
         """What the part under way has changed for the whole program, in words."""
         return changed(self.before)
 
-    @cached_property
-    def lightness_statistics(self) -> tuple[float, float]:
-        """Mean and standard deviation of CIE L / 100 over at most 5,000 pretraining images."""
-        from ssl_bench.transforms.lab import lightness
-
-        count, total, squares = 0, 0.0, 0.0
-        for part in parts_of(self.sample_part, LIGHTNESS_IMAGES, part_images(self.data.size)):
-            values = lightness(part).double() / 100
-            count, total, squares = (
-                count + values.numel(),
-                total + float(values.sum()),
-                squares + float(values.square().sum()),
+    def input_statistics(self, kind: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Mean and standard deviation of every channel of a kind of input, over at most 5,000 pretraining images."""
+        if kind not in self._statistics:
+            handling = kind_named(kind)
+            measured = [_Moments() for _ in range(handling.channels)]
+            for part in parts_of(self.sample_part, MEASURED_IMAGES, part_images(self.data.size)):
+                values = (handling.measure or handling.convert)(part).double()
+                for channel in range(values.shape[1]):
+                    measured[channel].add(values[:, channel])
+            of_channels = measured[: values.shape[1]] * (handling.channels // values.shape[1])
+            self._statistics[kind] = (
+                tuple(moments.mean for moments in of_channels),
+                tuple(moments.deviation for moments in of_channels),
             )
-        variance = max(0.0, squares - total**2 / count) / max(1, count - 1)
-        return total / count, max(variance**0.5, 1e-3)
+        return self._statistics[kind]
 
     @cached_property
     def used_precision(self) -> str:
@@ -99,14 +120,14 @@ class RunContext:
         )
 
     def make_backbone(self, input: str = "rgb", width: float = 1.0) -> Backbone:
-        """The matrix's backbone, seeing colour or lightness only, or a narrower one."""
-        if input == "lightness":
-            mean, std = self.lightness_statistics
-            pixels = InputSpec(kind="lightness", mean=(mean,) * 3, std=(std,) * 3)
-        elif input == "standardised":
-            pixels = InputSpec(kind="standardised")
-        else:
+        """The matrix's backbone, seeing colour, lightness or another kind of input, or a narrower one."""
+        if input == "rgb":
             pixels = InputSpec(kind="rgb", mean=self.data.mean, std=self.data.std)
+        elif kind_named(input).scaled:
+            mean, std = self.input_statistics(input)
+            pixels = InputSpec(kind=input, mean=mean, std=std)
+        else:
+            pixels = InputSpec(kind=input)
         spec = (
             self.backbone if width == 1.0 else self.backbone.model_copy(update={"width": self.backbone.width * width})
         )

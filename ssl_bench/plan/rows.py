@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from ssl_bench.backbones.inputs import InputSpec
 from ssl_bench.backbones.resnet import Backbone, network_of
 from ssl_bench.backbones.weights import AbsentWeights, Weights, open_weights
 from ssl_bench.data import Data
@@ -148,7 +149,7 @@ def candidates_of(
         )
 
     def make(input: str = "rgb", **_: Any) -> Backbone:
-        return Backbone(matrix.backbone, image_size)
+        return Backbone(matrix.backbone, image_size, InputSpec(kind=input))
 
     candidates = []
     for values in itertools.product(*choices.values()):

@@ -6,12 +6,13 @@ import copy
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any, ClassVar, Literal, get_args
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
-from ssl_bench.backbones.resnet import Backbone, InputKind
+from ssl_bench.backbones.inputs import keeps_most
+from ssl_bench.backbones.resnet import Backbone
 from ssl_bench.data.batches import Batch
 from ssl_bench.errors import SpecError
 from ssl_bench.spec.matrix import Recipe
@@ -66,7 +67,7 @@ class Combination(PretextTask):
     def build_backbone(cls, make: Callable[..., nn.Module], options: Any) -> nn.Module:
         """The matrix's network, and a backbone with the input of every member on it."""
         kinds = [input_of(member, getattr(options, member.name)) for member in cls.members]
-        best = "lightness" if options.harmonise else min(kinds, key=get_args(InputKind).index)
+        best = "lightness" if options.harmonise else keeps_most(kinds)
         judged = make(input=best)
         assert isinstance(judged, Backbone)
         found: list[Backbone] = []

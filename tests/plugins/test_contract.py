@@ -11,14 +11,15 @@ import pytest
 from safetensors.numpy import load_file
 
 from commands import TINY, call, start
-from ssl_bench import PretextTask
+from ssl_bench import PretextTask, load_backbone
+from ssl_bench.backbones import inputs
 from ssl_bench.plan.prepare import prepare
 from ssl_bench.testing import check_task
 
-from . import gan, scheduled_momentum
+from . import gan, input_kinds, scheduled_momentum
 
 HERE = Path(__file__).parent
-PLUGINS = [gan.Gan, scheduled_momentum.ScheduledMomentum]
+PLUGINS = [gan.Gan, scheduled_momentum.ScheduledMomentum, input_kinds.TurnedColours]
 
 
 def words(folder: Path, plugin: str, *rows: Any, **changes: Any) -> list[str]:
@@ -110,3 +111,26 @@ def test_a_schedule_can_be_varied_by_a_matrix(tmp_path: Path) -> None:
     options = [record(tmp_path, row)["spec"]["options"]["momentum"] for row in ("constant", "line")]
     assert [(of["start"], of["end"], of["curve"]) for of in options] == [(0.5, 0.5, "cosine"), (0.5, 1.0, "linear")]
     assert record(tmp_path, "line")["spec"]["recipe"]["weight_decay_end"] == 0.4
+
+
+def test_kinds_of_input_that_a_task_brings_are_measured_judged_and_saved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    changes = {"evaluate": ["linear", {"knn": {"k": [5]}}]}
+    ended = call(tmp_path, "run", *words(tmp_path, "input_kinds", "turned_colours", "turned_edges", **changes))
+    assert ended.code == 0, ended.err
+    files = [
+        next((tmp_path / "runs/tiny/cells" / row).glob("*/backbone.safetensors"))
+        for row in ("turned_colours", "turned_edges")
+    ]
+    backbones = [load_backbone(file) for file in files]  # this process has the plugin
+    assert [(backbone.input.kind, backbone.input.channels) for backbone in backbones] == [("ab", 2), ("sobel", 2)]
+    with_colours, with_edges = (backbone.input for backbone in backbones)
+    assert all(1 < deviation < 60 for deviation in with_colours.std)  # of a and b in CIE Lab
+    assert all(
+        abs(mean) < 0.02 < deviation < 0.5 for mean, deviation in zip(with_edges.mean, with_edges.std, strict=True)
+    )
+    assert record(tmp_path, "turned_edges")["describe"]["input"] == "sobel"
+    monkeypatch.delitem(inputs._KINDS, "ab")
+    told = call(tmp_path, "run", *words(tmp_path, "gan", {"rotation": {"init": f"file:{files[0]}"}}))
+    assert told.code == 2 and "unknown input kind 'ab'" in told.err and "--plugin FILE" in told.err

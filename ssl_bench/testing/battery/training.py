@@ -7,6 +7,7 @@ from collections import Counter
 
 from torch import nn
 
+from ssl_bench.backbones.resnet import Backbone
 from ssl_bench.errors import TrainingError
 from ssl_bench.spec.task_role import TaskRole
 from ssl_bench.system.global_state import captured, changed, restore
@@ -90,15 +91,17 @@ def parameters(bench: Bench) -> str:
 def network(bench: Bench) -> str:
     """The judged network has the parameters of the matrix's network: rows are compared on one, and heads belong on the task."""
     judged = bench.build().evaluated()
-    plain = Counter(tuple(parameter.shape) for parameter in bench.network().parameters())
+    kind = judged.input.kind if isinstance(judged, Backbone) else "rgb"  # decides the channels of the first layer
+    matrix_network = bench.network(kind)
+    plain = Counter(tuple(parameter.shape) for parameter in matrix_network.parameters())
     shapes = {name: tuple(parameter.shape) for name, parameter in judged.named_parameters()}
     extra = Counter(shapes.values()) - plain
     count = sum(parameter.numel() for parameter in judged.parameters())
-    allowed = sum(parameter.numel() for parameter in bench.network().parameters())
+    allowed = sum(parameter.numel() for parameter in matrix_network.parameters())
     said = f"{count:,} parameters"
     if not extra and count == allowed:
         return said
-    known = {name for name, _ in bench.network().named_parameters()}
+    known = {name for name, _ in matrix_network.named_parameters()}
     name = next((name for name in shapes if name not in known), "")
     said += f", and the matrix's network has {allowed:,}"
     if count > allowed:
