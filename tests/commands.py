@@ -23,7 +23,8 @@ import ssl_bench.report.rendering.figures
 import ssl_bench.report.rendering.formats
 import ssl_bench.runner.scheduler
 import ssl_bench.tasks.baselines
-import ssl_bench.testing  # noqa: F401
+import ssl_bench.testing
+import ssl_bench.training.fabric  # noqa: F401
 
 TINY: dict[str, Any] = {
     "name": "tiny", "data": {"source": "shapes", "size": 32, "limit": {"train": 240, "test": 96}},

@@ -10,11 +10,11 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.table import Table
 
-from ssl_bench.plan.choices import validation_score
 from ssl_bench.plan.estimate import Estimate
 from ssl_bench.plan.run_plan import RunPlan
+from ssl_bench.plan.score import validation_score
 from ssl_bench.plan.stored import HOW
-from ssl_bench.records.schema import EvaluationRecord, Failure, Pretraining, Run, read_record
+from ssl_bench.records.schema import EvaluationRecord, Failure, Pretraining
 from ssl_bench.runner.scheduler import Observer
 from ssl_bench.system.amounts import bytes_text, duration
 from ssl_bench.system.terminal import escape
@@ -69,16 +69,11 @@ class Live(Observer):
         self._bar(text, done, max(total, 1), f"{done:,}/{total:,}")
 
     def nothing_to_do(self, run_plan: RunPlan) -> None:
-        records = [read_record(run_plan.out / "run.json", Run)] if (run_plan.out / "run.json").is_file() else []
-        found = [
-            read_record(cell.folder / "pretrain.json", Pretraining)
-            for cell in run_plan.cells()
-            if (cell.folder / "pretrain.json").is_file()
-        ]
-        made = sorted({record.environment.code for record in found})
-        since = f", since {records[0].created[:10]}" if records else ""
-        every = "the one cell is" if len(found) == 1 else f"all {len(found)} cells are"
-        self._say(f"nothing to do: {every} in {run_plan.out}{since}, made by ssl_bench {', '.join(made)}")
+        trained = [stored for cell in run_plan.cells() if (stored := run_plan.snapshot.pretraining(cell)) is not None]
+        versions = ", ".join(sorted({stored.code for stored in trained}))
+        since = f", since {run_plan.created[:10]}" if run_plan.created else ""
+        every = "the one cell is" if len(trained) == 1 else f"all {len(trained)} cells are"
+        self._say(f"nothing to do: {every} in {run_plan.out}{since}, made by ssl_bench {versions}")
 
     def cell_started(self, cell: Any, number: int, total: int) -> None:
         which = f" ({cell.candidate.settings})" if len(cell.row.candidates) > 1 else ""
@@ -122,14 +117,14 @@ class Live(Observer):
 def headline(record: EvaluationRecord) -> str:
     """What a record says in short: accuracy on validation by which choices are made, or mAP on which set; "" where it has neither."""
     validation = [m for m in record.measurements if m.split == "validation"]
-    if any(m.metric.startswith("top1") for m in validation):
-        return f"{record.evaluator} {100 * validation_score(record):.1f}"
-    found = [m for m in validation if m.metric.startswith("map")]
-    return (
-        f"{record.evaluator} {record.data}{', ' + found[0].stage if found[0].stage else ''} {100 * found[0].value:.1f}"
-        if found
-        else ""
-    )
+    score = validation_score(record)
+    if score is not None:
+        return f"{record.evaluator} {100 * score:.1f}"
+    precision = next((m for m in validation if m.metric.startswith("map")), None)
+    if precision is None:
+        return ""
+    stage = f", {precision.stage}" if precision.stage else ""
+    return f"{record.evaluator} {record.data}{stage} {100 * precision.value:.1f}"
 
 
 def print_plan(console: Console, run_plan: RunPlan, plan: Estimate) -> None:

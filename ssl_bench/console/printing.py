@@ -99,7 +99,7 @@ def _entries(what: str) -> list[tuple[str, str]]:
     from ssl_bench.plugins.registry import EVALUATORS, TASKS
 
     registry = TASKS if what == "tasks" else EVALUATORS
-    return [(name, (registry.get(name).__doc__ or "").strip().partition("\n")[0]) for name in registry.names()]
+    return [(name, registry.summary(name)) for name in registry.names()]
 
 
 def print_checks(console: Console, results: Any) -> bool:

@@ -18,7 +18,6 @@ from ssl_bench.evaluators.features import stage_limit
 from ssl_bench.plan.cells import Cell, PlannedEvaluation
 from ssl_bench.plan.context import RunContext, build_task, pretraining_batches
 from ssl_bench.plan.run_plan import RunPlan
-from ssl_bench.plan.stored import read_pretraining
 from ssl_bench.spec.task_role import TaskRole
 from ssl_bench.system.amounts import duration
 from ssl_bench.system.interruption import is_interruption
@@ -127,7 +126,7 @@ def estimate(run_plan: RunPlan, on: str | None = None) -> Estimate:
         training = [
             cell
             for cell in cells
-            if row.task.role.trains and (cell.address in stopped or read_pretraining(cell) is None)
+            if row.task.role.trains and (cell.address in stopped or run_plan.snapshot.pretraining(cell) is None)
         ]
         # it counts as the mean candidate at the seeds that follow, and is judged at all of them
         undecided = row in run_plan.undecided()

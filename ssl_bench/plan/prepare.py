@@ -67,7 +67,7 @@ def prepare(
         )
     chosen_device = choose_device(device)
     folder = Path(out) if out is not None else Path("runs") / spec.name
-    _refuse_newer(folder)
+    created = _refuse_newer(folder)
     if pack and not smoke:
         refuse_unwritable(folder)
     unpacked: dict[str, int] | None = None if pack else {}
@@ -108,6 +108,7 @@ def prepare(
         skip_checks=skip_checks,
         unpacked=unpacked or {},
         unseen=unseen,
+        created=created,
     )
     if not smoke:
         for row in rows:
@@ -123,14 +124,16 @@ def _check_only(spec: Matrix, only: tuple[str, ...]) -> None:
             raise SpecError(f"--only {quoted(name)}: no such row in matrix {spec.name!r}; {did_you_mean(name, known)}")
 
 
-def _refuse_newer(folder: Path) -> None:
+def _refuse_newer(folder: Path) -> str:
+    """When the run in a folder was begun, "" where there is none; raises RecordError for a folder that cannot be used."""
     why = missing_file(folder)
     if why.startswith("cannot be read"):
         raise RecordError(f"--out {quoted(str(folder))} {why}; give another folder")
     if (folder / "run.json").is_file():
         try:
-            read_record(folder / "run.json", Run)
+            return read_record(folder / "run.json", Run).created
         except DamagedRecord as error:
             notice(f"{error}; it is written anew")
     elif not why or folder.exists() and not folder.is_dir():
         raise RecordError(f"{folder} is a file; --out needs a folder")
+    return ""

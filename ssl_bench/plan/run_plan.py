@@ -13,7 +13,7 @@ from ssl_bench.errors import RecordError, SpecError
 from ssl_bench.plan.cells import HEADLINE, Cell, PlannedEvaluation, cell_of
 from ssl_bench.plan.evaluations import EvaluatorOnSets
 from ssl_bench.plan.rows import Candidate, Row
-from ssl_bench.plan.stored import folder_of, read_pretraining, sound_evaluation, times_opened, why_not
+from ssl_bench.plan.snapshot import Snapshot
 from ssl_bench.spec.matrix import Matrix
 
 
@@ -37,8 +37,18 @@ class RunPlan:
     unpacked: Mapping[str, int] = field(default_factory=dict)
     #: rows left out of a plan, and why: weights that would have to be downloaded
     unseen: Mapping[str, str] = field(default_factory=dict)
+    #: what is on disk, as of the last ``look_again``
+    snapshot: Snapshot = field(default_factory=Snapshot, repr=False)
+    created: str = ""  #: when the first command for this folder began; "" until run.json is written
     _cells: dict[tuple[str, int, int], Cell] = field(default_factory=dict, repr=False)
     _folders: dict[str, Path] = field(default_factory=dict, repr=False)
+
+    def look_again(self, cell: Cell | None = None) -> None:
+        """Ask the disk anew, of one cell or of all: other processes may have gone on."""
+        if cell is None:
+            self.snapshot = Snapshot()
+        else:
+            self.snapshot.forget(cell)
 
     def cell(self, row: Row, candidate: Candidate, seed: int, evaluators: list[EvaluatorOnSets] | None = None) -> Cell:
         """One cell, where it lies already or will: rows of equal settings share one, and a row's name decides nothing."""
@@ -55,7 +65,7 @@ class RunPlan:
             self.evaluators if evaluators is None else evaluators,
         )
         if found.id not in self._folders:
-            self._folders[found.id] = folder_of(found)
+            self._folders[found.id] = self.snapshot.folder_of(found)
         found = replace(found, folder=self._folders[found.id])
         if evaluators is None:
             self._cells[key] = found
@@ -79,7 +89,7 @@ class RunPlan:
     def opened(self, row: Row) -> bool:
         """Whether any candidate of a row has seen test."""
         cells = [self.cell(row, candidate, self.matrix.seeds[0]) for candidate in row.candidates]
-        return any(times_opened(cell, planned) for cell in cells for planned in cell.evaluations)
+        return any(self.snapshot.times_opened(cell, planned) for cell in cells for planned in cell.evaluations)
 
     def cells(self, chosen: Mapping[str, Candidate] | None = None) -> list[Cell]:
         """The cells of the table, seed by seed, so that a whole table of one seed comes first. ``chosen``: other winners than its own."""
@@ -110,23 +120,23 @@ class RunPlan:
     def missing(self, cell: Cell, final: bool | None = None) -> list[PlannedEvaluation]:
         """Evaluations of a cell that have no record that can be used (or, in a final run, one without test)."""
         final = self.final if final is None else final
-        found = []
+        missing = []
         for planned in cell.evaluations:
-            record = sound_evaluation(cell, planned)
-            if (record is None or (final and not record.final)) and applies(cell, planned):
-                found.append(planned)
-        return found
+            stored = self.snapshot.sound_evaluation(cell, planned)
+            if (stored is None or (final and not stored.final)) and applies(cell, planned):
+                missing.append(planned)
+        return missing
 
     def done(self, cell: Cell, final: bool | None = None) -> bool:
         try:
-            return read_pretraining(cell) is not None and not self.missing(cell, final)
+            return self.snapshot.pretraining(cell) is not None and not self.missing(cell, final)
         except RecordError:  # it is told when the cell is computed
             return False
 
     def blocked(self, cell: Cell, final: bool | None = None) -> str:
         """Why a cell can only be trained again, which needs ``recompute``; "" where it needs not."""
         try:
-            return why_not(cell, missing=bool(self.missing(cell, final)))
+            return self.snapshot.why_blocked(cell, missing=bool(self.missing(cell, final)))
         except RecordError:  # a folder in its place, no permission: nothing that training again would mend
             return ""
 

@@ -18,7 +18,6 @@ from ssl_bench.records.schema import (
     RunCell,
     RunEvaluation,
     RunRow,
-    failure_files,
     read_record,
     write_record,
 )
@@ -36,7 +35,7 @@ def write_run(run_plan: RunPlan) -> None:
     cells = run_plan.cells(chosen)
     for row in open_rows:  # nothing to choose from: one of the failures stands for the row
         if row.name not in chosen:
-            cells += [cell for cell in run_plan.candidate_cells(row) if failure_files(cell.folder)][:1]
+            cells += [cell for cell in run_plan.candidate_cells(row) if run_plan.snapshot.failed(cell)][:1]
     table = {cell.id for cell in cells}
     losers = [
         cell
@@ -54,10 +53,11 @@ def write_run(run_plan: RunPlan) -> None:
             chosen=dict(winner.chosen) if winner is not None else {},
         ))  # fmt: skip
     path = run_plan.out / "run.json"
-    try:
-        created = read_record(path, Run).created if path.is_file() else now()
-    except DamagedRecord:  # told before
-        created = now()
+    if not run_plan.created:
+        try:
+            run_plan.created = read_record(path, Run).created if path.is_file() else now()
+        except DamagedRecord:  # told before
+            run_plan.created = now()
     record = Run(
         name=matrix.name,
         matrix=matrix.model_dump(mode="json"),
@@ -85,7 +85,7 @@ def write_run(run_plan: RunPlan) -> None:
         cells=[_run_cell(run_plan, cell) for cell in cells],
         losers=[_run_cell(run_plan, cell) for cell in losers],
         only=list(run_plan.only),
-        created=created,
+        created=run_plan.created,
     )
     write_record(path, record)
 

@@ -1,4 +1,4 @@
-"""What of a cell is on disk, and whether it can be used: sound, damaged, or of weights that are not there any more."""
+"""The records of a cell as they are on disk at this moment; a whole run is looked at through a ``Snapshot``."""
 
 from __future__ import annotations
 
@@ -11,41 +11,34 @@ from ssl_bench.errors import DamagedRecord, RecordError
 from ssl_bench.plan.cells import Cell, PlannedEvaluation
 from ssl_bench.records.files import TASK_FILE
 from ssl_bench.records.predictions import checked_predictions
-from ssl_bench.records.schema import (
-    EvaluationRecord,
-    Pretraining,
-    judged_other_weights,
-    read_record,
-    safe_name,
+from ssl_bench.records.schema import EvaluationRecord, Pretraining, read_record, safe_name
+
+HOW = (
+    "--recompute trains it again and measures what is missing, or all of it where the weights come out otherwise "
+    "(test that is opened again is counted)"
 )
-
-HOW = "--recompute trains it again and measures what is missing, or all of it where the weights come out otherwise (test that is opened again is counted)"
-
-
-def folder_of(cell: Cell) -> Path:
-    """The folder that holds a cell, or its beginning, under whatever row's name; its own where there is none."""
-    begun = []
-    for folder in dict.fromkeys((cell.folder, *sorted(cell.folder.parent.parent.glob(f"*/{cell.folder.name}")))):
-        if os.path.lexists(folder / "pretrain.json"):
-            try:
-                if read_record(folder / "pretrain.json", Pretraining).id == cell.id:
-                    return folder
-            except RecordError:  # told, and refused, when the cell is computed
-                begun.append(folder)
-        elif folder.is_dir():
-            begun.append(folder)
-    return begun[0] if begun else cell.folder
 
 
 def read_pretraining(cell: Cell) -> Pretraining | None:
     """The record of a cell's pretraining; None where there is none. Raises RecordError naming what is damaged or another cell's."""
-    path = cell.folder / "pretrain.json"
-    if not os.path.lexists(path):
-        return None
-    record = read_record(path, Pretraining)
-    if record.id != cell.id:
-        raise DamagedRecord(f"{path} is the record of another cell ({record.id}, not {cell.id})")
+    record = pretraining_in(cell.folder)
+    if record is not None:
+        refuse_another(cell, record.id)
     return record
+
+
+def pretraining_in(folder: Path) -> Pretraining | None:
+    """The record of the pretraining that a folder holds, whichever cell's it is; None where there is none. Raises RecordError."""
+    path = folder / "pretrain.json"
+    return read_record(path, Pretraining) if os.path.lexists(path) else None
+
+
+def refuse_another(cell: Cell, identity: str) -> None:
+    """Raise DamagedRecord where the record in a cell's folder is of another cell."""
+    if identity != cell.id:
+        raise DamagedRecord(
+            f"{cell.folder / 'pretrain.json'} is the record of another cell ({identity}, not {cell.id})"
+        )
 
 
 def read_evaluation(cell: Cell, planned: PlannedEvaluation) -> EvaluationRecord | None:
@@ -60,27 +53,23 @@ def read_evaluation(cell: Cell, planned: PlannedEvaluation) -> EvaluationRecord 
     return record
 
 
-def sound_evaluation(cell: Cell, planned: PlannedEvaluation) -> EvaluationRecord | None:
-    """The same, None also where it is damaged or of weights that were trained again since: what counts for a choice and is not measured again."""
-    try:
-        record, trained = read_evaluation(cell, planned), read_pretraining(cell)
-    except DamagedRecord:
-        return None
-    return None if record is not None and trained is not None and judged_other_weights(record, trained) else record
-
-
 def times_opened(cell: Cell, planned: PlannedEvaluation) -> int:
-    """How often test was opened for an evaluation. A damaged record that does not tell counts as opened once."""
+    """How often test was opened for an evaluation."""
     try:
         record = read_evaluation(cell, planned)
-        return record.test_opened if record is not None else 0
     except RecordError:
-        try:
-            text = (cell.folder / f"{planned.file_name}.json").read_bytes()
-        except OSError:
-            return 1
-        found = re.search(rb'"test_opened": (\d{1,6})\b', text)
-        return int(found[1]) if found else 1
+        return opened_of_damaged(cell, planned)
+    return record.test_opened if record is not None else 0
+
+
+def opened_of_damaged(cell: Cell, planned: PlannedEvaluation) -> int:
+    """How often test was opened, as the text of a damaged record still tells; one that does not counts as opened once."""
+    try:
+        text = (cell.folder / f"{planned.file_name}.json").read_bytes()
+    except OSError:
+        return 1
+    counted = re.search(rb'"test_opened": (\d{1,6})\b', text)
+    return int(counted[1]) if counted else 1
 
 
 def times_opened_before(cell: Cell, planned: PlannedEvaluation) -> int:
@@ -95,26 +84,12 @@ def times_opened_before(cell: Cell, planned: PlannedEvaluation) -> int:
             record = read_record(path, EvaluationRecord)
         except RecordError:  # damaged, or of another program: it cannot be told what it is of
             continue
-        if (record.pretraining, record.evaluator, record.spec.get("data")) == (
-            cell.id,
-            planned.name,
-            planned.spec["data"],
-        ):
+        same = (record.pretraining, record.evaluator, record.spec.get("data"))
+        if same == (cell.id, planned.name, planned.spec["data"]):
             version = json.dumps(record.spec.get("evaluator"), sort_keys=True)
             if version != next(iter(by_version)):
                 by_version[version] = max(by_version.get(version, 0), record.test_opened)
     return max(by_version.values())
-
-
-def why_not(cell: Cell, missing: bool) -> str:
-    """Why a cell cannot be gone on with as it is; "" where it can. ``missing``: whether anything is still to be asked of its weights."""
-    try:
-        trained = read_pretraining(cell)
-    except DamagedRecord as error:
-        return str(error)
-    if trained is not None and missing and not has_weights(cell):
-        return f"its weights, {cell.folder / TASK_FILE}, are gone, and evaluations are missing"
-    return ""
 
 
 def has_weights(cell: Cell) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import functools
 import hashlib
@@ -73,6 +74,16 @@ class Registry(Generic[T]):
 
     def is_builtin(self, name: str) -> bool:
         return name in self._builtin
+
+    def summary(self, name: str) -> str:
+        """The first line of a class's docstring; a built-in's is read from its source, since its import takes seconds."""
+        if name not in self._builtin or name in self._added:
+            return (self.get(name).__doc__ or "").strip().partition("\n")[0]
+        module, _, class_name = self._builtin[name].partition(":")
+        file = Path(__file__).parents[2].joinpath(*module.split(".")).with_suffix(".py")
+        tree = ast.parse(file.read_text(encoding="utf-8"))
+        classes = (node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == class_name)
+        return (ast.get_docstring(next(classes)) or "").partition("\n")[0]
 
     def get(self, name: str) -> type[T]:
         """The class called ``name``. Raises SpecError naming the nearest names."""

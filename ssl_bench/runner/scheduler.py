@@ -121,6 +121,8 @@ def carry_out(run_plan: RunPlan, observer: Observer) -> list[Failure]:
             try:
                 todo = [cell for row in run_plan.undecided() for cell in run_plan.candidate_cells(row)]
                 failed |= _compute(todo, run_plan, context, observer, final=False)
+                if run_plan.undecided():
+                    run_plan.look_again()  # processes that share a folder should decide by the same records
                 for row in run_plan.undecided():
                     scores = choose(run_plan, row)
                     if scores:
@@ -171,10 +173,14 @@ def _compute(
             cell.folder.mkdir(parents=True, exist_ok=True)
             try:
                 with FileLock(cell.folder / ".lock", blocking=False):
+                    run_plan.look_again(cell)  # nobody else changes it from here on
                     if cell.folder not in tried and not run_plan.done(cell, final):
                         tried.add(cell.folder)
                         observer.cell_started(cell, len(tried), total)
-                        failures |= _attempt(cell, run_plan, context, observer, final)
+                        try:
+                            failures |= _attempt(cell, run_plan, context, observer, final)
+                        finally:
+                            run_plan.look_again(cell)
             except Timeout:
                 held += 1
             except NotImplementedError:
@@ -186,6 +192,7 @@ def _compute(
         if held:
             context.on_note(f"waiting for {held} cell{'s' if held > 1 else ''} that another process computes")
             time.sleep(LOCK_POLL_SECONDS)
+        run_plan.look_again()
         waiting = [cell for cell in waiting if not run_plan.done(cell, final)]
     return failures
 
@@ -227,7 +234,7 @@ def _pretrained(cell: Cell, run_plan: RunPlan, context: RunContext, final: bool)
     if not why:
         pretraining = read_pretraining(cell)
         if pretraining is None:
-            return pretrain_cell(cell, context)
+            return _trained(cell, run_plan, context)
         try:
             return pretraining, load_task(cell, context, pretraining.weights) if run_plan.missing(cell, final) else None
         except DamagedWeights as error:
@@ -235,7 +242,13 @@ def _pretrained(cell: Cell, run_plan: RunPlan, context: RunContext, final: bool)
     if not run_plan.recompute:
         raise WeightsError(f"{why}; {HOW}; without it nothing of this cell is changed")
     notice(f"{cell.address}: {why}; trained again")
-    return pretrain_cell(cell, context)
+    return _trained(cell, run_plan, context)
+
+
+def _trained(cell: Cell, run_plan: RunPlan, context: RunContext) -> tuple[Pretraining, Any]:
+    pretraining, task = pretrain_cell(cell, context)
+    run_plan.look_again(cell)
+    return pretraining, task
 
 
 def _opened_before(cell: Cell, planned: PlannedEvaluation, final: bool) -> int:

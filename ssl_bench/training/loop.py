@@ -8,12 +8,10 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from lightning_fabric import Fabric
-from lightning_fabric.plugins import MixedPrecision
 from torch import Tensor, nn
 
 from ssl_bench.data.batches import Batches
@@ -25,6 +23,9 @@ from ssl_bench.training.checkpoints import load_checkpoint, refuse_other_state, 
 from ssl_bench.training.cost import loss_of, measure_cost, not_finite, peak_memory, reset_peak_memory, seed_everything
 from ssl_bench.training.movement import Movement
 from ssl_bench.training.phases import Phases, call_in_phase
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 CURVE_POINTS = 300
 PARTS = ("data", "views", "forward", "backward", "step", "monitor")
@@ -137,11 +138,9 @@ def fit(
         raise SpecError(
             f"{task.name}: {steps} training steps; at least 1 is needed (is the budget smaller than one batch?)"
         )
-    fabric = Fabric(
-        accelerator=device.type,
-        devices=[device.index] if device.type == "cuda" and device.index is not None else 1,
-        plugins=[_Autocast("bf16-mixed", device.type)] if precision == "bf16" else None,
-    )
+    from ssl_bench.training.fabric import fabric_on
+
+    fabric = fabric_on(device, precision)
     if checkpoint is not None:
         refuse_other_state(task)
     task.to(device=device, memory_format=torch.channels_last)
@@ -185,13 +184,6 @@ def fit(
     finally:
         task.eval()
     return loop.finish(peak_memory(device))
-
-
-class _Autocast(MixedPrecision):
-    """bf16 where a layer computes, not before: Fabric would round all views beforehand, boxes and targets in float32 too."""
-
-    def convert_input(self, data: Any) -> Any:
-        return data
 
 
 class _Loop:

@@ -21,8 +21,8 @@ from ssl_bench.console.live import headline
 from ssl_bench.errors import Interrupted, Notice, SpecError
 from ssl_bench.evaluators.knn import KNN
 from ssl_bench.plan.cells import cell_of
-from ssl_bench.plan.choices import validation_score
 from ssl_bench.plan.prepare import prepare
+from ssl_bench.plan.score import validation_score
 from ssl_bench.plugins.registry import EVALUATORS, TASKS
 from ssl_bench.records.schema import EvaluationRecord, Failure, Pretraining, Run, read_record
 from ssl_bench.runner.scheduler import Observer, carry_out
