@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 from ssl_bench.backbones.resnet import Backbone, load_backbone
 from ssl_bench.errors import DamagedRecord, DamagedWeights, SpecError, WeightsError
-from ssl_bench.runner.scheduler import run
+from ssl_bench.runner.scheduler import locked, run
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from ssl_bench.plan.cells import Cell
+    from ssl_bench.plan.run_plan import RunPlan
     from ssl_bench.records.schema import Pretraining
 
 __all__ = ["Pretrained", "evaluate", "pretrain", "run"]
@@ -41,8 +43,10 @@ def pretrain(
     options: dict[str, Any] | None = None,
     out: str | Path | None = None,
     device: str | None = None,
+    data_root: str | Path | None = None,
+    plugins: tuple[str | Path, ...] = (),
     recompute: bool = False,
-    **settings: Any,
+    skip_checks: bool = False,
 ) -> Pretrained:
     """Pretrain one backbone on one task.
 
@@ -56,18 +60,14 @@ def pretrain(
     options : task options and recipe settings.
     out : folder for record and weights; nothing is kept on disk without it.
     recompute : train again where ``out`` holds the record of this training and not its weights (they are damaged or gone, or the record is).
-    settings : data_root, plugins, skip_checks, as for ``run``.
+    data_root, plugins, skip_checks : as for ``run``.
 
     Examples
     --------
     >>> from ssl_bench import pretrain                                                    # doctest: +SKIP
     >>> backbone = pretrain("rotation", "shapes", epochs=4, backbone={"name": "resnet18", "width": 0.25}).backbone
     """
-    from ssl_bench.plan.context import RunContext
     from ssl_bench.plan.prepare import prepare
-    from ssl_bench.plan.stored import has_weights, read_pretraining
-    from ssl_bench.records.files import BACKBONE_FILE
-    from ssl_bench.runner.pretraining import pretrain_cell
 
     matrix = {
         "name": "pretrain",
@@ -80,36 +80,53 @@ def pretrain(
         "evaluate": ["knn"],
     }
     with tempfile.TemporaryDirectory() as scratch:
-        run_plan = prepare(matrix, out or scratch, device=device, judged=False, **settings)
+        run_plan = prepare(
+            matrix,
+            out or scratch,
+            device=device,
+            judged=False,
+            data_root=data_root,
+            plugins=plugins,
+            skip_checks=skip_checks,
+        )
         cells = run_plan.cells()
         if not cells:
             raise SpecError("pretrain trains one setting; a choice of options needs a matrix")
-        cell = cells[0]
-        file = cell.folder / BACKBONE_FILE
-        record, kept, lost = None, None, ""
-        try:
-            record = read_pretraining(cell)
-            if record is not None:
-                kept = load_backbone(file) if file.is_file() else None
-                lost = "" if kept is not None or has_weights(cell) else f"{file} is gone"
-        except (DamagedRecord, DamagedWeights) as error:
-            lost = str(error)
-        if lost and not recompute:
-            raise WeightsError(f"{lost}; recompute=True trains it again")
-        if lost or record is None or kept is None:
-            context = RunContext(
-                data=run_plan.data,
-                backbone=run_plan.matrix.backbone,
-                device=run_plan.device,
-                precision=run_plan.matrix.precision,
-                skip_checks=run_plan.skip_checks,
-            )
-            with context.guarded():
-                record, _ = pretrain_cell(cell, context)
-            if not file.is_file():
-                raise SpecError(f"task {task!r} trains no network that could be returned")
-            kept = load_backbone(file)
-        return Pretrained(kept, record)
+        with locked(cells[0], blocking=True):  # another process may be training it: then it is done afterwards
+            return _pretrained(run_plan, cells[0], recompute)
+
+
+def _pretrained(run_plan: RunPlan, cell: Cell, recompute: bool) -> Pretrained:
+    from ssl_bench.plan.context import RunContext
+    from ssl_bench.plan.stored import has_weights, read_pretraining
+    from ssl_bench.records.files import BACKBONE_FILE
+    from ssl_bench.runner.pretraining import pretrain_cell
+
+    file = cell.folder / BACKBONE_FILE
+    record, backbone, lost = None, None, ""
+    try:
+        record = read_pretraining(cell)
+        if record is not None:
+            backbone = load_backbone(file) if file.is_file() else None
+            lost = "" if backbone is not None or has_weights(cell) else f"{file} is gone"
+    except (DamagedRecord, DamagedWeights) as error:
+        lost = str(error)
+    if lost and not recompute:
+        raise WeightsError(f"{lost}; recompute=True trains it again")
+    if lost or record is None or backbone is None:
+        context = RunContext(
+            data=run_plan.data,
+            backbone=run_plan.matrix.backbone,
+            device=run_plan.device,
+            precision=run_plan.matrix.precision,
+            skip_checks=run_plan.skip_checks,
+        )
+        with context.guarded():
+            record, _ = pretrain_cell(cell, context)
+        if not file.is_file():
+            raise SpecError(f"task {cell.row.name!r} trains no network that could be returned")
+        backbone = load_backbone(file)
+    return Pretrained(backbone, record)
 
 
 def evaluate(

@@ -12,7 +12,7 @@ for _name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ.setdefault(_name, "1")
 os.environ.setdefault("MPLBACKEND", "Agg")
 _CACHE = tempfile.TemporaryDirectory(prefix="ssl_bench_tests_")
-os.environ["SSL_BENCH_CACHE"] = os.environ["XDG_CACHE_HOME"] = _CACHE.name
+os.environ["XDG_CACHE_HOME"] = _CACHE.name
 
 import pytest  # noqa: E402
 import torch  # noqa: E402

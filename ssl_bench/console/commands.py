@@ -109,14 +109,19 @@ def run(
     Ends with 0 once every cell that was asked for has its records, 1 when one failed, 2 when the matrix or its data cannot work, 75 when
     SIGTERM or SIGUSR1 stopped it (the same command goes on), 130 after Ctrl-C.
     """
-    if not smoke:
+    if smoke:
+        given = {"--out": out, "--val": val, "--limit": limit, "--recompute": recompute, "--wide": wide}
+        if useless := [option for option, value in given.items() if value]:
+            raise SpecError(
+                f"{useless[0]} has no effect with --smoke, which keeps nothing and prints no table; leave it out"
+            )
+    else:
         keeps_what_it_reached()  # before the imports, which take seconds
     from ssl_bench.console.live import Live, print_plan
     from ssl_bench.plan.estimate import estimate
     from ssl_bench.plan.prepare import prepare
     from ssl_bench.report import load
     from ssl_bench.report.building.verdict import verdict
-    from ssl_bench.runner.scheduler import smoke as run_smoke
 
     console = make_console()
     common: dict[str, Any] = {
@@ -128,7 +133,9 @@ def run(
     common["skip_checks"] = skip_checks
     with Live(console) as live:
         if smoke:
-            results = run_smoke(matrix, observer=live, only=tuple(only or ()), progress=live.packing, **common)
+            from ssl_bench.runner.smoke import smoke as run_smoke
+
+            results = run_smoke(matrix, observer=live, only=tuple(only or ()), **common)
             live.close()
             if results.failures or results.missing:
                 raise typer.Exit(1)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -24,22 +23,19 @@ from ssl_bench.plan.cells import Cell, PlannedEvaluation
 from ssl_bench.plan.choices import choose
 from ssl_bench.plan.context import RunContext
 from ssl_bench.plan.prepare import prepare
-from ssl_bench.plan.rows import Candidate, Row, budget_images
+from ssl_bench.plan.rows import Candidate, Row
 from ssl_bench.plan.run_plan import RunPlan
 from ssl_bench.plan.run_record import write_run
 from ssl_bench.plan.stored import HOW, read_evaluation, read_pretraining, times_opened_before
-from ssl_bench.plugins.registry import TASKS, load_plugin
 from ssl_bench.records.environment import now
 from ssl_bench.records.schema import EvaluationRecord, Failure, Pretraining, failure_files, write_record
 from ssl_bench.runner.evaluation import CellEvaluation
 from ssl_bench.runner.pretraining import load_task, pretrain_cell
-from ssl_bench.spec.matrix import Matrix, TaskSpec
-from ssl_bench.spec.shipped import as_matrix
+from ssl_bench.spec.matrix import Matrix
 from ssl_bench.system.digests import notice, tell_unchecked
 from ssl_bench.system.disk import is_unwritable, no_room, remove_leftovers, writing_to
 from ssl_bench.system.interruption import between_steps, is_interruption
 from ssl_bench.system.terminal import traceback_of
-from ssl_bench.tasks.base import LONG_RUN_STEPS
 from ssl_bench.training.loop import Progress
 
 LOCK_POLL_SECONDS = 2.0
@@ -48,6 +44,7 @@ LOCK_POLL_SECONDS = 2.0
 class Observer:
     """Who watches a run; every method may be overridden, none has to be."""
 
+    def packing(self, what: str, done: int, total: int) -> None: ...
     def planned(self, run_plan: RunPlan) -> None: ...
     def cell_started(self, cell: Cell, number: int, total: int) -> None: ...
     def progressed(self, progress: Progress) -> None: ...
@@ -61,9 +58,17 @@ def run(
     matrix: Matrix | Mapping[str, Any] | str | Path,
     out: str | Path | None = None,
     *,
+    sets: tuple[str, ...] = (),
+    only: tuple[str, ...] = (),
+    val: bool = False,
+    limit: int | None = None,
+    device: str | None = None,
+    data_root: str | Path | None = None,
+    plugins: tuple[str | Path, ...] = (),
+    recompute: bool = False,
+    skip_checks: bool = False,
     observer: Observer | None = None,
     report: bool = True,
-    **settings: Any,
 ) -> Any:
     """Run a benchmark matrix and return its Results.
 
@@ -71,7 +76,17 @@ def run(
     ----------
     matrix : a Matrix, plain data, a shipped name ("quick") or a YAML file.
     out : results folder; ``runs/NAME`` unless given. What it already holds is not computed again.
-    settings : as for ``prepare``: sets, only, val, limit, device, data_root, plugins, recompute, skip_checks.
+    sets : settings that change the matrix, as "pretrain.epochs=8".
+    only : rows or tasks to compute now; the table keeps all rows.
+    val : stop before test; the table shows validation.
+    limit : use at most so many images of train and of test.
+    device : "auto", "cpu", "cuda", "cuda:N" or "mps"; None: the matrix runs on the best one here.
+    data_root : folder searched before anything is downloaded; None takes SSL_BENCH_DATA.
+    plugins : Python files with tasks or evaluators.
+    recompute : train cells again whose record or weights are damaged, or whose weights are gone and needed; without it they fail.
+    skip_checks : train tasks of plugins without the quick part of their battery.
+    observer : told of every cell, step and note.
+    report : write the table's files.
 
     Raises
     ------
@@ -79,11 +94,29 @@ def run(
         and counted in ``Results.failures``.
     Interrupted : Ctrl-C or SIGTERM; everything reached is saved and the same call goes on from there.
     """
+    observer = observer or Observer()
+    run_plan = prepare(
+        matrix,
+        out,
+        sets=sets,
+        only=only,
+        val=val,
+        limit=limit,
+        device=device,
+        data_root=data_root,
+        plugins=plugins,
+        recompute=recompute,
+        skip_checks=skip_checks,
+        progress=observer.packing,
+    )
+    return results_of(run_plan, observer, report)
+
+
+def results_of(run_plan: RunPlan, observer: Observer, report: bool = True) -> Any:
+    """Carry out a plan, write its table's files, and return its Results."""
     from ssl_bench.report import load as load_results
     from ssl_bench.report import write_report
 
-    observer = observer or Observer()
-    run_plan = prepare(matrix, out, **settings)
     observer.planned(run_plan)
     carry_out(run_plan, observer)
     results = load_results(run_plan.out)
@@ -170,9 +203,8 @@ def _compute(
                 )
             if run_plan.done(cell, final):
                 continue
-            cell.folder.mkdir(parents=True, exist_ok=True)
             try:
-                with FileLock(cell.folder / ".lock", blocking=False):
+                with locked(cell, blocking=False):
                     run_plan.look_again(cell)  # nobody else changes it from here on
                     if cell.folder not in tried and not run_plan.done(cell, final):
                         tried.add(cell.folder)
@@ -183,10 +215,6 @@ def _compute(
                             run_plan.look_again(cell)
             except Timeout:
                 held += 1
-            except NotImplementedError:
-                raise RecordError(
-                    f"the file system of {run_plan.out} has no file locks, by which processes divide the cells; give --out another folder"
-                ) from None
         if not held and len(tried) == before:
             return failures
         if held:
@@ -195,6 +223,29 @@ def _compute(
         run_plan.look_again()
         waiting = [cell for cell in waiting if not run_plan.done(cell, final)]
     return failures
+
+
+@contextmanager
+def locked(cell: Cell, blocking: bool) -> Iterator[None]:
+    """Hold a cell, so that no other process computes it meanwhile.
+
+    Raises
+    ------
+    Timeout : another process holds it, and ``blocking`` is False; otherwise this one waits.
+    RecordError : the file system has no locks.
+    """
+    cell.folder.mkdir(parents=True, exist_ok=True)
+    try:
+        lock = FileLock(cell.folder / ".lock", blocking=blocking)
+        lock.acquire()
+    except NotImplementedError:
+        raise RecordError(
+            f"the file system of {cell.folder} has no file locks, by which processes divide the cells; choose another --out"
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _attempt(
@@ -296,67 +347,3 @@ def _contained(
             traceback="" if isinstance(error, SSLBenchError) else traceback_of(error),
             created=now(),
         )
-
-
-def smoke(matrix: Matrix | Mapping[str, Any] | str | Path, *, observer: Observer | None = None, **settings: Any) -> Any:
-    """Two steps of every cell on a few images, in a folder that is thrown away: a mistake in the last cell shows in the first minute.
-
-    The matrix is checked first against the labels and counts of the whole data, of which nothing is packed for it.
-    """
-    plugins = settings.get("plugins", ())
-    for plugin in (plugins,) if isinstance(plugins, (str, Path)) else plugins:
-        load_plugin(plugin)
-    spec = as_matrix(matrix, settings.pop("sets", ()))
-    settings.pop("limit", None)
-    settings.pop("val", None)
-    whole = prepare(spec, pack=False, **settings)
-    long = budget_images(spec, len(whole.data.pretrain)) // 256 >= LONG_RUN_STEPS
-    preset = spec.pretrain.preset if spec.pretrain.preset != "auto" else "paper" if long else "short"
-    classes = max((len(e.train.classes) for e in whole.data.evaluate), default=10)
-    batch = 32
-    few = spec.data.limit.model_copy(update={"train": max(20 * classes, 4 * batch), "test": max(4 * classes, 64)})
-    cut = spec.model_copy(
-        update={
-            "data": spec.data.model_copy(update={"limit": few}),
-            "pretrain": spec.pretrain.model_copy(
-                # the recipe of the whole run
-                update={
-                    "epochs": None,
-                    "passes": None,
-                    "images": 2 * batch,
-                    "monitor": 1,
-                    "batch_size": None,
-                    "preset": preset,
-                }
-            ),
-            "tasks": tuple(_small_batch(row, batch) for row in spec.tasks),
-            "baselines": tuple(_small_batch(row, batch) for row in spec.baselines),
-        }
-    )
-    if "baselines" not in spec.model_fields_set:
-        cut.model_fields_set.discard("baselines")  # defaults still, which may be absent where they cannot be had
-    with tempfile.TemporaryDirectory(prefix="ssl-bench-smoke-") as folder:
-        try:
-            return run(cut, folder, observer=observer, smoke=True, **settings)
-        except Interrupted as error:
-            raise Interrupted("stopped in a trial of two steps a cell, of which nothing is kept") from error
-
-
-def _small_batch(row: TaskSpec, batch: int) -> TaskSpec:
-    if not TASKS.get(row.task).role.trains:
-        return row
-    options = {key: value for key, value in row.options.items() if key not in ("batch_size", "recipe")}
-    if "batch_size" in row.options and "batch_size" in TASKS.get(row.task).Options.model_fields:
-        options["batch_size"] = row.options["batch_size"]  # not training's, or told so where options are read
-    recipe = row.options.get("recipe") or {}
-    if isinstance(recipe, Mapping):  # else refused where options are read
-        whole = (
-            set(recipe) == {"choose"}
-            and isinstance(recipe["choose"], (list, tuple))
-            and all(isinstance(one, Mapping) for one in recipe["choose"])
-        )
-        small = [{**one, "batch_size": batch} for one in (recipe["choose"] if whole else [recipe])]
-        # where batch sizes were the choice, one is left
-        apart = [one for at, one in enumerate(small) if one not in small[:at]]
-        recipe = {"choose": apart} if len(apart) > 1 else apart[0]
-    return row.model_copy(update={"options": {**options, "recipe": recipe}})

@@ -7,6 +7,8 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import TimeoutError as FutureTimeout
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from filelock import FileLock
 
 import ssl_bench
 from ssl_bench.data.batches import Batches
@@ -334,6 +337,28 @@ def test_from_python_weights_are_not_trained_again_unasked(tmp_path: Path) -> No
         ssl_bench.pretrain("rotation", TINY["data"], **settings)
     again = ssl_bench.pretrain("rotation", TINY["data"], recompute=True, **settings)
     assert again.record.weights == first.record.weights
+
+
+def test_from_python_a_cell_that_another_process_trains_is_waited_for(tmp_path: Path) -> None:
+    settings: dict[str, Any] = {
+        "images": 32,
+        "backbone": TINY["backbone"],
+        "options": {"batch_size": 32},
+        "out": tmp_path,
+    }
+    first = ssl_bench.pretrain("rotation", TINY["data"], **settings)
+    record = only(tmp_path, "rotation/*/pretrain.json")
+    written, before = record.read_bytes(), record.stat().st_mtime_ns
+    with ThreadPoolExecutor(1) as pool:
+        with FileLock(record.parent / ".lock"):
+            record.unlink()  # as while it is trained
+            second = pool.submit(ssl_bench.pretrain, "rotation", TINY["data"], **settings)
+            with pytest.raises(FutureTimeout):
+                second.result(timeout=1)
+            record.write_bytes(written)
+            os.utime(record, ns=(before, before))
+        assert second.result(timeout=60).record == first.record
+    assert record.stat().st_mtime_ns == before, "not trained again"
 
 
 @pytest.mark.skipif(os.geteuid() == 0 if hasattr(os, "geteuid") else True, reason="root may read everything")

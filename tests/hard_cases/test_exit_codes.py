@@ -181,3 +181,10 @@ def test_a_reader_that_goes_away_ends_nothing(tmp_path: Path) -> None:
         command = f"set -o pipefail; {COMMAND} {words}"
         done = subprocess.run(["bash", "-c", command], cwd=tmp_path, capture_output=True, text=True, env=ENVIRONMENT)
         assert (done.returncode, done.stderr) == (0, ""), done
+
+
+@pytest.mark.parametrize("words", [("--out", "there"), ("--limit", "9"), ("--val",), ("--recompute",), ("--wide",)])
+def test_a_smoke_run_refuses_what_has_no_effect_on_it(tmp_path: Path, words: tuple[str, ...]) -> None:
+    ended = call(tmp_path, "run", "quick", "--smoke", *words)
+    assert ended.code == 2 and f"{words[0]} has no effect with --smoke" in ended.err, ended
+    assert not (tmp_path / "there").exists()

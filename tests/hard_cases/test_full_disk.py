@@ -116,7 +116,6 @@ def test_free_space_is_never_negative(tmp_path: Path, monkeypatch: pytest.Monkey
     # less than what packing leaves over
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage._replace(free=10_000_000))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setenv("SSL_BENCH_CACHE", str(tmp_path))
     with pytest.raises(DataError, match="where (0 B|10 MB) are free"):
         prepare(TINY, tmp_path / "out")
     assert bytes_text(-56_754_176) == "0 B"

@@ -12,7 +12,7 @@ from ssl_bench.errors import SpecError
 from ssl_bench.plan.prepare import prepare
 from ssl_bench.plan.rows import Row, split_options
 from ssl_bench.plugins.registry import TASKS
-from ssl_bench.runner.scheduler import _small_batch
+from ssl_bench.runner.smoke import _small_batch
 from ssl_bench.spec.matrix import Matrix, Recipe, TaskSpec, parse
 from ssl_bench.spec.reading import load_matrix
 from ssl_bench.tasks.base import PretextTask, TaskOptions
@@ -179,21 +179,21 @@ def test_a_value_is_tried_once(tmp_path: Path) -> None:
     sizes = TaskSpec(
         task="rotation", row="a", options={"recipe": {"choose": [{"batch_size": 64}, {"batch_size": 128}]}}
     )
-    assert _small_batch(sizes, 32).options == {"recipe": {"batch_size": 32}}, "of which a smoke run makes one"
+    assert _small_batch(sizes).options == {"recipe": {"batch_size": 32}}, "of which a smoke run makes one"
 
 
 @pytest.mark.parametrize(
     "written", [{}, {"recipe": {"batch_size": 64}}, {"recipe": {"choose": [{"learning_rate": 0.1}, {"batch_size": 4}]}}]
 )
 def test_smoke_makes_batches_small_whoever_has_the_name(written: dict[str, Any]) -> None:
-    spec = _small_batch(TaskSpec(task="slow_teacher", row="a", options={**written, "options": {"batch_size": 4}}), 32)
+    spec = _small_batch(TaskSpec(task="slow_teacher", row="a", options={**written, "options": {"batch_size": 4}}))
     options, recipe = split_options(
         Momentum,
         spec.options if "choose" not in spec.options["recipe"] else {"recipe": spec.options["recipe"]["choose"][1]},
         "a",
     )
     assert recipe["batch_size"] == 32 and options.get("batch_size", 4) == 4
-    assert _small_batch(TaskSpec(task="rotation", row="a", options={"batch_size": 4}), 32).options == {
+    assert _small_batch(TaskSpec(task="rotation", row="a", options={"batch_size": 4})).options == {
         "recipe": {"batch_size": 32}
     }
 

@@ -26,6 +26,7 @@ from ssl_bench.plan.run_record import write_run
 from ssl_bench.plugins.registry import EVALUATORS, TASKS, load_plugin
 from ssl_bench.records.schema import EvaluationRecord, Pretraining, Run, read_record
 from ssl_bench.runner import scheduler as runner
+from ssl_bench.runner.smoke import smoke
 from ssl_bench.spec.shipped import as_matrix
 from tests.runner.test_run import OWN_SETS, Counting, compute, matrix
 from voc_trees import write_tree
@@ -381,7 +382,7 @@ def test_settings_of_training_are_refused_where_nothing_is_trained(
 
 
 def test_a_smoke_run_leaves_the_untrained_as_they_are(tmp_path: Path) -> None:
-    assert not runner.smoke(matrix(baselines=["random", "pca"], seeds=[0])).failures
+    assert not smoke(matrix(baselines=["random", "pca"], seeds=[0])).failures
 
 
 # ---- the command line

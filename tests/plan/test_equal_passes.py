@@ -15,7 +15,7 @@ from ssl_bench.errors import SpecError
 from ssl_bench.plan.prepare import prepare
 from ssl_bench.plugins.registry import TASKS
 from ssl_bench.records.schema import Pretraining, read_record
-from ssl_bench.runner import scheduler as runner
+from ssl_bench.runner.smoke import smoke
 from tests.runner.test_run import matrix
 
 PASSES, BATCH = 1_536, 32
@@ -116,4 +116,4 @@ def test_what_cannot_share_the_budget_is_refused(tmp_path: Path, monkeypatch: py
 
 
 def test_a_smoke_run_takes_two_steps_of_it() -> None:
-    assert not runner.smoke(budget(["rotation", "autoencoder"], passes=100_000)).failures
+    assert not smoke(budget(["rotation", "autoencoder"], passes=100_000)).failures

@@ -24,9 +24,10 @@ from ssl_bench.evaluators.features import FrozenFeatures
 from ssl_bench.plan.context import RunContext
 from ssl_bench.plan.estimate import HARDWARE, Estimate, RowEstimate, estimate
 from ssl_bench.plan.prepare import prepare
-from ssl_bench.runner import scheduler as runner
 from ssl_bench.runner.evaluation import CellEvaluation
 from ssl_bench.runner.pretraining import pretrain_cell
+from ssl_bench.runner.scheduler import Observer
+from ssl_bench.runner.smoke import smoke
 from tests.runner.test_run import OWN_SETS, matrix
 from voc_trees import noise, write_tree
 
@@ -203,12 +204,17 @@ def test_a_plan_packs_nothing(photos: Path, tmp_path: Path) -> None:
 
 def test_a_smoke_run_packs_the_few_images_that_it_shows(photos: Path, tmp_path: Path) -> None:
     told: list[str] = []
+
+    class Packing(Observer):
+        def packing(self, what: str, done: int, total: int) -> None:
+            told.append(what)
+
     spec = matrix(
         data={"source": f"folder:{photos}", "size": 32},
         baselines=["random"],
         pretrain={"images": 64, "batch_size": 32, "monitor": 0},
     )
-    assert not runner.smoke(spec, progress=lambda what, *_: told.append(what)).failures
+    assert not smoke(spec, observer=Packing()).failures
     assert packed(tmp_path / "cache") == [40, 128] and any(
         what.startswith("packing photos train: 128 images") for what in told
     )

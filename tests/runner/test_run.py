@@ -383,7 +383,7 @@ def test_lost_weights_are_trained_again_only_where_they_are_needed_and_it_is_ask
 
 
 def test_smoke_takes_two_steps_of_every_cell_and_keeps_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from ssl_bench.runner.scheduler import smoke
+    from ssl_bench.runner.smoke import smoke
 
     monkeypatch.chdir(tmp_path)
     watcher = Counting()
