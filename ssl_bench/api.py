@@ -159,33 +159,37 @@ def evaluate(
     from ssl_bench.training.loop import choose_device, seed_everything
 
     network = backbone if isinstance(backbone, Backbone) else load_backbone(backbone)
-    chosen = choose_device(device)
-    network = network.to(chosen).eval()
+    chosen_device = choose_device(device)
+    network = network.to(chosen_device).eval()
     spec = parse(DataSpec, data, "data")
     if spec.size is None:
         spec = spec.model_copy(update={"size": network.image_size})
     (seed,) = parse(EvaluatorSpec, {"evaluator": "any", "seeds": [seed]}, "evaluate").seeds or (0,)
     listed = [evaluators] if isinstance(evaluators, (str, Mapping)) else evaluators
-    asked = evaluators_of([parse(EvaluatorSpec, one, "evaluator") for one in listed], (seed,), places_of(data_root))
+    specs = [parse(EvaluatorSpec, written, "evaluator") for written in listed]
+    chosen_evaluators = evaluators_of(specs, (seed,), places_of(data_root))
     loaded = load(spec, data_root=Path(data_root) if data_root else None)
     features: dict[tuple[str, ...], FrozenFeatures] = {}
     rows = []
-    for asking, judged in ((one, judged) for one in on_data(asked, loaded.evaluate) for judged in one.sets):
+    on_sets = on_data(chosen_evaluators, loaded.evaluate)
+    for selected, judged in ((asked, judged) for asked in on_sets for judged in asked.sets):
         splits = {"train": judged.train, "validation": judged.validation} | ({"test": judged.test} if test else {})
         key = tuple(split.fingerprint for split in splits.values())
         subject = Subject(
             backbone=network,
             fresh_backbone=lambda: copy.deepcopy(network),
-            features=features.setdefault(key, FrozenFeatures(network, lambda images: {}, splits, chosen)),
+            features=features.setdefault(key, FrozenFeatures(network, lambda images: {}, splits, chosen_device)),
             train=judged.train,
             validation=judged.validation,
             test=judged.test if test else None,
             seed=seed,
-            device=chosen,
+            device=chosen_device,
             precision="auto",
         )
         with restored():
             seed_everything(seed, 0xE7)
-            found = asking.evaluator(asking.options).evaluate(subject)
-        rows += [{"evaluator": asking.evaluator.name, "data": judged.name, **vars(m)} for m in found.measurements]
+            evaluation = selected.evaluator(selected.options).evaluate(subject)
+        rows += [
+            {"evaluator": selected.evaluator.name, "data": judged.name, **vars(m)} for m in evaluation.measurements
+        ]
     return pd.DataFrame(rows)

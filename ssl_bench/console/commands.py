@@ -224,9 +224,9 @@ def plan(
             recompute=recompute,
             progress=live.packing,
         )
-    found = estimate(run_plan, on)
-    print_plan(console, run_plan, found)
-    if any(row.problem for row in found.rows):
+    todo = estimate(run_plan, on)
+    print_plan(console, run_plan, todo)
+    if any(row.problem for row in todo.rows):
         raise typer.Exit(1)
 
 
@@ -376,12 +376,12 @@ def convert(
     """Write the ResNet in a checkpoint of another program as weights for `weights:` and `init:`. Reads tensors only, and runs nothing."""
     from ssl_bench.backbones.convert import convert as write
 
-    path, found = write(file, out, backbone, prefix)
-    width = f", width {found.spec.width:g}" if found.spec.width != 1 else ""
-    before = f" behind {found.prefix!r}" if found.prefix else ""
-    say(f"kept: {found.spec.name}{width}, {len(found.tensors)} tensors{before}")
-    say("left out: " + (", ".join(f"{name} ({count})" for name, count in found.dropped.items()) or "nothing"))
-    for note in found.notes:
+    path, converted = write(file, out, backbone, prefix)
+    width = f", width {converted.spec.width:g}" if converted.spec.width != 1 else ""
+    before = f" behind {converted.prefix!r}" if converted.prefix else ""
+    say(f"kept: {converted.spec.name}{width}, {len(converted.tensors)} tensors{before}")
+    say("left out: " + (", ".join(f"{name} ({count})" for name, count in converted.dropped.items()) or "nothing"))
+    for note in converted.notes:
         say(f"note: {note}")
     say(f"wrote {path}; use it as  weights: ['file:{path}']  or, in a task,  init: 'file:{path}'")
 

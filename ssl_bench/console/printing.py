@@ -64,12 +64,16 @@ def print_cell(console: Console, folder: Path, row: str, seed: str) -> None:
         if not path.is_file():
             console.print(escape(f"  {expected.evaluator} on {expected.data}: missing"))
             continue
-        found = read_record(path, EvaluationRecord)
-        opened = {0: "not opened", 1: "opened once"}.get(found.test_opened, f"opened {found.test_opened:,} times")
-        console.print(escape(f"  {found.protocol} on {found.data}: test {opened}"))
-        if found.changed:
-            console.print(escape(f"    changed for the whole program, and set back: {found.changed}"), soft_wrap=True)
-        for m in found.measurements:
+        evaluated = read_record(path, EvaluationRecord)
+        opened = {0: "not opened", 1: "opened once"}.get(
+            evaluated.test_opened, f"opened {evaluated.test_opened:,} times"
+        )
+        console.print(escape(f"  {evaluated.protocol} on {evaluated.data}: test {opened}"))
+        if evaluated.changed:
+            console.print(
+                escape(f"    changed for the whole program, and set back: {evaluated.changed}"), soft_wrap=True
+            )
+        for m in evaluated.measurements:
             label = f"{m.row + ' ' if m.row else ''}{m.stage} {m.metric}".strip() + (
                 f" at {100 * m.labels:g} % labels, draw {m.draw}" if m.labels < 1 else ""
             )

@@ -117,14 +117,18 @@ def print_status(console: Console, folder: Path) -> None:
     def add(cell: RunCell, final: bool, note: str = "") -> str:
         row = rows.get(cell.row)
         asked_for = not run.only or cell.row in run.only or (row is not None and row.task in run.only)
-        found = status_of(folder, cell, final, asked_for)
-        spent[cell.folder] = max(found.seconds, spent.get(cell.folder, 0.0))
-        words = f"{found.state}: {found.why}" if found.why else found.state
-        pretraining = "done" if found.trained else "-"
+        status = status_of(folder, cell, final, asked_for)
+        spent[cell.folder] = max(status.seconds, spent.get(cell.folder, 0.0))
+        words = f"{status.state}: {status.why}" if status.why else status.state
+        pretraining = "done" if status.trained else "-"
         table.add_row(
-            escape(cell.row), str(cell.seed), pretraining, f"{found.judged}/{found.expected}", escape(f"{note}{words}")
+            escape(cell.row),
+            str(cell.seed),
+            pretraining,
+            f"{status.judged}/{status.expected}",
+            escape(f"{note}{words}"),
         )
-        return found.state
+        return status.state
 
     for cell in run.cells:
         if not _is_open(rows.get(cell.row)):

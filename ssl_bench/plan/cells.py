@@ -93,13 +93,13 @@ def cell_of(
     cell_id = digest(spec)
     planned: list[PlannedEvaluation] = []
     counts: Counter[tuple[str, str]] = Counter()
-    for one, labelled in ((asked_for, labelled) for asked_for in evaluators for labelled in asked_for.sets):
-        counts[one.evaluator.name, labelled.name] += 1
-        if seed in one.seeds:
-            asked: dict[str, Any] = {
-                "evaluator": identity(EVALUATORS, one.evaluator.name)
-                | {"version": one.evaluator.version_on(one.options, labelled)},
-                "options": one.options.model_dump(mode="json"),
+    for selected, labelled in ((asked, labelled) for asked in evaluators for labelled in asked.sets):
+        counts[selected.evaluator.name, labelled.name] += 1
+        if seed in selected.seeds:
+            evaluation_spec: dict[str, Any] = {
+                "evaluator": identity(EVALUATORS, selected.evaluator.name)
+                | {"version": selected.evaluator.version_on(selected.options, labelled)},
+                "options": selected.options.model_dump(mode="json"),
                 "pretraining": cell_id,
                 "data": {
                     "train": labelled.train.fingerprint,
@@ -107,12 +107,16 @@ def cell_of(
                     "test": labelled.test.fingerprint,
                 },
             }
-            if one.evaluator.needs_training and matrix.precision != "auto":
-                asked["precision"] = matrix.precision  # a row that is not pretrained has it nowhere else
-            if not one.evaluator.needs_training and matrix.stage_values is not None:
-                asked["stage_values"] = matrix.stage_values
-            if digest(asked) not in {known.id for known in planned}:
-                number = counts[one.evaluator.name, labelled.name]
-                planned.append(PlannedEvaluation(one.evaluator, one.options, labelled, asked, digest(asked), number))
+            if selected.evaluator.needs_training and matrix.precision != "auto":
+                evaluation_spec["precision"] = matrix.precision  # a row that is not pretrained has it nowhere else
+            if not selected.evaluator.needs_training and matrix.stage_values is not None:
+                evaluation_spec["stage_values"] = matrix.stage_values
+            if digest(evaluation_spec) not in {known.id for known in planned}:
+                number = counts[selected.evaluator.name, labelled.name]
+                planned.append(
+                    PlannedEvaluation(
+                        selected.evaluator, selected.options, labelled, evaluation_spec, digest(evaluation_spec), number
+                    )
+                )
     folder = out / "cells" / safe_name(row.name) / f"{seed}-{cell_id[:8]}"
     return Cell(row, candidate, seed, spec, cell_id, folder, tuple(planned))

@@ -29,10 +29,14 @@ def effort_of(spec: BackboneSpec, image_size: int, images: int, stage_values: in
     return Effort(3.0 * counter.get_total_flops() * images, (*widths, backbone.num_features))
 
 
-def resolved(asked: Sequence[EvaluatorOnSets], effort: Callable[[], Effort]) -> list[EvaluatorOnSets]:
+def resolved(evaluators: Sequence[EvaluatorOnSets], effort: Callable[[], Effort]) -> list[EvaluatorOnSets]:
     """The evaluators set by set, with the options that each has on it: what they left open is decided."""
-    found = []
-    for one in asked:
-        for judged in one.sets:
-            found.append(replace(one, sets=(judged,), options=one.evaluator.resolve(one.options, judged, effort())))
-    return found
+    settled = []
+    for selected in evaluators:
+        for judged in selected.sets:
+            settled.append(
+                replace(
+                    selected, sets=(judged,), options=selected.evaluator.resolve(selected.options, judged, effort())
+                )
+            )
+    return settled

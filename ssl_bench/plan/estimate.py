@@ -2,47 +2,27 @@
 
 from __future__ import annotations
 
-import time
 from collections import Counter, defaultdict
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import nn
 
 from ssl_bench.backbones.resnet import Backbone, pool_stage
-from ssl_bench.errors import DataError, SpecError, did_you_mean, quoted, text_of
+from ssl_bench.errors import DataError, SpecError, text_of
 from ssl_bench.evaluators.features import stage_limit
+from ssl_bench.plan.advice import advice_for
 from ssl_bench.plan.cells import Cell, PlannedEvaluation
 from ssl_bench.plan.context import RunContext, build_task, pretraining_batches
+from ssl_bench.plan.rows import Row
 from ssl_bench.plan.run_plan import RunPlan
+from ssl_bench.plan.speed import Speed, forward_flops, known_hardware, speed_of
 from ssl_bench.spec.task_role import TaskRole
-from ssl_bench.system.amounts import duration
 from ssl_bench.system.interruption import is_interruption
-from ssl_bench.training.loop import choose_precision, measure_cost
+from ssl_bench.training.cost import measure_cost
 
-_CALIBRATION_IMAGES, SMALL = 32, 96
-WEEK = 7 * 24 * 3600.0  # seconds; a longer plan says what would shorten it
-NARROW = 0.25  # of the channels: a width at which tasks still rank as at full width on small images
-
-
-@dataclass(frozen=True)
-class Hardware:
-    """A machine that a plan can be made for from another one."""
-
-    title: str
-    flops: float  #: a second, reached in training a ResNet in the precision that it multiplies fastest
-    source: str
-
-
-_RESNET50 = 3 * 2 * 4.09e9  # FLOPs of one training step of ResNet-50 on one image of 224 px
-_NVIDIA = "NVIDIA's published ResNet-50 training in mixed precision: {} images/s"
-HARDWARE = {
-    "v100": Hardware("one V100 16 GB", 1_200 * _RESNET50, _NVIDIA.format("1,200")),
-    "a100": Hardware("one A100 80 GB", 2_470 * _RESNET50, _NVIDIA.format("2,470")),
-}
+SMALL = 96  # pixels
 
 
 @dataclass(frozen=True)
@@ -93,9 +73,7 @@ def estimate(run_plan: RunPlan, on: str | None = None) -> Estimate:
     ----------
     on : a name in ``HARDWARE``, whose known speed is taken instead of this machine's. Raises SpecError for another.
     """
-    if on is not None and on.lower() not in HARDWARE:
-        raise SpecError(f"--on {quoted(on)}: {did_you_mean(on, HARDWARE)}")
-    hardware = HARDWARE[on.lower()] if on is not None else None
+    hardware = known_hardware(on)
     context = RunContext(
         data=run_plan.data,
         backbone=run_plan.matrix.backbone,
@@ -103,138 +81,104 @@ def estimate(run_plan: RunPlan, on: str | None = None) -> Estimate:
         precision=run_plan.matrix.precision,
         stage_limit=run_plan.matrix.stage_values,
     )
-    todo = run_plan.todo()
-    missing = Counter(cell.row.name for cell in todo)
-    table = run_plan.cells()
-    done = Counter(cell.row.name for cell in table if run_plan.done(cell))
-    rate = hardware.flops if hardware is not None else _training_rate(context) if todo else 1.0
     backbone = context.make_backbone().to(context.device)
-    forward = _forward_flops(backbone, run_plan.data.size) if todo else 0.0
     widths = _widths(run_plan, context, backbone)
-    products = rate if hardware is not None or not todo else _product_rate(context.device)
+    todo = run_plan.todo()
+    speed = speed_of(hardware, context) if todo else Speed(1.0, 1.0)  # nothing is left to divide by it
+    forward = forward_flops(backbone, run_plan.data.size) if todo else 0.0
     rows, untrained = [], 0
     judging: dict[str, float] = defaultdict(float)  # seconds by evaluator
     blocked: dict[str, str] = {}
     counted: set[Path] = set()  # rows of equal settings share a cell, and its time counts once
+    done = Counter(cell.row.name for cell in run_plan.cells() if run_plan.done(cell))
+    missing = Counter(cell.row.name for cell in todo)
     for row in run_plan.rows:
-        cells = [cell for cell in todo if cell.row is row and cell.folder not in counted]
-        counted |= {cell.folder for cell in cells}
-        stopped = {cell.address: why for cell in cells if (why := run_plan.blocked(cell))}
+        work = _work_of(row, run_plan, [cell for cell in todo if cell.row is row and cell.folder not in counted])
+        counted |= {cell.folder for cell in work.cells}
         if not run_plan.recompute:
-            blocked |= stopped
-            cells = [cell for cell in cells if cell.address not in stopped]
-        training = [
-            cell
-            for cell in cells
-            if row.task.role.trains and (cell.address in stopped or run_plan.snapshot.pretraining(cell) is None)
-        ]
-        # it counts as the mean candidate at the seeds that follow, and is judged at all of them
-        undecided = row in run_plan.undecided()
-        to_come = run_plan.matrix.seeds[1:] if undecided else ()
-        judged = [run_plan.cell(row, row.candidates[0], seed) for seed in run_plan.matrix.seeds] if undecided else []
-        candidate = row.candidates[0]
-        untrained += len(training) + (len(to_come) if row.task.role.trains else 0)
-        passes = seconds = memory = None
-        problem = ""
-        if training or (to_come and row.task.role.trains):
-            try:
-                flops, passes, memory = _cost((training or judged)[0], context)
-                images = [one.recipe.batch_size * one.steps for one in row.candidates]
-                own = sum(cell.candidate.recipe.batch_size * cell.candidate.steps for cell in training)
-                seconds = flops * (own + len(to_come) * sum(images) / len(images)) / rate
-            except (SpecError, DataError):  # what the user can mend
-                raise
-            # a task's own mistake: its cell will report it in full, and the other rows can run
-            except BaseException as error:
-                if is_interruption(error):
-                    raise
-                problem = f"{type(error).__name__}: {text_of(error)}"
-        for cell in (*cells, *judged):
-            for one in run_plan.missing(cell):
-                judging[one.name] += (
-                    _evaluation_flops(cell, one, run_plan, forward) / rate
-                    + _fitting_flops(cell, one, widths) / products
+            blocked |= work.blocked
+        untrained += len(work.training) + (work.to_come if row.task.role.trains else 0)
+        for cell in work.judged:
+            for planned in run_plan.missing(cell):
+                judging[planned.name] += (
+                    _evaluation_flops(cell, planned, run_plan, forward) / speed.training
+                    + _fitting_flops(cell, planned, widths) / speed.products
                 )
-        settings = candidate.recipe
-        recipe = (
-            f"{settings.optimizer} {settings.learning_rate:g}, batch {settings.batch_size}"
-            if row.task.role.trains
-            else "not trained"
-        )
-        steps = candidate.steps if row.task.role.trains else 0
-        finished = len(row.candidates) - missing[row.name] if undecided else done[row.name]
-        rows.append(
-            RowEstimate(
-                row.name, finished, missing[row.name] + len(to_come), recipe, steps, passes, seconds, memory, problem
-            )
-        )
+        finished = len(row.candidates) - missing[row.name] if work.undecided else done[row.name]
+        rows.append(_row_estimate(work, context, speed.training, finished, missing[row.name] + work.to_come))
     # the task's file holds the backbone too
     weights = 2 * untrained * sum(p.numel() * p.element_size() for p in backbone.parameters())
-    told = "" if hardware is None else f"{hardware.title} ({hardware.source})"
-    stuck = tuple(f"{cell}: {why}" for cell, why in blocked.items())
-    found = Estimate(
+    return Estimate(
         rows,
         sum(judging.values()),
         _packed_bytes(run_plan),
         weights,
         _feature_bytes(run_plan, sum(widths)),
-        told,
-        stuck,
+        "" if hardware is None else f"{hardware.title} ({hardware.source})",
+        tuple(f"{cell}: {why}" for cell, why in blocked.items()),
+        advice_for(run_plan, sum(row.seconds or 0.0 for row in rows), judging, speed.training),
     )
-    return replace(found, advice=_advice(found, run_plan, judging, rate)) if found.seconds > WEEK else found
 
 
-def _advice(found: Estimate, run_plan: RunPlan, judging: Mapping[str, float], rate: float) -> tuple[str, ...]:
-    """What would bring an estimate down, what helps most first, each with where it would lead."""
-    total, matrix = found.seconds, run_plan.matrix
-    training = total - found.evaluation_seconds
-    ways: list[tuple[float, str]] = []
-    for known in HARDWARE.values():
-        if known.flops > 1.5 * rate:
-            ways.append((total * rate / known.flops, f"{known.title} (about {duration(total * rate / known.flops)})"))
-    if training > WEEK - found.evaluation_seconds > 0:
-        name = next(key for key in ("epochs", "images", "passes") if getattr(matrix.pretrain, key) is not None)
-        value = getattr(matrix.pretrain, name)
-        fits = float(f"{value * (WEEK - found.evaluation_seconds) / training:.1e}")
-        if name == "epochs" or fits >= 1:
-            ways.append((WEEK, f"a smaller budget (pretrain.{name} {_plain(value)} -> {_plain(fits)} fits in a week)"))
-    if len(matrix.seeds) > 1:
-        ways.append(
-            (
-                total / len(matrix.seeds),
-                f"one seed in place of {len(matrix.seeds)} (about {duration(total / len(matrix.seeds))})",
-            )
-        )
-    if matrix.backbone.width > NARROW:
-        # of the FLOPs; narrow networks keep a processor less busy
-        least = total * (NARROW / matrix.backbone.width) ** 2
-        ways.append(
-            (
-                least,
-                f"a narrower network (backbone.width {matrix.backbone.width:g} -> {NARROW}: {duration(least)} or somewhat more)",
-            )
-        )
-    if judging and found.evaluation_seconds > total / 4:
-        name, seconds = max(judging.items(), key=lambda item: item[1])
-        ways.append(
-            (
-                total - seconds,
-                f"less for the evaluator {name}, which takes {duration(seconds)}: fewer labels, draws, steps or sets",
-            )
-        )
-    return tuple(text for _, text in sorted(ways))
+@dataclass(frozen=True)
+class _Work:
+    """What is left to do for a row."""
+
+    row: Row
+    cells: list[Cell]  #: that miss anything
+    blocked: dict[str, str]  #: those that need ``recompute``, and why
+    training: list[Cell]  #: to be pretrained
+    judged: list[Cell]  #: whose evaluations are asked for what they miss
+    undecided: bool
+    to_come: int  #: further seeds once the choice is made
 
 
-def _plain(value: float) -> str:
-    return f"{value:,.0f}" if value >= 1_000 else f"{value:g}"
+def _work_of(row: Row, run_plan: RunPlan, cells: list[Cell]) -> _Work:
+    """What is left of a row. While a choice is open, its first candidate stands for the winner at the seeds that follow."""
+    blocked = {cell.address: why for cell in cells if (why := run_plan.blocked(cell))}
+    can = [cell for cell in cells if run_plan.recompute or cell.address not in blocked]
+    training = [
+        cell
+        for cell in can
+        if row.task.role.trains and (cell.address in blocked or run_plan.snapshot.pretraining(cell) is None)
+    ]
+    undecided = row in run_plan.undecided()
+    seeds = run_plan.matrix.seeds if undecided else ()
+    standing = [run_plan.cell(row, row.candidates[0], seed) for seed in seeds]
+    return _Work(row, cells, blocked, training, [*standing, *can], undecided, len(seeds[1:]))
+
+
+def _row_estimate(work: _Work, context: RunContext, rate: float, done: int, missing: int) -> RowEstimate:
+    """A row with the cost of what is left to train of it; that of an open choice is the mean candidate's at the seeds to come."""
+    row, candidate = work.row, work.row.candidates[0]
+    passes = seconds = memory = None
+    problem = ""
+    if row.task.role.trains and (work.training or work.to_come):
+        try:
+            flops, passes, memory = _cost((work.training or work.judged)[0], context)
+            images = [setting.recipe.batch_size * setting.steps for setting in row.candidates]
+            now = sum(cell.candidate.recipe.batch_size * cell.candidate.steps for cell in work.training)
+            seconds = flops * (now + work.to_come * sum(images) / len(images)) / rate
+        except (SpecError, DataError):  # what the user can mend
+            raise
+        # a task's own mistake: its cell will report it in full, and the other rows can run
+        except BaseException as error:
+            if is_interruption(error):
+                raise
+            problem = f"{type(error).__name__}: {text_of(error)}"
+    if not row.task.role.trains:
+        return RowEstimate(row.name, done, missing, "not trained", 0, passes, seconds, memory, problem)
+    recipe = candidate.recipe
+    told = f"{recipe.optimizer} {recipe.learning_rate:g}, batch {recipe.batch_size}"
+    return RowEstimate(row.name, done, missing, told, candidate.steps, passes, seconds, memory, problem)
 
 
 def _packed_bytes(run_plan: RunPlan) -> int:
     """Of every pack once, whatever parts of it are used, and of those that are still to be written."""
     sets = [run_plan.data.pretrain] + [
         part
-        for one in run_plan.evaluators
-        for judged in one.sets
+        for selected in run_plan.evaluators
+        for judged in selected.sets
         for part in (judged.train, judged.validation, judged.test)
     ]
     mapped = (getattr(part, "pixels", None) for part in sets)
@@ -252,50 +196,9 @@ def _widths(run_plan: RunPlan, context: RunContext, backbone: Backbone) -> list[
 
 def _feature_bytes(run_plan: RunPlan, values: int) -> int:
     """The features of all splits of a labelled set, ``values`` an image, as frozen evaluators hold them."""
-    frozen = [one for one in run_plan.evaluators if not one.evaluator.needs_training]
-    counts = [len(judged.train) + len(judged.validation) + len(judged.test) for one in frozen for judged in one.sets]
+    frozen = [selected for selected in run_plan.evaluators if not selected.evaluator.needs_training]
+    counts = [len(s.train) + len(s.validation) + len(s.test) for selected in frozen for s in selected.sets]
     return 4 * values * max(counts, default=0)
-
-
-def _training_rate(context: RunContext) -> float:
-    """FLOPs a second of one training step of the bare backbone."""
-    backbone = context.make_backbone().to(context.device).train()
-    images = torch.rand(_CALIBRATION_IMAGES, 3, context.data.size, context.data.size, device=context.device).to(
-        memory_format=torch.channels_last
-    )
-    bf16 = choose_precision(context.precision, context.device) == "bf16"
-    best = float("inf")
-    for _ in range(3):
-        start = time.perf_counter()
-        with torch.autocast(context.device.type, torch.bfloat16, enabled=bf16):
-            loss = backbone(images).square().mean()
-        loss.backward()
-        if context.device.type == "cuda":
-            torch.cuda.synchronize()
-        best = min(best, time.perf_counter() - start)
-    return 3 * _forward_flops(backbone, context.data.size) * _CALIBRATION_IMAGES / best
-
-
-def _product_rate(device: torch.device) -> float:
-    """FLOPs a second of a product of matrices as large as those of probes."""
-    left, right = (torch.rand(size, device=device) for size in ((4_096, 1_024), (1_024, 128)))
-    best = float("inf")
-    for _ in range(4):
-        start = time.perf_counter()
-        left @ right
-        if device.type == "cuda":
-            torch.cuda.synchronize()
-        best = min(best, time.perf_counter() - start)
-    return 2 * left.numel() * right.shape[1] / best
-
-
-def _forward_flops(backbone: nn.Module, size: int) -> float:
-    from torch.utils.flop_counter import FlopCounterMode
-
-    device = next(backbone.parameters()).device
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        backbone(torch.rand(2, 3, size, size, device=device))
-    return counter.get_total_flops() / 2
 
 
 def _cost(cell: Cell, context: RunContext) -> tuple[float, float, int]:

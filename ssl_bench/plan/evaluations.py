@@ -22,7 +22,7 @@ class EvaluatorOnSets:
     evaluator: type[Any]
     options: Any
     sets: tuple[Any, ...]
-    own: bool  #: the sets are the evaluator's, not the matrix's
+    brings_sets: bool  #: the sets are the evaluator's, not the matrix's
     seeds: tuple[int, ...]  #: those of the matrix's that it judges
 
 
@@ -35,50 +35,54 @@ def evaluators_of(
         evaluator = EVALUATORS.get(spec.evaluator)
         options = parse(evaluator.Options, spec.options, f"evaluator {spec.evaluator!r}")
         parsed.append((spec, evaluator, evaluator.smoke(options) if smoke else options))
-    found = []
+    selected = []
     for spec, evaluator, options in parsed:  # all options first: a set may take long to find
-        own = evaluator.own_sets(options, places)
-        found.append(
-            EvaluatorOnSets(evaluator, options, () if own is None else tuple(own), own is not None, spec.seeds or seeds)
+        sets = evaluator.own_sets(options, places)
+        selected.append(
+            EvaluatorOnSets(
+                evaluator, options, () if sets is None else tuple(sets), sets is not None, spec.seeds or seeds
+            )
         )
-    return found
+    return selected
 
 
-def judged_elsewhere(asked: Sequence[EvaluatorOnSets]) -> list[JudgedElsewhere]:
+def judged_elsewhere(evaluators: Sequence[EvaluatorOnSets]) -> list[JudgedElsewhere]:
     """What must not be pretrained on though it is in no labelled set: the validation and test images of evaluators' own sets."""
-    found = []
-    for evaluator, judged in ((one.evaluator, judged) for one in asked if one.own for judged in one.sets):
+    elsewhere = []
+    for evaluator, judged in (
+        (selected.evaluator, judged) for selected in evaluators if selected.brings_sets for judged in selected.sets
+    ):
         splits = (judged.validation, judged.test)
         files = (
             tuple(Path(file) for split in splits for file in split.files)
             if all(hasattr(split, "files") for split in splits)
             else None
         )
-        found.append(JudgedElsewhere(f"{judged.name} ({evaluator.name})", files, getattr(judged, "shows", "")))
-    return list(dict.fromkeys(found))
+        elsewhere.append(JudgedElsewhere(f"{judged.name} ({evaluator.name})", files, getattr(judged, "shows", "")))
+    return list(dict.fromkeys(elsewhere))
 
 
-def on_data(asked: Sequence[EvaluatorOnSets], labelled: tuple[Labelled, ...]) -> list[EvaluatorOnSets]:
+def on_data(evaluators: Sequence[EvaluatorOnSets], labelled: tuple[Labelled, ...]) -> list[EvaluatorOnSets]:
     """The evaluators with the labelled sets for those that bring none, every set under a name of its own and checked."""
     taken = {judged.name: _fingerprints(judged) for judged in labelled}
-    matrixs = set(taken)
-    found = []
-    for one in asked:
+    of_matrix = set(taken)
+    placed = []
+    for selected in evaluators:
         sets = (
-            tuple(_named_apart(judged, one.evaluator.name, taken, matrixs) for judged in one.sets)
-            if one.own
+            tuple(_named_apart(judged, selected.evaluator.name, taken, of_matrix) for judged in selected.sets)
+            if selected.brings_sets
             else labelled
         )
         for judged in sets:
             try:
-                one.evaluator.check(one.options, judged.train, judged.validation)
+                selected.evaluator.check(selected.options, judged.train, judged.validation)
             except DataError as error:
-                raise DataError(f"evaluator {one.evaluator.name!r} on {judged.name}: {error}") from None
-        found.append(replace(one, sets=sets))
-    return found
+                raise DataError(f"evaluator {selected.evaluator.name!r} on {judged.name}: {error}") from None
+        placed.append(replace(selected, sets=sets))
+    return placed
 
 
-def _named_apart(judged: Any, evaluator: str, taken: dict[str, tuple[str, ...]], matrixs: set[str]) -> Any:
+def _named_apart(judged: Any, evaluator: str, taken: dict[str, tuple[str, ...]], of_matrix: set[str]) -> Any:
     """A set that an evaluator brought, under a name that no labelled set and no other set has: tables address sets by their names."""
     prints = _fingerprints(judged)
     names = (
@@ -86,7 +90,7 @@ def _named_apart(judged: Any, evaluator: str, taken: dict[str, tuple[str, ...]],
         f"{judged.name} ({evaluator})",
         *(f"{judged.name} ({evaluator} {number})" for number in range(2, len(taken) + 3)),
     )
-    name = next(name for name in names if name not in matrixs and taken.get(name, prints) == prints)
+    name = next(name for name in names if name not in of_matrix and taken.get(name, prints) == prints)
     taken[name] = prints
     if name == judged.name:
         return judged

@@ -74,8 +74,10 @@ def prepare(
     places = places_of(data_root, progress=progress, unpacked=unpacked)
     check(spec.data, places)
     # before the data: a folder of boxes that is missing shows before much is packed
-    asked = evaluators_of(spec.evaluate, spec.seeds, places, smoke)
-    data = load(spec.data, data_root=places.root, progress=progress, judged=judged_elsewhere(asked), unpacked=unpacked)
+    evaluators = evaluators_of(spec.evaluate, spec.seeds, places, smoke)
+    data = load(
+        spec.data, data_root=places.root, progress=progress, judged=judged_elsewhere(evaluators), unpacked=unpacked
+    )
     unseen: dict[str, str] = {}
     rows = rows_of(spec, data, None if pack else unseen)
     absent = why_absent(spec, data)
@@ -89,18 +91,24 @@ def prepare(
         rows = at_equal_passes(rows, spec, data, spec.pretrain.passes)
     if not rows and not unseen:
         raise SpecError(f"matrix {spec.name!r} has no rows: give it `tasks` or `baselines`")
-    asked = on_data(asked, data.evaluate)
+    evaluators = on_data(evaluators, data.evaluate)
     images = budget_images(spec, len(data.pretrain))
-    asked = resolved(asked, lambda: effort_of(spec.backbone, data.size, images, spec.stage_values))
+    evaluators = resolved(evaluators, lambda: effort_of(spec.backbone, data.size, images, spec.stage_values))
     data.notes.extend(
-        dict.fromkeys(note for one in asked if one.own for judged in one.sets for note in getattr(judged, "notes", ()))
+        dict.fromkeys(
+            note
+            for selected in evaluators
+            if selected.brings_sets
+            for judged in selected.sets
+            for note in getattr(judged, "notes", ())
+        )
     )
     run_plan = RunPlan(
         spec,
         folder,
         data,
         rows,
-        asked,
+        evaluators,
         chosen_device,
         final=not val,
         only=only,

@@ -66,11 +66,11 @@ class Row:
         ``chosen``: the candidate that stands for the row; None while there is none.
         """
         standing = (chosen,) if chosen is not None else self.candidates
-        weights = {one.init.source: one.init for one in standing if one.init is not None}
-        labels = any(self.task.saw_labels(one.options) for one in standing) or any(
-            not one.label_free for one in weights.values()
+        weights = {candidate.init.source: candidate.init for candidate in standing if candidate.init is not None}
+        labels = any(self.task.saw_labels(candidate.options) for candidate in standing) or any(
+            not init.label_free for init in weights.values()
         )
-        return "; ".join(one.described for one in weights.values()), labels
+        return "; ".join(init.described for init in weights.values()), labels
 
 
 def split_options(task: type[Any], written: Mapping[str, Any], where: str) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -83,8 +83,8 @@ def split_options(task: type[Any], written: Mapping[str, Any], where: str) -> tu
     ------
     SpecError : an unknown setting (with the nearest known one), one that could be either, one given twice, or one of training for a task without.
     """
-    own, training = task.Options.model_fields, (*Recipe.model_fields, "init", "recipe")
-    known = [*own, *(training if task.role.trains else ()), "row"]
+    known_options, training = task.Options.model_fields, (*Recipe.model_fields, "init", "recipe")
+    known = [*known_options, *(training if task.role.trains else ()), "row"]
     options, recipe = (dict(_inner(written, key, where)) for key in ("options", "recipe"))
     if not task.role.trains and "recipe" in written:
         raise SpecError(_not_trained(task, "recipe", where))
@@ -96,24 +96,26 @@ def split_options(task: type[Any], written: Mapping[str, Any], where: str) -> tu
     for key, value in written.items():
         if key in ("options", "recipe", "init") and (task.role.trains or key == "options"):
             continue
-        if key in own and key in Recipe.model_fields and task.role.trains:
+        if key in known_options and key in Recipe.model_fields and task.role.trains:
             raise SpecError(
                 f"{where}: {key!r} is an option of {task.name} and a setting of training; write options: {{{key}: ...}} for the task's, "
                 f"recipe: {{{key}: ...}} for that of training"
             )
-        place = options if key in own else recipe
+        place = options if key in known_options else recipe
         if key in place:
             raise SpecError(
-                f"{where}: {key!r} is given twice, in the row and below {'options' if key in own else 'recipe'!r}; keep one"
+                f"{where}: {key!r} is given twice, in the row and below {'options' if key in known_options else 'recipe'!r}; keep one"
             )
-        if key in training and key not in own and not task.role.trains:
+        if key in training and key not in known_options and not task.role.trains:
             raise SpecError(_not_trained(task, key, where))
-        if key not in own and key not in Recipe.model_fields:
+        if key not in known_options and key not in Recipe.model_fields:
             raise SpecError(f"{where}: unknown option {key!r}; {did_you_mean(key, known)}")
         place[key] = value
     for key in options:
-        if key not in own:
-            raise SpecError(f"{where}: options: unknown option {key!r} of {task.name}; {did_you_mean(key, own)}")
+        if key not in known_options:
+            raise SpecError(
+                f"{where}: options: unknown option {key!r} of {task.name}; {did_you_mean(key, known_options)}"
+            )
     return options, recipe
 
 
@@ -196,11 +198,11 @@ def _phase_recipe(task: type[Any], phase: str, recipe: Recipe, options: Any, wri
 
 def _choices(options: Mapping[str, Any], above: str = "") -> dict[str, Any]:
     """The values to choose from, by the option's name; that of a combination's member has the member's before it, as "exemplar.crops"."""
-    found: dict[str, Any] = {}
+    choices: dict[str, Any] = {}
     for key, value in options.items():
         if isinstance(value, Mapping):
-            found |= {above + key: value["choose"]} if set(value) == {"choose"} else _choices(value, f"{above}{key}.")
-    return found
+            choices |= {above + key: value["choose"]} if set(value) == {"choose"} else _choices(value, f"{above}{key}.")
+    return choices
 
 
 def _decided(options: Mapping[str, Any], chosen: Mapping[str, Any], above: str = "") -> dict[str, Any]:
@@ -251,12 +253,12 @@ def rows_of(matrix: Matrix, data: Data, unseen: dict[str, str] | None = None) ->
             continue
         try:
             task = TASKS.get(spec.task)
-            found = candidates_of(matrix, task, spec, data.size, len(data.pretrain), download=unseen is None)
-            for candidate in found:
+            candidates = candidates_of(matrix, task, spec, data.size, len(data.pretrain), download=unseen is None)
+            for candidate in candidates:
                 _check_row(task, spec, candidate, data, matrix.data.fit)
             pretext = spec in matrix.tasks and task.role is TaskRole.PRETEXT
             block: Block = "pretext" if pretext else "elsewhere" if spec in matrix.weights else "baseline"
-            rows.append(Row(spec, task, "labels" if task.uses_labels else block, found))
+            rows.append(Row(spec, task, "labels" if task.uses_labels else block, candidates))
         except (SpecError, DataError, WeightsError) as error:
             if isinstance(error, AbsentWeights) and unseen is not None:
                 unseen[spec.row] = str(error)

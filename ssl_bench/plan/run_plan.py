@@ -55,7 +55,7 @@ class RunPlan:
         key = (row.name, id(candidate), seed)  # a matrix of thousands of cells is gone through several times
         if evaluators is None and key in self._cells:
             return self._cells[key]
-        found = cell_of(
+        cell = cell_of(
             self.matrix,
             self.data,
             row,
@@ -64,12 +64,12 @@ class RunPlan:
             self.out,
             self.evaluators if evaluators is None else evaluators,
         )
-        if found.id not in self._folders:
-            self._folders[found.id] = self.snapshot.folder_of(found)
-        found = replace(found, folder=self._folders[found.id])
+        if cell.id not in self._folders:
+            self._folders[cell.id] = self.snapshot.folder_of(cell)
+        cell = replace(cell, folder=self._folders[cell.id])
         if evaluators is None:
-            self._cells[key] = found
-        return found
+            self._cells[key] = cell
+        return cell
 
     def candidate_cells(self, row: Row) -> list[Cell]:
         """The cells that decide a choice: every candidate, first seed, and the one evaluator that decides (the linear probe where there is one)."""
@@ -94,13 +94,13 @@ class RunPlan:
     def cells(self, chosen: Mapping[str, Candidate] | None = None) -> list[Cell]:
         """The cells of the table, seed by seed, so that a whole table of one seed comes first. ``chosen``: other winners than its own."""
         winners = self.winners if chosen is None else chosen
-        found = []
+        cells = []
         for seed in self.matrix.seeds:
             for row in self.rows:
                 winner = row.candidates[0] if len(row.candidates) == 1 else winners.get(row.name)
                 if winner is not None:
-                    found.append(self.cell(row, winner, seed))
-        return found
+                    cells.append(self.cell(row, winner, seed))
+        return cells
 
     def asked_for(self, row: Row) -> bool:
         """Whether a row is to be computed now; the table keeps all rows, with what they have."""

@@ -71,10 +71,10 @@ def write_run(run_plan: RunPlan) -> None:
             "evaluate": [_describe(e) | _majority(e) for e in data.evaluate],
             "notes": list(data.notes),
             "own": [
-                _describe(e) | {"evaluator": asked.evaluator.name}
-                for asked in run_plan.evaluators
-                if asked.own
-                for e in asked.sets
+                _describe(e) | {"evaluator": selected.evaluator.name}
+                for selected in run_plan.evaluators
+                if selected.brings_sets
+                for e in selected.sets
             ],
         },
         backbone=describe_backbone(run_plan),
@@ -99,15 +99,15 @@ def _majority(judged: Labelled) -> dict[str, Any]:
     """The largest class of train and its share of every split, where it has so much of one that accuracies are balanced; {} else."""
     labels = {split: np.asarray(getattr(judged, split).labels) for split in ("train", "validation", "test")}
     classes = len(judged.train.classes)
-    if not classes or not all(len(found) for found in labels.values()):
+    if not classes or not all(len(of_split) for of_split in labels.values()):
         return {}
     largest = int(np.bincount(labels["train"], minlength=classes).argmax())
-    if not any(unequal(int(np.sum(found == largest)), len(found), classes) for found in labels.values()):
+    if not any(unequal(int(np.sum(of_split == largest)), len(of_split), classes) for of_split in labels.values()):
         return {}
     return {
         "majority": {
             "class": judged.train.classes[largest],
-            **{split: float(np.mean(found == largest)) for split, found in labels.items()},
+            **{split: float(np.mean(of_split == largest)) for split, of_split in labels.items()},
         }
     }
 

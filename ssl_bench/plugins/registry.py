@@ -94,14 +94,14 @@ class Registry(Generic[T]):
         if name in self._installed():
             point = self._installed()[name]
             try:
-                found = point.load()
+                member = point.load()
             except BaseException as error:
                 if is_interruption(error):
                     raise
                 raise SpecError(
                     f"the installed {self.kind} {name!r} ({point.value}) cannot be imported: {type(error).__name__}: {text_of(error)}"
                 ) from error
-            return self._checked(found, name)
+            return self._checked(member, name)
         if self._combine is not None and "+" in name:
             return self._checked(_load(self._combine)(name), name.replace(" ", ""))
         raise SpecError(f"unknown {self.kind} {name!r}: {did_you_mean(name, self.names())}")
@@ -259,9 +259,9 @@ def load_plugin(path: str | Path) -> list[str]:
         for registry in _REGISTRIES:
             base = _load(registry._base)
             for member in vars(module).values():
-                own = isinstance(member, type) and issubclass(member, base) and member.__module__ == module_name
+                defined_here = isinstance(member, type) and issubclass(member, base) and member.__module__ == module_name
                 if (
-                    own
+                    defined_here
                     and not inspect.isabstract(member)
                     and (not _is_mixin(member, base, registry.kind) or "name" in vars(member))
                 ):
@@ -287,13 +287,13 @@ def _refuse_mixed(module_name: str, file: Path, helpers: dict[str, Path], later:
     for other, (held, held_later) in _HELPERS.items():
         if other == module_name or other not in sys.modules:
             continue
-        for name, own in helpers.items():
-            if held.get(name, own) != own and any(
-                one == name or one.startswith(f"{name}.") for one in later | held_later
+        for name, file_here in helpers.items():
+            if held.get(name, file_here) != file_here and any(
+                imported == name or imported.startswith(f"{name}.") for imported in later | held_later
             ):
                 raise SpecError(
-                    f"plugin {str(file)!r} and {sys.modules[other].__file__!r} import different modules called {name!r} ({own} and {held[name]}), one of "
-                    "them inside of a function, which would get the other's; rename one of the two, or import it at the top of the file"
+                    f"plugin {str(file)!r} and {sys.modules[other].__file__!r} import different modules called {name!r} ({file_here} and {held[name]}), "
+                    "one of them inside a function, which would get the other's; rename one of them, or import it at the top of the file"
                 )
 
 
@@ -393,12 +393,12 @@ def identity(registry: Registry[Any], name: str) -> dict[str, Any]:
     that, so its source counts by its syntax tree: comments and layout are free, anything else makes a new cell.
     """
     member: Any = registry.get(name)
-    found: dict[str, Any] = {"name": member.name, "version": int(getattr(member, "version", 1))}
+    facts: dict[str, Any] = {"name": member.name, "version": int(getattr(member, "version", 1))}
     if members := getattr(member, "members", ()):
-        found["members"] = [identity(registry, one.name) for one in members]
+        facts["members"] = [identity(registry, part.name) for part in members]
     elif not registry.is_builtin(name):
-        found["code"] = _code_of(member)
-    return found
+        facts["code"] = _code_of(member)
+    return facts
 
 
 @functools.cache  # as it was when it was imported: a file edited later is not what runs
@@ -429,7 +429,12 @@ def _code_of(member: Any) -> str:
     ]
     known = {file.resolve() for file in files.values()}
     roots = [root for root in roots if not is_installed(root[1])]
-    held = [one for name, _ in roots if name in sys.modules for one in local_files_in(sys.modules[name]).items()]
+    held = [
+        module_file
+        for name, _ in roots
+        if name in sys.modules
+        for module_file in local_files_in(sys.modules[name]).items()
+    ]
     imported = dict(held) | {
         name: file for name, file in local_modules([*roots, *held], LOCAL.text_of).items() if file.is_file()
     }

@@ -75,7 +75,7 @@ def local_modules(
     roots : (module's name, file); siblings of these files are found by their plain names.
     read : gives a file's bytes.
     """
-    found: dict[str, Path] = {}
+    modules: dict[str, Path] = {}
     todo = [(name, file, file.parent) for name, file in roots]
     seen = {file.resolve() for _, file, _ in todo}
     while todo:
@@ -87,12 +87,12 @@ def local_modules(
         package = name if file.name == "__init__.py" else name.rpartition(".")[0]
         for wanted in _imported(tree, package):
             for full, origin in _files_of(wanted, folder):
-                if full not in found and origin.resolve() not in seen:
-                    found[full] = origin
+                if full not in modules and origin.resolve() not in seen:
+                    modules[full] = origin
                     seen.add(origin.resolve())
                     if origin.is_file():
                         todo.append((full, origin, folder))
-    return found
+    return modules
 
 
 def _imported(tree: ast.AST, package: str) -> Iterator[str]:
@@ -121,7 +121,7 @@ def _imported(tree: ast.AST, package: str) -> Iterator[str]:
 
 def imported_in_functions(files: Iterable[tuple[str, Path]]) -> set[str]:
     """The full names of modules that functions of some files, given as (module's name, file), import when they are called."""
-    found: set[str] = set()
+    imported: set[str] = set()
     for name, file in files:
         try:
             tree = ast.parse(file.read_bytes(), str(file))
@@ -131,8 +131,8 @@ def imported_in_functions(files: Iterable[tuple[str, Path]]) -> set[str]:
         functions = (
             node for node in ast.walk(tree) if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda))
         )
-        found.update(wanted for function in functions for wanted in _imported(function, package))
-    return found
+        imported.update(wanted for function in functions for wanted in _imported(function, package))
+    return imported
 
 
 def _files_of(name: str, folder: Path) -> Iterator[tuple[str, Path]]:
@@ -173,8 +173,8 @@ def _hooked(name: str) -> importlib.machinery.ModuleSpec | None:
 def is_installed(file: Path) -> bool:
     """Whether a file belongs to the standard library, to an installed package, or to ssl_bench."""
     resolved = file.resolve()
-    own = Path(__file__).resolve().parents[1]
-    if _PACKAGE_FOLDERS & set(resolved.parts) or own in resolved.parents:
+    package = Path(__file__).resolve().parents[1]
+    if _PACKAGE_FOLDERS & set(resolved.parts) or package in resolved.parents:
         return True
     return any(
         Path(folder).resolve() in resolved.parents
@@ -185,7 +185,11 @@ def is_installed(file: Path) -> bool:
 def place_of(error: BaseException) -> str:
     """Where an error came through code that is neither installed nor ours, such as " (mine.py, line 3)"; "" for nowhere."""
     frame = next(
-        (one for one in reversed(traceback.extract_tb(error.__traceback__)) if not is_installed(Path(one.filename))),
+        (
+            frame
+            for frame in reversed(traceback.extract_tb(error.__traceback__))
+            if not is_installed(Path(frame.filename))
+        ),
         None,
     )
     return f" ({frame.filename}, line {frame.lineno})" if frame is not None else ""
@@ -195,8 +199,8 @@ def raised(error: BaseException) -> str:
     """What a plugin's own code raised, and where, in one line."""
     if isinstance(error, ValidationError):  # of a Recipe or options that it makes
         problems = [
-            f"{'.'.join(map(str, one['loc']))}: {one['msg']}, not {quoted(one['input'])}"
-            for one in error.errors(include_url=False)
+            f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}, not {quoted(problem['input'])}"
+            for problem in error.errors(include_url=False)
         ]
         return f"its code makes a {error.title} that is refused: {'; '.join(problems)}{place_of(error)}"
     return f"its code raised {type(error).__name__}: {text_of(error)}{place_of(error)}"

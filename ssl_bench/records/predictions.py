@@ -34,11 +34,11 @@ def read_predictions(path: Path, record: EvaluationRecord) -> dict[str, np.ndarr
         return {}
     try:
         with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
-            found = {name: arrays[name] for name in arrays.files}
+            predictions = {name: arrays[name] for name in arrays.files}
     except Exception as error:  # of zipfile, zlib, numpy's headers: damage may raise nearly anything
         raise DamagedRecord(f"{path} is damaged and cannot be read: {error or type(error).__name__}; {AGAIN}") from None
-    check_predictions(path, record, found)
-    return found
+    check_predictions(path, record, predictions)
+    return predictions
 
 
 def checked_predictions(path: Path, record: EvaluationRecord) -> bytes | None:

@@ -32,11 +32,11 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], kind: str, metadata:
         name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()
     }
     header, data = _parts(save(plain, metadata={**metadata, "kind": kind}))
-    found = header["__metadata__"][DIGEST] = _digest(header, data)
+    known = header["__metadata__"][DIGEST] = _digest(header, data)
     text = json.dumps(header, sort_keys=True, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)  # tensors begin at a multiple of eight bytes
     write_bytes(path, b"".join((len(text).to_bytes(8, "little"), text, data)))
-    return found
+    return known
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:

@@ -51,12 +51,12 @@ def checks_before_training(
     ------
     TrainingError : a check failed; it says which, why, and what to do.
     """
-    found = [
+    outcomes = [
         _of_one(member, getattr(options, member.name) if task is not member else options, image_size, cache, skip, note)
         for member in getattr(task, "members", ()) or (task,)
         if not TASKS.is_builtin(member.name)
     ]
-    return next((told for told in found if told != PASSED), PASSED) if found else ""
+    return next((told for told in outcomes if told != PASSED), PASSED) if outcomes else ""
 
 
 def _of_one(
@@ -111,7 +111,7 @@ def _run(
     bench = Bench(task, None, size)
     bench.options = options
     started, left = time.monotonic(), []
-    for check in (one for one in checks_for(task) if one.quick):
+    for check in [check for check in checks_for(task) if check.quick]:
         if time.monotonic() - started > BUDGET_SECONDS:
             left.append(check.name)
             continue

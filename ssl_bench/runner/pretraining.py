@@ -143,10 +143,10 @@ def pretrain_cell(cell: Cell, context: RunContext) -> tuple[Pretraining, Any]:
 
 def _described(task: Any, cell: Cell, context: RunContext, known: Mapping[str, Any]) -> dict[str, Any]:
     """What the task says of itself; whoever watches is told what was not known before."""
-    found = dict(task.describe())
-    for name in [name for name in found if name not in known]:
-        context.on_note(f"{cell.row.name}: {name} {found[name]}")
-    return found | dict(known)
+    said = dict(task.describe())
+    for name in [name for name in said if name not in known]:
+        context.on_note(f"{cell.row.name}: {name} {said[name]}")
+    return said | dict(known)
 
 
 def _moved(moved: str, cell: Cell, context: RunContext) -> dict[str, str]:

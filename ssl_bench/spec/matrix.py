@@ -179,11 +179,11 @@ class DataSpec(Model):
         if not isinstance(value, Mapping):
             return value
         value = dict(value)
-        own = {key: value.pop(key) for key in SourceSpec.model_fields if key in value}
-        if own:
+        of_source = {key: value.pop(key) for key in SourceSpec.model_fields if key in value}
+        if of_source:
             if "pretrain" in value or "evaluate" in value:
                 raise ValueError("data has both `source` and `pretrain`/`evaluate`; give one of the two forms")
-            value |= {"pretrain": own, "evaluate": [own]}
+            value |= {"pretrain": of_source, "evaluate": [of_source]}
         elif "pretrain" in value and "evaluate" not in value:
             value["evaluate"] = [value["pretrain"]]
         elif "evaluate" in value and "pretrain" not in value:
@@ -288,8 +288,8 @@ def weights_row(value: Any) -> Any:
             f"{quoted(source)} is neither timm:NAME nor file:PATH; did you mean {quoted(f'file:{source}')}?"
         )
     path = PurePath(source.removeprefix("file:"))
-    own = path.name == "backbone.safetensors" and len(path.parts) >= 3  # of a cell: ROW/SEED-ID tells it apart
-    short = f"file:{' '.join(path.parts[-3:-1]) if own else path.stem}" if source.startswith("file:") else source
+    of_a_cell = path.name == "backbone.safetensors" and len(path.parts) >= 3  # of a cell: ROW/SEED-ID tells it apart
+    short = f"file:{' '.join(path.parts[-3:-1]) if of_a_cell else path.stem}" if source.startswith("file:") else source
     return {"task": "weights", "row": options.pop("row", short[:LONGEST_NAME]), "options": options}
 
 
@@ -365,7 +365,7 @@ class Matrix(Model):
             value = [value]
         if not isinstance(value, (list, tuple)):
             raise ValueError("should be a list of timm:NAME, file:PATH, or {source: ..., row: ...}")
-        return [weights_row(one) for one in value]
+        return [weights_row(row) for row in value]
 
     @field_validator("seeds", mode="before")
     @classmethod
@@ -401,12 +401,12 @@ class Matrix(Model):
         for part, specs in parts.items():
             for spec in specs:
                 places.setdefault(spec.row, []).append(part)
-        for row, found in places.items():
-            if len(found) > 1:
+        for row, lists in places.items():
+            if len(lists) > 1:
                 where = (
-                    f"both in `{found[0]}`"
-                    if len(set(found)) == 1
-                    else f"in {' and in '.join(f'`{part}`' for part in dict.fromkeys(found))}"
+                    f"both in `{lists[0]}`"
+                    if len(set(lists)) == 1
+                    else f"in {' and in '.join(f'`{part}`' for part in dict.fromkeys(lists))}"
                 )
                 raise ValueError(
                     f"two rows are called {quoted(row)}, {where}; leave one out, or give it another name: {_renamed(parts, row)}"

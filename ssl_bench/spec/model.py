@@ -51,9 +51,9 @@ def parse(model: type[M], value: Any, where: str) -> M:
         problems = error.errors(include_url=False)
         # What is wrong inside of a list also leaves it too short: told is the cause.
         causes = [
-            one
-            for one in problems
-            if not any(one["loc"] == other["loc"][: len(one["loc"])] != other["loc"] for other in problems)
+            problem
+            for problem in problems
+            if not any(problem["loc"] == other["loc"][: len(problem["loc"])] != other["loc"] for other in problems)
         ]
         raise SpecError(explained(model, causes, value, where)) from None
 

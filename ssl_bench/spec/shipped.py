@@ -15,12 +15,12 @@ _FOLDERS = (Path(__file__).parents[1] / "shipped_matrices", Path(__file__).paren
 
 def shipped() -> dict[str, Path]:
     """Name to file of every shipped matrix."""
-    found: dict[str, Path] = {}
+    matrices: dict[str, Path] = {}
     for folder in _FOLDERS:
         if folder.is_dir():
             for file in sorted(folder.glob("*.yaml")):
-                found.setdefault(file.stem, file)
-    return found
+                matrices.setdefault(file.stem, file)
+    return matrices
 
 
 def find(name: str) -> Path:

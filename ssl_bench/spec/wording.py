@@ -39,10 +39,10 @@ def kinds(annotation: Any, metadata: Iterable[Any] = ()) -> list[Kind]:
     """The forms that an annotation allows, alternatives apart."""
     origin = get_origin(annotation)
     if origin is Annotated:
-        inner, *own = get_args(annotation)
-        return kinds(inner, [*own, *metadata])
+        inner, *nearer = get_args(annotation)
+        return kinds(inner, [*nearer, *metadata])
     if origin in (Union, types.UnionType):
-        return [kind for one in get_args(annotation) for kind in kinds(one, metadata)]
+        return [kind for alternative in get_args(annotation) for kind in kinds(alternative, metadata)]
     bounds = _bounds(metadata)
     if origin is Literal:
         return [Kind(Literal, bounds, values=get_args(annotation))]
@@ -58,14 +58,14 @@ def kinds(annotation: Any, metadata: Iterable[Any] = ()) -> list[Kind]:
 
 
 def _bounds(metadata: Iterable[Any]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for one in metadata:
-        if isinstance(one, FieldInfo):
-            found |= _bounds(one.metadata)
+    bounds: dict[str, Any] = {}
+    for entry in metadata:
+        if isinstance(entry, FieldInfo):
+            bounds |= _bounds(entry.metadata)
         for name in ("ge", "gt", "le", "lt", "min_length", "max_length"):
-            if isinstance(one, annotated_types.BaseMetadata) and getattr(one, name, None) is not None:
-                found[name] = getattr(one, name)
-    return found
+            if isinstance(entry, annotated_types.BaseMetadata) and getattr(entry, name, None) is not None:
+                bounds[name] = getattr(entry, name)
+    return bounds
 
 
 def _keys(model: type[BaseModel]) -> list[str]:
@@ -96,12 +96,12 @@ def allowed(annotation: Any, metadata: Iterable[Any] = (), lengths: bool = False
     ``lengths``: whether texts and lists come with how long they may be. That a setting may be null is not told: that is how it is left out.
     """
     forms = kinds(annotation, metadata)
-    found = [_words(kind, lengths) for kind in forms if kind.type is not type(None) or len(forms) == 1]
-    if not all(found):
+    words = [_words(kind, lengths) for kind in forms if kind.type is not type(None) or len(forms) == 1]
+    if not all(words):
         return ""
-    *most, last = dict.fromkeys(found)
+    *most, last = dict.fromkeys(words)
     return (
-        f"{', '.join(most)}{',' if len(most) > 1 or any(' ' in one for one in most) else ''} or {last}"
+        f"{', '.join(most)}{',' if len(most) > 1 or any(' ' in form for form in most) else ''} or {last}"
         if most
         else last
     )
@@ -163,13 +163,13 @@ def _range(bounds: Mapping[str, Any]) -> str:
     )
 
 
-def _length(bounds: Mapping[str, Any], before: str, one: str, many: str) -> str:
+def _length(bounds: Mapping[str, Any], before: str, singular: str, plural: str) -> str:
     low, high = bounds.get("min_length", 0), bounds.get("max_length")
     if low and high:
-        return f" {before} {low} to {high:,} {many}"
+        return f" {before} {low} to {high:,} {plural}"
     if high:
-        return f" {before} at most {high:,} {many}"
-    return f" {before} at least {low} {one if low == 1 else many}" if low else ""
+        return f" {before} at most {high:,} {plural}"
+    return f" {before} at least {low} {singular if low == 1 else plural}" if low else ""
 
 
 def _number(value: float) -> str:
@@ -201,7 +201,7 @@ def _plain(value: Any, where: str, depth: int, count: list[int]) -> Any:
     if isinstance(value, (str, bytes, int, float, BaseModel, type, type(None))) and type(value).__module__ != "numpy":
         return value
     if isinstance(value, Mapping):
-        return {key: _plain(one, where, depth + 1, count) for key, one in value.items()}
+        return {key: _plain(entry, where, depth + 1, count) for key, entry in value.items()}
     if isinstance(value, os.PathLike):
         return os.fspath(value)
     # an array, a tensor, a scalar of either
@@ -214,8 +214,8 @@ def _plain(value: Any, where: str, depth: int, count: list[int]) -> Any:
     if isinstance(value, (list, tuple, range)):
         if len(value) > MOST_VALUES:
             raise SpecError(f"{where}: a list of {len(value):,} values; no matrix needs more than {MOST_VALUES:,}")
-        found = [_plain(one, where, depth + 1, count) for one in value]
-        return found if isinstance(value, list) else tuple(found)
+        entries = [_plain(entry, where, depth + 1, count) for entry in value]
+        return entries if isinstance(value, list) else tuple(entries)
     return value
 
 
@@ -233,14 +233,14 @@ def refuse_disguised(value: Any, annotation: Any) -> None:
         _refuse_text(value)
     if not plain_types <= {int, float, bool, str, type(None), Literal, tuple}:
         return  # a type of a plugin's own, which may take anything
-    literals = {one for kind in forms for one in kind.values}
+    literals = {literal for kind in forms for literal in kind.values}
     if isinstance(value, (list, tuple)):
         for place, entry in enumerate(value):
             for kind in forms:
                 if (inner := item_of(kind, place)) is not None:
                     refuse_disguised(entry, inner)
     elif isinstance(value, bool):
-        if bool not in plain_types and not any(one is value for one in literals):
+        if bool not in plain_types and not any(literal is value for literal in literals):
             raise PydanticCustomError(
                 "disguised",
                 "{reason}",
@@ -360,12 +360,12 @@ def _place(model: type[BaseModel], loc: Sequence[Any]) -> tuple[list[str], Any, 
     annotation: Any = model
     metadata: Sequence[Any] = ()
     for part in loc:
-        owner = next((one for one in models_in(annotation) if part in one.model_fields), None)
+        owner = next((candidate for candidate in models_in(annotation) if part in candidate.model_fields), None)
         inner = next(
             (
-                found
+                entry
                 for kind in kinds(annotation)
-                if isinstance(part, int) and (found := item_of(kind, part)) is not None
+                if isinstance(part, int) and (entry := item_of(kind, part)) is not None
             ),
             None,
         )
@@ -385,7 +385,7 @@ def _place(model: type[BaseModel], loc: Sequence[Any]) -> tuple[list[str], Any, 
 
 def _as_written(parts: Sequence[str], value: Any) -> tuple[str, ...]:
     """A path without the parts that short forms leave out: `data.test` is `data.pretrain.test` of the long form."""
-    found: list[str] = []
+    path: list[str] = []
     here = value
     for number, part in enumerate(parts):
         if here is not None and not isinstance(here, (Mapping, list, tuple, BaseModel)):
@@ -396,5 +396,5 @@ def _as_written(parts: Sequence[str], value: Any) -> tuple[str, ...]:
             here = here.get(part)
         elif isinstance(here, (list, tuple)) and part.isdigit() and int(part) < len(here):
             here = here[int(part)]
-        found.append(part)
-    return tuple(found)
+        path.append(part)
+    return tuple(path)

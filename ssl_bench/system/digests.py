@@ -33,10 +33,10 @@ _told: set[str] = set()
 
 def digest_of(*parts: bytes | memoryview) -> str:
     """SHA-256 over bytes, 64 hexadecimal digits."""
-    found = hashlib.sha256()
+    sha = hashlib.sha256()
     for part in parts:
-        found.update(part)
-    return found.hexdigest()
+        sha.update(part)
+    return sha.hexdigest()
 
 
 def digest_of_json(data: Mapping[str, Any]) -> str:
@@ -76,10 +76,10 @@ def read_sealed(path: Path, what: str) -> bytes | None:
     except OSError as error:
         notice(f"{what} {path} cannot be read ({error.strerror or error}); made again")
         return None
-    found = unseal(content)
-    if found is None:
+    payload = unseal(content)
+    if payload is None:
         notice(f"{what} {path} is {'empty' if not content else 'damaged, or of an earlier version'}; made again")
-    return found
+    return payload
 
 
 def notice(text: str) -> None:

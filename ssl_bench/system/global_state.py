@@ -98,12 +98,12 @@ _HOOKS = {
 
 
 def _hooks() -> dict[tuple[str, str], Any]:
-    found = {
+    hooks = {
         (module, name): getattr(importlib.import_module(module), name, None)
         for module, names in _HOOKS.items()
         for name in names
     }
-    return {place: dict(value) if isinstance(value, dict) else value for place, value in found.items()}
+    return {place: dict(value) if isinstance(value, dict) else value for place, value in hooks.items()}
 
 
 def _set_hooks(before: dict[tuple[str, str], Any]) -> None:
@@ -195,19 +195,19 @@ def _set_functions(before: dict[str, Any]) -> None:
 
 def _own_functions() -> dict[str, Any]:
     """The suite's own functions, classes and their methods, of the modules that are imported, by where they stand."""
-    found: dict[str, Any] = {}
+    functions: dict[str, Any] = {}
     for name, module in list(sys.modules.items()):
         if module is not None and name.partition(".")[0] == "ssl_bench":
             for key, value in list(vars(module).items()):
                 if isinstance(value, (FunctionType, type)):
-                    found[f"{name}.{key}"] = value
+                    functions[f"{name}.{key}"] = value
                 if isinstance(value, type) and value.__module__ == name:
-                    found |= {
+                    functions |= {
                         f"{name}.{key}.{method}": held
                         for method, held in vars(value).items()
                         if isinstance(held, _METHODS)
                     }
-    return found
+    return functions
 
 
 _METHODS = (FunctionType, classmethod, staticmethod, property)
@@ -290,7 +290,7 @@ def _set_torch_random(value: bytes) -> None:
 
 def _backends() -> dict[str, Setting]:
     """The precision of products, by backend, where this torch has such settings: the older ones cannot be read once these were used."""
-    found = {}
+    settings = {}
     for place in (
         "",
         "cuda.matmul",
@@ -306,8 +306,8 @@ def _backends() -> dict[str, Setting]:
         for part in filter(None, place.split(".")):
             owner = getattr(owner, part, None)
         if hasattr(owner, "fp32_precision"):
-            found[f"torch's float32 precision{' of ' if place else ''}{place}"] = _attribute(owner, "fp32_precision")
-    return found
+            settings[f"torch's float32 precision{' of ' if place else ''}{place}"] = _attribute(owner, "fp32_precision")
+    return settings
 
 
 #: what it is called -> how it is read, set back and told
@@ -388,7 +388,7 @@ def changed(before: Mapping[str, Any], lasting: bool = True) -> str:
 
     ``lasting``: False leaves out what a plugin's import may change for good.
     """
-    found = []
+    differing = []
     for name, value in before.items():
         setting, now = _SETTINGS[name], _read(name)
         if (
@@ -398,8 +398,8 @@ def changed(before: Mapping[str, Any], lasting: bool = True) -> str:
             and now is not _UNKNOWN
             and now != value
         ):
-            found.append(f"{name} ({setting.words(value, now)})")
-    return ", ".join(found)
+            differing.append(f"{name} ({setting.words(value, now)})")
+    return ", ".join(differing)
 
 
 def restore(before: Mapping[str, Any], lasting: bool = True) -> None:

@@ -16,7 +16,8 @@ from ssl_bench.backbones import weights as module
 from ssl_bench.backbones.weights import AbsentWeights, open_weights
 from ssl_bench.console.live import print_plan
 from ssl_bench.errors import SpecError, WeightsError
-from ssl_bench.plan.estimate import WEEK, Estimate, estimate
+from ssl_bench.plan.advice import WEEK
+from ssl_bench.plan.estimate import Estimate, estimate
 from ssl_bench.plan.prepare import prepare
 from ssl_bench.plan.run_plan import RunPlan
 from ssl_bench.system.amounts import duration

@@ -22,8 +22,9 @@ from ssl_bench.data.packs.packing import SPARE_DISK
 from ssl_bench.errors import DataError, SpecError
 from ssl_bench.evaluators.features import FrozenFeatures
 from ssl_bench.plan.context import RunContext
-from ssl_bench.plan.estimate import HARDWARE, Estimate, RowEstimate, estimate
+from ssl_bench.plan.estimate import Estimate, RowEstimate, estimate
 from ssl_bench.plan.prepare import prepare
+from ssl_bench.plan.speed import HARDWARE
 from ssl_bench.runner.evaluation import CellEvaluation
 from ssl_bench.runner.pretraining import pretrain_cell
 from ssl_bench.runner.scheduler import Observer
