@@ -144,7 +144,7 @@ def open_weights(source: str, download: bool = True) -> Weights:
             _OPENED[source, stamp] = opened
         return _OPENED[source, stamp]
     raise WeightsError(
-        f"weights {quoted(source)}; allowed are {' and '.join(f'{kind}NAME' if kind == 'timm:' else f'{kind}PATH' for kind in KINDS)}"
+        f"weights must be {' or '.join(f'{kind}NAME' if kind == 'timm:' else f'{kind}PATH' for kind in KINDS)}"
     )
 
 

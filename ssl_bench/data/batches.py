@@ -96,7 +96,7 @@ class Batches:
             raise DataError(f"{images.name}: no images to train on")
         if batch_size > len(images) and not endless:
             raise DataError(
-                f"batch_size {batch_size} is larger than the {len(images)} images of {images.name}; allowed is 1 to {len(images)}"
+                f"batch_size must be from 1 to {len(images)}, the number of images of {images.name}, got {batch_size}"
             )
         if labels and images.labels is None:
             raise DataError(f"{images.name} has no labels, and this task needs them")

@@ -78,7 +78,7 @@ def folds(
         _, of_unit, unit = np.unique(groups, return_index=True, return_inverse=True)
     if not 2 <= count <= len(of_unit):
         raise DataError(
-            f"{count} folds of {len(of_unit)} {'images' if groups is None else 'groups'}; allowed is 2 to {len(of_unit)}"
+            f"the number of folds must be from 2 to {len(of_unit)}, the number of {'images' if groups is None else 'groups'}, got {count}"
         )
     shuffled = _order(len(of_unit), seed, _FOLDS)
     dealt = np.empty(len(of_unit), np.int64)
@@ -122,7 +122,7 @@ def draw(labels: np.ndarray, fraction: float, draw: int, seed: int = 0, classes:
     DataError : a fraction outside (0, 1], or so small that a class would be left empty.
     """
     if not 0 < fraction <= 1:
-        raise DataError(f"label fraction {fraction} is not a share; allowed is above 0 up to 1")
+        raise DataError(f"a label fraction must be above 0 and at most 1, got {fraction}")
     counts = _counts(labels, classes)
     total = round(fraction * len(labels))
     short = np.flatnonzero(counts == 0)
@@ -163,8 +163,8 @@ def subsample(
     present = counts > 0
     if every_class and count < present.sum():
         raise DataError(
-            f"limit {count} is below the {present.sum()} classes, so class {_class(int(np.flatnonzero(present)[-1]), classes)} "
-            f"would be left empty; allowed is {present.sum()} and up"
+            f"limit must be at least {present.sum()}, the number of classes, got {count}: class "
+            f"{_class(int(np.flatnonzero(present)[-1]), classes)} would be left empty"
         )
     least = present.astype(np.int64) if every_class else np.zeros_like(counts)
     return _choose(labels, _share(counts, count, order[: len(counts)] if len(counts) <= length else None, least), order)

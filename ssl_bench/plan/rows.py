@@ -127,8 +127,8 @@ def _inner(written: Mapping[str, Any], key: str, where: str) -> Mapping[str, Any
 
 
 def _not_trained(task: type[Any], key: str, where: str) -> str:
-    allowed = ", ".join([*task.Options.model_fields, "row"])
-    return f"{where}: {key!r} is a setting of training, and {task.name} is not trained; allowed are: {allowed}"
+    settings = ", ".join([*task.Options.model_fields, "row"])
+    return f"{where}: {key!r} is a setting of training, and {task.name} is not trained; its settings are: {settings}"
 
 
 def candidates_of(
@@ -147,7 +147,7 @@ def candidates_of(
     if math.prod(len(values) for values in choices.values()) > MOST_CANDIDATES:
         counted = " x ".join(f"{len(values)} of {key}" for key, values in choices.items())
         raise SpecError(
-            f"{where}: choose: {counted} are more than {MOST_CANDIDATES:,} settings to try; allowed are {MOST_CANDIDATES:,}"
+            f"{where}: choose: {counted} are more than {MOST_CANDIDATES:,} settings to try, the most that a row may have"
         )
 
     def make(input: str = "rgb", **_: Any) -> Backbone:
@@ -222,7 +222,7 @@ def _init(
 ) -> Weights:
     """The weights that a task starts from, tried in its network."""
     if not isinstance(source, str):
-        raise SpecError(f"{where}: init = {quoted(source)}; allowed are timm:NAME and file:PATH")
+        raise SpecError(f"{where}: init must be timm:NAME or file:PATH, got {quoted(source)}")
     network = network_of(task.build_backbone(make, options))
     if network is None:
         raise SpecError(
@@ -295,7 +295,7 @@ def _check_row(task: type[Any], spec: TaskSpec, candidate: Candidate, data: Data
     where = f"task {spec.row!r}"
     if fit == "pad" and task.reads_borders:
         raise DataError(
-            f"{where}: the black bars of data.fit = 'pad' would give its answer away; allowed with it are 'crop' and 'squash'"
+            f"{where}: data.fit must be 'crop' or 'squash', got 'pad': its black bars would give the answer away"
         )
     if data.size < task.min_image_size:
         raise DataError(
@@ -304,7 +304,7 @@ def _check_row(task: type[Any], spec: TaskSpec, candidate: Candidate, data: Data
     if task.role.trains and candidate.recipe.batch_size > len(data.pretrain):
         count = len(data.pretrain)
         raise DataError(
-            f"{where}: batch_size {candidate.recipe.batch_size} is larger than the {count:,} pretraining images; allowed is 1 to {count:,}"
+            f"{where}: batch_size must be at most {count:,}, the number of pretraining images, got {candidate.recipe.batch_size}"
         )
     if task.role.trains and task.uses_labels and data.pretrain.labels is None:
         why = data.unlabelled or f"the pretraining images ({data.pretrain.name}) have none"

@@ -24,16 +24,12 @@ def bounds_of(metric: str) -> tuple[float, float] | None:
 def problem_of(metric: str, value: float, low: float | None = None, high: float | None = None) -> str:
     """What is wrong with a value and its interval; "" where nothing is."""
     bounds = bounds_of(metric)
-    for name, number in (("", value), ("low end of the interval ", low), ("high end of the interval ", high)):
+    for name, number in (("", value), ("low end of the interval of ", low), ("high end of the interval of ", high)):
         if number is None or bounds is None:
             continue
         if not (bounds[0] - _ROUNDING <= number <= bounds[1] + _ROUNDING) or math.isinf(number):
-            allowed = "0 to 1" if bounds == SHARE else "finite values from 0 on"
-            return (
-                f"{metric} has {name}{number:g}; allowed is {allowed}"
-                if name
-                else f"{metric} is {number:g}; allowed is {allowed}"
-            )
+            allowed = "from 0 to 1" if bounds == SHARE else "finite and at least 0"
+            return f"{name}{metric} must be {allowed}, got {number:g}"
     if (
         low is not None
         and high is not None

@@ -353,7 +353,7 @@ class Matrix(Model):
             raise ValueError("a matrix's name becomes a folder's; leave out slashes and control characters")
         if len(value.encode()) > LONGEST_FILE_NAME:
             raise ValueError(
-                f"a matrix's name becomes a folder's; {len(value.encode())} bytes are too long, allowed are {LONGEST_FILE_NAME}"
+                f"must have at most {LONGEST_FILE_NAME} bytes, got {len(value.encode())}: a matrix's name becomes a folder's"
             )
         return value
 
@@ -413,7 +413,7 @@ class Matrix(Model):
                 )
         if len(places) * len(self.seeds) > MOST_CELLS:
             raise ValueError(
-                f"{len(places):,} rows at {len(self.seeds):,} seeds are {len(places) * len(self.seeds):,} cells; allowed are {MOST_CELLS:,}"
+                f"{len(places):,} rows at {len(self.seeds):,} seeds are {len(places) * len(self.seeds):,} cells; a matrix has at most {MOST_CELLS:,}"
             )
         names = Counter(repr(asked.model_dump(exclude={"seeds"})) for asked in self.evaluate)
         for asked in self.evaluate:

@@ -153,8 +153,6 @@ def _apply(data: dict[str, Any], shown: str, parts: list[str], value: Any) -> No
 
 def _place(entries: list[Any], part: str, shown: str, above: list[str]) -> int:
     if not (part.isascii() and part.isdigit() and len(part) < 10 and int(part) < len(entries)):
-        counted = f"0 to {len(entries) - 1}" if entries else "none: it is empty"
-        raise SpecError(
-            f"{shown}: {'.'.join(above)} is a list, and {quoted(part)} is no place in it; allowed are {counted}"
-        )
+        counted = f"its places are 0 to {len(entries) - 1}" if entries else "it is empty"
+        raise SpecError(f"{shown}: {'.'.join(above)} is a list, and {quoted(part)} is no place in it; {counted}")
     return int(part)

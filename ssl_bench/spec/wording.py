@@ -259,7 +259,7 @@ def refuse_disguised(value: Any, annotation: Any) -> None:
 
 def _refuse_text(value: str) -> None:
     if len(value) > LONGEST_TEXT:
-        raise PydanticCustomError("long_text", f"a text of {len(value):,} characters; allowed are {LONGEST_TEXT:,}")
+        raise PydanticCustomError("long_text", f"must have at most {LONGEST_TEXT:,} characters, got {len(value):,}")
     odd = next((c for c in value if ord(c) < 32 or 127 <= ord(c) < 160), None)
     if odd is not None:
         raise PydanticCustomError("control", f"holds the control character {ascii(odd)}; leave it out")

@@ -47,7 +47,7 @@ class _Loader(yaml.SafeLoader):
         for key, value in node.value:
             if key.tag == _MERGE and isinstance(value, yaml.SequenceNode) and len(value.value) > 100:
                 raise SpecError(
-                    f"line {key.start_mark.line + 1}: `<<` merges {len(value.value):,} mappings; allowed are 100"
+                    f"line {key.start_mark.line + 1}: `<<` merges {len(value.value):,} mappings; at most 100 can be merged"
                 )
         super().flatten_mapping(node)
         if len(node.value) > MOST_MERGED:

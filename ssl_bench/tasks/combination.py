@@ -51,7 +51,7 @@ class Combination(PretextTask):
         ]
         if min(shares) < 2:
             raise SpecError(
-                f"{self.name}: batch_size {setup.batch_size} leaves {min(shares)} images a member; allowed is {2 * len(self.members)} and more"
+                f"{self.name}: batch_size must be at least {2 * len(self.members)}, two images a member, got {setup.batch_size}"
             )
         self.tasks = nn.ModuleList()
         for number, member in enumerate(self.members):

@@ -72,7 +72,7 @@ class Exemplar(PretextTask):
         super().__init__(backbone, options, setup)
         if setup.batch_size < 2:
             raise SpecError(
-                f"exemplar: batch_size {setup.batch_size} leaves no other image to tell from; allowed is 2 and more"
+                f"exemplar: batch_size must be at least 2 (got {setup.batch_size}): images are contrasted with each other"
             )
         outputs = options.dimensions if options.form == "triplet" else setup.num_images
         self.head = nn.Linear(self.backbone.num_features, outputs)
@@ -89,7 +89,7 @@ class Exemplar(PretextTask):
         """Refuse more surrogate classes than a softmax can hold."""
         if options.form == "surrogate" and len(images) > MOST_CLASSES:
             raise DataError(
-                f"exemplar: the surrogate form has one class an image, and {images.name} has {len(images):,}; allowed is {MOST_CLASSES:,}. "
+                f"exemplar: the surrogate form has a class for each image and takes at most {MOST_CLASSES:,}; {images.name} has {len(images):,}. "
                 "Set data.limit, or form: triplet"
             )
 

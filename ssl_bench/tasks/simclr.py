@@ -53,7 +53,7 @@ class SimCLR(PretextTask):
         super().__init__(backbone, options, setup)
         if setup.batch_size < 2:
             raise SpecError(
-                f"simclr: batch_size {setup.batch_size} leaves no other image to tell from; allowed is 2 and more"
+                f"simclr: batch_size must be at least 2 (got {setup.batch_size}): images are contrasted with each other"
             )
         small = setup.image_size <= SMALL
         self.strength = options.strength if options.strength is not None else (0.5 if small else 1.0)

@@ -78,7 +78,7 @@ def choose_device(requested: str | None = None) -> torch.device:
     except RuntimeError:
         device = None
     if device is None or device.type not in present:
-        raise SpecError(f"unknown device {quoted(requested)}; allowed are auto, cpu, cuda, cuda:N, mps")
+        raise SpecError(f"device must be auto, cpu, cuda, cuda:N or mps, got {quoted(requested)}")
     if not present[device.type]:
         raise SpecError(
             f"device {requested!r} is not available here; available: {', '.join(n for n, there in present.items() if there)}"

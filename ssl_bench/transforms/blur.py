@@ -41,9 +41,9 @@ def blur(images: Tensor, sigma: Tensor, kernel_size: int) -> Tensor:
     """Blur images in [0, 1], each by the Gaussian of its ``sigma`` [B] in pixels, borders mirrored; as torchvision does image by image."""
     sides = images.shape[2:]
     if kernel_size < 1 or kernel_size % 2 == 0 or kernel_size // 2 >= min(sides):
-        allowed = f"odd numbers from 1 to {2 * min(sides) - 1}"
         raise SpecError(
-            f"gaussian_blur: kernel_size {kernel_size} for images of {sides[0]} x {sides[1]} px; allowed are {allowed}"
+            f"gaussian_blur: kernel_size must be odd and at most {2 * min(sides) - 1} for images of "
+            f"{sides[0]} x {sides[1]} px, got {kernel_size}"
         )
     reach = torch.arange(kernel_size, device=images.device, dtype=images.dtype) - kernel_size // 2
     weights = torch.softmax(-0.5 * (reach / sigma.to(images)[:, None]).square(), 1)  # [B, taps]

@@ -48,7 +48,8 @@ def draw_jitter(
     """
     for name, value in (("brightness", brightness), ("contrast", contrast), ("saturation", saturation), ("hue", hue)):
         if value < 0 or (name == "hue" and value > 0.5):
-            raise SpecError(f"color_jitter: {name} {value}; allowed is 0 {'to 0.5' if name == 'hue' else 'and more'}")
+            bounds = "from 0 to 0.5" if name == "hue" else "at least 0"
+            raise SpecError(f"color_jitter: {name} must be {bounds}, got {value}")
     scales = [uniform(max(0.0, 1 - value), 1 + value, count) for value in (brightness, contrast, saturation)]
     factors = torch.stack([*scales, uniform(-hue, hue, count)], 1).float()
     return Jitter(factors, uniform(0, 1, count, 4).argsort(1), uniform(0, 1, count) < p)

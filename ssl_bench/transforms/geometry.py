@@ -64,12 +64,12 @@ def random_crop(
     sides = images.shape[2:]
     if pad < 0 or (mode == "reflect" and pad >= min(sides)):
         raise SpecError(
-            f"random_crop: pad {pad} is not possible in images of {sides[0]} x {sides[1]} px; allowed is 0 to {min(sides) - 1}"
+            f"random_crop: pad must be from 0 to {min(sides) - 1} for images of {sides[0]} x {sides[1]} px, got {pad}"
         )
     for side in sides:
         if size is not None and not 0 < size <= side + 2 * pad:
             raise SpecError(
-                f"random_crop: size {size} does not fit images of {side} px with pad {pad}; allowed is 1 to {side + 2 * pad}"
+                f"random_crop: size must be from 1 to {side + 2 * pad} for images of {side} px with pad {pad}, got {size}"
             )
     out = [size or side for side in sides]
     top, left = (

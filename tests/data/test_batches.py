@@ -29,7 +29,7 @@ def test_every_epoch_is_a_permutation_and_any_step_can_come_first(
 ) -> None:
     images = noise_set(count, size=8)
     if batch > count and not endless:
-        with pytest.raises(DataError, match=f"batch_size {batch} is larger than the {count} images"):
+        with pytest.raises(DataError, match=f"batch_size must be from 1 to {count}, .* got {batch}"):
             Batches(images, batch, seed)
         return
     batches = Batches(images, batch, seed, endless=endless)

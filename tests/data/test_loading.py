@@ -200,7 +200,7 @@ def test_a_limit_takes_a_share_of_every_class_and_decodes_no_more(get: Any, toys
     assert len(again.pretrain.pixels) == 100 and again.pretrain.fingerprint == data.pretrain.fingerprint
     assert again.evaluate[0].test.fingerprint == labelled.test.fingerprint
     assert len(get({"source": "folder:toys", "limit": 1000}).pretrain) == 90
-    with pytest.raises(DataError, match=r"limit 2 is below the 3 classes.*'c'"):
+    with pytest.raises(DataError, match=r"limit must be at least 3, the number of classes, got 2: class .*'c'"):
         get({"source": "folder:toys", "limit": 2})
 
 

@@ -159,7 +159,7 @@ def test_folds_keep_groups_together_and_balance_their_classes(seed: int, count: 
 def test_a_subsample_keeps_class_shares(labels: np.ndarray, count: int) -> None:
     classes = len(np.unique(labels))
     if count < min(classes, len(labels)):
-        with pytest.raises(DataError, match=f"allowed is {classes}"):
+        with pytest.raises(DataError, match=f"must be at least {classes}"):
             subsample(labels, len(labels), count)
         count_free = subsample(labels, len(labels), count, every_class=False)
         assert len(count_free) == count

@@ -305,7 +305,7 @@ def test_a_limit_loses_no_class_and_says_what_it_left(tmp_path: Path) -> None:
         few.train.fingerprint == again.train.fingerprint
         and limited(data, 1_000).train.fingerprint == data.train.fingerprint
     )
-    with pytest.raises(DataError, match="limit 2 is below the 3 classes"):
+    with pytest.raises(DataError, match="limit must be at least 3, the number of classes, got 2"):
         limited(data, 2)
 
 

@@ -35,12 +35,12 @@ WHERE = Environment(device="cpu", precision="fp32", versions={}, code="0")
 @pytest.mark.parametrize(
     ("metric", "value", "more", "why"),
     [
-        ("top1@20", 7.5, {}, "top1@20 is 7.5; allowed is 0 to 1"), ("top5", -0.1, {}, "allowed is 0 to 1"), ("map", 55.0, {}, "allowed is 0 to 1"),
-        ("ap50", math.inf, {}, "allowed is 0 to 1"), ("top1", math.nan, {}, "top1 is nan"), ("rankme", -3.0, {}, "finite values from 0 on"),
-        ("rankme", math.inf, {}, "finite values from 0 on"), ("top1", 0.5, {"n": 0}, "n: "), ("top1", 0.5, {"draw": -1}, "draw: "),
+        ("top1@20", 7.5, {}, "top1@20 must be from 0 to 1, got 7.5"), ("top5", -0.1, {}, "must be from 0 to 1"), ("map", 55.0, {}, "must be from 0 to 1"),
+        ("ap50", math.inf, {}, "must be from 0 to 1"), ("top1", math.nan, {}, "top1 must be from 0"), ("rankme", -3.0, {}, "finite and at least 0"),
+        ("rankme", math.inf, {}, "finite and at least 0"), ("top1", 0.5, {"n": 0}, "n: "), ("top1", 0.5, {"draw": -1}, "draw: "),
         ("top1", 0.5, {"labels": 0.0}, "labels: "), ("top1", 0.5, {"labels": 10.0}, "labels: "),
         ("map", 0.5, {"low": 0.6, "high": 0.7}, "outside of its interval from 0.6 to 0.7"), ("map", 0.5, {"low": 0.6, "high": 0.4}, "outside"),
-        ("map", 0.5, {"low": 0.4, "high": 1.4}, "high end of the interval 1.4"), ("map", 0.5, {"low": 0.4}, "one end of an interval"),
+        ("map", 0.5, {"low": 0.4, "high": 1.4}, "high end of the interval of map"), ("map", 0.5, {"low": 0.4}, "one end of an interval"),
     ],
 )  # fmt: skip
 def test_values_that_cannot_be(metric: str, value: float, more: dict[str, Any], why: str) -> None:
@@ -119,7 +119,9 @@ def test_an_evaluator_that_returns_percents_fails_alone(tmp_path: Path) -> None:
     finally:
         EVALUATORS._added.pop("boastful", None)
     assert [failure.where for failure in failures] == ["boastful"]
-    assert "boastful measured what cannot be (top1, validation): top1 is 75; allowed is 0 to 1" in failures[0].message
+    assert (
+        "boastful measured what cannot be (top1, validation): top1 must be from 0 to 1, got 75" in failures[0].message
+    )
     assert len(list(tmp_path.glob("cells/random/*/knn-*.json"))) == 1 and not list(
         tmp_path.glob("cells/random/*/boastful*")
     )
@@ -150,7 +152,7 @@ def test_committed_results_are_sound_and_edited_ones_are_not(committed: Path) ->
     for found in results.evaluations[:3]:
         m = next(m for m in found.measurements("test") if m.metric.partition("@")[0] == "top1")
         stored = found.path.read_text()
-        for new, why in ((7.5, "allowed is 0 to 1"), (m.value + 1.1 / m.n, r"\.npz: predictions .* give")):
+        for new, why in ((7.5, "must be from 0 to 1"), (m.value + 1.1 / m.n, r"\.npz: predictions .* give")):
             edited(found.path, m.value, new)
             with pytest.raises(DamagedRecord, match=why):
                 read_predictions(found.path, read_record(found.path, EvaluationRecord))

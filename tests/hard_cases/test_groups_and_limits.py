@@ -171,7 +171,8 @@ def test_other_limits_keep_the_sides_of_groups(tmp_path: Path, get: Any) -> None
         for role in ("train", "validation", "test"):
             assert numbers(getattr(cut, role)) <= numbers(getattr(whole, role))
     with pytest.raises(
-        DataError, match=r"limit.train = 2 leaves none for validation beside one of each class; allowed is 3 and up"
+        DataError,
+        match=r"limit.train must be at least 3, got 2: one image of each class would leave none for validation",
     ):
         get({**spec, "limit": {"train": 2}})
     assert len(get({**spec, "limit": {"train": 3}}).evaluate[0].validation) == 1
@@ -189,7 +190,7 @@ def test_advice_on_shares_and_limits_works_where_it_is_given(tmp_path: Path, get
     assert "holds out none; give 0.028 or more" in advised(range(20), test=0.01)
     get({"source": "folder:photos", "labels": "labels.csv", "test": 0.028})
     assert (
-        "with limit.train = 2 no class has a second image to hold back for validation; allowed is 3 and up"
+        "limit.train must be at least 3, got 2: no class would have a second image to hold back for validation"
         in advised(range(40), test=0.2, limit=2)
     )
     get({"source": "folder:photos", "labels": "labels.csv", "test": 0.2, "limit": 3})

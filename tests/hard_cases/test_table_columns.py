@@ -299,7 +299,7 @@ def test_a_row_without_an_image_says_what_it_holds(tmp_path: Path, value: Any, m
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        ([[[300, 0], [0, 0]]] * 2, "its pixels are 0 to 300; allowed is 0 to 255"),
+        ([[[300, 0], [0, 0]]] * 2, "its pixels must be from 0 to 255, got 0 to 300"),
         ([[[1, 2], [3]]] * 2, "its lists are not of one length"),
         ([[[[1] * 5] * 5] * 5] * 2, "its pixels are of shape 5 x 5 x 5, which has no axis of 1, 3 or 4 channels"),
     ],

@@ -359,7 +359,7 @@ def test_a_cell_that_was_begun_is_gone_on_with_under_another_name(tmp_path: Path
         ),
         (
             {"baselines": [{"pca": {"batch_size": 8, "row": "p"}}]},
-            "task 'p': 'batch_size' is a setting of training.*allowed are: components, .*row",
+            "task 'p': 'batch_size' is a setting of training.*its settings are: components, .*row",
         ),
         (
             {"baselines": [{"pixels": {"init": "timm:resnet18"}}]},

@@ -238,8 +238,8 @@ def test_every_mistake_that_needs_no_training_comes_before_it(tmp_path: Path) ->
     for changes, message in (
         ({"tasks": ["rotaton"]}, "did you mean 'rotation'"), ({"tasks": [{"rotation": {"pads": 3}}]}, "did you mean 'pad'"),
         ({"evaluate": ["lineer"]}, "did you mean 'linear'"), ({"evaluate": [{"knn": {"ks": [5]}}]}, "ks"),
-        ({"pretrain": {"images": 96, "batch_size": 4096}}, "batch_size 4096 is larger than the 216 pretraining images"),
-        ({"data": {**TINY["data"], "fit": "pad"}}, "black bars of data.fit = 'pad'"), ({"precision": "fp8"}, "fp32"),
+        ({"pretrain": {"images": 96, "batch_size": 4096}}, "batch_size must be at most 216, the number of pretraining images, got 4096"),
+        ({"data": {**TINY["data"], "fit": "pad"}}, "data.fit must be 'crop' or 'squash', got 'pad'"), ({"precision": "fp8"}, "fp32"),
         ({"tasks": [{"rotation": {"row": "a/b"}}]}, "without slashes"), ({"tasks": [{"rotation": {"learning_rate": float("inf")}}]}, "finite"),
         ({"data": "shaeps"}, "did you mean 'shapes'"), ({"tasks": [{"rotation": {"learning_rate": {"choose": [1]}}}]}, "at least two"),
         ({"evaluate": [{"finetune": {"labels": [0.001]}}]}, "class"),

@@ -177,7 +177,7 @@ def test_images_are_given_to_each_or_divided() -> None:
     assert parts == [[0, 1], [2, 3, 4], [5, 6, 7]], "no image is dropped, because all are counted as seen"
     assert [member.setup.batch_size for member in uneven.tasks] == [2, 3, 3]
     assert len(uneven.views(batch())[1]) == 6
-    with pytest.raises(SpecError, match="batch_size 3 leaves 1 images a member; allowed is 4"):
+    with pytest.raises(SpecError, match="batch_size must be at least 4, two images a member, got 3"):
         make_task("rotation+simclr", batch_size=3, images="split")
 
 

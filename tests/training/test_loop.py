@@ -240,7 +240,7 @@ def test_progress_and_time_split() -> None:
 def test_no_steps_and_unknown_devices_are_refused() -> None:
     with pytest.raises(SpecError, match="0 training steps"):
         train(steps=0)
-    with pytest.raises(SpecError, match="unknown device 'gpu'"):
+    with pytest.raises(SpecError, match="device must be auto, cpu, cuda, cuda:N or mps, got 'gpu'"):
         choose_device("gpu")
 
 

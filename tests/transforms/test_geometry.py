@@ -193,9 +193,9 @@ def test_quarter_turns_move_pixels_only() -> None:
 
 def test_errors_say_what_is_allowed() -> None:
     images = torch.rand(2, 3, 8, 8)
-    with pytest.raises(SpecError, match="allowed is 0 to 7"):
+    with pytest.raises(SpecError, match="must be from 0 to 7"):
         random_crop(images, 8, mode="reflect")
-    with pytest.raises(SpecError, match="allowed is 1 to 10"):
+    with pytest.raises(SpecError, match="must be from 1 to 10"):
         random_crop(images, 1, 11)
     for turn in (quarter_turns, lambda x: rotate90(x, torch.zeros(2))):
         with pytest.raises(SpecError, match="8 x 6"):

@@ -223,7 +223,7 @@ def _objects(root: ElementTree.Element, where: str, faults: list[Fault]) -> tupl
         flag = (thing.findtext("difficult") or "0").strip()
         if flag not in ("0", "1"):
             faults.append(
-                Fault("unknown flag", f"{where}: object {number} ({name!r}) has difficult {flag!r}; allowed is 0 or 1")
+                Fault("unknown flag", f"{where}: object {number} ({name!r}) has difficult {flag!r}, not 0 or 1")
             )
             continue
         names.append(name)

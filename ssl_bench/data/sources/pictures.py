@@ -126,7 +126,7 @@ def _of_pixels(value: Any) -> Stored:
     if pixels.dtype.kind not in "iu" or pixels.ndim not in (2, 3) or not pixels.size:
         return _unreadable("its lists are not of one length, or hold no whole numbers")
     if pixels.min() < 0 or pixels.max() > 255:
-        return _unreadable(f"its pixels are {pixels.min()} to {pixels.max()}; allowed is 0 to 255")
+        return _unreadable(f"its pixels must be from 0 to 255, got {pixels.min()} to {pixels.max()}")
     if pixels.ndim == 3 and pixels.shape[2] not in _CHANNELS:
         if pixels.shape[0] not in _CHANNELS:
             return _unreadable(

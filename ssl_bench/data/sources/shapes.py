@@ -75,11 +75,11 @@ def render(split: str, size: int, count: int | None = None) -> RenderedShapes:
     if split not in SPLITS:
         raise DataError(f"shapes: unknown split {split!r}; {did_you_mean(split, SPLITS)}")
     if size < MIN_SIZE:
-        raise DataError(f"shapes: size {size} is too small to show a texture; allowed is {MIN_SIZE} and up")
+        raise DataError(f"shapes: size must be at least {MIN_SIZE}, got {size}: smaller images show no texture")
     if count is None:
         count = DEFAULT_TRAIN if split == "train" else DEFAULT_TEST
     if count < 1:
-        raise DataError(f"shapes: count {count} makes no image; allowed is 1 and up")
+        raise DataError(f"shapes: count must be at least 1, got {count}")
     images = np.empty((count, size, size, 3), np.uint8)
     boxes = np.empty((count, MAX_OBJECTS, 4), np.float32)
     scenes = compose(split, np.arange(count))

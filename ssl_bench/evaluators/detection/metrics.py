@@ -63,9 +63,7 @@ class Truth:
     def __post_init__(self) -> None:
         _check("the truth", self.boxes, self.labels)
         if self.difficult.shape != self.labels.shape or self.difficult.dtype != np.bool_:
-            raise DataError(
-                f"difficult of the truth is {_kind_of(self.difficult)}; allowed is bool [{len(self.labels)}]"
-            )
+            raise DataError(f"difficult of the truth must be bool [{len(self.labels)}], got {_kind_of(self.difficult)}")
 
 
 @dataclass(frozen=True)
@@ -80,11 +78,11 @@ class Detections:
         _check("the detections", self.boxes, self.labels)
         if self.scores.shape != self.labels.shape or self.scores.dtype.kind != "f":
             raise DataError(
-                f"the scores of the detections are {_kind_of(self.scores)}; allowed is float [{len(self.labels)}]"
+                f"the scores of the detections must be float [{len(self.labels)}], got {_kind_of(self.scores)}"
             )
         if not np.isfinite(self.scores).all():
             raise DataError(
-                f"the scores of the detections hold {self.scores[~np.isfinite(self.scores)][0]}; allowed are finite numbers"
+                f"the scores of the detections must be finite, got {self.scores[~np.isfinite(self.scores)][0]}"
             )
 
 
@@ -121,10 +119,10 @@ def average_precision(recall: ArrayLike, precision: ArrayLike, kind: str) -> flo
         raise SpecError(f"average precision {kind!r}; {did_you_mean(kind, ['area', *_POINTS])}")
     if recall.ndim != 1 or recall.shape != precision.shape:
         raise DataError(
-            f"recall is {_kind_of(recall)} and precision {_kind_of(precision)}; allowed are two of one shape [n]"
+            f"recall and precision must be of one shape [n], got {_kind_of(recall)} and {_kind_of(precision)}"
         )
     if np.any(np.diff(recall) < 0):
-        raise DataError("recall falls along the curve; allowed is one value after each detection, by falling score")
+        raise DataError("recall must not fall along the curve: it has a value after each detection, by falling score")
     return _below(recall, precision, kind)
 
 
@@ -189,7 +187,7 @@ def bootstrap_map(
     if kind not in KINDS:
         raise SpecError(f"average precision {kind!r}; {did_you_mean(kind, KINDS)}")
     if draws < 1 or seed < 0:
-        raise SpecError(f"bootstrap draws={draws}, seed={seed}; allowed are 1 or more draws and a seed from 0")
+        raise SpecError(f"the bootstrap needs at least 1 draw and a seed of at least 0, got draws={draws}, seed={seed}")
     asked, count = KINDS[kind], len(truth)
     matched = _match(detections, truth, len(classes), asked.matching, asked.thresholds, plus_one)
     drawn = np.empty(draws)
@@ -240,7 +238,7 @@ def _match(
     count = len(truth)
     if len(detections) != count or not count:
         raise DataError(
-            f"detections of {len(detections):,} images and the truth of {count:,}; allowed is one each per image, and at least one image"
+            f"detections of {len(detections):,} images and the truth of {count:,}; they must be of the same images, at least one"
         )
     images, boxes, labels = _joined("the detections", detections, num_classes)
     homes, objects, names = _joined("the truth", truth, num_classes)
@@ -318,7 +316,7 @@ def _joined(
     wrong = np.flatnonzero((labels < 0) | (labels >= num_classes))
     if len(wrong):
         raise DataError(
-            f"{what} of image {images[wrong[0]]} have the label {labels[wrong[0]]}; allowed are the ids of {num_classes:,} classes, from 0"
+            f"the labels of {what} must be from 0 to {num_classes - 1:,}, got {labels[wrong[0]]} in image {images[wrong[0]]}"
         )
     return images, np.concatenate([in_image.boxes for in_image in parts]).astype(np.float64), labels
 
@@ -334,13 +332,13 @@ def _kind_of(array: np.ndarray) -> str:
 
 def _check(what: str, boxes: np.ndarray, labels: np.ndarray) -> None:
     if labels.ndim != 1 or labels.dtype.kind not in "iu":
-        raise DataError(f"the labels of {what} are {_kind_of(labels)}; allowed are integers [n]")
+        raise DataError(f"the labels of {what} must be integers [n], got {_kind_of(labels)}")
     if boxes.shape != (len(labels), 4) or boxes.dtype.kind not in "fiu":
         raise DataError(
-            f"the boxes of {what} are {_kind_of(boxes)}; allowed is float [{len(labels)}, 4], one box per label"
+            f"the boxes of {what} must be float [{len(labels)}, 4], one box per label, got {_kind_of(boxes)}"
         )
     bad = np.flatnonzero(~(np.isfinite(boxes).all(1) & (boxes[:, 2:] >= boxes[:, :2]).all(1)))
     if len(bad):
         raise DataError(
-            f"box {bad[0]} of {what} is {boxes[bad[0]].tolist()}; allowed is x1 y1 x2 y2, finite, with x1 <= x2 and y1 <= y2"
+            f"box {bad[0]} of {what} must be x1 y1 x2 y2, finite, with x1 <= x2 and y1 <= y2, got {boxes[bad[0]].tolist()}"
         )

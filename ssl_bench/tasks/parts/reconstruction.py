@@ -47,8 +47,8 @@ class Reconstruction(PretextTask):
         self.code_size = options.code_size or self.default_code_size(size)
         if self.code_size >= self.image_numbers:
             raise SpecError(
-                f"{self.name}: code_size {self.code_size:,} is not smaller than an image of {size} px ({self.image_numbers:,} numbers), "
-                f"so copying would solve the task; allowed is 1 to {self.image_numbers - 1:,}"
+                f"{self.name}: code_size must be less than the {self.image_numbers:,} numbers of an image of {size} px, "
+                f"got {self.code_size:,}: copying would solve the task"
             )
         channels, height, width = feature_map_shape(backbone, size)
         self.to_code = nn.Linear(channels * height * width, self.outputs_per_code * self.code_size)

@@ -256,7 +256,7 @@ FAULTS = {
     "no number": ("box without numbers", "object 2 ('cat') has xmin 'x', ymin '1'"),
     "nan": ("box without numbers", "ymin 'nan'"),
     "no corner": ("box without numbers", "xmin ''"),
-    "flag": ("unknown flag", "difficult 'yes'; allowed is 0 or 1"),
+    "flag": ("unknown flag", "difficult 'yes', not 0 or 1"),
     "no image": ("missing image", "JPEGImages/one.jpg is missing"),
     "two images": ("several images of one name", "one.bmp, one.png"),
     "not an image": ("unreadable image", "JPEGImages/one.png: not an image"),
