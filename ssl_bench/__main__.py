@@ -65,9 +65,7 @@ def _told(error: BaseException, requests: interruption.Requests) -> int:
         say(f"error: {reason(error)}; change that, or name another path")
         return MISUSED
     if isinstance(error, SystemExit | KeyboardInterrupt | GeneratorExit):
-        say(
-            f"error: {type(error).__name__} was raised by a plugin or a library that the command called; nobody pressed Ctrl-C"
-        )
+        say(f"error: {type(error).__name__} was raised by a plugin or a library, and nobody pressed Ctrl-C")
         say(traceback_of(error))
         return FAILED
     exit_code = getattr(error, "exit_code", None)

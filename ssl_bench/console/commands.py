@@ -66,7 +66,7 @@ DataRoot = Annotated[
 SkipChecks = Annotated[
     bool,
     typer.Option(
-        "--skip-checks", help="Train tasks of plugins without the quick part of their battery; the table tells."
+        "--skip-checks", help="Train plugin tasks without the quick part of their battery; the table says so."
     ),
 ]
 Limit = Annotated[
@@ -76,10 +76,10 @@ Recompute = Annotated[
     bool,
     typer.Option(
         "--recompute",
-        help="Train cells again whose record or weights are damaged, or whose weights are gone and needed; without it they fail.",
+        help="Train cells again whose record or weights are damaged, or whose weights are gone but still needed; without it they fail.",
     ),
 ]
-Val = Annotated[bool, typer.Option("--val", help="Stop before test; the table shows validation.")]
+Val = Annotated[bool, typer.Option("--val", help="Stop before test; the table shows validation results.")]
 
 
 @app.command()
@@ -165,7 +165,7 @@ def run(
     left = {cell.address for cell in run_plan.todo()} | {row.name for row in run_plan.undecided()}
     if left and not failures:  # another process failed at them, or somebody removed them meanwhile
         console.print(
-            f"without records yet: {', '.join(sorted(left))}; the same command computes them",
+            f"still without records: {', '.join(sorted(left))}; run the same command again",
             markup=False,
             highlight=False,
         )
@@ -200,10 +200,10 @@ def plan(
     plugin: Plugins = None,
     recompute: Recompute = False,
     on: Annotated[
-        str | None, typer.Option("--on", help="The time on v100 or a100 instead.", show_default=False)
+        str | None, typer.Option("--on", help="Estimate for a v100 or an a100 instead.", show_default=False)
     ] = None,
 ) -> None:
-    """Say what a matrix would compute here. Cells done and missing, time, memory and disk; trains nothing."""
+    """Estimate what a matrix would cost here: cells to compute, time, memory and disk. Trains nothing."""
     from ssl_bench.console.live import Live, print_plan
     from ssl_bench.plan.estimate import estimate
     from ssl_bench.plan.prepare import prepare
@@ -238,7 +238,7 @@ def report(
         bool, typer.Option("--classic", help="Print frozen accuracy, detection mAP and cost alone.")
     ] = False,
 ) -> None:
-    """Print a run's table, write its files anew. From the records alone; ends with 1 where the files cannot be written."""
+    """Print a run's table and rewrite its files, from the records alone. Ends with 1 if they cannot be written."""
     from ssl_bench.report import load
 
     path = _folder(folder)
@@ -250,7 +250,7 @@ def report(
 
 @app.command()
 def status(folder: FolderArg) -> None:
-    """How far a run is, whoever computes it. Ends with 0, however far that is."""
+    """Show how far a run is, whoever computes it. Always ends with 0."""
     from ssl_bench.console.status import print_status
 
     print_status(make_console(), _folder(folder))
@@ -260,7 +260,7 @@ def status(folder: FolderArg) -> None:
 def show(
     address: Annotated[str, typer.Argument(help="RUN/TASK/SEED, such as quick/simclr/0.", show_default=False)],
 ) -> None:
-    """Everything known of one cell. Settings, curves' ends, measurements, or why it failed."""
+    """Show everything known about one cell: settings, final training values, measurements, or why it failed."""
     from ssl_bench.console.printing import print_cell
 
     parts = address.rstrip("/").rsplit("/", 2)
@@ -278,7 +278,7 @@ def duplicates(
         Path | None, typer.Option("--out", help="A csv to write to, instead of printing.", show_default=False)
     ] = None,
 ) -> None:
-    """List the images that a matrix's sources hold more than once, pixel for pixel, with their splits and labels, as csv."""
+    """List the images that a matrix's sources hold more than once, pixel for pixel, with splits and labels, as CSV."""
     import csv
     import dataclasses
     import io
@@ -311,7 +311,7 @@ def list_(
     what: Annotated[str, typer.Argument(help="tasks, evaluators, sources or matrices.", show_default=False)],
     plugin: Plugins = None,
 ) -> None:
-    """What there is to choose from, a line each."""
+    """List what there is to choose from, a line each."""
     from ssl_bench.console.printing import print_list
     from ssl_bench.plugins.registry import load_plugin
 
@@ -342,10 +342,10 @@ def check_task(
     name: Annotated[str, typer.Argument(help="A task's name.", show_default=False)],
     plugin: Plugins = None,
     noise: Annotated[
-        bool, typer.Option("--noise/--no-noise", help="Also train on pure noise, which must stay at chance.")
+        bool, typer.Option("--noise/--no-noise", help="Also train on pure noise, where accuracy must stay at chance.")
     ] = True,
 ) -> None:
-    """Hold a task against the public battery. Each failure says what to do, and ends the command with 1."""
+    """Run the public checks on a task. Each failure says what to do, and ends the command with 1."""
     from ssl_bench.console.printing import print_checks
     from ssl_bench.plugins.registry import load_plugin
     from ssl_bench.testing import check_task as check
@@ -366,14 +366,16 @@ def convert(
     ] = None,
     backbone: Annotated[
         str | None,
-        typer.Option("--backbone", help="A ResNet of timm's; found by the shapes unless given.", show_default=False),
+        typer.Option("--backbone", help="A timm ResNet; recognised by its shapes unless given.", show_default=False),
     ] = None,
     prefix: Annotated[
         str | None,
-        typer.Option("--prefix", help="What stands before the names, where there are several.", show_default=False),
+        typer.Option(
+            "--prefix", help="Prefix of the parameter names, if the file holds several networks.", show_default=False
+        ),
     ] = None,
 ) -> None:
-    """Write the ResNet in a checkpoint of another program as weights for `weights:` and `init:`. Reads tensors only, and runs nothing."""
+    """Convert a checkpoint of another program to weights for `weights:` and `init:`. Only tensors are read; nothing in the file is run."""
     from ssl_bench.backbones.convert import convert as write
 
     path, converted = write(file, out, backbone, prefix)

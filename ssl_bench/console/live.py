@@ -185,13 +185,14 @@ def print_plan(console: Console, run_plan: RunPlan, plan: Estimate) -> None:
         )
         if plan.advice:
             console.print(
-                escape(f"that is more than a week; what would bring it down: {'; '.join(plan.advice)}"),
+                escape(f"more than a week; to bring it down: {'; '.join(plan.advice)}"),
                 style="yellow",
                 soft_wrap=True,
             )
         if plan.hardware:
             console.print(
-                escape(f"time on {plan.hardware}; narrow networks run slower than their FLOPs tell"), soft_wrap=True
+                escape(f"times are for {plan.hardware}; narrow networks run slower than their FLOPs suggest"),
+                soft_wrap=True,
             )
         disk = f"disk: decoded images {bytes_text(plan.packed)}, weights about {bytes_text(plan.results)}"
         console.print(f"{disk}; memory: features of frozen evaluators {bytes_text(plan.features)}")

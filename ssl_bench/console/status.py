@@ -141,14 +141,13 @@ def print_status(console: Console, folder: Path) -> None:
             states["with an open choice"] += 1
     counts = ", ".join(f"{count} {state}" for state, count in states.items())
     kind = "final" if run.final else "validation only"
-    console.print(
-        escape(f"{run.name}: {counts or 'no cells'}; {kind}; {duration(sum(spent.values()))} spent on finished parts"),
-        soft_wrap=True,
-    )
+    seconds = sum(spent.values())
+    so_far = f"; {duration(seconds)} spent on finished parts" if seconds else ""
+    console.print(escape(f"{run.name}: {counts or 'no cells'}; {kind}{so_far}"), soft_wrap=True)
     console.print(table)
     for name, row in rows.items():
         if _is_open(row):
-            told = f"{name}: {row.choices} candidates, and none is chosen yet; its cells follow once one is"
+            told = f"{name}: {row.choices} candidates, none chosen yet; its cells follow the choice"
             console.print(escape(told), soft_wrap=True)
 
 

@@ -14,8 +14,8 @@ from ssl_bench.records.predictions import checked_predictions
 from ssl_bench.records.schema import EvaluationRecord, Pretraining, read_record, safe_name
 
 HOW = (
-    "--recompute trains it again and measures what is missing, or all of it where the weights come out otherwise "
-    "(test that is opened again is counted)"
+    "--recompute trains it again and measures what is missing, or everything if the weights come out differently "
+    "(each opening of test is counted)"
 )
 
 

@@ -259,7 +259,9 @@ def load_plugin(path: str | Path) -> list[str]:
         for registry in _REGISTRIES:
             base = _load(registry._base)
             for member in vars(module).values():
-                defined_here = isinstance(member, type) and issubclass(member, base) and member.__module__ == module_name
+                defined_here = (
+                    isinstance(member, type) and issubclass(member, base) and member.__module__ == module_name
+                )
                 if (
                     defined_here
                     and not inspect.isabstract(member)

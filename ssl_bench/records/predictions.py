@@ -14,7 +14,7 @@ from ssl_bench.records.schema import EvaluationRecord, MeasurementRecord
 from ssl_bench.system import digests
 
 TRUTH = "target"  #: the true classes among an evaluation's predictions
-AGAIN = "the same `ssl-bench run` measures it again where the weights are still there"
+AGAIN = "run the same command again to measure it anew, if its weights are still there"
 
 
 def read_predictions(path: Path, record: EvaluationRecord) -> dict[str, np.ndarray]:

@@ -218,7 +218,7 @@ def _compute(
         if not held and len(tried) == before:
             return failures
         if held:
-            context.on_note(f"waiting for {held} cell{'s' if held > 1 else ''} that another process computes")
+            context.on_note(f"waiting for {held} cell{'s' if held > 1 else ''} held by another process")
             time.sleep(LOCK_POLL_SECONDS)
         run_plan.look_again()
         waiting = [cell for cell in waiting if not run_plan.done(cell, final)]

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 
 def duration(seconds: float) -> str:
-    """ "42 s", "7 min", "3 h 05 min", "5 days 07 h", "12 years"."""
+    """ "under 1 s", "42 s", "7 min", "3 h 05 min", "5 days 07 h", "12 years"."""
+    if seconds < 0.5:
+        return "under 1 s"
     if seconds < 100:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)

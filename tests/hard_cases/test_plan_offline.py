@@ -131,7 +131,7 @@ def test_a_plan_above_a_week_says_what_would_bring_it_down_and_it_does(tmp_path:
     run_plan, long = planned(tmp_path, **changes)
     assert long.seconds > WEEK and len(long.advice) == 4
     text = printed(run_plan, long)
-    assert "that is more than a week; what would bring it down: " in text
+    assert "more than a week; to bring it down: " in text
     advice = "; ".join(long.advice)
     assert (
         "one A100 80 GB (about" in advice
@@ -175,6 +175,7 @@ def test_unknown_hardware_is_told(tmp_path: Path) -> None:
 
 def test_durations_are_read_at_every_length() -> None:
     texts = {
+        0.4: "under 1 s",
         42: "42 s",
         7 * 60: "7 min",
         3 * 3600 + 300: "3 h 05 min",

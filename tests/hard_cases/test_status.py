@@ -38,7 +38,7 @@ def test_under_way_is_what_a_living_process_holds(tmp_path: Path) -> None:
     running.wait()
     found = lines(call(tmp_path, "status", "tiny"))
     assert "slow 0 - 0/1 begun" in found, "there is a checkpoint, and nobody at it"
-    assert found[0].startswith("tiny: 1 failed, 1 begun, 1 missing; final; 0 s spent"), found
+    assert found[0] == "tiny: 1 failed, 1 begun, 1 missing; final", "nothing is finished yet"
 
 
 def test_rows_not_asked_for_and_time_spent(tmp_path: Path) -> None:
@@ -48,8 +48,7 @@ def test_rows_not_asked_for_and_time_spent(tmp_path: Path) -> None:
     assert call(tmp_path, "run", *words).code == 0
     found = lines(call(tmp_path, "status", "tiny"))
     assert found[0].startswith("tiny: 2 done; final; ") and "slow 0 done 1/1 done" in found, found
-    spent = re.search(r"final; (\d+) s spent", found[0])
-    assert spent is not None and 0 <= int(spent[1]) <= 60
+    assert re.search(r"final; (under 1|\d{1,2}) s spent on finished parts$", found[0]), found
 
 
 def test_a_choice_that_is_open_shows_its_candidates_and_is_no_success(tmp_path: Path) -> None:
@@ -78,7 +77,7 @@ def test_a_choice_that_is_open_shows_its_candidates_and_is_no_success(tmp_path: 
     assert [line for line in found if "candidate luck" in line] == [
         f"picky 0 - 0/1 candidate luck {value}: failed: pretraining: no such luck" for value in (False, True)
     ]
-    assert found[-1] == "picky: 2 candidates, and none is chosen yet; its cells follow once one is"
+    assert found[-1] == "picky: 2 candidates, none chosen yet; its cells follow the choice"
 
 
 def test_a_damaged_record_is_named_and_the_rest_is_shown(tmp_path: Path) -> None:
