@@ -142,7 +142,7 @@ def test_numbers_beyond_their_bounds_are_refused_with_the_bounds(name: str, opti
         ({"seeds": list(range(1_001))}, "with 1 to 1,000 entries"),
         (
             {"seeds": list(range(1_000)), "tasks": [{"rotation": {"row": str(n)}} for n in range(200)]},
-            "204 rows at 1,000 seeds are 204,000 cells; allowed",
+            "204 rows at 1,000 seeds are 204,000 cells; a matrix has at most 100,000",
         ),
         ({"tasks": "rotation"}, "write [rotation]"),
         ({"tasks": {"rotation": {}}}, "begin each with a dash"),
