@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _PUBLIC = {
-    "Backbone": "ssl_bench.backbones.resnet", "load_backbone": "ssl_bench.backbones.resnet", "save_backbone": "ssl_bench.backbones.resnet",
+    "Backbone": "ssl_bench.backbones.resnet", "Network": "ssl_bench.backbones.network",
+    "load_backbone": "ssl_bench.backbones.saving", "save_backbone": "ssl_bench.backbones.saving",
     "input_kind": "ssl_bench.backbones.inputs",
     "Batch": "ssl_bench.data.batches",
     "EvaluatorOptions": "ssl_bench.evaluators.base", "Evaluation": "ssl_bench.evaluators.base", "Evaluator": "ssl_bench.evaluators.base",
@@ -28,7 +29,9 @@ _PUBLIC = {
 if TYPE_CHECKING:
     from ssl_bench.api import evaluate, pretrain, run
     from ssl_bench.backbones.inputs import input_kind
-    from ssl_bench.backbones.resnet import Backbone, load_backbone, save_backbone
+    from ssl_bench.backbones.network import Network
+    from ssl_bench.backbones.resnet import Backbone
+    from ssl_bench.backbones.saving import load_backbone, save_backbone
     from ssl_bench.data.batches import Batch
     from ssl_bench.data.boxes.ragged import BoxedImage
     from ssl_bench.data.boxes.raw import RawBoxes
@@ -42,7 +45,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Backbone", "BackboneSpec", "Batch", "BoxedImage", "Evaluation", "Evaluator", "EvaluatorOptions", "Matrix",
-    "Measurement", "PretextTask", "RawBoxes", "RawSet", "RawSplit", "Recipe", "Results", "SSLBenchError", "Setup",
+    "Measurement", "Network", "PretextTask", "RawBoxes", "RawSet", "RawSplit", "Recipe", "Results", "SSLBenchError", "Setup",
     "Source", "Subject", "TaskOptions", "__version__", "evaluate", "input_kind", "load", "load_backbone",
     "pretrain", "run",
     "save_backbone",

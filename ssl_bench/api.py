@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ssl_bench.backbones.resnet import Backbone, load_backbone
+from ssl_bench.backbones.network import Network
+from ssl_bench.backbones.saving import load_backbone
 from ssl_bench.errors import DamagedRecord, DamagedWeights, SpecError, WeightsError
 from ssl_bench.runner.scheduler import locked, run
 
@@ -27,7 +28,7 @@ __all__ = ["Pretrained", "evaluate", "pretrain", "run"]
 class Pretrained:
     """A pretrained backbone with the record of how it came to be."""
 
-    backbone: Backbone
+    backbone: Network
     record: Pretraining
 
 
@@ -124,13 +125,15 @@ def _pretrained(run_plan: RunPlan, cell: Cell, recompute: bool) -> Pretrained:
         with context.guarded():
             record, _ = pretrain_cell(cell, context)
         if not file.is_file():
-            raise SpecError(f"task {cell.row.name!r} trains no network that could be returned")
+            raise SpecError(
+                f"task {cell.row.name!r} trains no network that could be returned: what evaluated() gives is no ssl_bench.Network"
+            )
         backbone = load_backbone(file)
     return Pretrained(backbone, record)
 
 
 def evaluate(
-    backbone: Backbone | str | Path,
+    backbone: Network | str | Path,
     data: Any = "shapes",
     evaluators: Sequence[Any] = ("linear", "knn"),
     *,
@@ -139,7 +142,7 @@ def evaluate(
     device: str | None = None,
     data_root: str | Path | None = None,
 ) -> pd.DataFrame:
-    """Judge one backbone, a Backbone or the path of its safetensors file.
+    """Judge one network: a Backbone, a Network of a plugin, or the path of a safetensors file (``load_backbone`` takes its plugins).
 
     Test stays closed unless ``test`` is set. Returns one line per measurement: evaluator, data, stage, labels, draw, split, metric, value, n.
 
@@ -158,7 +161,7 @@ def evaluate(
     from ssl_bench.system.global_state import restored
     from ssl_bench.training.loop import choose_device, seed_everything
 
-    network = backbone if isinstance(backbone, Backbone) else load_backbone(backbone)
+    network = backbone if isinstance(backbone, Network) else load_backbone(backbone)
     chosen_device = choose_device(device)
     network = network.to(chosen_device).eval()
     spec = parse(DataSpec, data, "data")

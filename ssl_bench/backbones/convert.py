@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 
 from ssl_bench.backbones.recognise import are_twins, beginnings, blocks_of, names_with, nearest, without_warnings
-from ssl_bench.backbones.resnet import FORMAT, KIND, InputSpec, check_resnet, read_weights
+from ssl_bench.backbones.resnet import InputSpec, check_resnet
+from ssl_bench.backbones.saving import FORMAT, KIND, read_weights
 from ssl_bench.backbones.weights import IMAGENET
 from ssl_bench.errors import NoRoomError, WeightsError, did_you_mean, quoted
 from ssl_bench.records.tensors import save_tensors

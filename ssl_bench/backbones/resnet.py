@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any, cast
 
 import timm
@@ -13,17 +12,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ssl_bench.backbones.inputs import InputSpec, as_network_input
-from ssl_bench.errors import DamagedWeights, SpecError, WeightsError, did_you_mean, quoted
-from ssl_bench.records.tensors import read_tensors, save_tensors
+from ssl_bench.backbones.network import Network
+from ssl_bench.errors import SpecError, did_you_mean, quoted
 from ssl_bench.spec.matrix import BackboneSpec, parse
 
 STAGES = ("s1", "s2", "s3", "s4")
 FEWEST_CHANNELS = 8  # of a stage; with 4, the backward pass on a CPU corrupts memory (torch 2.15)
-FORMAT = 1
-KIND = "ssl_bench.backbone"
 
 
-class Backbone(nn.Module):
+class Backbone(Network):
     """A ResNet from timm with a stem that suits the image size.
 
     Parameters
@@ -36,6 +33,8 @@ class Backbone(nn.Module):
     ------
     SpecError : not a ResNet of timm's, or a width that leaves a layer without channels.
     """
+
+    name = "resnet"
 
     def __init__(self, spec: BackboneSpec, image_size: int, input: InputSpec = InputSpec()) -> None:
         super().__init__()
@@ -71,6 +70,26 @@ class Backbone(nn.Module):
         """RGB in [0, 1] to the last feature map [B, C, h, w]."""
         return self.network.forward_features(self.prepare(images))
 
+    def features(self, images: Tensor) -> dict[str, Tensor]:
+        """The stages, and "pooled", in one pass."""
+        maps = self.stages(images)
+        return {**maps, "pooled": next(reversed(maps.values())).mean((2, 3))}
+
+    def arguments(self) -> dict[str, Any]:
+        """Network, image size and input handling."""
+        return {
+            "spec": self.spec.model_dump(mode="json"),
+            "image_size": self.image_size,
+            "input": self.input.model_dump(mode="json"),
+        }
+
+    @classmethod
+    def built(cls, arguments: Mapping[str, Any]) -> Backbone:
+        """The untrained ResNet of ``arguments()``."""
+        where = f"network {cls.name!r}"
+        spec, handling = parse(BackboneSpec, arguments["spec"], where), parse(InputSpec, arguments["input"], where)
+        return Backbone(spec, int(arguments["image_size"]), handling)
+
     def with_input(self, input: InputSpec) -> Backbone:
         """This very network, its weights shared, for images that are handled in another way. Raises SpecError for other channels."""
         if input.channels != self.input.channels:
@@ -87,10 +106,10 @@ class Backbone(nn.Module):
         """``stages`` from input that is ready."""
         net: Any = self.network
         x = net.maxpool(net.act1(net.bn1(net.conv1(x))))
-        found = {}
+        maps = {}
         for name, layer in zip(STAGES, (net.layer1, net.layer2, net.layer3, net.layer4), strict=True):
-            x = found[name] = layer(x)
-        return found
+            x = maps[name] = layer(x)
+        return maps
 
 
 class _WithInput(Backbone):
@@ -98,12 +117,8 @@ class _WithInput(Backbone):
 
     def __init__(self, owner: Backbone, input: InputSpec) -> None:
         nn.Module.__init__(self)
-        self.spec, self.image_size, self.input, self.num_features = (
-            owner.spec,
-            owner.image_size,
-            input,
-            owner.num_features,
-        )
+        self.spec, self.image_size, self.input = owner.spec, owner.image_size, input
+        self.num_features = owner.num_features
         self.network = owner.network
         self.register_buffer("mean", torch.tensor(input.mean).view(1, -1, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(input.std).view(1, -1, 1, 1), persistent=False)
@@ -197,8 +212,8 @@ def _change_input(block: BasicBlock | Bottleneck, stem: int) -> None:
 
 def network_of(module: nn.Module) -> nn.Module | None:
     """The one ResNet of a task's backbone, whatever stands around it; None where there is none, or several."""
-    found = {id(part.network): part.network for part in module.modules() if isinstance(part, Backbone)}
-    return next(iter(found.values())) if len(found) == 1 else None
+    networks = {id(part.network): part.network for part in module.modules() if isinstance(part, Backbone)}
+    return next(iter(networks.values())) if len(networks) == 1 else None
 
 
 @torch.no_grad()
@@ -222,82 +237,6 @@ def reestimate_batchnorm(backbone: nn.Module, images: Any) -> None:
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
     backbone.train(was_training)
-
-
-def save_backbone(backbone: Backbone, path: str | Path) -> None:
-    """Weights, network and input handling in one safetensors file (written beside and renamed)."""
-    meta = {
-        "format": str(FORMAT),
-        "spec": backbone.spec.model_dump_json(),
-        "input": backbone.input.model_dump_json(),
-        "image_size": str(backbone.image_size),
-    }
-    save_tensors(Path(path), backbone.network.state_dict(), KIND, meta)
-
-
-def load_backbone(path: str | Path) -> Backbone:
-    """The backbone of a file written by ``save_backbone``, strictly, in eval mode.
-
-    Raises
-    ------
-    WeightsError : no such file, not safetensors (a pickle is never opened), another layout (matched, missing and unexpected are counted).
-    """
-    tensors, facts = read_weights(path)
-    if facts is None:
-        raise WeightsError(
-            f"{path} holds tensors but no ssl_bench backbone; it has to be written by ssl_bench.save_backbone"
-        )
-    backbone = Backbone(*facts)
-    load_strictly(backbone.network, tensors, str(path))
-    return backbone.eval()
-
-
-def read_weights(path: str | Path) -> tuple[dict[str, Tensor], tuple[BackboneSpec, int, InputSpec] | None]:
-    """The tensors of a safetensors file and, where ``save_backbone`` wrote it, network, image size and input handling.
-
-    Raises
-    ------
-    WeightsError : no such file, not safetensors, one of a newer ssl_bench; DamagedWeights for one of ours that is not what was written.
-    """
-    file = Path(path)
-    if not file.is_file():
-        raise WeightsError(f"weights file {str(path)!r} does not exist")
-    try:
-        tensors, meta = read_tensors(file)
-    except DamagedWeights as error:
-        why = "pickled checkpoints are not opened, because opening one can run any code in it"
-        remedy = f"`ssl-bench convert {path}` reads the tensors of one alone and writes them as safetensors"
-        raise DamagedWeights(f"{error}; {why}; {remedy}") from None
-    if meta.get("kind") != KIND:
-        return tensors, None
-    if int(meta["format"]) > FORMAT:
-        raise WeightsError(
-            f"{path} is of format {meta['format']}, newer than this version's {FORMAT}; update ssl_bench"
-        )
-    spec, handling = (
-        parse(BackboneSpec, json.loads(meta["spec"]), str(path)),
-        parse(InputSpec, json.loads(meta["input"]), str(path)),
-    )
-    return tensors, (spec, int(meta["image_size"]), handling)
-
-
-def load_strictly(module: nn.Module, tensors: dict[str, Tensor], where: str) -> None:
-    """Load every tensor or none: a prefix gone wrong must not leave a random network with a plausible score."""
-    own = module.state_dict()
-    matched = [n for n in own if n in tensors and own[n].shape == tensors[n].shape]
-    missing = [n for n in own if n not in tensors]
-    unexpected = [n for n in tensors if n not in own]
-    reshaped = [
-        f"{n} {tuple(tensors[n].shape)}, not {tuple(own[n].shape)}"
-        for n in own
-        if n in tensors and own[n].shape != tensors[n].shape
-    ]
-    if missing or unexpected or reshaped:
-        raise WeightsError(
-            f"{where}: {len(matched)} of {len(own)} tensors match; {len(missing)} missing {missing[:3]}, "
-            f"{len(unexpected)} unexpected {unexpected[:3]}, {len(reshaped)} of another shape {reshaped[:3]}"
-        )
-    module.load_state_dict(tensors)
 
 
 def pool_stage(x: Tensor, limit: int) -> Tensor:

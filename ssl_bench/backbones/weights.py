@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from ssl_bench.backbones.recognise import beginnings, nearest
-from ssl_bench.backbones.resnet import Backbone, InputSpec, check_resnet, load_strictly, read_weights
+from ssl_bench.backbones.resnet import Backbone, InputSpec, check_resnet
+from ssl_bench.backbones.saving import load_strictly, read_weights
 from ssl_bench.errors import WeightsError, quoted
 from ssl_bench.records.schema import Pretraining, digest, read_record
 from ssl_bench.spec.matrix import BackboneSpec

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ssl_bench.backbones.network import Network
 from ssl_bench.backbones.resnet import pool_stage
 from ssl_bench.data.batches import ImageStore
 from ssl_bench.data.images import ImageSet
@@ -25,7 +26,7 @@ class FrozenFeatures:
     """Features of a backbone in eval mode (BatchNorm's running statistics, no dropout), without gradient, in float32.
 
     A split is read once, when its first feature is asked for. Each stage is averaged to the largest s x s with
-    s * s * C <= ``limit``; "pooled" is the global average of the last stage, which equals the backbone's own output. A backbone
+    s * s * C <= ``limit``; "pooled" is the backbone's own output, of a ResNet the global average of the last stage. A backbone
     without ``stages`` (pixels, PCA) has "pooled" only. Codes come last.
 
     Parameters
@@ -110,20 +111,22 @@ class FrozenFeatures:
         return features
 
     def _extract(self, images: Tensor) -> dict[str, Tensor]:
-        features: dict[str, Tensor] = {}
-        stages: Any = getattr(self.backbone, "stages", None)
-        maps = stages(images) if stages is not None else {}
-        if maps:
-            features = {name: pool_stage(x, self.limit) for name, x in maps.items()}
-            last = next(reversed(maps.values()))
-            features["pooled"] = last.mean((2, 3)) if last.ndim == 4 else last
-        else:
-            features["pooled"] = self.backbone(images)
+        outputs = self.backbone.features(images) if isinstance(self.backbone, Network) else self._of_module(images)
+        features = {name: x if name == "pooled" else pool_stage(x, self.limit) for name, x in outputs.items()}
         for name, code in self.codes(images).items():
             if name in features:
                 raise SpecError(f"a code is called {name!r}, which is the name of a stage; give it another")
             features[name] = code.flatten(1)
         return {name: values.float() for name, values in features.items()}
+
+    def _of_module(self, images: Tensor) -> dict[str, Tensor]:
+        """Stages, where it has any, and "pooled" of a module that is no ``Network``."""
+        stages: Any = getattr(self.backbone, "stages", None)
+        maps = stages(images) if stages is not None else {}
+        if not maps:
+            return {"pooled": self.backbone(images)}
+        last = next(reversed(maps.values()))
+        return {**maps, "pooled": last.mean((2, 3)) if last.ndim == 4 else last}
 
 
 class _Frozen:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
+from collections.abc import Callable
 from typing import Any
 
 from ssl_bench.spec.matrix import Recipe
@@ -36,6 +37,7 @@ _CALLED_ON_OBJECTS = {
     },
     "evaluator": {"__init__": 1, "evaluate": 1},
     "source": {"__init__": 0, "settings": 1, "check": 2, "open": 2, "open_boxes": 2},
+    "network": {"forward": 1, "stages": 1, "features": 1, "arguments": 0},
 }
 _CALLED_ON_CLASSES = {
     "task": {
@@ -44,6 +46,7 @@ _CALLED_ON_CLASSES = {
     },
     "evaluator": {"own_sets": 2, "smoke": 1, "training_passes": 4, "fitting_flops": 3, "check": 3},
     "source": {},
+    "network": {"built": 1},
 }  # fmt: skip
 #: methods that are given the phase where there are several and they have a parameter ``phase``
 _OF_PHASES = ("views", "before_step", "after_step")
@@ -55,10 +58,15 @@ def problem_of(member: type[Any], base: type[Any], kind: str) -> str:
     Parameters
     ----------
     member : a class derived from ``base``.
-    kind : "task", "evaluator" or "source".
+    kind : "task", "evaluator", "source" or "network".
     """
-    settings = (_source,) if kind == "source" else (_flags, _version, _options, _task if kind == "task" else _evaluator)
-    looks = (_name, *settings, _methods)
+    looks_of: dict[str, tuple[Callable[[type[Any], type[Any], str], str], ...]] = {
+        "task": (_flags, _version, _options, _task),
+        "evaluator": (_flags, _version, _options, _evaluator),
+        "source": (_source,),
+        "network": (_network,),
+    }
+    looks = (_name, *looks_of[kind], _methods)
     for look in looks:
         if told := look(member, base, kind):
             return told
@@ -177,6 +185,13 @@ def _source(member: type[Any], base: type[Any], kind: str) -> str:
         return (
             "gives nothing: define open(self, spec, places) and `images`, or open_boxes(self, spec, places) and `boxes`"
         )
+    return ""
+
+
+def _network(member: type[Any], base: type[Any], kind: str) -> str:
+    for name in ("forward", "arguments"):
+        if getattr(member, name) is getattr(base, name):
+            return f"has no method {name}(self{', images' if name == 'forward' else ''}), which a network needs"
     return ""
 
 

@@ -218,7 +218,14 @@ SOURCES: Registry[Any] = Registry(
     },
 )
 
-_REGISTRIES = (TASKS, EVALUATORS, SOURCES)  # whose members a plugin may define
+NETWORKS: Registry[Any] = Registry(
+    "network",
+    "ssl_bench.backbones.network:Network",
+    "ssl_bench.networks",
+    {"resnet": "ssl_bench.backbones.resnet:Backbone"},
+)
+
+_REGISTRIES = (TASKS, EVALUATORS, SOURCES, NETWORKS)  # whose members a plugin may define
 
 _IMPORTED: dict[str, dict[Path, bytes]] = {}  # plugin module -> the files that it was imported from, and what they held
 # plugin module -> its local modules, and the names that functions import when they are called
@@ -226,14 +233,15 @@ _HELPERS: dict[str, tuple[dict[str, Path], set[str]]] = {}
 
 
 def load_plugin(path: str | Path) -> list[str]:
-    """Import one Python file and register every task, evaluator and source that it defines.
+    """Import one Python file and register every task, evaluator, source and network that it defines.
 
     Files beside it can be imported by their names. A file that was edited since it was last imported, or a local module that it imports, is
     imported anew. Returns the registered names.
 
     Raises
     ------
-    SpecError : the file is missing, does not import, changes torch's global state, defines no task, evaluator or source, or one that breaks the contract.
+    SpecError : the file is missing, does not import, changes torch's global state, defines no task, evaluator, source or network, or one
+        that breaks the contract.
     """
     file = _plugin_file(path)
     module_name = f"ssl_bench_plugin_{file.stem}_{hashlib.sha256(str(file).encode()).hexdigest()[:8]}"
@@ -370,7 +378,9 @@ def _is_mixin(member: type, base: type, kind: str) -> bool:
     derived = any(
         isinstance(other, type) and other is not member and issubclass(other, member) for other in vars(module).values()
     )
-    required = {"task": ("views", "forward"), "evaluator": ("evaluate",), "source": ("open", "open_boxes")}[kind]
+    required = {
+        "task": ("views", "forward"), "evaluator": ("evaluate",), "source": ("open", "open_boxes"), "network": ("forward",)
+    }[kind]  # fmt: skip
     return derived or hasattr(member, "name") or all(getattr(member, name) is getattr(base, name) for name in required)
 
 

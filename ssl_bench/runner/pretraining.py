@@ -12,12 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ssl_bench.backbones.resnet import (
-    Backbone,
-    load_strictly,
-    reestimate_batchnorm,
-    save_backbone,
-)
+from ssl_bench.backbones.network import Network, refuse_unbuildable
+from ssl_bench.backbones.resnet import Backbone, reestimate_batchnorm
+from ssl_bench.backbones.saving import load_strictly, save_backbone
 from ssl_bench.data import places_of
 from ssl_bench.data.batches import ImageStore
 from ssl_bench.data.images import ImageSet, evenly_spaced
@@ -70,6 +67,7 @@ def pretrain_cell(cell: Cell, context: RunContext) -> tuple[Pretraining, Any]:
         )
     task = build_task(cell, context)
     describe = _described(task, cell, context, {})
+    _refuse_unsaveable(task.evaluated(), cell, context)
     result, movement = FitResult(), Movement()
     if task.role.trains:
         result = fit(
@@ -105,7 +103,7 @@ def pretrain_cell(cell: Cell, context: RunContext) -> tuple[Pretraining, Any]:
     with torch.no_grad():
         diagnosed = {name: float(value) for name, value in task.diagnose(some).items()}
     weights = save_tensors(cell.folder / TASK_FILE, task.state_dict(), TASK_KIND, {"pretraining": cell.id})
-    if isinstance(judged, Backbone):
+    if isinstance(judged, Network):
         save_backbone(judged, cell.folder / BACKBONE_FILE)
     record = Pretraining(
         id=cell.id,
@@ -139,6 +137,16 @@ def pretrain_cell(cell: Cell, context: RunContext) -> tuple[Pretraining, Any]:
     write_record(cell.folder / "pretrain.json", record)
     remove(checkpoint)
     return record, task
+
+
+def _refuse_unsaveable(judged: nn.Module, cell: Cell, context: RunContext) -> None:
+    """Raise WeightsError for a network that could not be exported, before it is trained; one that is no Network is only judged, which is told."""
+    if isinstance(judged, Network) and not isinstance(judged, Backbone):
+        refuse_unbuildable(judged)
+    elif not isinstance(judged, Network) and cell.row.task.role.fine_tunes:
+        context.on_note(
+            f"{cell.row.name}: the network is judged and not exported, because {type(judged).__name__} is no ssl_bench.Network"
+        )
 
 
 def _described(task: Any, cell: Cell, context: RunContext, known: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ssl_bench.backbones.resnet import load_strictly
+from ssl_bench.backbones.saving import load_strictly
 from ssl_bench.errors import DamagedWeights, WeightsError
 from ssl_bench.records.tensors import read_tensors, save_tensors
 

@@ -10,14 +10,8 @@ import timm
 import torch
 from torch import nn
 
-from ssl_bench.backbones.resnet import (
-    Backbone,
-    InputSpec,
-    load_backbone,
-    pool_stage,
-    reestimate_batchnorm,
-    save_backbone,
-)
+from ssl_bench.backbones.resnet import Backbone, InputSpec, pool_stage, reestimate_batchnorm
+from ssl_bench.backbones.saving import load_backbone, save_backbone
 from ssl_bench.errors import SpecError, WeightsError
 from ssl_bench.spec.matrix import BackboneSpec
 from toys import TINY

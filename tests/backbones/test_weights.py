@@ -14,7 +14,8 @@ from torch.nn import functional as F
 
 import ssl_bench
 from ssl_bench.backbones import weights as module
-from ssl_bench.backbones.resnet import Backbone, InputSpec, load_backbone, save_backbone
+from ssl_bench.backbones.resnet import Backbone, InputSpec
+from ssl_bench.backbones.saving import load_backbone, save_backbone
 from ssl_bench.backbones.weights import open_weights
 from ssl_bench.errors import SSLBenchError, WeightsError
 from ssl_bench.plan.prepare import prepare

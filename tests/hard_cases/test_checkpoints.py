@@ -18,7 +18,8 @@ from typer.testing import CliRunner
 from ssl_bench.backbones import weights as module
 from ssl_bench.backbones.convert import convert, network_in
 from ssl_bench.backbones.recognise import nearest
-from ssl_bench.backbones.resnet import Backbone, InputSpec, load_backbone, save_backbone
+from ssl_bench.backbones.resnet import Backbone, InputSpec
+from ssl_bench.backbones.saving import load_backbone, save_backbone
 from ssl_bench.backbones.weights import open_weights
 from ssl_bench.console.commands import app
 from ssl_bench.errors import NoRoomError, SSLBenchError, WeightsError

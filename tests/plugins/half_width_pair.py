@@ -4,12 +4,14 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from ssl_bench import PretextTask
+from ssl_bench import Network, PretextTask
 from ssl_bench.transforms import random_flip
 
 
-class HalfWidthPair(nn.Module):
+class HalfWidthPair(Network):
     """Two networks of half the width side by side; one sees the red and green channels, one the blue."""
+
+    name = "half_width_pair"
 
     def __init__(self, first, second):
         super().__init__()
@@ -24,6 +26,19 @@ class HalfWidthPair(nn.Module):
     def forward(self, images):
         red_green, blue = self.halves(images)
         return torch.cat([self.first(red_green), self.second(blue)], 1)
+
+    def stages(self, images):
+        both = zip(
+            *(
+                half.stages(seen).items()
+                for half, seen in zip((self.first, self.second), self.halves(images), strict=True)
+            ),
+            strict=True,
+        )
+        return {name: torch.cat([first, second], 1) for (name, first), (_, second) in both}
+
+    def arguments(self):
+        return {"first": self.first, "second": self.second}
 
 
 class SplitBrain(PretextTask):

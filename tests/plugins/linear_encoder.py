@@ -7,11 +7,13 @@ from pydantic import Field
 from torch import nn
 from torch.nn import functional as F
 
-from ssl_bench import PretextTask, TaskOptions
+from ssl_bench import Network, PretextTask, TaskOptions
 
 
-class LinearEncoder(nn.Module):
+class LinearEncoder(Network):
     """RGB [B, 3, S, S] to a linear code [B, width]."""
+
+    name = "linear_encoder"
 
     def __init__(self, image_size, width):
         super().__init__()
@@ -21,9 +23,14 @@ class LinearEncoder(nn.Module):
     def forward(self, images):
         return self.encode(images.flatten(1))
 
+    def arguments(self):
+        return {"image_size": self.image_size, "width": self.num_features}
 
-class RecurrentEncoder(nn.Module):
+
+class RecurrentEncoder(Network):
     """RGB [B, 3, S, S], read row by row, to the last state [B, width]."""
+
+    name = "recurrent_encoder"
 
     def __init__(self, image_size, width):
         super().__init__()
@@ -32,6 +39,9 @@ class RecurrentEncoder(nn.Module):
 
     def forward(self, images):
         return self.read(images.permute(0, 2, 3, 1).flatten(2))[1][0][-1]
+
+    def arguments(self):
+        return {"image_size": self.image_size, "width": self.num_features}
 
 
 class LinearAutoencoder(PretextTask):

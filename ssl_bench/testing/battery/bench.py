@@ -9,7 +9,7 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
 from typing import Any, NoReturn
 
 import numpy as np
@@ -21,7 +21,7 @@ from ssl_bench.backbones.resnet import Backbone, InputSpec
 from ssl_bench.data.batches import Batch, Batches
 from ssl_bench.data.images import ImageSet
 from ssl_bench.data.sources.shapes import render
-from ssl_bench.errors import DataError, SSLBenchError, text_of
+from ssl_bench.errors import DataError, SpecError, SSLBenchError, text_of
 from ssl_bench.spec.matrix import BackboneSpec, Recipe, parse
 from ssl_bench.system.interruption import is_interruption
 from ssl_bench.tasks.base import PretextTask, Setup
@@ -31,7 +31,7 @@ from ssl_bench.training.phases import call_in_phase, forward_in_phase
 BATCH = 32
 IMAGES = 512
 STEPS = 80  #: of the short run that has to lower the loss
-WIDTH = 0.125
+WIDTHS = (0.125, 0.25, 0.5, 1.0)  #: the first at which every network of the task has layers wide enough
 SMALLEST_SHAPES = 32  #: pixels; for smaller images these are averaged down
 BACKBONE = "resnet10t"  #: half the layers of ResNet-18; on so few images a step costs what its calls cost
 
@@ -99,20 +99,46 @@ class Bench:
         """The first images, float [count, 3, S, S] in [0, 1]."""
         return self.batch(count).images
 
-    def network(self, input: Any = "rgb", backbone: str = BACKBONE, width: float = WIDTH, **changes: Any) -> Backbone:
+    @cached_property
+    def width(self) -> float:
+        """Of the matrix's network: the narrowest at which the task can be given networks as narrow as it asks for, such as half as wide."""
+        for width in WIDTHS:
+            try:
+                with seeded(0):
+                    self.task.build_backbone(partial(self._make, BACKBONE, width), self.options)
+            except SpecError:  # a layer without channels
+                continue
+            except Exception:  # told when it is built
+                break
+            return width
+        return WIDTHS[0]
+
+    def _make(
+        self, backbone: str, matrix_width: float, /, input: Any = "rgb", width: float = 1.0, **changes: Any
+    ) -> Backbone:
+        """What a task is given as ``make``: a network of a share of the matrix's width."""
+        return self.network(input, backbone, matrix_width * width, **changes)
+
+    def network(
+        self, input: Any = "rgb", backbone: str = BACKBONE, width: float | None = None, **changes: Any
+    ) -> Backbone:
         """A backbone as a matrix would give it, narrow; decided by the seed last set, and drawn without moving the random state."""
+        width = self.width if width is None else width
         stride: Any = 2 if self.size <= 96 else None
         spec = BackboneSpec(name=backbone, width=width, stem_stride=stride, **changes)
         return copy.deepcopy(_network(spec, self.size, InputSpec(kind=input), torch.initial_seed()))
 
     def build(
-        self, seed: int = 0, backbone: str = BACKBONE, width: float = WIDTH, batch_size: int = BATCH, begin: bool = True
+        self,
+        seed: int = 0,
+        backbone: str = BACKBONE,
+        width: float | None = None,
+        batch_size: int = BATCH,
+        begin: bool = True,
     ) -> PretextTask:
         """The task as a run would build it, in training mode. ``begin``: False leaves ``before_training`` to the loop."""
 
-        def make(input: Any = "rgb", **changes: Any) -> nn.Module:
-            changes["width"] = width * changes.pop("width", 1.0)
-            return self.network(input, backbone, **changes)
+        make = partial(self._make, backbone, self.width if width is None else width)
 
         def sample(count: int) -> Tensor:
             return self.batches(1).store.gather(torch.arange(min(count, len(self.images))))

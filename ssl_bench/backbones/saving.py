@@ -1,0 +1,142 @@
+"""Networks on disk: tensors and a description of the network, in one safetensors file that can run no code."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from torch import Tensor, nn
+
+from ssl_bench.backbones.inputs import InputSpec
+from ssl_bench.backbones.network import Network, build_network, described, refuse_unbuildable
+from ssl_bench.backbones.resnet import Backbone
+from ssl_bench.errors import DamagedWeights, WeightsError
+from ssl_bench.plugins.registry import load_plugin
+from ssl_bench.records.tensors import read_tensors, save_tensors
+from ssl_bench.spec.matrix import BackboneSpec, parse
+
+FORMAT = 1  # of a ResNet's file
+NETWORK_FORMAT = 2  # of any other network's, which names its class
+KIND = "ssl_bench.backbone"
+
+
+def save_backbone(backbone: Network, path: str | Path) -> None:
+    """Weights, network and input handling in one safetensors file (written beside and renamed).
+
+    Of a network that is no ``Backbone`` the file has the registered name of its class and its arguments.
+
+    Raises
+    ------
+    WeightsError : a network that could not be loaded again: not registered, or built otherwise than ``arguments`` say.
+    """
+    if not isinstance(backbone, Backbone):
+        refuse_unbuildable(backbone)
+        description = json.dumps(described(backbone), sort_keys=True)
+        header = {"format": str(NETWORK_FORMAT), "network": description}
+        save_tensors(Path(path), backbone.state_dict(), KIND, header)
+        return
+    meta = {
+        "format": str(FORMAT),
+        "spec": backbone.spec.model_dump_json(),
+        "input": backbone.input.model_dump_json(),
+        "image_size": str(backbone.image_size),
+    }
+    save_tensors(Path(path), backbone.network.state_dict(), KIND, meta)
+
+
+def load_backbone(path: str | Path, plugins: Sequence[str | Path] = ()) -> Network:
+    """The network of a file written by ``save_backbone``, strictly, in eval mode: a ``Backbone``, unless a plugin brought its own.
+
+    Parameters
+    ----------
+    plugins : Python files that are imported first. A file of weights names a class and never brings code.
+
+    Raises
+    ------
+    WeightsError : no such file, not safetensors (a pickle is never opened), another layout (matched, missing and unexpected are counted),
+        a network whose plugin is not loaded.
+    """
+    for plugin in plugins:
+        load_plugin(plugin)
+    tensors, meta = _read(path)
+    if "network" in meta:
+        network = build_network(json.loads(meta["network"]), str(path))
+        load_strictly(network, tensors, str(path))
+        return network.eval()
+    facts = _facts(meta, path)
+    if facts is None:
+        raise WeightsError(
+            f"{path} holds tensors but no ssl_bench backbone; it has to be written by ssl_bench.save_backbone"
+        )
+    backbone = Backbone(*facts)
+    load_strictly(backbone.network, tensors, str(path))
+    return backbone.eval()
+
+
+def read_weights(path: str | Path) -> tuple[dict[str, Tensor], tuple[BackboneSpec, int, InputSpec] | None]:
+    """The tensors of a ResNet's safetensors file and, where ``save_backbone`` wrote it, network, image size and input handling.
+
+    Raises
+    ------
+    WeightsError : no such file, not safetensors, one of a newer ssl_bench, one of another network than a ResNet; DamagedWeights for one
+        of ours that is not what was written.
+    """
+    tensors, meta = _read(path)
+    if "network" in meta:
+        name = json.loads(meta["network"])["network"]
+        raise WeightsError(
+            f"{path} holds a network of the kind {name!r}, and a ResNet is needed here; "
+            f"ssl_bench.evaluate(load_backbone({str(path)!r}, plugins=[FILE])) judges it as it is"
+        )
+    return tensors, _facts(meta, path)
+
+
+def _read(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """The tensors of a safetensors file; its metadata where it is one of ours, else {}."""
+    file = Path(path)
+    if not file.is_file():
+        raise WeightsError(f"weights file {str(path)!r} does not exist")
+    try:
+        tensors, meta = read_tensors(file)
+    except DamagedWeights as error:
+        why = "pickled checkpoints are not opened, because opening one can run any code in it"
+        remedy = f"`ssl-bench convert {path}` reads the tensors of one alone and writes them as safetensors"
+        raise DamagedWeights(f"{error}; {why}; {remedy}") from None
+    if meta.get("kind") != KIND:
+        return tensors, {}
+    if int(meta["format"]) > NETWORK_FORMAT:
+        raise WeightsError(
+            f"{path} is of format {meta['format']}, newer than this version's {NETWORK_FORMAT}; update ssl_bench"
+        )
+    return tensors, meta
+
+
+def _facts(meta: dict[str, str], path: str | Path) -> tuple[BackboneSpec, int, InputSpec] | None:
+    """Network, image size and input handling of a ResNet; None of a file that is none of ours."""
+    if not meta:
+        return None
+    spec, handling = (
+        parse(BackboneSpec, json.loads(meta["spec"]), str(path)),
+        parse(InputSpec, json.loads(meta["input"]), str(path)),
+    )
+    return spec, int(meta["image_size"]), handling
+
+
+def load_strictly(module: nn.Module, tensors: dict[str, Tensor], where: str) -> None:
+    """Load every tensor or none: a prefix gone wrong must not leave a random network with a plausible score."""
+    wanted = module.state_dict()
+    matched = [n for n in wanted if n in tensors and wanted[n].shape == tensors[n].shape]
+    missing = [n for n in wanted if n not in tensors]
+    unexpected = [n for n in tensors if n not in wanted]
+    reshaped = [
+        f"{n} {tuple(tensors[n].shape)}, not {tuple(wanted[n].shape)}"
+        for n in wanted
+        if n in tensors and wanted[n].shape != tensors[n].shape
+    ]
+    if missing or unexpected or reshaped:
+        raise WeightsError(
+            f"{where}: {len(matched)} of {len(wanted)} tensors match; {len(missing)} missing {missing[:3]}, "
+            f"{len(unexpected)} unexpected {unexpected[:3]}, {len(reshaped)} of another shape {reshaped[:3]}"
+        )
+    module.load_state_dict(tensors)
