@@ -109,7 +109,7 @@ def test_a_fraction_that_leaves_a_class_empty_is_refused_with_one_that_works() -
     with pytest.raises(DataError, match="class 'k'.*no image at all"):
         draw(LABELS, 0.5, 0, classes=[*"abcdefghijk"])
     for fraction in (0, 1.5, -1, float("nan")):
-        with pytest.raises(DataError, match="allowed"):
+        with pytest.raises(DataError, match="must be above 0 and at most 1"):
             draw(LABELS, fraction, 0)
 
 
@@ -131,7 +131,7 @@ def test_folds_hold_every_image_back_once_and_balance_classes(labels: np.ndarray
         assert not set(train) & set(held) and len(train) + len(held) == len(labels)
         assert np.abs(np.bincount(labels[held], minlength=labels.max() + 1) - np.bincount(labels) / count).max() < 1
     assert max(len(held) for _, held in pairs) - min(len(held) for _, held in pairs) <= 1
-    with pytest.raises(DataError, match="allowed"):
+    with pytest.raises(DataError, match="folds must be from 2 to"):
         folds(labels, 1)
 
 
