@@ -73,7 +73,7 @@ def test_every_built_in_passes(task: str, name: str) -> None:
 
 def test_a_sound_task_passes_all_with_something_to_say() -> None:
     checks = task_checks(Sound)
-    results = in_order(check for check in checks if check.name != "processes")  # which is tried in tests/hard_cases
+    results = in_order(check for check in checks if check.name != "processes")  # which is tried in tests of plugins
     assert {result.status for result in results if result.name != "views_cost"} == {"passed"}, results
     assert len(checks) == 23 and all(results) and all(result.message for result in results)
 
