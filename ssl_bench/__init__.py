@@ -17,6 +17,7 @@ _PUBLIC = {
     "Batch": "ssl_bench.data.batches",
     "EvaluatorOptions": "ssl_bench.evaluators.base", "Evaluation": "ssl_bench.evaluators.base", "Evaluator": "ssl_bench.evaluators.base",
     "Measurement": "ssl_bench.evaluators.base", "Subject": "ssl_bench.evaluators.base",
+    "Metric": "ssl_bench.records.declarations", "Note": "ssl_bench.records.declarations", "TableColumn": "ssl_bench.records.declarations",
     "SSLBenchError": "ssl_bench.errors",
     "BackboneSpec": "ssl_bench.spec.matrix", "Matrix": "ssl_bench.spec.matrix", "Recipe": "ssl_bench.spec.matrix",
     "PretextTask": "ssl_bench.tasks.base", "Setup": "ssl_bench.tasks.base", "TaskOptions": "ssl_bench.tasks.base",
@@ -39,14 +40,15 @@ if TYPE_CHECKING:
     from ssl_bench.data.sources.base import Source
     from ssl_bench.errors import SSLBenchError
     from ssl_bench.evaluators.base import Evaluation, Evaluator, EvaluatorOptions, Measurement, Subject
+    from ssl_bench.records.declarations import Metric, Note, TableColumn
     from ssl_bench.report import Results, load
     from ssl_bench.spec.matrix import BackboneSpec, Matrix, Recipe
     from ssl_bench.tasks.base import PretextTask, Setup, TaskOptions
 
 __all__ = [
     "Backbone", "BackboneSpec", "Batch", "BoxedImage", "Evaluation", "Evaluator", "EvaluatorOptions", "Matrix",
-    "Measurement", "Network", "PretextTask", "RawBoxes", "RawSet", "RawSplit", "Recipe", "Results", "SSLBenchError", "Setup",
-    "Source", "Subject", "TaskOptions", "__version__", "evaluate", "input_kind", "load", "load_backbone",
+    "Measurement", "Metric", "Network", "Note", "PretextTask", "RawBoxes", "RawSet", "RawSplit", "Recipe", "Results", "SSLBenchError", "Setup",
+    "Source", "Subject", "TableColumn", "TaskOptions", "__version__", "evaluate", "input_kind", "load", "load_backbone",
     "pretrain", "run",
     "save_backbone",
 ]  # fmt: skip

@@ -79,6 +79,10 @@ Recompute = Annotated[
         help="Train cells again whose record or weights are damaged, or whose weights are gone but still needed; without it they fail.",
     ),
 ]
+Legend = Annotated[
+    bool,
+    typer.Option("--legend", help="Print the whole legend: also how numbers were chosen and where they were made."),
+]
 Val = Annotated[bool, typer.Option("--val", help="Stop before test; the table shows validation results.")]
 
 
@@ -97,6 +101,7 @@ def run(
     recompute: Recompute = False,
     skip_checks: SkipChecks = False,
     wide: Annotated[bool, typer.Option("--wide", help="Print every column of the table.")] = False,
+    legend: Legend = False,
 ) -> None:
     """Run a matrix: plan, compute what is missing, print the table. Run it again to go on or to see that nothing is left.
 
@@ -158,7 +163,7 @@ def run(
             live.nothing_to_do(run_plan)
         failures = _carry_out(run_plan, live)
     results = load(run_plan.out)
-    _print_table(console, results, wide)
+    _print_table(console, results, wide, legend=legend)
     if sentence := verdict(results):
         console.print(sentence, markup=False, highlight=False)
     _write_report(run_plan.out, results, console)
@@ -237,6 +242,7 @@ def report(
     classic: Annotated[
         bool, typer.Option("--classic", help="Print frozen accuracy, detection mAP and cost alone.")
     ] = False,
+    legend: Legend = False,
 ) -> None:
     """Print a run's table and rewrite its files, from the records alone. Ends with 1 if they cannot be written."""
     from ssl_bench.report import load
@@ -244,7 +250,7 @@ def report(
     path = _folder(folder)
     results = load(path)
     console = make_console()
-    _print_table(console, results, wide, classic)
+    _print_table(console, results, wide, classic, legend)
     _write_report(path, results, console, told=False)
 
 
@@ -419,8 +425,8 @@ def _folder(path: Path) -> Path:
     raise SpecError(f"no run at {' or '.join(str(folder)[:200] for folder in tried)}; {did_you_mean(path.name, known)}")
 
 
-def _print_table(console: Console, results: Results, wide: bool, classic: bool = False) -> None:
-    print(results.table(wide, classic).terminal(console.width))
+def _print_table(console: Console, results: Results, wide: bool, classic: bool = False, legend: bool = False) -> None:
+    print(results.table(wide, classic).terminal(console.width, legend))
 
 
 def _write_report(folder: Path, results: Results, console: Console, told: bool = True) -> None:

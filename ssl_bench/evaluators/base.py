@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from ssl_bench.data.images import ImageSet
 from ssl_bench.data.places import Places
+from ssl_bench.records.declarations import BUILT_IN, EvaluatorDeclaration, Metric, Note, TableColumn
 from ssl_bench.spec.matrix import Model
 from ssl_bench.spec.task_role import TaskRole
 
@@ -54,6 +55,7 @@ class Evaluation:
     measurements: list[Measurement]
     predictions: Mapping[str, np.ndarray] = field(default_factory=dict)
     details: Mapping[str, Any] = field(default_factory=dict)
+    notes: Sequence[Note] = ()  #: for a reader of the table: shown below it, or above it where they warn
 
 
 class Features(Protocol):
@@ -127,11 +129,19 @@ class Effort:
 
 
 class Evaluator:
-    """Base class of every evaluator. A subclass sets ``name`` and ``protocol`` and writes ``evaluate``."""
+    """Base class of every evaluator. A subclass sets ``name``, ``protocol`` and ``metrics``, and writes ``evaluate``.
+
+    Without ``metrics`` anything may be measured, and the table shows plain numbers: only well-known names ("top1", "iou") are taken for
+    fractions. Without ``columns`` the table has one for every metric, stage and share of the labels.
+    """
 
     name: ClassVar[str]
     protocol: ClassVar[str]  #: printed under the table, such as "linear-lbfgs"
     version: ClassVar[int] = 1
+    title: ClassVar[str] = ""  #: heading of its columns; "" for its name
+    metrics: ClassVar[tuple[Metric, ...]] = ()  #: all that it may measure
+    columns: ClassVar[tuple[TableColumn, ...]] = ()
+    opens_test: ClassVar[bool] = True  #: False: measures on validation alone; else a final run needs a test number
     Options: ClassVar[type[EvaluatorOptions]] = EvaluatorOptions
     accuracy: ClassVar[bool] = True  #: False: gives no accuracy on validation, so that nothing can be chosen by it
     #: True: asks the backbone to train; representations that cannot are left out ("-")
@@ -142,6 +152,18 @@ class Evaluator:
 
     def evaluate(self, subject: Subject) -> Evaluation:
         raise NotImplementedError(f"{type(self).__name__} must define evaluate(self, subject)")
+
+    @classmethod
+    def declared(cls) -> EvaluatorDeclaration:
+        """What the table must know of it; written into run.json, so that a table does not need the plugin installed."""
+        return BUILT_IN.get(cls.name) or EvaluatorDeclaration(
+            title=cls.title, metrics=cls.metrics, columns=cls.columns, opens_test=cls.opens_test
+        )
+
+    @classmethod
+    def supports(cls, options: Any, network: nn.Module) -> str:
+        """Why it cannot judge a network, in a few words; "" where it can. The table shows "-" for a row that it cannot judge."""
+        return ""
 
     @classmethod
     def own_sets(cls, options: Any, places: Places) -> Sequence[Judged] | None:

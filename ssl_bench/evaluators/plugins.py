@@ -15,6 +15,7 @@ from ssl_bench.data.images import ImageSet
 from ssl_bench.errors import RecordError, quoted
 from ssl_bench.evaluators.base import Evaluation, Features, Measurement, Subject
 from ssl_bench.records.bounds import ACCURACIES
+from ssl_bench.records.declarations import EvaluatorDeclaration, Metric, Note
 from ssl_bench.spec.model import LONGEST_NAME
 
 
@@ -53,7 +54,14 @@ def _own(images: Any) -> Any:
     )
 
 
-def refuse_unusable(name: str, evaluation: Any, sizes: Mapping[str, int], target: Any = None) -> None:
+def refuse_unusable(
+    name: str,
+    evaluation: Any,
+    sizes: Mapping[str, int],
+    target: Any = None,
+    declared: EvaluatorDeclaration | None = None,
+    final: bool = False,
+) -> None:
     """Raise RecordError for an answer that no record or table could hold, in words that say what to return.
 
     Parameters
@@ -61,6 +69,8 @@ def refuse_unusable(name: str, evaluation: Any, sizes: Mapping[str, int], target
     evaluation : what ``evaluate`` returned.
     sizes : images of each split.
     target : labels of the test images, where predictions are held against them; None otherwise.
+    declared : what the evaluator declares of its metrics; None: nothing.
+    final : the run opened test, so there must be a test number.
     """
     if not isinstance(evaluation, Evaluation):
         raise RecordError(
@@ -70,6 +80,11 @@ def refuse_unusable(name: str, evaluation: Any, sizes: Mapping[str, int], target
     if wrong is not None:
         raise RecordError(
             f"{name} measured a {type(wrong).__name__}, and measurements must be a list of ssl_bench.Measurement"
+        )
+    declared = declared or EvaluatorDeclaration()
+    if not evaluation.measurements:
+        raise RecordError(
+            f"{name} returned no measurement; return one at least, or say in supports() which networks it cannot judge"
         )
     seen: dict[tuple[Any, ...], Measurement] = {}
     for m in evaluation.measurements:
@@ -82,6 +97,13 @@ def refuse_unusable(name: str, evaluation: Any, sizes: Mapping[str, int], target
             raise RecordError(
                 f"{name} names a metric {quoted(m.metric)}; a name is printable text of at most {LONGEST_NAME} characters"
             )
+        metric = declared.metric(m.metric)
+        if declared.metrics and metric not in declared.metrics:
+            known = ", ".join(known.name for known in declared.metrics)
+            raise RecordError(f"{name} measured {m.metric}, which it does not declare; its metrics are {known}")
+        problem = (metric or Metric(name=m.metric)).problem_of(m.metric, _number(name, m))
+        if problem:
+            raise RecordError(f"{name} measured what cannot be on {m.split}: {problem}")
         place = (m.metric, m.split, m.stage, m.labels, m.draw, m.row)
         if place in seen:
             raise RecordError(
@@ -94,6 +116,12 @@ def refuse_unusable(name: str, evaluation: Any, sizes: Mapping[str, int], target
             raise RecordError(
                 f"{name} says that {m.metric} is over {m.n:,} images, and {m.split} has {size:,}: its interval would be too narrow; n counts images, each once"
             )
+    if final and declared.opens_test and not any(m.split == "test" for m in evaluation.measurements):
+        raise RecordError(
+            f"{name} was given test images and measured nothing on them; measure on subject.test where it is not None, or set opens_test = False"
+        )
+    if wrong_note := next((note for note in evaluation.notes if not isinstance(note, Note)), None):
+        raise RecordError(f"{name} gives a note {quoted(wrong_note)}, and notes must be a list of ssl_bench.Note")
     for key, array in evaluation.predictions.items():
         _refuse_array(name, str(key), array, target)
     try:
@@ -102,6 +130,13 @@ def refuse_unusable(name: str, evaluation: Any, sizes: Mapping[str, int], target
         raise RecordError(
             f"{name} gives details that do not fit into JSON ({error}); make tensors and arrays numbers with float(x) or x.tolist()"
         ) from None
+
+
+def _number(name: str, m: Measurement) -> float:
+    try:
+        return float(m.value)
+    except (TypeError, ValueError, RuntimeError):
+        raise RecordError(f"{name} measured {m.metric} as {quoted(m.value)}, and a value must be one number") from None
 
 
 def _refuse_array(name: str, key: str, array: Any, target: Any) -> None:

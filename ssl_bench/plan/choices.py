@@ -26,7 +26,7 @@ def decide(run_plan: RunPlan, row: Row, give_up: bool) -> tuple[Candidate | None
         stored = [run_plan.snapshot.sound_evaluation(cell, planned) for planned in cell.evaluations[:1]]
         if stored and stored[0] is not None and stored[0].score is not None:
             scores[number] = stored[0].score
-        elif run_plan.snapshot.failed(cell):
+        elif any(record is not None for record in stored) or run_plan.snapshot.failed(cell):
             failed = True
         else:
             return None, {}

@@ -11,6 +11,7 @@ from ssl_bench.errors import DamagedRecord
 from ssl_bench.plan.cells import Cell
 from ssl_bench.plan.choices import decide
 from ssl_bench.plan.run_plan import RunPlan, applies
+from ssl_bench.plugins.registry import EVALUATORS
 from ssl_bench.records.environment import now
 from ssl_bench.records.protocols import unequal
 from ssl_bench.records.schema import (
@@ -84,6 +85,11 @@ def write_run(run_plan: RunPlan) -> None:
         rows=rows,
         cells=[_run_cell(run_plan, cell) for cell in cells],
         losers=[_run_cell(run_plan, cell) for cell in losers],
+        evaluators={
+            asked.evaluator.name: asked.evaluator.declared()
+            for asked in run_plan.evaluators
+            if not EVALUATORS.is_builtin(asked.evaluator.name)
+        },
         only=list(run_plan.only),
         created=run_plan.created,
     )

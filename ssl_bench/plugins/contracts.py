@@ -14,7 +14,7 @@ LONGEST_NAME = 100
 
 _FLAGS = {
     "task": ("uses_labels", "reads_borders"),
-    "evaluator": ("accuracy", "needs_training"),
+    "evaluator": ("accuracy", "needs_training", "opens_test"),
 }
 #: methods -> how many values they are called with, without the object or class
 _CALLED_ON_OBJECTS = {
@@ -44,7 +44,9 @@ _CALLED_ON_CLASSES = {
         "recipe": 3, "phase_recipe": 3, "short_recipe": 2, "paper_recipe": 2, "build_backbone": 2,
         "weights_needed": 1, "resolve": 2, "saw_labels": 1, "check": 2,
     },
-    "evaluator": {"own_sets": 2, "smoke": 1, "training_passes": 4, "fitting_flops": 3, "check": 3},
+    "evaluator": {
+        "declared": 0, "supports": 2, "own_sets": 2, "smoke": 1, "training_passes": 4, "fitting_flops": 3, "check": 3,
+    },
     "source": {},
     "network": {"built": 1},
 }  # fmt: skip

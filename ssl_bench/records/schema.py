@@ -22,6 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from ssl_bench.errors import DamagedRecord, RecordError
 from ssl_bench.records.bounds import problem_of
+from ssl_bench.records.declarations import EvaluatorDeclaration, Note
 from ssl_bench.system import digests
 from ssl_bench.system.disk import write_bytes as write_bytes
 
@@ -134,6 +135,10 @@ class EvaluationRecord(Record):
     test_opened: Count = 0  #: how often, over the life of this record
     measurements: list[MeasurementRecord]
     details: dict[str, Any] = {}
+    notes: list[Note] = []  #: for a reader of the table; those of built-in evaluators follow from their details
+    unsupported: str = (
+        ""  #: why the evaluator cannot judge this network: there are no measurements then, and the table shows "-"
+    )
     weights: str = ""  #: digest of the task.safetensors that was judged, and of the predictions beside the record;
     predictions: str = ""  #: "" in records of earlier versions, and where there are none
     seconds: Amount = 0.0
@@ -210,6 +215,8 @@ class Run(Record):
     rows: list[RunRow]
     cells: list[RunCell]
     losers: list[RunCell] = []  #: candidates of choices that were not chosen; never tested
+    #: what evaluators that are not built in declare of their numbers, so that the table does not need them installed
+    evaluators: dict[str, EvaluatorDeclaration] = {}
     only: list[str] = []  #: the rows or tasks that the last command was to compute; [] for all
     #: wall time, in files of earlier versions; not read, and no longer written
     seconds: float = Field(default=0.0, exclude=True)

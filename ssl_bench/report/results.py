@@ -28,9 +28,12 @@ if TYPE_CHECKING:
 class Table(TableContent):
     """A finished table. Build it with ``Results.table()``."""
 
-    def terminal(self, width: int = 120) -> str:
-        """Plain text of at most ``width`` columns where the names allow it; fine-tuning goes to a second table below 120."""
-        return "\n".join(text for _, text in terminal(self, width)) + "\n"
+    def terminal(self, width: int = 120, legend: bool = False) -> str:
+        """Plain text of at most ``width`` columns where the names allow it; fine-tuning goes to a second table below 120.
+
+        ``legend``: the whole legend in place of the few lines that the table needs.
+        """
+        return "\n".join(text for _, text in terminal(self, width, legend)) + "\n"
 
     def markdown(self) -> str:
         """GitHub-flavoured Markdown."""

@@ -91,17 +91,18 @@ class CellEvaluation:
         seed_everything(self.cell.seed, 0xE7)
         if not EVALUATORS.is_builtin(planned.evaluator.name):
             subject = with_copies(subject)
-        evaluation = planned.evaluator(planned.options).evaluate(subject)
-        if not EVALUATORS.is_builtin(planned.evaluator.name):
-            target = labelled.test.labels if final and isinstance(labelled.test, ImageSet) else None
-            refuse_unusable(
-                planned.name,
-                evaluation,
-                {split: len(getattr(labelled, split)) for split in ("train", "validation", "test")},
-                target,
-            )
+        unsupported = planned.evaluator.supports(planned.options, judged)
+        if unsupported:
+            evaluation = Evaluation([])
+        else:
+            evaluation = planned.evaluator(planned.options).evaluate(subject)
+            if not EVALUATORS.is_builtin(planned.evaluator.name):
+                target = labelled.test.labels if final and isinstance(labelled.test, ImageSet) else None
+                sizes = {split: len(getattr(labelled, split)) for split in ("train", "validation", "test")}
+                refuse_unusable(planned.name, evaluation, sizes, target, planned.evaluator.declared(), final)
+        seconds = time.perf_counter() - started
         record = _write_evaluation(
-            self.cell, planned, evaluation, final, opened_before, self.weights, time.perf_counter() - started, context
+            self.cell, planned, evaluation, final, opened_before, self.weights, seconds, context, unsupported
         )
         shutil.rmtree(parts, ignore_errors=True)
         return record
@@ -116,6 +117,7 @@ def _write_evaluation(
     weights: str,
     seconds: float,
     context: RunContext,
+    unsupported: str = "",
 ) -> EvaluationRecord:
     measurements = [measurement_record(planned.name, vars(m)) for m in evaluation.measurements]
     predictions = b""
@@ -139,9 +141,11 @@ def _write_evaluation(
         data=planned.labelled.name,
         spec=dict(planned.spec),
         final=final,
-        test_opened=opened_before + int(final),
+        test_opened=opened_before + int(final and not unsupported),
         measurements=measurements,
         details=dict(evaluation.details),
+        notes=list(evaluation.notes),
+        unsupported=unsupported,
         weights=weights,
         predictions=digest_of(predictions) if predictions else "",
         seconds=seconds,

@@ -949,4 +949,4 @@ def test_its_row_fails_with_the_reason_and_the_others_go_on(halves: Path) -> Non
     } == {"random"}
     results = ssl_bench.run(matrix, halves / "out", report=False, skip_checks=True)
     assert not results.missing
-    assert "halves was trained without the checks of its battery" in results.table().terminal(200)
+    assert "halves was trained without the checks of its battery" in results.table().terminal(200, legend=True)

@@ -28,6 +28,7 @@ class Judge_{name}(Evaluator):
     """Judge."""
     name = "{name}"
     protocol = "mine"
+    opens_test = False
 
     def evaluate(self, subject):
         {body}
@@ -35,7 +36,7 @@ class Judge_{name}(Evaluator):
 ANSWERS = {
     "nothing": ("return None", r"nothing returned a NoneType from evaluate\(subject\), and it must return an ssl_bench.Evaluation"),
     "plain": ("return Evaluation([{'metric': 'score', 'value': 0.5}])", "plain measured a dict, and measurements must be a list of ssl_bench.Measurement"),
-    "percent": ("return Evaluation([one(metric='top1', value=50.0)])", r"top1 must be from 0 to 1, got 50"),
+    "percent": ("return Evaluation([one(metric='top1', value=50.0)])", r"top1 must be from 0 to 1 \(got 50\)"),
     "split": ("return Evaluation([one(split='val')])", "split: Input should be 'validation' or 'test'"),
     "twice": ("return Evaluation([one(), one(value=0.7)])", r"twice measured score on validation twice \(0.5 and 0.7\)"),
     "unnamed": ("return Evaluation([one(metric='')])", "names a metric ''; a name is printable text"),

@@ -122,7 +122,7 @@ def test_a_remeasurement_is_counted_and_shown_apart(remeasured: tuple[Table, Pat
     table = results.table()
     (test,) = [text for sign, text in table.legend if sign == "test"]
     old = before.sections[0].columns[0].protocol.split()[1]
-    assert f"again for 4 rows because of a new protocol version: the numbers of {old} stand apart" in test
+    assert f"again for 4 rows because of a new protocol version ({old} shown separately)" in test
     assert not table.warnings  # nothing is missing, and these are no other settings
     part = table.sections[0].earlier
     assert part is not None and part.title == "measured before" and {line.row for line in part.lines} == set(ROWS)
@@ -330,7 +330,7 @@ def test_the_gain_is_over_random_at_the_same_stage_and_seed(tmp_path: Path) -> N
         float(own["value"]) == pytest.approx(_line(table, "rotation").cells[GAIN].value) and own["unit"] == "fraction"
     )
     assert _line(table, "random").cells[GAIN].status == "none"
-    assert "over random: accuracy at the row's best stage minus random's at that same stage" in table.markdown()
+    assert "over random: accuracy at the row's best stage minus random's at the same stage" in table.markdown()
     alone = load(make_run(tmp_path / "alone", {"simclr": ROWS["simclr"]}, seeds=(0,))).table()
     assert GAIN not in _line(alone, "simclr").cells and "over random" not in alone.terminal()
 
@@ -387,14 +387,15 @@ def test_the_interval_of_a_paired_difference_covers_it(first: float, second: flo
 
 
 def test_with_one_seed_the_legend_says_what_the_interval_leaves_out(tmp_path: Path) -> None:
-    said = "the interval covers the {} images, not training noise"
+    said = "intervals cover the {} images, not training noise"
     for final, split in ((True, "test"), (False, "validation")):
-        text = " ".join(load(make_run(tmp_path / split, ROWS, (0,), final=final)).table().terminal().split())
-        assert f"One seed: {said.format(split)}" in text
+        text = " ".join(load(make_run(tmp_path / split, ROWS, (0,), final=final)).table().terminal(legend=True).split())
+        assert f"one seed: {said.format(split)}" in text
     several = make_run(tmp_path / "three", ROWS, (0, 1, 2))
-    assert "training noise" not in load(several).table().terminal()
+    assert "training noise" not in load(several).table().terminal(legend=True)
     one_row = make_run(tmp_path / "some", ROWS, (0, 1, 2), skip=lambda row, seed, what: row == "simclr" and seed > 0)
-    assert f"Where a row has one seed, {said.format('test')}" in " ".join(load(one_row).table().terminal().split())
+    text = " ".join(load(one_row).table().terminal(legend=True).split())
+    assert f"rows with one seed: {said.format('test')}" in text
 
 
 @pytest.mark.parametrize(
@@ -503,7 +504,7 @@ def test_unequal_classes_have_balanced_accuracy_beside_accuracy(tmp_path: Path) 
     lines = {(line["row"], line["column"]): line for line in _lines(wide.csv())}
     assert lines["simclr", "knn balanced_top1@20"]["unit"] == "fraction"
     (note,) = [text for sign, text in results.table().legend if sign == "classes"]
-    assert "always answering the largest one (class 1) would score 95.2 %" in note and "per_class.csv" in note
+    assert "always answering the largest (class 1) scores 95.2 %" in note and "per_class.csv" in note
 
 
 def test_balanced_accuracy_of_one_seed_has_an_interval_of_its_own(tmp_path: Path) -> None:
@@ -541,7 +542,7 @@ def test_draws_that_change_the_proportions_say_so(tmp_path: Path) -> None:
     _imbalanced(folder, draws=True)
     text = " ".join(load(folder).table().terminal().split())
     assert (
-        "draws of a share of the labels hold the classes in other proportions than train (at 10 % class 1 is 50 % of the draw, 95 % of train)"
+        "few-label draws hold the classes in other proportions than train (at 10 % class 1 is 50 % of the draw, 95 % of train)"
         in text
     )
 
@@ -596,7 +597,7 @@ def test_a_record_that_is_not_what_was_written_is_damage(tmp_path: Path) -> None
 def test_files_without_a_digest_are_told_once(tmp_path: Path) -> None:
     folder = make_run(tmp_path, ROWS, seeds=(0,), predictions=False)
     (text,) = [text for sign, text in load(folder).table().legend if sign == "records"]
-    assert text.endswith("(16 of 16); 17 files carry no digest: not checked for damage")  # run.json among them
+    assert text.endswith("(16 of 16); 17 files have no digest: not checked for damage")  # run.json among them
     for path in folder.rglob("*.json"):
         kind = {"run.json": Run, "pretrain.json": Pretraining}.get(path.name, EvaluationRecord)
         write_record(path, read_record(path, kind))

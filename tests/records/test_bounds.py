@@ -119,9 +119,7 @@ def test_an_evaluator_that_returns_percents_fails_alone(tmp_path: Path) -> None:
     finally:
         EVALUATORS._added.pop("boastful", None)
     assert [failure.where for failure in failures] == ["boastful"]
-    assert (
-        "boastful measured what cannot be (top1, validation): top1 must be from 0 to 1, got 75" in failures[0].message
-    )
+    assert "boastful measured what cannot be on validation: top1 must be from 0 to 1 (got 75)" in failures[0].message
     assert len(list(tmp_path.glob("cells/random/*/knn-*.json"))) == 1 and not list(
         tmp_path.glob("cells/random/*/boastful*")
     )

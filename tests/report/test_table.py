@@ -67,7 +67,7 @@ def test_one_seed_has_the_binomial_interval_and_no_best_row(run_folder: MakeRun)
     ) and cell.interval == "binomial"
     cells = [cell for line in table.sections[0].lines for cell in line.cells.values()]
     assert not any(cell.best or cell.equal for cell in cells) and table.sections[0].comparisons == []
-    assert "One seed" in table.terminal() and "=  " not in table.terminal()
+    assert "one seed: training noise not covered" in table.terminal() and "=  " not in table.terminal()
 
 
 def test_two_seeds_show_both_values(run_folder: MakeRun) -> None:
@@ -89,7 +89,7 @@ def test_rows_that_differ_are_told_apart_and_equal_ones_are_not(run_folder: Make
     assert not _cell(table, "supervised", LAST).best and not _cell(table, "random", LAST).best
     (against_c,) = [c for c in table.sections[0].comparisons if c.column == LAST and c.second == "c"]
     assert against_c.images == 2_000 and against_c.seeds == 3 and against_c.p_holm <= 0.05 and against_c.low > 0.2
-    assert "paired over seeds and test images, Holm" in " ".join(table.terminal().split())
+    assert "paired over seeds and test images, Holm-corrected" in " ".join(table.terminal(legend=True).split())
 
 
 def test_a_lone_best_row_carries_no_equals_sign(run_folder: MakeRun) -> None:
@@ -100,7 +100,7 @@ def test_a_lone_best_row_carries_no_equals_sign(run_folder: MakeRun) -> None:
 def test_without_predictions_rows_are_paired_over_seeds(run_folder: MakeRun) -> None:
     table = load(run_folder(predictions=False, noise=0.03)).table()
     assert {c.images for c in table.sections[0].comparisons} == {0}
-    assert "test images, Holm" not in table.terminal()
+    assert "test images, Holm" not in table.terminal(legend=True)
 
 
 def test_below_random_is_marked_against_the_better_of_its_two_runs(run_folder: MakeRun) -> None:
@@ -156,7 +156,7 @@ def test_supervised_saw_all_labels_and_is_no_match_for_rows_that_have_a_share(ru
         cell.saw_labels for line in table.sections[0].lines if line.row != "supervised" for cell in line.cells.values()
     )
     for text in (table.terminal(), table.markdown(), table.html(), table.latex()):
-        assert "was given all labels in pretraining" in " ".join(text.split())
+        assert "pretrained with all labels" in " ".join(text.split())
     assert sum(line.count("†") for line in table.terminal().splitlines() if line.startswith(" supervised")) == 2
     assert "†" not in load(run_folder(ROWS, shares=(1.0,))).table().terminal()
 
@@ -219,7 +219,7 @@ def test_half_finished_runs_are_counted(run_folder: MakeRun) -> None:
     asked = {"evaluate": [{"evaluator": "finetune", "options": {"labels": 0.1}}]}
     table = load(run_folder(skip=lambda row, seed, what: seed == 2 or what == "finetune", matrix=asked)).table()
     assert _cell(table, "simclr", FEW).status == "missing" and "…" in table.terminal()
-    assert table.warnings[0].startswith("not finished: 33 of 69") and "(36 of 69)" in table.terminal()
+    assert table.warnings[0].startswith("not finished: 33 of 69") and "(36 of 69)" in table.terminal(legend=True)
 
 
 def test_nothing_finished_still_gives_a_table(run_folder: MakeRun) -> None:
@@ -260,7 +260,7 @@ def test_validation_tables_say_so_and_use_validation(run_folder: MakeRun) -> Non
         and "VALIDATION" in table.html()
         and "VALIDATION" in table.latex()
     )
-    assert _cell(table, "simclr", BEST).images == 400 and "not opened" in table.terminal()
+    assert _cell(table, "simclr", BEST).images == 400 and "not opened" in table.terminal(legend=True)
 
 
 def test_every_labelled_set_has_its_own_table(run_folder: MakeRun) -> None:
@@ -326,7 +326,8 @@ def test_mixed_environments_are_said(run_folder: MakeRun) -> None:
     table = load(run_folder(rows, seeds=(0,), environment=lambda row: other if row == "simclr" else default)).table()
     assert "different environments" in table.warnings[0]
     assert load(run_folder(rows, seeds=(0,))).table().warnings == []
-    assert "bf16, torch 2.12.0" in table.terminal() and "fp32, torch 2.11.0" in table.terminal()
+    text = table.terminal(legend=True)
+    assert "bf16, torch 2.12.0" in text and "fp32, torch 2.11.0" in text
 
 
 def test_legend_tells_choices_controls_and_protocols(run_folder: MakeRun) -> None:
@@ -340,17 +341,18 @@ def test_legend_tells_choices_controls_and_protocols(run_folder: MakeRun) -> Non
         "vae": ("vae", "pretext", (0.5, 0.4)),
         "random": ("random", "baseline", (0.3, 0.3)),
     }
-    text = " ".join(load(run_folder(made, seeds=(0,))).table().terminal().split())
+    text = " ".join(load(run_folder(made, seeds=(0,))).table().terminal(legend=True).split())
     assert (
         "400 validation images" in text
         and "linear-x v2, knn-x v2, finetune-x v2" in text
         and "6 min 09 s of computing" in text
     )
-    assert "linear probe on shuffled labels" in text and "chance 25.0 %" in text and "AWAY" not in text
+    assert "probe on shuffled labels" in text and "chance 25.0 %" in text and "AWAY" not in text
     folder = run_folder(made, seeds=(0,))
     data = load(folder).run.model_copy(update={"rows": rows})
     (folder / "run.json").write_text(data.model_dump_json())
-    assert "simclr 3, all others 1); taken: simclr temperature=0.2" in " ".join(load(folder).table().terminal().split())
+    text = " ".join(load(folder).table().terminal(legend=True).split())
+    assert "tried: simclr 3, all others 1; chosen: simclr temperature=0.2" in text
 
 
 def test_a_leak_in_the_shuffled_probe_is_said(run_folder: MakeRun) -> None:
@@ -379,7 +381,7 @@ def test_a_pretext_row_that_was_given_labels_is_marked_and_not_compared(run_fold
 
 def test_published_numbers_stand_below_in_their_own_block(run_folder: MakeRun) -> None:
     table = load(run_folder(ROWS | {"colorization": ("colorization", "pretext", (0.5, 0.6))}, seeds=(0,))).table()
-    for text in (table.terminal(), table.markdown(), table.html(), table.latex()):
+    for text in (table.terminal(legend=True), table.markdown(), table.html(), table.latex()):
         assert text.index("59.21") > text.index("records") and "Doersch" in text and "ResNet-101" in text
     assert not any(block.agreement for block in table.published) and "59.21" not in table.csv()
 

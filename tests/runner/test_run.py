@@ -466,7 +466,7 @@ def test_an_evaluator_may_bring_sets_of_its_own(tmp_path: Path) -> None:
     (column,) = [column for column in section.columns if column.data]
     assert (column.group, column.title, column.unit) == ("box, cells", "map50", "%")
     assert [line.cells[column.key].value for line in section.lines] == [15 / 32] * 2
-    text = " ".join(results.table().terminal(160).split())
+    text = " ".join(results.table().terminal(160, legend=True).split())
     assert "box, cells" in text and "46.9" in text and "cells: 2 train, 1 validation, 3 test, 2 classes" in text
     csv = results.table().csv()
     assert any(line.startswith("cells,") and ",map50," in line for line in csv.splitlines())

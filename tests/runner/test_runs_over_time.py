@@ -28,4 +28,4 @@ def test_validation_looks_the_same_before_and_after_test_was_opened(tmp_path: Pa
     assert "fitted on train and validation" in final.terminal(
         120
     ) and "fitted on train and validation" not in after.terminal(120)
-    assert "test     opened once per row, and not shown here" in after.terminal(120)
+    assert "test     opened once per row, and not shown here" in after.terminal(120, legend=True)

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from PIL import Image
 from pydantic import Field
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ssl_bench.backbones.resnet import reestimate_batchnorm
@@ -102,6 +102,18 @@ class Detection(Evaluator):
             unpacked=places.unpacked,
         )
         return [data if options.limit is None else limited(data, options.limit)]
+
+    @classmethod
+    def supports(cls, options: Any, network: nn.Module) -> str:
+        needed = (
+            "image_size",
+            "input",
+            "with_input",
+            "normalise",
+            "stage_maps",
+            *(("network",) if options.form == "c4" else ()),
+        )
+        return "" if all(hasattr(network, name) for name in needed) else "the network has no stages of feature maps"
 
     @classmethod
     def check(cls, options: Any, train: Any, validation: Any) -> None:

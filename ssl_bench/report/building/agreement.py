@@ -10,13 +10,11 @@ import numpy as np
 
 from ssl_bench.records.schema import RunRow
 from ssl_bench.report.ground.content import Column, Line, Section
-from ssl_bench.report.ground.names import base_name
 from ssl_bench.report.ground.published import Agreement, Correlation, Ordered, PublishedBlock, canonical
 from ssl_bench.report.ground.statistics import FEWEST_SEEDS, Comparison, holm, rank_correlation, rank_interval
 
 FEWEST_ROWS = 5  # below this no order of rows can be told from chance: with four, the smallest exact p is 0.083
 LABELS = "supervised"  # the task of the row that labels win, here as there
-FROZEN, DETECTION = "ImageNet frozen top-5", "VOC07 mAP"  # published metrics that have a counterpart among our columns
 
 #: compares two lines of a section in a column; None where they share too few seeds
 Compare = Callable[[Section, Column, Line, Line], Comparison | None]
@@ -126,23 +124,13 @@ def _counterparts(metric: str, sections: Sequence[Section]) -> Iterator[tuple[st
     """Columns of ours that measure what a published metric does, each once, and what they are in words."""
     seen: set[str] = set()
     for section in sections:
-        on = f" on {section.data}" if len(sections) > 1 else ""
-        probes = [
-            c for c in section.columns if base_name(c.evaluator) == "linear" and c.stage == "best" and not c.folds
-        ]
-        top5 = any(column.metric == "top5" for column in probes)
-        for column in section.columns:
-            if metric == FROZEN and column in probes and column.metric == ("top5" if top5 else "top1"):
-                yield f"{column.heading}, best stage, {'top-5' if top5 else 'top-1'}{on}", section, column
-            elif (
-                metric == DETECTION
-                and base_name(column.evaluator) == "detection"
-                and column.metric == "map_voc07"
-                and column.key not in seen
-            ):
-                seen.add(column.key)
-                yield (
-                    f"detection mAP (VOC 2007) on {column.data}{', ' + column.stage if column.stage else ''}",
-                    section,
-                    column,
-                )
+        # of several that an evaluator declares, the last one that is shown
+        last = {(c.evaluator, c.data, c.stage): c for c in section.columns if c.published == metric and not c.folds}
+        for column in last.values():
+            if column.data and column.key in seen:
+                continue  # what evaluators measure on sets of their own stands beside every labelled set
+            seen.add(column.key)
+            words = column.described.format(heading=column.heading)
+            if column.data or len(sections) > 1:
+                words += f" on {column.data or section.data}"
+            yield words + (f", {column.stage}" if column.data and column.stage else ""), section, column

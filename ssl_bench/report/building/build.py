@@ -15,10 +15,10 @@ from ssl_bench.records.schema import RunRow
 from ssl_bench.report.building.agreement import agreements
 from ssl_bench.report.building.cautions import warnings_of
 from ssl_bench.report.building.columns import columns_of
-from ssl_bench.report.building.comparisons import SHARE, compare_pair, compare_rows, shared_seeds
+from ssl_bench.report.building.comparisons import compare_pair, compare_rows, shared_seeds
 from ssl_bench.report.building.few_labels import saved_section
 from ssl_bench.report.building.gains import gain_entry
-from ssl_bench.report.building.legend import legend_of, title_of
+from ssl_bench.report.building.legend import brief_legend, legend_of, title_of
 from ssl_bench.report.building.remeasured import earlier_section
 from ssl_bench.report.ground.content import Column, Entry, Line, Section, TableContent
 from ssl_bench.report.ground.names import BALANCED, GAIN, is_stage
@@ -38,7 +38,7 @@ def build_table(results: RunRecords, gains: pd.DataFrame, wide: bool = False, cl
         lines = [line for line in _lines(results, gains, data, columns, correctness) if line.failures or line.applies]
         section = Section(data, columns, lines)
         for column in columns:
-            if column.unit == "%" and column.split == results.split:
+            if column.higher_is_better is not None and column.evaluator and column.split == results.split:
                 section.comparisons += compare_rows(correctness, data, column, lines)
                 _mark_below(column, lines)
         _sort(section)
@@ -60,15 +60,17 @@ def build_table(results: RunRecords, gains: pd.DataFrame, wide: bool = False, cl
 
     for block in published:
         block.agreement = agreements(block, results.run.rows, sections, compare)
+    legend = legend_of(results, sections)
     warnings = warnings_of(results, list(correctness.problems))
     return TableContent(
         results.run.name,
         title_of(results),
         not results.run.final,
         sections,
-        legend_of(results, sections),
+        [(line.sign, line.text) for line in legend],
         warnings,
         published,
+        brief_legend(legend),
     )
 
 
@@ -179,7 +181,7 @@ def _measured(own: pd.DataFrame, column: Column) -> Entry:
             (entry.low, entry.high), entry.interval = t_interval(numbers), "t"
     elif len(numbers) == 1 and not math.isnan(entry.resampled):
         entry.low, entry.high, entry.interval = float(own["low"].iloc[0]), float(own["high"].iloc[0]), "bootstrap"
-    elif len(numbers) == 1 and entry.images > 0 and SHARE.match(column.metric) and 0 <= numbers[0] <= 1:
+    elif len(numbers) == 1 and entry.images > 0 and column.share_of_images:
         entry.low, entry.high, entry.interval = _of_images(
             numbers[0], entry.images, own["value"].tolist() if entry.draws > 1 else []
         )
@@ -268,6 +270,7 @@ def _run_address(results: RunRecords) -> str:
 def _sort(section: Section) -> None:
     """By the first column that has a number in a row, the best first; a variant stays below its row."""
     order = [column.key for column in section.columns if column.evaluator]
+    signs = [-1.0 if column.higher_is_better is False else 1.0 for column in section.columns if column.evaluator]
     base = {line.row: line for line in section.lines if not line.variant}
     place = {line.row: at for at, line in enumerate(section.lines)}
 
@@ -276,7 +279,7 @@ def _sort(section: Section) -> None:
         first = next((at for at, value in enumerate(values) if not math.isnan(value)), len(values))
         return (
             float(first),
-            -values[first] if first < len(values) else 0.0,
+            -signs[first] * values[first] if first < len(values) else 0.0,
             float(place[line.row]),
             float(bool(line.variant)),
         )
@@ -287,8 +290,9 @@ def _sort(section: Section) -> None:
 def _mark_below(column: Column, lines: list[Line]) -> None:
     """Against the better of random and its longer variant: a gain over an undertrained baseline is none."""
     random = [line.cells[column.key].value for line in lines if line.task == "random" and line.block == "baseline"]
-    random = [value for value in random if not math.isnan(value)]
+    sign = 1 if column.higher_is_better else -1
+    random = [sign * value for value in random if not math.isnan(value)]
     for line in lines:
         cell = line.cells[column.key]
-        if random and line.block != "baseline" and not cell.saw_labels and cell.value < max(random):
+        if random and line.block != "baseline" and not cell.saw_labels and sign * cell.value < max(random):
             cell.below = True

@@ -16,18 +16,20 @@ LEAST_CORE = 0.9  # of one core's time a pretraining must have had for its minut
 
 def warnings_of(results: RunRecords, problems: list[str]) -> list[str]:
     """What a reader must know before the numbers. ``problems``: with predictions that comparisons would use."""
-    found = [f"damaged, and left out: {damage}" for damage in _first(results.damaged, "damaged files")]
+    found = [f"damaged and left out: {damage}" for damage in _first(results.damaged, "damaged files")]
     unusable = list(dict.fromkeys([*problems, *results.doubtful]))
     found += [f"predictions left out of comparisons: {problem}" for problem in _first(unusable, "files of predictions")]
     waiting = sum(missing.failure is None and not missing.damage for missing in results.missing)
     if waiting:
         found.append(
-            f"not finished: {waiting:,} of {results.expected:,} records are not there yet (…); intervals are over what is there"
+            f"not finished: {waiting:,} of {results.expected:,} records are missing (…); intervals cover what is there"
         )
     if len({environment_key(e) for e, _ in made_in(results)}) > 1:
-        found.append("made in different environments, see `run`: differences between rows may come from them")
+        found.append(
+            "made in different environments (see `run` in the legend), which may explain differences between rows"
+        )
     if busy := _slowed(results):
-        found.append(f"minutes of {', '.join(busy)} include waiting: other work had the processor")
+        found.append(f"minutes of {', '.join(busy)} include waiting: other processes used the CPU")
     opened: dict[str, int] = {}
     for evaluation in results.evaluations:
         opened[evaluation.row.row] = max(opened.get(evaluation.row.row, 0), evaluation.record.test_opened)
@@ -38,10 +40,8 @@ def warnings_of(results: RunRecords, problems: list[str]) -> list[str]:
         )
     if others := results.opened_elsewhere:
         rows = ", ".join(f"{row} ({times:,} record{'s' if times > 1 else ''})" for row, times in others.items())
-        found.append(f"test was also opened with settings that are not in this table: {rows}")
-    if loose := _loose(results):
-        found.append(f"linear probes that did not converge: {', '.join(loose)}")
-    return found
+        found.append(f"other settings of these rows were evaluated on test: {rows}")
+    return found + _from_notes(results)
 
 
 def _first(sentences: list[str], what: str) -> list[str]:
@@ -50,16 +50,16 @@ def _first(sentences: list[str], what: str) -> list[str]:
     return sentences if more <= 0 else [*sentences[:MOST_PROBLEMS], f"and {more:,} more {what}"]
 
 
-def _loose(results: RunRecords) -> list[str]:
-    """Row and stage of probes whose L-BFGS stopped before its tolerance, with how often (seeds, draws)."""
-    loose: Counter[str] = Counter()
-    for evaluation in results.evaluations:
-        for fit in evaluation.record.details.get("fits", []) if evaluation.record.evaluator == "linear" else ():
-            if not all(fit[name]["converged"] for name in ("fit", "final_fit") if name in fit) or fit.get(
-                "search_not_converged"
-            ):
-                loose[f"{evaluation.row.row} {fit['stage']}"] += 1
-    return [name + (f" ({times} times)" if times > 1 else "") for name, times in loose.items()]
+def _from_notes(results: RunRecords) -> list[str]:
+    """What evaluators warn of: row and item, with how often (seeds, draws)."""
+    told: dict[str, Counter[str]] = {}
+    for evaluation, note in results.notes:
+        if note.warning:
+            told.setdefault(note.text, Counter())[f"{evaluation.row.row} {note.item}".strip()] += 1
+    return [
+        f"{text}: {', '.join(item + (f' ({times} times)' if times > 1 else '') for item, times in items.items())}"
+        for text, items in told.items()
+    ]
 
 
 def made_in(results: RunRecords) -> list[tuple[Environment, float]]:

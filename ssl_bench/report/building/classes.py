@@ -14,7 +14,7 @@ from ssl_bench.report.ground.names import BALANCED
 from ssl_bench.report.reading.correctness import TRUTH
 
 if TYPE_CHECKING:
-    from ssl_bench.report.reading.records import Found, RunRecords
+    from ssl_bench.report.reading.records import EvaluationOfRun, RunRecords
 
 SPLITS = ("validation", "test")
 CLASS_COLUMNS = ["row", "seed", "evaluator", "data", "protocol", "split", "metric", "of", "class", "value"]
@@ -32,12 +32,8 @@ def class_notes(results: RunRecords) -> Iterator[str]:
         ]
         if len(own):
             majority = _majority(results, entry)
-            always = (
-                f": always answering the largest one{majority[0]} would score {100 * majority[1]:.1f} %"
-                if majority
-                else ""
-            )
-            yield f"{on}classes are of unequal size{always}; balanced: the mean of the accuracies within each class, which are in per_class.csv"
+            always = f": always answering the largest{majority[0]} scores {100 * majority[1]:.1f} %" if majority else ""
+            yield f"{on}classes are unequal in size{always}; balanced: mean of the accuracies within each class (in per_class.csv)"
         changes = _changes(results, name)
         if changes:
             told = "; ".join(
@@ -45,8 +41,8 @@ def class_notes(results: RunRecords) -> Iterator[str]:
             )
             whole = f"{100 * changes[0][2]:.0f} % of train"
             yield (
-                f"{on}draws of a share of the labels hold the classes in other proportions than train ({told}, {whole}), "
-                "so accuracies with a share and with all labels also differ for that"
+                f"{on}few-label draws hold the classes in other proportions than train ({told}, {whole}), "
+                "which also moves accuracies with few labels"
             )
 
 
@@ -103,7 +99,7 @@ def per_class_csv(results: RunRecords) -> str:
     return "" if empty else buffer.getvalue()
 
 
-def _of_record(found: Found, split: str, classes: list[str]) -> Iterable[tuple[str, str, str, float | None]]:
+def _of_record(found: EvaluationOfRun, split: str, classes: list[str]) -> Iterable[tuple[str, str, str, float | None]]:
     """Metric, what it is of, class and value; classifiers list values in the order of the classes, detectors name them by metric."""
     told = found.record.details.get("per_class")
     if not isinstance(told, dict) or (split == "test" and not found.record.final):

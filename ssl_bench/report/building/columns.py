@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import replace
 from typing import Any
 
 import pandas as pd
 
+from ssl_bench.records.declarations import EvaluatorDeclaration, Metric, TableColumn
 from ssl_bench.report.ground.content import Column
-from ssl_bench.report.ground.names import BALANCED, GAIN, base_name, is_stage
+from ssl_bench.report.ground.names import GAIN, base_name, is_stage
 from ssl_bench.report.reading.records import RunRecords
-
-TOP5_ABOVE = 20  # classes; below, a top-5 accuracy says little
-_FRACTION = re.compile(
-    r"((balanced_)?top\d|acc|accuracy|balanced_accuracy|m?ap\d*|miou|iou|f1|auc|auroc|precision|recall)(@|_|$)",
-    re.IGNORECASE,
-)
 
 
 def reference_row(results: RunRecords) -> str | None:
@@ -25,33 +19,23 @@ def reference_row(results: RunRecords) -> str | None:
     return "random" if "random" in rows else rows[0] if rows else None
 
 
+def stages_evaluator(results: RunRecords, data: str) -> str:
+    """The evaluator that compares the stages of a network on a set; "" where none does. Of several, the first one asked."""
+    names = {evaluation.evaluator for evaluation in results.evaluations if evaluation.data == data}
+    able = [name for name in names if results.declared(name).stages_by and name == base_name(name)]
+    return min(able, key=lambda name: (results.declared(name).order, name), default="")
+
+
 def columns_of(results: RunRecords, data: str, num_classes: int, wide: bool, classic: bool) -> list[Column]:
     """The columns for one labelled set: cheap and frozen first, then neighbours, few labels, what evaluators bring sets for, cost."""
-    frame = results.frame
-    frame = frame[frame["data"] == data]
-    asked = {found.evaluator for found in results.evaluations if found.data == data}
+    frame = results.frame[results.frame["data"] == data]
+    asked = {evaluation.evaluator for evaluation in results.evaluations if evaluation.data == data}
     asked |= {missing.what for missing in results.missing if missing.data == data}
-    order = {"linear": 0, "knn": 1, "finetune": 3, "diagnostics": 4}
     columns: list[Column] = []
-    for evaluator in sorted(asked, key=lambda name: (order.get(base_name(name), 2), name)):
-        own = frame[(frame["evaluator"] == evaluator) & (frame["split"] == results.split)]
-        count = evaluator.removeprefix(base_name(evaluator))
-        if base_name(evaluator) == "linear":
-            columns += _linear(own, evaluator, count, results, num_classes > TOP5_ABOVE, wide)
-        elif base_name(evaluator) == "knn":
-            columns += _knn(own, evaluator, count, results.split, wide)
-        elif base_name(evaluator) == "finetune":
-            columns += _finetune(
-                own, evaluator, count, results, num_classes > TOP5_ABOVE and wide, wide and _is_balanced(own)
-            )
-        elif base_name(evaluator) == "diagnostics":
-            if wide:
-                columns += _diagnostics(frame[frame["evaluator"] == evaluator], evaluator)
-        else:
-            columns += _other(own, evaluator, results.split)
-    columns = [_of_protocol(column, results, data) for column in (*columns, *_own(results, wide))] + _cost(
-        results, wide
-    )
+    for evaluator in sorted(asked, key=lambda name: (results.declared(name).order, name)):
+        columns += _declared(frame[frame["evaluator"] == evaluator], evaluator, results, num_classes, wide)
+    columns += _on_own_sets(results, wide)
+    columns = [_of_protocol(column, results, data) for column in columns] + _cost(results, wide)
     return [column for column in columns if _is_classic(column)] if classic else columns
 
 
@@ -61,139 +45,170 @@ def _of_protocol(column: Column, results: RunRecords, data: str) -> Column:
 
 
 def _is_classic(column: Column) -> bool:
-    """Frozen accuracy at the best stage with all labels, detection mAP after fine-tuning (Doersch & Zisserman, 2017), and what the rows cost."""
-    probe = base_name(column.evaluator) == "linear" and column.stage == "best" and column.labels == 1
-    detection = column.metric == "map_voc07" and column.stage != "frozen"
-    return probe or detection or not column.evaluator
+    """Frozen accuracy with all labels, detection after fine-tuning (Doersch & Zisserman, 2017), and what the rows cost."""
+    judged = column.classic and column.labels in (None, 1) and column.stage != "frozen"
+    return judged or not column.evaluator
 
 
-def _own(results: RunRecords, wide: bool) -> list[Column]:
+def _on_own_sets(results: RunRecords, wide: bool) -> list[Column]:
     """Columns of evaluators on sets of their own; they stand beside every labelled set's."""
-    found = []
-    frame = results.frame[results.frame["split"] == results.split]
+    columns: list[Column] = []
     for name, base in dict.fromkeys((str(entry["name"]), str(entry["evaluator"])) for entry in results.own_sets()):
-        here = frame[(frame["data"] == name) & (frame["evaluator"].map(base_name) == base)]
+        here = results.frame[(results.frame["data"] == name) & (results.frame["evaluator"].map(base_name) == base)]
         for evaluator in dict.fromkeys(here["evaluator"]) or [base]:
-            own = here[here["evaluator"] == evaluator]
-            columns = (
-                _detection(own, evaluator, results.split, wide)
-                if base == "detection"
-                else _other(own, evaluator, results.split)
-            )
-            found += [
+            made = _declared(here[here["evaluator"] == evaluator], evaluator, results, 0, wide)
+            columns += [
                 replace(column, key=f"{name} {column.key}", group=f"{column.group}, {name}", data=name)
-                for column in columns
+                for column in made
             ]
-    return found
+    return columns
 
 
-def _detection(own: pd.DataFrame, evaluator: str, split: str, wide: bool) -> list[Column]:
-    titles = {"map_voc07": "mAP", "ap": "AP"} | ({"map": "mAP, area", "ap50": "AP50", "ap75": "AP75"} if wide else {})
-    stages = list(dict.fromkeys(own["stage"])) or [""]
-    return [
-        Column(
-            f"{evaluator} {metric} {stage}".strip(),
-            "detection",
-            f"{title} {stage}".strip(),
-            evaluator,
-            metric,
-            stage,
-            split=split,
+def _declared(frame: pd.DataFrame, evaluator: str, results: RunRecords, num_classes: int, wide: bool) -> list[Column]:
+    """The columns of one evaluator on one set, from what it declares and the numbers that are there."""
+    declared = results.declared(evaluator)
+    split = results.split if declared.opens_test else "validation"
+    frame = frame[frame["split"] == split]
+    if not declared.columns:
+        return _undeclared(frame, evaluator, declared, split)
+    names = {column.metric for column in declared.columns}
+    # a control on shuffled labels always has them all
+    shown = frame["metric"].map(lambda metric: any(name == "*" or Metric(name=name).covers(metric) for name in names))
+    shares = sorted(set(frame["labels"][shown.astype(bool)])) or _asked_shares(results, base_name(evaluator)) or [1.0]
+    columns: list[Column] = []
+    for wanted in declared.columns:
+        if (wanted.wide and not wide) or num_classes < wanted.classes_above + bool(wanted.classes_above):
+            continue
+        if wanted.gain and reference_row(results) is None:
+            continue
+        for metric in _metrics(wanted, frame, wide):
+            measured = frame[frame["metric"] == metric]
+            if wanted.stage == "code":
+                measured = measured[~measured["stage"].map(is_stage).astype(bool)]
+            if wanted.if_measured and measured.empty:
+                continue
+            stages = (list(dict.fromkeys(frame["stage"])) or [""]) if wanted.stage == "*" else [wanted.stage]
+            for stage in stages:
+                for share in _shares(wanted, shares):
+                    columns.append(_column(wanted, declared, evaluator, metric, stage, share, split))
+    return columns
+
+
+def _metrics(wanted: TableColumn, frame: pd.DataFrame, wide: bool) -> list[str]:
+    """The metrics behind a declared column, numbers rising."""
+    if wanted.metric == "*":
+        # Facts of a single task (active units of a VAE) stay in the csv and the frame; a column is for what rows share.
+        rows = frame["row"].nunique()
+        return [
+            str(metric) for metric, part in frame.groupby("metric", sort=False) if part["row"].nunique() > 0.5 * rows
+        ]
+    if not wanted.metric.endswith("@*"):
+        return [wanted.metric]
+    pattern = Metric(name=wanted.metric)
+    numbers = sorted({int(metric.rpartition("@")[2]) for metric in frame["metric"] if pattern.covers(metric)})
+    if not wide and numbers and wanted.preferred is not None:
+        numbers = [wanted.preferred if wanted.preferred in numbers else numbers[0]]
+    if not numbers and wanted.preferred is not None:
+        numbers = [wanted.preferred]
+    return [f"{wanted.metric[:-1]}{number}" for number in numbers]
+
+
+def _shares(wanted: TableColumn, shares: list[float]) -> list[float | None]:
+    return {"": [None], "most": shares[-1:], "fewer": shares[:-1], "each": shares}[wanted.labels]  # type: ignore[return-value]
+
+
+def _column(
+    wanted: TableColumn,
+    declared: EvaluatorDeclaration,
+    evaluator: str,
+    metric: str,
+    stage: str,
+    share: float | None,
+    split: str,
+) -> Column:
+    facts = declared.metric(metric) or Metric(name=metric, higher_is_better=None)
+    words = {
+        "share": "" if share is None else f"{100 * share:g} %",
+        "number": metric.rpartition("@")[2],
+        "stage": stage,
+        "count": evaluator.removeprefix(base_name(evaluator)),
+    }
+    group = (wanted.group or (declared.title or base_name(evaluator)) + "{count}").format(**words)
+    if wanted.labels == "most" and share != 1:
+        group += f", {words['share']} of the labels"
+    shown_metric = f"{metric}{GAIN}" if wanted.gain else metric
+    in_key = {
+        "metric": shown_metric,
+        "stage": stage,
+        "share": "" if wanted.labels not in ("fewer", "each") else f"{share:g}",
+    }
+    return Column(
+        key=" ".join(part for part in (evaluator, *wanted.key.format(**in_key).split(" ")) if part),
+        group=group,
+        title=(wanted.title or facts.title or metric).format(**words).strip(),
+        evaluator=evaluator,
+        metric=shown_metric,
+        stage=stage,
+        labels=share,
+        split=split,
+        unit="points" if wanted.gain else facts.unit,
+        digits=_digits(facts),
+        folds=wanted.folds,
+        higher_is_better=None if wanted.gain else facts.higher_is_better,
+        share_of_images=facts.share_of_images and not wanted.gain,
+        classic=wanted.classic,
+        published=wanted.published,
+        described=wanted.described,
+    )
+
+
+def _digits(metric: Metric) -> int | None:
+    return 1 if metric.digits is None and metric.unit == "%" else metric.digits
+
+
+def _undeclared(frame: pd.DataFrame, evaluator: str, declared: EvaluatorDeclaration, split: str) -> list[Column]:
+    """A column for every metric, stage and share of the labels that was measured."""
+    group = (declared.title or base_name(evaluator)) + evaluator.removeprefix(base_name(evaluator))
+    measured = [
+        (str(metric), str(stage), float(labels))
+        for metric, stage, labels in frame[["metric", "stage", "labels"]].drop_duplicates().itertuples(index=False)
+    ]
+    if not measured:
+        awaited = [
+            (metric.name, metric.title or metric.name) for metric in declared.metrics if not metric.name.endswith("@*")
+        ]
+        return [
+            Column(f"{evaluator} {title}", group, title, evaluator, name, split=split) for name, title in awaited
+        ] or [Column(evaluator, group, "result", evaluator, "", split=split)]
+    columns = []
+    for name, stage, labels in measured:
+        metric = declared.metric(name) or Metric(name=name, higher_is_better=None)
+        parts = [metric.title or name, stage if stage != "pooled" else "", f"{100 * labels:g} %" if labels != 1 else ""]
+        title = " ".join(part for part in parts if part)
+        columns.append(
+            Column(
+                f"{evaluator} {title}",
+                group,
+                title,
+                evaluator,
+                name,
+                stage,
+                labels,
+                split,
+                metric.unit,
+                _digits(metric),
+                metric.higher_is_better,
+                metric.share_of_images,
+            )
         )
-        for stage in stages
-        for metric, title in titles.items()
-    ]
+    return columns
 
 
-def _linear(own: pd.DataFrame, evaluator: str, count: str, results: RunRecords, top5: bool, wide: bool) -> list[Column]:
-    split = results.split
-    # the control on shuffled labels always has them all
-    shares = sorted(set(own[own["metric"] == "top1"]["labels"])) or [1.0]
-    group = f"linear probe{count}" + (f", {100 * shares[-1]:g} % of the labels" if shares[-1] != 1 else "")
-
-    def column(stage: str, title: str, metric: str = "top1") -> Column:
-        return Column(f"{evaluator} {metric} {stage}", group, title, evaluator, metric, stage, shares[-1], split)
-
-    found = [column("best", "best stage")]
-    balanced = _is_balanced(own)
-    if balanced:
-        found.append(column("best", "balanced", f"{BALANCED}top1"))
-    if reference_row(results) is not None:
-        found.append(replace(column("best", "over random", f"top1{GAIN}"), unit="points"))
-    found.append(column("pooled", "last stage"))
-    if balanced and wide:
-        found.append(column("pooled", "last, balanced", f"{BALANCED}top1"))
-    if top5:
-        found += [column("best", "best, top-5", "top5"), column("pooled", "last, top-5", "top5")]
-    if wide and any(not is_stage(stage) for stage in own["stage"]):
-        found.append(column("code", "code"))
-    few = f"linear probe{count}, best stage"
-    found += [
-        Column(
-            f"{evaluator} {metric} best {share:g}",
-            few,
-            f"{100 * share:g} %{suffix}",
-            evaluator,
-            metric,
-            "best",
-            share,
-            split,
-            folds=True,
-        )
-        for share in shares[:-1]
-        for metric, suffix in _with_balanced("top1", balanced and wide)
-    ]
-    return found
-
-
-def _is_balanced(own: pd.DataFrame) -> bool:
-    """Whether balanced accuracies were measured: where classes are of very unequal size."""
-    return any(str(metric).startswith(BALANCED) for metric in set(own["metric"]))
-
-
-def _with_balanced(metric: str, balanced: bool) -> list[tuple[str, str]]:
-    """A metric and what its title adds; the balanced one beside it."""
-    return [(metric, ""), (f"{BALANCED}{metric}", ", balanced")] if balanced else [(metric, "")]
-
-
-def _knn(own: pd.DataFrame, evaluator: str, count: str, split: str, wide: bool) -> list[Column]:
-    numbers = sorted({int(m.group(1)) for metric in own["metric"] if (m := re.fullmatch(r"top1@(\d+)", metric))})
-    if not wide and numbers:
-        numbers = [20 if 20 in numbers else numbers[0]]
-    return [
-        Column(f"{evaluator} {metric}", f"kNN{count}", f"k={k}{suffix}", evaluator, metric, "pooled", split=split)
-        for k in numbers or [20]
-        for metric, suffix in _with_balanced(f"top1@{k}", wide and _is_balanced(own))
-    ]
-
-
-def _finetune(
-    own: pd.DataFrame, evaluator: str, count: str, results: RunRecords, top5: bool, balanced: bool
-) -> list[Column]:
-    shares = sorted(set(own["labels"])) or _asked_shares(results) or [1.0]
-    group = f"fine-tune{count}, share of labels"
-    split = results.split
-    return [
-        Column(
-            f"{evaluator} {metric} {share:g}",
-            group,
-            f"{100 * share:g} %{suffix}",
-            evaluator,
-            metric,
-            "",
-            share,
-            split,
-            folds=True,
-        )
-        for metric, suffix in (*_with_balanced("top1", balanced), *([("top5", ", top-5")] if top5 else []))
-        for share in shares
-    ]
-
-
-def _asked_shares(results: RunRecords) -> list[float]:
+def _asked_shares(results: RunRecords, evaluator: str) -> list[float]:
+    """The shares of the labels that a run asks an evaluator for, before it has numbers."""
     for asked in results.run.matrix.get("evaluate", []):
         options: Any = (
-            asked.get("options", {}) if isinstance(asked, dict) and asked.get("evaluator") == "finetune" else {}
+            asked.get("options", {}) if isinstance(asked, dict) and asked.get("evaluator") == evaluator else {}
         )
         shares = options.get("labels") or []
         if shares:
@@ -201,52 +216,17 @@ def _asked_shares(results: RunRecords) -> list[float]:
     return []
 
 
-def _diagnostics(own: pd.DataFrame, evaluator: str) -> list[Column]:
-    # Facts of a single task (active units of a VAE) stay in the csv and the frame; a column is for what rows share.
-    shared = [
-        str(metric)
-        for metric, part in own.groupby("metric", sort=False)
-        if part["row"].nunique() > 0.5 * own["row"].nunique()
-    ]
-    return [
-        Column(
-            f"{evaluator} {metric}",
-            "diagnostics",
-            metric,
-            evaluator,
-            metric,
-            split=str(own["split"].iloc[0]),
-            unit="%" if _FRACTION.match(metric) else "",
-        )
-        for metric in shared
-    ]
-
-
-def _other(own: pd.DataFrame, evaluator: str, split: str) -> list[Column]:
-    found = []
-    for metric, stage, labels in own[["metric", "stage", "labels"]].drop_duplicates().itertuples(index=False):
-        parts = [str(metric), stage if stage != "pooled" else "", f"{100 * labels:g} %" if labels != 1 else ""]
-        title = " ".join(part for part in parts if part)
-        unit = "%" if _FRACTION.match(str(metric)) else ""
-        found.append(
-            Column(
-                f"{evaluator} {title}", evaluator, title, evaluator, str(metric), str(stage), float(labels), split, unit
-            )
-        )
-    return found or [Column(evaluator, evaluator, "result", evaluator, "", split=split)]
-
-
 def _cost(results: RunRecords, wide: bool) -> list[Column]:
     # then rows differ in the images that they see
     shared = (results.run.matrix.get("pretrain") or {}).get("passes") is not None
-    found = [*([("images_k", "k images", 0)] if shared else []), ("passes", "passes", 1), ("minutes", "min", 1)]
+    costs = [*([("images_k", "k images", 0)] if shared else []), ("passes", "passes", 1), ("minutes", "min", 1)]
     if wide:
-        found += [
+        costs += [
             ("images_per_second", "images/s", 0),
             ("memory_gb", "GB", 1),
             ("tflops", "TFLOP", 1),
             ("parameters_m", "M par.", 2),
         ]
     return [
-        Column(metric, "pretraining", title, "", metric, unit=title, digits=digits) for metric, title, digits in found
+        Column(metric, "pretraining", title, "", metric, unit=title, digits=digits) for metric, title, digits in costs
     ]

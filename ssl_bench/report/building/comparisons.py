@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -20,8 +19,6 @@ from ssl_bench.report.ground.statistics import (
 )
 from ssl_bench.report.reading.correctness import Correctness
 
-SHARE = re.compile(r"(top\d+|acc|accuracy)(@|_|$)", re.IGNORECASE)  # metrics that are a share of the images
-
 
 def compare_rows(correctness: Correctness, data: str, column: Column, lines: list[Line]) -> list[PairwiseResult]:
     """The best pretrained row against every other, over three shared seeds or more; marks it and those that cannot be told from it.
@@ -34,13 +31,14 @@ def compare_rows(correctness: Correctness, data: str, column: Column, lines: lis
     rows = [line for line in rows if not math.isnan(line.cells[column.key].value)]
     if not rows:
         return []
-    best = max(rows, key=lambda line: line.cells[column.key].value)
+    sign = 1 if column.higher_is_better else -1
+    best = max(rows, key=lambda line: sign * line.cells[column.key].value)
     a = best.cells[column.key].values
     shared = [(other, shared_seeds(correctness, data, column, best, other)) for other in rows if other is not best]
     within = [
         other
         for other, seeds in shared
-        if len(seeds) < FEWEST_SEEDS and max(other.cells[column.key].values.values()) >= min(a.values())
+        if len(seeds) < FEWEST_SEEDS and _reaches(other.cells[column.key].values, a, sign)
     ]
     if len(a) < FEWEST_SEEDS or within:
         return []
@@ -58,6 +56,11 @@ def compare_rows(correctness: Correctness, data: str, column: Column, lines: lis
         if p > SIGNIFICANT:
             best.cells[column.key].equal = other.cells[column.key].equal = True
     return found
+
+
+def _reaches(values: Mapping[int, float], best: Mapping[int, float], sign: int) -> bool:
+    """Whether the best of some values is no worse than the worst of the best row's; ``sign``: 1 where higher is better, else -1."""
+    return max(sign * value for value in values.values()) >= min(sign * value for value in best.values())
 
 
 def shared_seeds(correctness: Correctness, data: str, column: Column, first: Line, second: Line) -> list[int]:
@@ -78,7 +81,7 @@ def compare_pair(
     x, y = (_stack(correctness.drawn(line.row, data, column), seeds) for line in pair)
     if x is not None and y is not None and x.shape == y.shape and x.shape[1] > 1 and images > 0:
         return compare_drawn(first, second, x, y, images)
-    return compare_seeds(first, second, images if SHARE.match(column.metric) else 0)
+    return compare_seeds(first, second, images if column.share_of_images else 0)
 
 
 def _stack(correct: dict[int, np.ndarray], seeds: Sequence[int]) -> np.ndarray | None:

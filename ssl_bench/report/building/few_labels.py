@@ -17,8 +17,6 @@ from ssl_bench.report.ground.names import base_name
 from ssl_bench.report.ground.statistics import FEWEST_SEEDS
 from ssl_bench.report.reading.records import RunRecords
 
-WITH_SHARES = ("linear", "finetune")  # evaluators that are asked for shares of the labels
-
 
 @dataclass(frozen=True)
 class LabelCurve:
@@ -115,17 +113,12 @@ def labels_needed(accuracy: float, labels: Sequence[float], accuracies: Sequence
 
 def with_shares(results: RunRecords, data: str) -> list[str]:
     """Evaluators of a labelled set that have numbers for two shares of the labels or more: probes first, then fine-tuning."""
-    own = results.frame
-    own = own[
-        (own["data"] == data)
-        & (own["split"] == results.split)
-        & (own["metric"] == "top1")
-        & own["evaluator"].map(base_name).isin(WITH_SHARES)
-    ]
-    counts = own.groupby("evaluator")["labels"].nunique()
-    return sorted(
-        (str(name) for name in counts.index[counts > 1]), key=lambda name: (WITH_SHARES.index(base_name(name)), name)
-    )
+    frame = results.frame
+    frame = frame[(frame["data"] == data) & (frame["split"] == results.split)]
+    metrics = frame["evaluator"].map(lambda name: results.declared(name).labels_by)
+    counts = frame[frame["metric"] == metrics].groupby("evaluator")["labels"].nunique()
+    names = [str(name) for name in counts.index[counts > 1]]
+    return sorted(names, key=lambda name: (results.declared(name).order, name))
 
 
 def label_curves(results: RunRecords, data: str, evaluator: str) -> list[LabelCurve]:
@@ -135,9 +128,9 @@ def label_curves(results: RunRecords, data: str, evaluator: str) -> list[LabelCu
         (own["data"] == data)
         & (own["evaluator"] == evaluator)
         & (own["split"] == results.split)
-        & (own["metric"] == "top1")
+        & (own["metric"] == results.declared(evaluator).labels_by)
     ]
-    if base_name(evaluator) == "linear":
+    if results.declared(evaluator).stages_by:
         own = own[own["best"].astype(bool)]
     means = own.groupby(["row", "variant", "labels", "seed"])["value"].mean()
     found: dict[tuple[str, str], dict[float, dict[int, float]]] = {}
@@ -240,7 +233,7 @@ def saved_section(results: RunRecords, section: Section) -> Section | None:
             c
             for c in section.columns
             if c.evaluator in measured
-            and c.metric == "top1"
+            and c.metric == results.declared(c.evaluator).labels_by
             and c.stage in ("best", "")
             and c.labels is not None
             and c.labels < 1
@@ -264,7 +257,7 @@ def saved_section(results: RunRecords, section: Section) -> Section | None:
     columns = [
         replace(
             column,
-            group=_heading(column.evaluator),
+            group=_heading(results, column.evaluator),
             title=f"{100 * (column.labels or math.nan):g} %",
             unit="×",
             folds=False,
@@ -274,8 +267,12 @@ def saved_section(results: RunRecords, section: Section) -> Section | None:
     return Section(section.data, columns, lines, title="labels saved")
 
 
-def _heading(evaluator: str) -> str:
-    count = evaluator.removeprefix(base_name(evaluator))
-    return (
-        f"linear probe{count}, best stage" if base_name(evaluator) == "linear" else f"fine-tune{count}, share of labels"
+def _heading(results: RunRecords, evaluator: str) -> str:
+    declared, count = results.declared(evaluator), evaluator.removeprefix(base_name(evaluator))
+    of_shares = (
+        column
+        for column in declared.columns
+        if column.metric == declared.labels_by and column.labels in ("fewer", "each")
     )
+    column = next(of_shares, None)
+    return column.group.format(count=count) if column is not None and column.group else declared.title + count

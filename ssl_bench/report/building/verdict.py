@@ -7,6 +7,7 @@ import math
 import numpy as np
 from scipy import special
 
+from ssl_bench.report.building.columns import stages_evaluator
 from ssl_bench.report.ground.statistics import LEVEL, compare_variances, seed_variance
 from ssl_bench.report.reading.records import RunRecords
 
@@ -30,8 +31,10 @@ def verdict(results: RunRecords) -> str:
         & frame["best"].astype(bool)
         & (frame["labels"] == 1.0)
     ]
-    own = own[(own["evaluator"] == "linear") & own["row"].isin(list(rows))]
-    own = own[own["data"] == sets[0]["name"]] if sets else own.iloc[:0]
+    data = str(sets[0]["name"]) if sets else ""
+    own = own[
+        (own["evaluator"] == stages_evaluator(results, data)) & own["row"].isin(list(rows)) & (own["data"] == data)
+    ]
     values = {
         str(row): {int(str(seed)): float(v) for seed, v in part.groupby("seed")["value"].mean().items()}
         for row, part in own.groupby("row")

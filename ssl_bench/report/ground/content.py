@@ -33,7 +33,12 @@ class Column:
     labels: float | None = None
     split: str = "test"
     unit: str = "%"
-    digits: int = 1
+    digits: int | None = 1  #: behind the point; None: 3 that count
+    higher_is_better: bool | None = True  #: None: rows are not compared by it
+    share_of_images: bool = False  #: of images that were answered right
+    classic: bool = False  #: belongs to the classic table
+    published: str = ""  #: the published metric that it is the counterpart of
+    described: str = ""  #: where it is held against published numbers
     data: str = ""  #: set it was measured on, where an evaluator brings its own; "": the section's
     folds: bool = False  #: goes to a second table where the terminal is narrow
     protocol: str = ""  #: of its numbers, such as "linear-lbfgs v2"; "" while there are none
@@ -68,7 +73,7 @@ class Entry:
     stage: str = ""  #: the stage chosen, where the column does not say it
     equal: bool = False  #: cannot be told apart from the best pretrained row, or is that row with others beside it
     best: bool = False  #: highest mean among the pretrained rows, where three or more seeds allow saying so
-    below: bool = False  #: mean below random's
+    below: bool = False  #: mean worse than random's
     saw_labels: bool = False  #: the column is about a share of the labels, and the pretraining was given labels
     pair: tuple[float, ...] = ()  #: the values of two draws of labels, where there is one seed
 
@@ -105,6 +110,8 @@ def _number(value: float, column: Column) -> str:
         return f"{100 * value:+.{column.digits}f}".replace("-", "−")
     if value == 0:
         return "0"
+    if column.digits is None:
+        return f"{value:.3g}" if abs(value) < 1_000 else f"{value:,.0f}"
     return f"{value:.{column.digits}f}" if value < 10 else f"{value:,.0f}"
 
 
@@ -171,6 +178,15 @@ class Section:
                 yield heading, lines
 
 
+@dataclass(frozen=True)
+class LegendLine:
+    """A line below the table: a sign or word, and what it means; ``brief``, where it is one of the few that every reader needs."""
+
+    sign: str
+    text: str
+    brief: str = ""
+
+
 @dataclass
 class TableContent:
     """Everything that a finished table says, however it is printed."""
@@ -179,6 +195,7 @@ class TableContent:
     title: list[str]  #: parts of the first line
     validation: bool
     sections: list[Section]
-    legend: list[tuple[str, str]]  #: (sign or word, what it means)
+    legend: list[tuple[str, str]]  #: (sign or word, what it means), all of it
     warnings: list[str] = field(default_factory=list)
     published: list[PublishedBlock] = field(default_factory=list)
+    brief: list[tuple[str, str]] = field(default_factory=list)  #: what this table needs, at most eight short lines

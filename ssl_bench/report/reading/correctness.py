@@ -12,7 +12,7 @@ from ssl_bench.records.predictions import TRUTH, prediction_name
 from ssl_bench.records.schema import MeasurementRecord
 from ssl_bench.report.ground.content import Column
 from ssl_bench.report.ground.names import BALANCED, base_name, is_stage
-from ssl_bench.report.reading.records import Found, RunRecords
+from ssl_bench.report.reading.records import EvaluationOfRun, RunRecords
 
 # before a metric: its values on resamples of the test images, the same resamples for every row and seed
 DRAWN = "drawn/"
@@ -27,7 +27,7 @@ class Correctness:
 
     def __init__(self, results: RunRecords) -> None:
         self._results = results
-        self._found: dict[tuple[str, str, str], list[Found]] = {}
+        self._found: dict[tuple[str, str, str], list[EvaluationOfRun]] = {}
         for found in results.evaluations:
             self._found.setdefault((found.row.row, found.evaluator, found.data), []).append(found)
         self._stored = {(f.evaluator, f.data) for f in results.evaluations if f.path.with_suffix(".npz").is_file()}
@@ -107,7 +107,7 @@ class Correctness:
                 if not wanted:
                     continue
                 if not column.metric.startswith("top1"):
-                    if base_name(column.evaluator) == "detection" and self._arrays(found) is None:
+                    if self._arrays(found) is None and self._draws_stored(found, column.metric):
                         unusable.add(found.seed)
                     continue
                 arrays = [self._correct(found, m) for m in wanted]
@@ -118,7 +118,17 @@ class Correctness:
                     unusable.add(found.seed)
         return self._of_column[place]
 
-    def _arrays(self, found: Found) -> dict[str, np.ndarray] | None:
+    def _draws_stored(self, found: EvaluationOfRun, metric: str) -> bool:
+        """Whether an evaluator stores values of a metric on resampled images, so that this record should have them too."""
+        same = (
+            other
+            for (_, evaluator, data), others in self._found.items()
+            if (evaluator, data) == (found.evaluator, found.data)
+            for other in others
+        )
+        return any(DRAWN + metric in (self._arrays(other) or {}) for other in same)
+
+    def _arrays(self, found: EvaluationOfRun) -> dict[str, np.ndarray] | None:
         """Arrays beside a record; None where they should be there and cannot be used."""
         try:
             arrays = self._results.predictions(found)
@@ -131,7 +141,7 @@ class Correctness:
             return None
         return arrays
 
-    def _correct(self, found: Found, m: MeasurementRecord) -> np.ndarray | None:
+    def _correct(self, found: EvaluationOfRun, m: MeasurementRecord) -> np.ndarray | None:
         arrays = self._arrays(found) or {}
         name = prediction_name(base_name(found.evaluator), m)
         if TRUTH not in arrays or name not in arrays:

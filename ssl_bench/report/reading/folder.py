@@ -23,7 +23,7 @@ from ssl_bench.records.schema import (
     read_record,
     safe_name,
 )
-from ssl_bench.report.reading.records import Found, Missing, RunRecords
+from ssl_bench.report.reading.records import EvaluationOfRun, Missing, RunRecords
 from ssl_bench.system import digests
 
 R = TypeVar("R", bound=Record)
@@ -122,7 +122,7 @@ def _read_cell(root: Path, cell: RunCell, row: RunRow, results: RunRecords) -> N
         record, damage = _read(path, EvaluationRecord, expected.id, results)
         if record is not None and pretraining is not None and judged_other_weights(record, pretraining):
             record = None  # the weights were trained again since, and it waits to be measured on these
-        found = Found(row, cell.seed, name, expected.data, path, record) if record is not None else None
+        found = EvaluationOfRun(row, cell.seed, name, expected.data, path, record) if record is not None else None
         if found is not None and (damage := _contradiction(found, results)):
             record = found = None
         if record is None or (results.run.final and not record.final):
@@ -159,7 +159,7 @@ def _read(path: Path, kind: type[R], identity: str | None, results: RunRecords) 
     return record, ""
 
 
-def _contradiction(found: Found, results: RunRecords) -> str:
+def _contradiction(found: EvaluationOfRun, results: RunRecords) -> str:
     """Why a record's numbers cannot be shown: its own predictions say otherwise; "" else. Predictions that are damaged cost comparisons alone."""
     try:
         results.predictions(found)
@@ -239,7 +239,7 @@ def _find_earlier(cell: RunCell, row: RunRow, others: list[tuple[Path, Evaluatio
             free = [one for one in same if one[0] not in taken]
             if free:
                 path, record = max(free, key=lambda one: (_agreement(asked, one[1].spec), one[1].created))
-                found = Found(row, cell.seed, name, expected.data, path, record)
+                found = EvaluationOfRun(row, cell.seed, name, expected.data, path, record)
                 if not _contradiction(found, results):
                     results.earlier.append(found)
 

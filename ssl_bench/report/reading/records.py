@@ -11,9 +11,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ssl_bench.records.declarations import BUILT_IN, EvaluatorDeclaration, Note
+from ssl_bench.records.notes import notes_of
 from ssl_bench.records.predictions import read_predictions
 from ssl_bench.records.protocols import is_older
 from ssl_bench.records.schema import EvaluationRecord, Failure, MeasurementRecord, Pretraining, Run, RunRow
+from ssl_bench.report.ground.names import base_name
 
 FRAME_COLUMNS = [
     "row",
@@ -52,7 +55,7 @@ class Missing:
 
 
 @dataclass(frozen=True)
-class Found:
+class EvaluationOfRun:
     """An evaluation record, the name its evaluator has in this run, and where it lies."""
 
     row: RunRow
@@ -77,11 +80,11 @@ class RunRecords:
 
     run: Run
     pretrainings: dict[tuple[str, int], Pretraining]
-    evaluations: list[Found]
+    evaluations: list[EvaluationOfRun]
     failures: list[Failure]
     missing: list[Missing]
     expected: int
-    earlier: list[Found] = field(default_factory=list)  #: the same cells under another version of a protocol
+    earlier: list[EvaluationOfRun] = field(default_factory=list)  #: the same cells under another version of a protocol
     #: evaluator and data to the protocol of its numbers
     protocols: dict[tuple[str, str], str] = field(default_factory=dict)
     #: row to evaluations of it that saw test and are not in this table
@@ -105,6 +108,16 @@ class RunRecords:
     def earlier_frame(self) -> pd.DataFrame:
         """As ``frame``, the numbers that the same cells had under another version of a protocol."""
         return _frame(self.earlier)
+
+    def declared(self, evaluator: str) -> EvaluatorDeclaration:
+        """What an evaluator declares of its numbers: as the run wrote it down, or built in; nothing of others."""
+        name = base_name(evaluator)
+        return BUILT_IN.get(name) or self.run.evaluators.get(name) or EvaluatorDeclaration()
+
+    @cached_property
+    def notes(self) -> list[tuple[EvaluationOfRun, Note]]:
+        """What records say of how their numbers were made."""
+        return [(found, note) for found in self.evaluations for note in notes_of(found.record, self.split)]
 
     def is_older(self, evaluator: str, data: str) -> bool:
         """Whether an evaluator's numbers are of an older version of its protocol than the installed one."""
@@ -177,14 +190,14 @@ class RunRecords:
         """The sets that evaluators bring themselves, such as images with boxes: as ``data_sets``, and ``evaluator``."""
         return list(self.run.data.get("own", []))
 
-    def predictions(self, found: Found) -> dict[str, np.ndarray]:
+    def predictions(self, found: EvaluationOfRun) -> dict[str, np.ndarray]:
         """Arrays [N_test] stored beside a record, held against it; empty where there are none. Raises RecordError naming a damaged file."""
         if found.path not in self._predictions:
             self._predictions[found.path] = read_predictions(found.path, found.record)
         return self._predictions[found.path]
 
 
-def _frame(evaluations: list[Found]) -> pd.DataFrame:
+def _frame(evaluations: list[EvaluationOfRun]) -> pd.DataFrame:
     lines = [
         (
             f.row.row,

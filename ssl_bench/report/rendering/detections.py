@@ -13,8 +13,7 @@ from PIL import Image
 from ssl_bench.errors import RecordError
 from ssl_bench.records.schema import safe_name
 from ssl_bench.report.ground.escape import plain
-from ssl_bench.report.ground.names import base_name
-from ssl_bench.report.reading.records import Found, RunRecords
+from ssl_bench.report.reading.records import EvaluationOfRun, RunRecords
 from ssl_bench.report.rendering.drawing import COLOURS, new_figure, short
 
 if TYPE_CHECKING:
@@ -29,12 +28,11 @@ ACROSS = 3  # images side by side
 def detection_figures(results: RunRecords) -> Iterator[tuple[str, Figure]]:
     """For every row, detector and set: the name of a file, and a figure of the images stored with the row's first seed."""
     classes = {str(entry["name"]): [str(name) for name in entry.get("classes", [])] for entry in results.own_sets()}
-    firsts: dict[tuple[str, str, str], Found] = {}
+    firsts: dict[tuple[str, str, str], EvaluationOfRun] = {}
     for found in results.evaluations:
-        if base_name(found.evaluator) == "detection":
-            key = (found.row.row, found.evaluator, found.data)
-            if key not in firsts or found.seed < firsts[key].seed:
-                firsts[key] = found
+        key = (found.row.row, found.evaluator, found.data)
+        if _shows_images(results, found) and (key not in firsts or found.seed < firsts[key].seed):
+            firsts[key] = found
     several = {(evaluator, data) for _, evaluator, data in firsts}
     for (row, evaluator, data), found in firsts.items():
         try:
@@ -53,6 +51,14 @@ def detection_figures(results: RunRecords) -> Iterator[tuple[str, Figure]]:
                     kept, shown, classes.get(data, []), f"{short(row)}{frozen}, seed {found.seed}: {short(data)}, test"
                 ),
             )
+
+
+def _shows_images(results: RunRecords, found: EvaluationOfRun) -> bool:
+    """Whether an evaluator kept test images with what it found on them."""
+    try:
+        return "shown/0/jpeg" in results.predictions(found)
+    except RecordError:  # told where rows are compared
+        return False
 
 
 def _figure(kept: dict[str, np.ndarray], shown: int, classes: list[str], title: str) -> Figure:

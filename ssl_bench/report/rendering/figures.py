@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from ssl_bench.records.schema import safe_name, write_bytes
+from ssl_bench.report.building.columns import stages_evaluator
 from ssl_bench.report.ground.names import is_stage
 from ssl_bench.report.reading.records import RunRecords
 from ssl_bench.report.rendering.detections import detection_figures
@@ -63,12 +64,13 @@ def draw_figures(results: RunRecords, folder: str | Path) -> list[Path]:
     return written
 
 
-def _linear(results: RunRecords, data: str) -> pd.DataFrame:
-    """Top-1 of the linear probe with the largest share of the labels: accuracies with few labels are not averaged into it."""
+def _by_stage(results: RunRecords, data: str) -> tuple[str, pd.DataFrame]:
+    """The evaluator that compares stages, and its accuracies with the most labels: those with few are not averaged into them."""
     frame = results.frame
-    own = frame[(frame["data"] == data) & (frame["evaluator"] == "linear") & (frame["variant"] == "")]
-    own = own[(own["metric"] == "top1") & (own["split"] == results.split)]
-    return own[own["labels"] == own["labels"].max()]
+    name = stages_evaluator(results, data)
+    own = frame[(frame["data"] == data) & (frame["evaluator"] == name) & (frame["variant"] == "")]
+    own = own[(own["metric"] == results.declared(name).stages_by) & (own["split"] == results.split)]
+    return name, own[own["labels"] == own["labels"].max()]
 
 
 def _share(own: pd.DataFrame) -> str:
@@ -77,10 +79,10 @@ def _share(own: pd.DataFrame) -> str:
 
 
 def stages_figure(results: RunRecords, data: str) -> Figure | None:
-    """Heat map of the linear probe, rows by stages, sorted as the table is, by the stage chosen on validation; that one is framed."""
+    """Heat map of accuracy, rows by stages, sorted as the table is, by the stage chosen on validation; that one is framed."""
     from matplotlib.patches import Rectangle
 
-    own = _linear(results, data)
+    evaluator, own = _by_stage(results, data)
     own = own[[is_stage(stage) for stage in own["stage"]]]
     if own.empty:
         return None
@@ -121,9 +123,9 @@ def stages_figure(results: RunRecords, data: str) -> Figure | None:
         if order[rows[y]] != order[rows[y - 1]]:
             ax.axhline(y - 0.5, color="white", linewidth=4)
     figure.colorbar(image, ax=ax, pad=0.02).outline.set_visible(False)  # type: ignore[operator]
-    older = protocol_word(results, "linear", data)
+    older = protocol_word(results, evaluator, data)
     ax.set_title(
-        "Linear probe by stage"
+        f"{results.declared(evaluator).title.capitalize()} by stage"
         + (f", {older}:\n" if older else ": ")
         + f"{short(data)}{_share(own)}, top-1 in %, {split_word(results)}"
     )
@@ -206,12 +208,12 @@ def _curves_of(results: RunRecords, row: str, loss: Axes, accuracy: Axes) -> Non
 
 
 def cost_figure(results: RunRecords, data: str) -> Figure | None:
-    """Linear probe (best stage) against what pretraining cost: FLOPs and, on one kind of machine, minutes."""
+    """Accuracy at the best stage against what pretraining cost: FLOPs and, on one kind of machine, minutes."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-    own = _linear(results, data)
-    own = own[own["best"].astype(bool)]
-    own = own if not own.empty else _linear(results, data).query("stage == 'pooled'")
+    evaluator, stages = _by_stage(results, data)
+    own = stages[stages["best"].astype(bool)]
+    own = own if not own.empty else stages.query("stage == 'pooled'")
     cost = results.pretraining
     if own.empty or cost.empty:
         return None
@@ -257,9 +259,9 @@ def cost_figure(results: RunRecords, data: str) -> Figure | None:
         ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}" if value >= 1 else f"{value:.2g}"))
         ax.xaxis.set_minor_formatter(NullFormatter())
         ax.set_xlabel(title)
-    older = protocol_word(results, "linear", data)
+    older = protocol_word(results, evaluator, data)
     axes[0][0].set_ylabel(
-        "linear probe"
+        results.declared(evaluator).title
         + (f", {older}" if older else "")
         + f", best stage{_share(own)}: top-1 in %, {split_word(results)}"
     )

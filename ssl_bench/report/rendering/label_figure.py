@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 # Baselines are grey and told apart by their dashes; those beyond the fourth share a look.
 DASHES: tuple[Any, ...] = ("--", "-.", (0, (1, 1.2)), (0, (6, 2, 1, 2, 1, 2)))
 SPREAD = 1.15  # from the first to the last row along the axis, so that not every bar lies on another
-HEADINGS = {"linear": "linear probe, best stage", "finetune": "fine-tuned"}
 
 
 def labels_figure(results: RunRecords, data: str) -> Figure | None:
@@ -61,7 +60,7 @@ def labels_figure(results: RunRecords, data: str) -> Figure | None:
         count, older = evaluator.removeprefix(base_name(evaluator)), protocol_word(results, evaluator, data)
         ax.set_title(
             (f"{short(data)}: " if ax is axes[0][0] else "")
-            + HEADINGS[base_name(evaluator)]
+            + results.declared(evaluator).curve
             + count
             + (f"\n{older}" if older else "")
         )

@@ -18,8 +18,11 @@ _NUMBER = re.compile(r"[>≤+−]?\d+(,\d{3})*(\.\d+)?")
 _COMMAND = re.compile(r"; (ssl-bench show .*)$", re.DOTALL)
 
 
-def terminal(table: TableContent, width: int) -> list[tuple[str, str]]:
-    """Lines as (kind, text): kind is "title", "heading", "row", "failure", "warning", "legend" or "published"."""
+def terminal(table: TableContent, width: int, legend: bool = False) -> list[tuple[str, str]]:
+    """Lines as (kind, text): kind is "title", "heading", "row", "failure", "warning", "legend" or "published".
+
+    ``legend``: the whole legend in place of the few lines that the table needs.
+    """
     lines = [
         ("title", text)
         for text in _wrap_parts([*(["VALIDATION"] if table.validation else []), *map(plain, table.title)], width)
@@ -32,9 +35,10 @@ def terminal(table: TableContent, width: int) -> list[tuple[str, str]]:
             for part, columns in enumerate(_parts(grid, width)):
                 lines += [("row", ""), *_grid(grid, columns, width, failures=part == 0)]
     lines.append(("legend", ""))
-    indent = max((len(plain(sign)) for sign, _ in table.legend), default=0)
+    entries = table.legend if legend or not table.brief else table.brief
+    indent = max((len(plain(sign)) for sign, _ in entries), default=0)
     shown = ""
-    for sign, text in table.legend:
+    for sign, text in entries:
         lines += [
             ("legend", line) for line in _wrapped("" if sign == shown else plain(sign), plain(text), indent, width)
         ]

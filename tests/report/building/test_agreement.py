@@ -125,9 +125,7 @@ def test_our_order_against_the_published_one(run_folder: MakeRun) -> None:
     for text in (table.terminal(), table.markdown(), table.html(), table.latex()):
         words = " ".join(text.replace(r"\%", "%").replace("&#x27;", "'").split())
         assert "linear probe, best stage, top-1 and ImageNet frozen top-5, 6 rows in common: +0.87" in words
-        assert (
-            "with the labels row, 7 rows: +0.33" in words and "where 3 seeds are drawn anew, too few for 95 %" in words
-        )
+        assert "with the labels row, 7 rows: +0.33" in words and "too few for a 95 % interval" in words
         # below its block; no row of the other one is ours
         assert text.index("74.17") < text.index("Kendall") and "SimCLRv2" not in text
     lines = list(csv.DictReader(io.StringIO(agreement_csv(table))))
@@ -178,7 +176,7 @@ def test_pairs_of_rows_that_our_seeds_tell_apart(run_folder: MakeRun) -> None:
     )
     text = str(found)
     told = sum(verdict != "cannot be told apart" for verdict in verdicts.values())
-    start = f"of 15 pairs of rows {told} can be told apart here (over seeds, Holm)"
+    start = f"of 15 pairs of rows {told} can be told apart here (over seeds, Holm-corrected)"
     assert f"{start}, {told - len(against)} in the published order and {len(against)} in the other one: " in text
     assert all(f"{low} above {high}" in text for high, low in against)
     assert folder / "published_pairs.csv" in write_report(folder)
@@ -269,5 +267,5 @@ def test_published_values_here_are_those_of_the_file() -> None:
 def test_an_interval_over_three_seeds_does_not_claim_95_percent() -> None:
     """With three, each seed alone is drawn in 1 of 27 resamples, more than a tail of 2.5 % holds; with four in 1 of 256."""
     said = {seeds: str(Correlation(6, 0.5, 0.2, 0.1, 0.7, seeds)) for seeds in (2, 3, 4)}
-    assert "95 %: +0.10 to +0.70 by bootstrap over 4 seeds" in said[4]
-    assert all("too few for 95 %" in said[seeds] and "95 %:" not in said[seeds] for seeds in (2, 3))
+    assert "95 % bootstrap interval over 4 seeds: +0.10 to +0.70" in said[4]
+    assert all("too few for a 95 % interval" in said[seeds] for seeds in (2, 3))

@@ -48,7 +48,7 @@ def _few_labels(record: dict[str, Any]) -> None:
 def test_rows_that_see_other_input_are_named(run_folder: MakeRun) -> None:
     folder = run_folder(ROWS, seeds=(0,))
     # older records do not tell
-    assert _legend(load(folder).table(), "input") == ["patch tasks are ranked fairly from 64 px up"]
+    assert _legend(load(folder).table(), "input") == ["patch tasks need 64 px or more to be ranked fairly"]
     _change(folder, "colorization/*/pretrain.json", lambda record: record["describe"].update(input="lightness"))
     _change(folder, "relative_position/*/pretrain.json", lambda record: record["describe"].update(input="standardised"))
     _change(
@@ -58,7 +58,8 @@ def test_rows_that_see_other_input_are_named(run_folder: MakeRun) -> None:
     )
     seen, _ = _legend(load(folder).table(), "input")
     assert (
-        seen == "colorization sees lightness only, relative_position images standardised one by one, also when judged"
+        seen
+        == "colorization sees lightness only, relative_position images standardised one by one, also when evaluated"
     )
 
 
@@ -82,7 +83,7 @@ def test_records_tell_the_input(task: str, kind: str | None) -> None:
 
 
 def test_choices_inside_a_draw_are_told_from_those_on_validation(run_folder: MakeRun) -> None:
-    def chosen(few: bool, rates: list[float], scarce: bool = False) -> str:
+    def chosen(few: bool, rates: list[float], scarce: bool = False) -> list[str]:
         folder = run_folder(ROWS, seeds=(0,), predictions=False)
         runs: list[dict[str, Any]] = [
             {"labels": 0.1, "images": 400, "chosen_on": "a fifth of the draw"}, {"labels": 1.0, "images": 4_000, "chosen_on": "validation"}
@@ -102,23 +103,25 @@ def test_choices_inside_a_draw_are_told_from_those_on_validation(run_folder: Mak
         )
         if few:
             _change(folder, "*/*/linear-*.json", _few_labels)
-        (text,) = _legend(load(folder).table(), "chosen")
-        return text.partition("; with a share of the labels, ")[2]
+        lines = _legend(load(folder).table(), "chosen")
+        return [line for line in lines if "draw" in line or "middle" in line]
 
-    assert chosen(True, [0.01, 0.1]) == "strength, stage and learning rate are chosen inside the draw"
-    assert chosen(True, [0.1]) == "strength and stage are chosen inside the draw"
-    assert chosen(False, [0.01, 0.1]) == "the learning rate is chosen inside the draw"
-    assert chosen(False, [0.1]) == "" == chosen(False, [0.1], scarce=True)
-    middle = "at 1 %, where a class has too few, the middle of the grid is taken"
-    assert chosen(False, [0.01, 0.1], scarce=True) == f"the learning rate is chosen inside the draw ({middle})"
+    probe = "linear probe: with fewer labels, strength and stage inside the labelled draw"
+    rate = "fine-tuning: with fewer labels, learning rate inside the labelled draw"
+    assert chosen(True, [0.01, 0.1]) == [probe, rate]
+    assert chosen(True, [0.1]) == [probe]
+    assert chosen(False, [0.01, 0.1]) == [rate]
+    assert chosen(False, [0.1]) == [] == chosen(False, [0.1], scarce=True)
+    middle = "fine-tuning: the middle of the grid where a class has too few images to hold any back: 1 %"
+    assert chosen(False, [0.01, 0.1], scarce=True) == [rate, middle]
 
 
 def test_rates_of_detectors_are_told_with_the_images_they_were_chosen_on(run_folder: MakeRun) -> None:
     folder = run_folder(ROWS, seeds=(0,), boxes={"cells": {"rotation": 0.5, "simclr": 0.4}})
     _change(folder, "*/*/detection-*.json", lambda record: record.update(details={"tried": {}}))
-    assert "detection" not in _legend(load(folder).table(), "chosen")[0]
+    assert not any("detection" in line for line in _legend(load(folder).table(), "chosen"))
     _change(folder, "*/*/detection-*.json", lambda record: record.update(details={"tried": {"0.01": 0.3, "0.02": 0.5}}))
-    assert "; learning rate of detection on 60 of cells" in _legend(load(folder).table(), "chosen")[0]
+    assert "detection: learning rate on validation: 60 images of cells" in _legend(load(folder).table(), "chosen")
 
 
 def test_a_set_that_two_evaluators_bring_is_described_once(run_folder: MakeRun) -> None:
@@ -135,35 +138,32 @@ def test_members_of_a_combination_see_their_own_input(run_folder: MakeRun) -> No
         folder, "relative_position*/*/pretrain.json", lambda record: record["describe"].update(input="standardised")
     )
     seen, combined, _ = _legend(load(folder).table(), "input")
-    assert seen == "relative_position sees images standardised one by one, also when judged"
+    assert seen == "relative_position sees images standardised one by one, also when evaluated"
     assert (
         combined
-        == "each member of a combination sees its own; judged are relative_position+colorization on images standardised one by one"
+        == "members of a combination see their own input; evaluated: relative_position+colorization on images standardised one by one"
     )
     alone = {"relative_position+rotation": ("relative_position+rotation", "pretext", (0.4, 0.5))}
     assert any(
-        "patch tasks are ranked fairly" in text
-        for text in _legend(load(run_folder(alone, seeds=(0,))).table(), "input")
+        "patch tasks need 64 px" in text for text in _legend(load(run_folder(alone, seeds=(0,))).table(), "input")
     )
 
 
 def test_rows_that_start_from_labelled_weights_are_not_said_to_have_been_given_all_labels(run_folder: MakeRun) -> None:
     folder = run_folder({**ROWS, "supervised": ("supervised", "labels", (0.5, 0.9))}, seeds=(0,))
     (given,) = _legend(load(folder).table(), "†")
-    assert given.startswith("was given all labels in pretraining: has no rank")
+    assert given.startswith("pretrained with all labels: not ranked")
     run = json.loads((folder / "run.json").read_text())
     run["rows"][0] |= {"uses_labels": True, "init": "timm:resnet18.a1_in1k, trained on ImageNet-1k, with labels"}
     (folder / "run.json").write_text(json.dumps(run))
     (started,) = _legend(load(folder).table(), "†")
-    assert started.startswith(
-        "was given all labels in pretraining, or starts from weights that were, or may have been: has no rank"
-    )
+    assert started.startswith("pretrained with all labels, or from weights that may have seen labels: not ranked")
 
 
 @pytest.mark.parametrize("seeds", [(0,), (0, 1), (0, 1, 2)])
 def test_draws_are_told_whatever_the_number_of_seeds(run_folder: MakeRun, seeds: tuple[int, ...]) -> None:
     lines = _legend(load(run_folder(ROWS, seeds=seeds, draws=4)).table(), "±")
-    assert [line.endswith("; 10 %: each seed the mean of 4 draws of labels") for line in lines] == [True] + [False] * (
+    assert [line.endswith("; 10 %: mean of 4 label draws per seed") for line in lines] == [True] + [False] * (
         len(lines) - 1
     )
     assert not any("draws" in line for line in _legend(load(run_folder(ROWS, seeds=seeds, draws=1)).table(), "±"))
@@ -175,7 +175,7 @@ def test_fewer_neighbours_than_asked_are_told(run_folder: MakeRun) -> None:
     assert not _legend(load(folder).table(), "k")
     _change(folder, "*/*/knn-*.json", lambda record: record.update(details={"neighbours": neighbours}))
     # as on the split that is shown
-    assert _legend(load(folder).table(), "k") == ["capped by the smallest class: k=200 asks 20"]
+    assert _legend(load(folder).table(), "k") == ["capped at the size of the smallest class: k=200 uses 20"]
 
 
 def test_headings_say_the_share_of_the_labels_and_all_fits_120_columns(run_folder: MakeRun) -> None:
@@ -192,7 +192,7 @@ def test_headings_say_the_share_of_the_labels_and_all_fits_120_columns(run_folde
     table = load(folder).table()
     first, last = table.sections[0].columns[:2]
     assert first.group == last.group == "linear probe, 10 % of the labels" and first.labels == 0.1
-    text = table.terminal(120)
+    text = table.terminal(120, legend=True)
     assert max(map(len, text.splitlines())) <= 120 and "linear probe, 10 % of the labels  " in text
     assert {"k", "input", "chosen"} <= {sign for sign, _ in table.legend}
 
@@ -203,7 +203,7 @@ def test_minutes_taken_on_a_busy_machine_are_said(run_folder: MakeRun) -> None:
     _change(folder, "*/*/pretrain.json", lambda record: record["seconds"].update(total=100.0, cpu=99.0))
     assert not load(folder).table().warnings
     _change(folder, "simclr/1-*/pretrain.json", lambda record: record["seconds"].update(cpu=60.0))
-    assert load(folder).table().warnings == ["minutes of simclr include waiting: other work had the processor"]
+    assert load(folder).table().warnings == ["minutes of simclr include waiting: other processes used the CPU"]
     # there the processor only watches
     _change(folder, "simclr/1-*/pretrain.json", lambda record: record["environment"].update(device="cuda: Example"))
     assert not any("waiting" in warning for warning in load(folder).table().warnings)
@@ -222,18 +222,18 @@ def test_images_with_boxes_do_not_count_as_images_that_are_right_or_wrong(run_fo
     told = [
         line
         for line in _legend(load(run_folder(ROWS, boxes=boxes, predictions=False)).table(), "±")
-        if line.startswith("Besides")
+        if line.startswith("sampling error")
     ]
-    assert told[0].startswith("Besides, 500 test images leave about ±4.4 at 50 %")
+    assert told[0].startswith("sampling error of 500 test images: about ±4.4 points at 50 %")
     # as stored beside each value
-    assert told[1] == "Besides, the 60 images of cells leave about ±4.0 of mAP (bootstrap)"
+    assert told[1] == "sampling error of 60 images of cells: about ±4.0 points of mAP (bootstrap)"
 
 
 def test_labels_saved_are_explained_where_they_are_shown(run_folder: MakeRun) -> None:
     first, second, third = _legend(load(run_folder(ROWS)).table(), "×")
     assert (
         "the better of random and random, 3x longer" in first
-        and "where it first gets there" in second
+        and "at the first crossing" in second
         and "lowest and highest seed" in third
     )
     assert len(_legend(load(run_folder(ROWS, seeds=(0,))).table(), "×")) == 2 and not _legend(
@@ -250,8 +250,8 @@ def test_a_setting_that_saw_test_and_is_not_in_the_table_is_told(run_folder: Mak
     home = next(folder.glob("cells/simclr/0-*"))
     shutil.copytree(home, home.with_name("0-00000000"))
     (told,) = load(folder).table().warnings
-    assert told == "test was also opened with settings that are not in this table: simclr (3 records)"
-    assert "with other settings too" in _legend(load(folder).table(), "test")[0]
+    assert told == "other settings of these rows were evaluated on test: simclr (3 records)"
+    assert "also with other settings" in _legend(load(folder).table(), "test")[0]
     for path in home.with_name("0-00000000").glob("*-*.json"):  # one that was chosen against on validation has not
         path.write_text(path.read_text().replace('"test_opened": 1', '"test_opened": 0'))
     assert not load(folder).table().warnings
@@ -304,31 +304,39 @@ def test_what_is_known_of_the_data_is_told(run_folder: MakeRun) -> None:
 
 def test_a_last_fit_on_validation_images_too_is_told(run_folder: MakeRun) -> None:
     folder = run_folder(ROWS, seeds=(0,))
-    said = "the linear probe that is tested with all labels is fitted on train and validation"
-    assert said not in _legend(load(folder).table(), "chosen")[0]
+    said = "linear probe: refitted on train and validation before test, where all labels are used"
+    assert said not in _legend(load(folder).table(), "chosen")
     fit = {"stage": "s1", "labels": 1.0, "fit": {"converged": True}, "final_fit": {"converged": True}}
     _change(folder, "*/*/linear-*.json", lambda record: record.update(details={"fits": [fit]}))
-    assert said in _legend(load(folder).table(), "chosen")[0]
+    assert said in _legend(load(folder).table(), "chosen")
 
 
 def test_the_choice_of_the_probe_is_told_as_it_was_made(run_folder: MakeRun) -> None:
     """The first protocol chose by accuracy on validation; later ones choose by log loss, there or on folds."""
     folder = run_folder(ROWS, seeds=(0,), predictions=False)
 
-    def chosen(protocol: str, on: str) -> str:
+    def chosen(protocol: str, on: str) -> list[str]:
         fit = {"stage": "s1", "labels": 1.0, "chosen_on": on, "fit": {"converged": True}}
         _change(folder, "*/*/linear-*.json", lambda record: record.update(protocol=protocol, details={"fits": [fit]}))
-        return _legend(load(folder).table(), "chosen")[0]
+        return _legend(load(folder).table(), "chosen")
 
-    assert chosen("linear-lbfgs v1", "validation").startswith(
-        "on 400 validation images: probe strength, stage, task options ("
-    )
-    assert chosen("linear-lbfgs v2", "validation").startswith(
-        "on 400 validation images: probe strength and stage by log loss, task options ("
-    )
+    task = "task settings on 400 validation images; tried: 1 for every row"
+    assert chosen("linear-lbfgs v1", "validation") == [task, "linear probe: strength and stage on validation"]
+    by_loss = "linear probe: strength and stage by log loss"
+    assert chosen("linear-lbfgs v2", "validation") == [task, f"{by_loss} on validation"]
     folds = "5-fold cross-validation of train and validation"
-    told = chosen("linear-lbfgs v2", folds)
-    assert (
-        told.startswith("on 400 validation images: task options (")
-        and f"probe strength and stage by log loss in {folds}" in told
-    )
+    assert chosen("linear-lbfgs v2", folds) == [task, f"{by_loss} in {folds}"]
+
+
+@pytest.mark.parametrize("seeds", [(0,), (0, 1, 2)])
+def test_the_terminal_shows_at_most_eight_short_lines_and_the_whole_legend_on_request(
+    run_folder: MakeRun, seeds: tuple[int, ...]
+) -> None:
+    table = load(run_folder(seeds=seeds)).table()
+    brief, whole = table.terminal(120), table.terminal(120, legend=True)
+    assert len(table.brief) <= 8 and all(len(sign) + len(text) <= 110 for sign, text in table.brief)
+    assert table.brief[-1][1].endswith("--legend, table.md or table.html")
+    for sign, text in table.legend:
+        assert " ".join(text.split()) in " ".join(whole.split()) and sign in whole
+    assert "shuffled labels" in whole and "shuffled labels" not in brief and "shuffled labels" in table.markdown()
+    assert len(brief.splitlines()) < len(whole.splitlines())

@@ -60,7 +60,7 @@ def test_the_ten_percent_block_stands_below_ten_percent_columns_only(
         "random": ("random", "baseline", (0.4, 0.3))
     }
     table = load(run_folder(rows, seeds=(0,), shares=shares)).table()
-    for text in (table.terminal(), table.markdown(), table.html(), table.latex()):
+    for text in (table.terminal(legend=True), table.markdown(), table.html(), table.latex()):
         assert ("SimCLRv2" in text) is ("80.9" in text) is ("2006.10029" in text) is shown
         assert text.index("59.21") > text.index("records") and "Doersch" in text
         assert not shown or text.index("74.17") < text.index("80.9")  # one block after the other
