@@ -2,8 +2,8 @@
 
     python benchmarks/fill_readme.py            # rewrites them; tests/test_readme.py checks that they are up to date
 
-A block begins with a comment such as ``<!-- table: results/quick -->`` and ends with ``<!-- end -->``. ``rows`` in place of
-``table`` leaves the published numbers out, which are the same below every table; ``classic`` has the columns of the classic table alone
+A block begins with a comment such as ``<!-- table: results/quick -->`` and ends with ``<!-- end -->``. ``table`` has the whole legend.
+``rows`` has the short one and leaves the published numbers out, which are the same below every table; ``classic`` has the columns of the classic table alone
 (``ssl-bench report RUN --classic``); ``order`` is how far the rows stand in the published order, pair by pair. ``brief`` has neither
 legend nor warnings, and only the rows and evaluators that are named: ``<!-- brief: results/quick rows=simclr,random evaluators=linear -->``.
 """
@@ -35,9 +35,10 @@ def content(kind: str, path: Path, words: dict[str, str]) -> str:
     if kind in ("rows", "brief"):
         table = replace(table, published=[])
     if kind == "brief":
-        table = replace(table, legend=[], warnings=[], sections=[_part(section, words) for section in table.sections])
+        sections = [_part(section, words) for section in table.sections]
+        table = replace(table, legend=[], brief=[], warnings=[], sections=sections)
     width = 136 if kind == "classic" else 120  # its columns side by side
-    return f"```\n{table.terminal(width).strip(chr(10))}\n```"
+    return f"```\n{table.terminal(width, legend=kind == 'table').strip(chr(10))}\n```"
 
 
 def _part(section: Any, words: dict[str, str]) -> Any:

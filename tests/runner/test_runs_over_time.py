@@ -25,7 +25,6 @@ def test_validation_looks_the_same_before_and_after_test_was_opened(tmp_path: Pa
         [(line.row, line.cells) for section in table.sections for line in section.lines] for table in (before, after)
     ]
     assert shown[0] == shown[1], "intervals of gains on validation are not paired by test images"
-    assert "fitted on train and validation" in final.terminal(
-        120
-    ) and "fitted on train and validation" not in after.terminal(120)
+    said = "refitted on train and validation"
+    assert said in final.terminal(120, legend=True) and said not in after.terminal(120, legend=True)
     assert "test     opened once per row, and not shown here" in after.terminal(120, legend=True)
