@@ -276,6 +276,35 @@ def show(
 
 
 @app.command()
+def preview(
+    what: Annotated[str, typer.Argument(metavar="TASK|MATRIX|RUN/ROW/SEED", help="What to draw.", show_default=False)],
+    data: Annotated[
+        str | None, typer.Option("--data", help="A source whose images are shown.", show_default=False)
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="A PNG; preview-ROW.png unless given.", show_default=False)
+    ] = None,
+    sets: Sets = None,
+    data_root: DataRoot = None,
+    plugin: Plugins = None,
+) -> None:
+    """Draw what a task sees, is asked and answers, as a PNG. A matrix gives one for each row; a run's row answers with its trained network.
+
+    \b
+    Examples:
+      ssl-bench preview rotation
+      ssl-bench preview my_task --plugin my_task.py --data cifar10
+      ssl-bench preview quick/colorization/0 --out colours.png
+    """
+    from ssl_bench.console.preview import preview as draw
+
+    files = draw(
+        what, _folder, data=data, out=out, plugins=tuple(plugin or ()), sets=tuple(sets or ()), data_root=data_root
+    )
+    say("wrote " + ", ".join(map(str, files)))
+
+
+@app.command()
 def duplicates(
     matrix: MatrixArg,
     sets: Sets = None,

@@ -23,6 +23,7 @@ class Autoencoder(Reconstruction):
     """
 
     name = "autoencoder"
+    paper = "Hinton, Salakhutdinov: Reducing the Dimensionality of Data with Neural Networks, 2006"
     short_learning_rate = 3e-4
     Options = AutoencoderOptions
 

@@ -91,6 +91,7 @@ class PretextTask(nn.Module):
 
     name: ClassVar[str]
     version: ClassVar[int] = 1  #: raise it when a change can change a number
+    paper: ClassVar[str] = ""  #: where the method comes from, as captions print it
     Options: ClassVar[type[TaskOptions]] = TaskOptions
     #: labels reach a batch only where this is set; the row is then marked everywhere
     uses_labels: ClassVar[bool] = False
@@ -234,5 +235,8 @@ class PretextTask(nn.Module):
 
     @torch.no_grad()
     def preview(self, batch: Batch) -> Mapping[str, Tensor]:
-        """Pictures of what the task sees, is asked and answers: name -> float [N, 3, H, W] in [0, 1]."""
-        return {"images": batch.images}
+        """Pictures for ``ssl-bench preview``: caption -> float [N, 3, H, W] in [0, 1], in the order in which they are read.
+
+        Captions begin with "sees: ", "is asked: " or "answers: ". Called in eval mode.
+        """
+        return {"sees: images": batch.images}

@@ -45,6 +45,7 @@ class Colorization(PretextTask):
     """
 
     name = "colorization"
+    paper = "Zhang, Isola, Efros: Colorful Image Colorization, 2016, arXiv:1603.08511"
     short_learning_rate = 3e-3
     Options = ColorizationOptions
     min_image_size = 16
@@ -140,7 +141,11 @@ class Colorization(PretextTask):
         """Images, what the task sees of them, and the colours that it gives them."""
         lab = rgb_to_lab(batch.images)
         grey = lab_to_rgb(torch.cat([lab[:, :1], torch.zeros_like(lab[:, 1:])], dim=1))
-        return {"images": batch.images, "lightness": grey, "colorized": self.colorize(batch.images)}
+        return {
+            "images": batch.images,
+            "sees: lightness; is asked: which colours?": grey,
+            "answers: the colours that it expects": self.colorize(batch.images),
+        }
 
     def _prior_colours(self) -> Tensor:
         """Target colours [N, 2] of pretraining images that are not grey."""

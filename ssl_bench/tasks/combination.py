@@ -39,6 +39,7 @@ class Combination(PretextTask):
     judged with the members' input handling that keeps most of an image: colour, else each image standardised, else lightness.
     """
 
+    paper = "Doersch, Zisserman: Multi-task Self-Supervised Visual Learning, 2017, arXiv:1708.07860"
     Options = CombinationOptions
     members: ClassVar[tuple[type[PretextTask], ...]] = ()
     scales: Tensor
@@ -177,11 +178,11 @@ class Combination(PretextTask):
     @torch.no_grad()
     def preview(self, batch: Batch) -> Mapping[str, Tensor]:
         """What every member shows."""
-        found: dict[str, Tensor] = {}
+        shown: dict[str, Tensor] = {}
         for number, member in enumerate(self.members):
             pictures = self.tasks[number].preview(self._batch_of(number, batch, slice(None)))  # type: ignore[operator]
-            found |= {f"{member.name}: {name}": picture for name, picture in pictures.items()}
-        return found
+            shown |= {f"{member.name} {name}": picture for name, picture in pictures.items()}
+        return shown
 
     def _of_members(self, ask: Callable[[int, Any], Mapping[str, Any]]) -> dict[str, Any]:
         return {

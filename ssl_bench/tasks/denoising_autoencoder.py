@@ -47,6 +47,10 @@ class DenoisingAutoencoder(Reconstruction):
     """
 
     name = "denoising_autoencoder"
+    paper = (
+        "Vincent, Larochelle, Bengio, Manzagol: Extracting and Composing Robust Features with Denoising "
+        "Autoencoders, 2008"
+    )
     short_learning_rate = 3e-4
     Options = DenoisingAutoencoderOptions
 
@@ -84,4 +88,8 @@ class DenoisingAutoencoder(Reconstruction):
         """Images, what the task is given (clipped for the eye), and what it makes of that."""
         corrupted = self.corrupt(batch.images)
         rebuilt = to_pixels(self.backbone, self.reconstruct(corrupted))
-        return {"images": batch.images, "corrupted": corrupted.clamp(0, 1), "reconstruction": rebuilt}
+        return {
+            "images": batch.images,
+            "sees: corrupted images; is asked: what was there?": corrupted.clamp(0, 1),
+            "answers: rebuilt from a code": rebuilt,
+        }

@@ -62,6 +62,10 @@ class Exemplar(PretextTask):
     """
 
     name = "exemplar"
+    paper = (
+        "Dosovitskiy et al.: Discriminative Unsupervised Feature Learning with Exemplar CNNs, 2014, "
+        "arXiv:1406.6909; triplets: Doersch, Zisserman, 2017, arXiv:1708.07860"
+    )
     short_learning_rate = 3e-3
     Options = ExemplarOptions
     min_image_size = 8
@@ -151,10 +155,20 @@ class Exemplar(PretextTask):
 
     @torch.no_grad()
     def preview(self, batch: Batch) -> Mapping[str, Tensor]:
-        """The images, and their views (standardised ones brought back to mid grey)."""
+        """The images, their views (standardised ones brought back to mid grey), and which image or view each is taken for."""
         images = self.views(batch)["images"]
-        shown = images if self.options.form == "surrogate" else images.mul(0.25).add(0.5).clamp(0, 1)
-        return {"images": batch.images, "views": shown}
+        if self.options.form == "surrogate":
+            chosen = self.head(self.backbone(images))[:, batch.index].argmax(1)
+            answers = {"answers: the image of the batch that each view is taken for": batch.images[chosen]}
+            return {"images": batch.images, "sees: views; is asked: of which image?": images, **answers}
+        shown = images.mul(0.25).add(0.5).clamp(0, 1)
+        z = F.normalize(self.head(self.backbone.trunk(images.contiguous(memory_format=torch.channels_last))).float())
+        nearest = (z @ z.T).fill_diagonal_(-torch.inf).argmax(1)
+        return {
+            "images": batch.images,
+            "sees: views; is asked: which show the same image?": shown,
+            "answers: the nearest other view of each": shown[nearest],
+        }
 
 
 def triplet_loss(distance: Tensor, index: Tensor, margin: float, mining: str) -> Tensor:

@@ -46,6 +46,10 @@ class RelativePosition(PretextTask):
     """
 
     name = "relative_position"
+    paper = (
+        "Doersch, Gupta, Efros: Unsupervised Visual Representation Learning by Context Prediction, "
+        "2015, arXiv:1505.05192"
+    )
     short_learning_rate = 3e-3
     reads_borders = True
     Options = RelativePositionOptions
@@ -114,5 +118,27 @@ class RelativePosition(PretextTask):
 
     @torch.no_grad()
     def preview(self, batch: Batch) -> Mapping[str, Tensor]:
-        """The images, and their tiles as the trunk sees them (grey is a tile's mean)."""
-        return {"images": batch.images, "tiles": self.views(batch).flatten(0, 1).mul(0.25).add(0.5).clamp(0, 1)}
+        """The images, their tiles as the trunk sees them (grey is a tile's mean), and the eight where they are said to lie."""
+        views = self.views(batch)
+        flat = views.flatten(0, 1).contiguous(memory_format=torch.channels_last)
+        features = self.backbone.trunk(flat).unflatten(0, (len(views), 9))
+        centre = features[:, CENTRE, None].expand(-1, 8, -1)
+        sides = self.head(torch.cat([features[:, NEIGHBOURS], centre], 2).flatten(0, 1)).argmax(1).view(-1, 8)
+        tiles = views.mul(0.25).add(0.5).clamp(0, 1)
+        placed = torch.full_like(tiles, 0.9)  # where no tile is said to lie
+        placed[:, CENTRE] = tiles[:, CENTRE]
+        for number, place in enumerate(NEIGHBOURS):
+            answer = torch.tensor(NEIGHBOURS, device=views.device)[sides[:, number]]
+            placed[torch.arange(len(views)), answer] = tiles[:, place]
+        return {
+            "images": batch.images,
+            "sees: tiles with gaps; is asked: on which side of the centre does each lie?": in_grid(tiles),
+            "answers: each tile where it is said to lie": in_grid(placed),
+        }
+
+
+def in_grid(tiles: Tensor) -> Tensor:
+    """Nine tiles of every image, [B, 9, C, t, t], side by side with a light line between: [B, C, 3 t + 6, 3 t + 6]."""
+    side = tiles.shape[-1] + 2
+    padded = F.pad(tiles, (1, 1, 1, 1), value=1.0).unflatten(1, (3, 3)).permute(0, 3, 1, 4, 2, 5)
+    return padded.reshape(len(tiles), -1, 3 * side, 3 * side)

@@ -37,6 +37,10 @@ class Rotation(PretextTask):
     """
 
     name = "rotation"
+    paper = (
+        "Gidaris, Singh, Komodakis: Unsupervised Representation Learning by Predicting Image Rotations, "
+        "2018, arXiv:1803.07728"
+    )
     short_learning_rate = 3e-3
     reads_borders = True
     Options = RotationOptions
@@ -90,4 +94,7 @@ class Rotation(PretextTask):
         """The four turned copies, and the same turned back by what the task answers."""
         images, _ = self.views(batch)
         answers = self.head(self.backbone(images)).argmax(1)
-        return {"turned": images, "turned back": rotate90(images, -answers)}
+        return {
+            "sees: all four turns; is asked: by how much is each turned?": images,
+            "answers: turned back by the predicted angle": rotate90(images, -answers),
+        }

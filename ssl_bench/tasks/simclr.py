@@ -45,6 +45,10 @@ class SimCLR(PretextTask):
     """
 
     name = "simclr"
+    paper = (
+        "Chen, Kornblith, Norouzi, Hinton: A Simple Framework for Contrastive Learning of Visual "
+        "Representations, 2020, arXiv:2002.05709"
+    )
     short_learning_rate = 3e-3
     Options = SimCLROptions
     min_image_size = 8
@@ -106,9 +110,17 @@ class SimCLR(PretextTask):
 
     @torch.no_grad()
     def preview(self, batch: Batch) -> Mapping[str, Tensor]:
-        """The images and two views of each."""
-        first, second = self.views(batch).chunk(2)
-        return {"images": batch.images, "first view": first, "second view": second}
+        """The images, two views of each, and the view that is most similar to every first one."""
+        views = self.views(batch)
+        first, second = views.chunk(2)
+        z = F.normalize(self.projection_head(self.backbone(views)).float())
+        nearest = (z @ z.T).fill_diagonal_(-torch.inf)[: len(first)].argmax(1)
+        return {
+            "images": batch.images,
+            "sees: a first view of each": first,
+            "and a second one; is asked: which of all other views is the first one's partner?": second,
+            "answers: the view most similar to the first": views[nearest],
+        }
 
 
 @torch.no_grad()

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
+import torch
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -74,6 +76,20 @@ class Supervised(PretextTask):
         logits = self.head(self.backbone(images)).float()
         loss = F.cross_entropy(logits, labels, label_smoothing=self.options.label_smoothing)
         return {"loss": loss, "accuracy": (logits.argmax(1) == labels).float().mean()}
+
+    @torch.no_grad()
+    def preview(self, batch: Batch) -> Mapping[str, Tensor]:
+        """Cropped images, and the same with a green frame where the class is right, else a red one."""
+        images, labels = self.views(batch)
+        right = self.head(self.backbone(images)).argmax(1) == labels
+        framed, width = images.clone(), max(1, images.shape[-1] // 16)
+        colour = torch.where(right[:, None], images.new_tensor([0.0, 0.7, 0.2]), images.new_tensor([0.85, 0.1, 0.1]))
+        for side in (framed[:, :, :width], framed[:, :, -width:], framed[..., :width], framed[..., -width:]):
+            side.copy_(colour[:, :, None, None].expand_as(side))
+        return {
+            "sees: images with labels; is asked: which class?": images,
+            "answers: right in green, wrong in red": framed,
+        }
 
     def chance_loss(self) -> float:
         return math.log(self.head.out_features)

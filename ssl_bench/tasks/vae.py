@@ -41,6 +41,7 @@ class VAE(Reconstruction):
     """
 
     name = "vae"
+    paper = "Kingma, Welling: Auto-Encoding Variational Bayes, 2013, arXiv:1312.6114"
     short_learning_rate = 3e-4
     Options = VAEOptions
     outputs_per_code = 2
@@ -100,12 +101,12 @@ class VAE(Reconstruction):
         """Images, what the posterior means decode to, samples of the prior, and the way in latent space from each image to the next."""
         mean = self.posterior(batch.images)[0]
         pictures = {
-            "reconstruction": mean,
-            "prior samples": torch.randn_like(mean),
-            "halfway to the next": (mean + mean.roll(-1, 0)) / 2,
+            "answers: rebuilt from the mean of the code": mean,
+            "answers: made from codes drawn from the prior": torch.randn_like(mean),
+            "answers: made from the code halfway to the next image": (mean + mean.roll(-1, 0)) / 2,
         }
         return {
-            "images": batch.images,
+            "sees: images; is asked: to rebuild each from a draw of a few numbers": batch.images,
             **{name: to_pixels(self.backbone, self.decoder(z).float()) for name, z in pictures.items()},
         }
 

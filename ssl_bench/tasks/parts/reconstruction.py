@@ -95,7 +95,10 @@ class Reconstruction(PretextTask):
     @torch.no_grad()
     def preview(self, batch: Batch) -> Mapping[str, Tensor]:
         """Images and what is rebuilt from their codes."""
-        return {"images": batch.images, "reconstruction": to_pixels(self.backbone, self.reconstruct(batch.images))}
+        return {
+            "sees: images; is asked: to rebuild each from a few numbers": batch.images,
+            "answers: rebuilt from its code": to_pixels(self.backbone, self.reconstruct(batch.images)),
+        }
 
 
 class Decoder(nn.Module):
