@@ -41,7 +41,7 @@ from ssl_bench.records.protocols import FEW_IMAGES, VERSIONS
 from ssl_bench.spec.matrix import Recipe
 from ssl_bench.spec.model import MOST_BATCH
 from ssl_bench.spec.task_role import TaskRole
-from ssl_bench.tasks.base import PretextTask, Setup, TaskOptions
+from ssl_bench.training.trainable import Trainable
 from ssl_bench.transforms.geometry import random_crop, random_flip
 
 HELD_BACK = 0.2  # of a draw, to choose the learning rate on
@@ -134,27 +134,21 @@ class Finetune(Evaluator):
         return Evaluation(work.measurements, work.predictions, {"runs": work.runs, "per_class": work.recalls} | changed)
 
 
-class _CropOptions(TaskOptions):
-    pad: int = 4
-
-
-class _Classifier(PretextTask):
-    """Cross-entropy of a linear head on cropped and flipped images."""
+class _Classifier(Trainable):
+    """Cross-entropy of a linear head on flipped images, cropped out of ``pad`` black pixels on every side."""
 
     name = "finetune"
-    Options = _CropOptions
-    uses_labels = True
 
-    def __init__(self, backbone: nn.Module, options: TaskOptions, setup: Setup) -> None:
-        super().__init__(backbone, options, setup)
-        assert setup.num_classes is not None
-        self.head = nn.Linear(self.backbone.num_features, setup.num_classes)
+    def __init__(self, backbone: nn.Module, classes: int, pad: int) -> None:
+        super().__init__(backbone)
+        self.pad = pad
+        self.head = nn.Linear(self.backbone.num_features, classes)
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
 
     def views(self, batch: Batch) -> tuple[Tensor, Tensor]:
         assert batch.labels is not None
-        return random_flip(random_crop(batch.images, self.options.pad)), batch.labels
+        return random_flip(random_crop(batch.images, self.pad)), batch.labels
 
     def logits(self, images: Tensor) -> Tensor:
         return self.head(self.backbone(images))
@@ -289,7 +283,7 @@ class _Work:
     def _train(
         self, train: ImageSet, rate: float, steps: int, decay: float, seed: int, part: str, what: str
     ) -> _Classifier:
-        subject, size = self.subject, train.size
+        subject = self.subject
         recipe = Recipe(
             optimizer="sgd",
             momentum=0.9,
@@ -300,8 +294,9 @@ class _Work:
             warmup=self.options.warmup,
             schedule="cosine",
         )
-        setup = Setup(size, steps, self.options.batch_size, len(train), subject.num_classes, _Sample(train))
-        classifier = _Classifier(subject.fresh_backbone().requires_grad_(True), _CropOptions(pad=size // 8), setup)
+        classifier = _Classifier(
+            subject.fresh_backbone().requires_grad_(True), subject.num_classes, pad=train.size // 8
+        )
         batches = Batches(train, self.options.batch_size, seed, subject.device, labels=True, endless=True)
         train_on(subject, classifier, batches, recipe, steps, seed=seed, part=part, what=what)
         return classifier
@@ -310,16 +305,6 @@ class _Work:
         """Logits [N, K] of whole images in eval mode, float32."""
         with frozen(classifier, self.subject.device):
             return torch.cat([classifier.logits(chunk) for chunk in ImageStore(images, self.subject.device).in_order()])
-
-
-@dataclass(frozen=True)
-class _Sample:
-    """The first n training images, float [n, 3, S, S] in [0, 1]."""
-
-    images: ImageSet
-
-    def __call__(self, n: int) -> Tensor:
-        return ImageStore(self.images, memory=0).gather(torch.arange(min(n, len(self.images))))
 
 
 def _chosen_by_loss(fraction: float, train: int, validation: int) -> bool:

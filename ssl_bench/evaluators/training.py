@@ -9,12 +9,13 @@ from ssl_bench.evaluators.base import Subject
 from ssl_bench.evaluators.scores import go_on
 from ssl_bench.spec.matrix import Recipe
 from ssl_bench.training.loop import Progress, fit
+from ssl_bench.training.trainable import Trainable
 
 NOTES = 50  # progress notes a run, at most
 
 
 def train_on(
-    subject: Subject, task: Any, batches: Any, recipe: Recipe, steps: int, *, seed: int, part: str, what: str
+    subject: Subject, task: Trainable, batches: Any, recipe: Recipe, steps: int, *, seed: int, part: str, what: str
 ) -> None:
     """Train a task in place; what an interrupted attempt of the same ``part`` reached is gone on from, to the same bits.
 

@@ -41,7 +41,7 @@ _CALLED_ON_OBJECTS = {
 }
 _CALLED_ON_CLASSES = {
     "task": {
-        "recipe": 3, "phase_recipe": 3, "short_recipe": 2, "paper_recipe": 2, "build_backbone": 2,
+        "recipe": 3, "phase_recipe": 3, "short_recipe": 2, "paper_recipe": 2, "build_backbone": 2, "network_input": 1,
         "weights_needed": 1, "resolve": 2, "saw_labels": 1, "check": 2,
     },
     "evaluator": {

@@ -14,6 +14,7 @@ from ssl_bench.data.batches import Batch
 from ssl_bench.errors import SpecError
 from ssl_bench.spec.matrix import Model, Recipe
 from ssl_bench.spec.task_role import TaskRole
+from ssl_bench.training.trainable import Trainable
 
 ROW_KEYS = {"row", "task", "options", "recipe", "init"}  # of a row of a matrix, beside the task's options
 LONG_RUN_STEPS = 20_000  # below this a recipe written for hundreds of epochs ranks optimisers, not tasks
@@ -81,27 +82,25 @@ def parts_of(sample_part: Callable[[int, int], Tensor], count: int, images: int)
             yield part
 
 
-class PretextTask(nn.Module):
+class PretextTask(Trainable):
     """Base class of every pretext task and baseline.
 
-    A subclass sets ``name``, writes ``views`` and ``forward``, and usually ``__init__`` (heads) and ``Options``.
+    A subclass sets ``name``, writes ``views`` and ``forward``, and usually ``__init__`` (heads) and ``Options``. How it is trained,
+    in which phases and with which hooks, is inherited from ``Trainable``.
     It may use torch's ordinary random functions anywhere: the loop seeds them per step, so a resumed run equals an
     uninterrupted one.
     """
 
-    name: ClassVar[str]
     version: ClassVar[int] = 1  #: raise it when a change can change a number
     paper: ClassVar[str] = ""  #: where the method comes from, as captions print it
     Options: ClassVar[type[TaskOptions]] = TaskOptions
     #: labels reach a batch only where this is set; the row is then marked everywhere
     uses_labels: ClassVar[bool] = False
     columns: ClassVar[frozenset[str]] = frozenset()  #: extra data columns that ``batch.extra`` must hold
-    phases: ClassVar[tuple[str, ...]] = ("main",)  #: one optimiser and one recipe each, see ``phases_at``
     #: "pretext", or what else its rows are: "control", "untrained", "pretrained", "features" (see TaskRole)
     role: ClassVar[TaskRole] = TaskRole.PRETEXT
     reads_borders: ClassVar[bool] = False  #: True: the black bars that `fit: pad` adds would give the answer away
     min_image_size: ClassVar[int] = 1
-    divides: int = 1  #: into how many parts it divides the images of a batch
     short_learning_rate: ClassVar[float] = 1e-3  #: chosen on validation, see benchmarks/short_learning_rates.yaml
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -110,25 +109,9 @@ class PretextTask(nn.Module):
             cls.role = TaskRole(cls.role)
 
     def __init__(self, backbone: nn.Module, options: TaskOptions, setup: Setup) -> None:
-        super().__init__()
-        self.backbone: Any = backbone
+        super().__init__(backbone)
         self.options: Any = options
         self.setup = setup
-        self.progress = 0.0  # share of the run that is done, set by the loop before every step
-
-    def views(self, batch: Batch) -> Any:
-        """Whole-batch views, without gradient: ``batch.images`` is float [B, 3, H, W] in [0, 1]. Returns any tree of tensors.
-
-        With several phases, ``views(batch, phase)`` gives each its own.
-        """
-        raise NotImplementedError(f"{type(self).__name__} must define views(self, batch)")
-
-    def forward(self, views: Any, phase: str = "main") -> dict[str, Tensor]:
-        """Views to ``{"loss": scalar, ...}``; further scalars (``accuracy``) enter the curves.
-
-        A task of one phase may leave ``phase`` out of its signature.
-        """
-        raise NotImplementedError(f"{type(self).__name__} must define forward(self, views)")
 
     @classmethod
     def recipe(cls, options: Any, image_size: int, steps: int) -> Recipe:
@@ -159,8 +142,16 @@ class PretextTask(nn.Module):
 
     @classmethod
     def build_backbone(cls, make: Callable[..., nn.Module], options: Any) -> nn.Module:
-        """``make()`` gives the matrix's backbone; ``make(input="lightness")`` one that sees lightness only."""
-        return make()
+        """``make()`` gives the matrix's backbone, ``make(input=KIND)`` one that sees another kind of input, ``make(width=0.5)`` one half as wide.
+
+        Override it for another network than the matrix's; for another input alone, override ``network_input``.
+        """
+        return make(input=cls.network_input(options))
+
+    @classmethod
+    def network_input(cls, options: Any) -> str:
+        """The kind of input that the matrix's backbone sees: "rgb", "lightness", "standardised", or one of ``input_kind``."""
+        return "rgb"
 
     @classmethod
     def weights_needed(cls, options: Any) -> Sequence[str]:
@@ -181,34 +172,6 @@ class PretextTask(nn.Module):
     def check(cls, options: Any, images: Any) -> None:
         """Refuse data that cannot work (DataError), before any training: ``images`` is the pretraining ImageSet."""
 
-    def phase_parameters(self, phase: str) -> list[tuple[str, nn.Parameter]]:
-        """The named parameters that a phase's optimiser steps; all of them unless overridden."""
-        return [(name, parameter) for name, parameter in self.named_parameters() if parameter.requires_grad]
-
-    def phases_at(self, step: int, steps: int) -> Sequence[str]:
-        """The phases that the loop's step ``step`` of ``steps`` goes through, in order: all of them unless overridden.
-
-        A phase named twice takes two optimiser steps, each with views of its own from the same batch. Its learning rate follows its
-        own steps. What is returned depends on nothing but the arguments and the options, so that an interrupted run goes on as it was.
-
-        >>> ("critic",) * 5 + ("generator",)  # five steps of the critic for each of the generator
-        >>> ("layer1",) if step < steps // 2 else ("layer2",)  # one after the other
-        """
-        return self.phases
-
-    def before_training(self) -> None:
-        """Called once before the first step of a run, and not when one goes on from a checkpoint: what is measured on the network as it starts."""
-
-    def before_step(self) -> None:
-        """Called between backward and every optimiser step, before gradients are clipped: change or remove gradients where they are.
-
-        ``parameter.grad = None`` leaves a parameter as it is in this step; a zero gradient would still let it decay.
-        With several phases, ``before_step(phase)``.
-        """
-
-    def after_step(self) -> None:
-        """Called after every optimiser step: momentum networks, queues, projections. With several phases, ``after_step(phase)``."""
-
     def chance_loss(self) -> float | None:
         """The loss of a guess, where it is known; combinations scale by it."""
         return None
@@ -216,10 +179,6 @@ class PretextTask(nn.Module):
     def chance_accuracy(self) -> float | None:
         """The accuracy of a guess, where the task reports an accuracy that noise cannot raise."""
         return None
-
-    def evaluated(self) -> nn.Module:
-        """The backbone to judge."""
-        return self.backbone
 
     def codes(self, images: Tensor) -> Mapping[str, Tensor]:
         """Other representations to probe beside the backbone's: name -> [B, D]."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -77,9 +77,9 @@ class Colorization(PretextTask):
             last.bias.copy_(constant.log())  # type: ignore[union-attr]
 
     @classmethod
-    def build_backbone(cls, make: Callable[..., nn.Module], options: Any) -> nn.Module:
-        """One that sees lightness only."""
-        return make(input="lightness")
+    def network_input(cls, options: Any) -> str:
+        """Lightness only."""
+        return "lightness"
 
     @classmethod
     def check(cls, options: Any, images: ImageSet) -> None:

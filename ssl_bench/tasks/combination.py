@@ -16,7 +16,6 @@ from ssl_bench.backbones.resnet import Backbone
 from ssl_bench.data.batches import Batch
 from ssl_bench.errors import SpecError
 from ssl_bench.spec.matrix import Recipe
-from ssl_bench.system.interruption import is_interruption
 from ssl_bench.tasks.base import PretextTask, Setup, TaskOptions
 from ssl_bench.transforms.lab import lightness
 
@@ -277,21 +276,9 @@ def _load_everywhere(task: nn.Module, state: dict[str, Any], prefix: str, *_: An
 
 def input_of(member: type[PretextTask], options: Any) -> str:
     """The input handling that a task asks of the matrix's backbone. Raises SpecError where it builds a backbone of its own."""
-    asked: list[dict[str, Any]] = []
-    marker = nn.Identity()
-
-    def make(input: str = "rgb", **other: Any) -> nn.Module:
-        asked.append({"input": input, **other})
-        return marker
-
-    try:
-        plain = member.build_backbone(make, options) is marker and len(asked) == 1 and set(asked[0]) == {"input"}
-    except BaseException as error:  # whatever it does with a backbone beside passing it on
-        if is_interruption(error):
-            raise
-        plain = False
-    if not plain:
+    if member.build_backbone.__func__ is not PretextTask.build_backbone.__func__:  # type: ignore[attr-defined]
         raise SpecError(
-            f"{member.name} builds a backbone of its own, so it cannot share one; leave it out of the combination"
+            f"{member.name} builds a backbone of its own, so it cannot share one; leave it out of the combination "
+            "(a task that wants another input alone declares it in network_input)"
         )
-    return str(asked[0]["input"])
+    return member.network_input(options)

@@ -131,9 +131,9 @@ class Exemplar(PretextTask):
         return {"loss": loss, "accuracy": (index[nearest] == index).float().mean()}
 
     @classmethod
-    def build_backbone(cls, make: Any, options: Any) -> nn.Module:
-        """Triplets: a backbone that standardises every image it is given, as the views are that it learns from."""
-        return make(input="standardised" if options.form == "triplet" else "rgb")  # type: ignore[no-any-return]
+    def network_input(cls, options: Any) -> str:
+        """Triplets: every image standardised, as the views are that it learns from."""
+        return "standardised" if options.form == "triplet" else "rgb"
 
     @classmethod
     def paper_recipe(cls, options: Any, image_size: int) -> Recipe:

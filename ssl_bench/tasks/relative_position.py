@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -66,9 +66,9 @@ class RelativePosition(PretextTask):
         )
 
     @classmethod
-    def build_backbone(cls, make: Callable[..., nn.Module], options: Any) -> nn.Module:
-        """A backbone that standardises every image it is given, as the tiles are that it learns from."""
-        return make(input="standardised")
+    def network_input(cls, options: Any) -> str:
+        """Every image standardised, as the tiles are that it learns from."""
+        return "standardised"
 
     @classmethod
     def check(cls, options: Any, images: Any) -> None:

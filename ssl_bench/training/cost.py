@@ -19,6 +19,7 @@ from ssl_bench.data.batches import Batch
 from ssl_bench.errors import TrainingError
 from ssl_bench.training.meter import NetworkMeter, countable
 from ssl_bench.training.phases import call_in_phase, forward_in_phase, steps_of_phases
+from ssl_bench.training.trainable import Trainable
 
 
 def seed_everything(*parts: int) -> None:
@@ -29,7 +30,7 @@ def seed_everything(*parts: int) -> None:
     torch.manual_seed(int(state[2]) % 2**63)
 
 
-def loss_of(found: Any, task: Any, step: int, last: dict[str, float], check: bool = True) -> Tensor:
+def loss_of(found: Any, task: Trainable, step: int, last: dict[str, float], check: bool = True) -> Tensor:
     """The scalar loss of what a task's forward returned. Raises TrainingError for anything else, and (``check``) where it is not finite."""
     if not isinstance(found, dict) or "loss" not in found:
         raise TrainingError(f"{task.name}: forward must return a dict with a key 'loss', not {type(found).__name__}")
@@ -43,7 +44,7 @@ def loss_of(found: Any, task: Any, step: int, last: dict[str, float], check: boo
     return loss
 
 
-def not_finite(task: Any, step: int, last: dict[str, float]) -> TrainingError:
+def not_finite(task: Trainable, step: int, last: dict[str, float]) -> TrainingError:
     """The error for a loss that is not finite: task, step (from 0) and last finite values."""
     known = ", ".join(f"{name} {value:.4g}" for name, value in last.items()) or "none"
     return TrainingError(
@@ -61,7 +62,7 @@ class Cost:
 
 
 def measure_cost(task: Any, batch: Batch, images: int = 16) -> Cost:
-    """Cost of one image, counted on a copy so that the task stays as it was.
+    """Cost of one image of a pretext task, counted on a copy so that the task stays as it was.
 
     Networks count wherever the task uses them: in ``forward``, in ``views`` (a teacher that needs no gradient) and in ``after_step``.
     About ``images`` images are taken: as many for every part of a task that divides them, and two at least, which a loss between

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -23,6 +23,7 @@ from ssl_bench.training.checkpoints import load_checkpoint, refuse_other_state, 
 from ssl_bench.training.cost import loss_of, measure_cost, not_finite, peak_memory, reset_peak_memory, seed_everything
 from ssl_bench.training.movement import Movement
 from ssl_bench.training.phases import Phases, call_in_phase
+from ssl_bench.training.trainable import Trainable
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -91,7 +92,7 @@ def choose_device(requested: str | None = None) -> torch.device:
 
 
 def fit(
-    task: Any,
+    task: Trainable,
     batches: Batches,
     recipe: Recipe | Mapping[str, Recipe],
     steps: int,
@@ -113,7 +114,7 @@ def fit(
 
     Parameters
     ----------
-    task : the PretextTask; moved to the device, left in eval mode.
+    task : what is trained in place; moved to the device, left in eval mode.
     batches : gives the batch of any step; ``recipe.batch_size`` is not looked at here.
     recipe : of every phase, or one for each by name.
     seed : decides, with step, rank and phase, every random draw. On a CPU the same torch, processor and threads give the same bits,
@@ -143,7 +144,7 @@ def fit(
     fabric = fabric_on(device, precision)
     if checkpoint is not None:
         refuse_other_state(task)
-    task.to(device=device, memory_format=torch.channels_last)
+    task.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     task.train()
     loop = _Loop(task, batches, Phases(task, recipe, steps), steps, seed, fabric, movement or Movement())
     if movement is not None and checkpoint is not None and checkpoint.exists():
@@ -191,7 +192,7 @@ class _Loop:
 
     def __init__(
         self,
-        task: Any,
+        task: Trainable,
         batches: Batches,
         phases: Phases,
         steps: int,

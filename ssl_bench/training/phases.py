@@ -14,16 +14,17 @@ import torch
 from ssl_bench.errors import TrainingError
 from ssl_bench.spec.matrix import Recipe
 from ssl_bench.training.optimizers import build_optimizer, learning_rate_at, weight_decay_at
+from ssl_bench.training.trainable import Trainable
 
 
-def call_in_phase(task: Any, method: str, phase: str, *values: Any) -> Any:
+def call_in_phase(task: Trainable, method: str, phase: str, *values: Any) -> Any:
     """``task.method(*values, phase=phase)``, or without the phase where there is one only or the method has no parameter ``phase``."""
     if len(task.phases) > 1 and takes_phase(getattr(type(task), method)):
         return getattr(task, method)(*values, phase=phase)
     return getattr(task, method)(*values)
 
 
-def forward_in_phase(task: Any, views: Any, phase: str) -> dict[str, torch.Tensor]:
+def forward_in_phase(task: Trainable, views: Any, phase: str) -> dict[str, torch.Tensor]:
     """``task(views)`` of a task with one phase, ``task(views, phase)`` of one with several."""
     losses: dict[str, torch.Tensor] = task(views) if len(task.phases) == 1 else task(views, phase)
     return losses
@@ -38,7 +39,7 @@ def takes_phase(function: Any) -> bool:
         return False
 
 
-def phases_of_step(task: Any, step: int, steps: int) -> tuple[str, ...]:
+def phases_of_step(task: Trainable, step: int, steps: int) -> tuple[str, ...]:
     """The phases of one step of the loop. Raises TrainingError where the task names none, or one that it does not have."""
     phases = tuple(task.phases_at(step, steps))
     if not phases or not set(phases) <= set(task.phases):
@@ -50,7 +51,7 @@ def phases_of_step(task: Any, step: int, steps: int) -> tuple[str, ...]:
     return phases
 
 
-def steps_of_phases(task: Any, start: int, end: int, steps: int) -> Counter[str]:
+def steps_of_phases(task: Trainable, start: int, end: int, steps: int) -> Counter[str]:
     """How many optimiser steps each phase takes in the loop's steps ``start`` to ``end`` (without the last) of a run of ``steps``."""
     return Counter(chain.from_iterable(map(task.phases_at, range(start, end), repeat(steps))))
 
@@ -65,7 +66,7 @@ class Phases:
     steps : of the loop.
     """
 
-    def __init__(self, task: Any, recipe: Recipe | Mapping[str, Recipe], steps: int) -> None:
+    def __init__(self, task: Trainable, recipe: Recipe | Mapping[str, Recipe], steps: int) -> None:
         self.task, self.steps = task, steps
         self.recipes = dict.fromkeys(task.phases, recipe) if isinstance(recipe, Recipe) else dict(recipe)
         self.totals = steps_of_phases(task, 0, steps, steps)

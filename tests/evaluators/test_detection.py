@@ -24,7 +24,6 @@ from ssl_bench.evaluators.detection.evaluator import METRICS, Detection
 from ssl_bench.plan.prepare import prepare
 from ssl_bench.report.rendering.detections import detection_figures
 from ssl_bench.spec.matrix import BackboneSpec, parse
-from ssl_bench.tasks.base import Setup
 from voc_trees import noise, write_image, write_list
 
 TINY = BackboneSpec(name="resnet10t", width=0.125, stem="3x3", stem_stride=2)
@@ -42,7 +41,7 @@ def make_detector(
         **{"channels": 16, "hidden": 32, "proposals": 20, **sizes},  # type: ignore[arg-type]
     )
     backbone = Backbone(TINY, 48, InputSpec(kind=kind, mean=(0.3, 0.4, 0.5)))  # type: ignore[arg-type]
-    return Detector(backbone, options, Setup(48, 10, 2, 20, 2, lambda n: torch.rand(n, 3, 48, 48)))
+    return Detector(backbone, options)
 
 
 def planted(count: int = 4) -> DetectionBatch:
@@ -264,7 +263,7 @@ def test_statistics_are_those_of_images_at_the_size_that_the_detector_sees(tmp_p
 
 def test_a_network_without_stages_is_told(tmp_path: Path) -> None:
     with pytest.raises(SpecError, match="needs the stages of a ResNet, and this row's network is a Flatten"):
-        Detector(torch.nn.Flatten(), make_detector().options, make_detector().setup)
+        Detector(torch.nn.Flatten(), make_detector().options)
 
 
 def test_splits_may_have_any_names_and_faulty_images_may_be_left_out(

@@ -269,8 +269,7 @@ def test_a_frozen_copy_is_thawed() -> None:
 
 
 def test_the_new_head_starts_at_zero() -> None:
-    setup = finetune.Setup(16, 1, 4, 4, 3, lambda n: torch.zeros(n, 3, 16, 16))
-    classifier = finetune._Classifier(Backbone(TINY, 16), finetune._CropOptions(), setup)
+    classifier = finetune._Classifier(Backbone(TINY, 16), classes=3, pad=4)
     assert torch.equal(classifier.logits(torch.rand(2, 3, 16, 16)), torch.zeros(2, 3))
 
 

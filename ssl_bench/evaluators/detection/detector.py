@@ -21,14 +21,15 @@ from torchvision.ops.poolers import initLevelMapper
 
 from ssl_bench.backbones.resnet import STAGES, Backbone
 from ssl_bench.errors import SpecError
-from ssl_bench.tasks.base import PretextTask, Setup, TaskOptions
+from ssl_bench.training.trainable import Trainable
 from ssl_bench.transforms.geometry import uniform
 
 PYRAMID = STAGES[1:]  # P3 to P5
 ASPECTS = (0.5, 1.0, 2.0)
 
 
-class DetectorOptions(TaskOptions):
+@dataclass(frozen=True)
+class DetectorOptions:
     """Shape and size of the detector."""
 
     form: Literal["fpn", "c4"]
@@ -52,15 +53,14 @@ class DetectionBatch:
         return len(self.images)
 
 
-class Detector(PretextTask):
+class Detector(Trainable):
     """Find objects: proposal and box losses of Faster R-CNN. The backbone's BatchNorm keeps its statistics, because batches are small."""
 
     name = "detection"
-    Options = DetectorOptions
-    uses_labels = True
 
-    def __init__(self, backbone: nn.Module, options: DetectorOptions, setup: Setup) -> None:
-        super().__init__(backbone, options, setup)
+    def __init__(self, backbone: nn.Module, options: DetectorOptions) -> None:
+        super().__init__(backbone)
+        self.options = options
         if not isinstance(backbone, Backbone):
             raise SpecError(
                 f"detection needs the stages of a ResNet, and this row's network is a {type(backbone).__name__}; leave the row out, or detection"
@@ -74,7 +74,7 @@ class Detector(PretextTask):
         self.backbone.eval()
         return self
 
-    def views(self, batch: DetectionBatch) -> tuple[list[Tensor], list[dict[str, Tensor]]]:  # type: ignore[override]
+    def views(self, batch: DetectionBatch) -> tuple[list[Tensor], list[dict[str, Tensor]]]:
         """Images float [3, h, w] in [0, 1], each mirrored or not, all scaled by one factor; and their boxes and classes from 1."""
         scale = self.options.scales[int(uniform(0, len(self.options.scales), 1))]
         mirrored = (uniform(0, 1, len(batch)) < 0.5).tolist()

@@ -30,7 +30,6 @@ from ssl_bench.evaluators.training import train_on
 from ssl_bench.records.protocols import VERSIONS
 from ssl_bench.spec.matrix import Recipe
 from ssl_bench.spec.model import MOST_IN_SET, MOST_SIDE, MOST_WIDE, Share
-from ssl_bench.tasks.base import Setup
 from ssl_bench.training.loop import seed_everything
 
 # as reported: as computed
@@ -207,17 +206,9 @@ class Detection(Evaluator):
             freeze=options.freeze,
             scales=options.scales,
         )
-        sample = Setup(
-            backbone.image_size,
-            self._steps,
-            options.batch_size,
-            len(train),
-            len(train.classes),
-            lambda n: _sample(train, n),
-        )
         # the heads are the same whatever was trained before, also when that was resumed
         seed_everything(subject.seed, 0xDE)
-        detector = Detector(backbone, shape, sample)
+        detector = Detector(backbone, shape)
         batches = DetectionBatches(train, options.batch_size, subject.seed, subject.device)
         train_on(subject, detector, batches, recipe, self._steps, seed=subject.seed, part=f"rate-{rate:g}", what=what)
         return detector
@@ -282,16 +273,6 @@ def _alike(images: DetectionSet, device: torch.device) -> Iterator[Tensor]:
             F.interpolate(as_float(torch.from_numpy(np.array(images.image(int(row)))).to(device))[None], size=(height, width), mode="bilinear", antialias=True)
             for row in part
         ])  # fmt: skip
-
-
-def _sample(images: DetectionSet, count: int) -> Tensor:
-    side = min(min(images.image(row).shape[:2]) for row in range(min(count, len(images))))
-    return torch.stack(
-        [
-            as_float(torch.from_numpy(np.array(images.image(row)))[:side, :side])
-            for row in range(min(count, len(images)))
-        ]
-    )
 
 
 def _drawn(detections: list[Detections], images: DetectionSet, kind: str) -> np.ndarray:
