@@ -391,6 +391,36 @@ def check_task(
         raise typer.Exit(1)
 
 
+@app.command("new-evaluator")
+def new_evaluator(
+    name: Annotated[str, typer.Argument(help="The evaluator's name, a Python identifier.", show_default=False)],
+    folder: Annotated[Path, typer.Option("--folder", help="Where to write.")] = Path("."),
+) -> None:
+    """Write a working evaluator of your own, and its test, to start from."""
+    from ssl_bench.plugins.scaffold import new_evaluator as write
+
+    files = write(name, folder)
+    say("wrote " + " and ".join(str(file) for file in files))
+    run = f"ssl-bench run quick --plugin {files[0]} --set 'evaluate=[{name}]' --out runs/{name}"
+    say(f"try it:  ssl-bench check-evaluator {name} --plugin {files[0]}    then:  {run}")
+
+
+@app.command("check-evaluator")
+def check_evaluator(
+    name: Annotated[str, typer.Argument(help="An evaluator's name.", show_default=False)],
+    plugin: Plugins = None,
+) -> None:
+    """Hold an evaluator against the public battery. Each failure says what to do, and ends the command with 1."""
+    from ssl_bench.console.printing import print_checks
+    from ssl_bench.plugins.registry import load_plugin
+    from ssl_bench.testing import check_evaluator as check
+
+    for path in plugin or ():
+        load_plugin(path)
+    if not print_checks(make_console(), check(name)):
+        raise typer.Exit(1)
+
+
 @app.command()
 def convert(
     file: Annotated[

@@ -1,4 +1,4 @@
-"""The public battery: what every pretext task, ours or a plugin's, has to hold.
+"""The public batteries: what every pretext task and every evaluator, ours or a plugin's, has to hold.
 
 In a test of your own::
 
@@ -9,7 +9,7 @@ In a test of your own::
     def test_my_task(check):
         check()
 
-From the command line: ``ssl-bench check-task my_task --plugin my_task.py``.
+From the command line: ``ssl-bench check-task my_task --plugin my_task.py``. For evaluators ``evaluator_checks`` and ``check-evaluator``.
 """
 
 from __future__ import annotations
@@ -22,14 +22,25 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from ssl_bench.errors import text_of
-from ssl_bench.plugins.registry import TASKS
+from ssl_bench.evaluators.base import Evaluator
+from ssl_bench.plugins.registry import EVALUATORS, TASKS
 from ssl_bench.system.global_state import restored
 from ssl_bench.system.interruption import is_interruption
 from ssl_bench.tasks.base import PretextTask
 from ssl_bench.testing.battery import Bench, Check, CheckFailed, CheckWarning, NotApplicable, checks_for
 from ssl_bench.testing.battery.bench import seeded
+from ssl_bench.testing.evaluators import EvaluatorBench, evaluator_battery
 
-__all__ = ["CheckFailed", "CheckResult", "CheckWarning", "TaskCheck", "check_task", "task_checks"]
+__all__ = [
+    "CheckFailed",
+    "CheckResult",
+    "CheckWarning",
+    "TaskCheck",
+    "check_evaluator",
+    "check_task",
+    "evaluator_checks",
+    "task_checks",
+]
 
 
 @dataclass(frozen=True)
@@ -46,14 +57,14 @@ class CheckResult:
 
 
 class TaskCheck:
-    """One check of one task, ready to call; pytest shows it under the check's name.
+    """One check of one task or evaluator, ready to call; pytest shows it under the check's name.
 
     Raises
     ------
     CheckFailed : with what to do; a warning is issued as CheckWarning, and what does not apply to the task counts as skipped.
     """
 
-    def __init__(self, check: Check, bench: Bench) -> None:
+    def __init__(self, check: Check, bench: Bench | EvaluatorBench) -> None:
         self.name = self.__name__ = check.name
         self.__doc__ = check.about
         self._check, self._bench = check, bench
@@ -138,6 +149,28 @@ def check_task(
     True
     """
     return in_order(task_checks(task, options, image_size, noise=noise))
+
+
+def evaluator_checks(evaluator: type[Evaluator] | str, options: Mapping[str, Any] | None = None) -> list[TaskCheck]:
+    """The checks of an evaluator, for ``pytest.mark.parametrize``.
+
+    Parameters
+    ----------
+    evaluator : a class, or the name of a registered evaluator.
+    options : options that differ from the defaults; they are cut down as ``smoke`` says.
+
+    Raises
+    ------
+    SpecError : no evaluator of this name.
+    """
+    member = EVALUATORS.get(evaluator) if isinstance(evaluator, str) else evaluator
+    bench = EvaluatorBench(member, options)
+    return [TaskCheck(check, bench) for check in evaluator_battery()]
+
+
+def check_evaluator(evaluator: type[Evaluator] | str, options: Mapping[str, Any] | None = None) -> list[CheckResult]:
+    """Run the battery of an evaluator and return a result per check. Parameters as in ``evaluator_checks``."""
+    return in_order(evaluator_checks(evaluator, options))
 
 
 def in_order(checks: Iterable[TaskCheck]) -> list[CheckResult]:

@@ -1,4 +1,4 @@
-"""What `new-task` writes works, is clean, and never replaces anything."""
+"""What `new-task` and `new-evaluator` write works, is clean, and never replaces anything."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from ssl_bench.errors import SpecError
-from ssl_bench.plugins.scaffold import new_task
+from ssl_bench.plugins.scaffold import new_evaluator, new_task
 
 ROOT = Path(__file__).parents[2]
 
@@ -34,6 +34,19 @@ def test_the_written_task_passes_its_own_test_and_the_linter(tmp_path: Path) -> 
     tested = _python("pytest", "-q", "-p", "no:cacheprovider", "test_odd_quarter.py", folder=tmp_path / "mine")
     assert tested.returncode == 0, tested.stdout + tested.stderr
     assert "23 passed" in tested.stdout and "warning" not in tested.stdout
+    rules = ("--isolated", "--no-cache", "--line-length=140", "--select=E,F,W,I,B,UP,SIM")
+    linted = _python("ruff", "check", *rules, ".", folder=tmp_path / "mine")
+    assert linted.returncode == 0, linted.stdout
+
+
+def test_the_written_evaluator_passes_its_own_test_and_the_linter(tmp_path: Path) -> None:
+    files = new_evaluator("odd_means", tmp_path / "mine")
+    assert [file.name for file in files] == ["odd_means.py", "test_odd_means.py"]
+    text = "".join(file.read_text() for file in files)
+    assert "class OddMeans(Evaluator)" in text and 'name = "odd_means"' in text and "new_evaluator" not in text.lower()
+    tested = _python("pytest", "-q", "-p", "no:cacheprovider", "test_odd_means.py", folder=tmp_path / "mine")
+    assert tested.returncode == 0, tested.stdout + tested.stderr
+    assert "10 passed" in tested.stdout and "warning" not in tested.stdout
     rules = ("--isolated", "--no-cache", "--line-length=140", "--select=E,F,W,I,B,UP,SIM")
     linted = _python("ruff", "check", *rules, ".", folder=tmp_path / "mine")
     assert linted.returncode == 0, linted.stdout

@@ -54,7 +54,7 @@ class Check:
 
     name: str
     about: str
-    run: Callable[[Bench], str]
+    run: Callable[[Any], str]
     needs: tuple[str, ...] = ()  #: checks without whose pass this one says nothing; their needs are its own too
     quick: bool = False  #: made before a plugin's task trains in a run
 
