@@ -123,13 +123,13 @@ class Batches:
         if not self.endless:
             epoch, at = divmod(step, self.steps_per_epoch)
             return self._epoch(epoch)[at * self.batch_size : (at + 1) * self.batch_size]
-        found: list[Tensor] = []
+        parts: list[Tensor] = []
         at, end = step * self.batch_size, (step + 1) * self.batch_size
         while at < end:
             epoch, offset = divmod(at, len(self.store))
-            found.append(self._epoch(epoch)[offset : offset + end - at])
-            at += len(found[-1])
-        return torch.cat(found)
+            parts.append(self._epoch(epoch)[offset : offset + end - at])
+            at += len(parts[-1])
+        return torch.cat(parts)
 
     def batch(self, step: int) -> Batch:
         """The batch of one step; the next one is read ahead where images do not live on the device."""

@@ -1,4 +1,5 @@
-"""Images that a source holds more than once, pixel for pixel: counted, and listed with where they are and what they are labelled."""
+"""Images that a source holds more than once, pixel for pixel: counted, and listed with where they are and what they are
+labelled."""
 
 from __future__ import annotations
 
@@ -47,14 +48,15 @@ def note_copies(name: str, sets: Mapping[str, tuple[ImageSet, np.ndarray]], note
         told.append(f"{repeated:,} of {len(hashes):,} training images repeat another one")
     classes = sets["train"][0].classes
     labels: dict[bytes, set[int]] = {}
-    for images, found in sets.values():
+    for images, rows in sets.values():
         if images.labels is not None:
-            for row, label in zip(found, images.labels, strict=True):
+            for row, label in zip(rows, images.labels, strict=True):
                 labels.setdefault(bytes(row), set()).add(int(label))
-    if several := [sorted(own) for own in labels.values() if len(own) > 1]:
-        pairs = Counter(pair for own in several for pair in combinations(own, 2))
+    if several := [sorted(numbers) for numbers in labels.values() if len(numbers) > 1]:
+        pairs = Counter(pair for numbers in several for pair in combinations(numbers, 2))
         named = [
-            f"{classes[one]!r} and {classes[other]!r} {count:,}" for (one, other), count in pairs.most_common(_FEW)
+            f"{classes[first]!r} and {classes[second]!r} {count:,}"
+            for (first, second), count in pairs.most_common(_FEW)
         ]
         more = f" and {len(pairs) - _FEW:,} more pairs" if len(pairs) > _FEW else ""
         told.append(f"{len(several):,} images stand under several labels ({', '.join(named)}{more})")
@@ -63,9 +65,10 @@ def note_copies(name: str, sets: Mapping[str, tuple[ImageSet, np.ndarray]], note
 
 
 def copies_of(source: str, entries: Sequence[tuple[bytes, str, str, str]], first: int) -> list[Copy]:
-    """Of (hash, role, label, image) those whose hash occurs more than once, copies together, numbered from ``first``."""
+    """Of (hash, role, label, image) those whose hash occurs more than once, copies together, numbered from
+    ``first``."""
     by_hash: dict[bytes, list[tuple[str, str, str]]] = {}
     for row, *entry in entries:
         by_hash.setdefault(row, []).append((entry[0], entry[1], entry[2]))
-    several = [found for found in by_hash.values() if len(found) > 1]
-    return [Copy(first + at, source, *entry) for at, found in enumerate(several) for entry in found]
+    several = [copies for copies in by_hash.values() if len(copies) > 1]
+    return [Copy(first + at, source, *entry) for at, copies in enumerate(several) for entry in copies]

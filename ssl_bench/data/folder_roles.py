@@ -1,4 +1,5 @@
-"""What the folders within a folder are to each other: splits that belong together, wrappers, annotations beside images."""
+"""What the folders within a folder are to each other: splits that belong together, wrappers, annotations beside
+images."""
 
 from __future__ import annotations
 
@@ -12,7 +13,8 @@ _ALSO_CLASSES = ("train", "test", "valid")  # words that a class may be called, 
 
 
 def families(children: Mapping[str, Folder], roles: Mapping[str, Role]) -> list[dict[str, list[str]]]:
-    """Split to folder names, of folders that belong together: alike in name but for the split's word, or else in the classes they hold."""
+    """Split to folder names, of folders that belong together: alike in name but for the split's word, or else in the
+    classes they hold."""
     by_rest: dict[tuple[str, ...], dict[str, list[str]]] = {}
     together: dict[str, list[str]] = {}
     for name, role in roles.items():
@@ -20,23 +22,23 @@ def families(children: Mapping[str, Folder], roles: Mapping[str, Role]) -> list[
         together.setdefault(role.split, []).append(name)
     complete = [family for family in by_rest.values() if "train" in family and len(family) > 1]
     if not complete and "train" in together and len(together) > 1:
-        classes = [class_names(children[name]) for found in together.values() for name in found]
+        classes = [class_names(children[name]) for names in together.values() for name in names]
         complete = [together] if len(set.intersection(*classes)) > 1 else []
     return complete
 
 
 def is_doubtful(name: str, role: Role, children: Mapping[str, Folder]) -> bool:
     """Whether a folder that is named like a split, without its counterpart, may well be one and no class."""
-    own = class_names(children[name])
+    classes = class_names(children[name])
     # "bullet_train", unless it holds the folders that another one holds, or is another one's part: "dog" and "dog_test"
     if role.rest:
         others = {other: child for other, child in children.items() if other != name}
         return (
             any(tuple(words_of(other)) == role.rest for other in others)
-            or len(own) > 1
-            and any(own == class_names(child) for child in others.values())
+            or len(classes) > 1
+            and any(classes == class_names(child) for child in others.values())
         )
-    if not role.bare or own or name.lower() not in _ALSO_CLASSES:
+    if not role.bare or classes or name.lower() not in _ALSO_CLASSES:
         return True
     if role.split != "train" and any(
         (other := role_of(beside)) is not None and other.split == "train" for beside in children
@@ -53,7 +55,8 @@ def pictures_in(children: Mapping[str, Folder]) -> Folder | None:
 
 
 def unwrapped(folder: Folder, known: Collection[str] = ()) -> Folder:
-    """The folder with the images of a split: train/images and train/train hold what train means; train/cat is a class, and so is what is in ``known``."""
+    """The folder with the images of a split: train/images and train/train hold what train means; train/cat is a class,
+    and so is what is in ``known``."""
     while not folder.images:
         children = folder.with_images()
         pictures = pictures_in(children)
@@ -69,12 +72,13 @@ def unwrapped(folder: Folder, known: Collection[str] = ()) -> Folder:
 
 
 def repeated_within(children: Mapping[str, Folder]) -> list[str]:
-    """Names of folders that lie in several of ``children``, as classes lie in folds; none where most lie in one alone, or where one holds no folders."""
+    """Names of folders that lie in several of ``children``, as classes lie in folds; none where most lie in one alone,
+    or where one holds no folders."""
     within = [class_names(child) for child in children.values()]
     counts = Counter(name for names in within for name in names)
     several = sorted(name for name, count in counts.items() if count > 1)
-    found = all(within) and len(several) > 1 and 2 * sum(counts[name] for name in several) > counts.total()
-    return several if found else []
+    repeat = all(within) and len(several) > 1 and 2 * sum(counts[name] for name in several) > counts.total()
+    return several if repeat else []
 
 
 def inner_roles(folder: Folder) -> dict[str, Role]:

@@ -47,16 +47,17 @@ class ImageSet:
         return int(self.pixels.shape[1])
 
     def read(self, positions: np.ndarray | None = None) -> np.ndarray:
-        """A copy of the pixels of the images at ``positions`` (int64 [B], into this set), of all without them: uint8 [B, S, S, 3], checked.
+        """A copy of the pixels of the images at ``positions`` (int64 [B], into this set), of all without them: uint8
+        [B, S, S, 3], checked.
 
         Raises DataError for a damaged image that cannot be decoded again.
         """
         rows = self.rows if positions is None else self.rows[positions]
         whole = len(rows) == len(self.pixels) and bool((rows == np.arange(len(rows))).all())
-        found = np.array(self.pixels) if whole else self.pixels[rows]  # a mapped file is read from front to back
+        pixels = np.array(self.pixels) if whole else self.pixels[rows]  # a mapped file is read from front to back
         if self.checked is not None:
-            self.checked.hold(rows, found)
-        return found
+            self.checked.hold(rows, pixels)
+        return pixels
 
     def take(self, positions: np.ndarray, fingerprint: str | None = None) -> ImageSet:
         """The images at ``positions`` (int64, into this set) as a set of their own; pixels are shared."""
@@ -78,18 +79,19 @@ class ImageSet:
 
 
 def fingerprint_of(size: int, hashes: np.ndarray, labels: np.ndarray | None) -> str:
-    """Over pixels (by the hashes uint8 [N, 16] of images) and labels, in order; not over paths, times or what else the source holds."""
-    found = hashlib.sha256(f"{size} {len(hashes)} ".encode() + hashes.tobytes())
+    """Over pixels (by the hashes uint8 [N, 16] of images) and labels, in order; not over paths, times or what else the
+    source holds."""
+    digest = hashlib.sha256(f"{size} {len(hashes)} ".encode() + hashes.tobytes())
     if labels is not None:
-        found.update(labels.astype("<i8").tobytes())
-    return found.hexdigest()[:32]
+        digest.update(labels.astype("<i8").tobytes())
+    return digest.hexdigest()[:32]
 
 
 def is_grey(images: ImageSet, sample: int = 256) -> bool:
     """Whether the images show no colour, judged on an evenly spaced sample.
 
-    A few levels between the channels are compression, not colour: an image counts as coloured when over 1 % of its pixels differ by
-    more than 8 levels between channels, a set as grey when under 1 % of the sample is coloured.
+    A few levels between the channels are compression, not colour: an image counts as coloured when over 1 % of its
+    pixels differ by more than 8 levels between channels, a set as grey when under 1 % of the sample is coloured.
     """
     shown = evenly_spaced(len(images), sample)
     coloured = 0

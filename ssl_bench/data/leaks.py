@@ -15,7 +15,7 @@ from ssl_bench.data.images import ImageSet, fingerprint_of
 from ssl_bench.data.packs import decode as decoding
 from ssl_bench.data.packs.content import NotRemembered, workers, writing_to
 from ssl_bench.data.packs.decode import Fit, UnreadableImage, decode, in_parallel
-from ssl_bench.data.packs.packing import HASH_BYTES, hash_images
+from ssl_bench.data.packs.sealed import HASH_BYTES, hash_images
 from ssl_bench.data.places import Places
 from ssl_bench.data.sources.folders import FileReader
 from ssl_bench.errors import DataError
@@ -42,13 +42,15 @@ class JudgedElsewhere:
 
 
 def note_repeated(name: str, hashes: Mapping[str, np.ndarray], notes: list[str]) -> None:
-    """Say how many images are in two splits, found by equal pixels: ``hashes`` of train, validation and test; test is told in any case."""
-    found = {split: [bytes(row) for row in rows] for split, rows in hashes.items()}
+    """Say how many images are in two splits, found by equal pixels: ``hashes`` of train, validation and test; test is
+    told in any case."""
+    rows_of = {split: [bytes(row) for row in rows] for split, rows in hashes.items()}
     counts = {
-        (one, other): sum(map(set(found[other]).__contains__, found[one])) for one, other in combinations(found, 2)
+        (split, other): sum(map(set(rows_of[other]).__contains__, rows_of[split]))
+        for split, other in combinations(rows_of, 2)
     }
     if any(counts.values()):
-        told = [f"{count:,} of {one} in {other}" for (one, other), count in counts.items() if count]
+        told = [f"{count:,} of {split} in {other}" for (split, other), count in counts.items() if count]
         told += [] if any(count for (_, other), count in counts.items() if other == "test") else ["none in test"]
         notes.append(f"{name}: images that are in two splits, pixel for pixel: {', '.join(told)}")
 
@@ -60,8 +62,9 @@ def without(
     of: str,
     notes: list[str],
 ) -> tuple[ImageSet, np.ndarray]:
-    """The pretraining images, and their hashes, without those that ``of`` validates or tests on, found by equal pixels."""
-    seen = {bytes(row) for found in judged for row in found}
+    """The pretraining images, and their hashes, without those that ``of`` validates or tests on, found by equal
+    pixels."""
+    seen = {bytes(row) for of_judged in judged for row in of_judged}
     if not seen:
         return images, hashes
     keep = np.array([bytes(row) not in seen for row in hashes], bool)
@@ -87,12 +90,14 @@ def without_groups(
     of: str,
     notes: list[str],
 ) -> tuple[ImageSet, np.ndarray]:
-    """The pretraining images, and their hashes, without those of the groups that ``of`` judges on; ``names`` are of the images' groups."""
+    """The pretraining images, and their hashes, without those of the groups that ``of`` judges on; ``names`` are of the
+    images' groups."""
     keep = ~np.isin(images.columns["group"], [number for number, name in enumerate(names) if name in judged])
     if keep.all():
         return images, hashes
     notes.append(
-        f"{images.name}: {int((~keep).sum()):,} images are of groups ({column}) that {of} validates or tests on and are not pretrained on"
+        f"{images.name}: {int((~keep).sum()):,} images are of groups ({column}) that {of} validates or tests on and "
+        "are not pretrained on"
     )
     return _kept(images, hashes, keep, of)
 
@@ -100,7 +105,8 @@ def without_groups(
 def _kept(images: ImageSet, hashes: np.ndarray, keep: np.ndarray, of: str) -> tuple[ImageSet, np.ndarray]:
     if not keep.any():
         raise DataError(
-            f"{images.name}: every image to pretrain on is a validation or test image of {of}, or of the same group as one; give other images"
+            f"{images.name}: every image to pretrain on is a validation or test image of {of}, or of the same group "
+            "as one; give other images"
         )
     kept = np.flatnonzero(keep)
     labels = None if images.labels is None else images.labels[kept]
@@ -116,19 +122,26 @@ def without_judged_elsewhere(
     places: Places,
     notes: list[str],
 ) -> ImageSet:
-    """The images to pretrain on, of ``source``, without those that evaluators judge on by themselves; where that cannot be told, a note."""
-    for one in judged:
-        if one.files is None:
+    """The images to pretrain on, of ``source``, without those that evaluators judge on by themselves; where that cannot
+    be told, a note."""
+    for other in judged:
+        if other.files is None:
             notes.append(
-                f"{one.name}: whether its validation and test images are pretrained on cannot be told, for it does not name their files"
+                f"{other.name}: whether its validation and test images are pretrained on cannot be told, for it does "
+                "not name their files"
             )
         else:
             images, hashes = without(
-                images, hashes, [_hashes_of(one.files, images.size, fit, places, one.name)], one.name, notes
+                images,
+                hashes,
+                [_hashes_of(other.files, images.size, fit, places, other.name)],
+                other.name,
+                notes,
             )
-        if one.shows == source:
+        if other.shows == source:
             notes.append(
-                f"{one.name}: its validation images show scenes of {source} that are pretrained on; its test images do not"
+                f"{other.name}: its validation images show scenes of {source} that are pretrained on; its test images "
+                "do not"
             )
     return images
 
@@ -151,12 +164,13 @@ def _hashes_of(files: Sequence[Path], size: int, fit: Fit, places: Places, name:
         return np.frombuffer(stored, np.uint8).reshape(-1, HASH_BYTES)
     if places.unpacked is not None:
         return _NONE
-    found: list[np.ndarray] = []
-    for done, one in enumerate(in_parallel(_hash, ((file, size, fit) for file in files), ahead=4 * workers())):
-        found.append(one)
-        if done % 64 == 0:
-            places.progress(f"looking for images of {name} among those to pretrain on", done, len(files))
-    hashes = np.concatenate(found)
+    parts: list[np.ndarray] = []
+    with in_parallel(_hash, ((file, size, fit) for file in files), ahead=4 * workers()) as hashed:
+        for done, part in enumerate(hashed):
+            parts.append(part)
+            if done % 64 == 0:
+                places.progress(f"looking for images of {name} among those to pretrain on", done, len(files))
+    hashes = np.concatenate(parts)
     if len(hashes) == len(files):  # else another version may read the others
         with writing_to(places.cache):
             write_bytes(known, seal(hashes.tobytes()))

@@ -2,42 +2,28 @@
 
 from __future__ import annotations
 
-import math
-import shutil
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from ssl_bench.data.duplicates import Copy, copies_of, note_copies
-from ssl_bench.data.images import ImageSet, evenly_spaced, fingerprint_of
+from ssl_bench.data.images import ImageSet, evenly_spaced
 from ssl_bench.data.leaks import JudgedElsewhere, note_repeated, without, without_groups, without_judged_elsewhere
-from ssl_bench.data.packs.levels import Rescaled, range_of
-from ssl_bench.data.packs.packing import MORE_ROOM, SPARE_DISK, Pack, is_packed, pack, still_needed
+from ssl_bench.data.packed_roles import pack_roles
 from ssl_bench.data.places import Places, Progress, places_of
-from ssl_bench.data.readers import RawSet, Reader, Subset
-from ssl_bench.data.roles import SIBLINGS, SplitPlan, plan_evaluation, plan_pretraining
-from ssl_bench.data.sources.catalogue import check_source, list_sources, open_source
-from ssl_bench.errors import DataError
+from ssl_bench.data.roles import SIBLINGS
+from ssl_bench.data.sources.catalogue import check_source, list_sources
 from ssl_bench.spec.matrix import DataSpec, SourceSpec
-from ssl_bench.system.amounts import bytes_text
-from ssl_bench.system.disk import remove_leftovers, write_bytes
+from ssl_bench.system.disk import remove_leftovers
 
-__all__ = ["Data", "Labelled", "duplicates", "list_sources", "load"]
+__all__ = ["Data", "Labelled", "check", "duplicates", "list_sources", "load"]
 
 _STATISTICS_IMAGES = 5_000
 _STATISTICS_BYTES = 150_000_000
-_SHOWN = 20
-_TOLD = 3
-FEW = 20  # a share below one twentieth is packed alone without asking
 # folders of small files, in which killed writers may have left parts
 _CACHES = ("checked_tasks", "content", "hashes", "hub", "packs", "ranges", "shapes")
-_UNREADABLE_LIST = "unreadable.txt"
-
-
-_Role = tuple[ImageSet, np.ndarray, np.ndarray]  # images, their hashes uint8 [N, 16], their positions in the raw split
 
 
 @dataclass(frozen=True)
@@ -56,8 +42,8 @@ class Data:
 
     Attributes
     ----------
-    pretrain : images to pretrain on; with labels where they are those of an evaluate source or the only images there are, and have some (the loop
-        takes them away from tasks that declare none).
+    pretrain : images to pretrain on; with labels where they are those of an evaluate source or the only images there
+        are, and have some (the loop takes them away from tasks that declare none).
     evaluate : labelled sets to judge on.
     size : side of every image, in pixels.
     mean, std : per channel of pretraining pixels in [0, 1], over at most 5,000 images.
@@ -83,7 +69,9 @@ def load(
     judged: Sequence[JudgedElsewhere] = (),
     unpacked: dict[str, int] | None = None,
 ) -> Data:
-    """Find, check, decode and split the images of a matrix. Everything that can be refused without decoding is refused first.
+    """Find, check, decode and split the images of a matrix.
+
+    Everything that can be refused without decoding is refused first.
 
     Parameters
     ----------
@@ -92,58 +80,61 @@ def load(
     cache : folder for packed images and downloads; None takes XDG_CACHE_HOME/ssl_bench or ~/.cache/ssl_bench.
     progress : called with (what is being done, done, total); total is 0 where it is not known.
     judged : what evaluators judge on by themselves: not pretrained on either.
-    unpacked : takes what is not packed yet, which is then not packed, as ``Places.unpacked`` does; None: everything is packed.
+    unpacked : takes what is not packed yet, which is then not packed, as ``Places.unpacked`` does; None: everything is
+        packed.
 
     Raises
     ------
-    DataError : sources that are missing or cannot be used, unreadable images (all of them listed) unless they are skipped, a full disk.
+    DataError : sources that are missing or cannot be used, unreadable images (all of them listed) unless they are
+        skipped, a full disk.
     """
     places = places_of(data_root, cache, progress, spec.size, unpacked)
     for kind in _CACHES:
         remove_leftovers(places.cache / kind)
     notes: list[str] = []
-    sources, plans, size, packed = _packed(spec, places, notes)
+    packed = pack_roles(spec, places, notes)
     evaluate = tuple(dict.fromkeys(spec.evaluate))
 
     labelled = []
-    for one, name in zip(evaluate, _names([(one, sources[one].name) for one in evaluate]), strict=True):
-        sets = {role: packed[one, role][0] for role in ("train", "validation", "test")}
-        note_repeated(name, {role: packed[one, role][1] for role in sets}, notes)
-        note_copies(name, {role: packed[one, role][:2] for role in sets}, notes)
-        labelled.append(Labelled(name, **{role: replace(found, name=name) for role, found in sets.items()}))
-    pretrain, hashes, _ = packed[spec.pretrain, "train"]
+    for source, name in zip(evaluate, _names([(source, packed.raw[source].name) for source in evaluate]), strict=True):
+        roles = {role: packed.roles[source, role] for role in ("train", "validation", "test")}
+        note_repeated(name, {role: of_role.hashes for role, of_role in roles.items()}, notes)
+        note_copies(name, {role: (of_role.images, of_role.hashes) for role, of_role in roles.items()}, notes)
+        labelled.append(Labelled(name, **{role: replace(of_role.images, name=name) for role, of_role in roles.items()}))
+    pretrain, hashes = packed.roles[spec.pretrain, "train"].images, packed.roles[spec.pretrain, "train"].hashes
     if spec.pretrain not in evaluate:
-        note_copies(sources[spec.pretrain].name, {"train": (pretrain, hashes)}, notes)
-    for one in evaluate:
-        if one != spec.pretrain and one.group is not None and one.group == spec.pretrain.group:
-            judged_names = {sources[one].group_names[group] for group in plans[one].judged_groups()}
+        note_copies(packed.raw[spec.pretrain].name, {"train": (pretrain, hashes)}, notes)
+    for source in evaluate:
+        if source != spec.pretrain and source.group is not None and source.group == spec.pretrain.group:
+            judged_names = {packed.raw[source].group_names[group] for group in packed.plans[source].judged_groups()}
+            group_names = packed.raw[spec.pretrain].group_names
             pretrain, hashes = without_groups(
-                pretrain,
-                hashes,
-                sources[spec.pretrain].group_names,
-                judged_names,
-                one.group,
-                "an evaluate source",
-                notes,
+                pretrain, hashes, group_names, judged_names, source.group, "an evaluate source", notes
             )
-    elsewhere = [found for (one, role), (_, found, _) in packed.items() if one != spec.pretrain and role != "train"]
+    elsewhere = [
+        of_role.hashes
+        for (source, role), of_role in packed.roles.items()
+        if source != spec.pretrain and role != "train"
+    ]
     pretrain, hashes = without(pretrain, hashes, elsewhere, "an evaluate source", notes)
     pretrain = without_judged_elsewhere(pretrain, hashes, judged, spec.pretrain.source, spec.fit, places, notes)
     mean, std = _statistics(pretrain)
     unlabelled = "" if pretrain.labels is not None else f"the pretraining images ({pretrain.name}) have none"
-    if evaluate and not any(_same_labels(spec.pretrain, one) for one in evaluate):
-        # What they may be labelled with, such as the years that photos lie in folders of, is not what the table is
-        # about.
-        judged_on = " and ".join(one.name for one in labelled)
-        unlabelled = f"the pretraining images ({pretrain.name}) are not the ones that rows are judged on ({judged_on}), and have no labels of those classes"
+    if evaluate and not any(_same_labels(spec.pretrain, source) for source in evaluate):
+        # their labels, such as the years that photos lie in folders of, are not what the table is about
+        judged_on = " and ".join(judged_set.name for judged_set in labelled)
+        unlabelled = (
+            f"the pretraining images ({pretrain.name}) are not the ones that rows are judged on ({judged_on}), "
+            "and have no labels of those classes"
+        )
         pretrain = pretrain.without_labels()
-    return Data(pretrain, tuple(labelled), size, mean, std, notes, unlabelled)
+    return Data(pretrain, tuple(labelled), packed.size, mean, std, notes, unlabelled)
 
 
-def _same_labels(one: SourceSpec, other: SourceSpec) -> bool:
+def _same_labels(source: SourceSpec, other: SourceSpec) -> bool:
     """Whether two sources are the same images with the same labels, however each is split."""
     how = {"group": None, "test": None}
-    return one.model_copy(update=how) == other.model_copy(update=how)
+    return source.model_copy(update=how) == other.model_copy(update=how)
 
 
 def duplicates(
@@ -153,67 +144,28 @@ def duplicates(
     cache: Path | str | None = None,
     progress: Progress | None = None,
 ) -> list[Copy]:
-    """The images that a source of ``spec`` holds more than once, by equal pixels at the matrix's size. Arguments and errors are those of ``load``."""
-    sources, plans, _, packed = _packed(spec, places_of(data_root, cache, progress, spec.size), [])
-    found: list[Copy] = []
-    for one, name in zip(plans, _names([(one, sources[one].name) for one in plans]), strict=True):
+    """The images that a source of ``spec`` holds more than once, by equal pixels at the matrix's size.
+
+    Arguments and errors are those of ``load``.
+    """
+    packed = pack_roles(spec, places_of(data_root, cache, progress, spec.size), [])
+    copies: list[Copy] = []
+    names = _names([(source, packed.raw[source].name) for source in packed.plans])
+    for (source, plan), name in zip(packed.plans.items(), names, strict=True):
         entries = []
-        for role in [role for role in plans[one].roles if not role.startswith(SIBLINGS)]:
-            images, hashes, positions = packed[one, role]
-            reader = sources[one].splits[plans[one].roles[role][0]].reader
-            for at, position in enumerate(positions):
+        for role in [role for role in plan.roles if not role.startswith(SIBLINGS)]:
+            of_role = packed.roles[source, role]
+            images, reader = of_role.images, plan.source.splits[plan.roles[role][0]].reader
+            for at, position in enumerate(of_role.positions):
                 label = "" if images.labels is None else images.classes[images.labels[at]]
-                entries.append((bytes(hashes[at]), role, label, reader.where(int(position))))
-        found += copies_of(name, entries, found[-1].number + 1 if found else 1)
-    return found
-
-
-def _packed(
-    spec: DataSpec,
-    places: Places,
-    notes: list[str],
-) -> tuple[dict[SourceSpec, RawSet], dict[SourceSpec, SplitPlan], int, dict[tuple[SourceSpec, str], _Role]]:
-    """Sources, what their images are for, the images' size, and every role of every source decoded."""
-    sources = {source: open_source(source, places) for source in dict.fromkeys((*spec.evaluate, spec.pretrain))}
-    if spec.range == "set":
-        sources = {one: _with_own_range(source, places) for one, source in sources.items()}
-    size = spec.size or _common_size(list(sources.values()))
-    notes += [note for source in sources.values() for note in source.notes]
-    plans = {one: plan_evaluation(one, sources[one], spec, notes) for one in dict.fromkeys(spec.evaluate)}
-    plans = {one: plan if one == spec.pretrain else plan.with_siblings() for one, plan in plans.items()}
-    if spec.pretrain not in plans:
-        plans[spec.pretrain] = plan_pretraining(spec.pretrain, sources[spec.pretrain], spec, notes)
-    return sources, plans, size, _pack_all(plans, size, spec, places, notes)
-
-
-def _with_own_range(source: RawSet, places: Places) -> RawSet:
-    """The source with images of more than 8 bits scaled by the range of its training images; others stay as they are."""
-    reader = source.splits["train"].reader
-    found = range_of(reader, places, source.name)
-    if found is not None and not found.images:
-        return replace(
-            source,
-            notes=(
-                *source.notes,
-                f"{source.name}: `range: set` changes nothing, for no training image has more than 8 bits a channel",
-            ),
-        )
-    # not known yet: nothing that is packed counts as these images
-    low, high = (math.nan, math.nan) if found is None else (found.low, found.high)
-    told = (
-        ()
-        if found is None
-        else (
-            f"{source.name}: levels {low:,g} to {high:,g}, those of its {found.images:,} training images of more than 8 bits a channel, "
-            "are scaled to 0 to 255; what lies outside in other splits is cut off",
-        )
-    )
-    splits = {name: replace(split, reader=Rescaled(split.reader, low, high)) for name, split in source.splits.items()}
-    return replace(source, splits=splits, notes=(*source.notes, *told))
+                entries.append((bytes(of_role.hashes[at]), role, label, reader.where(int(position))))
+        copies += copies_of(name, entries, copies[-1].number + 1 if copies else 1)
+    return copies
 
 
 def check(spec: DataSpec, places: Places) -> None:
-    """Refuse (DataError) sources that cannot be and paths that do not exist, before anything is downloaded or decoded for a matrix."""
+    """Refuse (DataError) sources that cannot be and paths that do not exist, before anything is downloaded or
+    decoded."""
     for source in dict.fromkeys((*spec.evaluate, spec.pretrain)):
         check_source(source, places)
 
@@ -221,182 +173,14 @@ def check(spec: DataSpec, places: Places) -> None:
 def _names(evaluate: Sequence[tuple[SourceSpec, str]]) -> list[str]:
     """The names of labelled sets; where sources share one, with the settings that tell them apart."""
     names = []
-    for one, name in evaluate:
+    for source, name in evaluate:
         settings = [other.model_dump() for other, its in evaluate if its == name]
         apart = [key for key in settings[0] if len({other[key] for other in settings}) > 1]
-        told = ", ".join(one.source if key == "source" else f"{key} {getattr(one, key) or 'none'}" for key in apart)
+        told = ", ".join(
+            source.source if key == "source" else f"{key} {getattr(source, key) or 'none'}" for key in apart
+        )
         names.append(f"{name} ({told})" if told else name)
     return [name if names.count(name) == 1 else f"{name} {number}" for number, name in enumerate(names, 1)]
-
-
-def _common_size(sources: Sequence[RawSet]) -> int:
-    sizes: dict[int, str] = {}
-    for source in sources:
-        if source.native is None:
-            most = f"; the most common is {source.common[0]}x{source.common[1]}" if source.common else ""
-            raise DataError(
-                f"the images of {source.name} differ in size{most}; give `size` (the side in pixels that all are scaled to)"
-            )
-        if source.native[0] != source.native[1]:
-            raise DataError(
-                f"the images of {source.name} are {source.native[0]}x{source.native[1]}, not square; give `size`"
-            )
-        sizes[source.native[0]] = source.name
-    if len(sizes) > 1:
-        listed = ", ".join(f"{name}: {size} px" for size, name in sizes.items())
-        raise DataError(f"sources differ in image size ({listed}); give `size`")
-    size = next(iter(sizes))
-    if not 8 <= size <= 1024:
-        raise DataError(f"the images of {sizes[size]} are {size} px; give `size`, from 8 to 1024")
-    return size
-
-
-def _pack_all(
-    plans: dict[SourceSpec, SplitPlan],
-    size: int,
-    spec: DataSpec,
-    places: Places,
-    notes: list[str],
-) -> dict[tuple[SourceSpec, str], _Role]:
-    """Every role of every source; unreadable images are listed for all of them at once."""
-    found: dict[tuple[SourceSpec, str], _Role] = {}
-    unreadable: list[str] = []
-    total = 0
-    for source in {id(plan.source): plan.source for plan in plans.values()}.values():
-        unreadable += source.unreadable
-        total += len(source.unreadable)
-        if source.unreadable and spec.skip_unreadable:
-            told = f"{', '.join(source.unreadable[:_TOLD])}{' ...' if len(source.unreadable) > _TOLD else ''}"
-            notes.append(f"{source.name}: {len(source.unreadable):,} entries that cannot be read are left out: {told}")
-    splits = [
-        (one, plan, split)
-        for one, plan in plans.items()
-        for split in dict.fromkeys(raw for raw, _ in plan.roles.values())
-    ]
-    readers = {(one, split): _reader(plan, split, size, spec, places) for one, plan, split in splits}
-    if places.unpacked is None:
-        _check_room([(_what(plan, split), readers[one, split][0]) for one, plan, split in splits], size, spec, places)
-    for one, plan in plans.items():
-        for split in dict.fromkeys(raw for raw, _ in plan.roles.values()):
-            raw, (reader, row_of, needed) = plan.source.splits[split], readers[one, split]
-            packed = pack(
-                reader,
-                size,
-                spec.fit,
-                places,
-                what=_what(plan, split),
-                uniform=spec.size is None,
-            )
-            reasons = packed.unreadable
-            notes += packed.facts.told(_what(plan, split))
-            bad = {int(at): reasons[int(row_of[at])] for at in needed if int(row_of[at]) in reasons} if reasons else {}
-            unreadable += [f"{raw.reader.where(position)}: {reason}" for position, reason in bad.items()]
-            total += len(needed)
-            if bad and spec.skip_unreadable:
-                notes.append(f"{plan.source.name}: {len(bad):,} unreadable {split} images are left out")
-            for role, (used, positions) in plan.roles.items():
-                if used == split:
-                    found[one, role] = _image_set(plan, split, positions, packed, row_of, set(bad))
-    if unreadable and not spec.skip_unreadable:
-        shown = "\n  ".join(unreadable[:_SHOWN])
-        more = ""
-        if len(unreadable) > _SHOWN:
-            listing = places.cache / _UNREADABLE_LIST
-            more = f"\n  and {len(unreadable) - _SHOWN:,} more"
-            with suppress(OSError):  # packed before, in a cache that cannot be written any more
-                write_bytes(listing, "".join(f"{one}\n" for one in unreadable).encode("utf-8", "surrogateescape"))
-                more += f", all listed in {listing}"
-        raise DataError(
-            f"{len(unreadable):,} of {total:,} images cannot be read; mend them, or leave them out with `skip_unreadable: true`:\n  "
-            f"{shown}{more}"
-        )
-    if unreadable:
-        for (_, role), (images, *_) in found.items():
-            if role.startswith(SIBLINGS):
-                continue
-            counts = (
-                np.bincount(images.labels, minlength=len(images.classes))
-                if images.labels is not None and role == "train"
-                else np.ones(1)
-            )
-            if len(images) == 0 or not counts.all():
-                lost = (
-                    f"class {images.classes[int(np.argmin(counts))]!r} has" if len(images) else f"the {role} split has"
-                )
-                raise DataError(
-                    f"{images.name}: with the unreadable images left out, {lost} no image left; mend some of them, or take what is empty out"
-                )
-    return found
-
-
-def _what(plan: SplitPlan, split: str) -> str:
-    return f"{plan.source.name} {split}"
-
-
-def _reader(
-    plan: SplitPlan, split: str, size: int, spec: DataSpec, places: Places
-) -> tuple[Reader, np.ndarray, np.ndarray]:
-    """A reader to pack, the pack row of every position, and the positions that are needed. Under a small `limit` only these are decoded."""
-    reader = plan.source.splits[split].reader
-    needed = np.unique(np.concatenate([positions for used, positions in plan.roles.values() if used == split]))
-    row_of = np.arange(len(reader))
-    few = len(needed) * 2 < len(reader)
-    # Of a small share it would take longer to read everything, to see whether all of it is packed, than to decode it.
-    searched = places if len(needed) * FEW > len(reader) else places.without_reading()
-    if few and not is_packed(reader, size, spec.fit, searched):
-        reader = Subset(reader, needed)
-        row_of = np.full(len(row_of), -1, np.int64)
-        row_of[needed] = np.arange(len(needed))
-    return reader, row_of, needed
-
-
-def _check_room(wanted: Sequence[tuple[str, Reader]], size: int, spec: DataSpec, places: Places) -> None:
-    """Refuse packs that together do not fit on the disk, before the first of them is written; ``pack`` refuses one that does not fit alone."""
-    folder = next(folder for folder in (places.cache, *places.cache.parents) if folder.is_dir())
-    free = shutil.disk_usage(folder).free - SPARE_DISK
-    # what is packed under another path is only found by reading, which nobody should wait for needlessly
-    for searched in (places.without_reading(), places):
-        sizes = [(what, still_needed(reader, size, spec.fit, searched)) for what, reader in wanted]
-        needs = list(dict.fromkeys(sizes))  # several lists of labels may be of the same images
-        if sum(needed for _, needed in needs) <= free or sum(needed > 0 for _, needed in needs) < 2:
-            return
-    listed = ", ".join(f"{what}: {bytes_text(needed)}" for what, needed in needs if needed)
-    total = bytes_text(sum(needed for _, needed in needs))
-    room = f"{bytes_text(max(0, free))} are free"  # beside what is left to others, so 0 B where less than that is free
-    raise DataError(f"packing takes {total} in {places.cache} ({listed}), where {room}; {MORE_ROOM} or `limit`")
-
-
-def _image_set(
-    plan: SplitPlan,
-    split: str,
-    positions: np.ndarray,
-    packed: Pack,
-    row_of: np.ndarray,
-    bad: set[int],
-) -> _Role:
-    raw, labels = plan.source.splits[split], plan.labels.get(split)
-    good = positions[[int(position) not in bad for position in positions]] if bad else positions
-    rows = row_of[good]
-    own = None if labels is None else labels[good]
-    columns = {name: column[good] for name, column in raw.columns.items()}
-    if raw.groups is not None:
-        columns["group"] = raw.groups[good]
-    hashes = packed.hashes[rows]
-    classes = plan.classes if own is not None else ()
-    fingerprint = fingerprint_of(packed.pixels.shape[1], hashes, own)
-    left_out = len(positions) - len(good)
-    images = ImageSet(
-        packed.pixels,
-        rows,
-        own,
-        classes,
-        plan.source.name,
-        fingerprint,
-        columns,
-        skipped=left_out,
-        checked=packed.checked,
-    )
-    return images, hashes, good
 
 
 def _statistics(images: ImageSet) -> tuple[tuple[float, float, float], tuple[float, float, float]]:

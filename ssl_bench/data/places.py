@@ -26,9 +26,9 @@ class Places:
     root : folder searched before anything is downloaded; None: none is.
     size : side of the images in pixels; None: the source's own.
     progress : called with (what is being done, done, total); total is 0 where it is not known.
-    unpacked : None: images are packed. Otherwise nothing is decoded and no file is read to its end: noise stands in for images that are
-        not packed yet, and this collects what messages call them, with the bytes that they would take. Counts, labels and sizes of such
-        sets are right; their pixels, hashes and fingerprints belong to no image.
+    unpacked : None: images are packed. Otherwise nothing is decoded and no file is read to its end: noise stands in for
+        images that are not packed yet, and this collects what messages call them, with the bytes that they would take.
+        Counts, labels and sizes of such sets are right; their pixels, hashes and fingerprints belong to no image.
     reads : whether files may be read to their end to learn whether they are known; never where ``unpacked`` collects.
     """
 
@@ -69,7 +69,10 @@ def places_of(
 
 
 def data_root(given: Path | str | None) -> Path | None:
-    """The folder searched before anything is downloaded: the argument, else SSL_BENCH_DATA. Raises DataError when it does not exist."""
+    """The folder searched before anything is downloaded: the argument, else SSL_BENCH_DATA.
+
+    Raises DataError when it does not exist.
+    """
     text = given if given is not None else os.environ.get("SSL_BENCH_DATA") or None
     if text is None:
         return None

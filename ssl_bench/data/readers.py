@@ -16,7 +16,8 @@ from ssl_bench.data.places import Places
 class Reader(Protocol):
     """Stored images of one split, in a fixed order.
 
-    It may also have ``content_at(positions, places)``, the hash over some of its images, where that spares reading the others.
+    It may also have ``content_at(positions, places)``, the hash over some of its images, where that spares reading the
+    others.
     """
 
     def __len__(self) -> int: ...
@@ -57,7 +58,8 @@ class Subset:
 
 
 class ArrayReader:
-    """Images in memory: uint8 [N, H, W, 3] or [N, H, W] (grey), or a sequence of such images of different sizes; ``name`` is for messages."""
+    """Images in memory: uint8 [N, H, W, 3] or [N, H, W] (grey), or a sequence of such images of different sizes;
+    ``name`` is for messages."""
 
     def __init__(self, images: Sequence[np.ndarray], name: str = "array") -> None:
         self.images, self.name = images, name

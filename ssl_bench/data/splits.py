@@ -1,6 +1,7 @@
 """Who is trained on, chosen on and tested on: pure functions of labels, groups and a seed.
 
-Random orders come from the raw bits of PCG64, whose stream NumPy guarantees, so a split is the same with every NumPy version.
+Random orders come from the raw bits of PCG64, whose stream NumPy guarantees, so a split is the same with every NumPy
+version.
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ def validation_split(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Split a training set into what is trained on and what is chosen on.
 
-    Every class gives the same share; a group is never divided, so that with groups the share is only met as nearly as they allow.
+    Every class gives the same share; a group is never divided, so that with groups the share is only met as nearly as
+    they allow.
 
     Parameters
     ----------
@@ -59,7 +61,8 @@ def holdout(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Hold back a share of every class, for example of a label draw: (kept, held back), sorted positions.
 
-    Without groups a class always keeps at least one image, so the held-back part of a draw of one image a class is empty.
+    Without groups a class always keeps at least one image, so the held-back part of a draw of one image a class is
+    empty.
     """
     return _partition(labels, groups, round(share * len(labels)), (seed, _HOLDOUT), classes)
 
@@ -67,7 +70,8 @@ def holdout(
 def folds(
     labels: np.ndarray, count: int, seed: int = 0, *, groups: np.ndarray | None = None
 ) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Class-balanced folds for cross-validation: ``count`` pairs (train, held back) of sorted positions; every image is held back once.
+    """Class-balanced folds for cross-validation: ``count`` pairs (train, held back) of sorted positions; every image is
+    held back once.
 
     Images of one group (int64 [N]) are held back together; a group counts as of the class of its first image.
     Raises DataError for fewer than two folds or fewer images, or groups, than folds.
@@ -88,7 +92,8 @@ def folds(
 
 
 def fewest_units(labels: np.ndarray, groups: np.ndarray | None = None) -> int:
-    """How many images, or groups, the class with the fewest of them has: below 2, it cannot be both trained on and held back."""
+    """How many images, or groups, the class with the fewest of them has: below 2, it cannot be both trained on and held
+    back."""
     if groups is None:
         return int(np.bincount(labels)[np.unique(labels)].min())
     pairs = np.unique(np.stack([labels, groups]), axis=1)
@@ -186,7 +191,8 @@ def _partition(
     emptied = np.flatnonzero((np.bincount(labels[kept], minlength=len(counts)) == 0) & (counts > 0))
     if len(emptied):
         raise DataError(
-            f"class {_class(int(emptied[0]), classes)} lies in one group, so it cannot be both trained on and held back; give it more "
+            f"class {_class(int(emptied[0]), classes)} lies in one group, so it cannot be both trained on and held "
+            "back; give it more "
             "groups"
         )
     return kept, held
@@ -199,7 +205,8 @@ def _whole_groups(
     _, first, member = np.unique(groups[order], return_index=True, return_inverse=True)
     if len(first) < 2:
         raise DataError(
-            f"the {len(labels):,} images from which some are to be held back all lie in one group; two groups are the least, ten or more are sensible"
+            f"the {len(labels):,} images from which some are to be held back all lie in one group; two groups are the "
+            "least, ten or more are sensible"
         )
     need = counts * (total / max(1, len(labels)))
     by_group = np.split(order[np.argsort(member, kind="stable")], np.cumsum(np.bincount(member))[:-1])

@@ -18,7 +18,7 @@ from PIL import Image
 from ssl_bench.data import loading
 from ssl_bench.data.boxes.loading import load_detection
 from ssl_bench.data.images import ImageSet
-from ssl_bench.data.packs import content, packing
+from ssl_bench.data.packs import content, writing
 from ssl_bench.data.packs.content import content_of
 from ssl_bench.data.packs.decode import decode
 from ssl_bench.data.packs.packing import Pack, pack
@@ -52,7 +52,7 @@ def cache(tmp_path: Path) -> Path:
 
 @pytest.fixture(autouse=True)
 def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(packing, "_CHUNK_BYTES", 1)  # 16 images a chunk
+    monkeypatch.setattr(writing, "_CHUNK_BYTES", 1)  # 16 images a chunk
 
 
 def packed(files: list[Path], cache: Path) -> Pack:
@@ -307,8 +307,8 @@ def test_parts_of_killed_writers_are_removed_and_those_of_living_ones_stay(
 @pytest.mark.long
 def test_kills_while_packing_leave_what_the_next_run_goes_on_from(files: list[Path], cache: Path) -> None:
     code = (
-        "from pathlib import Path; from ssl_bench.data.packs import packing; "
-        "from ssl_bench.data.sources.folders import FileReader; packing._CHUNK_BYTES = 1; print('go', flush=True); "
+        "from pathlib import Path; from ssl_bench.data.packs import packing, writing; "
+        "from ssl_bench.data.sources.folders import FileReader; writing._CHUNK_BYTES = 1; print('go', flush=True); "
         f"packing.pack(FileReader(sorted(Path({str(files[0].parent)!r}).iterdir())), {SIZE}, 'crop', "
         f"packing.Places(Path({str(cache)!r})))"
     )

@@ -387,3 +387,30 @@ def test_what_would_help_is_named(tmp_path: Path) -> None:
         load(parse(DataSpec, {"source": f"folder:{root}", "test": 0.5}, "data"), cache=tmp_path / "cache")
     with pytest.raises(DataError, match=r"holds val/ but no train folder; .* such as folder:.*/alone/val,"):
         read(grow(tmp_path / "alone", {"val/a": 1, "val/b": 1}))
+
+
+def test_class_folders_whose_names_begin_with_a_dot_are_left_out_with_a_note(tmp_path: Path) -> None:
+    root = grow(tmp_path / "set", {"a": 2, "b": 2, "c": 2})
+    (root / "c").rename(root / ".c")
+    (root / ".git").mkdir()
+    (root / ".git" / "config").write_text("no image")
+    source = read(root)
+    assert counts(source) == {"train": {"a": 2, "b": 2}}
+    (told,) = [note for note in source.notes if "begin with a dot" in note]
+    assert told == "set: folders of images whose names begin with a dot are left out: .c/"
+
+
+def test_a_refusal_says_how_the_folder_was_read(tmp_path: Path) -> None:
+    root = grow(tmp_path / "set", {"train/batch1/a": 2, "train/batch1/b": 2, "test/batch1/a": 1})
+    with pytest.raises(
+        DataError, match=r"(?s)only one class, 'batch1'.*not told apart: train/batch1/a/, train/batch1/b/"
+    ):
+        load(DataSpec.model_validate({"source": f"folder:{root}", "size": 8}), cache=tmp_path / "cache")
+    root = grow(tmp_path / "linked", {"train/a": 2, "train/b": 2})
+    (root / "test").symlink_to(root / "train")
+    with pytest.raises(DataError, match=r"(?s)has no test split.*test is a link to a folder that is read already"):
+        load(DataSpec.model_validate({"source": f"folder:{root}", "size": 8}), cache=tmp_path / "cache")
+    root = grow(tmp_path / "odd", {"train_a/x": 2, "train_b/x": 2})
+    (root / "test").symlink_to(root / "train_a")
+    with pytest.raises(DataError, match=r"more than one way.*\(left out: test is a link to a folder that is read"):
+        read(root)

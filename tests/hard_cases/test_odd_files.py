@@ -166,15 +166,15 @@ def test_what_may_not_be_read_is_told(root: Path, get: Any) -> None:
 def test_a_file_that_vanishes_after_it_was_listed_is_named(
     root: Path, get: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import ssl_bench.data.loading as loading
+    import ssl_bench.data.packed_roles as packed_roles
 
-    planned = loading.plan_evaluation
+    planned = packed_roles.plan_evaluation
 
     def vanish(*arguments: Any) -> Any:
         (root / "cat" / "3.png").unlink(missing_ok=True)
         return planned(*arguments)
 
-    monkeypatch.setattr(loading, "plan_evaluation", vanish)
+    monkeypatch.setattr(packed_roles, "plan_evaluation", vanish)
     with pytest.raises(DataError, match=r"cat/3\.png cannot be read: No such file.*run again"):
         get()
     assert images(get()) == 39

@@ -18,7 +18,7 @@ from ssl_bench.backbones.resnet import Backbone
 from ssl_bench.console.commands import app
 from ssl_bench.console.live import print_plan
 from ssl_bench.data.packs import content
-from ssl_bench.data.packs.packing import SPARE_DISK
+from ssl_bench.data.packs.room import SPARE_DISK
 from ssl_bench.errors import DataError, SpecError
 from ssl_bench.evaluators.features import FrozenFeatures
 from ssl_bench.plan.context import RunContext

@@ -134,9 +134,9 @@ def test_a_signal_while_images_are_prepared(tmp_path: Path, number: signal.Signa
         os.kill(os.getpid(), number)
 
     def first() -> None:
-        import ssl_bench.data.packs.packing
+        import ssl_bench.data.packs.writing
 
-        ssl_bench.data.packs.packing._decode_chunk = press
+        ssl_bench.data.packs.writing._decode_chunk = press
 
     from PIL import Image
 

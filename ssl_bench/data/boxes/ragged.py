@@ -1,4 +1,5 @@
-"""Images of different shapes, decoded once into one flat memory-mapped array; see ``packing`` for images of one shape."""
+"""Images of different shapes, decoded once into one flat memory-mapped array; see ``packing`` for images of one
+shape."""
 
 from __future__ import annotations
 
@@ -14,9 +15,10 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from ssl_bench.data.packs import decode as decoding
-from ssl_bench.data.packs import packing
 from ssl_bench.data.packs.content import NotRemembered, workers
 from ssl_bench.data.packs.decode import UnreadableImage, in_parallel, open_image
+from ssl_bench.data.packs.packing import sealed_or_written
+from ssl_bench.data.packs.room import MORE_ROOM, SPARE_DISK, npy_header, reserve_disk
 from ssl_bench.data.packs.sealed import HASH_BYTES, Checked, DamagedPack, Opened, hash_images, open_sealed, seal
 from ssl_bench.data.packs.stand_ins import no_hashes
 from ssl_bench.data.places import Places, Progress
@@ -35,10 +37,12 @@ class BoxedImage:
     ----------
     file : the image.
     width, height : of the pixels that the boxes refer to.
-    boxes : float64 [n, 4], x1 y1 x2 y2, edges of the box in pixels from the image's own left and top edge, inside the image.
+    boxes : float64 [n, 4], x1 y1 x2 y2, edges of the box in pixels from the image's own left and top edge, inside the
+        image.
     names : class names of the n objects.
     difficult : bool [n]; such objects are neither counted nor penalised.
-    turned : whether the boxes refer to the pixels after the camera's orientation (EXIF) is applied, not to the stored ones.
+    turned : whether the boxes refer to the pixels after the camera's orientation (EXIF) is applied, not to the stored
+        ones.
     """
 
     file: Path
@@ -67,7 +71,8 @@ class RaggedPack:
     offsets : int64 [N], where each image begins.
     hashes : uint8 [N, 16], of each image's pixels.
     unreadable : position to reason.
-    checked : holds images against their hashes when they are first read; None where the pixels only stand in for what is not packed yet.
+    checked : holds images against their hashes when they are first read; None where the pixels only stand in for what
+        is not packed yet.
     """
 
     pixels: np.ndarray
@@ -105,7 +110,7 @@ def pack_ragged(
             return RaggedPack(grey, offsets[:-1].astype(np.int64), no_hashes(what, len(images), HASH_BYTES), {})
         return _pack_of(known, images, shapes, offsets, folder, what)
     folder = _folder(images, shapes, places)
-    opened = packing.sealed_or_written(
+    opened = sealed_or_written(
         folder,
         places,
         what,
@@ -149,33 +154,35 @@ def _write(
     progress: Progress,
 ) -> None:
     free = shutil.disk_usage(folder).free
-    if free < total + packing.SPARE_DISK:
+    if free < total + SPARE_DISK:
         raise DataError(
-            f"packing {len(images):,} images of {what} takes {bytes_text(total)} in {folder}, where {bytes_text(free)} are free; "
-            f"{packing.MORE_ROOM}"
+            f"packing {len(images):,} images of {what} takes {bytes_text(total)} in {folder}, where "
+            f"{bytes_text(free)} are free; "
+            f"{MORE_ROOM}"
         )
     label = f"packing {what}: {len(images):,} images, {bytes_text(total)} in {folder}"
     hashes = np.zeros((len(images), HASH_BYTES), np.uint8)
     unreadable: dict[int, str] = {}
     with open(folder / "pixels.part", "wb") as part:
-        header = packing.npy_header((total,))
+        header = npy_header((total,))
         try:
-            packing.reserve_disk(part, len(header) + total)  # a disk that fills up later must not end in half a pack
+            reserve_disk(part, len(header) + total)  # a disk that fills up later must not end in half a pack
         except OSError as error:
             (folder / "pixels.part").unlink()
             raise DataError(
                 f"{bytes_text(total)} for packed images cannot be reserved in {folder}: {error.strerror}"
             ) from None
         part.write(header)
-        for at, decoded in enumerate(in_parallel(_decode, zip(images, shapes, strict=True), ahead=4 * workers())):
-            if isinstance(decoded, str):
-                unreadable[at] = decoded
-                part.write(bytes(shapes[at][0] * shapes[at][1] * 3))
-            else:
-                hashes[at] = hash_pixels(decoded)
-                part.write(decoded.tobytes())
-            if (at + 1) % 64 == 0 or at + 1 == len(images):
-                progress(label, at + 1, len(images))
+        with in_parallel(_decode, zip(images, shapes, strict=True), ahead=4 * workers()) as images_decoded:
+            for at, decoded in enumerate(images_decoded):
+                if isinstance(decoded, str):
+                    unreadable[at] = decoded
+                    part.write(bytes(shapes[at][0] * shapes[at][1] * 3))
+                else:
+                    hashes[at] = hash_pixels(decoded)
+                    part.write(decoded.tobytes())
+                if (at + 1) % 64 == 0 or at + 1 == len(images):
+                    progress(label, at + 1, len(images))
         part.flush()
         os.fsync(part.fileno())
     seal(folder, hashes, {"what": what, "unreadable": unreadable})

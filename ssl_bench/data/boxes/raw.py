@@ -24,8 +24,8 @@ class BoxesSpec:
     Attributes
     ----------
     source : as written, such as "voc:PATH".
-    train, validation, test : lists of the source to take; a number for validation or test is the share of train to hold out; None: as the
-        source has it.
+    train, validation, test : lists of the source to take; a number for validation or test is the share of train to hold
+        out; None: as the source has it.
     seed : of what is held out.
     skip_faulty : leave out what cannot be used, and count it, instead of stopping.
     """
@@ -40,7 +40,8 @@ class BoxesSpec:
 
 @dataclass(frozen=True)
 class ListedImages:
-    """Images of one list, before they are decoded: labels of the objects that count (not difficult), and how to get the whole set."""
+    """Images of one list, before they are decoded: labels of the objects that count (not difficult), and how to get the
+    whole set."""
 
     counted: list[np.ndarray]
     load: Callable[[], tuple[DetectionSet, dict[int, str]]]  # and unreadable position -> path and reason
@@ -57,7 +58,8 @@ class RawBoxes:
     lists : name of a list to its images.
     chosen : for "train", "validation" and "test" the list to take, or the share of train to hold out.
     notes : what a user should know about how the source was read.
-    shows : the source of images whose training split shows the same scenes as train and validation here, in other pixels; "" for none.
+    shows : the source of images whose training split shows the same scenes as train and validation here, in other
+        pixels; "" for none.
     """
 
     name: str
@@ -71,7 +73,8 @@ class RawBoxes:
     def of_files(
         cls, name: str, lists: Mapping[str, Sequence[BoxedImage]], spec: BoxesSpec, places: Places
     ) -> RawBoxes:
-        """Image files with their boxes, by lists named "train", and maybe "test" and "validation"; classes are the names of the objects.
+        """Image files with their boxes, by lists named "train", and maybe "test" and "validation"; classes are the
+        names of the objects.
 
         A fifth of train is held out for each list that is missing, or the share that ``spec`` gives.
 

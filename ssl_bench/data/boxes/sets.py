@@ -1,4 +1,5 @@
-"""Images with boxes as a table's evaluators get them: decoded, split into train, validation and test, with the same classes in each."""
+"""Images with boxes as a table's evaluators get them: decoded, split into train, validation and test, with the same
+classes in each."""
 
 from __future__ import annotations
 
@@ -23,12 +24,15 @@ class DetectionSet:
     Attributes
     ----------
     name, split : what a table calls the set, and which part of it this is ("train", "validation" or "test").
-    pixels : uint8 [M], RGB, the pixels of all images (and maybe of others) one image after another; usually memory-mapped.
-    offsets, heights, widths : int64 [N]; image i is ``pixels[offsets[i]:][: heights[i] * widths[i] * 3]``, rows from the top.
-    boxes : N arrays float32 [n, 4], x1 y1 x2 y2 with 0 <= x1 < x2 <= width and 0 <= y1 < y2 <= height: edges in pixels of the image as
-        it is here, so that a box around the one pixel at the top left is 0 0 1 1.
+    pixels : uint8 [M], RGB, the pixels of all images (and maybe of others) one image after another; usually
+        memory-mapped.
+    offsets, heights, widths : int64 [N]; image i is ``pixels[offsets[i]:][: heights[i] * widths[i] * 3]``, rows from
+        the top.
+    boxes : N arrays float32 [n, 4], x1 y1 x2 y2 with 0 <= x1 < x2 <= width and 0 <= y1 < y2 <= height: edges in pixels
+        of the image as it is here, so that a box around the one pixel at the top left is 0 0 1 1.
     labels : N arrays int64 [n] in 0..len(classes)-1.
-    difficult : N arrays bool [n]; such objects are neither counted nor penalised when detections are scored (Everingham et al., 2010).
+    difficult : N arrays bool [n]; such objects are neither counted nor penalised when detections are scored (Everingham
+        et al., 2010).
     classes : class names.
     hashes : uint8 [N, 16], of each image's pixels.
     files : the N image files; empty where the images are none.
@@ -53,7 +57,8 @@ class DetectionSet:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Hash over pixels, boxes, labels, difficult flags and class names, in order; not over paths, times or the set's name."""
+        """Hash over pixels, boxes, labels, difficult flags and class names, in order; not over paths, times or the
+        set's name."""
         digest = hashlib.sha256(json.dumps([len(self), self.classes]).encode())
         for at in range(len(self)):
             digest.update(
@@ -65,7 +70,9 @@ class DetectionSet:
         return digest.hexdigest()[:32]
 
     def image(self, position: int) -> np.ndarray:
-        """Pixels of one image, uint8 [H, W, 3], not copied. Raises IndexError outside 0..N-1 (negative ones count from the end).
+        """Pixels of one image, uint8 [H, W, 3], not copied.
+
+        Raises IndexError outside 0..N-1 (negative ones count from the end).
 
         Raises DataError for a damaged image that cannot be decoded again.
         """
@@ -97,8 +104,10 @@ class DetectionData:
     ----------
     name : of the set, as tables show it.
     train, validation, test : no image of one is listed in another.
-    notes : what a user should know: how the splits came about, boxes that were clipped, images left out, classes without an object.
-    shows : the source of images whose training split shows the same scenes as train and validation here, in other pixels; "" for none.
+    notes : what a user should know: how the splits came about, boxes that were clipped, images left out, classes
+        without an object.
+    shows : the source of images whose training split shows the same scenes as train and validation here, in other
+        pixels; "" for none.
     """
 
     name: str
@@ -110,7 +119,10 @@ class DetectionData:
 
 
 def same_classes(title: str, sets: Mapping[str, DetectionSet], when: str) -> list[str]:
-    """Notes on what splits lack of the classes of train. Raises DataError where one has no object, or a class that train lacks."""
+    """Notes on what splits lack of the classes of train.
+
+    Raises DataError where one has no object, or a class that train lacks.
+    """
     notes = []
     present = {role: _classes_of(images) for role, images in sets.items()}
     for role, images in sets.items():
@@ -122,7 +134,8 @@ def same_classes(title: str, sets: Mapping[str, DetectionSet], when: str) -> lis
 
 
 def limited(data: DetectionData, count: int) -> DetectionData:
-    """At most ``count`` images of every split, each class giving about its share; train loses no class of which it has objects.
+    """At most ``count`` images of every split, each class giving about its share; train loses no class of which it has
+    objects.
 
     Raises
     ------
@@ -150,8 +163,8 @@ def limited(data: DetectionData, count: int) -> DetectionData:
 def hold_out(labels: Sequence[np.ndarray], share: float, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     """Hold back a share of images with objects of several classes: (kept, held back), sorted int64 positions.
 
-    An image counts for the class in it that the fewest images have, images without objects for a class of their own, and each of these
-    gives its share. No class is lost to the kept images.
+    An image counts for the class in it that the fewest images have, images without objects for a class of their own,
+    and each of these gives its share. No class is lost to the kept images.
 
     Parameters
     ----------
@@ -168,7 +181,8 @@ def hold_out(labels: Sequence[np.ndarray], share: float, seed: int = 0) -> tuple
 
 
 def _rarest(labels: Sequence[np.ndarray]) -> np.ndarray:
-    """For each image the class in it that the fewest images have, int64 [N]; images without objects get the number after the last class."""
+    """For each image the class in it that the fewest images have, int64 [N]; images without objects get the number
+    after the last class."""
     images_with = np.bincount(joined([np.unique(numbers) for numbers in labels]))
     none = len(images_with)  # the last, so that images with objects come first where shares are tied
     return np.array(

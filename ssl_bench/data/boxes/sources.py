@@ -69,7 +69,8 @@ class BCCD(Source):
 
 
 def _find_year(name: str, year: str, title: str, needed: Sequence[str], places: Places) -> Path:
-    """The folder of a set that torchvision knows: its own layout below the data root, an earlier download, a new download; in this order."""
+    """The folder of a set that torchvision knows: its own layout below the data root, an earlier download, a new
+    download; in this order."""
     from torchvision.datasets import VOCDetection
 
     downloads = places.cache / "downloads"
@@ -118,7 +119,8 @@ def _find_bccd(places: Places) -> Path:
     except Exception as error:  # no network, a full disk, a file that is no archive, another layout
         looked = f"it is not {' or '.join(map(str, tried))}" if tried else NO_ROOT
         raise DataError(
-            f"BCCD was not found ({looked}) and could not be downloaded from {_BCCD_URL} ({error}); put its folder BCCD "
+            f"BCCD was not found ({looked}) and could not be downloaded from {_BCCD_URL} ({error}); put its folder "
+            "BCCD "
             "(with JPEGImages, Annotations and ImageSets) below a data root, or name it as voc:PATH"
         ) from None
 

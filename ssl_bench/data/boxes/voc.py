@@ -76,13 +76,15 @@ def lists(folder: Path) -> list[str]:
     missing = [part for part in ("Annotations", "ImageSets/Main", "JPEGImages") if not (folder / part).is_dir()]
     if missing:
         raise DataError(
-            f"{folder} is not in PASCAL VOC layout: it has no {', no '.join(missing)}; needed are Annotations/NAME.xml, "
+            f"{folder} is not in PASCAL VOC layout: it has no {', no '.join(missing)}; needed are "
+            "Annotations/NAME.xml, "
             "ImageSets/Main/LIST.txt (one name a line) and JPEGImages/NAME.jpg"
         )
     names = sorted(file.stem for file in (folder / "ImageSets" / "Main").glob("*.txt") if not file.name.startswith("."))
     if not names:
         raise DataError(
-            f"{folder / 'ImageSets' / 'Main'} holds no LIST.txt, so it is not known which images are train and which are test"
+            f"{folder / 'ImageSets' / 'Main'} holds no LIST.txt, so it is not known which images are train and which "
+            "are test"
         )
     return names
 
@@ -101,10 +103,11 @@ def read_list(folder: Path, name: str) -> list[str]:
 def examine(folder: Path, names: Sequence[str], progress: Progress = silent) -> dict[str, VOCImage | list[Fault]]:
     """Every named image with its annotation, or all that is wrong with it. Of the images only headers are read.
 
-    Corners in VOC count pixels from 1 and both belong to the box: xmin, ymin, xmax, ymax become the edges xmin - 1, ymin - 1, xmax,
-    ymax. They refer to the stored pixels when the annotation's size is theirs or is not given, whatever the camera noted (EXIF);
-    when it is the size that the image has only after the camera's orientation is applied, they refer to the upright pixels.
-    Any other size is a fault, as are corners in the wrong order and boxes with no part inside the image.
+    Corners in VOC count pixels from 1 and both belong to the box: xmin, ymin, xmax, ymax become the edges xmin - 1,
+    ymin - 1, xmax, ymax. They refer to the stored pixels when the annotation's size is theirs or is not given, whatever
+    the camera noted (EXIF); when it is the size that the image has only after the camera's orientation is applied, they
+    refer to the upright pixels. Any other size is a fault, as are corners in the wrong order and boxes with no part
+    inside the image.
     """
     files: dict[str, list[Path]] = {}
     for file in find_images(folder / "JPEGImages"):

@@ -1,4 +1,5 @@
-"""A folder in PASCAL VOC layout as a source of boxes: which lists are train, validation and test, and what is wrong with them."""
+"""A folder in PASCAL VOC layout as a source of boxes: which lists are train, validation and test, and what is wrong
+with them."""
 
 from __future__ import annotations
 
@@ -24,8 +25,9 @@ _TEST = ("test",)
 def read_folder(folder: Path, title: str, spec: BoxesSpec, places: Places) -> RawBoxes:
     """The images of a folder, held against their annotations.
 
-    Splits, where ``spec`` names none: train is the list "trainval", else "train"; test is the list "test", else a fifth of train is held
-    out; validation is "val" where it shares no image with train and test, else a fifth of what train has left is held out.
+    Splits, where ``spec`` names none: train is the list "trainval", else "train"; test is the list "test", else a fifth
+    of train is held out; validation is "val" where it shares no image with train and test, else a fifth of what train
+    has left is held out.
     """
     notes: list[str] = []
     faults: list[Fault] = []

@@ -32,8 +32,8 @@ class NotRemembered(Exception):
 def content_of(files: Sequence[Path], places: Places, what: str = "files") -> str:
     """Hash over the bytes of ``files`` in their order; names do not enter.
 
-    The bytes are read when any file is new or has another size, modification or change time, or inode than when it was read
-    last. A change time cannot be set by a user, so an edit that restores size and modification time is seen too.
+    The bytes are read when any file is new or has another size, modification or change time, or inode than when it was
+    read last. A change time cannot be set by a user, so an edit that restores size and modification time is seen too.
 
     Raises
     ------
@@ -100,7 +100,8 @@ def unreadable(file: Path | str, error: OSError) -> DataError:
 
 
 def _no_folder_for(cache: Path, error: OSError) -> bool:
-    """Whether a folder cannot be made, in a cache or on the way to it: a file lies there, or the file system makes none."""
+    """Whether a folder cannot be made, in a cache or on the way to it: a file lies there, or the file system makes
+    none."""
     if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.EEXIST) or not isinstance(error.filename, str | bytes):
         return False
     path, cache = Path(os.fsdecode(error.filename)).absolute(), cache.absolute()
@@ -117,5 +118,6 @@ def writing_to(cache: Path) -> Iterator[None]:
             raise
         why = error.strerror or error
         raise DataError(
-            f"the cache {cache} cannot be written ({why}); set the environment variable XDG_CACHE_HOME to a folder that can"
+            f"the cache {cache} cannot be written ({why}); set the environment variable XDG_CACHE_HOME to a folder "
+            "that can"
         ) from None

@@ -21,7 +21,8 @@ from ssl_bench.data.packs.content import workers
 from ssl_bench.data.packs.facts import Facts
 
 Fit = Literal["crop", "pad", "squash"]
-Stored = Union[bytes, Path, np.ndarray, Image.Image, Callable[[], "Stored"]]  # noqa: UP007  (| cannot name itself); what a source hands over
+#: what a source hands over
+Stored = Union[bytes, Path, np.ndarray, Image.Image, Callable[[], "Stored"]]  # noqa: UP007  (| cannot name itself)
 
 T = TypeVar("T")
 VERSION = 1  # raise it when the same file would give other pixels; packed images of another version are not used
@@ -41,15 +42,15 @@ def decode(
     """Pixels of one stored image, upright, in RGB and square.
 
     Transparency is laid over white. Sixteen-bit grey levels are divided by 257, never clipped. An image that has
-    the asked size already is not resampled. Shrinking is antialiased (bicubic); a JPEG more than four times too large is
-    first shrunk inside its decoder, to at least twice the asked side.
+    the asked size already is not resampled. Shrinking is antialiased (bicubic); a JPEG more than four times too large
+    is first shrunk inside its decoder, to at least twice the asked side.
 
     Parameters
     ----------
     stored : file content, path, array uint8 [H, W] or [H, W, 3], PIL image, or a function that returns one of these.
     size : side of the result, in pixels.
-    fit : "crop" scales the short side to ``size`` and keeps the centre, "pad" scales the long side and fills with black,
-        "squash" ignores the aspect ratio.
+    fit : "crop" scales the short side to ``size`` and keeps the centre, "pad" scales the long side and fills with
+        black, "squash" ignores the aspect ratio.
     facts : where to count what was left out or chosen.
 
     Returns
@@ -107,7 +108,8 @@ def open_image(stored: Stored) -> Image.Image:
 
 
 def _check_png(content: bytes) -> None:
-    """Refuse a PNG whose pixels are not what was written: PIL does not look at their checksums, and reads what is damaged as black or another image."""
+    """Refuse a PNG whose pixels are not what was written: PIL does not look at their checksums, and reads what is
+    damaged as black or another image."""
     at = len(_PNG)
     while at + 12 <= len(content):
         length, kind = struct.unpack_from(">I4s", content, at)
@@ -126,9 +128,9 @@ def register_plugins() -> None:
     """Let PIL open HEIC, AVIF and JPEG XL where a package for them is installed; nothing happens where none is."""
     for module, register in (("pillow_heif", "register_heif_opener"), ("pillow_avif", ""), ("pillow_jxl", "")):
         with contextlib.suppress(Exception):  # one that is broken is as good as none
-            found = importlib.import_module(module)  # the others register themselves
+            decoder = importlib.import_module(module)  # the others register themselves
             if register:
-                getattr(found, register)()
+                getattr(decoder, register)()
 
 
 def upright_size(image: Image.Image) -> tuple[int, int]:
@@ -179,7 +181,8 @@ def as_rgb(image: Image.Image, facts: Facts | None = None) -> Image.Image:
         image = Image.fromarray(((levels + 128) // 257).astype(np.uint8))
     elif image.mode in ("I", "F"):
         raise UnreadableImage(
-            f"pixels of mode {image.mode!r} (32 bits) have no known range; set `range: set` to scale them by the set's own, or store them with 8 or 16 bits"
+            f"pixels of mode {image.mode!r} (32 bits) have no known range; set `range: set` to scale them by the "
+            "set's own, or store them with 8 or 16 bits"
         )
     facts.inks += image.mode == "CMYK"
     if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
@@ -211,10 +214,13 @@ def reason_of(error: Exception) -> str:
     return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
 
 
-def in_parallel(function: Callable[..., T], arguments: Iterable[tuple[Any, ...]], ahead: int) -> Iterator[T]:
-    """``function(*one)`` for each of ``arguments``, in their order, by threads: PIL decodes without the interpreter lock.
+@contextlib.contextmanager
+def in_parallel(function: Callable[..., T], arguments: Iterable[tuple[Any, ...]], ahead: int) -> Iterator[Iterator[T]]:
+    """``function(*values)`` for each of ``arguments``, in their order, by threads: PIL decodes without the interpreter
+    lock.
 
-    Threads need no guard in anybody's main module. Truncated images are errors meanwhile, though some libraries switch that off for everybody.
+    Threads need no guard in anybody's main module. Truncated images are errors meanwhile, though some libraries switch
+    that off for everybody. Threads and that switch are put back at the end, also of a block that raises.
 
     Parameters
     ----------
@@ -222,14 +228,18 @@ def in_parallel(function: Callable[..., T], arguments: Iterable[tuple[Any, ...]]
     """
     truncated, ImageFile.LOAD_TRUNCATED_IMAGES = ImageFile.LOAD_TRUNCATED_IMAGES, False
     pool = ThreadPoolExecutor(workers(), thread_name_prefix="decode")
-    waiting: deque[Future[T]] = deque()
-    try:
-        for one in arguments:
-            waiting.append(pool.submit(function, *one))
+
+    def results() -> Iterator[T]:
+        waiting: deque[Future[T]] = deque()
+        for values in arguments:
+            waiting.append(pool.submit(function, *values))
             while len(waiting) > ahead:
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
+
+    try:
+        yield results()
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
         ImageFile.LOAD_TRUNCATED_IMAGES = truncated

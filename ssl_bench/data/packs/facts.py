@@ -49,18 +49,24 @@ class Facts:
 
     def told(self, what: str) -> list[str]:
         """A sentence for each kind that was seen; ``what`` names the images."""
-        found = []
+        sentences = []
         if self.deep:
             levels = round((self.high - self.low) / 257) + 1
-            few = f", {levels} of 256 levels once they have 8 bits; `range: set` spreads what the set uses over all of them"
+            few = (
+                f", {levels} of 256 levels once they have 8 bits; `range: set` spreads what the set uses over all of "
+                "them"
+            )
             whole = "" if self.high - self.low >= _HALF else few
-            found.append(
-                f"{what}: {self.deep:,} images have 16 bits a channel and use levels {self.low:,} to {self.high:,} of 0 to 65,535{whole}"
+            sentences.append(
+                f"{what}: {self.deep:,} images have 16 bits a channel and use levels {self.low:,} to {self.high:,} of "
+                f"0 to 65,535{whole}"
             )
         if self.frames:
-            found.append(f"{what}: {self.frames:,} images have several frames or pages; the first is used")
+            sentences.append(f"{what}: {self.frames:,} images have several frames or pages; the first is used")
         if self.transparent:
-            found.append(f"{what}: {self.transparent:,} images are partly transparent; they are laid over white")
+            sentences.append(f"{what}: {self.transparent:,} images are partly transparent; they are laid over white")
         if self.inks:
-            found.append(f"{what}: {self.inks:,} images are in CMYK; they are converted without their colour profile")
-        return found
+            sentences.append(
+                f"{what}: {self.inks:,} images are in CMYK; they are converted without their colour profile"
+            )
+        return sentences

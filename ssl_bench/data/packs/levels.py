@@ -27,7 +27,8 @@ _STRETCH = 64
 
 
 class Rescaled:
-    """A reader whose images of more than 8 bits are scaled: ``low`` and below becomes black, ``high`` and above white; others are as they are."""
+    """A reader whose images of more than 8 bits are scaled: ``low`` and below becomes black, ``high`` and above white;
+    others are as they are."""
 
     def __init__(self, reader: Reader, low: float, high: float) -> None:
         self.reader, self.low, self.high = reader, low, high
@@ -56,7 +57,8 @@ class Rescaled:
 
 @dataclass(frozen=True)
 class Range:
-    """Lowest and highest level of the images of more than 8 bits, and how many there are; not a number where there are none."""
+    """Lowest and highest level of the images of more than 8 bits, and how many there are; not a number where there are
+    none."""
 
     low: float = math.nan
     high: float = math.nan
@@ -64,7 +66,8 @@ class Range:
 
 
 def range_of(reader: Reader, places: Places, what: str) -> Range | None:
-    """The range of all images of ``reader``, remembered in CACHE/ranges; None where it is not known and nothing is to be decoded.
+    """The range of all images of ``reader``, remembered in CACHE/ranges; None where it is not known and nothing is to
+    be decoded.
 
     Images that cannot be opened are left out: packing lists them.
     """
@@ -80,11 +83,12 @@ def range_of(reader: Reader, places: Places, what: str) -> Range | None:
         return None
     stretches = [(start, min(start + _STRETCH, len(reader))) for start in range(0, len(reader), _STRETCH)]
     parts: list[Range] = []
-    for part in in_parallel(_range_of_items, ((items,) for items in reader.items(stretches)), ahead=2 * workers()):
-        parts.append(part)
-        places.progress(
-            f"looking for the range of levels of {what}", min(len(parts) * _STRETCH, len(reader)), len(reader)
-        )
+    jobs = ((items,) for items in reader.items(stretches))
+    with in_parallel(_range_of_items, jobs, ahead=2 * workers()) as ranges:
+        for part in ranges:
+            parts.append(part)
+            done = min(len(parts) * _STRETCH, len(reader))
+            places.progress(f"looking for the range of levels of {what}", done, len(reader))
     deep = [part for part in parts if part.images]
     whole = (
         Range(min(part.low for part in deep), max(part.high for part in deep), sum(part.images for part in deep))
@@ -119,13 +123,13 @@ def rescaled(stored: Stored, low: float, high: float) -> Image.Image:
     levels, alpha = _levels_of(image, content)
     share = (np.nan_to_num(levels, nan=low, posinf=high, neginf=low) - low) / (high - low if high > low else 1.0)
     pixels = np.rint(np.clip(share, 0, 1) * 255).astype(np.uint8)
-    found = Image.fromarray(pixels)
+    scaled = Image.fromarray(pixels)
     if alpha is not None:
-        found.putalpha(Image.fromarray(alpha))
+        scaled.putalpha(Image.fromarray(alpha))
     if (turn := orientation(image)) > 1:
-        found.getexif()[0x0112] = turn
-        found = ImageOps.exif_transpose(found)
-    return found
+        scaled.getexif()[0x0112] = turn
+        scaled = ImageOps.exif_transpose(scaled)
+    return scaled
 
 
 def _opened(stored: Stored) -> tuple[Image.Image, bytes | None]:
@@ -150,7 +154,8 @@ def _levels_of(image: Image.Image, content: bytes | None) -> tuple[np.ndarray, n
 
 
 def _lower_bits(content: bytes) -> np.ndarray | None:
-    """int64 [H, W, C]: what PIL drops of 16 bits a channel, found by reading the bytes as if they were the other way round; None where it cannot."""
+    """int64 [H, W, C]: what PIL drops of 16 bits a channel, found by reading the bytes as if they were the other way
+    round; None where it cannot."""
     image: Any = open_image(content)  # an image file, which has tiles
     tiles = []
     for tile in image.tile:

@@ -1,4 +1,5 @@
-"""What makes finished packs trustworthy: a digest over what is known of the images, and a hash of each, held against it when it is first read.
+"""What makes finished packs trustworthy: a digest over what is known of the images, and a hash of each, held against it
+when it is first read.
 
 pixels.npy     the images, memory-mapped
 hashes.npy     uint8 [N, 16], one per image, over its pixels
@@ -40,7 +41,8 @@ class DamagedPack(Exception):
 
 @dataclass(frozen=True)
 class Opened:
-    """A finished pack's files: what is known of it, the mapped pixels, hashes uint8 [N, 16], and position to reason of unreadable images."""
+    """A finished pack's files: what is known of it, the mapped pixels, hashes uint8 [N, 16], and position to reason of
+    unreadable images."""
 
     meta: Mapping[str, Any]
     pixels: np.ndarray
@@ -49,7 +51,8 @@ class Opened:
 
 
 def seal(folder: Path, hashes: np.ndarray, facts: Mapping[str, Any]) -> None:
-    """Make a pack of the finished pixels.part: what was decoded, by which versions; meta.json last, because it says that all is there."""
+    """Make a pack of the finished pixels.part: what was decoded, by which versions; meta.json last, because it says
+    that all is there."""
     os.replace(folder / "pixels.part", folder / "pixels.npy")
     stream = io.BytesIO()
     np.save(stream, hashes)
@@ -61,7 +64,8 @@ def seal(folder: Path, hashes: np.ndarray, facts: Mapping[str, Any]) -> None:
 
 
 def open_sealed(folder: Path, shape: tuple[int, ...], starts: np.ndarray) -> Opened | None:
-    """The finished pack in ``folder``; None where there is none, or where another version of the decoders may read what its could not.
+    """The finished pack in ``folder``; None where there is none, or where another version of the decoders may read what
+    its could not.
 
     Parameters
     ----------
@@ -70,16 +74,17 @@ def open_sealed(folder: Path, shape: tuple[int, ...], starts: np.ndarray) -> Ope
 
     Raises
     ------
-    DamagedPack : its files are not what they were. Of the images a few are looked at; all of them when they are first read, see ``Checked``.
+    DamagedPack : its files are not what they were. Of the images a few are looked at; all of them when they are first
+        read, see ``Checked``.
     """
     if not os.path.lexists(folder / "meta.json"):
         return None
     try:
         meta = json.loads((folder / "meta.json").read_text())
         stored = (folder / "hashes.npy").read_bytes()
-        own, of_hashes = meta.pop(digests.KEY, None), meta.get("hashes")
-        if (own is not None or of_hashes is not None) and (
-            own != digests.digest_of_json(meta) or of_hashes != digests.digest_of(stored)
+        digest, of_hashes = meta.pop(digests.KEY, None), meta.get("hashes")
+        if (digest is not None or of_hashes is not None) and (
+            digest != digests.digest_of_json(meta) or of_hashes != digests.digest_of(stored)
         ):
             raise DamagedPack("its digest tells")
         hashes = np.load(io.BytesIO(stored), allow_pickle=False)
@@ -111,7 +116,7 @@ def open_sealed(folder: Path, shape: tuple[int, ...], starts: np.ndarray) -> Ope
     for spot in np.unique(np.linspace(0, count - 1, _SPOT_CHECKS).astype(int)):
         if spot not in unreadable and hash_image(flat[starts[spot] : starts[spot + 1]]) != hashes[spot].tobytes():
             raise DamagedPack("pixels are not what they were")
-    if own is None:
+    if digest is None:
         digests.not_checked(folder / "meta.json")
     return Opened(meta, pixels, hashes, unreadable)
 
@@ -128,7 +133,8 @@ def clear(folder: Path, damage: DamagedPack | None, what: str) -> None:
 
 
 class Checked:
-    """Holds the images of a pack against their hashes, each when this process first reads it; a damaged one is decoded again, in place.
+    """Holds the images of a pack against their hashes, each when this process first reads it; a damaged one is decoded
+    again, in place.
 
     Parameters
     ----------
@@ -148,7 +154,8 @@ class Checked:
         self._mending = threading.Lock()
 
     def hold(self, rows: np.ndarray, images: np.ndarray) -> None:
-        """Hold images [B, ...], a copy of those at ``rows`` (int64 [B]), against their hashes; damaged ones are put right, in the copy too.
+        """Hold images [B, ...], a copy of those at ``rows`` (int64 [B]), against their hashes; damaged ones are put
+        right, in the copy too.
 
         Raises DataError for one that cannot be put right.
         """
@@ -160,7 +167,8 @@ class Checked:
         self._seen[rows[new]] = True
 
     def hold_at(self, start: int, image: np.ndarray) -> np.ndarray:
-        """The same for one image that begins at ``start`` of the flat pixels; returns it, put right where it was damaged."""
+        """The same for one image that begins at ``start`` of the flat pixels; returns it, put right where it was
+        damaged."""
         row = int(np.searchsorted(self.starts, start, side="right")) - 1
         if not self._seen[row]:
             if self._differ(np.array([row]), [image])[0]:
@@ -173,11 +181,12 @@ class Checked:
         each = max(1, _JOB_BYTES // max(1, images[0].nbytes))
         jobs = [images[start : start + each] for start in range(0, len(images), each)]
         if len(jobs) == 1:
-            found = [hash_image(image) for image in images]
+            digests_of = [hash_image(image) for image in images]
         else:
             with ThreadPoolExecutor(workers()) as pool:
-                found = [one for job in pool.map(lambda job: [hash_image(image) for image in job], jobs) for one in job]
-        return (np.frombuffer(b"".join(found), np.uint8).reshape(-1, HASH_BYTES) != self._hashes[rows]).any(1)
+                answers = pool.map(lambda job: [hash_image(image) for image in job], jobs)
+                digests_of = [digest for answer in answers for digest in answer]
+        return (np.frombuffer(b"".join(digests_of), np.uint8).reshape(-1, HASH_BYTES) != self._hashes[rows]).any(1)
 
     def _mended(self, row: int) -> np.ndarray:
         why = f"image {row} of {self.what} in {self.folder / 'pixels.npy'} is damaged"
@@ -206,8 +215,8 @@ def hash_image(pixels: np.ndarray) -> bytes:
 def hash_images(pixels: np.ndarray, unreadable: Sequence[bool]) -> np.ndarray:
     """uint8 [N, 16] over each image's pixels; zeros for an unreadable one."""
     none = bytes(HASH_BYTES)
-    found = [none if bad else hash_image(image) for image, bad in zip(pixels, unreadable, strict=True)]
-    return np.frombuffer(b"".join(found), np.uint8).reshape(-1, HASH_BYTES)
+    digests_of = [none if bad else hash_image(image) for image, bad in zip(pixels, unreadable, strict=True)]
+    return np.frombuffer(b"".join(digests_of), np.uint8).reshape(-1, HASH_BYTES)
 
 
 def decoder_versions() -> str:

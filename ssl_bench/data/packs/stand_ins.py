@@ -8,7 +8,8 @@ import numpy as np
 
 
 def square_noise(shape: tuple[int, ...]) -> np.ndarray:
-    """uint8 of ``shape`` [N, S, S, 3] that takes the memory of a few images: each is the one before it, shifted by a pixel."""
+    """uint8 of ``shape`` [N, S, S, 3] that takes the memory of a few images: each is the one before it, shifted by a
+    pixel."""
     count, side = shape[0], shape[1]
     noise = np.random.default_rng(0).integers(0, 256, 3 * (side * side + count), np.uint8)
     return np.lib.stride_tricks.as_strided(noise, shape, (3, 3 * side, 3, 1), writeable=False)

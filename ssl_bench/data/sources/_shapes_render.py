@@ -1,4 +1,5 @@
-"""From scenes to pixels: whole batches in NumPy, outlines by signed distance, so that edges are smooth at every size."""
+"""From scenes to pixels: whole batches in NumPy, outlines by signed distance, so that edges are smooth at every
+size."""
 
 from __future__ import annotations
 
@@ -13,7 +14,10 @@ BACKGROUNDS = ("haze", "hills", "dunes", "clouds")
 
 @dataclass(frozen=True)
 class Scenes:
-    """Continuous descriptions of N images; lengths in image sides, y downwards. K is the number of object slots, the main object first."""
+    """Continuous descriptions of N images; lengths in image sides, y downwards.
+
+    K is the number of object slots, the main object first.
+    """
 
     count: np.ndarray  #: int64 [N], slots in use
     shape: np.ndarray  #: int64 [N, K]
@@ -54,7 +58,8 @@ class Scenes:
 
 
 def mix(x: np.ndarray | int) -> np.ndarray:
-    """64 bits each to 64 well-mixed bits, uint64 [...] (a number counts as [1]): one step of SplitMix64 (Steele, Lea & Flood, 2014)."""
+    """64 bits each to 64 well-mixed bits, uint64 [...] (a number counts as [1]): one step of SplitMix64 (Steele, Lea &
+    Flood, 2014)."""
     z = np.atleast_1d(np.asarray(x, np.uint64)) + np.uint64(0x9E3779B97F4A7C15)
     z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)

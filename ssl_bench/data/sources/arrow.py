@@ -16,7 +16,8 @@ from ssl_bench.errors import DataError
 
 @dataclass(frozen=True)
 class Labels:
-    """A column of labels: ``numbers`` int64 [N], -1 for none, the names they stand for, and the words they were, where they were text.
+    """A column of labels: ``numbers`` int64 [N], -1 for none, the names they stand for, and the words they were, where
+    they were text.
 
     ``listed`` : the names are a list that the file gives; otherwise they are those that happened to occur.
     """
@@ -41,7 +42,8 @@ def labels_of(values: Any, names: tuple[str, ...] | None, file: str, column: str
     kind = storage_of(values.type)
     if is_list(kind):
         raise NotLabels(
-            f"{where} holds several labels an image ({kind}), and every image needs one; name a column with one as `target:`"
+            f"{where} holds several labels an image ({kind}), and every image needs one; name a column with one as "
+            "`target:`"
         )
     if pa.types.is_floating(kind):
         values = _as_whole(values, where)
@@ -54,7 +56,10 @@ def labels_of(values: Any, names: tuple[str, ...] | None, file: str, column: str
 
 
 def _as_whole(values: Any, where: str) -> Any:
-    """Floats that are whole numbers, as pandas makes of integers where some are missing, as integers. Raises NotLabels for others."""
+    """Floats that are whole numbers, as pandas makes of integers where some are missing, as integers.
+
+    Raises NotLabels for others.
+    """
     import pyarrow as pa
 
     numbers = values.to_numpy(zero_copy_only=False).astype(np.float64)

@@ -13,17 +13,21 @@ if TYPE_CHECKING:
 
 
 class Source:
-    """Where images come from. One class in one file, registered by ``--plugin FILE`` or the entry-point group ``ssl_bench.sources``.
+    """Where images come from.
 
-    A matrix names it as ``data: NAME`` or ``data: NAME:ARGUMENT``, and a detection evaluator as ``source: NAME``. Its code is no part of a
-    cell's id: pixels, labels, groups and boxes are, so that a changed source meets its old records only where it gives the same images.
+    One class in one file, registered by ``--plugin FILE`` or the entry-point group ``ssl_bench.sources``.
+
+    A matrix names it as ``data: NAME`` or ``data: NAME:ARGUMENT``, and a detection evaluator as ``source: NAME``. Its
+    code is no part of a cell's id: pixels, labels, groups and boxes are, so that a changed source meets its old records
+    only where it gives the same images.
 
     Attributes
     ----------
     name : what a matrix writes, before the colon.
-    argument : what stands after the colon, as messages show it, such as "PATH"; in brackets what may be left out, such as "[SPLIT]"; "" where
-        the name stands alone.
-    images, boxes : what images, and what images with boxes, it gives: one line each for ``ssl-bench list sources``; "" for none.
+    argument : what stands after the colon, as messages show it, such as "PATH"; in brackets what may be left out, such
+        as "[SPLIT]"; "" where the name stands alone.
+    images, boxes : what images, and what images with boxes, it gives: one line each for ``ssl-bench list sources``; ""
+        for none.
     """
 
     name: ClassVar[str]
@@ -32,7 +36,8 @@ class Source:
     boxes: ClassVar[str] = ""
 
     def settings(self, spec: Any) -> Collection[str]:
-        """Which of ``labels``, ``image``, ``target``, ``group`` and ``layout`` may be given beside the source; others are refused."""
+        """Which of ``labels``, ``image``, ``target``, ``group`` and ``layout`` may be given beside the source; others
+        are refused."""
         return ()
 
     def check(self, spec: Any, places: Places) -> None:
@@ -40,12 +45,14 @@ class Source:
 
         Parameters
         ----------
-        spec : ``spec.source`` is the source as written; beside it a ``SourceSpec`` for images, a ``BoxesSpec`` for boxes.
+        spec : ``spec.source`` is the source as written; beside it a ``SourceSpec`` for images, a ``BoxesSpec`` for
+            boxes.
         places : where images are looked for and kept.
         """
 
     def open(self, spec: Any, places: Places) -> RawSet:
-        """The images, not decoded yet; their side is to be ``places.size`` only where they are drawn, others are scaled when they are packed.
+        """The images, not decoded yet; their side is to be ``places.size`` only where they are drawn, others are scaled
+        when they are packed.
 
         Raises
         ------

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any, Literal, TypeVar
+from typing import Literal
 
 import numpy as np
 
@@ -14,15 +14,12 @@ from ssl_bench.data.places import Places
 from ssl_bench.data.readers import RawSet
 from ssl_bench.data.sources.base import Source
 from ssl_bench.data.sources.labels import near_equal
-from ssl_bench.data.sources.returned import refuse_unusable
-from ssl_bench.errors import DataError, SSLBenchError, did_you_mean
+from ssl_bench.data.sources.returned import called, guarded, refuse_unusable
+from ssl_bench.errors import DataError, did_you_mean
 from ssl_bench.plugins.registry import SOURCES
-from ssl_bench.plugins.source_code import raised
 from ssl_bench.spec.matrix import SourceSpec
-from ssl_bench.system.interruption import is_interruption
 
 Kind = Literal["images", "boxes"]
-T = TypeVar("T")
 
 _PROBES = 256
 _COLUMNS = "names a column of parquet:PATH, of hf:OWNER/NAME or of a csv (folder:PATH with labels:)"
@@ -45,7 +42,10 @@ def list_sources(kind: Kind = "images") -> list[tuple[str, str]]:
 
 
 def find_source(written: str, kind: Kind) -> Source:
-    """The source that ``written`` names. Raises DataError for one that is unknown, or that lacks what stands after its colon."""
+    """The source that ``written`` names.
+
+    Raises DataError for one that is unknown, or that lacks what stands after its colon.
+    """
     name, colon, argument = written.partition(":")
     what = "source" if kind == "images" else "detection source"
     source = SOURCES.get(name) if name in SOURCES else None
@@ -56,28 +56,18 @@ def find_source(written: str, kind: Kind) -> Source:
         raise DataError(f"unknown {what} {written!r}; write {name}:{source.argument}")
     if colon and not source.argument:
         raise DataError(f"unknown {what} {written!r}; write just {name!r}")
-    return source()
-
-
-def called(source: Source, method: Callable[..., T], *values: Any) -> T:
-    """``method(*values)`` of a source; what a plugin's own code raises becomes a DataError that says where."""
-    try:
-        return method(*values)
-    except SSLBenchError:
-        raise
-    except BaseException as error:
-        if is_interruption(error) or SOURCES.is_builtin(source.name):
-            raise
-        raise DataError(f"source {source.name!r}: {raised(error)}") from error
+    return called(source.name, source)
 
 
 def check_source(spec: SourceSpec, places: Places) -> Source:
-    """The source of ``spec``. Refuses (DataError) a name that means nothing, settings that it cannot have, a path that does not exist.
+    """The source of ``spec``.
+
+    Refuses (DataError) a name that means nothing, settings that it cannot have, a path that does not exist.
 
     Nothing is opened or downloaded.
     """
     source = find_source(spec.source, "images")
-    allowed = called(source, source.settings, spec)
+    allowed = called(source.name, lambda: frozenset(source.settings(spec)))
     if spec.labels is not None and "labels" not in allowed:
         raise DataError(f"labels: {spec.labels!r} is a csv for folder:PATH, and the source is {spec.source!r}")
     if spec.group is not None and "group" not in allowed:
@@ -93,7 +83,7 @@ def check_source(spec: SourceSpec, places: Places) -> Source:
     for setting, column in (("image", spec.image), ("target", spec.target)):
         if column is not None and setting not in allowed:
             raise DataError(f"{setting}: {column!r} {_COLUMNS}; {spec.source!r} has none")
-    called(source, source.check, spec, places)
+    called(source.name, source.check, spec, places)
     return source
 
 
@@ -102,13 +92,14 @@ def open_source(spec: SourceSpec, places: Places) -> RawSet:
 
     Raises
     ------
-    DataError : an unknown name (with the nearest ones), nothing there (with where it was looked for), labels that cannot be used, a plugin
-        that gives something else.
+    DataError : an unknown name (with the nearest ones), nothing there (with where it was looked for), labels that
+        cannot be used, a plugin that gives something else.
     """
     source = check_source(spec, places)
-    raw = called(source, source.open, spec, places)
+    raw = called(source.name, source.open, spec, places)
     if not SOURCES.is_builtin(source.name):
-        called(source, refuse_unusable, source.name, raw)
+        called(source.name, refuse_unusable, source.name, raw)
+        raw = guarded(source.name, raw)
     raw = replace(raw, notes=(*raw.notes, *_slips(raw)))
     return raw if places.size is not None or raw.native is not None else _probed(raw)
 

@@ -1,4 +1,5 @@
-"""Which column of a table holds the images, the labels and the split, where nobody has said so; the same for Parquet and csv."""
+"""Which column of a table holds the images, the labels and the split, where nobody has said so; the same for Parquet
+and csv."""
 
 from __future__ import annotations
 
@@ -137,7 +138,8 @@ class LabelColumn:
 
 
 def rank(name: str, names: Sequence[str]) -> int | None:
-    """Place of a column's name in an order of preference, whatever its letter case; webdataset may put a word before ("left.jpg"). None: not in it."""
+    """Place of a column's name in an order of preference, whatever its letter case; webdataset may put a word before
+    ("left.jpg"). None: not in it."""
     plain = name.strip().lower()
     if plain in names:
         return 2 * names.index(plain)
@@ -154,10 +156,11 @@ def is_derived(name: str) -> bool:
 
 
 def choose_images(where: str, candidates: Mapping[str, bool]) -> str:
-    """The column of images among ``candidates``, which map each name to whether the file itself declares that it holds images.
+    """The column of images among ``candidates``, which map each name to whether the file itself declares that it holds
+    images.
 
-    Declared ones come before others, and masks, depths and thumbnails only where there is nothing else; then conventional names decide.
-    Raises DataError where several remain and none has a conventional name.
+    Declared ones come before others, and masks, depths and thumbnails only where there is nothing else; then
+    conventional names decide. Raises DataError where several remain and none has a conventional name.
     """
     plain = [name for name in candidates if not is_derived(name)] or list(candidates)
     left = [name for name in plain if candidates[name]] or plain
@@ -168,10 +171,11 @@ def choose_images(where: str, candidates: Mapping[str, bool]) -> str:
 
 
 def choose_labels(where: str, columns: Sequence[LabelColumn]) -> tuple[str | None, str]:
-    """The column of labels among ``columns``, and why there is none where one might be expected ("" where there is nothing to say).
+    """The column of labels among ``columns``, and why there is none where one might be expected ("" where there is
+    nothing to say).
 
-    Columns that the file declares to be classes come first, then those of conventional names. Where several of them tell different images
-    apart, nothing decides between them.
+    Columns that the file declares to be classes come first, then those of conventional names. Where several of them
+    tell different images apart, nothing decides between them.
     """
     declared = [column for column in columns if column.declared]
     named = [column for column in (declared or columns) if rank(column.name, LABELS) is not None]
@@ -199,7 +203,8 @@ def choose_labels(where: str, columns: Sequence[LabelColumn]) -> tuple[str | Non
     if apart:
         return (
             None,
-            f"{where} has several columns of labels, {_listed([first, *apart])}, which differ; say which, as `target: {first}`",
+            f"{where} has several columns of labels, {_listed([first, *apart])}, which differ; say which, as `target: "
+            f"{first}`",
         )
     return first, ""
 
@@ -227,9 +232,11 @@ def told(
 
 
 def split_column(columns: Sequence[str], says_splits: Callable[[str], bool]) -> str | None:
-    """The column that says which split a row belongs to, by its name or else by its values; None where there is none, or more than one.
+    """The column that says which split a row belongs to, by its name or else by its values; None where there is none,
+    or more than one.
 
-    ``says_splits`` : whether all values of a column are words for splits. Columns that are called like labels are not asked.
+    ``says_splits`` : whether all values of a column are words for splits. Columns that are called like labels are not
+    asked.
     """
     named = [name for name in columns if name.strip().lower() in SPLITS]
     exact = [name for name in named if name.strip().lower() == SPLITS[0]]
@@ -240,8 +247,8 @@ def split_column(columns: Sequence[str], says_splits: Callable[[str], bool]) -> 
 
 def are_splits(values: Iterable[Any], known: Callable[[str], str | None]) -> bool:
     """Whether all values are words for splits, among them train and another one."""
-    found = {None if value is None else known(str(value).strip()) for value in set(values)}
-    return None not in found and {"train"} < found
+    said = {None if value is None else known(str(value).strip()) for value in set(values)}
+    return None not in said and {"train"} < said
 
 
 def rows_by_split(
@@ -261,16 +268,19 @@ def rows_by_split(
         shown = ", ".join(repr(word) for word in sorted(of_word)[:_SHOWN])
         return {}, [f"{where}: column {column!r} names no train split ({shown}), so all rows are read as one split"]
     rows = np.array([of_word[word] or "" for word in words])
-    found = {split: np.flatnonzero(rows == split) for split in ("train", "test", "validation") if (rows == split).any()}
-    if len(found) == 1 and len(found["train"]) == len(rows):
+    rows_of = {
+        split: np.flatnonzero(rows == split) for split in ("train", "test", "validation") if (rows == split).any()
+    }
+    if len(rows_of) == 1 and len(rows_of["train"]) == len(rows):
         return {}, []
     notes = [
-        f"{where}: column {column!r} gives the splits: {', '.join(f'{split} {len(at):,}' for split, at in found.items())} rows"
+        f"{where}: column {column!r} gives the splits: "
+        f"{', '.join(f'{split} {len(at):,}' for split, at in rows_of.items())} rows"
     ]
     if others := sorted(word for word, split in of_word.items() if split is None):
         counts = ", ".join(f"{word!r} {words.count(word):,}" for word in others[:_SHOWN])
         notes.append(f"{where}: rows of other values in column {column!r} are not used: {counts}")
-    return found, notes
+    return rows_of, notes
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -14,7 +14,8 @@ from ssl_bench.data.places import Progress
 def downloading_alone(downloads: Path, name: str, title: str, progress: Progress) -> Iterator[None]:
     """Meanwhile no other process looks for ``name`` in ``downloads``, where it could find half of it.
 
-    Where that folder cannot be written there is no lock: nothing can be downloaded to it, and what lies there stays as it is.
+    Where that folder cannot be written there is no lock: nothing can be downloaded to it, and what lies there stays as
+    it is.
     """
     with contextlib.ExitStack() as stack:
         with contextlib.suppress(OSError):

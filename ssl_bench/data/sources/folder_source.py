@@ -39,7 +39,8 @@ class FolderSource(Source):
 
 
 def read_images(path: str, spec: SourceSpec, places: Places, title: str | None = None) -> RawSet:
-    """The images of a folder, by its folders or by the csv that ``spec.labels`` names; ``title`` takes the place of the folder's name."""
+    """The images of a folder, by its folders or by the csv that ``spec.labels`` names; ``title`` takes the place of the
+    folder's name."""
     folder = resolve(path, places, "folder")
     if not folder.is_dir():
         raise DataError(f"folder:{path} is a file, not a folder")

@@ -42,13 +42,15 @@ class FileReader:
 
 
 def read_folder(folder: Path, layout: Layout = "auto") -> tuple[dict[str, FolderSplit], list[str], list[str]]:
-    """Splits of a folder, what a user should know about how it was read, and what in it cannot be read, with the reason.
+    """Splits of a folder, what a user should know about how it was read, and what in it cannot be read, with the
+    reason.
 
-    Splits (``train/`` beside ``test/`` or ``val/``, each with class folders or without labels; or these in every class folder); else at least two
-    class folders and no image beside them; else any tree, without labels. ``layout`` decides where it can be read in more than one way.
+    Splits (``train/`` beside ``test/`` or ``val/``, each with class folders or without labels; or these in every class
+    folder); else at least two class folders and no image beside them; else any tree, without labels. ``layout`` decides
+    where it can be read in more than one way.
 
-    Raises DataError when it can be read in more than one way, when there is no image to train on, and when a class would vanish because its
-    files cannot be read.
+    Raises DataError when it can be read in more than one way, when there is no image to train on, and when a class
+    would vanish because its files cannot be read.
     """
     root = list_folder(folder)
     notes: list[str] = []
@@ -56,12 +58,13 @@ def read_folder(folder: Path, layout: Layout = "auto") -> tuple[dict[str, Folder
     return (
         splits,
         notes,
-        [f"{shown(path)}: {reason}" for one in root.below() for path, reason in one.unreadable.items()],
+        [f"{shown(path)}: {reason}" for inner in root.below() for path, reason in inner.unreadable.items()],
     )
 
 
 def find_images(folder: Path) -> list[Path]:
-    """Every image file below ``folder``, sorted by path; hidden files and folders are left out, links are followed once."""
+    """Every image file below ``folder``, sorted by path; hidden files and folders are left out, links are followed
+    once."""
     return list_folder(folder).files() if folder.is_dir() else []
 
 
@@ -72,8 +75,8 @@ def class_numbers(splits: dict[str, FolderSplit]) -> tuple[dict[str, np.ndarray 
     classes = tuple(sorted(names, key=lambda name: (int(name), name) if whole else (0, name)))
     number = {name: at for at, name in enumerate(classes)}
     labels: dict[str, np.ndarray | None] = {}
-    for split, found in splits.items():
+    for split, files in splits.items():
         labels[split] = (
-            None if found.labels is None else np.array([number[spelled(label)] for label in found.labels], np.int64)
+            None if files.labels is None else np.array([number[spelled(label)] for label in files.labels], np.int64)
         )
     return labels, classes

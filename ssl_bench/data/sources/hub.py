@@ -47,7 +47,7 @@ def find_files(path: Path) -> dict[str, list[Path]]:
         for file in folder.iterdir()
         if _is_parquet(file) and not file.name.startswith(".")
     ]
-    return {split: [path / file for file in found] for split, found in sort_into_splits(files).items()}
+    return {split: [path / file for file in members] for split, members in sort_into_splits(files).items()}
 
 
 def split_named(folder: str) -> str | None:
@@ -58,23 +58,24 @@ def split_named(folder: str) -> str | None:
 def sort_into_splits(files: Iterable[PurePath]) -> dict[str, list[PurePath]]:
     """Split ("train", "test", "validation") to its Parquet files in order, from their paths below the set's folder.
 
-    They lie there or in ``data``, or in a folder named like a split in one of the two. Files whose names begin with no split are the
-    train split where no file is of any. A file whose name only begins like a split ("train_small-00000-of-00001.parquet") belongs to none.
+    They lie there or in ``data``, or in a folder named like a split in one of the two. Files whose names begin with no
+    split are the train split where no file is of any. A file whose name only begins like a split
+    ("train_small-00000-of-00001.parquet") belongs to none.
     """
     known = sorted(set(files))
     others: list[PurePath] = []
     for place in (PurePath(), PurePath("data")):
-        found: dict[str, list[PurePath]] = {}
+        splits: dict[str, list[PurePath]] = {}
         unnamed: list[PurePath] = []
         for file in (file for file in known if file.parent == place):
             match = _FILE.match(file.name)
             split = _SPLITS.get(match["split"].lower()) if match else None
-            (found.setdefault(split, []) if split else unnamed).append(file)
+            (splits.setdefault(split, []) if split else unnamed).append(file)
         for file in (file for file in known if file.parent != place and file.parent.parent == place):
             if split := split_named(file.parent.name):
-                found.setdefault(split, []).append(file)
-        if found:
-            return found
+                splits.setdefault(split, []).append(file)
+        if splits:
+            return splits
         others = others or unnamed
     # "flowers_train" and "flowers_test" are not read as one set
     if others and not any(_LIKE_A_SPLIT.match(file.name) or said_split(file) not in (None, "train") for file in others):
@@ -83,7 +84,8 @@ def sort_into_splits(files: Iterable[PurePath]) -> dict[str, list[PurePath]]:
 
 
 def said_split(file: PurePath) -> str | None:
-    """The split that a file's name or its folder's says in whatever words ("flowers_test.parquet"); None where it says none."""
+    """The split that a file's name or its folder's says in whatever words ("flowers_test.parquet"); None where it says
+    none."""
     role = role_of(_TAIL.sub("", file.stem))
     return split_named(file.parent.name) or (None if role is None else role.split)
 
@@ -101,7 +103,8 @@ def unused_files(path: Path, files: Mapping[str, Sequence[Path]]) -> list[Path]:
 
 
 def other_files(path: Path) -> dict[str, int]:
-    """How many files of each other ending lie where ``find_files`` looks; hidden ones and those that go with a set of the hub do not count."""
+    """How many files of each other ending lie where ``find_files`` looks; hidden ones and those that go with a set of
+    the hub do not count."""
     if path.is_file():
         return {}
     names = [
@@ -130,8 +133,8 @@ def _is_seen(file: PurePath) -> bool:
 def check_complete(files: Sequence[Path]) -> list[str]:
     """Whether the files of one split are whole, and each there once; notes on gaps that may be meant.
 
-    The hub numbers them "-00001-of-00004": one that is missing would silently make the set smaller, and one of another export would be read
-    beside the same images. Files that are only numbered may have been chosen.
+    The hub numbers them "-00001-of-00004": one that is missing would silently make the set smaller, and one of another
+    export would be read beside the same images. Files that are only numbered may have been chosen.
 
     Raises
     ------
@@ -143,21 +146,25 @@ def check_complete(files: Sequence[Path]) -> list[str]:
         have = Counter(int(match[1]) for match in numbered if int(match[2]) == total)
         if len(missing := sorted(set(range(total)) - set(have))):
             raise DataError(
-                f"{files[0].parent}: {len(missing)} of {total} Parquet files are missing, the first is number {missing[0]:05d}-of-{total:05d}"
+                f"{files[0].parent}: {len(missing)} of {total} Parquet files are missing, the first is number "
+                f"{missing[0]:05d}-of-{total:05d}"
             )
         if twice := [number for number, count in have.items() if count > 1]:
             same = ", ".join(match.string for match in numbered if (int(match[1]), int(match[2])) == (twice[0], total))
             raise DataError(
-                f"{files[0].parent}: part {twice[0]} of {total} is there more than once ({same}); leave the files of one export"
+                f"{files[0].parent}: part {twice[0]} of {total} is there more than once ({same}); leave the files of "
+                "one export"
             )
     if len(totals) > 1 or (totals and len(numbered) < len(files)):
         shown = ", ".join(file.name for file in files[:_SHOWN])
         raise DataError(
-            f"{files[0].parent}: files of several exports of one split lie together ({shown}); leave those of one, or name one as parquet:FILE"
+            f"{files[0].parent}: files of several exports of one split lie together ({shown}); leave those of one, or "
+            "name one as parquet:FILE"
         )
     plain = [int(match[1]) for file in files if (match := _NUMBER.search(file.stem))] if not totals else []
     if len(plain) < 2 or not (gaps := sorted(set(range(min(plain), max(plain))) - set(plain))):
         return []
     return [
-        f"{files[0].parent}: of the Parquet files numbered {min(plain)} to {max(plain)}, {len(gaps):,} are not there, the first is {gaps[0]}"
+        f"{files[0].parent}: of the Parquet files numbered {min(plain)} to {max(plain)}, {len(gaps):,} are not there, "
+        f"the first is {gaps[0]}"
     ]

@@ -42,7 +42,10 @@ def parse_address(address: str) -> HubAddress:
 
 
 def choose_config(asked: HubAddress, where: str, names: Sequence[str]) -> tuple[dict[str, list[str]], list[str]]:
-    """The files of one config by split, and those of it that are of no split. Configs are folders that hold a train split each."""
+    """The files of one config by split, and those of it that are of no split.
+
+    Configs are folders that hold a train split each.
+    """
     config = asked.config
     held: dict[str, list[PurePath]] = {}
     for name in sorted(names):
@@ -66,13 +69,16 @@ def choose_config(asked: HubAddress, where: str, names: Sequence[str]) -> tuple[
         raise DataError(f"{where} has several configs: {', '.join(able[:_SHOWN])}; choose one, as {asked}:{able[0]}")
     if config is None and not able:
         raise DataError(
-            f"{where} has no train split; the names of its Parquet files must be like train.parquet, train-00000-of-00001.parquet or "
-            f"train/0000.parquet, and they are {', '.join(sorted(names)[:_SHOWN])}; download them and give one as parquet:FILE"
+            f"{where} has no train split; the names of its Parquet files must be like train.parquet, "
+            "train-00000-of-00001.parquet or "
+            f"train/0000.parquet, and they are {', '.join(sorted(names)[:_SHOWN])}; download them and give one as "
+            "parquet:FILE"
         )
     chosen = able[0] if config is None else config
     if partial[chosen]:
         raise DataError(
-            f"{where}: the hub has converted only the beginning of it ({chosen}/{partial[chosen][0]}), and that is another set"
+            f"{where}: the hub has converted only the beginning of it ({chosen}/{partial[chosen][0]}), and that is "
+            "another set"
         )
     if "train" not in sorted_files[chosen]:
         raise DataError(

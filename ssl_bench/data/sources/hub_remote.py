@@ -1,7 +1,7 @@
 """Asking the Hugging Face hub what a commit holds, and downloading it, by the library huggingface_hub.
 
-Files go to the hub's own cache (HF_HOME), shared with whatever else downloaded them. What a commit holds is remembered in CACHE/hub, so that
-a second run asks nobody about a commit, and can do without the network for a branch.
+Files go to the hub's own cache (HF_HOME), shared with whatever else downloaded them. What a commit holds is remembered
+in CACHE/hub, so that a second run asks nobody about a commit, and can do without the network for a branch.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from ssl_bench.data.packs.packing import SPARE_DISK
+from ssl_bench.data.packs.room import SPARE_DISK
 from ssl_bench.data.places import Places
 from ssl_bench.data.sources.hub_address import HubAddress
 from ssl_bench.errors import DataError
@@ -37,7 +37,8 @@ class Listing:
 
 
 def list_commit(asked: HubAddress, revision: str, places: Places) -> Listing | None:
-    """What a revision holds, from the hub or, where that is out of reach, as last seen; None where there is no such revision."""
+    """What a revision holds, from the hub or, where that is out of reach, as last seen; None where there is no such
+    revision."""
     from huggingface_hub import HfApi, constants
     from huggingface_hub.errors import HfHubHTTPError, RevisionNotFoundError
     from huggingface_hub.hf_api import RepoFile
@@ -70,7 +71,8 @@ def list_commit(asked: HubAddress, revision: str, places: Places) -> Listing | N
     last = _remembered(memory, revision) or _downloaded_by_others(asked, revision)
     if last is None:
         raise DataError(
-            f"{asked}: {constants.ENDPOINT} is out of reach ({reason}), and {revision!r} of it is not in {constants.HF_HUB_CACHE}; run once with "
+            f"{asked}: {constants.ENDPOINT} is out of reach ({reason}), and {revision!r} of it is not in "
+            f"{constants.HF_HUB_CACHE}; run once with "
             f"the network, or put its files below a data root, in {asked.repository}"
         )
     return replace(last, away=reason)
@@ -137,7 +139,8 @@ def download_files(asked: HubAddress, listing: Listing, names: Sequence[str], pl
     free = shutil.disk_usage(next(folder for folder in (cache, *cache.absolute().parents) if folder.is_dir())).free
     if free < needed + SPARE_DISK:
         raise DataError(
-            f"{asked} takes {bytes_text(needed)} in {cache}, where {bytes_text(free)} are free; make room, or set HF_HOME to a folder on a larger disk"
+            f"{asked} takes {bytes_text(needed)} in {cache}, where {bytes_text(free)} are free; make room, or set "
+            "HF_HOME to a folder on a larger disk"
         )
     label, before = f"downloading {asked}, {bytes_text(needed)}, to {cache}", 0
     for name in missing:
@@ -149,7 +152,8 @@ def download_files(asked: HubAddress, listing: Listing, names: Sequence[str], pl
             if isinstance(behind, HfHubHTTPError) and not _passing(behind):
                 raise _refusal(asked, behind) from None
             raise DataError(
-                f"{asked}: {name} could not be downloaded ({_reason(behind)}); what is finished is kept, and the same command goes on from there"
+                f"{asked}: {name} could not be downloaded ({_reason(behind)}); what is finished is kept, and the same "
+                "command goes on from there"
             ) from None
         before += listing.sizes[name]
         places.progress(label, before, needed)
@@ -157,7 +161,8 @@ def download_files(asked: HubAddress, listing: Listing, names: Sequence[str], pl
 
 
 def _bar(places: Places, label: str, before: int, total: int) -> Any:
-    """A class of progress bars as the library makes them, one a file, which show nothing and tell ``places.progress`` their bytes."""
+    """A class of progress bars as the library makes them, one a file, which show nothing and tell ``places.progress``
+    their bytes."""
     from huggingface_hub.utils import tqdm
 
     class Bar(tqdm):
@@ -188,7 +193,10 @@ def _refusal(asked: HubAddress, error: Any) -> DataError:
     from huggingface_hub import constants, get_token
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 
-    token = f"a token, in HF_TOKEN or by `hf auth login` ({'the one found has no access' if get_token() else 'none is found'})"
+    token = (
+        "a token, in HF_TOKEN or by `hf auth login` "
+        f"({'the one found has no access' if get_token() else 'none is found'})"
+    )
     if isinstance(error, GatedRepoError):
         return DataError(
             f"{asked} is gated: ask for access on {constants.ENDPOINT}/datasets/{asked.repository}, and give {token}"
@@ -196,7 +204,8 @@ def _refusal(asked: HubAddress, error: Any) -> DataError:
     if not isinstance(error, RepositoryNotFoundError) and error.response.status_code != 401:
         return DataError(f"{asked}: {constants.ENDPOINT} answers {_reason(error)}")
     return DataError(
-        f"{asked}: {constants.ENDPOINT} shows no data set {asked.repository!r}; check the spelling of OWNER/NAME, and if it is private give {token}"
+        f"{asked}: {constants.ENDPOINT} shows no data set {asked.repository!r}; check the spelling of OWNER/NAME, and "
+        f"if it is private give {token}"
     )
 
 

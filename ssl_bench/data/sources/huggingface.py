@@ -1,11 +1,12 @@
 """Parquet image sets of the Hugging Face hub, resolved to a commit and downloaded by the library huggingface_hub.
 
-    hf:OWNER/NAME                 the newest commit of main, or a copy below the data root: ROOT/OWNER/NAME, with the files as on the hub
-    hf:OWNER/NAME@REVISION        a commit hash, tag or branch; a copy is then passed over, for it does not tell its revision
-    hf:OWNER/NAME:CONFIG          the folder CONFIG, where files of several sets lie side by side; "." is the outermost folder
+    hf:OWNER/NAME                 the newest commit of main, or a copy below the data root: ROOT/OWNER/NAME, with the
+    files as on the hub hf:OWNER/NAME@REVISION        a commit hash, tag or branch; a copy is then passed over, for it
+    does not tell its revision hf:OWNER/NAME:CONFIG          the folder CONFIG, where files of several sets lie side by
+    side; "." is the outermost folder
 
-Images go to the hub's own cache (HF_HOME), shared with whatever else downloaded them. What a commit holds is remembered in CACHE/hub,
-so that a second run asks nobody about a commit, and can do without the network for a branch.
+Images go to the hub's own cache (HF_HOME), shared with whatever else downloaded them. What a commit holds is remembered
+in CACHE/hub, so that a second run asks nobody about a commit, and can do without the network for a branch.
 """
 
 from __future__ import annotations
@@ -64,14 +65,16 @@ class HubSource(Source):
 
 
 def fetch(address: str, places: Places, spec: SourceSpec | None = None) -> Fetched:
-    """The Parquet files of ``OWNER/NAME[@REVISION][:CONFIG]``: of train and test, and of validation only where test is of no use.
+    """The Parquet files of ``OWNER/NAME[@REVISION][:CONFIG]``: of train and test, and of validation only where test is
+    of no use.
 
     ``spec`` : the source's settings, which may name the columns of images and labels.
 
     Raises
     ------
-    DataError : a malformed name; no such set, revision or config, several configs, or no Parquet files; a token that is needed; a hub
-        out of reach with nothing in the cache; a full disk; a broken download (the next one goes on from there).
+    DataError : a malformed name; no such set, revision or config, several configs, or no Parquet files; a token that is
+        needed; a hub out of reach with nothing in the cache; a full disk; a broken download (the next one goes on from
+        there).
     """
     asked = parse_address(address)
     if (copy := _copy(asked, places)) is not None:
@@ -140,15 +143,20 @@ def _revision(asked: HubAddress, revision: str, places: Places) -> Listing:
     except Exception:  # only for the hint
         known = []
     raise DataError(
-        f"hf:{asked.repository} has no revision {revision!r}; give a commit hash, tag or branch; {did_you_mean(revision, known)}"
+        f"hf:{asked.repository} has no revision {revision!r}; give a commit hash, tag or branch; "
+        f"{did_you_mean(revision, known)}"
     )
 
 
 def _conversion(asked: HubAddress, places: Places) -> Listing:
-    by_hand = f"`hf download {asked.repository} --repo-type dataset --local-dir DIR` gets its files, and folder:DIR reads folders of images"
+    by_hand = (
+        f"`hf download {asked.repository} --repo-type dataset --local-dir DIR` gets its files, and folder:DIR reads "
+        "folders of images"
+    )
     if asked.revision is not None:
         raise DataError(
-            f"{asked} holds no Parquet files, and the hub converts only the newest revision; leave {asked.revision} out, or: {by_hand}"
+            f"{asked} holds no Parquet files, and the hub converts only the newest revision; leave {asked.revision} "
+            f"out, or: {by_hand}"
         )
     listing = list_commit(asked, _CONVERTED, places)
     if listing is None or not listing.sizes:

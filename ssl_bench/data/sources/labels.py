@@ -23,8 +23,9 @@ _FEW = 20  # rows below which distinct values say nothing
 def spelled(text: str) -> str:
     """A name without spaces around it and in composed Unicode (NFC); letter case and everything inside of it are kept.
 
-    Folder names, lines of a csv, text and class names in Parquet files and names in VOC annotations all go through here, so that "cat "
-    and "cat" are one class everywhere, and so are the two ways in which Unicode writes an accented letter (macOS has one, others the other).
+    Folder names, lines of a csv, text and class names in Parquet files and names in VOC annotations all go through
+    here, so that "cat " and "cat" are one class everywhere, and so are the two ways in which Unicode writes an accented
+    letter (macOS has one, others the other).
     """
     return unicodedata.normalize("NFC", text.strip().strip(_UNSEEN)).strip()
 
@@ -61,12 +62,14 @@ def joined_spellings(title: str, words: Iterable[str | None]) -> list[str]:
         for ways in list(several.values())[:_SHOWN]
     )
     return [
-        f"{title}: labels that differ only in spaces around them or in how Unicode writes a letter are one class: {shown}{_more(several)}"
+        f"{title}: labels that differ only in spaces around them or in how Unicode writes a letter are one class: "
+        f"{shown}{_more(several)}"
     ]
 
 
 def near_equal(title: str, classes: Sequence[str], counts: Sequence[int], things: str = "images") -> list[str]:
-    """Notes on class names that may be slips: alike but for letter case and punctuation, equal numbers, words for a missing value.
+    """Notes on class names that may be slips: alike but for letter case and punctuation, equal numbers, words for a
+    missing value.
 
     ``counts`` : images (or other ``things``) of each class, of all splits together.
     """
@@ -74,15 +77,16 @@ def near_equal(title: str, classes: Sequence[str], counts: Sequence[int], things
     for at, name in enumerate(classes):
         if counts[at]:
             alike.setdefault(_key(name), []).append(at)
-    several = {key: found for key, found in alike.items() if len(found) > 1}
+    several = {key: positions for key, positions in alike.items() if len(positions) > 1}
     notes = []
     if several:
         shown = "; ".join(
-            " and ".join(f"{classes[at]!r} ({counts[at]:,} {things})" for at in found)
-            for found in list(several.values())[:_SHOWN]
+            " and ".join(f"{classes[at]!r} ({counts[at]:,} {things})" for at in positions)
+            for positions in list(several.values())[:_SHOWN]
         )
         notes.append(
-            f"{title}: class names that nearly agree are classes of their own here: {shown}{_more(several)}; if they are meant to be one, "
+            f"{title}: class names that nearly agree are classes of their own here: {shown}{_more(several)}; if they "
+            "are meant to be one, "
             "write them alike"
         )
     present = {name for at, name in enumerate(classes) if counts[at]}
@@ -91,7 +95,8 @@ def near_equal(title: str, classes: Sequence[str], counts: Sequence[int], things
             f"{name!r} ({' and '.join(map(repr, parts))})" for name, parts in list(joined.items())[:_SHOWN]
         )
         notes.append(
-            f"{title}: {len(joined):,} class names are made of other classes' names: {shown}{_more(joined)}; if these are several labels of one image, they "
+            f"{title}: {len(joined):,} class names are made of other classes' names: {shown}{_more(joined)}; if these "
+            "are several labels of one image, they "
             "are read as classes of their own here"
         )
     # beside other numbers, -1 is often written for none
@@ -109,20 +114,22 @@ def near_equal(title: str, classes: Sequence[str], counts: Sequence[int], things
 
 
 def alike_in(name: str, others: Sequence[str]) -> str | None:
-    """The first of ``others`` that is alike but for letter case and punctuation, or the same number; None without one."""
+    """The first of ``others`` that is alike but for letter case and punctuation, or the same number; None without
+    one."""
     return next((other for other in others if _key(other) == _key(name)), None)
 
 
 def look_like_ids(codes: np.ndarray) -> bool:
-    """Whether labels int64 [N] (-1 for none) are numbers or texts of single images rather than classes: more than one for two images."""
+    """Whether labels int64 [N] (-1 for none) are numbers or texts of single images rather than classes: more than one
+    for two images."""
     known = codes[codes >= 0]
     return len(known) >= _FEW and 2 * len(np.unique(known)) > len(known)
 
 
-def same_partition(one: np.ndarray, other: np.ndarray) -> bool:
+def same_partition(labels: np.ndarray, other: np.ndarray) -> bool:
     """Whether two labellings int64 [N] tell the same images apart, whatever they call the classes."""
-    pairs = len(np.unique(np.stack([one, other]), axis=1).T)
-    return pairs == len(np.unique(one)) == len(np.unique(other))
+    pairs = len(np.unique(np.stack([labels, other]), axis=1).T)
+    return pairs == len(np.unique(labels)) == len(np.unique(other))
 
 
 def _key(name: str) -> str:

@@ -1,20 +1,23 @@
-"""How a folder of images is meant: splits, classes or neither, decided by what its folders hold and not by their names alone."""
+"""How a folder of images is meant: splits, classes or neither, decided by what its folders hold and not by their names
+alone."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, NoReturn
+from typing import Literal
 
-from ssl_bench.data.folder_roles import (
-    class_names,
-    families,
-    inner_roles,
-    is_doubtful,
-    pictures_in,
-    repeated_within,
-    unwrapped,
+from ssl_bench.data.folder_roles import class_names, families, inner_roles, is_doubtful, pictures_in, unwrapped
+from ssl_bench.data.sources.layout_notes import (
+    Messages,
+    below,
+    count_images,
+    some,
+    tables_in,
+    unused_in,
+    what_else,
+    with_slash,
 )
 from ssl_bench.data.sources.listing import Folder, by_extension, decoder_hint, extensions, shown
 from ssl_bench.data.sources.split_names import Role, is_annotation, is_split_word, role_of
@@ -22,7 +25,6 @@ from ssl_bench.errors import DataError
 
 Layout = Literal["auto", "splits", "classes", "flat"]
 
-_FEW = 5
 _ONLY = "the only folder with images"
 
 
@@ -47,35 +49,46 @@ class FolderSplit:
 def read_layout(root: Folder, layout: Layout, notes: list[str]) -> dict[str, FolderSplit]:
     """Splits of a folder that was listed; what was read, and what was left out, is added to ``notes``.
 
-    Raises DataError when it can be read in more than one way, when a class would vanish, and when there is no image to train on.
+    Raises DataError when it can be read in more than one way, when a class would vanish, and when there is no image to
+    train on.
     """
     name = shown(root.path.resolve().name)
     if not root.count:
         raise DataError(
-            f"{shown(root.path)} holds no image (looked for {' '.join(sorted(extensions()))} in it and below; it holds: {_what_else(root)})"
+            f"{shown(root.path)} holds no image (looked for {' '.join(sorted(extensions()))} in it and below; it "
+            f"holds: {what_else(root)})"
             f"{decoder_hint(root.other_files())}"
         )
-    splits = _Reading(root, name, notes).read(layout)
-    if (train := splits["train"]).labels is None and layout == "auto" and (tables := _tables(root)):
-        which = f"{some(tables, 3)} {'lies' if len(tables) == 1 else 'lie'} there; to take labels from a table of files, set `labels: {tables[0]}`"
+    odd = [f"{below(root, path)} is {kind}" for folder in root.below() for path, kind in folder.odd.items()]
+    try:
+        splits = _Reading(root, name, notes).read(layout)
+    except DataError as error:
+        if odd:  # such as test/, a link to train/: its note would be lost
+            raise DataError(f"{error} (left out: {some(odd)})") from None
+        raise
+    if (train := splits["train"]).labels is None and layout == "auto" and (tables := tables_in(root)):
+        which = (
+            f"{some(tables, 3)} {'lies' if len(tables) == 1 else 'lie'} there; to take labels from a table of files, "
+            f"set `labels: {tables[0]}`"
+        )
         splits["train"] = replace(train, unlabelled=f"{train.unlabelled} ({which})")
     used = {file for split in splits.values() for file in split.files}
-    if len(used) < root.count and (left := _unused(root, used)):
+    if len(used) < root.count and (left := unused_in(root, used)):
         notes.append(f"{name}: not used: {some(left)}")
     if others := root.other_files():
         notes.append(
-            f"{name}: files that are no images by their names are left out: {by_extension(others)}{decoder_hint(others)}"
+            f"{name}: files that are no images by their names are left out: "
+            f"{by_extension(others)}{decoder_hint(others)}"
         )
-    if odd := [f"{_below(root, path)} is {kind}" for folder in root.below() for path, kind in folder.odd.items()]:
+    if hidden := [below(root, path) for folder in root.below() for path in folder.hidden]:
+        notes.append(f"{name}: folders of images whose names begin with a dot are left out: {some(hidden)}")
+    if odd:
         notes.append(f"{name}: {len(odd):,} entries that are no files are left out: {some(odd)}")
     return splits
 
 
-class _Reading:
+class _Reading(Messages):
     """One reading of ``root``, which messages call ``name``."""
-
-    def __init__(self, root: Folder, name: str, notes: list[str]) -> None:
-        self.root, self.name, self.notes = root, name, notes
 
     def read(self, layout: Layout) -> dict[str, FolderSplit]:
         if layout == "flat":
@@ -95,17 +108,17 @@ class _Reading:
             splits = self.decide(child)
             if len(splits) > 1 or splits["train"].labels is not None:
                 if not any(_ONLY in note for note in self.notes):  # the innermost wrapper says where
-                    self.notes.append(f"{self.name}: read from {_below(self.root, child.path)}, {_ONLY}")
+                    self.notes.append(f"{self.name}: read from {below(self.root, child.path)}, {_ONLY}")
                 return splits
             why = splits["train"].unlabelled or f"only one folder, {shown(inner)}, holds images"
             return {"train": FolderSplit(folder.files(), None, unlabelled=why)}
         if (pictures := pictures_in(children)) is not None and not folder.images:
             return self.decide(pictures)
-        found = families(children, roles)
-        if len(found) > 1:
+        by_name = families(children, roles)
+        if len(by_name) > 1:
             self.refuse(folder, [*roles], " of several kinds")
-        if found:
-            return self.family(folder, children, found[0])
+        if by_name:
+            return self.family(folder, children, by_name[0])
         only = roles.keys() == children.keys() and not any(role.rest for role in roles.values())
         if roles and only and (not folder.images or all(map(class_names, children.values()))):
             return self.only_splits(folder, children, roles)
@@ -114,7 +127,8 @@ class _Reading:
             self.refuse(
                 folder,
                 doubtful,
-                f", with {some([_slash(name) for name in children if name not in doubtful]) or 'other images'} beside it",
+                f", with {some([with_slash(name) for name in children if name not in doubtful]) or 'other images'} "
+                "beside it",
             )
         return self.classes(folder, children)
 
@@ -122,19 +136,19 @@ class _Reading:
         self, folder: Folder, children: Mapping[str, Folder], family: Mapping[str, Sequence[str]]
     ) -> dict[str, FolderSplit]:
         """One folder (or more, which is refused) for each split, whatever lies beside them."""
-        names = [name for found in family.values() for name in found]
-        if any(len(found) > 1 for found in family.values()):
+        names = [name for members in family.values() for name in members]
+        if any(len(members) > 1 for members in family.values()):
             self.refuse(folder, names, ", several for one split")
-        own = {split: children[found[0]] for split, found in family.items()}
-        classes = {split: class_names(child) for split, child in own.items()}
-        held_out = [found for split, found in classes.items() if split != "train"]
-        certain = any(classes["train"] & found for found in held_out) or (
+        folder_of = {split: children[members[0]] for split, members in family.items()}
+        classes = {split: class_names(child) for split, child in folder_of.items()}
+        held_out = [names_held for split, names_held in classes.items() if split != "train"]
+        certain = any(classes["train"] & names_held for names_held in held_out) or (
             len(classes["train"]) > 1 and not any(held_out)
         )
         beside = [name for name in children if name not in names and not is_annotation(name)]
         if beside and not certain:
-            self.refuse(folder, names, f", with {some([_slash(name) for name in beside])} beside them")
-        return self.splits(folder, {split: [child] for split, child in own.items()})
+            self.refuse(folder, names, f", with {some([with_slash(name) for name in beside])} beside them")
+        return self.splits(folder, {split: [child] for split, child in folder_of.items()})
 
     def only_splits(
         self, folder: Folder, children: Mapping[str, Folder], roles: Mapping[str, Role]
@@ -144,15 +158,17 @@ class _Reading:
         if not trained:
             self.check_no_empty_split(folder)
             raise DataError(
-                f"{shown(folder.path)} holds {', '.join(map(_slash, roles))} but no train folder; add train/ beside it, name the folder whose images are "
-                f"meant, such as folder:{shown(folder.path / next(iter(roles)))}, or if these are classes, set `layout: classes`"
+                f"{shown(folder.path)} holds {', '.join(map(with_slash, roles))} but no train folder; add train/ "
+                "beside it, name the folder whose images are "
+                f"meant, such as folder:{shown(folder.path / next(iter(roles)))}, or if these are classes, set "
+                "`layout: classes`"
             )
         if len(trained) > 1:
             self.refuse(folder, trained, ", several for one split")
         inner = unwrapped(children[trained[0]])
         if {"train"} < {role.split for role in inner_roles(inner).values()}:  # a set that is called "train"
             self.notes.append(
-                f"{self.name}: read from {_below(self.root, inner.path)}, {_ONLY}, which holds splits of its own"
+                f"{self.name}: read from {below(self.root, inner.path)}, {_ONLY}, which holds splits of its own"
             )
             return self.decide(inner)
         return self.splits(folder, {"train": [children[trained[0]]]})
@@ -161,60 +177,25 @@ class _Reading:
         if not children or folder.images:
             why = "its images lie in one folder"
             if children:
-                why = f"{_images(len(folder.images))} ({some([shown(name) for name in folder.images], 3)}) beside its {len(children):,} folders"
-                self.notes.append(
-                    f"{self.name}: read as a tree without labels, for {why}; `layout: classes` leaves what lies beside the folders out"
+                why = (
+                    f"{count_images(len(folder.images))} ({some([shown(name) for name in folder.images], 3)}) beside "
+                    f"its {len(children):,} folders"
                 )
-                why += ", so that these are no classes; move what lies beside them into a folder, or set `layout: classes` to leave it out"
+                self.notes.append(
+                    f"{self.name}: read as a tree without labels, for {why}; `layout: classes` leaves what lies "
+                    "beside the folders out"
+                )
+                why += (
+                    ", so that these are no classes; move what lies beside them into a folder, or set `layout: "
+                    "classes` to leave it out"
+                )
             return {"train": FolderSplit(folder.files(), None, unlabelled=why)}
         inner = {name: inner_roles(child) for name, child in children.items()}
-        if any({"train"} < {role.split for role in found.values()} for found in inner.values()):
+        if any({"train"} < {role.split for role in inner_of.values()} for inner_of in inner.values()):
             return self.classes_of_splits(folder, children, inner)
         self.check_vanished(folder)
         self.tell_classes(children)
         return {"train": replace(_labelled(children), doubt=self.doubt(folder, children, "classes"))}
-
-    def doubt(self, folder: Folder, children: Mapping[str, Folder], layout: Layout) -> str:
-        """Why the names of ``children`` may not be the classes, which ``layout`` makes them: the folders in them repeat, as classes do in every fold."""
-        if not (repeated := repeated_within(children)):
-            return ""
-        same = (
-            "the same"
-            if all(class_names(child) == set(repeated) for child in children.values())
-            else "many of the same"
-        )
-        whose = (
-            f"its {len(children):,} folders"
-            if folder is self.root
-            else f"the {len(children):,} folders in {_below(self.root, folder.path)}"
-        )
-        return (
-            f"each of {whose} ({some([_slash(name) for name in children])}) holds {same} folders ({some([_slash(name) for name in repeated])}), and either "
-            f"could be the classes; set `layout: {layout}` if the outer ones are, or name one of them, such as "
-            f"folder:{shown(folder.path / next(iter(children)))}"
-        )
-
-    def tell_classes(self, children: Mapping[str, Folder]) -> None:
-        told = (
-            f"{self.name}: {len(children):,} folders were read as classes: {some([shown(name) for name in children])}"
-        )
-        if alike := [name for name in children if role_of(name) is not None]:
-            told += f" (also {some([shown(name) for name in alike])}, named like a split)"
-        self.notes.append(told)
-        self.tell_deeper(children)
-
-    def tell_deeper(self, children: Mapping[str, Folder]) -> None:
-        """A note on folders within class folders, which may be what is meant by classes."""
-        deeper = [
-            f"{_below(self.root, child.path)}{_slash(name)}"
-            for child in children.values()
-            if len(names := class_names(child)) > 1
-            for name in sorted(names)
-        ]
-        if deeper:
-            self.notes.append(
-                f"{self.name}: the {len(deeper):,} folders within class folders are not told apart: {some(deeper)}"
-            )
 
     def classes_of_splits(
         self,
@@ -222,7 +203,8 @@ class _Reading:
         children: Mapping[str, Folder],
         inner: Mapping[str, Mapping[str, Role]],
     ) -> dict[str, FolderSplit]:
-        """cat/train, cat/test, dog/train, ...: the label is the upper folder; where only some folders are like that, or deeper ones, it is refused."""
+        """cat/train, cat/test, dog/train, ...: the label is the upper folder; where only some folders are like that, or
+        deeper ones, it is refused."""
         whole = [
             name
             for name, child in children.items()
@@ -235,10 +217,12 @@ class _Reading:
             if child.path.name in whole
         )
         if len(whole) < len(children) or not flat or len(children) < 2:
-            holders = [name for name, found in inner.items() if "train" in {role.split for role in found.values()}]
+            holders = [name for name, parts in inner.items() if "train" in {role.split for role in parts.values()}]
             raise DataError(
-                f"{shown(folder.path)}: {some([_slash(name) for name in holders])} of its {len(children):,} folders "
-                f"{'holds' if len(holders) == 1 else 'hold'} a train folder; name one of them, such as folder:{shown(folder.path / holders[0])}, or set "
+                f"{shown(folder.path)}: {some([with_slash(name) for name in holders])} of its {len(children):,} "
+                "folders "
+                f"{'holds' if len(holders) == 1 else 'hold'} a train folder; name one of them, such as "
+                f"folder:{shown(folder.path / holders[0])}, or set "
                 "`layout: classes` (these folders are the classes) or `layout: flat` (no labels)"
             )
         return self.by_class(folder, children, inner)
@@ -249,7 +233,8 @@ class _Reading:
         children = folder.with_images()
         if not children:
             raise DataError(
-                f"{shown(folder.path)}: `layout: classes` needs class folders, and its images lie in one folder; leave `layout` out"
+                f"{shown(folder.path)}: `layout: classes` needs class folders, and its images lie in one folder; "
+                "leave `layout` out"
             )
         self.check_vanished(folder)
         self.tell_classes(children)
@@ -259,78 +244,79 @@ class _Reading:
         children = folder.with_images()
         roles = {name: role for name in children if (role := role_of(name)) is not None}
         plain = {name: role for name, role in roles.items() if not role.rest}
-        for found in (plain, roles):
-            if any(role.split == "train" for role in found.values()):
-                own: dict[str, list[Folder]] = {}
-                for name, role in found.items():
-                    own.setdefault(role.split, []).append(children[name])
-                return self.splits(folder, own, keep_labels=True)
-        inner = {name: found for name, child in children.items() if (found := inner_roles(child))}
-        if len(inner) > 1 and "train" in {role.split for found in inner.values() for role in found.values()}:
+        for named in (plain, roles):
+            if any(role.split == "train" for role in named.values()):
+                parts: dict[str, list[Folder]] = {}
+                for name, role in named.items():
+                    parts.setdefault(role.split, []).append(children[name])
+                return self.splits(folder, parts, keep_labels=True)
+        inner = {name: held for name, child in children.items() if (held := inner_roles(child))}
+        if len(inner) > 1 and "train" in {role.split for held in inner.values() for role in held.values()}:
             return self.by_class(folder, {name: children[name] for name in inner}, inner)
         if len(children) == 1 and not roles:
             return self.chosen_splits(next(iter(children.values())))
         raise DataError(
-            f"{shown(folder.path)}: `layout: splits` needs a folder named like train; it has {some([_slash(name) for name in children]) or 'no folder'}; "
+            f"{shown(folder.path)}: `layout: splits` needs a folder named like train; it has "
+            f"{some([with_slash(name) for name in children]) or 'no folder'}; "
             "rename one, or leave `layout` out"
         )
 
     # ---- once it is decided ----
 
     def splits(
-        self, folder: Folder, own: Mapping[str, Sequence[Folder]], keep_labels: bool = False
+        self, folder: Folder, parts_of: Mapping[str, Sequence[Folder]], keep_labels: bool = False
     ) -> dict[str, FolderSplit]:
         self.check_no_empty_split(folder)
         self.tell_lost(folder)
-        if any(len(found) > 1 or not is_split_word(found[0].path.name) for found in own.values()):
+        if any(len(parts) > 1 or not is_split_word(parts[0].path.name) for parts in parts_of.values()):
             told = [
-                f"{split}: {', '.join(f'{_below(self.root, one.path)} ({one.count:,})' for one in found)}"
-                for split, found in own.items()
+                f"{split}: {', '.join(f'{below(self.root, part.path)} ({part.count:,})' for part in parts)}"
+                for split, parts in parts_of.items()
             ]
             self.notes.append(f"{self.name}: read as splits: {'; '.join(told)}")
-        known = {name for part in own.get("train", ()) for name in class_names(part)}
-        found = {
-            split: self.one_split(split, own[split], known, keep_labels)
+        known = {name for part in parts_of.get("train", ()) for name in class_names(part)}
+        splits = {
+            split: self.one_split(split, parts_of[split], known, keep_labels)
             for split in ("train", "test", "validation")
-            if split in own
+            if split in parts_of
         }
-        labels = sorted({label for one in found.values() for label in one.labels or ()})
+        labels = sorted({label for files in splits.values() for label in files.labels or ()})
         if alike := [label for label in labels if role_of(label) is not None]:
             are = "is" if len(alike) == 1 else "are"
             self.notes.append(
-                f"{self.name}: of the {len(labels):,} class folders within the splits, {some(alike)} {are} named like a split"
+                f"{self.name}: of the {len(labels):,} class folders within the splits, {some(alike)} {are} named like "
+                "a split"
             )
-        return found
-
-    def check_no_empty_split(self, folder: Folder) -> None:
-        for name, child in folder.folders.items():
-            if not child.count and (role := role_of(name)) is not None and role.bare:
-                raise DataError(f"{shown(folder.path)}: the {role.split} folder holds no image ({_what_else(child)})")
+        return splits
 
     def one_split(self, split: str, parts: Sequence[Folder], known: Collection[str], keep_labels: bool) -> FolderSplit:
         read = [self.class_level(part, split, known, keep_labels) for part in parts]
-        files = [file for one in read for file in one.files]
-        labels = [label for one in read for label in one.labels or ()]
+        files = [file for part in read for file in part.files]
+        labels = [label for part in read for label in part.labels or ()]
         unlabelled, doubt = (
-            next((text for one in read if (text := getattr(one, field))), "") for field in ("unlabelled", "doubt")
+            next((text for part in read if (text := getattr(part, field))), "") for field in ("unlabelled", "doubt")
         )
         return FolderSplit(files, labels if len(labels) == len(files) else None, unlabelled=unlabelled, doubt=doubt)
 
     def class_level(self, part: Folder, split: str, known: Collection[str], keep_labels: bool) -> FolderSplit:
-        """The images of one split's folder, labelled by the folders in it; those that only wrap them are gone through, but classes of train (``known``)."""
+        """The images of one split's folder, labelled by the folders in it; those that only wrap them are gone through,
+        but classes of train (``known``)."""
         folder = unwrapped(part, () if split == "train" else known)
         children = folder.with_images()
         if not children:
-            through = f", the only folder in {_below(self.root, part.path)}," if folder is not part else ""
+            through = f", the only folder in {below(self.root, part.path)}," if folder is not part else ""
             if through and role_of(folder.path.name) is not None and known:
                 through += f" is no class of train ({some([shown(name) for name in sorted(known)])}) and"
             return FolderSplit(
-                folder.files(), None, unlabelled=f"{_below(self.root, folder.path)}{through} holds no class folders"
+                folder.files(), None, unlabelled=f"{below(self.root, folder.path)}{through} holds no class folders"
             )
         self.check_vanished(folder)
         if folder.images and not keep_labels:
-            where = _below(self.root, folder.path)
-            why = f"{_images(len(folder.images))} ({some([shown(name) for name in folder.images], 3)}) beside the folders in {where}"
+            where = below(self.root, folder.path)
+            why = (
+                f"{count_images(len(folder.images))} ({some([shown(name) for name in folder.images], 3)}) beside the "
+                f"folders in {where}"
+            )
             self.notes.append(f"{self.name}: the {split} images are read without labels, for {why}")
             why += "; move what lies there into a class folder, or set `layout: splits` to leave it out"
             return FolderSplit(folder.files(), None, unlabelled=why)
@@ -346,51 +332,16 @@ class _Reading:
         for name, child in children.items():
             for part, role in inner[name].items():
                 files.setdefault(role.split, []).extend((file, shown(name)) for file in child.folders[part].files())
-        told = ", ".join(f"{split}: {len(found):,}" for split, found in files.items())
+        told = ", ".join(f"{split}: {len(pairs):,}" for split, pairs in files.items())
         self.notes.append(
-            f"{self.name}: read as {len(children):,} classes ({some([shown(name) for name in children])}) that hold their splits ({told})"
+            f"{self.name}: read as {len(children):,} classes ({some([shown(name) for name in children])}) that hold "
+            f"their splits ({told})"
         )
         return {
             split: FolderSplit([file for file, _ in files[split]], [label for _, label in files[split]])
             for split in ("train", "test", "validation")
             if split in files
         }
-
-    def refuse(self, folder: Folder, names: Sequence[str], why: str) -> NoReturn:
-        children = folder.with_images()
-        ways = [f"`layout: classes` ({len(children):,} classes)"] if children else []
-        if any((role := role_of(name)) is not None and role.split == "train" for name in children):
-            ways.insert(0, "`layout: splits` (folders named like splits are splits, all else is left out)")
-        raise DataError(
-            f"{shown(folder.path)}: {some([f'{_slash(name)} ({_images(children[name].count)})' for name in names])} "
-            f"{'looks like a split' if len(names) == 1 else 'look like splits'}{why}: it can be read in more than one way; set {', '.join(ways)} or "
-            "`layout: flat` (every image, no labels), or move what does not belong here"
-        )
-
-    def check_vanished(self, folder: Folder) -> None:
-        """Stop where a class folder holds only what cannot be used; tell of folders that hold no image at all."""
-        lost = [
-            child
-            for name, child in folder.folders.items()
-            if not child.count and child.lost() and not is_annotation(name)
-        ]
-        if lost:
-            listed = some([f"{_below(self.root, child.path)} ({_what_else(child)})" for child in lost])
-            extensions = sum((child.other_files() for child in lost), start=type(lost[0].left_out)())
-            raise DataError(
-                f"{self.name}: {len(lost):,} folders hold files but no image that can be read, so that their class would vanish: {listed}"
-                f"{decoder_hint(extensions)}; convert or mend the files, move the folder away, or set `layout: flat` if these are no classes"
-            )
-        self.tell_lost(folder)
-
-    def tell_lost(self, folder: Folder) -> None:
-        empty = [
-            f"{_below(self.root, child.path)} ({_what_else(child)})"
-            for child in folder.folders.values()
-            if not child.count
-        ]
-        if empty:
-            self.notes.append(f"{self.name}: {len(empty):,} folders without an image are not used: {some(empty)}")
 
 
 def _labelled(children: Mapping[str, Folder]) -> FolderSplit:
@@ -401,58 +352,3 @@ def _labelled(children: Mapping[str, Folder]) -> FolderSplit:
         for file in (pictures_in(child.with_images()) or child).files()
     ]
     return FolderSplit([file for file, _ in pairs], [label for _, label in pairs])
-
-
-def _unused(folder: Folder, used: set[Path]) -> list[str]:
-    """Folders none of whose images is used, by name and count, and images that lie between folders that are used."""
-    told, waiting = [], [folder]
-    while waiting:
-        here = waiting.pop()
-        loose = sum(here.path / name not in used for name in here.images)
-        if loose:
-            told.append(f"{_images(loose)} directly in {_below(folder, here.path)}")
-        for child in here.with_images().values():
-            count = sum(file not in used for file in child.files())
-            if count == child.count:
-                told.append(f"{_below(folder, child.path)} ({_images(count)})")
-            elif count:
-                waiting.append(child)
-    return told
-
-
-def _tables(root: Folder) -> list[str]:
-    """The csv files in a folder and below, by their paths below it."""
-    holders = [folder for folder in root.below() if folder.left_out[".csv"] or folder.left_out[".tsv"]]
-    return [
-        shown(file.relative_to(root.path))
-        for folder in holders
-        for file in sorted(folder.path.iterdir())
-        if file.suffix.lower() in (".csv", ".tsv") and file.is_file() and not file.name.startswith(".")
-    ]
-
-
-def _what_else(folder: Folder) -> str:
-    """What a folder without images holds instead."""
-    lost = [reason for one in folder.below() for reason in (*one.unreadable.values(), *one.odd.values())]
-    told = [by_extension(others)] if (others := folder.other_files()) else []
-    told += [f"{reason} ({lost.count(reason):,})" for reason in dict.fromkeys(lost)]
-    return ", ".join(told) or "nothing"
-
-
-def _below(root: Folder, path: Path) -> str:
-    inner = shown(path.relative_to(root.path))
-    return shown(root.path.resolve().name) + "/" if inner == "." else f"{inner}/" if path.is_dir() else inner
-
-
-def _slash(name: str) -> str:
-    return f"{shown(name)}/"
-
-
-def _images(count: int) -> str:
-    return "1 image" if count == 1 else f"{count:,} images"
-
-
-def some(names: Iterable[str], most: int = _FEW) -> str:
-    """The first few names and how many more there are."""
-    listed = list(names)
-    return ", ".join(listed[:most]) + (f" and {len(listed) - most:,} more" if len(listed) > most else "")

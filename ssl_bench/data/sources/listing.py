@@ -6,7 +6,7 @@ import errno
 import os
 import stat
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -125,9 +125,11 @@ class Folder:
     ----------
     images : names of the image files directly in it.
     folders : its folders by name, sorted; hidden ones and those of systems are left out.
+    hidden : folders whose names begin with a dot and that hold images directly.
     left_out : files that are no images, counted by extension ("" for none).
     unreadable : entries that should be images or folders of images and cannot be read, with the reason.
-    odd : entries that are no files: named pipes, sockets, devices, links to a folder that is read already, with what they are.
+    odd : entries that are no files: named pipes, sockets, devices, links to a folder that is read already, with what
+        they are.
     count : images in it and below.
     """
 
@@ -137,6 +139,7 @@ class Folder:
     left_out: Counter[str] = field(default_factory=Counter)
     unreadable: dict[Path, str] = field(default_factory=dict)
     odd: dict[Path, str] = field(default_factory=dict)
+    hidden: list[Path] = field(default_factory=list)
     count: int = 0
 
     def below(self) -> Iterator[Folder]:
@@ -149,9 +152,9 @@ class Folder:
 
     def files(self) -> list[Path]:
         """Every image in it and below, sorted by path."""
-        found = [folder.path / name for folder in self.below() for name in folder.images]
+        paths = [folder.path / name for folder in self.below() for name in folder.images]
         depth = len(self.path.parts)
-        return sorted(found, key=lambda file: file.parts[depth:])
+        return sorted(paths, key=lambda file: file.parts[depth:])
 
     def with_images(self) -> dict[str, Folder]:
         """Its folders that hold images, there or below."""
@@ -162,7 +165,8 @@ class Folder:
         return sum((folder.left_out for folder in self.below()), Counter())
 
     def lost(self) -> bool:
-        """Whether it holds what may be images that cannot be used, there or below: an unknown format, a broken link, no permission."""
+        """Whether it holds what may be images that cannot be used, there or below: an unknown format, a broken link, no
+        permission."""
         return any(folder.unreadable or folder.odd or set(folder.left_out) - _NO_IMAGES for folder in self.below())
 
 
@@ -175,10 +179,11 @@ def extensions() -> frozenset[str]:
 
 
 def list_folder(path: Path) -> Folder:
-    """The tree of ``path``; nothing is opened but files without an extension, whose first bytes tell whether they are images.
+    """The tree of ``path``; nothing is opened but files without an extension, whose first bytes tell whether they are
+    images.
 
-    Links are followed once: a link to a folder that is read already, or that holds ``path``, is only named. Hidden files and folders and
-    those that systems make (``Thumbs.db``, ``__MACOSX``) are left out.
+    Links are followed once: a link to a folder that is read already, or that holds ``path``, is only named. Hidden
+    files and folders and those that systems make (``Thumbs.db``, ``__MACOSX``) are left out.
 
     Raises DataError when ``path`` itself cannot be listed.
     """
@@ -223,9 +228,11 @@ def _read_entries(folder: Folder) -> set[str]:
     linked: set[str] = set()
     try:
         with os.scandir(folder.path) as entries:
-            for entry in sorted(entries, key=lambda one: one.name):
+            for entry in sorted(entries, key=lambda entry: entry.name):
                 name = entry.name
                 if name.startswith(".") or name.lower() in _JUNK_FILES:
+                    if name.lower() not in _JUNK_FOLDERS and _holds_images(folder.path / name):
+                        folder.hidden.append(folder.path / name)
                     continue
                 extension = os.path.splitext(name)[1].lower()
                 here = folder.path / name
@@ -252,6 +259,15 @@ def _read_entries(folder: Folder) -> set[str]:
     except OSError as error:
         folder.unreadable[folder.path] = _reason(error)
     return linked
+
+
+def _holds_images(hidden: Path) -> bool:
+    """Whether a hidden entry is a folder with files that are images by their names, directly in it."""
+    try:
+        with os.scandir(hidden) as entries:
+            return any(os.path.splitext(entry.name)[1].lower() in extensions() for entry in entries)
+    except OSError:  # a file, or no permission
+        return False
 
 
 def _reason(error: OSError) -> str:
@@ -300,3 +316,9 @@ def decoder_hint(counts: Counter[str]) -> str:
     """Which package reads what is left out, or nothing."""
     packages = dict.fromkeys(_PLUGINS[name] for name in sorted(counts) if name in _PLUGINS)
     return f"; pip install {' '.join(packages)} reads {'it' if len(packages) == 1 else 'them'}" if packages else ""
+
+
+def some(names: Iterable[str], most: int = 5) -> str:
+    """The first few names and how many more there are."""
+    listed = list(names)
+    return ", ".join(listed[:most]) + (f" and {len(listed) - most:,} more" if len(listed) > most else "")

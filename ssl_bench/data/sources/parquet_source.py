@@ -17,6 +17,7 @@ from ssl_bench.data.sources.arrow import Labels
 from ssl_bench.data.sources.base import Source, after_colon
 from ssl_bench.data.sources.hub import find_files, other_files, said_split, split_named, unused_files
 from ssl_bench.data.sources.labels import is_missing, joined_spellings
+from ssl_bench.data.sources.listing import some
 from ssl_bench.data.sources.parquet import ParquetReader
 from ssl_bench.data.sources.paths import resolve
 from ssl_bench.errors import DataError
@@ -49,34 +50,43 @@ def open_parquet(path: Path, spec: SourceSpec, title: str) -> RawSet:
 
     Raises
     ------
-    DataError : no Parquet files or no train split; files that are damaged, missing or contradict each other; columns that cannot be used.
+    DataError : no Parquet files or no train split; files that are damaged, missing or contradict each other; columns
+        that cannot be used.
     """
     files = find_files(path)
     unused = [str(file.relative_to(path)) for file in unused_files(path, files)]
     if not files and unused:
         raise DataError(
-            f"{path}: it is not clear which split its Parquet files are; the names must be like train.parquet, train_0.parquet or "
-            f"train-00000-of-00001.parquet, and they are {_listed(unused)}; rename one, or name one file as parquet:FILE"
+            f"{path}: it is not clear which split its Parquet files are; the names must be like train.parquet, "
+            "train_0.parquet or "
+            f"train-00000-of-00001.parquet, and they are {some(unused, _SHOWN)}; rename one, or name one file as "
+            "parquet:FILE"
         )
     if not files:
         raise DataError(
-            f"{path} holds no Parquet files; looked for train-*.parquet, test-*.parquet, validation-*.parquet, also in {path / 'data'}"
+            f"{path} holds no Parquet files; looked for train-*.parquet, test-*.parquet, validation-*.parquet, also "
+            f"in {path / 'data'}"
         )
     if "train" not in files:
         raise DataError(
-            f"{path} has no train split; its Parquet files: {_listed(sorted(file.name for found in files.values() for file in found))}"
+            f"{path} has no train split; its Parquet files: "
+            f"{some(sorted(file.name for members in files.values() for file in members), _SHOWN)}"
         )
     notes = (
-        [f"{path}: {len(unused):,} Parquet files of no known split are not used: {_listed(unused)}"] if unused else []
+        [f"{path}: {len(unused):,} Parquet files of no known split are not used: {some(unused, _SHOWN)}"]
+        if unused
+        else []
     )
     read = files["train"]
     if path.is_dir() and len({re.sub(r"\d+", "", file.name) for file in read}) > 1 and not any(map(said_split, read)):
         notes.append(
-            f"{path}: {len(read):,} Parquet files whose names say no split are read as one set: {_listed([file.name for file in read])}"
+            f"{path}: {len(read):,} Parquet files whose names say no split are read as one set: "
+            f"{some([file.name for file in read], _SHOWN)}"
         )
     if others := other_files(path):
         notes.append(
-            f"{path}: other files beside the Parquet files are not read: {', '.join(f'{ending} {count:,}' for ending, count in others.items())}"
+            f"{path}: other files beside the Parquet files are not read: "
+            f"{', '.join(f'{ending} {count:,}' for ending, count in others.items())}"
         )
     return read_parquet(str(path), files, spec, title, notes)
 
@@ -84,7 +94,10 @@ def open_parquet(path: Path, spec: SourceSpec, title: str) -> RawSet:
 def read_parquet(
     where: str, files: Mapping[str, Sequence[Path]], spec: SourceSpec, title: str, notes: Sequence[str]
 ) -> RawSet:
-    """The source that the files of its splits are; ``notes`` are of how they were found. Raises DataError as ``open_parquet`` does."""
+    """The source that the files of its splits are; ``notes`` are of how they were found.
+
+    Raises DataError as ``open_parquet`` does.
+    """
     readers = readers_of(files, spec)
     train, notes = readers["train"], list(notes)
     images, target = train.image_column, train.label_column
@@ -95,24 +108,27 @@ def read_parquet(
         notes += reader.notes
         if reader.empty_files:
             notes.append(
-                f"{title}: {len(reader.empty_files):,} files have no rows: {_listed([file.name for file in reader.empty_files])}"
+                f"{title}: {len(reader.empty_files):,} files have no rows: "
+                f"{some([file.name for file in reader.empty_files], _SHOWN)}"
             )
-    found = {split: reader.labels_read for split, reader in readers.items()}
-    labels, classes = _with_one_list(where, found)
-    notes += joined_spellings(title, [word for one in found.values() if one is not None for word in one.words])
+    read = {split: reader.labels_read for split, reader in readers.items()}
+    labels, classes = _with_one_list(where, read)
+    notes += joined_spellings(title, [word for its in read.values() if its is not None for word in its.words])
     groups: dict[str, np.ndarray | None] = dict.fromkeys(readers)
     known: dict[str, int] = {}
     if spec.group is not None:
         values = {
             split: [str(value) for value in reader.column(spec.group).to_pylist()] for split, reader in readers.items()
         }
-        bare = sum(value == "None" or is_missing(value) for own in values.values() for value in own)
+        bare = sum(value == "None" or is_missing(value) for column in values.values() for value in column)
         if bare:
             notes.append(
                 f"{title}: {bare:,} rows have no value in column {spec.group!r} (group), and are held to be one group"
             )
-        known = {value: at for at, value in enumerate(sorted({value for own in values.values() for value in own}))}
-        groups = {split: np.array([known[value] for value in own], np.int64) for split, own in values.items()}
+        known = {
+            value: at for at, value in enumerate(sorted({value for column in values.values() for value in column}))
+        }
+        groups = {split: np.array([known[value] for value in column], np.int64) for split, column in values.items()}
     splits = {split: RawSplit(reader, labels[split], groups[split]) for split, reader in readers.items()}
     column = _split_column(train, (images, target, spec.group))
     if column is not None:
@@ -122,7 +138,8 @@ def read_parquet(
     why = (
         ""
         if target is not None
-        else train.why_unlabelled or f"its columns: {_listed(train.schema.names)}; `target:` names the one with labels"
+        else train.why_unlabelled
+        or f"its columns: {some(train.schema.names, _SHOWN)}; `target:` names the one with labels"
     )
     splits = {split: raw if raw.labels is not None else replace(raw, unlabelled=why) for split, raw in splits.items()}
     return RawSet(title, classes, splits, notes=tuple(notes), group_names=tuple(known))
@@ -134,7 +151,7 @@ def readers_of(files: Mapping[str, Sequence[Path]], spec: SourceSpec) -> dict[st
     train = ParquetReader(files["train"], spec.image, spec.target, kept)
     if (column := _split_column(train, (spec.image, spec.target, spec.group))) is not None:
         train = ParquetReader(files["train"], spec.image, spec.target, [*kept, column])
-    return {split: train if split == "train" else train.alike(own) for split, own in files.items()}
+    return {split: train if split == "train" else train.alike(members) for split, members in files.items()}
 
 
 def _split_column(reader: ParquetReader, taken: Sequence[str | None]) -> str | None:
@@ -152,7 +169,8 @@ def _by_column(
     readers: Mapping[str, ParquetReader],
     splits: Mapping[str, RawSplit],
 ) -> tuple[dict[str, RawSplit], list[str]]:
-    """The splits that a column tells apart in the one that files are of; of files that are of several splits, only that the column agrees."""
+    """The splits that a column tells apart in the one that files are of; of files that are of several splits, only that
+    the column agrees."""
     if len(splits) > 1:
         for split, reader in readers.items():
             said = (
@@ -160,14 +178,15 @@ def _by_column(
                 if column in reader.schema.names
                 else set()
             )
-            if (other := next((one for one in said if one not in (None, split)), None)) is not None:
+            if (other := next((word for word in said if word not in (None, split)), None)) is not None:
                 raise DataError(
-                    f"{title}: files of the {split} split have rows whose column {column!r} says {other}; mend one of the two"
+                    f"{title}: files of the {split} split have rows whose column {column!r} says {other}; mend one of "
+                    "the two"
                 )
         return dict(splits), []
     whole = splits["train"]
-    found, notes = columns.rows_by_split(title, column, readers["train"].words(column), split_named)
-    return {split: _part_of(whole, at) for split, at in found.items()} or dict(splits), notes
+    rows_of, notes = columns.rows_by_split(title, column, readers["train"].words(column), split_named)
+    return {split: _part_of(whole, at) for split, at in rows_of.items()} or dict(splits), notes
 
 
 def _part_of(split: RawSplit, positions: np.ndarray) -> RawSplit:
@@ -178,46 +197,40 @@ def _part_of(split: RawSplit, positions: np.ndarray) -> RawSplit:
 
 
 def _with_one_list(
-    where: str, found: Mapping[str, Labels | None]
+    where: str, read: Mapping[str, Labels | None]
 ) -> tuple[dict[str, np.ndarray | None], tuple[str, ...]]:
     """Labels of every split, numbered by one list of classes.
 
-    Where the train split's file lists its classes, that list counts: others must have the same one or its beginning, and names that another
-    split has as text are looked up in it. Without lists, the names that occur in any split are numbered together.
+    Where the train split's file lists its classes, that list counts: others must have the same one or its beginning,
+    and names that another split has as text are looked up in it. Without lists, the names that occur in any split are
+    numbered together.
     """
-    listing = next((split for split in _ORDER if (one := found.get(split)) is not None and one.listed), None)
-    if listing is not None and (reference := found[listing]) is not None:
-        classes = reference.names
-        for split, own in found.items():
-            if own is None:
-                continue
+    labelled = {split: labels for split, labels in read.items() if labels is not None}
+    listing = next((split for split in _ORDER if split in labelled and labelled[split].listed), None)
+    if listing is not None:
+        classes = labelled[listing].names
+        for split, labels in labelled.items():
             if (
-                not set(own.names) <= set(classes)
-                or not (own.words and not own.listed)
-                and classes[: len(own.names)] != own.names
+                not set(labels.names) <= set(classes)
+                or not (labels.words and not labels.listed)
+                and classes[: len(labels.names)] != labels.names
             ):
                 raise DataError(
-                    f"{where}: the class lists of {listing} ({len(classes)}) and {split} ({len(own.names)}) differ, e.g. {_difference(classes, own.names)}"
+                    f"{where}: the class lists of {listing} ({len(classes)}) and {split} ({len(labels.names)}) differ, "
+                    f"e.g. {_difference(classes, labels.names)}"
                 )
     else:
-        names = {name for one in found.values() if one is not None for name in one.names}
-        whole = all(not one.words for one in found.values() if one is not None) and all(
-            name.isdecimal() for name in names
-        )
+        names = {name for labels in labelled.values() for name in labels.names}
+        whole = not any(labels.words for labels in labelled.values()) and all(name.isdecimal() for name in names)
         classes = tuple(sorted(names, key=int if whole else str))
     number = {name: at for at, name in enumerate(classes)}
-    labels: dict[str, np.ndarray | None] = {}
-    for split, one in found.items():  # the last entry of the table is what -1 looks up
-        labels[split] = (
-            None if one is None else np.array([*(number[name] for name in one.names), -1], np.int64)[one.numbers]
-        )
-    return labels, classes
+    numbered: dict[str, np.ndarray | None] = dict.fromkeys(read)
+    for split, labels in labelled.items():  # the last entry of the table is what -1 looks up
+        table = np.array([*(number[name] for name in labels.names), -1], np.int64)
+        numbered[split] = table[labels.numbers]
+    return numbered, classes
 
 
-def _difference(one: Sequence[str], other: Sequence[str]) -> str:
-    apart = sorted(set(one) ^ set(other))
+def _difference(classes: Sequence[str], other: Sequence[str]) -> str:
+    apart = sorted(set(classes) ^ set(other))
     return repr(apart[0]) if apart else "their order"
-
-
-def _listed(names: Sequence[str]) -> str:
-    return ", ".join(names[:_SHOWN]) + (f" and {len(names) - _SHOWN:,} more" if len(names) > _SHOWN else "")

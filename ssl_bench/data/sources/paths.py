@@ -12,7 +12,10 @@ NO_ROOT = "no data root is set (--data-root or SSL_BENCH_DATA)"
 
 
 def resolve(path: str, places: Places, kind: str) -> Path:
-    """An existing path: as written (against the working folder), else below the data root. ``kind`` stands before the colon in messages."""
+    """An existing path: as written (against the working folder), else below the data root.
+
+    ``kind`` stands before the colon in messages.
+    """
     given = Path(path).expanduser()
     tried = [given.absolute()] + ([places.root / given] if places.root is not None and not given.is_absolute() else [])
     for candidate in tried:

@@ -57,7 +57,10 @@ def is_text(kind: Any) -> bool:
 
 
 def stored(values: Any, folder: Path) -> list[Stored]:
-    """The images of an Arrow array; paths are below ``folder``. A row without an image becomes a function that says why when it is decoded."""
+    """The images of an Arrow array; paths are below ``folder``.
+
+    A row without an image becomes a function that says why when it is decoded.
+    """
     if is_list(storage_of(values.type)):
         return [_of_pixels(value) for value in _plain(values)]
     return [_of_value(value, folder) for value in _plain(values)]
@@ -71,7 +74,8 @@ def named_files(values: Any, folder: Path) -> list[Path]:
 
 
 def path_below(folder: Path, text: str) -> Path:
-    """The file that a table names, below ``folder`` or absolute; of a path as Windows writes it, where there is none with that very name."""
+    """The file that a table names, below ``folder`` or absolute; of a path as Windows writes it, where there is none
+    with that very name."""
     path = folder / text
     return folder / text.replace("\\", "/") if "\\" in text and not _is_file(path) else path
 

@@ -1,18 +1,83 @@
-"""What a plugin's source gives, held against the contract: a mistake shows when it is opened, in words that say what to give."""
+"""What a plugin's source gives, held against the contract: a mistake shows when it is opened, in words that say what to
+give."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from PIL import Image
 
-from ssl_bench.data.readers import RawSet, RawSplit
-from ssl_bench.errors import DataError, quoted
+from ssl_bench.data.packs.decode import Stored
+from ssl_bench.data.places import Places
+from ssl_bench.data.readers import RawSet, RawSplit, Reader
+from ssl_bench.errors import DataError, SSLBenchError, quoted
+from ssl_bench.plugins.registry import SOURCES
+from ssl_bench.plugins.source_code import raised
+from ssl_bench.system.interruption import is_interruption
+
+T = TypeVar("T")
 
 _SPLITS = ("train", "test", "validation")
 _METHODS = ("__len__", "content", "items", "where")
+
+
+def called(source: str, method: Callable[..., T], *values: Any) -> T:
+    """``method(*values)`` of the source called ``source``; what a plugin's own code raises becomes a DataError that
+    says where."""
+    try:
+        return method(*values)
+    except SSLBenchError:
+        raise
+    except BaseException as error:
+        if is_interruption(error) or SOURCES.is_builtin(source):
+            raise
+        raise DataError(f"source {source!r}: {raised(error)}") from error
+
+
+class _Guarded:
+    """A plugin's reader, what it raises as a DataError."""
+
+    def __init__(self, source: str, reader: Reader) -> None:
+        self.source, self.reader = source, reader
+
+    def __len__(self) -> int:
+        return len(self.reader)
+
+    def content(self, places: Places) -> str:
+        content = called(self.source, self.reader.content, places)
+        if not isinstance(content, str) or not content:
+            raise DataError(
+                f"source {self.source!r} has a reader whose content(places) gives {quoted(content)}, and it must give "
+                "a "
+                "hash that changes whenever an image does"
+            )
+        return content
+
+    def items(self, stretches: Sequence[tuple[int, int]]) -> Iterator[list[Stored]]:
+        items = called(self.source, lambda: iter(self.reader.items(stretches)))
+        for start, stop in stretches:
+            stretch = called(self.source, lambda: next(items, None))
+            if not isinstance(stretch, list) or len(stretch) != stop - start:
+                given = f"{len(stretch):,}" if isinstance(stretch, list) else quoted(stretch)
+                raise DataError(
+                    f"source {self.source!r} has a reader whose items gives {given} for images {start} to {stop - 1}, "
+                    "and "
+                    f"it must give a list of {stop - start:,}"
+                )
+            yield stretch
+
+    def where(self, position: int) -> str:
+        return str(called(self.source, self.reader.where, position))
+
+
+def guarded(source: str, raw: RawSet) -> RawSet:
+    """The set with readers whose errors are told as the plugin's."""
+    splits = {name: replace(split, reader=_Guarded(source, split.reader)) for name, split in raw.splits.items()}
+    return replace(raw, splits=splits)
 
 
 def refuse_unusable(source: str, raw: Any) -> None:
@@ -63,7 +128,8 @@ def _refuse_split(where: str, split: Any, classes: int, groups: int) -> None:
     items = next(iter(split.reader.items([(0, 1)])), None)
     if not isinstance(items, list) or len(items) != 1 or not _is_stored(items[0]):
         raise DataError(
-            f"{where} has a reader whose items([(0, 1)]) gives {quoted(items)}, and it must give a list of one image: the bytes or the "
+            f"{where} has a reader whose items([(0, 1)]) gives {quoted(items)}, and it must give a list of one image: "
+            "the bytes or the "
             "path of an image file, an array uint8 [H, W, 3], a PIL image, or a function that returns one of them"
         )
     _refuse_numbers(where, "labels", split.labels, len(split), classes, -1, "-1 for none, else positions in `classes`")

@@ -1,8 +1,8 @@
 """The embedded image set: upright objects of known shape and texture under light from above, rendered from a seed.
 
-Nothing is downloaded or stored, so it serves tests and first runs. It is built so that no pretext task is defeated (there is an up,
-a down and a light; hue follows from texture; patterns continue across tiles), which is also why its order of methods is a smoke test
-and not evidence about photographs.
+Nothing is downloaded or stored, so it serves tests and first runs. It is built so that no pretext task is defeated
+(there is an up, a down and a light; hue follows from texture; patterns continue across tiles), which is also why its
+order of methods is a smoke test and not evidence about photographs.
 """
 
 from __future__ import annotations
@@ -45,12 +45,14 @@ class RenderedShapes:
     Attributes
     ----------
     images : uint8 [N, S, S, 3], RGB.
-    labels : int64 [N], the class of the main object: the largest (its radius is more than twice any other's) and the nearest to the centre.
+    labels : int64 [N], the class of the main object: the largest (its radius is more than twice any other's) and the
+        nearest to the centre.
     classes : "texture shape", shape by shape.
-    columns : of the main object ``shape``, ``texture`` (int64, into SHAPES and TEXTURES), ``hue`` (HSV, in [0, 1)), ``scale`` (radius as
-        a share of the image side), ``x``, ``y`` (centre, same unit), ``orientation`` (degrees clockwise from upright); of the image
-        ``background`` (int64, into BACKGROUNDS), ``count`` (objects, 1 to 3), ``boxes`` (float32 [N, 3, 4], x1 y1 x2 y2 in pixels around
-        the part inside the image, main object first, NaN where there is none), ``box_labels`` (int64 [N, 3], -1 where there is none).
+    columns : of the main object ``shape``, ``texture`` (int64, into SHAPES and TEXTURES), ``hue`` (HSV, in [0, 1)),
+        ``scale`` (radius as a share of the image side), ``x``, ``y`` (centre, same unit), ``orientation`` (degrees
+        clockwise from upright); of the image ``background`` (int64, into BACKGROUNDS), ``count`` (objects, 1 to 3),
+        ``boxes`` (float32 [N, 3, 4], x1 y1 x2 y2 in pixels around the part inside the image, main object first, NaN
+        where there is none), ``box_labels`` (int64 [N, 3], -1 where there is none).
     """
 
     images: np.ndarray
@@ -183,7 +185,10 @@ def _balanced(split: str, index: np.ndarray) -> np.ndarray:
 
 
 def _hash(split: str, name: str, index: np.ndarray) -> np.ndarray:
-    """64 random bits per image: uint64 [N]. A counter-based generator, so that image i needs none of the images before it."""
+    """64 random bits per image: uint64 [N].
+
+    A counter-based generator, so that image i needs none of the images before it.
+    """
     key = np.uint64(zlib.crc32(f"shapes {VERSION} {split} {name}".encode()))
     return _render.mix(index.astype(np.uint64) + _render.mix(key))
 

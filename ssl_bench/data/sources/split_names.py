@@ -60,7 +60,8 @@ _FILLERS = frozenset(
     )
 )
 _GLUED = re.compile(
-    r"(images?|imgs?|data)?(train(?:ing|val)?|test(?:ing)?|val(?:id(?:ation)?)?|dev|eval)(set|data|dataset|images?|imgs?|split|folder)?"
+    r"(images?|imgs?|data)?(train(?:ing|val)?|test(?:ing)?|val(?:id(?:ation)?)?|dev|eval)"
+    r"(set|data|dataset|images?|imgs?|split|folder)?"
 )
 _PICTURES = frozenset(
     ("image", "images", "img", "imgs", "jpegimages", "photo", "photos", "picture", "pictures", "frames")
@@ -102,7 +103,8 @@ class Role:
     Attributes
     ----------
     split : "train", "test" or "validation".
-    rest : the other words of the name, without numbers and words that say nothing; () for ``train2017`` and ``images_val``.
+    rest : the other words of the name, without numbers and words that say nothing; () for ``train2017`` and
+        ``images_val``.
     bare : the name is the split's word alone.
     """
 
@@ -112,7 +114,8 @@ class Role:
 
 
 def words_of(name: str) -> list[str]:
-    """The words and numbers of a name in lower case, parted at signs, digits and capitals: "TrainSet_v2" is train, set, v, 2."""
+    """The words and numbers of a name in lower case, parted at signs, digits and capitals: "TrainSet_v2" is train, set,
+    v, 2."""
     runs = re.findall(r"[^\W\d_]+|\d+", name)
     return [word.lower() for run in runs for word in re.findall(r"[A-Z]+(?=[A-Z][a-z])|[A-Z]?[^A-Z]+|[A-Z]+", run)]
 
@@ -142,7 +145,8 @@ def role_of(name: str) -> Role | None:
 
 
 def is_annotation(name: str) -> bool:
-    """Whether a folder is named after masks, labels or other annotations, such as ``labelsTr`` and ``SegmentationMasks``."""
+    """Whether a folder is named after masks, labels or other annotations, such as ``labelsTr`` and
+    ``SegmentationMasks``."""
     words = [word for word in words_of(name) if not word.isdecimal()]
     return any(word in _ANNOTATIONS for word in words) and all(
         word in _ANNOTATIONS or word in _FILLERS or word in _SPLIT_WORDS or word in _SHORT_WORDS for word in words
@@ -160,5 +164,6 @@ def is_pictures(name: str) -> bool:
 
 
 def says_nothing(name: str) -> bool:
-    """Whether a folder's name only says that it holds images or a set: "images", "data_v2"; not "2", which a class may be called."""
+    """Whether a folder's name only says that it holds images or a set: "images", "data_v2"; not "2", which a class may
+    be called."""
     return all(word in _FILLERS or word.isdecimal() for word in words_of(name)) and not name.isdecimal()

@@ -40,7 +40,8 @@ class TorchvisionReader:
         return len(self.dataset)
 
     def content(self, places: Places) -> str:
-        """Over the arrays or the files that the set reads from; where neither shows, over everything in its own folder."""
+        """Over the arrays or the files that the set reads from; where neither shows, over everything in its own
+        folder."""
         if self._array_content is not None:
             return self._array_content
         count, digest = len(self.dataset), hashlib.sha256(self.name.encode())
@@ -214,7 +215,8 @@ def _open_splits(
 
 
 def _takes(make: Any, name: str) -> bool:
-    """Whether a class takes the argument ``name``, itself or through ``**kwargs`` from a base class (as QMNIST from MNIST)."""
+    """Whether a class takes the argument ``name``, itself or through ``**kwargs`` from a base class (as QMNIST from
+    MNIST)."""
     for base in make.__mro__:
         if "__init__" in vars(base):
             parameters = inspect.signature(base.__init__).parameters

@@ -40,7 +40,8 @@ class TorchvisionSource(Source):
     lossless: ClassVar[bool] = False
 
     def open(self, spec: Any, places: Places) -> RawSet:
-        """Torchvision's own layout or a copy below the data root, an earlier download, a new download; in this order."""
+        """Torchvision's own layout or a copy below the data root, an earlier download, a new download; in this
+        order."""
         split = after_colon(spec.source)
         downloads = places.cache / "downloads"
         reasons: list[str] = []
@@ -67,7 +68,8 @@ class TorchvisionSource(Source):
         return _of_readers(self.title, readers)
 
     def _copy(self, places: Places, root: Path) -> RawSet | None:
-        """A hub or class-folder copy below the data root, in a folder whose name begins with the set's: "cifar10-jpeg", not "cifar100"."""
+        """A hub or class-folder copy below the data root, in a folder whose name begins with the set's: "cifar10-jpeg",
+        not "cifar100"."""
         pattern = re.compile("[-_ ]?".join(map(re.escape, self.name)) + r"(?![0-9a-z])", re.IGNORECASE)
         copies: list[tuple[Path, RawSet]] = []
         for folder in sorted(child for child in root.iterdir() if child.is_dir() and pattern.match(child.name)):
@@ -119,9 +121,15 @@ def _format(raw: RawSet) -> str | None:
 def _known(dataset: str, title: str, line: str, classes: int = 0, lossless: bool = False) -> type[TorchvisionSource]:
     """The source of one set."""
     members = {
-        "__doc__": f"{title}: {line}.", "__module__": __name__, "name": dataset.lower(), "dataset": dataset, "title": title,
-        "images": f"{title}: {line}", "classes": classes, "lossless": lossless,
-    }  # fmt: skip
+        "__doc__": f"{title}: {line}.",
+        "__module__": __name__,
+        "name": dataset.lower(),
+        "images": f"{title}: {line}",
+        "dataset": dataset,
+        "title": title,
+        "classes": classes,
+        "lossless": lossless,
+    }
     return type(dataset, (TorchvisionSource,), members)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import threading
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageFile
 
-from ssl_bench.data.packs.decode import UnreadableImage, decode
+from ssl_bench.data.packs.decode import UnreadableImage, decode, in_parallel
 
 
 def stored(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
@@ -204,3 +205,18 @@ def test_arrays_images_and_functions_are_taken_too() -> None:
     ):
         assert np.array_equal(decode(item, 8)[0], pixels)
     assert not ImageFile.LOAD_TRUNCATED_IMAGES
+
+
+def test_threads_and_the_library_are_left_as_they_were_when_the_consumer_raises(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
+    before = threading.active_count()
+    kept: list[BaseException] = []  # as a traceback that somebody holds
+    try:
+        with in_parallel(abs, ((number,) for number in range(-100, 0)), ahead=4) as results:
+            assert next(results) == 100 and not ImageFile.LOAD_TRUNCATED_IMAGES
+            raise KeyError("consumer")
+    except KeyError as error:
+        kept.append(error)
+    assert ImageFile.LOAD_TRUNCATED_IMAGES and threading.active_count() == before

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ssl_bench.data.packs import content, packing
+from ssl_bench.data.packs import content, writing
 from ssl_bench.data.packs.content import content_of
 from ssl_bench.data.packs.decode import decode
 from ssl_bench.data.packs.packing import is_packed, pack
@@ -50,14 +50,14 @@ def expected(files: list[Path], size: int) -> np.ndarray:
 def decoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Positions of the chunks that were decoded, not read from the cache."""
     starts: list[int] = []
-    real = packing._decode_chunk
+    real = writing._decode_chunk
 
     def counted(start: int, *rest: Any) -> Any:
         starts.append(start)
         return real(start, *rest)
 
-    monkeypatch.setattr(packing, "_decode_chunk", counted)
-    monkeypatch.setattr(packing, "_CHUNK_BYTES", 1)  # 16 images a chunk
+    monkeypatch.setattr(writing, "_decode_chunk", counted)
+    monkeypatch.setattr(writing, "_CHUNK_BYTES", 1)  # 16 images a chunk
     return starts
 
 
@@ -146,9 +146,9 @@ def test_settled_files_are_read_once(files: list[Path], cache: Path, monkeypatch
 KILLED = """
 import os, signal, sys, time
 from pathlib import Path
-from ssl_bench.data.packs import packing
+from ssl_bench.data.packs import packing, writing
 from ssl_bench.data.sources.folders import FileReader
-packing._CHUNK_BYTES = 1
+writing._CHUNK_BYTES = 1
 def progress(what, done, total):
     if what.startswith("packing"):
         print(done, flush=True)
@@ -204,16 +204,16 @@ def test_bytes_that_a_power_cut_took_are_decoded_again(files: list[Path], cache:
 SLOW = """
 import sys, time
 from pathlib import Path
-from ssl_bench.data.packs import packing
+from ssl_bench.data.packs import packing, writing
 from ssl_bench.data.sources.folders import FileReader
-packing._CHUNK_BYTES = 1
-real, count = packing._decode_chunk, 0
+writing._CHUNK_BYTES = 1
+real, count = writing._decode_chunk, 0
 def slow(*arguments):
     global count
     count += 1
     time.sleep(0.1)
     return real(*arguments)
-packing._decode_chunk = slow
+writing._decode_chunk = slow
 found = packing.pack(FileReader(sorted(Path({folder!r}).iterdir())), 12, "crop", packing.Places(Path({cache!r})))
 print(count, int(found.pixels.astype("int64").sum()))
 """

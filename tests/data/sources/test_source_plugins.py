@@ -17,29 +17,8 @@ from ssl_bench.plan.prepare import prepare
 from ssl_bench.plugins.registry import SOURCES, Registry, load_plugin
 from ssl_bench.spec.matrix import DataSpec
 
-STRIPES = '''
-"""Stripes: which way do they run?"""
-import numpy as np
-from ssl_bench import RawSet, RawSplit, Source
-from ssl_bench.data import ArrayReader
-
-
-class Stripes(Source):
-    """Stripes that lie or stand."""
-
-    name = "stripes"
-    images = "60 + 20 images of stripes in two directions, drawn from a seed, 16 px"
-
-    def open(self, spec, places):
-        random = np.random.default_rng(0)
-        splits = {}
-        for split, count in (("train", 60), ("test", 20)):
-            labels = np.arange(count) % 2
-            bars = np.repeat(random.integers(0, 256, (count, 1, 16, 3), np.uint8), 16, axis=1)
-            images = np.where(labels[:, None, None, None] == 0, bars.swapaxes(1, 2), bars)
-            splits[split] = RawSplit(ArrayReader(images, f"stripes {split}"), labels)
-        return RawSet("stripes", ("lying", "standing"), splits)
-'''
+ROOT = Path(__file__).parents[3]
+STRIPES = (ROOT / "tests" / "plugins" / "stripes.py").read_text()
 
 DOTS = '''
 """Dots: files NAME.png with NAME.txt beside them, an object a line: its name, x1 y1 x2 y2."""
@@ -102,13 +81,13 @@ def dots(tmp_path: Path, images_of: Any, encode: Any) -> Path:
 
 def test_a_source_of_images_is_one_file(tmp_path: Path) -> None:
     assert load_plugin(write(tmp_path, STRIPES)) == ["stripes"]
-    assert dict(list_sources())["stripes"].startswith("60 + 20 images of stripes")
+    assert dict(list_sources())["stripes"].startswith("600 + 200 images of stripes")
     data = load(DataSpec.model_validate("stripes"))
     (judged,) = data.evaluate
     assert (data.size, judged.name, judged.test.classes) == (16, "stripes", ("lying", "standing"))
-    assert [len(part) for part in (judged.train, judged.validation, judged.test)] == [54, 6, 20]
-    images, labels = judged.test.read(np.arange(20)), judged.test.labels
-    assert labels is not None and labels.tolist() == [0, 1] * 10
+    assert [len(part) for part in (judged.train, judged.validation, judged.test)] == [540, 60, 200]
+    images, labels = judged.test.read(np.arange(200)), judged.test.labels
+    assert labels is not None and labels.tolist() == [0, 1] * 100
     rows_alike = (images == images[:, :1]).all((1, 2, 3))
     assert rows_alike.tolist() == [label == 1 for label in labels], "each image goes with its own label"
 
@@ -180,10 +159,14 @@ def test_unknown_and_incomplete_names_are_told(tmp_path: Path) -> None:
         ('name = "stripes"', 'name = "cifar10"', "a source named 'cifar10' exists already"),
         ('name = "stripes"', 'name = "stripes:"', "a colon ends it where a matrix writes it"),
         ('name = "stripes"', "title = 3", "has no class attribute `name`"),
-        ('    images = "60 + 20', '    about = "60 + 20', "has open and no `images`: say in one line what it gives"),
+        (
+            '    images = "600 + 200',
+            '    about = "600 + 200',
+            "has open and no `images`: say in one line what it gives",
+        ),
         ("def open(self, spec, places)", "def show(self, spec, places)", r"has no method open\(self, spec, places\)"),
         ("def open(self, spec, places)", "def open(self, spec)", r"is called as open\(self, spec, places\)"),
-        ('images = "60', 'argument = 3\n    images = "60', "has argument = 3, and it must be one line of text"),
+        ('images = "600', 'argument = 3\n    images = "600', "has argument = 3, and it must be one line of text"),
     ],
 )
 def test_a_source_that_lacks_something_is_refused_when_it_is_loaded(
@@ -202,9 +185,9 @@ def test_a_source_that_lacks_something_is_refused_when_it_is_loaded(
         ('return RawSet("stripes", ("lying", "standing"), splits)', "return splits", "returned a dict from open"),
         ('("lying", "standing"), splits)', '("lying", "lying"), splits)', "must be a tuple of different names"),
         ('("lying", "standing"), splits)', '("lying",), splits)', r"labels from 0 to 1, and there are 1"),
-        ('(("train", 60), ("test", 20))', '(("learn", 60),)', "gives the splits learn, and they must be a dict with train"),
-        (", labels)\n", ", labels.astype(float))\n", r"labels of float64 \[60\], and they must be an int64 array \[60\]"),
-        (", labels)\n", ", labels[1:])\n", r"labels of int64 \[59\], and they must be an int64 array \[60\]"),
+        ('(("train", 600), ("test", 200))', '(("learn", 600),)', "gives the splits learn, and they must be a dict with train"),
+        (", labels)\n", ", labels.astype(float))\n", r"labels of float64 \[600\], and they must be an int64 array \[600\]"),
+        (", labels)\n", ", labels[1:])\n", r"labels of int64 \[599\], and they must be an int64 array \[600\]"),
         ("ArrayReader(images, f\"stripes {split}\")", "images", "has a reader .ndarray. without content, items, where"),
         ("ArrayReader(images,", "ArrayReader(images / 255.0,", "must give a list of one image"),
         ("random = ", "random = 1 / 0 or ", r"its code raised ZeroDivisionError: .*mine\.py, line \d+"),
@@ -216,6 +199,36 @@ def test_a_source_that_gives_the_wrong_thing_is_refused_when_it_is_opened(
     assert before in STRIPES
     load_plugin(write(tmp_path, STRIPES.replace(before, after)))
     with pytest.raises(DataError, match=f"source 'stripes'.*{message}"):
+        load(DataSpec.model_validate("stripes"))
+
+
+READER = """
+
+class Slow(ArrayReader):
+    def content(self, places):
+        {content}
+
+    def items(self, stretches):
+        {items}
+"""
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        ({"content": "return 1 / 0"}, r"its code raised ZeroDivisionError: .*mine\.py, line \d+"),
+        ({"content": "return None"}, r"content\(places\) gives None, and it must give a hash"),
+        ({"items": "yield [next(super().items(stretches))[0]]"}, r"items gives 1 for images 0 to \d+, and it must give a list"),
+        ({"items": "yield from ([0 / (stop - start - 1)] for start, stop in stretches)"}, "must give a list of one image|ZeroDivision"),
+    ],
+)  # fmt: skip
+def test_a_reader_that_gives_the_wrong_thing_later_is_told_as_the_plugin_s(
+    tmp_path: Path, lines: dict[str, str], message: str
+) -> None:
+    usual = {"content": "return super().content(places)", "items": "yield from super().items(stretches)"}
+    reader = READER.format(**{**usual, **lines})
+    load_plugin(write(tmp_path, STRIPES.replace("ArrayReader(images", "Slow(images") + reader))
+    with pytest.raises(DataError, match=f"source 'stripes'.*(?:{message})"):
         load(DataSpec.model_validate("stripes"))
 
 
@@ -245,3 +258,7 @@ def test_every_source_of_ours_keeps_the_contract_of_plugins() -> None:
     told = {name: problem_of(SOURCES.get(name), Source, "source") for name in SOURCES.names()}
     assert not any(told.values()), told
     assert all(name == SOURCES.get(name).name for name in told)
+
+
+def test_the_documents_print_the_source_as_it_is_tested() -> None:
+    assert STRIPES.strip() in (ROOT / "docs" / "images.md").read_text()

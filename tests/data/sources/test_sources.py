@@ -7,6 +7,7 @@ import struct
 from pathlib import Path
 from typing import Any
 
+import filelock
 import numpy as np
 import pytest
 
@@ -468,6 +469,25 @@ def test_a_set_that_takes_download_through_its_base_class_is_downloaded(
     monkeypatch.setattr(urllib.request, "urlopen", offline)
     with pytest.raises(DataError, match=r"(?s)QMNIST was not found.*download to .*no network"):
         find("qmnist", places)
+
+
+def test_one_process_downloads_a_set_at_a_time(tmp_path: Path, places: Places, monkeypatch: pytest.MonkeyPatch) -> None:
+    held: list[bool] = []
+
+    def opened(name: str, dataset: str, title: str, folders: Any, download_to: Path | None, split: str) -> Any:
+        if download_to is not None:
+            try:
+                with filelock.FileLock(download_to / f"{name}.lock", timeout=0):
+                    held.append(False)
+            except filelock.Timeout:
+                held.append(True)
+        return {}, []
+
+    monkeypatch.setattr("ssl_bench.data.sources.torchvision_sets.open_sets", opened)
+    for _ in range(2):  # given back, though nothing was found
+        with pytest.raises(DataError, match="CIFAR-10 was not found"):
+            find("cifar10", places)
+    assert held == [True, True]
 
 
 @pytest.fixture
