@@ -245,7 +245,7 @@ def test_rows_without_a_group_are_told(tmp_path: Path, get: Callable[..., Data])
         tmp_path / "set" / "train.parquet",
     )
     notes = get({"source": f"parquet:{tmp_path / 'set'}", "group": "product", "test": 0.2}).notes
-    assert "set: 6 rows have no value in column 'product' (group), and are held to be one group" in notes
+    assert "set: 6 rows have no value in column 'product' (group), and are treated as one group" in notes
 
 
 @pytest.mark.parametrize(

@@ -41,12 +41,12 @@ def parse_address(address: str) -> HubAddress:
     return HubAddress(match["repository"], match["revision"], match["config"] and PurePath(match["config"]).as_posix())
 
 
-def choose_config(asked: HubAddress, where: str, names: Sequence[str]) -> tuple[dict[str, list[str]], list[str]]:
+def choose_config(address: HubAddress, where: str, names: Sequence[str]) -> tuple[dict[str, list[str]], list[str]]:
     """The files of one config by split, and those of it that are of no split.
 
     Configs are folders that hold a train split each.
     """
-    config = asked.config
+    config = address.config
     held: dict[str, list[PurePath]] = {}
     for name in sorted(names):
         folder = PurePath(name).parent
@@ -66,7 +66,7 @@ def choose_config(asked: HubAddress, where: str, names: Sequence[str]) -> tuple[
             f"{where}: no config (folder of Parquet files) is called {config!r}; {did_you_mean(config, held)}"
         )
     if config is None and len(able) > 1:
-        raise DataError(f"{where} has several configs: {', '.join(able[:_SHOWN])}; choose one, as {asked}:{able[0]}")
+        raise DataError(f"{where} has several configs: {', '.join(able[:_SHOWN])}; choose one, as {address}:{able[0]}")
     if config is None and not able:
         raise DataError(
             f"{where} has no train split; the names of its Parquet files must be like train.parquet, "

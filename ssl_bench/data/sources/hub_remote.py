@@ -36,28 +36,28 @@ class Listing:
     away: str = ""
 
 
-def list_commit(asked: HubAddress, revision: str, places: Places) -> Listing | None:
+def list_commit(address: HubAddress, revision: str, places: Places) -> Listing | None:
     """What a revision holds, from the hub or, where that is out of reach, as last seen; None where there is no such
     revision."""
     from huggingface_hub import HfApi, constants
     from huggingface_hub.errors import HfHubHTTPError, RevisionNotFoundError
     from huggingface_hub.hf_api import RepoFile
 
-    memory = places.cache / "hub" / quote(asked.repository, safe="")
+    memory = places.cache / "hub" / quote(address.repository, safe="")
     if _COMMIT.fullmatch(revision) and (known := _remembered(memory, revision)) is not None:
         return known
-    places.progress(f"looking for {asked} on {constants.ENDPOINT}", 0, 0)
+    places.progress(f"looking for {address} on {constants.ENDPOINT}", 0, 0)
     api = HfApi()
     try:
-        commit = api.dataset_info(asked.repository, revision=revision, timeout=constants.HF_HUB_ETAG_TIMEOUT).sha
+        commit = api.dataset_info(address.repository, revision=revision, timeout=constants.HF_HUB_ETAG_TIMEOUT).sha
         assert commit is not None
-        tree = api.list_repo_tree(asked.repository, recursive=True, revision=commit, repo_type="dataset")
+        tree = api.list_repo_tree(address.repository, recursive=True, revision=commit, repo_type="dataset")
         sizes = {file.path: file.size for file in tree if isinstance(file, RepoFile) and file.path.endswith(".parquet")}
     except RevisionNotFoundError:
         return None
     except HfHubHTTPError as error:
         if not _passing(error):
-            raise _refusal(asked, error) from None
+            raise _refusal(address, error) from None
         reason = _reason(error)
     except Exception as error:  # the client is requests, httpx or httpx2, as the library's version has it
         reason = _reason(error)
@@ -68,12 +68,12 @@ def list_commit(asked: HubAddress, revision: str, places: Places) -> Listing | N
                     _memory_of(memory, name), digests.seal(json.dumps({"commit": commit, "sizes": sizes}).encode())
                 )
         return Listing(commit, sizes)
-    last = _remembered(memory, revision) or _downloaded_by_others(asked, revision)
+    last = _remembered(memory, revision) or _downloaded_by_others(address, revision)
     if last is None:
         raise DataError(
-            f"{asked}: {constants.ENDPOINT} is out of reach ({reason}), and {revision!r} of it is not in "
+            f"{address}: {constants.ENDPOINT} is out of reach ({reason}), and {revision!r} of it is not in "
             f"{constants.HF_HUB_CACHE}; run once with "
-            f"the network, or put its files below a data root, in {asked.repository}"
+            f"the network, or put its files below a data root, in {address.repository}"
         )
     return replace(last, away=reason)
 
@@ -96,14 +96,14 @@ def _remembered(folder: Path, revision: str) -> Listing | None:
         return None
 
 
-def _downloaded_by_others(asked: HubAddress, revision: str) -> Listing | None:
+def _downloaded_by_others(address: HubAddress, revision: str) -> Listing | None:
     """What another program (`hf download`, datasets) left in the hub's cache."""
     from huggingface_hub import snapshot_download
 
     try:
         folder = Path(
             snapshot_download(
-                asked.repository,
+                address.repository,
                 repo_type="dataset",
                 revision=revision,
                 local_files_only=True,
@@ -116,12 +116,12 @@ def _downloaded_by_others(asked: HubAddress, revision: str) -> Listing | None:
     return Listing(folder.name, sizes) if sizes else None
 
 
-def download_files(asked: HubAddress, listing: Listing, names: Sequence[str], places: Places) -> dict[str, Path]:
+def download_files(address: HubAddress, listing: Listing, names: Sequence[str], places: Places) -> dict[str, Path]:
     """Name to file in the hub's cache, downloaded where it is not there."""
     from huggingface_hub import constants, hf_hub_download, try_to_load_from_cache
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
-    where: dict[str, Any] = {"repo_id": asked.repository, "repo_type": "dataset", "revision": listing.commit}
+    where: dict[str, Any] = {"repo_id": address.repository, "repo_type": "dataset", "revision": listing.commit}
     cached = {name: try_to_load_from_cache(filename=name, **where) for name in names}
     local = {name: Path(path) for name, path in cached.items() if isinstance(path, str)}
     missing = [name for name in names if name not in local]
@@ -129,7 +129,7 @@ def download_files(asked: HubAddress, listing: Listing, names: Sequence[str], pl
         return local
     needed = sum(listing.sizes[name] for name in missing)
     lacking = (
-        f"{len(missing):,} of the {len(names):,} Parquet files of {asked}@{listing.commit[:7]} ({bytes_text(needed)})"
+        f"{len(missing):,} of the {len(names):,} Parquet files of {address}@{listing.commit[:7]} ({bytes_text(needed)})"
     )
     if listing.away:
         raise DataError(
@@ -139,10 +139,10 @@ def download_files(asked: HubAddress, listing: Listing, names: Sequence[str], pl
     free = shutil.disk_usage(next(folder for folder in (cache, *cache.absolute().parents) if folder.is_dir())).free
     if free < needed + SPARE_DISK:
         raise DataError(
-            f"{asked} takes {bytes_text(needed)} in {cache}, where {bytes_text(free)} are free; make room, or set "
+            f"{address} takes {bytes_text(needed)} in {cache}, where {bytes_text(free)} are free; make room, or set "
             "HF_HOME to a folder on a larger disk"
         )
-    label, before = f"downloading {asked}, {bytes_text(needed)}, to {cache}", 0
+    label, before = f"downloading {address}, {bytes_text(needed)}, to {cache}", 0
     for name in missing:
         bar = _bar(places, label, before, needed)
         try:
@@ -150,9 +150,10 @@ def download_files(asked: HubAddress, listing: Listing, names: Sequence[str], pl
         except Exception as error:  # as in `_list`; a disk that fills up, too
             behind = error.__cause__ if isinstance(error, LocalEntryNotFoundError) and error.__cause__ else error
             if isinstance(behind, HfHubHTTPError) and not _passing(behind):
-                raise _refusal(asked, behind) from None
+                raise _refusal(address, behind) from None
             raise DataError(
-                f"{asked}: {name} could not be downloaded ({_reason(behind)}); what is finished is kept, and the same "
+                f"{address}: {name} could not be downloaded ({_reason(behind)}); what is finished is kept, and the "
+                "same "
                 "command goes on from there"
             ) from None
         before += listing.sizes[name]
@@ -189,7 +190,7 @@ def _passing(error: Any) -> bool:
     return bool(status in (408, 429) or status >= 500)
 
 
-def _refusal(asked: HubAddress, error: Any) -> DataError:
+def _refusal(address: HubAddress, error: Any) -> DataError:
     from huggingface_hub import constants, get_token
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 
@@ -199,12 +200,14 @@ def _refusal(asked: HubAddress, error: Any) -> DataError:
     )
     if isinstance(error, GatedRepoError):
         return DataError(
-            f"{asked} is gated: ask for access on {constants.ENDPOINT}/datasets/{asked.repository}, and give {token}"
+            f"{address} is gated: ask for access on {constants.ENDPOINT}/datasets/{address.repository}, and give "
+            f"{token}"
         )
     if not isinstance(error, RepositoryNotFoundError) and error.response.status_code != 401:
-        return DataError(f"{asked}: {constants.ENDPOINT} answers {_reason(error)}")
+        return DataError(f"{address}: {constants.ENDPOINT} answers {_reason(error)}")
     return DataError(
-        f"{asked}: {constants.ENDPOINT} shows no data set {asked.repository!r}; check the spelling of OWNER/NAME, and "
+        f"{address}: {constants.ENDPOINT} shows no data set {address.repository!r}; check the spelling of OWNER/NAME, "
+        "and "
         f"if it is private give {token}"
     )
 

@@ -64,7 +64,7 @@ class HubSource(Source):
         return read_parquet(fetched.name, fetched.files, spec, fetched.name, fetched.notes)
 
 
-def fetch(address: str, places: Places, spec: SourceSpec | None = None) -> Fetched:
+def fetch(written: str, places: Places, spec: SourceSpec | None = None) -> Fetched:
     """The Parquet files of ``OWNER/NAME[@REVISION][:CONFIG]``: of train and test, and of validation only where test is
     of no use.
 
@@ -76,49 +76,49 @@ def fetch(address: str, places: Places, spec: SourceSpec | None = None) -> Fetch
         needed; a hub out of reach with nothing in the cache; a full disk; a broken download (the next one goes on from
         there).
     """
-    asked = parse_address(address)
-    if (copy := _copy(asked, places)) is not None:
+    address = parse_address(written)
+    if (copy := _copy(address, places)) is not None:
         return copy
-    revision, notes = asked.revision or _MAIN, []
-    listing = _revision(asked, revision, places)
+    revision, notes = address.revision or _MAIN, []
+    listing = _revision(address, revision, places)
     if not listing.sizes:
-        revision, listing = _CONVERTED, _conversion(asked, places)
-        notes.append(f"{asked} holds no Parquet files; the hub's own conversion of it is used ({_CONVERTED})")
-    splits, unused = choose_config(asked, str(asked), list(listing.sizes))
-    name = f"hf:{asked.repository}@{listing.commit[:7]}{f':{asked.config}' if asked.config else ''}"
+        revision, listing = _CONVERTED, _conversion(address, places)
+        notes.append(f"{address} holds no Parquet files; the hub's own conversion of it is used ({_CONVERTED})")
+    splits, unused = choose_config(address, str(address), list(listing.sizes))
+    name = f"hf:{address.repository}@{listing.commit[:7]}{f':{address.config}' if address.config else ''}"
     if listing.commit != revision:
         newest = (
             f"the newest copy of {revision} here, for the hub could not be asked ({listing.away})"
             if listing.away
             else f"{revision} now"
         )
-        notes.append(f"{name} is revision {listing.commit}, {newest}; hf:{asked.repository}@{listing.commit} pins it")
+        notes.append(f"{name} is revision {listing.commit}, {newest}; hf:{address.repository}@{listing.commit} pins it")
     notes += _unused(name, unused)
     wanted = ["train", "test" if "test" in splits else "validation"]
-    local = download_files(asked, listing, [file for split in wanted for file in splits.get(split, [])], places)
+    local = download_files(address, listing, [file for split in wanted for file in splits.get(split, [])], places)
     if {"test", "validation"} <= splits.keys():
         if _labelled(
             {split: [local[file] for file in splits[split]] for split in ("train", "test")},
-            spec or SourceSpec(source=str(asked)),
+            spec or SourceSpec(source=str(address)),
         ):
             notes.append(f"{name}: its validation split is not downloaded; validation images are taken from train")
         else:
-            local |= download_files(asked, listing, splits["validation"], places)
+            local |= download_files(address, listing, splits["validation"], places)
             wanted.append("validation")
     return Fetched(
         name, {split: [local[file] for file in splits[split]] for split in wanted if split in splits}, tuple(notes)
     )
 
 
-def _copy(asked: HubAddress, places: Places) -> Fetched | None:
-    if places.root is None or asked.revision is not None or not (folder := places.root / asked.repository).is_dir():
+def _copy(address: HubAddress, places: Places) -> Fetched | None:
+    if places.root is None or address.revision is not None or not (folder := places.root / address.repository).is_dir():
         return None
     names = [file.relative_to(folder).as_posix() for file in folder.rglob("*.parquet")]
     if not names:
         return None
-    splits, unused = choose_config(asked, str(folder), names)
-    name = f"{asked} (copy)"
-    notes = [f"{name} is read from {asked.repository}, below the data root, which does not tell its revision"]
+    splits, unused = choose_config(address, str(folder), names)
+    name = f"{address} (copy)"
+    notes = [f"{name} is read from {address.repository}, below the data root, which does not tell its revision"]
     notes += _unused(name, unused)
     return Fetched(name, {split: [folder / file for file in files] for split, files in splits.items()}, tuple(notes))
 
@@ -131,36 +131,37 @@ def _unused(name: str, files: Sequence[str]) -> list[str]:
     )
 
 
-def _revision(asked: HubAddress, revision: str, places: Places) -> Listing:
-    listing = list_commit(asked, revision, places)
+def _revision(address: HubAddress, revision: str, places: Places) -> Listing:
+    listing = list_commit(address, revision, places)
     if listing is not None:
         return listing
     from huggingface_hub import HfApi
 
     try:
-        refs = HfApi().list_repo_refs(asked.repository, repo_type="dataset")
+        refs = HfApi().list_repo_refs(address.repository, repo_type="dataset")
         known = [ref.name for ref in (*refs.branches, *refs.tags)]
     except Exception:  # only for the hint
         known = []
     raise DataError(
-        f"hf:{asked.repository} has no revision {revision!r}; give a commit hash, tag or branch; "
+        f"hf:{address.repository} has no revision {revision!r}; give a commit hash, tag or branch; "
         f"{did_you_mean(revision, known)}"
     )
 
 
-def _conversion(asked: HubAddress, places: Places) -> Listing:
+def _conversion(address: HubAddress, places: Places) -> Listing:
     by_hand = (
-        f"`hf download {asked.repository} --repo-type dataset --local-dir DIR` gets its files, and folder:DIR reads "
+        f"`hf download {address.repository} --repo-type dataset --local-dir DIR` gets its files, and folder:DIR reads "
         "folders of images"
     )
-    if asked.revision is not None:
+    if address.revision is not None:
         raise DataError(
-            f"{asked} holds no Parquet files, and the hub converts only the newest revision; leave {asked.revision} "
+            f"{address} holds no Parquet files, and the hub converts only the newest revision; leave "
+            f"{address.revision} "
             f"out, or: {by_hand}"
         )
-    listing = list_commit(asked, _CONVERTED, places)
+    listing = list_commit(address, _CONVERTED, places)
     if listing is None or not listing.sizes:
-        raise DataError(f"{asked} holds no Parquet files, and the hub has not converted it to such; {by_hand}")
+        raise DataError(f"{address} holds no Parquet files, and the hub has not converted it to such; {by_hand}")
     return listing
 
 

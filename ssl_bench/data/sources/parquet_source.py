@@ -123,7 +123,7 @@ def read_parquet(
         bare = sum(value == "None" or is_missing(value) for column in values.values() for value in column)
         if bare:
             notes.append(
-                f"{title}: {bare:,} rows have no value in column {spec.group!r} (group), and are held to be one group"
+                f"{title}: {bare:,} rows have no value in column {spec.group!r} (group), and are treated as one group"
             )
         known = {
             value: at for at, value in enumerate(sorted({value for column in values.values() for value in column}))
