@@ -149,7 +149,8 @@ def _train_and_validation(
         if not len(validated):
             smallest = len(np.unique(labels)) + 1
             raise DataError(
-                f"{name}: limit.train must be at least {smallest}, got {limit}: no class would have a second image to hold back for validation"
+                f"{name}: limit.train must be at least {smallest}, got {limit}: no class would have a second image to "
+                "hold back for validation"
                 if limit is not None and len(few) < len(kept) and splits.can_be_parted(labels[kept])
                 else (
                     f"{name}: {len(few):,} training images are too few to hold any back for validation: no class has "
@@ -163,7 +164,8 @@ def _train_and_validation(
         present = len(np.unique(labels[trained]))
         if limit <= present:
             raise DataError(
-                f"{name}: limit.train must be at least {present + 1}, got {limit}: one image of each class would leave none for validation"
+                f"{name}: limit.train must be at least {present + 1}, got {limit}: one image of each class would "
+                "leave none for validation"
             )
         count = min(max(1, round(limit * len(validated) / len(kept))), len(validated), limit - present)
         trained = trained[splits.subsample(labels[trained], len(trained), limit - count, classes=classes)]

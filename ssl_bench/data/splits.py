@@ -82,7 +82,8 @@ def folds(
         _, of_unit, unit = np.unique(groups, return_index=True, return_inverse=True)
     if not 2 <= count <= len(of_unit):
         raise DataError(
-            f"the number of folds must be from 2 to {len(of_unit)}, the number of {'images' if groups is None else 'groups'}, got {count}"
+            f"the number of folds must be from 2 to {len(of_unit)}, the number of "
+            f"{'images' if groups is None else 'groups'}, got {count}"
         )
     shuffled = _order(len(of_unit), seed, _FOLDS)
     dealt = np.empty(len(of_unit), np.int64)

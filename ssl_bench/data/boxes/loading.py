@@ -74,11 +74,11 @@ def load_detection(
         that train lacks, images in two splits: all of these are counted, and the first twenty listed, in one message.
     """
     if size is not None and size < MIN_SIZE:
-        raise DataError(f"size must be at least {MIN_SIZE} (got {size})")
+        raise DataError(f"size must be at least {MIN_SIZE}, got {size}")
     for role, share in (("validation", validation), ("test", test)):
         if isinstance(share, (int, float)) and not 0 < share < 1:
             raise DataError(
-                f"{role} must be a share of train, above 0 and below 1, or the name of a split (got {share!r})"
+                f"{role} must be a share of train, above 0 and below 1, or the name of a split, got {share!r}"
             )
     places = places_of(data_root, cache, progress, size, unpacked)
     spec = BoxesSpec(source, train, validation, test, seed, skip_faulty)

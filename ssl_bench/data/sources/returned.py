@@ -51,7 +51,7 @@ class _Guarded:
         content = called(self.source, self.reader.content, places)
         if not isinstance(content, str) or not content:
             raise DataError(
-                f"source {self.source!r} has a reader whose content(places) gives {quoted(content)}, and it must give "
+                f"source {self.source!r} has a reader whose content(places) gives {content!r:.60}, and it must give "
                 "a "
                 "hash that changes whenever an image does"
             )
