@@ -127,8 +127,8 @@ def without_judged_elsewhere(
     for other in judged:
         if other.files is None:
             notes.append(
-                f"{other.name}: whether its validation and test images are pretrained on cannot be told, for it does "
-                "not name their files"
+                f"{other.name}: whether its validation and test images are pretrained on cannot be told: it does not "
+                "name their files"
             )
         else:
             images, hashes = without(

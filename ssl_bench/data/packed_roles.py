@@ -100,7 +100,7 @@ def _rescaled(raw: RawSet, places: Places) -> RawSet:
     """The set with images of more than 8 bits scaled by the range of its training images; others stay as they are."""
     levels = range_of(raw.splits["train"].reader, places, raw.name)
     if levels is not None and not levels.images:
-        note = f"{raw.name}: `range: set` changes nothing, for no training image has more than 8 bits a channel"
+        note = f"{raw.name}: `range: set` changes nothing: no training image has more than 8 bits a channel"
         return replace(raw, notes=(*raw.notes, note))
     if levels is None:  # not known yet: nothing that is packed counts as these images
         low, high, notes = math.nan, math.nan, raw.notes
@@ -109,7 +109,7 @@ def _rescaled(raw: RawSet, places: Places) -> RawSet:
         note = (
             f"{raw.name}: levels {low:,g} to {high:,g}, those of its {levels.images:,} training images of more than 8 "
             "bits "
-            "a channel, are scaled to 0 to 255; what lies outside in other splits is cut off"
+            "a channel, are scaled to 0 to 255; levels of other splits outside that range are clipped"
         )
         notes = (*raw.notes, note)
     splits = {name: replace(split, reader=Rescaled(split.reader, low, high)) for name, split in raw.splits.items()}

@@ -182,11 +182,11 @@ class _Reading(Messages):
                     f"its {len(children):,} folders"
                 )
                 self.notes.append(
-                    f"{self.name}: read as a tree without labels, for {why}; `layout: classes` leaves what lies "
+                    f"{self.name}: read as a tree without labels, because of {why}; `layout: classes` leaves what lies "
                     "beside the folders out"
                 )
                 why += (
-                    ", so that these are no classes; move what lies beside them into a folder, or set `layout: "
+                    "; the folders are therefore not read as classes; move what lies beside them into a folder, or set `layout: "
                     "classes` to leave it out"
                 )
             return {"train": FolderSplit(folder.files(), None, unlabelled=why)}
@@ -317,7 +317,7 @@ class _Reading(Messages):
                 f"{count_images(len(folder.images))} ({some([shown(name) for name in folder.images], 3)}) beside the "
                 f"folders in {where}"
             )
-            self.notes.append(f"{self.name}: the {split} images are read without labels, for {why}")
+            self.notes.append(f"{self.name}: the {split} images are read without labels, because of {why}")
             why += "; move what lies there into a class folder, or set `layout: splits` to leave it out"
             return FolderSplit(folder.files(), None, unlabelled=why)
         if split == "train":
