@@ -268,9 +268,9 @@ def test_every_size_shows_the_same_scene_without_aliasing() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("train", 31), "size must be at least 32 .got 31."),
+        (("train", 31), "size must be at least 32, got 31"),
         (("trian", 48), "did you mean 'train'"),
-        (("test", 48, 0), "count must be at least 1 .got 0."),
+        (("test", 48, 0), "count must be at least 1, got 0"),
     ],
 )
 def test_what_cannot_be_drawn_is_refused(arguments: tuple[Any, ...], message: str) -> None:
