@@ -43,12 +43,12 @@ _USED_BY = {
     "milestones": ("schedule", ("steps",)),
     "gamma": ("schedule", ("steps",)),
 }
-#: settings that came later: at their defaults they are left out of ids, so that earlier records keep theirs
-_LATER = ("weight_decay_end",)
 
 
 class Recipe(Model):
     """How one task is optimised. ``learning_rate`` is the peak value as applied, not scaled by anything later."""
+
+    LATER: ClassVar[frozenset[str]] = frozenset({"weight_decay_end"})
 
     optimizer: Literal["adamw", "sgd", "lars"] = "adamw"
     learning_rate: Rate = 1e-3
@@ -82,7 +82,7 @@ class Recipe(Model):
                 "schedule: steps without milestones leaves the rate as it is; give milestones such as [0.6, 0.8], or schedule: constant"
             )
         # else a whole recipe, of which some of these were not asked for
-        if not self.model_fields_set >= set(type(self).model_fields) - set(_LATER):
+        if not self.model_fields_set >= set(type(self).model_fields) - self.LATER:
             self._refuse_idle(self.model_fields_set)
         return self
 
@@ -103,7 +103,7 @@ class Recipe(Model):
     def identity(self) -> dict[str, Any]:
         """Plain data for a cell's id."""
         fields = type(self).model_fields
-        at_default = {name for name in _LATER if getattr(self, name) == fields[name].default}
+        at_default = {name for name in self.LATER if getattr(self, name) == fields[name].default}
         return self.model_dump(mode="json", exclude=at_default)
 
 

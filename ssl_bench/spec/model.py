@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, ClassVar, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
@@ -30,6 +30,8 @@ class Model(BaseModel):
     """Base of everything a user writes."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    #: fields that came later: at their defaults they are left out of ids and dumps, so that earlier records keep theirs
+    LATER: ClassVar[frozenset[str]] = frozenset()
 
     @field_validator("*", mode="before")
     @classmethod
@@ -64,7 +66,7 @@ def refuse_idle(model: BaseModel, names: Iterable[str], needed: str) -> None:
     Where every field is set, the model was read back from a dump, which does not tell what was written: a default is let pass there.
     """
     fields = type(model).model_fields
-    whole = model.model_fields_set >= set(fields)
+    whole = model.model_fields_set >= set(fields) - getattr(type(model), "LATER", frozenset())
     for name in names:
         if name in model.model_fields_set and not (whole and getattr(model, name) == fields[name].default):
             raise idle(name, model, needed)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from pydantic import Field, model_validator
@@ -17,13 +17,14 @@ from ssl_bench.spec.matrix import Recipe, refuse_idle
 from ssl_bench.spec.model import MOST_WIDE
 from ssl_bench.tasks.base import PretextTask, Setup, TaskOptions
 from ssl_bench.tasks.parts.recipes import revisited
-from ssl_bench.transforms import color_jitter, random_grayscale, random_resized_crop, standardise
+from ssl_bench.transforms import standardise
 from ssl_bench.transforms.exemplar import (
     principal_colours,
     random_affine,
     random_contrast_of_components,
     random_hsv_power,
 )
+from ssl_bench.transforms.policy import Policy, augmented, contrastive_policy
 
 COLOUR_IMAGES = 2_000  # whose pixels give the principal colours
 MOST_CLASSES = 50_000  # the softmax of surrogate classes has one output an image, and does not scale beyond
@@ -42,13 +43,18 @@ class ExemplarOptions(TaskOptions):
     dimensions: int = Field(default=128, ge=2, le=MOST_WIDE)  #: in which views are compared (triplet)
     gray: float = Field(default=0.66, ge=0, le=1)  #: share of views made grey (triplet)
     strength: float = Field(default=0.5, ge=0, le=2.5)  #: s of the colour distortion, as in SimCLR (triplet)
+    #: operations that make a view, in order; None: as gray and strength say (triplet)
+    augment: Policy | None = None
+    LATER: ClassVar[frozenset[str]] = frozenset({"augment"})
 
     @model_validator(mode="after")
     def _all_count(self) -> ExemplarOptions:
         if self.form == "surrogate":
-            refuse_idle(self, ("margin", "mining", "dimensions", "gray", "strength"), "form: triplet")
+            refuse_idle(self, ("margin", "mining", "dimensions", "gray", "strength", "augment"), "form: triplet")
         elif self.crops < 2:
             raise ValueError(f"crops {self.crops} leaves a view without a partner; triplets need 2 or more")
+        if self.augment is not None:
+            refuse_idle(self, ("gray", "strength"), "a policy without augment")
         return self
 
 
@@ -105,10 +111,8 @@ class Exemplar(PretextTask):
         return {"images": images, "index": index.repeat(self.options.crops)}
 
     def _crop(self, images: Tensor) -> Tensor:
-        s = self.options.strength
-        view = random_resized_crop(images, flip=0.5)
-        view = color_jitter(view, 0.8 * s, 0.8 * s, 0.8 * s, 0.2 * s, p=0.8)
-        return standardise(random_grayscale(view, self.options.gray))
+        policy = self.options.augment or contrastive_policy(self.options.strength, self.options.gray)
+        return standardise(augmented(images, policy))
 
     def _distort(self, images: Tensor) -> Tensor:
         return random_hsv_power(

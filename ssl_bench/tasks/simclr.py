@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from lightly.loss import NTXentLoss
 from lightly.models.modules import SimCLRProjectionHead
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ssl_bench.data.batches import Batch
 from ssl_bench.errors import SpecError
-from ssl_bench.spec.matrix import Recipe
+from ssl_bench.spec.matrix import Recipe, refuse_idle
 from ssl_bench.spec.model import MOST_WIDE
 from ssl_bench.tasks.base import PretextTask, Setup, TaskOptions
-from ssl_bench.transforms import color_jitter, gaussian_blur, random_grayscale, random_resized_crop
+from ssl_bench.transforms.policy import Policy, augmented, contrastive_policy
 
 SMALL = 32  # px; up to here the paper's CIFAR-10 setting holds: half the colour strength, no blur, temperature 0.5
 
@@ -35,6 +35,15 @@ class SimCLROptions(TaskOptions):
     #: width of the projection head; None: as wide as the features
     hidden: int | None = Field(default=None, ge=1, le=MOST_WIDE)
     projection: int = Field(default=128, ge=2, le=MOST_WIDE)  #: dimensions in which views are compared
+    #: operations that make a view, in order; None: the paper's, as strength, blur, min_scale and interpolation say
+    augment: Policy | None = None
+    LATER: ClassVar[frozenset[str]] = frozenset({"augment"})
+
+    @model_validator(mode="after")
+    def _all_count(self) -> SimCLROptions:
+        if self.augment is not None:
+            refuse_idle(self, ("strength", "blur", "min_scale", "interpolation"), "a policy without augment")
+        return self
 
 
 class SimCLR(PretextTask):
@@ -62,6 +71,9 @@ class SimCLR(PretextTask):
         small = setup.image_size <= SMALL
         self.strength = options.strength if options.strength is not None else (0.5 if small else 1.0)
         self.blur = options.blur if options.blur is not None else not small
+        self.policy = options.augment or contrastive_policy(
+            self.strength, 0.2, self.blur, options.min_scale, options.interpolation
+        )
         self.temperature = options.temperature or (0.5 if small else 0.1)
         features = self.backbone.num_features
         self.projection_head = SimCLRProjectionHead(features, options.hidden or features, options.projection)
@@ -69,16 +81,7 @@ class SimCLR(PretextTask):
 
     def views(self, batch: Batch) -> Tensor:
         """Two views of every image, float [2 B, 3, S, S]: all first views, then all second ones."""
-        return torch.cat([self._view(batch.images), self._view(batch.images)])
-
-    def _view(self, images: Tensor) -> Tensor:
-        s = self.strength
-        view = random_resized_crop(
-            images, scale=(self.options.min_scale, 1.0), flip=0.5, interpolation=self.options.interpolation
-        )
-        view = color_jitter(view, 0.8 * s, 0.8 * s, 0.8 * s, 0.2 * s, p=0.8)
-        view = random_grayscale(view, 0.2)
-        return gaussian_blur(view) if self.blur else view
+        return torch.cat([augmented(batch.images, self.policy) for _ in range(2)])
 
     def forward(self, views: Tensor, phase: str = "main") -> dict[str, Tensor]:
         """NT-Xent in single precision, and how often the partner is found."""
@@ -106,6 +109,8 @@ class SimCLR(PretextTask):
 
     def describe(self) -> Mapping[str, Any]:
         """What the image size decided."""
+        if self.options.augment is not None:
+            return {"temperature": self.temperature, "augment": ", ".join(map(str, self.policy))}
         return {"temperature": self.temperature, "strength": self.strength, "blur": self.blur}
 
     @torch.no_grad()

@@ -20,6 +20,7 @@ from ssl_bench.errors import DataError, SpecError, SSLBenchError
 from ssl_bench.spec.matrix import BackboneSpec, parse
 from ssl_bench.tasks.base import Setup
 from ssl_bench.tasks.exemplar import Exemplar, ExemplarOptions, triplet_loss
+from ssl_bench.transforms import policy
 
 TINY = BackboneSpec(name="resnet10t", width=0.125, stem="3x3", stem_stride=2)
 
@@ -97,17 +98,21 @@ def test_a_view_is_cropped_distorted_with_the_strength_asked_for_made_grey_and_s
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     calls: list[tuple[Any, ...]] = []
-    for name in ("random_resized_crop", "color_jitter", "random_grayscale", "standardise"):
+    owners = dict.fromkeys(("random_resized_crop", "color_jitter", "random_grayscale"), policy) | {
+        "standardise": module
+    }
+    for name, owner in owners.items():
 
         def record(images: Tensor, *values: float, name: str = name, **named: float) -> Tensor:
             calls.append((name, *values, named))
             return images
 
-        monkeypatch.setattr(module, name, record)
+        monkeypatch.setattr(owner, name, record)
     make_task(strength=0.4, gray=0.3).views(batch_of(torch.rand(8, 3, 32, 32)))
     s = 0.4
     one = [
-        ("random_resized_crop", {"flip": 0.5}), ("color_jitter", 0.8 * s, 0.8 * s, 0.8 * s, 0.2 * s, {"p": 0.8}), ("random_grayscale", 0.3, {}),
+        ("random_resized_crop", None, (0.08, 1.0), (3 / 4, 4 / 3), 0.5, "bilinear", {}),
+        ("color_jitter", 0.8 * s, 0.8 * s, 0.8 * s, 0.2 * s, {"p": 0.8}), ("random_grayscale", 0.3, {}),
         ("standardise", {}),
     ]  # fmt: skip
     assert calls == one * 2

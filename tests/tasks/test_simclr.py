@@ -9,13 +9,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-import ssl_bench.tasks.simclr as module
 from ssl_bench.backbones.resnet import Backbone
 from ssl_bench.data.batches import Batch
 from ssl_bench.errors import SpecError, SSLBenchError
 from ssl_bench.spec.matrix import BackboneSpec, parse
 from ssl_bench.tasks.base import Setup
 from ssl_bench.tasks.simclr import SimCLR, SimCLROptions, partner_found
+from ssl_bench.transforms import policy
 
 TINY = BackboneSpec(name="resnet10t", width=0.125, stem="3x3", stem_stride=2)
 
@@ -122,11 +122,11 @@ def test_operations_strengths_and_their_order_are_the_papers(size, strength, s, 
             calls.append((name, *values, named))
             return images
 
-        monkeypatch.setattr(module, name, record)
+        monkeypatch.setattr(policy, name, record)
     make_task(size, strength=strength, blur=True, min_scale=0.2).views(batch_of(torch.rand(8, 3, size, size)))
     one = [
-        ("random_resized_crop", {"scale": (0.2, 1.0), "flip": 0.5, "interpolation": "bicubic"}),
-        ("color_jitter", 0.8 * s, 0.8 * s, 0.8 * s, 0.2 * s, {"p": 0.8}), ("random_grayscale", 0.2, {}), ("gaussian_blur", {}),
+        ("random_resized_crop", None, (0.2, 1.0), (3 / 4, 4 / 3), 0.5, "bicubic", {}),
+        ("color_jitter", 0.8 * s, 0.8 * s, 0.8 * s, 0.2 * s, {"p": 0.8}), ("random_grayscale", 0.2, {}), ("gaussian_blur", (0.1, 2.0), 0.5, {}),
     ]  # fmt: skip
     assert calls == one * 2
     assert SimCLROptions().min_scale == 0.08
@@ -192,7 +192,7 @@ def test_recipe_of_the_paper() -> None:
 
 
 def test_impossible_settings_are_refused() -> None:
-    with pytest.raises(SpecError, match="batch_size 1"):
+    with pytest.raises(SpecError, match=r"batch_size must be at least 2 \(got 1\)"):
         make_task(batch_size=1)
     with pytest.raises(SSLBenchError, match="temperature"):
         parse(SimCLROptions, {"temperature": 0}, "simclr")
