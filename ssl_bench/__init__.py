@@ -20,7 +20,7 @@ _PUBLIC = {
     "Metric": "ssl_bench.records.declarations", "Note": "ssl_bench.records.declarations", "TableColumn": "ssl_bench.records.declarations",
     "SSLBenchError": "ssl_bench.errors",
     "BackboneSpec": "ssl_bench.spec.matrix", "Matrix": "ssl_bench.spec.matrix", "Recipe": "ssl_bench.spec.matrix",
-    "PretextTask": "ssl_bench.tasks.base", "Setup": "ssl_bench.tasks.base", "TaskOptions": "ssl_bench.tasks.base",
+    "Health": "ssl_bench.tasks.base", "PretextTask": "ssl_bench.tasks.base", "Setup": "ssl_bench.tasks.base", "TaskOptions": "ssl_bench.tasks.base",
     "RawBoxes": "ssl_bench.data.boxes.raw", "BoxedImage": "ssl_bench.data.boxes.ragged",
     "RawSet": "ssl_bench.data.readers", "RawSplit": "ssl_bench.data.readers", "Source": "ssl_bench.data.sources.base",
     "Results": "ssl_bench.report", "load": "ssl_bench.report",
@@ -43,10 +43,10 @@ if TYPE_CHECKING:
     from ssl_bench.records.declarations import Metric, Note, TableColumn
     from ssl_bench.report import Results, load
     from ssl_bench.spec.matrix import BackboneSpec, Matrix, Recipe
-    from ssl_bench.tasks.base import PretextTask, Setup, TaskOptions
+    from ssl_bench.tasks.base import Health, PretextTask, Setup, TaskOptions
 
 __all__ = [
-    "Backbone", "BackboneSpec", "Batch", "BoxedImage", "Evaluation", "Evaluator", "EvaluatorOptions", "Matrix",
+    "Backbone", "BackboneSpec", "Batch", "BoxedImage", "Evaluation", "Evaluator", "EvaluatorOptions", "Health", "Matrix",
     "Measurement", "Metric", "Network", "Note", "PretextTask", "RawBoxes", "RawSet", "RawSplit", "Recipe", "Results", "SSLBenchError", "Setup",
     "Source", "Subject", "TableColumn", "TaskOptions", "__version__", "evaluate", "input_kind", "load", "load_backbone",
     "pretrain", "run",

@@ -191,6 +191,12 @@ def evaluate(
         )
         with restored():
             seed_everything(seed, 0xE7)
+            if why := selected.evaluator.supports(selected.options, network):
+                raise SpecError(f"evaluator {selected.evaluator.name!r} cannot judge this network: {why}")
+            if missing := sorted(selected.evaluator.needs):
+                raise SpecError(
+                    f"evaluator {selected.evaluator.name!r} needs {missing[0]!r} of a task, and a network is all there is; judge it in a run"
+                )
             evaluation = selected.evaluator(selected.options).evaluate(subject)
         rows += [
             {"evaluator": selected.evaluator.name, "data": judged.name, **vars(m)} for m in evaluation.measurements

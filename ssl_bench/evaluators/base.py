@@ -89,6 +89,10 @@ class Subject:
     precision: str
     role: TaskRole = TaskRole.PRETEXT
     diagnose: Callable[[Tensor], Mapping[str, float]] = lambda images: {}
+    #: the task's, for evaluators that declare in ``needs`` that they call them
+    codes: Callable[..., Mapping[str, Tensor]] = lambda images, missing=frozenset(): {}
+    decode: Callable[[Tensor], Tensor] | None = None
+    sample: Callable[[int], Tensor] | None = None
     progress: Callable[[str], None] = lambda text: None
     stop: Callable[[], bool] = lambda: False
     parts: Path | None = None
@@ -146,6 +150,8 @@ class Evaluator:
     accuracy: ClassVar[bool] = True  #: False: gives no accuracy on validation, so that nothing can be chosen by it
     #: True: asks the backbone to train; representations that cannot are left out ("-")
     needs_training: ClassVar[bool] = False
+    #: what it asks of a task beside the network: "codes", "missing", "decode", "sample"; rows without it are left out ("-")
+    needs: ClassVar[frozenset[str]] = frozenset()
 
     def __init__(self, options: Any) -> None:
         self.options = options

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -73,11 +74,7 @@ class RunPlan:
 
     def candidate_cells(self, row: Row) -> list[Cell]:
         """The cells that decide a choice: every candidate, first seed, and the one evaluator that decides (the linear probe where there is one)."""
-        able = [
-            e
-            for e in self.evaluators
-            if e.evaluator.accuracy and (row.task.role.fine_tunes or not e.evaluator.needs_training)
-        ]
+        able = [e for e in self.evaluators if e.evaluator.accuracy and suits(e.evaluator, row.task)]
         able = [e for e in able if self.matrix.seeds[0] in e.seeds]
         headline = [e for e in able if e.evaluator.name == HEADLINE] or able[:1]
         if not headline:
@@ -142,5 +139,10 @@ class RunPlan:
 
 
 def applies(cell: Cell, planned: PlannedEvaluation) -> bool:
-    """Representations that are not trained networks (pixels, PCA) cannot be fine-tuned."""
-    return not planned.evaluator.needs_training or cell.row.task.role.fine_tunes
+    """Whether an evaluator can judge a cell's row, as far as its task tells: the network is asked when it is there."""
+    return suits(planned.evaluator, cell.row.task)
+
+
+def suits(evaluator: type[Any], task: type[Any]) -> bool:
+    """Representations that are not trained networks (pixels, PCA) cannot be fine-tuned; what an evaluator needs a task has to offer."""
+    return (not evaluator.needs_training or task.role.fine_tunes) and evaluator.needs <= task.offers()

@@ -11,6 +11,7 @@ from ssl_bench.spec.matrix import Recipe
 from ssl_bench.spec.task_role import FORMER_FLAGS, TaskRole
 
 LONGEST_NAME = 100
+NEEDS = {"codes", "missing", "decode", "sample"}  # of a task, which an evaluator may call
 
 _FLAGS = {
     "task": ("uses_labels", "reads_borders"),
@@ -33,6 +34,9 @@ _CALLED_ON_OBJECTS = {
         "codes": 1,
         "describe": 0,
         "diagnose": 1,
+        "decode": 1,
+        "sample": 1,
+        "health": 0,
         "preview": 1,
     },
     "evaluator": {"__init__": 1, "evaluate": 1},
@@ -157,6 +161,8 @@ def _task(member: type[Any], base: type[Any], kind: str) -> str:
 
 
 def _evaluator(member: type[Any], base: type[Any], kind: str) -> str:
+    if not isinstance(member.needs, (set, frozenset)) or not member.needs <= NEEDS:
+        return f"has needs = {_short(member.needs)}, and it must be a set of some of {', '.join(sorted(NEEDS))}"
     protocol = getattr(member, "protocol", None)
     if not isinstance(protocol, str) or not protocol or not protocol.isprintable():
         given = (

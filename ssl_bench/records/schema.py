@@ -63,6 +63,14 @@ class Curve(Record):
         return self
 
 
+class HealthRecord(Record):
+    """A sign of a training gone wrong: its value after training, and the bounds outside of which it is told."""
+
+    value: float
+    low: float | None = None
+    high: float | None = None
+
+
 class Pretraining(Record):
     """One pretrained backbone."""
 
@@ -78,6 +86,7 @@ class Pretraining(Record):
     checks: str = ""
     describe: dict[str, Any] = {}  #: what the task says of itself (code size, number of colour bins)
     diagnose: dict[str, float] = {}  #: label-free facts after training (active units, kl)
+    health: dict[str, HealthRecord] = {}  #: what the task watches over, with the bounds of its alarms
     metrics: dict[str, float] = {}  #: last smoothed training values: loss, accuracy ...
     curves: dict[str, Curve] = {}  #: loss, accuracy ..., and "knn" (validation, a monitor)
     trend: str = ""  #: "still rising" or "flat", from the kNN monitor; "" without one

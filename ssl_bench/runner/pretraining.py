@@ -25,6 +25,7 @@ from ssl_bench.plan.context import RunContext, build_task, pretraining_batches
 from ssl_bench.records.environment import environment, now
 from ssl_bench.records.files import BACKBONE_FILE, CHECKPOINT_FILE, PARTS_SUFFIX, TASK_FILE, TASK_KIND
 from ssl_bench.records.schema import (
+    HealthRecord,
     Pretraining,
     write_record,
 )
@@ -102,6 +103,10 @@ def pretrain_cell(cell: Cell, context: RunContext) -> tuple[Pretraining, Any]:
     seed_everything(cell.seed, 0xD1)
     with torch.no_grad():
         diagnosed = {name: float(value) for name, value in task.diagnose(some).items()}
+        health = dict(task.health())
+    for name, sign in health.items():
+        if sign.alarm:
+            context.on_note(f"{cell.row.name}: {name} {sign.alarm}")
     weights = save_tensors(cell.folder / TASK_FILE, task.state_dict(), TASK_KIND, {"pretraining": cell.id})
     if isinstance(judged, Network):
         save_backbone(judged, cell.folder / BACKBONE_FILE)
@@ -116,6 +121,7 @@ def pretrain_cell(cell: Cell, context: RunContext) -> tuple[Pretraining, Any]:
         checks=checks,
         describe=describe,
         diagnose=diagnosed,
+        health={name: HealthRecord(**vars(sign)) for name, sign in health.items()},
         metrics=result.metrics,
         curves=result.curves,
         trend=_trend(result),

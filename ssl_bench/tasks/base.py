@@ -79,6 +79,24 @@ class Setup:
         return self  # a copy of a task must not copy the images behind ``sample``
 
 
+@dataclass(frozen=True)
+class Health:
+    """A number that tells whether training went well, and its bounds; None: none on that side."""
+
+    value: float
+    low: float | None = None
+    high: float | None = None
+
+    @property
+    def alarm(self) -> str:
+        """What is wrong, in words; "" where the value is within its bounds."""
+        if self.low is not None and not self.value >= self.low:
+            return f"is {self.value:.4g}, and must be at least {self.low:g}"
+        if self.high is not None and not self.value <= self.high:
+            return f"is {self.value:.4g}, and must be at most {self.high:g}"
+        return ""
+
+
 def part_images(image_size: int) -> int:
     """How many images of a side are gone through at once."""
     return max(1, PART_VALUES // (3 * image_size**2))
@@ -109,6 +127,9 @@ class PretextTask(Trainable):
     columns: ClassVar[frozenset[str]] = frozenset()  #: extra data columns that ``batch.extra`` must hold
     #: "pretext", or what else its rows are: "control", "untrained", "pretrained", "features" (see TaskRole)
     role: ClassVar[TaskRole] = TaskRole.PRETEXT
+    parts: ClassVar[
+        tuple[str, ...]
+    ] = ()  #: of what it sees (a modality, half of an image), each of which ``codes`` can do without
     reads_borders: ClassVar[bool] = False  #: True: the black bars that `fit: pad` adds would give the answer away
     min_image_size: ClassVar[int] = 1
     short_learning_rate: ClassVar[float] = 1e-3  #: chosen on validation, see benchmarks/short_learning_rates.yaml
@@ -191,8 +212,31 @@ class PretextTask(Trainable):
         return None
 
     def codes(self, images: Tensor) -> Mapping[str, Tensor]:
-        """Other representations to probe beside the backbone's: name -> [B, D]."""
+        """Other representations to probe beside the backbone's: name -> [B, D].
+
+        A task with ``parts`` defines ``codes(self, images, missing=frozenset())``: the codes of images of which some parts are not given.
+        """
         return {}
+
+    def decode(self, code: Tensor) -> Tensor:
+        """A code, as ``codes`` gives one, [B, D], to RGB [B, 3, H, W] in [0, 1]. Optional."""
+        raise NotImplementedError(f"{self.name} decodes nothing")
+
+    def sample(self, count: int) -> Tensor:
+        """Images drawn from what was learned, RGB [count, 3, H, W] in [0, 1]. Optional."""
+        raise NotImplementedError(f"{self.name} draws no images")
+
+    def health(self) -> Mapping[str, Health]:
+        """Signs of a training gone wrong, by name: a value after training, and the bounds outside of which it is told."""
+        return {}
+
+    @classmethod
+    def offers(cls) -> frozenset[str]:
+        """What an evaluator may ask of it beside the network: of "codes", "missing" (parts), "decode" and "sample"."""
+        defined = {
+            name for name in ("codes", "decode", "sample") if getattr(cls, name) is not getattr(PretextTask, name)
+        }
+        return frozenset(defined | {"missing"} if cls.parts else defined)
 
     def describe(self) -> Mapping[str, Any]:
         """Facts about the built task worth printing and recording, such as the size of a code."""

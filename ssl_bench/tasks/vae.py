@@ -86,6 +86,10 @@ class VAE(Reconstruction):
         """The posterior mean, [B, code_size]; never a sample."""
         return {"mu": self.posterior(images)[0]}
 
+    def sample(self, count: int) -> Tensor:
+        """Images of latents drawn from the prior."""
+        return self.decode(torch.randn(count, self.code_size, device=self.to_code.weight.device))
+
     @torch.no_grad()
     def diagnose(self, images: Tensor) -> Mapping[str, float]:
         """``active_units``, whose mean varies by more than 0.01 over images (0: collapsed); ``kl`` in nats an image; the means' errors."""

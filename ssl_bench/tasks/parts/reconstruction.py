@@ -78,6 +78,10 @@ class Reconstruction(PretextTask):
         """RGB to what the decoder makes of its code, standardised pixels [B, 3, S, S]."""
         return self.decoder(self.encode(images)).float()
 
+    def decode(self, code: Tensor) -> Tensor:
+        """A code [B, code_size] to the image that it stands for."""
+        return to_pixels(self.backbone, self.decoder(code).float())
+
     def describe(self) -> Mapping[str, Any]:
         """The size of the code beside that of an image."""
         return {

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from ssl_bench.errors import WeightsError
 from ssl_bench.spec.task_role import TaskRole
-from ssl_bench.tasks.base import PretextTask
+from ssl_bench.tasks.base import Health, PretextTask
 from ssl_bench.testing.battery.bench import Bench, CheckFailed, CheckWarning, DeclaredOnly, Forbidden, seeded, tensors
 from ssl_bench.testing.battery.views import LOOKED_AT
 from ssl_bench.training.checkpoints import load_checkpoint, refuse_other_state, save_checkpoint
@@ -81,6 +81,13 @@ def _facts(bench: Bench, task: PretextTask, images: Tensor) -> None:
         raise CheckFailed(
             f"describe() must give numbers and text that fit into JSON ({error}); make tensors numbers with float(x)"
         ) from None
+    with torch.no_grad(), bench.calling("health()"):
+        health = dict(task.health())
+    for name, sign in health.items():
+        if not isinstance(sign, Health) or not math.isfinite(sign.value):
+            raise CheckFailed(
+                f"health() gave {name!r}: {sign!r}, and it must give text and ssl_bench.Health(value, low, high) of a finite number"
+            )
     with torch.no_grad(), bench.calling("diagnose(images)"):
         diagnosed = task.diagnose(images)
     if not isinstance(diagnosed, Mapping):
