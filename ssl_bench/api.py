@@ -189,6 +189,8 @@ def evaluate(
             device=chosen_device,
             precision="auto",
         )
+        if reason := selected.evaluator.supports(selected.options, network):
+            raise SpecError(f"evaluator {selected.evaluator.name!r} cannot judge this network: {reason}")
         with restored():
             seed_everything(seed, 0xE7)
             if why := selected.evaluator.supports(selected.options, network):

@@ -33,7 +33,7 @@ def test_the_written_task_passes_its_own_test_and_the_linter(tmp_path: Path) -> 
     )
     tested = _python("pytest", "-q", "-p", "no:cacheprovider", "test_odd_quarter.py", folder=tmp_path / "mine")
     assert tested.returncode == 0, tested.stdout + tested.stderr
-    assert "23 passed" in tested.stdout and "warning" not in tested.stdout
+    assert "25 passed" in tested.stdout and "warning" not in tested.stdout
     rules = ("--isolated", "--no-cache", "--line-length=140", "--select=E,F,W,I,B,UP,SIM")
     linted = _python("ruff", "check", *rules, ".", folder=tmp_path / "mine")
     assert linted.returncode == 0, linted.stdout

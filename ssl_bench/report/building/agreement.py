@@ -26,14 +26,14 @@ def stand_ins(rows: Sequence[RunRow]) -> dict[str, str]:
     By names alone: a row that failed is not replaced by another with other options. Rows in which labels are, or may be, stand for
     none but `supervised`.
     """
-    found: dict[str, str] = {}
+    row_of_task: dict[str, str] = {}
     for row in rows:
         task = canonical(row.task)
         if row.uses_labels and task != LABELS:
             continue
-        if task not in found or (canonical(row.row) == task and canonical(found[task]) != task):
-            found[task] = row.row
-    return found
+        if task not in row_of_task or (canonical(row.row) == task and canonical(row_of_task[task]) != task):
+            row_of_task[task] = row.row
+    return row_of_task
 
 
 def agreements(
@@ -45,7 +45,7 @@ def agreements(
     is the mAP of VOC 2007 on every set with boxes, fine-tuned and frozen.
     """
     named = stand_ins(rows)
-    found = []
+    compared = []
     for metric in block.metrics:
         theirs = {
             canonical(values[metric].task): row
@@ -71,7 +71,7 @@ def agreements(
                 order = sorted(alone, key=lambda task: -published[task])
                 ordered = _ordered([(lines[named[task]], published[task]) for task in order], section, column, compare)
                 data = column.data or section.data
-                found.append(
+                compared.append(
                     Agreement(
                         block.setting,
                         metric,
@@ -85,7 +85,7 @@ def agreements(
                         column.protocol,
                     )
                 )
-    return found
+    return compared
 
 
 def _ordered(
@@ -93,14 +93,14 @@ def _ordered(
 ) -> tuple[Ordered, ...]:
     """Every two of some lines with their published values, from the highest of these down; two of equal ones have no order."""
     compared = [
-        (first, second, high - low, found)
+        (first, second, high - low, comparison)
         for (first, high), (second, low) in combinations(lines, 2)
-        if high > low and (found := compare(section, column, first, second)) is not None
+        if high > low and (comparison := compare(section, column, first, second)) is not None
     ]
-    adjusted = holm([found.p for *_, found in compared])
+    adjusted = holm([comparison.p for *_, comparison in compared])
     return tuple(
-        Ordered(first.row, second.row, gap, found, p)
-        for (first, second, gap, found), p in zip(compared, adjusted, strict=True)
+        Ordered(first.row, second.row, gap, comparison, p)
+        for (first, second, gap, comparison), p in zip(compared, adjusted, strict=True)
     )
 
 

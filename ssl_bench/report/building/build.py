@@ -81,21 +81,23 @@ def _lines(
     frame = frame[frame["data"].isin({data, *(column.data for column in columns)})]
     lines = []
     for row in results.run.rows:
-        own = frame[frame["row"] == row.row]
+        numbers = frame[frame["row"] == row.row]
         name = row.row + (" †" if row.uses_labels and row.block != "labels" else "")
         base = Line(row.row, name, row.task, row.block, row.uses_labels, failures=_failures(results, row, data))
         base.cells = {
             column.key: _entry(
-                results, gains, row, data, _on(own[own["variant"] == ""], data, column), column, correctness
+                results, gains, row, data, _on(numbers[numbers["variant"] == ""], data, column), column, correctness
             )
             for column in columns
         }
         lines.append(base)
-        for variant in dict.fromkeys(own["variant"]):
+        for variant in dict.fromkeys(numbers["variant"]):
             if variant:
                 shown = f"{name}, {'3x longer' if variant == 'longer' else variant}"
                 cells = {
-                    c.key: _measured(_on(own[own["variant"] == variant], data, c), c) if c.evaluator else Entry()
+                    c.key: _measured(_on(numbers[numbers["variant"] == variant], data, c), c)
+                    if c.evaluator
+                    else Entry()
                     for c in columns
                 }
                 lines.append(Line(row.row, shown, row.task, row.block, row.uses_labels, variant, cells))
@@ -111,7 +113,7 @@ def _entry(
     gains: pd.DataFrame,
     row: RunRow,
     data: str,
-    own: pd.DataFrame,
+    numbers: pd.DataFrame,
     column: Column,
     correctness: Correctness,
 ) -> Entry:
@@ -120,14 +122,14 @@ def _entry(
     entry = (
         gain_entry(results, gains, row.row, data, column, correctness)
         if column.metric.endswith(GAIN)
-        else _measured(own, column)
+        else _measured(numbers, column)
     )
     alone = column.metric.startswith(BALANCED) and len(entry.values) == 1 and not entry.interval
     if alone and (images := correctness.within_classes(row.row, data, column)) is not None:
         _, entry.low, entry.high = balanced_interval(*images)
         entry.interval = "classes"
     entry.saw_labels = entry.status == "value" and row.uses_labels and column.labels is not None and column.labels < 1
-    elsewhere = own[(own["evaluator"] == column.evaluator) & (own["split"] == column.split)]
+    elsewhere = numbers[(numbers["evaluator"] == column.evaluator) & (numbers["split"] == column.split)]
     # what the seeds that are there do not have, the others will not have either
     if entry.status == "none" and elsewhere.empty:
         absent = [
@@ -144,46 +146,56 @@ def _why_absent(absent: list[Missing]) -> Literal["failed", "damaged", "missing"
     return "failed" if any(m.failure for m in absent) else "damaged" if any(m.damage for m in absent) else "missing"
 
 
-def _select(own: pd.DataFrame, column: Column) -> pd.DataFrame:
-    own = own[
-        (own["evaluator"] == column.evaluator) & (own["split"] == column.split) & (own["metric"] == column.metric)
+def _select(numbers: pd.DataFrame, column: Column) -> pd.DataFrame:
+    numbers = numbers[
+        (numbers["evaluator"] == column.evaluator)
+        & (numbers["split"] == column.split)
+        & (numbers["metric"] == column.metric)
     ]
     if column.labels is not None:
-        own = own[np.isclose(own["labels"].astype(float), column.labels)]
+        numbers = numbers[np.isclose(numbers["labels"].astype(float), column.labels)]
     if column.stage == "best":
         # Pixels and PCA have one representation: there is no stage to choose.
-        return own[own["best"].astype(bool)] if sum(map(is_stage, set(own["stage"]))) > 1 else own.iloc[:0]
+        return (
+            numbers[numbers["best"].astype(bool)] if sum(map(is_stage, set(numbers["stage"]))) > 1 else numbers.iloc[:0]
+        )
     if column.stage == "code":
-        return own[[not is_stage(stage) for stage in own["stage"]]]
-    return own[own["stage"] == column.stage] if column.stage else own
+        return numbers[[not is_stage(stage) for stage in numbers["stage"]]]
+    return numbers[numbers["stage"] == column.stage] if column.stage else numbers
 
 
-def _measured(own: pd.DataFrame, column: Column) -> Entry:
+def _measured(selected: pd.DataFrame, column: Column) -> Entry:
     """Draws are averaged within a seed first: they are no replications of the pretraining."""
-    own = _select(own, column)
-    if column.stage == "code" and len(own):  # a task may offer several codes; the first named one stands for it
-        own = own[own["stage"] == own["stage"].iloc[0]]
-    if own.empty:
+    selected = _select(selected, column)
+    if column.stage == "code" and len(selected):  # a task may offer several codes; the first named one stands for it
+        selected = selected[selected["stage"] == selected["stage"].iloc[0]]
+    if selected.empty:
         return Entry()
-    values = {int(str(seed)): float(value) for seed, value in own.groupby("seed")["value"].mean().items()}
-    entry = Entry("value", values, images=int(own["n"].min()), draws=int(own["draw"].nunique()))
+    values = {int(str(seed)): float(value) for seed, value in selected.groupby("seed")["value"].mean().items()}
+    entry = Entry("value", values, images=int(selected["n"].min()), draws=int(selected["draw"].nunique()))
     if column.stage in ("best", "code"):
-        stages = sorted(set(own["stage"]), key=lambda stage: (stage == "pooled", stage))
+        stages = sorted(set(selected["stage"]), key=lambda stage: (stage == "pooled", stage))
         names = ["last" if stage == "pooled" else stage for stage in stages]
         entry.stage = names[0] + "".join(f"/{name.removeprefix('s')}" for name in names[1:])
-    if own["low"].notna().all() and len(own) == len(values):
-        entry.resampled = float((own["high"] - own["low"]).mean()) / 2
+    if selected["low"].notna().all() and len(selected) == len(values):
+        entry.resampled = float((selected["high"] - selected["low"]).mean()) / 2
     numbers = list(values.values())
-    if len(numbers) == 1 and len(own) == entry.draws == 2:  # two draws of labels: no spread can be told from two values
-        entry.pair = tuple(map(float, own.sort_values("draw")["value"]))
+    if (
+        len(numbers) == 1 and len(selected) == entry.draws == 2
+    ):  # two draws of labels: no spread can be told from two values
+        entry.pair = tuple(map(float, selected.sort_values("draw")["value"]))
     elif len(numbers) >= FEWEST_SEEDS:
         if len(set(numbers)) > 1:
             (entry.low, entry.high), entry.interval = t_interval(numbers), "t"
     elif len(numbers) == 1 and not math.isnan(entry.resampled):
-        entry.low, entry.high, entry.interval = float(own["low"].iloc[0]), float(own["high"].iloc[0]), "bootstrap"
+        entry.low, entry.high, entry.interval = (
+            float(selected["low"].iloc[0]),
+            float(selected["high"].iloc[0]),
+            "bootstrap",
+        )
     elif len(numbers) == 1 and entry.images > 0 and column.share_of_images:
         entry.low, entry.high, entry.interval = _of_images(
-            numbers[0], entry.images, own["value"].tolist() if entry.draws > 1 else []
+            numbers[0], entry.images, selected["value"].tolist() if entry.draws > 1 else []
         )
     return entry
 
@@ -210,21 +222,23 @@ _COST = {
 
 def _cost(results: RunRecords, row: RunRow, column: Column) -> Entry:
     source, unit = _COST[column.metric]
-    own = results.pretraining
-    own = own[own["row"] == row.row]
-    if own.empty:
+    pretraining = results.pretraining
+    pretraining = pretraining[pretraining["row"] == row.row]
+    if pretraining.empty:
         absent = [m for m in results.missing if m.row == row.row and m.what == "pretraining"]
         return Entry(_why_absent(absent)) if absent else Entry()
-    if (own["parameters"] == 0).all():  # pixels and PCA: there is no network whose training could cost something
+    if (
+        pretraining["parameters"] == 0
+    ).all():  # pixels and PCA: there is no network whose training could cost something
         return Entry()
     if row.block == "elsewhere" and column.metric in ("images_k", "passes", "minutes", "tflops", "images_per_second"):
         return Entry()  # what others spent is not known
     values = {
         int(seed): float(value) / unit
-        for seed, value in zip(own["seed"], own[source], strict=True)
+        for seed, value in zip(pretraining["seed"], pretraining[source], strict=True)
         if not math.isnan(value)
     }
-    if (own["steps"] == 0).all() and column.metric in ("images_k", "passes", "minutes", "tflops"):
+    if (pretraining["steps"] == 0).all() and column.metric in ("images_k", "passes", "minutes", "tflops"):
         values = dict.fromkeys(values, 0.0)  # building an untrained network takes time that is not training
     return Entry("value", values) if values else Entry()
 
@@ -233,15 +247,15 @@ def _failures(results: RunRecords, row: RunRow, data: str) -> list[str]:
     """One sentence for each thing that failed in a row, with the command that shows the whole of it."""
     seeds = len({cell.seed for cell in results.run.cells if cell.row == row.row})
     shown = {"", data, *(entry["name"] for entry in results.own_sets())}
-    found: dict[str, tuple[set[int], str]] = {}
+    failed_parts: dict[str, tuple[set[int], str]] = {}
     for missing in results.missing:
         if missing.row == row.row and missing.failure is not None and missing.data in shown:
             message = missing.failure.message.strip().splitlines()
-            found.setdefault(missing.failure.where, (set(), message[0] if message else missing.failure.error))[0].add(
-                missing.seed
-            )
+            failed_parts.setdefault(missing.failure.where, (set(), message[0] if message else missing.failure.error))[
+                0
+            ].add(missing.seed)
     sentences = []
-    for where, (failed, first_line) in found.items():
+    for where, (failed, first_line) in failed_parts.items():
         command = f"ssl-bench show {shlex.quote(f'{_run_address(results)}/{row.row}/{min(failed)}')}"
         undecided = row.choices > 1 and not row.chosen
         share = (

@@ -16,32 +16,34 @@ LEAST_CORE = 0.9  # of one core's time a pretraining must have had for its minut
 
 def warnings_of(results: RunRecords, problems: list[str]) -> list[str]:
     """What a reader must know before the numbers. ``problems``: with predictions that comparisons would use."""
-    found = [f"damaged and left out: {damage}" for damage in _first(results.damaged, "damaged files")]
+    warnings = [f"damaged and left out: {damage}" for damage in _first(results.damaged, "damaged files")]
     unusable = list(dict.fromkeys([*problems, *results.doubtful]))
-    found += [f"predictions left out of comparisons: {problem}" for problem in _first(unusable, "files of predictions")]
+    warnings += [
+        f"predictions left out of comparisons: {problem}" for problem in _first(unusable, "files of predictions")
+    ]
     waiting = sum(missing.failure is None and not missing.damage for missing in results.missing)
     if waiting:
-        found.append(
+        warnings.append(
             f"not finished: {waiting:,} of {results.expected:,} records are missing (…); intervals cover what is there"
         )
     if len({environment_key(e) for e, _ in made_in(results)}) > 1:
-        found.append(
+        warnings.append(
             "made in different environments (see `run` in the legend), which may explain differences between rows"
         )
     if busy := _slowed(results):
-        found.append(f"minutes of {', '.join(busy)} include waiting: other processes used the CPU")
+        warnings.append(f"minutes of {', '.join(busy)} include waiting: other processes used the CPU")
     opened: dict[str, int] = {}
     for evaluation in results.evaluations:
         opened[evaluation.row.row] = max(opened.get(evaluation.row.row, 0), evaluation.record.test_opened)
     often = {row: times for row, times in opened.items() if times > 1}
     if often:
-        found.append(
+        warnings.append(
             "test was opened more than once: " + ", ".join(f"{row} {times} times" for row, times in often.items())
         )
     if others := results.opened_elsewhere:
         rows = ", ".join(f"{row} ({times:,} record{'s' if times > 1 else ''})" for row, times in others.items())
-        found.append(f"other settings of these rows were evaluated on test: {rows}")
-    return found + _from_notes(results)
+        warnings.append(f"other settings of these rows were evaluated on test: {rows}")
+    return warnings + _from_notes(results)
 
 
 def _first(sentences: list[str], what: str) -> list[str]:

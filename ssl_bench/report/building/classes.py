@@ -27,10 +27,10 @@ def class_notes(results: RunRecords) -> Iterator[str]:
     for entry in results.data_sets():
         name = str(entry["name"])
         on = f"on {name}, " if several else ""
-        own = frame[
+        balanced = frame[
             (frame["data"] == name) & (frame["split"] == results.split) & frame["metric"].str.startswith(BALANCED)
         ]
-        if len(own):
+        if len(balanced):
             majority = _majority(results, entry)
             always = f": always answering the largest{majority[0]} scores {100 * majority[1]:.1f} %" if majority else ""
             yield f"{on}classes are unequal in size{always}; balanced: mean of the accuracies within each class (in per_class.csv)"
@@ -51,10 +51,10 @@ def _majority(results: RunRecords, entry: Mapping[str, Any]) -> tuple[str, float
     told = entry.get("majority")
     if isinstance(told, dict) and results.split in told:
         return f" ({told.get('class')})", float(told[results.split])
-    for found in results.evaluations if results.run.final else ():
-        if found.data == entry["name"]:
+    for evaluation in results.evaluations if results.run.final else ():
+        if evaluation.data == entry["name"]:
             try:
-                truth = results.predictions(found).get(TRUTH)
+                truth = results.predictions(evaluation).get(TRUTH)
             except RecordError:  # told where rows are compared
                 continue
             if truth is not None and len(truth):
@@ -67,14 +67,14 @@ def _majority(results: RunRecords, entry: Mapping[str, Any]) -> tuple[str, float
 
 def _changes(results: RunRecords, data: str) -> list[tuple[float, str, float, float]]:
     """Share of the labels, largest class of train, its part there and its part of the draws; each share once."""
-    found: dict[float, tuple[float, str, float, float]] = {}
+    changes: dict[float, tuple[float, str, float, float]] = {}
     for evaluation in results.evaluations:
         changed = evaluation.record.details.get("draw_changes_proportions") if evaluation.data == data else None
         for share, facts in changed.items() if isinstance(changed, dict) else ():
-            found.setdefault(
+            changes.setdefault(
                 float(share), (float(share), str(facts["class"]), float(facts["train"]), float(facts["draw"]))
             )
-    return [found[share] for share in sorted(found)]
+    return [changes[share] for share in sorted(changes)]
 
 
 def per_class_csv(results: RunRecords) -> str:
@@ -91,18 +91,27 @@ def per_class_csv(results: RunRecords) -> str:
         str(entry["name"]): [str(name) for name in entry.get("classes", [])]
         for entry in (*results.data_sets(), *results.own_sets())
     }
-    for found in results.evaluations:
-        for metric, of, name, value in _of_record(found, results.split, classes.get(found.data, [])):
-            place = [found.row.row, found.seed, found.evaluator, found.data, found.record.protocol, results.split]
+    for evaluation in results.evaluations:
+        for metric, of, name, value in _of_record(evaluation, results.split, classes.get(evaluation.data, [])):
+            place = [
+                evaluation.row.row,
+                evaluation.seed,
+                evaluation.evaluator,
+                evaluation.data,
+                evaluation.record.protocol,
+                results.split,
+            ]
             writer.writerow([*place, metric, of, name, "" if value is None else repr(float(value))])
             empty = False
     return "" if empty else buffer.getvalue()
 
 
-def _of_record(found: EvaluationOfRun, split: str, classes: list[str]) -> Iterable[tuple[str, str, str, float | None]]:
+def _of_record(
+    evaluation: EvaluationOfRun, split: str, classes: list[str]
+) -> Iterable[tuple[str, str, str, float | None]]:
     """Metric, what it is of, class and value; classifiers list values in the order of the classes, detectors name them by metric."""
-    told = found.record.details.get("per_class")
-    if not isinstance(told, dict) or (split == "test" and not found.record.final):
+    told = evaluation.record.details.get("per_class")
+    if not isinstance(told, dict) or (split == "test" and not evaluation.record.final):
         return
     if set(told) & set(SPLITS):
         for metric, values in (told.get(split) or {}).items():

@@ -48,14 +48,14 @@ def compare_rows(correctness: Correctness, data: str, column: Column, lines: lis
         for other, seeds in shared
         if len(seeds) >= FEWEST_SEEDS
     ]
-    found = []
+    results = []
     for (other, c), p in zip(compared, holm([c.p for _, c in compared]), strict=True):
-        found.append(
+        results.append(
             PairwiseResult(column.key, best.row, other.row, c.difference, c.low, c.high, c.p, p, c.seeds, c.images)
         )
         if p > SIGNIFICANT:
             best.cells[column.key].equal = other.cells[column.key].equal = True
-    return found
+    return results
 
 
 def _reaches(values: Mapping[int, float], best: Mapping[int, float], sign: int) -> bool:

@@ -123,21 +123,21 @@ def with_shares(results: RunRecords, data: str) -> list[str]:
 
 def label_curves(results: RunRecords, data: str, evaluator: str) -> list[LabelCurve]:
     """The curves of every row and variant, shares rising; the linear probe's at its best stage."""
-    own = results.frame
-    own = own[
-        (own["data"] == data)
-        & (own["evaluator"] == evaluator)
-        & (own["split"] == results.split)
-        & (own["metric"] == results.declared(evaluator).labels_by)
+    numbers = results.frame
+    numbers = numbers[
+        (numbers["data"] == data)
+        & (numbers["evaluator"] == evaluator)
+        & (numbers["split"] == results.split)
+        & (numbers["metric"] == results.declared(evaluator).labels_by)
     ]
     if results.declared(evaluator).stages_by:
-        own = own[own["best"].astype(bool)]
-    means = own.groupby(["row", "variant", "labels", "seed"])["value"].mean()
-    found: dict[tuple[str, str], dict[float, dict[int, float]]] = {}
+        numbers = numbers[numbers["best"].astype(bool)]
+    means = numbers.groupby(["row", "variant", "labels", "seed"])["value"].mean()
+    curves: dict[tuple[str, str], dict[float, dict[int, float]]] = {}
     for (row, variant, share, seed), value in means.items():  # type: ignore[misc]  # pandas' stubs know no tuple here
-        found.setdefault((str(row), str(variant)), {}).setdefault(float(share), {})[int(seed)] = float(value)
+        curves.setdefault((str(row), str(variant)), {}).setdefault(float(share), {})[int(seed)] = float(value)
     order = {row.row: at for at, row in enumerate(results.run.rows)}
-    return [LabelCurve(*name, found[name]) for name in sorted(found, key=lambda name: (order[name[0]], name[1]))]
+    return [LabelCurve(*name, curves[name]) for name in sorted(curves, key=lambda name: (order[name[0]], name[1]))]
 
 
 def label_counts(results: RunRecords, data: str, evaluator: str) -> dict[float, float]:
@@ -147,15 +147,15 @@ def label_counts(results: RunRecords, data: str, evaluator: str) -> dict[float, 
     validation. Without that, the share of the training images; without those, the share itself.
     """
     counts: dict[float, float] = {}
-    for found in results.evaluations:
-        if found.data == data and found.evaluator == evaluator:
-            counts |= dict(_fitted(found.record, results.split))
+    for evaluation in results.evaluations:
+        if evaluation.data == data and evaluation.evaluator == evaluator:
+            counts |= dict(_fitted(evaluation.record, results.split))
     train = next((entry.get("train") for entry in results.data_sets() if entry["name"] == data), None) or 1
     shares = {
         m.labels
-        for found in results.evaluations
-        if (found.data, found.evaluator) == (data, evaluator)
-        for m in found.record.measurements
+        for evaluation in results.evaluations
+        if (evaluation.data, evaluation.evaluator) == (data, evaluator)
+        for m in evaluation.record.measurements
     }
     return {share: counts.get(share, share * train) for share in sorted(shares)}
 
@@ -183,7 +183,7 @@ def savings(results: RunRecords, data: str, evaluator: str) -> list[Saving]:
         return []
     counts = label_counts(results, data, evaluator)
     complete = set.intersection(*(set(curve.values[share]) for share, curve in points))
-    found = []
+    saved = []
     for curve in curves:
         row = rows[curve.row]
         if row.block not in ("pretext", "elsewhere") or row.uses_labels or curve.variant:
@@ -193,7 +193,7 @@ def savings(results: RunRecords, data: str, evaluator: str) -> list[Saving]:
             if share < 1 and seeds:
                 better = _better(random, shares, seeds)
                 mean = _needed(curve, share, better, counts, seeds)
-                found.append(
+                saved.append(
                     Saving(
                         curve.row,
                         evaluator,
@@ -203,7 +203,7 @@ def savings(results: RunRecords, data: str, evaluator: str) -> list[Saving]:
                         {s: _needed(curve, share, better, counts, [s]) for s in seeds},
                     )
                 )
-    return found
+    return saved
 
 
 def _better(random: list[LabelCurve], shares: list[float], seeds: list[int]) -> dict[float, LabelCurve]:
@@ -226,8 +226,8 @@ def _needed(
 def saved_section(results: RunRecords, section: Section) -> Section | None:
     """The table of labels saved, rows as in the table above it; None where there is nothing to compare."""
     evaluators = with_shares(results, section.data)
-    found = {(s.row, s.evaluator, s.share): s for name in evaluators for s in savings(results, section.data, name)}
-    measured = {name for _, name, _ in found}
+    savings_of = {(s.row, s.evaluator, s.share): s for name in evaluators for s in savings(results, section.data, name)}
+    measured = {name for _, name, _ in savings_of}
     above = sorted(
         (
             c
@@ -246,7 +246,7 @@ def saved_section(results: RunRecords, section: Section) -> Section | None:
             cells: dict[str, Entry] = {}
             for column in above:
                 assert column.labels is not None
-                saving = found.get((line.row, column.evaluator, column.labels))
+                saving = savings_of.get((line.row, column.evaluator, column.labels))
                 shown = line.cells[column.key].status
                 cells[column.key] = (
                     SavedEntry("value", saving=saving) if saving else Entry(shown if shown != "value" else "none")

@@ -58,18 +58,18 @@ def gain_entry(
     results: RunRecords, gains: pd.DataFrame, row: str, data: str, column: Column, correctness: Correctness
 ) -> Entry:
     """The cell of a row in a column of gains. Intervals as elsewhere: over seeds from three on, both values of two, of one over the test images."""
-    own, name = gains, reference_row(results)
-    own = own[
-        (own["row"] == row)
-        & (own["data"] == data)
-        & (own["evaluator"] == column.evaluator)
-        & (own["split"] == column.split)
+    paired, name = gains, reference_row(results)
+    paired = paired[
+        (paired["row"] == row)
+        & (paired["data"] == data)
+        & (paired["evaluator"] == column.evaluator)
+        & (paired["split"] == column.split)
     ]
-    own = own[
-        (own["metric"] == column.metric.removesuffix(GAIN))
-        & np.isclose(own["labels"].astype(float), column.labels or 1.0)
+    paired = paired[
+        (paired["metric"] == column.metric.removesuffix(GAIN))
+        & np.isclose(paired["labels"].astype(float), column.labels or 1.0)
     ]
-    if own.empty:
+    if paired.empty:
         frame = results.frame[
             (results.frame["row"] == row)
             & (results.frame["data"] == data)
@@ -81,27 +81,27 @@ def gain_entry(
             for m in results.missing
         )
         return Entry("missing" if waits and row != name and len(stages) > 1 else "none")
-    values = {int(str(seed)): float(value) for seed, value in own.groupby("seed")["gain"].mean().items()}
-    entry = Entry("value", values, images=int(own["n"].min()), draws=int(own["draw"].nunique()))
+    values = {int(str(seed)): float(value) for seed, value in paired.groupby("seed")["gain"].mean().items()}
+    entry = Entry("value", values, images=int(paired["n"].min()), draws=int(paired["draw"].nunique()))
     numbers = list(values.values())
     if len(numbers) >= FEWEST_SEEDS:
         if len(set(numbers)) > 1:
             (entry.low, entry.high), entry.interval = t_interval(numbers), "t"
-    elif len(numbers) == 1 and len(own) == 2:
-        entry.pair = tuple(map(float, own.sort_values("draw")["gain"]))
+    elif len(numbers) == 1 and len(paired) == 2:
+        entry.pair = tuple(map(float, paired.sort_values("draw")["gain"]))
     elif len(numbers) == 1 and entry.images:
-        entry.low, entry.high = _of_images(results, row, data, column, own, correctness)
-        entry.interval = "paired" if len(own) == 1 else "draws"
+        entry.low, entry.high = _of_images(results, row, data, column, paired, correctness)
+        entry.interval = "paired" if len(paired) == 1 else "draws"
     return entry
 
 
 def _of_images(
-    results: RunRecords, row: str, data: str, column: Column, own: pd.DataFrame, correctness: Correctness
+    results: RunRecords, row: str, data: str, column: Column, paired: pd.DataFrame, correctness: Correctness
 ) -> tuple[float, float]:
     """Newcombe's interval, image by image where predictions are stored; widened by the spread of three draws of labels or more."""
-    seed, name = int(own["seed"].iloc[0]), reference_row(results)
+    seed, name = int(paired["seed"].iloc[0]), reference_row(results)
     assert name is not None
-    stages = dict(zip(own["draw"], own["stage"], strict=True))
+    stages = dict(zip(paired["draw"], paired["stage"], strict=True))
     place = data, column.evaluator, column.metric.removesuffix(GAIN), seed, column.labels or 1.0, stages
     # Predictions are of test alone, and a table of validation numbers has nothing from there.
     first, second = (
@@ -110,10 +110,10 @@ def _of_images(
     shared = 0.0
     if first is not None and second is not None and len(first) == len(second) and first.std() > 0 and second.std() > 0:
         shared = float(np.corrcoef(first, second)[0, 1])
-    ours, theirs = float(own["value"].mean()), float(own["random"].mean())
-    low, high = difference_interval(ours, theirs, int(own["n"].min()), shared)
-    if len(own) > 1:
+    ours, theirs = float(paired["value"].mean()), float(paired["random"].mean())
+    low, high = difference_interval(ours, theirs, int(paired["n"].min()), shared)
+    if len(paired) > 1:
         gain = ours - theirs
-        spread = (t_interval(own["gain"].tolist())[1] - gain) ** 2
+        spread = (t_interval(paired["gain"].tolist())[1] - gain) ** 2
         return gain - math.sqrt((gain - low) ** 2 + spread), gain + math.sqrt((high - gain) ** 2 + spread)
     return low, high

@@ -70,7 +70,8 @@ def rows_tested_again(results: RunRecords) -> list[str]:
 def versions(results: RunRecords) -> list[str]:
     """The versions of the earlier numbers, such as "v1", the oldest first."""
     return [
-        f"v{version}" for version in sorted({split_protocol(found.record.protocol)[1] for found in results.earlier})
+        f"v{version}"
+        for version in sorted({split_protocol(evaluation.record.protocol)[1] for evaluation in results.earlier})
     ]
 
 
@@ -121,16 +122,20 @@ def earlier_section(
                     column, key=keys[2], group=group, title="change", unit="points", bare=True, older=False, folds=False
                 ),
             ]
-            found = False
+            any_before = False
             for line in section.lines:
-                own = [frame[(frame["row"] == line.row) & (frame["variant"] == line.variant)] for frame in (old, new)]
+                before_and_now = [
+                    frame[(frame["row"] == line.row) & (frame["variant"] == line.variant)] for frame in (old, new)
+                ]
                 # both columns tell of the same seeds, where there are any
-                seeds = set(own[0]["seed"]) & set(own[1]["seed"])
-                first, second = (measure(frame[frame["seed"].isin(seeds)] if seeds else frame, column) for frame in own)
+                seeds = set(before_and_now[0]["seed"]) & set(before_and_now[1]["seed"])
+                first, second = (
+                    measure(frame[frame["seed"].isin(seeds)] if seeds else frame, column) for frame in before_and_now
+                )
                 if first.status != "value":
                     cells[id(line)] |= {key: Entry() for key in keys}
                     continue
-                found = True
+                any_before = True
                 if second.status != "value":
                     shown = line.cells[column.key].status
                     second = Entry(shown if shown != "value" else "none")
@@ -140,7 +145,7 @@ def earlier_section(
                 }
                 both = Entry("value", change, images=first.images) if change else Entry()
                 cells[id(line)] |= dict(zip(keys, (first, second, both), strict=True))
-            columns += made if found else []
+            columns += made if any_before else []
     keys_shown = {column.key for column in columns}
     lines = [
         replace(line, cells={key: entry for key, entry in cells[id(line)].items() if key in keys_shown}, failures=[])

@@ -25,19 +25,21 @@ def verdict(results: RunRecords) -> str:
     rows = {row.row: row for row in results.run.rows if row.block in ("pretext", "elsewhere") and not row.uses_labels}
     sets = results.data_sets()
     frame = results.frame
-    own = frame[
+    accuracies = frame[
         (frame["split"] == "validation")
         & (frame["metric"] == "top1")
         & frame["best"].astype(bool)
         & (frame["labels"] == 1.0)
     ]
     data = str(sets[0]["name"]) if sets else ""
-    own = own[
-        (own["evaluator"] == stages_evaluator(results, data)) & own["row"].isin(list(rows)) & (own["data"] == data)
+    accuracies = accuracies[
+        (accuracies["evaluator"] == stages_evaluator(results, data))
+        & accuracies["row"].isin(list(rows))
+        & (accuracies["data"] == data)
     ]
     values = {
         str(row): {int(str(seed)): float(v) for seed, v in part.groupby("seed")["value"].mean().items()}
-        for row, part in own.groupby("row")
+        for row, part in accuracies.groupby("row")
     }
     if len(values) < 2:
         return ""
@@ -47,7 +49,7 @@ def verdict(results: RunRecords) -> str:
     other = (others or ranked[1:])[0]
     if len(shared := sorted(set(values[best]) & set(values[other]))) == 2:
         return _of_two(best, other, [values[best][seed] - values[other][seed] for seed in shared])
-    difference, low, high = _difference(values[best], values[other], int(own["n"].min()))
+    difference, low, high = _difference(values[best], values[other], int(accuracies["n"].min()))
     if math.isnan(difference):
         return ""
     one_seed = len(shared) == 1
@@ -85,5 +87,5 @@ def _difference(first: dict[int, float], second: dict[int, float], images: int) 
         half = float(special.ndtri((1 + LEVEL) / 2)) * math.sqrt(of_images)
         return mean, mean - half, mean + half
     # The predictions behind validation numbers are not stored: rows count as judged on different images.
-    found = compare_variances(mean, seed_variance(differences, images), of_images, len(seeds), images)
-    return mean, found.low, found.high
+    comparison = compare_variances(mean, seed_variance(differences, images), of_images, len(seeds), images)
+    return mean, comparison.low, comparison.high

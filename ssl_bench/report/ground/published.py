@@ -143,19 +143,19 @@ class PublishedBlock:
 def load_published() -> list[Published]:
     """Every published number, in the file's order. Raises RecordError naming a line that cannot be read."""
     text = resources.files("ssl_bench.report").joinpath("published.csv").read_text(encoding="utf-8")
-    found = []
+    numbers = []
     for at, line in enumerate(csv.DictReader(text.splitlines()), start=2):
         try:
             texts = {key: line[key] or "" for key in ("setting", "row", "task", "metric", "source", "note")}
             labels = float(line["labels"]) if line["labels"] else None
-            found.append(
+            numbers.append(
                 Published(
                     value=float(line["value"]), labels=labels, digits=len(line["value"].partition(".")[2]), **texts
                 )
             )
         except (TypeError, ValueError, KeyError, AttributeError) as error:
             raise RecordError(f"published.csv line {at} cannot be read: {error}") from None
-    return found
+    return numbers
 
 
 def published_blocks(

@@ -106,10 +106,14 @@ def balanced_interval(correct: ArrayLike, classes: ArrayLike, level: float = LEV
     right, which = np.asarray(correct, dtype=float), np.asarray(classes)
     below = above = total = 0.0
     present = np.unique(which)
-    for one in present:
-        own = right[which == one]
-        low, high = wilson_interval(float(own.sum()), len(own), level)
-        total, below, above = total + own.mean(), below + (own.mean() - low) ** 2, above + (high - own.mean()) ** 2
+    for label in present:
+        of_class = right[which == label]
+        low, high = wilson_interval(float(of_class.sum()), len(of_class), level)
+        total, below, above = (
+            total + of_class.mean(),
+            below + (of_class.mean() - low) ** 2,
+            above + (high - of_class.mean()) ** 2,
+        )
     mean = float(total / len(present))
     return mean, mean - math.sqrt(below) / len(present), mean + math.sqrt(above) / len(present)
 
@@ -289,8 +293,8 @@ def rank_correlation(first: Sequence[float], second: Sequence[float]) -> tuple[f
     """
     tied = len(set(first)) < len(first) or len(set(second)) < len(second)
     if not tied:
-        found = stats.kendalltau(first, second, method="exact")
-        return float(found.statistic), float(found.pvalue)
+        result = stats.kendalltau(first, second, method="exact")
+        return float(result.statistic), float(result.pvalue)
     if len(set(first)) == 1 or len(set(second)) == 1:
         return math.nan, math.nan
     # scipy's exact distribution knows no ties; up to 8 rows every order is tried, above that 9,999 fixed random ones.

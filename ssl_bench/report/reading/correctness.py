@@ -27,9 +27,11 @@ class Correctness:
 
     def __init__(self, results: RunRecords) -> None:
         self._results = results
-        self._found: dict[tuple[str, str, str], list[EvaluationOfRun]] = {}
-        for found in results.evaluations:
-            self._found.setdefault((found.row.row, found.evaluator, found.data), []).append(found)
+        self._evaluations: dict[tuple[str, str, str], list[EvaluationOfRun]] = {}
+        for evaluation in results.evaluations:
+            self._evaluations.setdefault((evaluation.row.row, evaluation.evaluator, evaluation.data), []).append(
+                evaluation
+            )
         self._stored = {(f.evaluator, f.data) for f in results.evaluations if f.path.with_suffix(".npz").is_file()}
         self._of_column: dict[tuple[str, str, str], tuple[dict[int, np.ndarray], set[int]]] = {}
         self.problems: dict[str, None] = {}
@@ -46,12 +48,12 @@ class Correctness:
         """Seed to values float [draws] on resamples of the test images, of evaluations that store them."""
         if column.split != "test":
             return {}
-        own = [
+        evaluations = [
             f
-            for f in self._found.get((row, column.evaluator, column.data or data), ())
+            for f in self._evaluations.get((row, column.evaluator, column.data or data), ())
             if any(_belongs(m, column) for m in f.measurements("test"))
         ]
-        stored = {f.seed: (self._arrays(f) or {}).get(DRAWN + column.metric) for f in own}
+        stored = {f.seed: (self._arrays(f) or {}).get(DRAWN + column.metric) for f in evaluations}
         return {seed: array for seed, array in stored.items() if array is not None}
 
     def at_stages(
@@ -59,15 +61,15 @@ class Correctness:
     ) -> np.ndarray | None:
         """Correctness per test image at a stage for each draw of the labels, averaged over the draws; None where any is not there."""
         arrays = []
-        for found in self._found.get((row, evaluator, data), ()):
-            for m in found.measurements("test") if found.seed == seed else ():
+        for evaluation in self._evaluations.get((row, evaluator, data), ()):
+            for m in evaluation.measurements("test") if evaluation.seed == seed else ():
                 if (
                     not m.row
                     and m.metric == metric
                     and math.isclose(m.labels, labels)
                     and stages.get(m.draw) == m.stage
                 ):
-                    arrays.append(self._correct(found, m))
+                    arrays.append(self._correct(evaluation, m))
         usable = [array for array in arrays if array is not None]
         return (
             np.mean(usable, axis=0)
@@ -77,21 +79,31 @@ class Correctness:
 
     def within_classes(self, row: str, data: str, column: Column) -> tuple[np.ndarray, np.ndarray] | None:
         """Correctness and class of every test image behind the balanced accuracy of a row with one seed and one draw; None without predictions."""
-        founds = self._found.get((row, column.evaluator, column.data or data), ())
+        evaluations = self._evaluations.get((row, column.evaluator, column.data or data), ())
         wanted = (
-            [(found, m) for found in founds for m in found.measurements("test") if _belongs(m, column)]
+            [
+                (evaluation, m)
+                for evaluation in evaluations
+                for m in evaluation.measurements("test")
+                if _belongs(m, column)
+            ]
             if column.split == "test"
             else []
         )
         if len(wanted) != 1:
             return None
-        found, m = wanted[0]
+        evaluation, m = wanted[0]
         plain = m.metric.removeprefix(BALANCED)
         same = next(
-            (one for one in found.measurements("test") if one.metric == plain and _place(one) == _place(m)), None
+            (
+                measurement
+                for measurement in evaluation.measurements("test")
+                if measurement.metric == plain and _place(measurement) == _place(m)
+            ),
+            None,
         )
-        correct = self._correct(found, same) if same is not None else None
-        return None if correct is None else (correct, (self._arrays(found) or {})[TRUTH])
+        correct = self._correct(evaluation, same) if same is not None else None
+        return None if correct is None else (correct, (self._arrays(evaluation) or {})[TRUTH])
 
     def _read(self, row: str, data: str, column: Column) -> tuple[dict[int, np.ndarray], set[int]]:
         if column.split != "test":
@@ -99,51 +111,51 @@ class Correctness:
         place = row, column.data or data, column.key
         if place not in self._of_column:
             self._of_column[place] = correct, unusable = {}, set()
-            for found in self._found.get((row, column.evaluator, column.data or data), ()):
-                wanted = [m for m in found.measurements("test") if _belongs(m, column)]
+            for evaluation in self._evaluations.get((row, column.evaluator, column.data or data), ()):
+                wanted = [m for m in evaluation.measurements("test") if _belongs(m, column)]
                 if column.stage == "code":
                     # of several the first named, as in the table
                     wanted = [m for m in wanted if m.stage == wanted[0].stage]
                 if not wanted:
                     continue
                 if not column.metric.startswith("top1"):
-                    if self._arrays(found) is None and self._draws_stored(found, column.metric):
-                        unusable.add(found.seed)
+                    if self._arrays(evaluation) is None and self._draws_stored(evaluation, column.metric):
+                        unusable.add(evaluation.seed)
                     continue
-                arrays = [self._correct(found, m) for m in wanted]
+                arrays = [self._correct(evaluation, m) for m in wanted]
                 usable = [array for array in arrays if array is not None]
                 if len(usable) == len(wanted):
-                    correct[found.seed] = np.mean(usable, axis=0)
-                elif self._arrays(found) is None:
-                    unusable.add(found.seed)
+                    correct[evaluation.seed] = np.mean(usable, axis=0)
+                elif self._arrays(evaluation) is None:
+                    unusable.add(evaluation.seed)
         return self._of_column[place]
 
-    def _draws_stored(self, found: EvaluationOfRun, metric: str) -> bool:
+    def _draws_stored(self, evaluation: EvaluationOfRun, metric: str) -> bool:
         """Whether an evaluator stores values of a metric on resampled images, so that this record should have them too."""
         same = (
             other
-            for (_, evaluator, data), others in self._found.items()
-            if (evaluator, data) == (found.evaluator, found.data)
+            for (_, evaluator, data), others in self._evaluations.items()
+            if (evaluator, data) == (evaluation.evaluator, evaluation.data)
             for other in others
         )
         return any(DRAWN + metric in (self._arrays(other) or {}) for other in same)
 
-    def _arrays(self, found: EvaluationOfRun) -> dict[str, np.ndarray] | None:
+    def _arrays(self, evaluation: EvaluationOfRun) -> dict[str, np.ndarray] | None:
         """Arrays beside a record; None where they should be there and cannot be used."""
         try:
-            arrays = self._results.predictions(found)
-            if not arrays and (found.evaluator, found.data) in self._stored and found.record.final:
+            arrays = self._results.predictions(evaluation)
+            if not arrays and (evaluation.evaluator, evaluation.data) in self._stored and evaluation.record.final:
                 raise RecordError(
-                    f"{found.path.with_suffix('.npz')} is missing, and the other records of {found.evaluator} have theirs"
+                    f"{evaluation.path.with_suffix('.npz')} is missing, and the other records of {evaluation.evaluator} have theirs"
                 )
         except RecordError as error:
             self.problems[str(error)] = None
             return None
         return arrays
 
-    def _correct(self, found: EvaluationOfRun, m: MeasurementRecord) -> np.ndarray | None:
-        arrays = self._arrays(found) or {}
-        name = prediction_name(base_name(found.evaluator), m)
+    def _correct(self, evaluation: EvaluationOfRun, m: MeasurementRecord) -> np.ndarray | None:
+        arrays = self._arrays(evaluation) or {}
+        name = prediction_name(base_name(evaluation.evaluator), m)
         if TRUTH not in arrays or name not in arrays:
             return None
         return (arrays[name] == arrays[TRUTH]).astype(np.float64)

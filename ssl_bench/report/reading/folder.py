@@ -84,8 +84,8 @@ def _unchecked(root: Path, results: RunRecords) -> int:
     paths = {root / "run.json", *(root / cell.folder / "pretrain.json" for cell in results.run.cells)}
     paths |= {
         path
-        for found in (*results.evaluations, *results.earlier)
-        for path in (found.path, found.path.with_suffix(".npz"))
+        for evaluation in (*results.evaluations, *results.earlier)
+        for path in (evaluation.path, evaluation.path.with_suffix(".npz"))
     }
     return len({str(path.absolute()) for path in paths} & set(digests.unchecked_below(root)))
 
@@ -122,21 +122,23 @@ def _read_cell(root: Path, cell: RunCell, row: RunRow, results: RunRecords) -> N
         record, damage = _read(path, EvaluationRecord, expected.id, results)
         if record is not None and pretraining is not None and judged_other_weights(record, pretraining):
             record = None  # the weights were trained again since, and it waits to be measured on these
-        found = EvaluationOfRun(row, cell.seed, name, expected.data, path, record) if record is not None else None
-        if found is not None and (damage := _contradiction(found, results)):
-            record = found = None
+        evaluation = EvaluationOfRun(row, cell.seed, name, expected.data, path, record) if record is not None else None
+        if evaluation is not None and (damage := _contradiction(evaluation, results)):
+            record = evaluation = None
         if record is None or (results.run.final and not record.final):
             absent.append((name, expected.data, expected.id, damage))
-        if found is not None:
-            results.evaluations.append(found)
+        if evaluation is not None:
+            results.evaluations.append(evaluation)
     failures = [
         failure for path in failure_files(folder) if (failure := _read(path, Failure, None, results)[0]) is not None
     ]
     # A failure is over once what failed has its record; without a backbone nothing else could be done.
     blocked = next((failure for failure in failures if failure.where == "pretraining"), None)
     for what, data, identity, damage in absent:
-        own = (failure for failure in failures if failure.where == what.split(" (")[0] and failure.id in ("", identity))
-        why = None if damage else blocked or next(own, None)
+        matching = (
+            failure for failure in failures if failure.where == what.split(" (")[0] and failure.id in ("", identity)
+        )
+        why = None if damage else blocked or next(matching, None)
         results.missing.append(Missing(cell.row, cell.seed, what, data, why, damage))
         if why is not None and why not in results.failures:
             results.failures.append(why)
@@ -148,10 +150,10 @@ def _read(path: Path, kind: type[R], identity: str | None, results: RunRecords) 
         return None, ""
     try:
         record = read_record(path, kind)
-        found = getattr(record, "id", None)
-        if identity is not None and found != identity:
+        identity_inside = getattr(record, "id", None)
+        if identity is not None and identity_inside != identity:
             raise RecordError(
-                f"{path} is the record {found}, where the run expects {identity}; it was moved or edited: delete it, run again"
+                f"{path} is the record {identity_inside}, where the run expects {identity}; it was moved or edited: delete it, run again"
             )
     except RecordError as error:
         results.damaged.append(str(error))
@@ -159,10 +161,10 @@ def _read(path: Path, kind: type[R], identity: str | None, results: RunRecords) 
     return record, ""
 
 
-def _contradiction(found: EvaluationOfRun, results: RunRecords) -> str:
+def _contradiction(evaluation: EvaluationOfRun, results: RunRecords) -> str:
     """Why a record's numbers cannot be shown: its own predictions say otherwise; "" else. Predictions that are damaged cost comparisons alone."""
     try:
-        results.predictions(found)
+        results.predictions(evaluation)
     except ContradictedRecord as error:
         results.damaged.append(str(error))
         return str(error)
@@ -174,25 +176,27 @@ def _contradiction(found: EvaluationOfRun, results: RunRecords) -> str:
 def _settle_protocols(results: RunRecords) -> None:
     """One version of a protocol for the numbers of an evaluator on a set: the newest that is there. Others are earlier, their cells wait for it."""
     newest: dict[tuple[str, str], tuple[tuple[int, str], str]] = {}
-    for found in results.evaluations:
-        rank = (split_protocol(found.record.protocol)[1], found.record.created), found.record.protocol
-        newest[found.evaluator, found.data] = max(newest.get((found.evaluator, found.data), rank), rank)
+    for evaluation in results.evaluations:
+        rank = (split_protocol(evaluation.record.protocol)[1], evaluation.record.created), evaluation.record.protocol
+        newest[evaluation.evaluator, evaluation.data] = max(
+            newest.get((evaluation.evaluator, evaluation.data), rank), rank
+        )
     results.protocols = {place: protocol for place, (_, protocol) in newest.items()}
     kept = [
-        found
-        for found in results.evaluations
-        if found.record.protocol == results.protocols[found.evaluator, found.data]
+        evaluation
+        for evaluation in results.evaluations
+        if evaluation.record.protocol == results.protocols[evaluation.evaluator, evaluation.data]
     ]
     results.earlier = [
-        found
-        for found in results.evaluations
-        if found.record.protocol != results.protocols[found.evaluator, found.data]
+        evaluation
+        for evaluation in results.evaluations
+        if evaluation.record.protocol != results.protocols[evaluation.evaluator, evaluation.data]
     ]
     results.evaluations = kept
     listed = {(m.row, m.seed, m.what, m.data) for m in results.missing}
-    for found in results.earlier:
-        if (found.row.row, found.seed, found.evaluator, found.data) not in listed:
-            results.missing.append(Missing(found.row.row, found.seed, found.evaluator, found.data))
+    for evaluation in results.earlier:
+        if (evaluation.row.row, evaluation.seed, evaluation.evaluator, evaluation.data) not in listed:
+            results.missing.append(Missing(evaluation.row.row, evaluation.seed, evaluation.evaluator, evaluation.data))
 
 
 def _others(root: Path, cell: RunCell, pretraining: Pretraining | None) -> list[tuple[RunCell, Path, EvaluationRecord]]:
@@ -203,7 +207,7 @@ def _others(root: Path, cell: RunCell, pretraining: Pretraining | None) -> list[
         *(_path_of(folder, expected) for expected in cell.evaluations),
         *failure_files(folder),
     }
-    found = []
+    others = []
     for path in sorted(folder.glob("*.json")):
         if path not in listed:
             try:
@@ -213,8 +217,8 @@ def _others(root: Path, cell: RunCell, pretraining: Pretraining | None) -> list[
             if record.pretraining == cell.pretraining and not (
                 pretraining is not None and judged_other_weights(record, pretraining)
             ):
-                found.append((cell, path, record))
-    return found
+                others.append((cell, path, record))
+    return others
 
 
 def _find_earlier(cell: RunCell, row: RunRow, others: list[tuple[Path, EvaluationRecord]], results: RunRecords) -> None:
@@ -228,20 +232,22 @@ def _find_earlier(cell: RunCell, row: RunRow, others: list[tuple[Path, Evaluatio
                 candidates.setdefault(record.protocol, []).append((path, record))
         asked = next(
             (
-                found.record.spec
-                for found in results.evaluations
-                if (found.evaluator, found.data) == (name, expected.data)
+                evaluation.record.spec
+                for evaluation in results.evaluations
+                if (evaluation.evaluator, evaluation.data) == (name, expected.data)
             ),
             {},
         )
-        taken = {found.path for found in results.earlier}
+        taken = {evaluation.path for evaluation in results.earlier}
         for same in candidates.values():
-            free = [one for one in same if one[0] not in taken]
+            free = [candidate for candidate in same if candidate[0] not in taken]
             if free:
-                path, record = max(free, key=lambda one: (_agreement(asked, one[1].spec), one[1].created))
-                found = EvaluationOfRun(row, cell.seed, name, expected.data, path, record)
-                if not _contradiction(found, results):
-                    results.earlier.append(found)
+                path, record = max(
+                    free, key=lambda candidate: (_agreement(asked, candidate[1].spec), candidate[1].created)
+                )
+                evaluation = EvaluationOfRun(row, cell.seed, name, expected.data, path, record)
+                if not _contradiction(evaluation, results):
+                    results.earlier.append(evaluation)
 
 
 def _agreement(asked: Mapping[str, Any], other: Mapping[str, Any]) -> int:
@@ -251,9 +257,9 @@ def _agreement(asked: Mapping[str, Any], other: Mapping[str, Any]) -> int:
 
 def _opened_elsewhere(root: Path, results: RunRecords) -> dict[str, int]:
     """What else lies in the rows' folders and was given test: other settings, seeds or evaluators' options, tried before or beside these."""
-    here = {found.path.resolve() for found in (*results.evaluations, *results.earlier)}
+    here = {times_opened.path.resolve() for times_opened in (*results.evaluations, *results.earlier)}
     homes = {(root / cell.folder).parent.resolve(): cell.row for cell in results.run.cells}
-    found: dict[str, int] = {}
+    times_opened: dict[str, int] = {}
     for home, row in homes.items():
         for path in sorted(home.glob("*/*.json")):
             if path.resolve() in here or path.name == "pretrain.json" or path in failure_files(path.parent):
@@ -263,5 +269,5 @@ def _opened_elsewhere(root: Path, results: RunRecords) -> dict[str, int]:
             except RecordError:  # of another version, or half written: nothing of this table
                 continue
             if opened:
-                found[row] = found.get(row, 0) + 1
-    return found
+                times_opened[row] = times_opened.get(row, 0) + 1
+    return times_opened

@@ -117,12 +117,16 @@ class RunRecords:
     @cached_property
     def notes(self) -> list[tuple[EvaluationOfRun, Note]]:
         """What records say of how their numbers were made."""
-        return [(found, note) for found in self.evaluations for note in notes_of(found.record, self.split)]
+        return [
+            (evaluation, note) for evaluation in self.evaluations for note in notes_of(evaluation.record, self.split)
+        ]
 
     def is_older(self, evaluator: str, data: str) -> bool:
         """Whether an evaluator's numbers are of an older version of its protocol than the installed one."""
         return any(
-            is_older(found.record) for found in self.evaluations if (found.evaluator, found.data) == (evaluator, data)
+            is_older(evaluation.record)
+            for evaluation in self.evaluations
+            if (evaluation.evaluator, evaluation.data) == (evaluator, data)
         )
 
     @cached_property
@@ -179,10 +183,10 @@ class RunRecords:
     def data_sets(self) -> list[dict[str, Any]]:
         """The labelled sets as the run describes them: name, train, validation, test, classes."""
         known = {str(entry["name"]): entry for entry in self.run.data.get("evaluate", [])}
-        own = {entry["name"] for entry in self.own_sets()}
+        brought = {entry["name"] for entry in self.own_sets()}
         for cell in self.run.cells:
             for evaluation in cell.evaluations:
-                if evaluation.data not in own:
+                if evaluation.data not in brought:
                     known.setdefault(evaluation.data, {"name": evaluation.data})
         return list(known.values())
 
@@ -190,11 +194,11 @@ class RunRecords:
         """The sets that evaluators bring themselves, such as images with boxes: as ``data_sets``, and ``evaluator``."""
         return list(self.run.data.get("own", []))
 
-    def predictions(self, found: EvaluationOfRun) -> dict[str, np.ndarray]:
+    def predictions(self, evaluation: EvaluationOfRun) -> dict[str, np.ndarray]:
         """Arrays [N_test] stored beside a record, held against it; empty where there are none. Raises RecordError naming a damaged file."""
-        if found.path not in self._predictions:
-            self._predictions[found.path] = read_predictions(found.path, found.record)
-        return self._predictions[found.path]
+        if evaluation.path not in self._predictions:
+            self._predictions[evaluation.path] = read_predictions(evaluation.path, evaluation.record)
+        return self._predictions[evaluation.path]
 
 
 def _frame(evaluations: list[EvaluationOfRun]) -> pd.DataFrame:

@@ -29,34 +29,37 @@ def detection_figures(results: RunRecords) -> Iterator[tuple[str, Figure]]:
     """For every row, detector and set: the name of a file, and a figure of the images stored with the row's first seed."""
     classes = {str(entry["name"]): [str(name) for name in entry.get("classes", [])] for entry in results.own_sets()}
     firsts: dict[tuple[str, str, str], EvaluationOfRun] = {}
-    for found in results.evaluations:
-        key = (found.row.row, found.evaluator, found.data)
-        if _shows_images(results, found) and (key not in firsts or found.seed < firsts[key].seed):
-            firsts[key] = found
+    for evaluation in results.evaluations:
+        key = (evaluation.row.row, evaluation.evaluator, evaluation.data)
+        if _shows_images(results, evaluation) and (key not in firsts or evaluation.seed < firsts[key].seed):
+            firsts[key] = evaluation
     several = {(evaluator, data) for _, evaluator, data in firsts}
-    for (row, evaluator, data), found in firsts.items():
+    for (row, evaluator, data), evaluation in firsts.items():
         try:
-            kept = results.predictions(found)
+            kept = results.predictions(evaluation)
         except RecordError:  # told where rows are compared
             continue
         shown = sum(f"shown/{at}/jpeg" in kept for at in range(len(kept)))
         if shown:
-            frozen = ", frozen" if found.record.spec.get("options", {}).get("freeze") else ""
+            frozen = ", frozen" if evaluation.record.spec.get("options", {}).get("freeze") else ""
             parts = ["detections", safe_name(row)] + (
                 [safe_name(evaluator), safe_name(data)] if len(several) > 1 else []
             )
             yield (
                 "-".join(parts),
                 _figure(
-                    kept, shown, classes.get(data, []), f"{short(row)}{frozen}, seed {found.seed}: {short(data)}, test"
+                    kept,
+                    shown,
+                    classes.get(data, []),
+                    f"{short(row)}{frozen}, seed {evaluation.seed}: {short(data)}, test",
                 ),
             )
 
 
-def _shows_images(results: RunRecords, found: EvaluationOfRun) -> bool:
+def _shows_images(results: RunRecords, evaluation: EvaluationOfRun) -> bool:
     """Whether an evaluator kept test images with what it found on them."""
     try:
-        return "shown/0/jpeg" in results.predictions(found)
+        return "shown/0/jpeg" in results.predictions(evaluation)
     except RecordError:  # told where rows are compared
         return False
 
@@ -76,10 +79,10 @@ def _figure(kept: dict[str, np.ndarray], shown: int, classes: list[str], title: 
             ax.imshow(images[at])
             _draw(ax, kept[f"shown/{at}/boxes"], "white", "--", 2.4)
             _draw(ax, kept[f"shown/{at}/boxes"], "black", "--", 1.0)
-            own = np.flatnonzero((kept["image"] == at) & (kept["scores"] >= SCORE))
-            own = own[np.argsort(-kept["scores"][own].astype(np.float32), kind="stable")][:MOST_BOXES]
-            for label in np.unique(kept["labels"][own]):
-                of_class = own[kept["labels"][own] == label]
+            drawn = np.flatnonzero((kept["image"] == at) & (kept["scores"] >= SCORE))
+            drawn = drawn[np.argsort(-kept["scores"][drawn].astype(np.float32), kind="stable")][:MOST_BOXES]
+            for label in np.unique(kept["labels"][drawn]):
+                of_class = drawn[kept["labels"][drawn] == label]
                 _draw(ax, kept["boxes"][of_class].astype(np.float32), COLOURS[int(label) % len(COLOURS)], "-", 1.6)
                 for box, score in zip(
                     kept["boxes"][of_class].astype(np.float32), kept["scores"][of_class], strict=True

@@ -53,8 +53,11 @@ def draw_figures(results: RunRecords, folder: str | Path) -> list[Path]:
             drawn.append((f"labels{suffix}", labels_figure(results, name)))
         drawn.append(("curves", curves_figure(results)))
         both = ("png", "svg")
-        found = detection_figures(results) if results.run.final else ()  # they show test images
-        for stem, figure, kinds in (*((*one, both) for one in drawn), *((*one, ("jpg",)) for one in found)):
+        photographs = detection_figures(results) if results.run.final else ()  # they show test images
+        for stem, figure, kinds in (
+            *((*named, both) for named in drawn),
+            *((*named, ("jpg",)) for named in photographs),
+        ):
             if figure is not None:
                 figure.draw_without_rendering()
                 figure.set_layout_engine("none")  # the layout, most of the time, is found once for both formats
@@ -68,13 +71,15 @@ def _by_stage(results: RunRecords, data: str) -> tuple[str, pd.DataFrame]:
     """The evaluator that compares stages, and its accuracies with the most labels: those with few are not averaged into them."""
     frame = results.frame
     name = stages_evaluator(results, data)
-    own = frame[(frame["data"] == data) & (frame["evaluator"] == name) & (frame["variant"] == "")]
-    own = own[(own["metric"] == results.declared(name).stages_by) & (own["split"] == results.split)]
-    return name, own[own["labels"] == own["labels"].max()]
+    accuracies = frame[(frame["data"] == data) & (frame["evaluator"] == name) & (frame["variant"] == "")]
+    accuracies = accuracies[
+        (accuracies["metric"] == results.declared(name).stages_by) & (accuracies["split"] == results.split)
+    ]
+    return name, accuracies[accuracies["labels"] == accuracies["labels"].max()]
 
 
-def _share(own: pd.DataFrame) -> str:
-    share = float(own["labels"].max())
+def _share(accuracies: pd.DataFrame) -> str:
+    share = float(accuracies["labels"].max())
     return f", {100 * share:g} % of the labels" if share != 1 else ""
 
 
@@ -82,20 +87,20 @@ def stages_figure(results: RunRecords, data: str) -> Figure | None:
     """Heat map of accuracy, rows by stages, sorted as the table is, by the stage chosen on validation; that one is framed."""
     from matplotlib.patches import Rectangle
 
-    evaluator, own = _by_stage(results, data)
-    own = own[[is_stage(stage) for stage in own["stage"]]]
-    if own.empty:
+    evaluator, accuracies = _by_stage(results, data)
+    accuracies = accuracies[[is_stage(stage) for stage in accuracies["stage"]]]
+    if accuracies.empty:
         return None
-    own = own.assign(pooled=own["stage"] == "pooled")
+    accuracies = accuracies.assign(pooled=accuracies["stage"] == "pooled")
     # Draws are averaged within a seed first.
-    mean = own.groupby(["row", "stage", "seed"])["value"].mean().groupby(["row", "stage"]).mean().unstack()
-    chosen = own.groupby(["row", "stage"])["best"].mean().unstack()
+    mean = accuracies.groupby(["row", "stage", "seed"])["value"].mean().groupby(["row", "stage"]).mean().unstack()
+    chosen = accuracies.groupby(["row", "stage"])["best"].mean().unstack()
     stages = sorted(mean.columns, key=lambda stage: (stage == "pooled", int(re.sub(r"\D", "", stage) or 0)))
     order = {row.row: ("pretext", "elsewhere", "baseline", "labels").index(row.block) for row in results.run.rows}
-    shown = own[own["best"].astype(bool)].groupby(["row", "seed"])["value"].mean().groupby("row").mean()
+    shown = accuracies[accuracies["best"].astype(bool)].groupby(["row", "seed"])["value"].mean().groupby("row").mean()
     rows = sorted(mean.index, key=lambda row: (order[row], -float(shown.get(row, mean.loc[row].max())), row))
     grid = 100 * mean.loc[rows, stages].to_numpy(dtype=float)
-    names = row_names(results, float(own["labels"].max()))
+    names = row_names(results, float(accuracies["labels"].max()))
     figure = new_figure(2.9 + 0.75 * len(stages), 1.1 + 0.33 * len(rows))
     ax = figure.subplots()
     image = ax.imshow(grid, cmap="cividis", aspect="auto")
@@ -127,7 +132,7 @@ def stages_figure(results: RunRecords, data: str) -> Figure | None:
     ax.set_title(
         f"{results.declared(evaluator).title.capitalize()} by stage"
         + (f", {older}:\n" if older else ": ")
-        + f"{short(data)}{_share(own)}, top-1 in %, {split_word(results)}"
+        + f"{short(data)}{_share(accuracies)}, top-1 in %, {split_word(results)}"
     )
     ax.set_xlabel("stage of the network; framed: chosen on validation")
     return figure
@@ -212,12 +217,12 @@ def cost_figure(results: RunRecords, data: str) -> Figure | None:
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     evaluator, stages = _by_stage(results, data)
-    own = stages[stages["best"].astype(bool)]
-    own = own if not own.empty else stages.query("stage == 'pooled'")
+    accuracies = stages[stages["best"].astype(bool)]
+    accuracies = accuracies if not accuracies.empty else stages.query("stage == 'pooled'")
     cost = results.pretraining
-    if own.empty or cost.empty:
+    if accuracies.empty or cost.empty:
         return None
-    points = own.groupby(["row", "seed"])["value"].mean().groupby("row").agg(["mean", "min", "max"]) * 100
+    points = accuracies.groupby(["row", "seed"])["value"].mean().groupby("row").agg(["mean", "min", "max"]) * 100
     means = cost.groupby("row")[["flops", "seconds", "steps"]].mean()
     points = points.join(means, how="left")
     trained = points[points["steps"].fillna(0) > 0]
@@ -233,7 +238,7 @@ def cost_figure(results: RunRecords, data: str) -> Figure | None:
         )
     if not panels:
         return None
-    names, look = row_names(results, float(own["labels"].max())), looks(results)
+    names, look = row_names(results, float(accuracies["labels"].max())), looks(results)
     order = [row.row for row in results.run.rows if row.row in trained.index]
     elsewhere = {row.row for row in results.run.rows if row.block == "elsewhere"}
     figure = new_figure(4.6 * len(panels) + 1.6, 4.2)
@@ -263,7 +268,7 @@ def cost_figure(results: RunRecords, data: str) -> Figure | None:
     axes[0][0].set_ylabel(
         results.declared(evaluator).title
         + (f", {older}" if older else "")
-        + f", best stage{_share(own)}: top-1 in %, {split_word(results)}"
+        + f", best stage{_share(accuracies)}: top-1 in %, {split_word(results)}"
     )
     bars = " (bars: lowest and highest seed)" if len(results.run.seeds) > 1 else ""
     axes[0][0].set_title(f"{short(data)}: accuracy against cost{bars}")

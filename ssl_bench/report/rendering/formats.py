@@ -250,15 +250,20 @@ def agreement_csv(table: TableContent) -> str:
             "protocol",
         ]
     )
-    found = [agreement for block in table.published for agreement in block.agreement]
-    for agreement in found:
+    agreements = [agreement for block in table.published for agreement in block.agreement]
+    for agreement in agreements:
         rows = "; ".join(f"{theirs}={ours}" for theirs, ours in agreement.rows)
-        for labels_row, one in enumerate((agreement.alone, agreement.with_labels)):
-            if one is not None:
-                numbers = [_plain_number(value) for value in (one.tau, one.p, one.low, one.high)]
+        for labels_row, correlation in enumerate((agreement.alone, agreement.with_labels)):
+            if correlation is not None:
+                numbers = [
+                    _plain_number(value)
+                    for value in (correlation.tau, correlation.p, correlation.low, correlation.high)
+                ]
                 place = (agreement.setting, agreement.metric, agreement.data, agreement.column)
-                writer.writerow([*place, labels_row, one.n, *numbers, one.seeds, rows, agreement.protocol])
-    return buffer.getvalue() if found else ""
+                writer.writerow(
+                    [*place, labels_row, correlation.n, *numbers, correlation.seeds, rows, agreement.protocol]
+                )
+    return buffer.getvalue() if agreements else ""
 
 
 def published_pairs_csv(table: TableContent) -> str:
@@ -281,10 +286,10 @@ def published_pairs_csv(table: TableContent) -> str:
             "protocol",
         ]
     )
-    found = [
+    pairs = [
         (agreement, pair) for block in table.published for agreement in block.agreement for pair in agreement.pairs
     ]
-    for agreement, pair in found:
+    for agreement, pair in pairs:
         c = pair.ours
         values = [
             f"{pair.published:.2f}",
@@ -292,7 +297,7 @@ def published_pairs_csv(table: TableContent) -> str:
         ]
         place = (agreement.setting, agreement.metric, agreement.data, agreement.column, pair.first, pair.second)
         writer.writerow([*place, *values, c.seeds, c.images, pair.verdict, agreement.protocol])
-    return buffer.getvalue() if found else ""
+    return buffer.getvalue() if pairs else ""
 
 
 def remeasured_csv(results: RunRecords) -> str:

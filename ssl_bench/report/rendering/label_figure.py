@@ -71,7 +71,7 @@ def labels_figure(results: RunRecords, data: str) -> Figure | None:
         fontsize=9,
     )
     # The legend in the order of the last panel at the fewest labels.
-    handles = [handle for _, handle in sorted(drawn.values(), key=lambda one: -one[0])]
+    handles = [handle for _, handle in sorted(drawn.values(), key=lambda placed: -placed[0])]
     told = "† saw all labels in pretraining" if any(rows[row].uses_labels for row, _ in drawn) else None
     figure.legend(
         handles=handles, loc="outside right upper", handlelength=3.2, title=told, title_fontsize=8, alignment="left"

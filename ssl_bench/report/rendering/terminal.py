@@ -80,14 +80,14 @@ def _parts(section: Section, width: int) -> list[list[Column]]:
 
 def _texts(section: Section, column: Column) -> list[str]:
     """Cell texts with numbers right-aligned on each other."""
-    found = [
+    texts = [
         "" if line.empty and line.failures else plain(line.cells[column.key].text(column)) for line in section.lines
     ]
-    numbers = [match.group() if (match := _NUMBER.match(text)) else "" for text in found]
+    numbers = [match.group() if (match := _NUMBER.match(text)) else "" for text in texts]
     widest = max(map(len, numbers), default=0)
     return [
         text.rjust(widest) if len(text) < widest else " " * (widest - len(number)) + text if number else text
-        for text, number in zip(found, numbers, strict=True)
+        for text, number in zip(texts, numbers, strict=True)
     ]
 
 
@@ -107,11 +107,13 @@ def _grid(section: Section, columns: list[Column], width: int, failures: bool) -
     groups: dict[str, list[Column]] = {}
     for column in columns:
         groups.setdefault(column.heading, []).append(column)
-    widths = {c.key: w for own in groups.values() for c, w in zip(own, _widths(section, own), strict=True)}
+    widths = {
+        c.key: w for of_group in groups.values() for c, w in zip(of_group, _widths(section, of_group), strict=True)
+    }
     total = names + sum(len(GAP) + w for w in widths.values())
     upper = f" {plain(section.title)}".ljust(names)
-    for group, own in groups.items():
-        upper += GAP + plain(group).ljust(sum(widths[c.key] for c in own) + len(GAP) * (len(own) - 1))
+    for group, of_group in groups.items():
+        upper += GAP + plain(group).ljust(sum(widths[c.key] for c in of_group) + len(GAP) * (len(of_group) - 1))
     yield "heading", upper.rstrip()
     yield "heading", (" " * names + "".join(GAP + plain(c.title).ljust(widths[c.key]) for c in columns)).rstrip()
     for heading, lines in section.blocks():
