@@ -167,12 +167,12 @@ def _trained(run_plan: RunPlan, context: RunContext, folder: Path, row: str, see
 def _all_cells(run_plan: RunPlan, folder: Path) -> list[Cell]:
     """The cells of the table, with the candidate that was chosen where there were several."""
     chosen = {Path(cell.folder).name for cell in read_record(folder / "run.json", Run).cells}
-    found = []
+    table: list[Cell] = []
     for row in run_plan.rows:
         for seed in run_plan.matrix.seeds:
             cells = [run_plan.cell(row, candidate, seed) for candidate in row.candidates]
-            found.append(next((cell for cell in cells if cell.folder.name in chosen), cells[0]))
-    return found
+            table.append(next((cell for cell in cells if cell.folder.name in chosen), cells[0]))
+    return table
 
 
 def _drawn(shown: _Shown, images: ImageSet) -> bytes:

@@ -77,7 +77,8 @@ def choose_config(address: HubAddress, where: str, names: Sequence[str]) -> tupl
     chosen = able[0] if config is None else config
     if partial[chosen]:
         raise DataError(
-            f"{where}: the hub has converted only the beginning of it ({chosen}/{partial[chosen][0]}), which is not the "
+            f"{where}: the hub has converted only the beginning of it ({chosen}/{partial[chosen][0]}), which is not "
+            "the "
             "whole set"
         )
     if "train" not in sorted_files[chosen]:

@@ -15,11 +15,11 @@ from ssl_bench.data.sources.layout_notes import (
     count_images,
     some,
     tables_in,
-    unused_in,
+    tell_left_out,
     what_else,
     with_slash,
 )
-from ssl_bench.data.sources.listing import Folder, by_extension, decoder_hint, extensions, shown
+from ssl_bench.data.sources.listing import Folder, decoder_hint, extensions, shown
 from ssl_bench.data.sources.split_names import Role, is_annotation, is_split_word, role_of
 from ssl_bench.errors import DataError
 
@@ -72,16 +72,7 @@ def read_layout(root: Folder, layout: Layout, notes: list[str]) -> dict[str, Fol
             f"set `labels: {tables[0]}`"
         )
         splits["train"] = replace(train, unlabelled=f"{train.unlabelled} ({which})")
-    used = {file for split in splits.values() for file in split.files}
-    if len(used) < root.count and (left := unused_in(root, used)):
-        notes.append(f"{name}: not used: {some(left)}")
-    if others := root.other_files():
-        notes.append(
-            f"{name}: files that are no images by their names are left out: "
-            f"{by_extension(others)}{decoder_hint(others)}"
-        )
-    if hidden := [below(root, path) for folder in root.below() for path in folder.hidden]:
-        notes.append(f"{name}: folders of images whose names begin with a dot are left out: {some(hidden)}")
+    tell_left_out(root, name, {file for split in splits.values() for file in split.files}, notes)
     if odd:
         notes.append(f"{name}: {len(odd):,} entries that are no files are left out: {some(odd)}")
     return splits
@@ -186,7 +177,8 @@ class _Reading(Messages):
                     "beside the folders out"
                 )
                 why += (
-                    "; the folders are therefore not read as classes; move what lies beside them into a folder, or set `layout: "
+                    "; the folders are therefore not read as classes; move what lies beside them into a folder, or "
+                    "set `layout: "
                     "classes` to leave it out"
                 )
             return {"train": FolderSplit(folder.files(), None, unlabelled=why)}

@@ -108,6 +108,19 @@ class Messages:
                 raise DataError(f"{shown(folder.path)}: the {role.split} folder holds no image ({what_else(child)})")
 
 
+def tell_left_out(root: Folder, name: str, used: set[Path], notes: list[str]) -> None:
+    """Notes on what of a folder is not read: images that are in no split, files that are no images, hidden folders."""
+    if len(used) < root.count and (left := unused_in(root, used)):
+        notes.append(f"{name}: not used: {some(left)}")
+    if others := root.other_files():
+        notes.append(
+            f"{name}: files that are no images by their names are left out: "
+            f"{by_extension(others)}{decoder_hint(others)}"
+        )
+    if hidden := [below(root, path) for folder in root.below() for path in folder.hidden]:
+        notes.append(f"{name}: folders of images whose names begin with a dot are left out: {some(hidden)}")
+
+
 def unused_in(folder: Folder, used: set[Path]) -> list[str]:
     """Folders none of whose images is used, by name and count, and images that lie between folders that are used."""
     told, waiting = [], [folder]
