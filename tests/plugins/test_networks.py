@@ -210,6 +210,15 @@ def test_a_resnet_within_a_network_keeps_its_input(tmp_path: Path) -> None:
         assert torch.equal(pair(images), again(images))
 
 
+def test_detection_says_which_networks_it_can_judge() -> None:
+    load_plugin(FILES["half_width_pair"])
+    detection = EVALUATORS.get("detection")
+    spec = BackboneSpec(**{**WIDE, "width": 0.125})
+    resnet = Backbone(spec, 32)
+    assert detection.supports(detection.Options(), resnet) == ""
+    assert detection.supports(detection.Options(), NETWORKS.get("half_width_pair")(resnet, Backbone(spec, 32)))
+
+
 def test_a_module_that_is_no_network_is_judged_and_its_task_says_that_it_is_not_exported(tmp_path: Path) -> None:
     source = (
         FILES["linear_encoder"].read_text().replace("class LinearEncoder(Network)", "class LinearEncoder(nn.Module)")

@@ -129,7 +129,7 @@ def test_the_mean_is_probed_never_a_sample() -> None:
 
 def test_latents_at_each_size() -> None:
     assert [VAE.default_code_size(size) for size in (8, 32, 96, 224)] == [48, 128, 128, 256]
-    with pytest.raises(SpecError, match="vae: code_size 768"):
+    with pytest.raises(SpecError, match="vae: code_size must be less than the 768 numbers"):
         make_task(16, code_size=768)
 
 

@@ -36,7 +36,7 @@ def plugin(name: str, **options: Any) -> Any:
     load_plugin(PLUGINS / f"{FILES[name]}.py")
     task = TASKS.get(name)
 
-    def make(width: float = 1.0) -> Backbone:
+    def make(input: str = "rgb", width: float = 1.0) -> Backbone:
         return Backbone(TINY.model_copy(update={"width": 0.25 * width}), 32)
 
     parsed = task.Options(**options)
