@@ -3,23 +3,36 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 from safetensors.numpy import load_file
 
 from commands import TINY, call, start
+from toys import noise_set
 from ssl_bench import PretextTask, load_backbone
 from ssl_bench.backbones import inputs
+from ssl_bench.data.batches import Batches
 from ssl_bench.plan.prepare import prepare
-from ssl_bench.testing import check_task
+from ssl_bench.plugins.contracts import problem_of
+from ssl_bench.testing import check_task, task_checks
 
-from . import gan, input_kinds, scheduled_momentum
+from . import gan, input_kinds, multi_crop, scheduled_momentum, second_column
 
 HERE = Path(__file__).parent
-PLUGINS = [gan.Gan, scheduled_momentum.ScheduledMomentum, input_kinds.TurnedColours]
+PLUGINS = [
+    gan.Gan,
+    scheduled_momentum.ScheduledMomentum,
+    input_kinds.TurnedColours,
+    multi_crop.MultiCrop,
+    second_column.SecondColumn,
+]
 
 
 def words(folder: Path, plugin: str, *rows: Any, **changes: Any) -> list[str]:
@@ -41,7 +54,7 @@ def test_it_passes_its_battery(task: type[PretextTask]) -> None:
     assert not [(result.name, result.message) for result in results if result.status in ("failed", "warning")]
 
 
-@pytest.mark.parametrize("name", ["gan", "scheduled_momentum"])
+@pytest.mark.parametrize("name", ["gan", "scheduled_momentum", "multi_crop", "second_column"])
 def test_it_runs_in_a_matrix(tmp_path: Path, name: str) -> None:
     ended = call(tmp_path, "run", *words(tmp_path, name))
     assert ended.code == 0, ended.err
@@ -134,3 +147,38 @@ def test_kinds_of_input_that_a_task_brings_are_measured_judged_and_saved(
     monkeypatch.delitem(inputs._KINDS, "ab")
     told = call(tmp_path, "run", *words(tmp_path, "gan", {"rotation": {"init": f"file:{files[0]}"}}))
     assert told.code == 2 and "unknown input kind 'ab'" in told.err and "--plugin FILE" in told.err
+
+
+def test_a_column_may_hold_an_image_beside_each_image() -> None:
+    depth = np.arange(64 * 8 * 8, dtype=np.float32).reshape(64, 1, 8, 8)  # a second modality, or the next frame
+    batches = Batches(replace(noise_set(), columns={"depth": depth}), 16, 0, columns=frozenset({"depth"}))
+    batch = batches.batch(2)
+    assert torch.equal(batch.extra["depth"], torch.from_numpy(depth)[batch.index])
+
+
+def test_a_column_that_the_images_lack_is_told_before_training(tmp_path: Path) -> None:
+    plugin = tmp_path / "posed.py"
+    text = (HERE / "second_column.py").read_text()
+    plugin.write_text(text.replace("second_column", "posed").replace('"hue"', '"pose"'))
+    (tmp_path / "tiny.yaml").write_text(json.dumps(TINY | {"tasks": ["posed"]}))
+    ended = call(tmp_path, "run", "tiny.yaml", "--plugin", "posed.py")
+    assert ended.code == 2 and "task 'posed' needs the column 'pose', which shapes lacks; it has: " in ended.err
+
+
+def test_the_examples_of_the_guide_are_working_code() -> None:
+    """Every class in docs/new_task.md is registered as a plugin would be, and the complete task passes its quick checks."""
+    guide = HERE.parents[1] / "docs" / "new_task.md"
+    if not guide.is_file():
+        pytest.skip("no checkout: the guide is not installed")
+    blocks = re.findall(r"```python\n(.*?)```", guide.read_text(encoding="utf-8"), re.DOTALL)
+    names: dict[str, Any] = {"__name__": __name__}
+    for block in blocks:
+        exec(compile(block, str(guide), "exec", dont_inherit=True), names)
+    tasks = [value for value in names.values() if isinstance(value, type) and issubclass(value, PretextTask)]
+    assert len(blocks) >= 5 and {"upside_down", "teacher", "contest"} <= {task.__dict__.get("name") for task in tasks}
+    for task in tasks:
+        if "name" in task.__dict__:
+            assert not problem_of(task, PretextTask, "task")
+            needed = ("options", "builds", "loss", "gradients", "phases", "hooks", "trained", "interruption")
+            results = [check.run() for check in task_checks(task) if check.name in needed]
+            assert not [result for result in results if not result], results
