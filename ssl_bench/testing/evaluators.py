@@ -107,6 +107,9 @@ class EvaluatorBench:
 
     def subject(self, final: bool, network: nn.Module | None = None, seed: int = 0) -> Subject:
         """What a run would give it."""
+        if self.evaluator.needs:
+            needs = ", ".join(sorted(self.evaluator.needs))
+            raise NotApplicable(f"it needs {needs} of a task, and the battery has a network alone")
         judged = copy.deepcopy(network or self.network)
         splits = {split: images for split, images in self.sets.items() if final or split != "test"}
         return Subject(
@@ -281,6 +284,8 @@ def other_networks(bench: EvaluatorBench) -> str:
         return f"left out: {reason}"
     try:
         bench.evaluate(bench.subject(final=False, network=network))
+    except NotApplicable:
+        raise
     except Exception as error:
         raise CheckFailed(
             f"a network without stages made it raise {type(error).__name__}: {error} ({bench.own_line(error)}); "

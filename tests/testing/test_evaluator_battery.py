@@ -152,6 +152,16 @@ def test_each_fault_is_found_by_its_check(evaluator: type[Evaluator]) -> None:
         raise AssertionError(failed[name])
 
 
+def test_what_needs_a_task_is_skipped_and_not_failed() -> None:
+    class Decodes(Means):
+        """Compares reconstructions."""
+
+        needs = frozenset({"decode"})
+
+    results = {result.name: result.status for result in check_evaluator(Decodes)}
+    assert results["answers"] == "skipped" and "failed" not in results.values() and results["declared"] == "passed"
+
+
 def test_an_evaluator_that_peeks_at_test_finds_no_features_of_it() -> None:
     class Peeks(Means):
         def splits(self, subject: Subject) -> tuple[str, ...]:
