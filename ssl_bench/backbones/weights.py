@@ -16,6 +16,7 @@ from ssl_bench.backbones.recognise import beginnings, nearest
 from ssl_bench.backbones.resnet import Backbone, InputSpec, check_resnet
 from ssl_bench.backbones.saving import load_strictly, read_weights
 from ssl_bench.errors import WeightsError, quoted
+from ssl_bench.records.places import is_stored
 from ssl_bench.records.schema import Pretraining, digest, read_record
 from ssl_bench.spec.matrix import BackboneSpec
 
@@ -228,7 +229,7 @@ def _from_file(source: str) -> Weights:
 
 def _of_a_cell(path: Path) -> tuple[str, bool, bool]:
     """What the record beside a cell's backbone says of its training, whether that is known to be free of labels, and whether the run gave it some."""
-    if path.name != "backbone.safetensors" or not (path.parent / "pretrain.json").is_file():
+    if path.name != "backbone.safetensors" or not is_stored(path.parent / "pretrain.json"):
         return "", False, False
     record = read_record(path.parent / "pretrain.json", Pretraining)
     if record.task == "weights":  # judged as it came

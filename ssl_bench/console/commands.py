@@ -243,6 +243,7 @@ def report(
         bool, typer.Option("--classic", help="Print frozen accuracy, detection mAP and cost alone.")
     ] = False,
     legend: Legend = False,
+    svg: Annotated[bool, typer.Option("--svg", help="Draw every chart as SVG as well as PNG.")] = False,
 ) -> None:
     """Print a run's table and rewrite its files, from the records alone. Ends with 1 if they cannot be written."""
     from ssl_bench.report import load
@@ -251,7 +252,20 @@ def report(
     results = load(path)
     console = make_console()
     _print_table(console, results, wide, classic, legend)
-    _write_report(path, results, console, told=False)
+    _write_report(path, results, console, told=False, svg=svg)
+
+
+@app.command()
+def publish(
+    run: FolderArg,
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where to write.", show_default=False)],
+) -> None:
+    """Pack a run's records and predictions into a few small files, with its table and figures: what is committed of a run."""
+    from ssl_bench.report import publish as write
+
+    files = write(_folder(run), folder)
+    size = sum(path.stat().st_size for path in files)
+    say(f"published {folder}: {len(files)} files, {size / 1e6:.1f} MB")
 
 
 @app.command()
@@ -488,12 +502,12 @@ def _print_table(console: Console, results: Results, wide: bool, classic: bool =
     print(results.table(wide, classic).terminal(console.width, legend))
 
 
-def _write_report(folder: Path, results: Results, console: Console, told: bool = True) -> None:
+def _write_report(folder: Path, results: Results, console: Console, told: bool = True, svg: bool = False) -> None:
     """The table's files. The table is on the screen by then: that they cannot be written must not hide it."""
     from ssl_bench.report import write_report
 
     try:
-        files = write_report(folder, results)
+        files = write_report(folder, results, svg=svg)
     except OSError as error:
         raise WriteError(f"the table is above; its files cannot be written: {reason(error)}") from error
     if told:

@@ -8,6 +8,7 @@ from typing import Any
 from rich.console import Console
 
 from ssl_bench.errors import SpecError, did_you_mean
+from ssl_bench.records.places import is_stored
 from ssl_bench.records.schema import EvaluationRecord, Failure, Pretraining, Run, failure_files, read_record, safe_name
 from ssl_bench.system.amounts import bytes_text
 from ssl_bench.system.terminal import escape
@@ -28,7 +29,7 @@ def print_cell(console: Console, folder: Path, row: str, seed: str) -> None:
         console.print(escape(f"failed in {failure.where}: {failure.error}: {failure.message}"), style="red")
         if failure.traceback:
             console.print(escape(failure.traceback), style="dim")
-    if not (where / "pretrain.json").is_file():
+    if not is_stored(where / "pretrain.json"):
         console.print("not pretrained yet")
         return
     trained = read_record(where / "pretrain.json", Pretraining)
@@ -61,7 +62,7 @@ def print_cell(console: Console, folder: Path, row: str, seed: str) -> None:
         console.print(escape(f"  changed for the whole program, and set back: {trained.changed}"), soft_wrap=True)
     for expected in cells[0].evaluations:
         path = where / f"{safe_name(expected.evaluator)}-{expected.id}.json"
-        if not path.is_file():
+        if not is_stored(path):
             console.print(escape(f"  {expected.evaluator} on {expected.data}: missing"))
             continue
         evaluated = read_record(path, EvaluationRecord)

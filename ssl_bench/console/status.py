@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ssl_bench.errors import RecordError
+from ssl_bench.records.places import is_stored
 from ssl_bench.records.predictions import checked_predictions
 from ssl_bench.records.schema import (
     EvaluationRecord,
@@ -72,12 +73,12 @@ def status_of(folder: Path, cell: RunCell, final: bool, asked_for: bool = True) 
     where = folder / cell.folder
     pretraining, judged, seconds, why = None, 0, 0.0, ""
     try:
-        if (where / "pretrain.json").is_file():
+        if is_stored(where / "pretrain.json"):
             pretraining = read_record(where / "pretrain.json", Pretraining)
             seconds += pretraining.seconds.get("total", 0.0)
         for expected in cell.evaluations:
             path = where / f"{safe_name(expected.evaluator)}-{expected.id}.json"
-            if path.is_file():
+            if is_stored(path):
                 record = read_record(path, EvaluationRecord)
                 seconds += record.seconds
                 checked_predictions(path.with_suffix(".npz"), record)

@@ -197,6 +197,11 @@ class Evaluator:
         return options
 
     @classmethod
+    def published(cls, predictions: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
+        """What `ssl-bench publish` keeps of an evaluation's predictions: all that tables, comparisons and figures are made of."""
+        return predictions
+
+    @classmethod
     def training_passes(cls, options: Any, train: Any, image_size: int, untrained: bool = False) -> float:
         """How many images of ``image_size`` pixels its training is worth, counted with repetition, for the estimate of a plan; 0: frozen features.
 

@@ -10,6 +10,7 @@ from ssl_bench.plan.cells import Cell, PlannedEvaluation
 from ssl_bench.plan.score import validation_score
 from ssl_bench.plan.stored import opened_of_damaged, pretraining_in, read_evaluation, refuse_another
 from ssl_bench.records.files import TASK_FILE
+from ssl_bench.records.places import is_stored, matching
 from ssl_bench.records.schema import EvaluationRecord, Pretraining, failure_files
 
 
@@ -55,7 +56,7 @@ class Snapshot:
     def folder_of(self, cell: Cell) -> Path:
         """The folder that holds a cell, or its beginning, under whatever row's name; its own where there is none."""
         begun = []
-        for folder in dict.fromkeys((cell.folder, *sorted(cell.folder.parent.parent.glob(f"*/{cell.folder.name}")))):
+        for folder in dict.fromkeys((cell.folder, *matching(cell.folder.parent.parent, f"*/{cell.folder.name}"))):
             try:
                 stored = self._pretraining_in(folder)
             except RecordError:  # told, and refused, when the cell is computed
@@ -63,7 +64,7 @@ class Snapshot:
                 continue
             if stored is not None and stored.id == cell.id:
                 return folder
-            if stored is None and folder.is_dir():
+            if stored is None and is_stored(folder):
                 begun.append(folder)
         return begun[0] if begun else cell.folder
 

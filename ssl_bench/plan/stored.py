@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 from pathlib import Path
 
 from ssl_bench.errors import DamagedRecord, RecordError
 from ssl_bench.plan.cells import Cell, PlannedEvaluation
 from ssl_bench.records.files import TASK_FILE
+from ssl_bench.records.places import is_stored, matching, place_of
 from ssl_bench.records.predictions import checked_predictions
 from ssl_bench.records.schema import EvaluationRecord, Pretraining, read_record, safe_name
 
@@ -30,7 +30,7 @@ def read_pretraining(cell: Cell) -> Pretraining | None:
 def pretraining_in(folder: Path) -> Pretraining | None:
     """The record of the pretraining that a folder holds, whichever cell's it is; None where there is none. Raises RecordError."""
     path = folder / "pretrain.json"
-    return read_record(path, Pretraining) if os.path.lexists(path) else None
+    return read_record(path, Pretraining) if is_stored(path) else None
 
 
 def refuse_another(cell: Cell, identity: str) -> None:
@@ -44,7 +44,7 @@ def refuse_another(cell: Cell, identity: str) -> None:
 def read_evaluation(cell: Cell, planned: PlannedEvaluation) -> EvaluationRecord | None:
     """The record of one evaluation, its predictions checked; None where there is none. Raises as ``read_pretraining`` does."""
     path = cell.folder / f"{planned.file_name}.json"
-    if not os.path.lexists(path):
+    if not is_stored(path):
         return None
     record = read_record(path, EvaluationRecord)
     if record.id != planned.id:
@@ -64,8 +64,9 @@ def times_opened(cell: Cell, planned: PlannedEvaluation) -> int:
 
 def opened_of_damaged(cell: Cell, planned: PlannedEvaluation) -> int:
     """How often test was opened, as the text of a damaged record still tells; one that does not counts as opened once."""
+    path = cell.folder / f"{planned.file_name}.json"
     try:
-        text = (cell.folder / f"{planned.file_name}.json").read_bytes()
+        text = place_of(path).read(path)
     except OSError:
         return 1
     counted = re.search(rb'"test_opened": (\d{1,6})\b', text)
@@ -79,7 +80,7 @@ def times_opened_before(cell: Cell, planned: PlannedEvaluation) -> int:
     a version, which are the same evaluator with other options, each opened test for itself: the one that did most often counts.
     """
     by_version = {json.dumps(planned.spec["evaluator"], sort_keys=True): times_opened(cell, planned)}
-    for path in sorted(cell.folder.glob(f"{safe_name(planned.name)}-*.json")):
+    for path in matching(cell.folder, f"{safe_name(planned.name)}-*.json"):
         try:
             record = read_record(path, EvaluationRecord)
         except RecordError:  # damaged, or of another program: it cannot be told what it is of

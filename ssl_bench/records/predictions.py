@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import io
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
 
-from ssl_bench.errors import ContradictedRecord, DamagedRecord, RecordError
+from ssl_bench.errors import ContradictedRecord, DamagedRecord
+from ssl_bench.records.archive import TRUTH as TRUTH
+from ssl_bench.records.places import AGAIN, place_of
 from ssl_bench.records.schema import EvaluationRecord, MeasurementRecord
 from ssl_bench.system import digests
-
-TRUTH = "target"  #: the true classes among an evaluation's predictions
-AGAIN = "run the same command again to measure it anew, if its weights are still there"
 
 
 def read_predictions(path: Path, record: EvaluationRecord) -> dict[str, np.ndarray]:
@@ -29,37 +27,32 @@ def read_predictions(path: Path, record: EvaluationRecord) -> dict[str, np.ndarr
     DamagedRecord : naming the file: missing or not those of the record, or its accuracies are not what they give.
     """
     path = path.with_suffix(".npz")
-    content = checked_predictions(path, record)
-    if content is None:
-        return {}
-    try:
-        with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
-            predictions = {name: arrays[name] for name in arrays.files}
-    except Exception as error:  # of zipfile, zlib, numpy's headers: damage may raise nearly anything
-        raise DamagedRecord(f"{path} is damaged and cannot be read: {error or type(error).__name__}; {AGAIN}") from None
-    check_predictions(path, record, predictions)
-    return predictions
+    read = checked_predictions(path, record)
+    arrays = {} if read is None else read()
+    check_predictions(path, record, arrays)
+    return arrays
 
 
-def checked_predictions(path: Path, record: EvaluationRecord) -> bytes | None:
-    """The bytes of the predictions beside a record, by its digest of them; None where there are none. Raises as ``read_predictions`` does."""
-    try:
-        content = path.read_bytes()
-    except FileNotFoundError:
-        if record.predictions:
-            raise DamagedRecord(
-                f"{path} is missing, and {path.with_suffix('.json').name} says that it was written; {AGAIN}"
-            ) from None
-        return None
-    except OSError as error:
-        raise RecordError(f"{path} cannot be read: {error.strerror or error}") from None
-    if record.predictions and digests.digest_of(content) != record.predictions:
+def checked_predictions(path: Path, record: EvaluationRecord) -> Callable[[], dict[str, np.ndarray]] | None:
+    """What reads the predictions beside a record, their bytes checked; None where there are none. Raises as ``read_predictions`` does.
+
+    Files are checked by the record's digest of them. Those of a published run have a digest of the whole archive instead, and what was measured
+    with a share of the labels tells there only whether an image was right.
+    """
+    path = path.with_suffix(".npz")
+    read = place_of(path.with_suffix(".json")).predictions(path, record.predictions)
+    if read is None and record.predictions:
         raise DamagedRecord(
-            f"{path} is damaged, or belongs to another record: its digest is not the one in {path.with_suffix('.json').name}; {AGAIN}"
+            f"{path} is missing, and {path.with_suffix('.json').name} says that it was written; {AGAIN}"
         )
-    if not record.predictions:
+    if read is not None and not record.predictions:
         digests.not_checked(path)
-    return content
+    return read
+
+
+def has_predictions(path: Path) -> bool:
+    """Whether there are predictions beside the record at ``path``, sound or not."""
+    return place_of(path).holds(path.with_suffix(".npz"))
 
 
 def check_predictions(path: Path, record: EvaluationRecord, arrays: Mapping[str, np.ndarray]) -> None:

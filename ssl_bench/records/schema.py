@@ -6,6 +6,8 @@ runs/NAME/
   cells/ROW/SEED-ID/backbone.safetensors
   cells/ROW/SEED-ID/EVALUATOR-ID.json      an EvaluationRecord; beside it EVALUATOR-ID.npz with test predictions
   cells/ROW/SEED-ID/failed-PART.json       a Failure for each part that failed, gone when it succeeds
+
+Of a published run, what is below cells/ lies in an archive instead (``ssl_bench.records.archive``) and is read in the same way.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from ssl_bench.errors import DamagedRecord, RecordError
 from ssl_bench.records.bounds import problem_of
 from ssl_bench.records.declarations import EvaluatorDeclaration, Note
+from ssl_bench.records.places import FILES, matching, place_of
 from ssl_bench.system import digests
 from ssl_bench.system.disk import write_bytes as write_bytes
 
@@ -260,8 +263,9 @@ def write_record(path: Path, record: Record) -> None:
 
 
 def failure_files(folder: Path) -> list[Path]:
-    """The Failure records of a cell."""
-    return sorted(folder.glob("failed*.json"))
+    """The Failure records of a cell; of a cell that was gone on with since it was archived, those written since."""
+    gone_on = any(FILES.matching(folder, "*.json"))
+    return sorted(FILES.matching(folder, "failed*.json")) if gone_on else matching(folder, "failed*.json")
 
 
 def judged_other_weights(evaluation: EvaluationRecord, pretraining: Pretraining) -> bool:
@@ -278,7 +282,7 @@ def read_record(path: Path, kind: type[R]) -> R:
         not what was written, or holds values that cannot be.
     """
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = json.loads(place_of(path).read(path).decode("utf-8"))
     except FileNotFoundError:
         raise RecordError(f"{path} does not exist") from None
     except OSError as error:

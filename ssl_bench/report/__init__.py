@@ -7,14 +7,16 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ssl_bench.report.files import write_report
+    from ssl_bench.report.publishing import publish
     from ssl_bench.report.results import Results, Table, load
 
-__all__ = ["Results", "Table", "load", "write_report"]
+__all__ = ["Results", "Table", "load", "publish", "write_report"]
 
 _HOMES = {
     "Results": "ssl_bench.report.results",
     "Table": "ssl_bench.report.results",
     "load": "ssl_bench.report.results",
+    "publish": "ssl_bench.report.publishing",
     "write_report": "ssl_bench.report.files",
 }
 

@@ -19,10 +19,12 @@ from ssl_bench.report.results import Results, load
 from ssl_bench.system.disk import reason
 
 
-def write_report(folder: str | Path, results: Results | None = None) -> list[Path]:
+def write_report(
+    folder: str | Path, results: Results | None = None, *, svg: bool = False, photographs: bool = True
+) -> list[Path]:
     """Write table.md, .csv, .tex, .html, comparisons.csv and figures/ into a results folder, from its records alone.
 
-    ``results`` is what was loaded from that folder already, if it was.
+    ``results`` is what was loaded from that folder already, if it was; ``svg`` and ``photographs`` are as for ``draw_figures``.
     Written where there is something to say, and else removed: labels_saved.csv, remeasured.csv (numbers under two versions of a protocol),
     per_class.csv, agreement.csv and published_pairs.csv (both about published orders).
 
@@ -37,22 +39,11 @@ def write_report(folder: str | Path, results: Results | None = None) -> list[Pat
     """
     root = Path(folder)
     results = load(root) if results is None else results
-    table, wide = results.table(), results.table(wide=True)
+    texts = table_texts(results)
     try:
-        figures = draw_figures(results, root / "figures")
+        figures = draw_figures(results, root / "figures", svg=svg, photographs=photographs)
         pictures = [str(path.relative_to(root)) for path in figures if path.suffix != ".svg"]
-        texts = {
-            "table.md": table.markdown(),
-            "table.csv": wide.csv(),
-            "table.tex": table.latex(),
-            "table.html": table.html(pictures),
-            "comparisons.csv": comparisons_csv(wide),
-            "labels_saved.csv": labels_saved_csv(table),
-            "agreement.csv": agreement_csv(table),
-            "published_pairs.csv": published_pairs_csv(table),
-            "remeasured.csv": remeasured_csv(results),
-            "per_class.csv": per_class_csv(results),
-        }
+        texts["table.html"] = results.table().html(pictures)
         for name, text in texts.items():
             if text:
                 write_bytes(root / name, text.encode())
@@ -64,3 +55,19 @@ def write_report(folder: str | Path, results: Results | None = None) -> list[Pat
         what_to_do = f"the records are as they were. Make {root} writable, or report on a copy"
         raise WriteError(f"the table's files cannot be written: {reason(error)}; {what_to_do}") from error
     return [root / name for name, text in texts.items() if text] + figures
+
+
+def table_texts(results: Results) -> dict[str, str]:
+    """Name to content of the files of a table but for table.html, which shows figures; "" where there is nothing to say."""
+    table, wide = results.table(), results.table(wide=True)
+    return {
+        "table.md": table.markdown(),
+        "table.csv": wide.csv(),
+        "table.tex": table.latex(),
+        "comparisons.csv": comparisons_csv(wide),
+        "labels_saved.csv": labels_saved_csv(table),
+        "agreement.csv": agreement_csv(table),
+        "published_pairs.csv": published_pairs_csv(table),
+        "remeasured.csv": remeasured_csv(results),
+        "per_class.csv": per_class_csv(results),
+    }

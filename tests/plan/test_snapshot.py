@@ -29,14 +29,14 @@ class Started(Observer):
 def test_a_run_with_nothing_to_do_reads_each_record_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     carry_out(prepare(MATRIX, tmp_path), Observer())
     read: Counter[str] = Counter()
-    read_text = Path.read_text
+    read_bytes = Path.read_bytes
 
-    def counted(path: Path, *arguments: Any, **keywords: Any) -> str:
+    def counted(path: Path) -> bytes:
         if path.suffix == ".json" and path.is_relative_to(tmp_path):
             read[path.relative_to(tmp_path).as_posix()] += 1
-        return read_text(path, *arguments, **keywords)
+        return read_bytes(path)
 
-    monkeypatch.setattr(Path, "read_text", counted)
+    monkeypatch.setattr(Path, "read_bytes", counted)
     run_plan = prepare(MATRIX, tmp_path)
     assert estimate(run_plan).missing == 0
     carry_out(run_plan, Observer())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -38,6 +38,7 @@ STATISTICS_IMAGES = 64  # over which BatchNorm statistics are averaged
 DRAWS = 1_000  # of test images, for intervals
 WITH_HEADS = 1.5  # what a step costs, in steps of the backbone alone on such images
 SHOWN = 6  # test images kept with their detections, for a figure
+PUBLISHED_SCORE = 0.05  # boxes that score less, a third of all, are not published; where torchvision cuts by default
 
 
 class DetectionOptions(EvaluatorOptions):
@@ -126,6 +127,13 @@ class Detection(Evaluator):
         return options.model_copy(
             update={"images": 2 * options.batch_size, "learning_rates": options.learning_rates[:1]}
         )
+
+    @classmethod
+    def published(cls, predictions: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
+        """All but boxes that score less than ``PUBLISHED_SCORE``: figures show surer ones, and comparisons use the stored resamples."""
+        likely = predictions["scores"] >= PUBLISHED_SCORE
+        per_box = ("image", "boxes", "scores", "labels")
+        return {name: array[likely] if name in per_box else array for name, array in predictions.items()}
 
     @classmethod
     def training_passes(cls, options: Any, train: Any, image_size: int, untrained: bool = False) -> float:

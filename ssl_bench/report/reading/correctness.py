@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from ssl_bench.errors import RecordError
-from ssl_bench.records.predictions import TRUTH, prediction_name
+from ssl_bench.records.predictions import TRUTH, has_predictions, prediction_name
 from ssl_bench.records.schema import MeasurementRecord
 from ssl_bench.report.ground.content import Column
 from ssl_bench.report.ground.names import BALANCED, base_name, is_stage
@@ -32,7 +32,7 @@ class Correctness:
             self._evaluations.setdefault((evaluation.row.row, evaluation.evaluator, evaluation.data), []).append(
                 evaluation
             )
-        self._stored = {(f.evaluator, f.data) for f in results.evaluations if f.path.with_suffix(".npz").is_file()}
+        self._stored = {(f.evaluator, f.data) for f in results.evaluations if has_predictions(f.path)}
         self._of_column: dict[tuple[str, str, str], tuple[dict[int, np.ndarray], set[int]]] = {}
         self.problems: dict[str, None] = {}
 

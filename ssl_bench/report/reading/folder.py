@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from ssl_bench.errors import ContradictedRecord, RecordError
+from ssl_bench.records.places import is_stored, matching
 from ssl_bench.records.protocols import is_older, split_protocol
 from ssl_bench.records.schema import (
     EvaluationRecord,
@@ -146,7 +147,7 @@ def _read_cell(root: Path, cell: RunCell, row: RunRow, results: RunRecords) -> N
 
 def _read(path: Path, kind: type[R], identity: str | None, results: RunRecords) -> tuple[R | None, str]:
     """The record and what is wrong with its file; (None, "") where there is none."""
-    if not path.is_file():
+    if not is_stored(path):
         return None, ""
     try:
         record = read_record(path, kind)
@@ -208,7 +209,7 @@ def _others(root: Path, cell: RunCell, pretraining: Pretraining | None) -> list[
         *failure_files(folder),
     }
     others = []
-    for path in sorted(folder.glob("*.json")):
+    for path in matching(folder, "*.json"):
         if path not in listed:
             try:
                 record = read_record(path, EvaluationRecord)
@@ -261,7 +262,7 @@ def _opened_elsewhere(root: Path, results: RunRecords) -> dict[str, int]:
     homes = {(root / cell.folder).parent.resolve(): cell.row for cell in results.run.cells}
     times_opened: dict[str, int] = {}
     for home, row in homes.items():
-        for path in sorted(home.glob("*/*.json")):
+        for path in matching(home, "*/*.json"):
             if path.resolve() in here or path.name == "pretrain.json" or path in failure_files(path.parent):
                 continue
             try:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+PHOTOGRAPHS = "detections"  # how the names of these figures begin
 SCORE = 0.5  # found boxes that are drawn score at least this
 MOST_BOXES = 20  # an image; more hide what is under them
 ACROSS = 3  # images side by side
@@ -42,7 +43,7 @@ def detection_figures(results: RunRecords) -> Iterator[tuple[str, Figure]]:
         shown = sum(f"shown/{at}/jpeg" in kept for at in range(len(kept)))
         if shown:
             frozen = ", frozen" if evaluation.record.spec.get("options", {}).get("freeze") else ""
-            parts = ["detections", safe_name(row)] + (
+            parts = [PHOTOGRAPHS, safe_name(row)] + (
                 [safe_name(evaluator), safe_name(data)] if len(several) > 1 else []
             )
             yield (

@@ -15,7 +15,7 @@ from ssl_bench.records.schema import safe_name, write_bytes
 from ssl_bench.report.building.columns import stages_evaluator
 from ssl_bench.report.ground.names import is_stage
 from ssl_bench.report.reading.records import RunRecords
-from ssl_bench.report.rendering.detections import detection_figures
+from ssl_bench.report.rendering.detections import PHOTOGRAPHS, detection_figures
 from ssl_bench.report.rendering.drawing import (
     COLOURS,
     GREY,
@@ -35,8 +35,13 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def draw_figures(results: RunRecords, folder: str | Path) -> list[Path]:
-    """Draw every figure that the records allow, as PNG and SVG; photographs as JPEG, a third of the size.
+def draw_figures(results: RunRecords, folder: str | Path, *, svg: bool = False, photographs: bool = True) -> list[Path]:
+    """Draw every figure that the records allow, as PNG; photographs as JPEG, a third of the size.
+
+    Parameters
+    ----------
+    svg : draw an SVG beside every PNG; without, those of an earlier report go.
+    photographs : draw figures of test images as well; without, those of an earlier report go.
 
     Returns
     -------
@@ -52,15 +57,17 @@ def draw_figures(results: RunRecords, folder: str | Path) -> list[Path]:
             drawn += [(f"stages{suffix}", stages_figure(results, name)), (f"cost{suffix}", cost_figure(results, name))]
             drawn.append((f"labels{suffix}", labels_figure(results, name)))
         drawn.append(("curves", curves_figure(results)))
-        both = ("png", "svg")
-        photographs = detection_figures(results) if results.run.final else ()  # they show test images
-        for stem, figure, kinds in (
-            *((*named, both) for named in drawn),
-            *((*named, ("jpg",)) for named in photographs),
-        ):
+        charts = ("png", "svg") if svg else ("png",)
+        # they show test images
+        pictures = detection_figures(results) if results.run.final and photographs else ()
+        stale = [*(() if svg else home.glob("*.svg")), *(() if photographs else home.glob(f"{PHOTOGRAPHS}-*.jpg"))]
+        for path in stale:
+            path.unlink(missing_ok=True)
+        named = (*((*chart, charts) for chart in drawn), *((*picture, ("jpg",)) for picture in pictures))
+        for stem, figure, kinds in named:
             if figure is not None:
                 figure.draw_without_rendering()
-                figure.set_layout_engine("none")  # the layout, most of the time, is found once for both formats
+                figure.set_layout_engine("none")  # the layout, most of the time, is found once for all formats
                 for kind in kinds:
                     write_bytes(home / f"{stem}.{kind}", file_bytes(figure, kind))
                     written.append(home / f"{stem}.{kind}")

@@ -144,7 +144,7 @@ def test_names_are_drawn_as_they_are(run_folder: MakeRun, tmp_path: Path) -> Non
         "x" * 200: ("vae", "pretext", (0.4, 0.5)),
     }
     results = load(run_folder(rows, seeds=(0,), data=("a$b$", "../other")))
-    files = draw_figures(results, tmp_path)
+    files = draw_figures(results, tmp_path, svg=True)
     assert len(files) == 14 and all(path.parent == tmp_path for path in files)
     with style():
         figure = stages_figure(results, "a$b$")
