@@ -54,13 +54,15 @@ def pretrain(
     Parameters
     ----------
     task : a task's name.
-    data : a source's name or anything a matrix's ``data`` may be. Images without labels: ``{"pretrain": "folder:PHOTOS", "evaluate": []}``,
-        or with labelled ones beside them, on which the progress is watched: ``{"pretrain": "folder:PHOTOS", "evaluate": "cifar10"}``.
+    data : a source's name or anything a matrix's ``data`` may be. Images without labels: ``{"pretrain":
+        "folder:PHOTOS", "evaluate": []}``, or with labelled ones beside them, on which the progress is watched:
+        ``{"pretrain": "folder:PHOTOS", "evaluate": "cifar10"}``.
     epochs, images, passes : the budget, exactly one of them; ``passes`` are whole images through the network.
     backbone : a timm ResNet's name or anything a matrix's ``backbone`` may be.
     options : task options and recipe settings.
     out : folder for record and weights; nothing is kept on disk without it.
-    recompute : train again where ``out`` holds the record of this training and not its weights (they are damaged or gone, or the record is).
+    recompute : train again where ``out`` holds the record of this training and not its weights (they are damaged or
+        gone, or the record is).
     data_root, plugins, skip_checks : as for ``run``.
 
     Examples
@@ -126,7 +128,8 @@ def _pretrained(run_plan: RunPlan, cell: Cell, recompute: bool) -> Pretrained:
             record, _ = pretrain_cell(cell, context)
         if not file.is_file():
             raise SpecError(
-                f"task {cell.row.name!r} trains no network that could be returned: what evaluated() gives is no ssl_bench.Network"
+                f"task {cell.row.name!r} trains no network that could be returned: what evaluated() gives is no "
+                "ssl_bench.Network"
             )
         backbone = load_backbone(file)
     return Pretrained(backbone, record)
@@ -142,9 +145,11 @@ def evaluate(
     device: str | None = None,
     data_root: str | Path | None = None,
 ) -> pd.DataFrame:
-    """Judge one network: a Backbone, a Network of a plugin, or the path of a safetensors file (``load_backbone`` takes its plugins).
+    """Judge one network: a Backbone, a Network of a plugin, or the path of a safetensors file (``load_backbone`` takes
+    its plugins).
 
-    Test stays closed unless ``test`` is set. Returns one line per measurement: evaluator, data, stage, labels, draw, split, metric, value, n.
+    Test stays closed unless ``test`` is set. Returns one line per measurement: evaluator, data, stage, labels, draw,
+    split, metric, value, n.
 
     Examples
     --------
@@ -197,7 +202,8 @@ def evaluate(
                 raise SpecError(f"evaluator {selected.evaluator.name!r} cannot judge this network: {why}")
             if missing := sorted(selected.evaluator.needs):
                 raise SpecError(
-                    f"evaluator {selected.evaluator.name!r} needs {missing[0]!r} of a task, and a network is all there is; judge it in a run"
+                    f"evaluator {selected.evaluator.name!r} needs {missing[0]!r} of a task, and a network is all "
+                    "there is; judge it in a run"
                 )
             evaluation = selected.evaluator(selected.options).evaluate(subject)
         rows += [

@@ -14,7 +14,8 @@ MOST_NAMES = 60  # known names in a message
 class SSLBenchError(Exception):
     """Base of every error that a user can cause and mend. The command line prints it without a traceback.
 
-    ``exit_code``: 2 where what was given cannot mean anything or cannot be used, 1 where something went wrong on the way.
+    ``exit_code``: 2 where what was given cannot mean anything or cannot be used, 1 where something went wrong on the
+    way.
     """
 
     exit_code = 2
@@ -114,7 +115,8 @@ MOST_OF_A_MESSAGE = 10_000  # characters
 
 
 def text_of(error: BaseException) -> str:
-    """What an error says, whatever its class does: its type's name where that is nothing or fails, never endless, and always writable as UTF-8."""
+    """What an error says, whatever its class does: its type's name where that is nothing or fails, never endless, and
+    always writable as UTF-8."""
     try:
         text = str(error)
     except BaseException as other:  # of a class of its own
@@ -125,7 +127,8 @@ def text_of(error: BaseException) -> str:
 
 
 class Notice(UserWarning):
-    """What a user should know and nobody has to act on: a cache made again, a checkpoint that could not be used, files without a digest."""
+    """What a user should know and nobody has to act on: a cache made again, a checkpoint that could not be used, files
+    without a digest."""
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

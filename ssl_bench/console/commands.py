@@ -1,4 +1,5 @@
-"""The command line: one function per command, each a few lines over the Python API. Heavy imports wait for the command that needs them."""
+"""The command line: one function per command, each a few lines over the Python API. Heavy imports wait for the command
+that needs them."""
 
 from __future__ import annotations
 
@@ -21,7 +22,10 @@ if TYPE_CHECKING:
     from ssl_bench.plan.run_plan import RunPlan
     from ssl_bench.report import Results
 
-EXIT_CODES = "Exit codes: 0 done, 1 something failed, 2 wrong command, settings or data, 75 stopped by SIGTERM or SIGUSR1, 130 Ctrl-C."
+EXIT_CODES = (
+    "Exit codes: 0 done, 1 something failed, 2 wrong command, settings or data, 75 stopped by SIGTERM or "
+    "SIGUSR1, 130 Ctrl-C."
+)
 
 # Help is not read as markup, which would take the brackets of `tasks=[my_task]` for a style; lines after a \b are kept
 # as they are.
@@ -76,7 +80,8 @@ Recompute = Annotated[
     bool,
     typer.Option(
         "--recompute",
-        help="Train cells again whose record or weights are damaged, or whose weights are gone but still needed; without it they fail.",
+        help="Train cells again whose record or weights are damaged, or whose weights are gone but still needed; "
+        "without it they fail.",
     ),
 ]
 Legend = Annotated[
@@ -260,7 +265,8 @@ def publish(
     run: FolderArg,
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where to write.", show_default=False)],
 ) -> None:
-    """Pack a run's records and predictions into a few small files, with its table and figures: what is committed of a run."""
+    """Pack a run's records and predictions into a few small files, with its table and figures: what is committed of a
+    run."""
     from ssl_bench.report import publish as write
 
     files = write(_folder(run), folder)
@@ -454,7 +460,8 @@ def convert(
         ),
     ] = None,
 ) -> None:
-    """Convert a checkpoint of another program to weights for `weights:` and `init:`. Only tensors are read; nothing in the file is run."""
+    """Convert a checkpoint of another program to weights for `weights:` and `init:`. Only tensors are read; nothing in
+    the file is run."""
     from ssl_bench.backbones.convert import convert as write
 
     path, converted = write(file, out, backbone, prefix)

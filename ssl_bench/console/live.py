@@ -84,7 +84,10 @@ class Live(Observer):
     def progressed(self, progress: Any) -> None:
         loss = progress.metrics.get("loss", float("nan"))
         accuracy = f"  accuracy {100 * progress.metrics['accuracy']:.1f} %" if "accuracy" in progress.metrics else ""
-        note = f"loss {loss:.4g}{accuracy}  {progress.images_per_second:,.0f} images/s  {duration(progress.seconds_left)} left"
+        note = (
+            f"loss {loss:.4g}{accuracy}  {progress.images_per_second:,.0f} images/s  "
+            f"{duration(progress.seconds_left)} left"
+        )
         self._bar(self.label, progress.step, progress.steps, note)
 
     def noted(self, text: str) -> None:
@@ -115,7 +118,8 @@ class Live(Observer):
 
 
 def headline(record: EvaluationRecord) -> str:
-    """What a record says in short: accuracy on validation by which choices are made, or mAP on which set; "" where it has neither."""
+    """What a record says in short: accuracy on validation by which choices are made, or mAP on which set; "" where it
+    has neither."""
     validation = [m for m in record.measurements if m.split == "validation"]
     score = validation_score(record)
     if score is not None:
@@ -132,7 +136,8 @@ def print_plan(console: Console, run_plan: RunPlan, plan: Estimate) -> None:
     data = run_plan.data
     console.print(
         escape(
-            f"{run_plan.matrix.name}: {data.pretrain.name}, {len(data.pretrain):,} images of {data.size} px to pretrain on; "
+            f"{run_plan.matrix.name}: {data.pretrain.name}, {len(data.pretrain):,} images of {data.size} px to "
+            "pretrain on; "
             f"seeds {', '.join(map(str, run_plan.matrix.seeds))}; {run_plan.device.type}"
         )
     )

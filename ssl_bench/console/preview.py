@@ -64,7 +64,8 @@ def preview(
 
     Raises
     ------
-    SpecError : no such task, matrix or run; a row that is not trained yet; a task without preview; ``out`` that is no PNG.
+    SpecError : no such task, matrix or run; a row that is not trained yet; a task without preview; ``out`` that is no
+        PNG.
     """
     if out is not None and (out.is_dir() or out.suffix.lower() != ".png"):
         raise SpecError(f"--out {out}: name a file that ends in .png")

@@ -15,13 +15,15 @@ from ssl_bench.system.terminal import escape
 
 
 def print_cell(console: Console, folder: Path, row: str, seed: str) -> None:
-    """Everything known of one cell. ``seed`` as it was typed: what is no seed of the run is no number that has to be read."""
+    """Everything known of one cell. ``seed`` as it was typed: what is no seed of the run is no number that has to be
+    read."""
     record = read_record(folder / "run.json", Run)
     cells = [cell for cell in record.cells if cell.row == row and str(cell.seed) == seed]
     if not cells:
         asked = f"{row}/{seed}"[:80]
         raise SpecError(
-            f"{record.name} has no cell {asked!r}; {did_you_mean(asked, [f'{cell.row}/{cell.seed}' for cell in record.cells])}"
+            f"{record.name} has no cell {asked!r}; "
+            f"{did_you_mean(asked, [f'{cell.row}/{cell.seed}' for cell in record.cells])}"
         )
     where = folder / cells[0].folder
     for path in failure_files(where):
@@ -50,12 +52,14 @@ def print_cell(console: Console, folder: Path, row: str, seed: str) -> None:
             )
     split = ", ".join(f"{part} {seconds:.1f} s" for part, seconds in trained.seconds.items())
     console.print(
-        f"  cost: {trained.images_seen:,} images, {trained.passes:.2f} passes an image, {trained.flops / 1e12:.1f} TFLOP, "
+        f"  cost: {trained.images_seen:,} images, {trained.passes:.2f} passes an image, {trained.flops / 1e12:.1f} "
+        "TFLOP, "
         f"{trained.images_per_second:,.0f} images/s, {bytes_text(trained.peak_memory)} ({split})"
     )
     console.print(
         escape(
-            f"  made: {trained.created} on {trained.environment.device}, {trained.environment.precision}, ssl_bench {trained.environment.code}"
+            f"  made: {trained.created} on {trained.environment.device}, {trained.environment.precision}, "
+            f"ssl_bench {trained.environment.code}"
         )
     )
     if trained.changed:

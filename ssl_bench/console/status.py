@@ -47,8 +47,10 @@ class CellStatus:
 
     Attributes
     ----------
-    state : one of the words above: in the order they are tried, done, under way now, damaged, failed, begun, not asked for, missing.
-    trained : whether its pretraining is finished; ``judged`` of ``expected`` evaluations are, of the weights that it left.
+    state : one of the words above: in the order they are tried, done, under way now, damaged, failed, begun, not asked
+        for, missing.
+    trained : whether its pretraining is finished; ``judged`` of ``expected`` evaluations are, of the weights that it
+        left.
     why : what failed or is damaged, on one line; "" otherwise.
     seconds : spent on its finished parts.
     """
@@ -158,7 +160,8 @@ def _is_open(row: RunRow | None) -> bool:
 
 
 def _candidates(run: Run, row: RunRow) -> Sequence[RunCell]:
-    """The cells that decide a row's choice and are not in the table: all of them while it is open, then those that lost."""
+    """The cells that decide a row's choice and are not in the table: all of them while it is open, then those that
+    lost."""
     shown = [cell for cell in run.cells if cell.row == row.row] if _is_open(row) else []
     return [*shown, *(cell for cell in run.losers if cell.row == row.row)]
 

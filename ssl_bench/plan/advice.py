@@ -13,7 +13,8 @@ NARROW = 0.25  # of the channels: a width at which tasks still rank as at full w
 
 
 def advice_for(run_plan: RunPlan, training: float, judging: Mapping[str, float], rate: float) -> tuple[str, ...]:
-    """What would bring an estimate of more than a week down, each with where it would lead, what helps most first; () for a shorter one.
+    """What would bring an estimate of more than a week down, each with where it would lead, what helps most first; ()
+    for a shorter one.
 
     Parameters
     ----------
@@ -47,7 +48,8 @@ def advice_for(run_plan: RunPlan, training: float, judging: Mapping[str, float],
         ways.append(
             (
                 least,
-                f"a narrower network (backbone.width {matrix.backbone.width:g} -> {NARROW}: {duration(least)} or somewhat more)",
+                f"a narrower network (backbone.width {matrix.backbone.width:g} -> {NARROW}: {duration(least)} or "
+                "somewhat more)",
             )
         )
     if judging and evaluation > total / 4:

@@ -15,10 +15,12 @@ def choose(run_plan: RunPlan, row: Row, give_up: bool = True) -> dict[str, float
 
 
 def decide(run_plan: RunPlan, row: Row, give_up: bool) -> tuple[Candidate | None, dict[str, float]]:
-    """A row's best candidate by the headline evaluator on validation once all are judged, and their scores; None while there is one to wait for.
+    """A row's best candidate by the headline evaluator on validation once all are judged, and their scores; None while
+    there is one to wait for.
 
-    ``give_up``: leave candidates that failed out of the choice; otherwise they are left to be tried again, unless another one has seen test:
-    what was decided then stands, since a failure that is made good later and wins would be a second look at test.
+    ``give_up``: leave candidates that failed out of the choice; otherwise they are left to be tried again, unless
+    another one has seen test: what was decided then stands, since a failure that is made good later and wins would be a
+    second look at test.
     """
     scores: dict[int, float] = {}
     failed = False

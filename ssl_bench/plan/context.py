@@ -108,7 +108,8 @@ class RunContext:
         return choose_precision(self.precision, self.device)
 
     def sample(self, count: int) -> Tensor:
-        """The same pretraining images every time in the same mixed order, float [n, 3, S, S] on the CPU, without labels."""
+        """The same pretraining images every time in the same mixed order, float [n, 3, S, S] on the CPU, without
+        labels."""
         return self.sample_part(0, count)
 
     def sample_part(self, start: int, stop: int) -> Tensor:

@@ -1,4 +1,5 @@
-"""What a matrix spends on a bare backbone, counted from shapes alone: the same on every machine, so that what is decided by it is, too."""
+"""What a matrix spends on a bare backbone, counted from shapes alone: the same on every machine, so that what is
+decided by it is, too."""
 
 from __future__ import annotations
 
@@ -18,7 +19,8 @@ from ssl_bench.spec.matrix import BackboneSpec
 
 @functools.lru_cache(maxsize=8)
 def effort_of(spec: BackboneSpec, image_size: int, images: int, stage_values: int | None = None) -> Effort:
-    """Of ``images`` images trained on, and of features with at most ``stage_values`` values a stage (None: as many as a CPU gets)."""
+    """Of ``images`` images trained on, and of features with at most ``stage_values`` values a stage (None: as many as a
+    CPU gets)."""
     with torch.device("meta"), torch.no_grad():
         backbone = Backbone(spec, image_size).eval()
         image = torch.empty(1, 3, image_size, image_size)

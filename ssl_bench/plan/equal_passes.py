@@ -25,8 +25,9 @@ _NARROW = {"name": "resnet18", "width": 0.25}
 def at_equal_passes(rows: Sequence[Row], matrix: Matrix, data: Data, passes: int) -> list[Row]:
     """The rows with as many steps as ``passes`` network passes allow, counted on a few images of each candidate.
 
-    A pass is one whole image through the network that is judged: a rotation of it counts as one, a tile as its share of the area.
-    Networks beside that one (a momentum teacher, both halves of a pair) count by their FLOPs, see ``training.meter.NetworkMeter``.
+    A pass is one whole image through the network that is judged: a rotation of it counts as one, a tile as its share of
+    the area. Networks beside that one (a momentum teacher, both halves of a pair) count by their FLOPs, see
+    ``training.meter.NetworkMeter``.
 
     Raises
     ------
@@ -45,7 +46,8 @@ def at_equal_passes(rows: Sequence[Row], matrix: Matrix, data: Data, passes: int
 
 
 def _within(row: Row, candidate: Candidate, contexts: Sequence[RunContext], passes: int) -> Candidate:
-    """``contexts``: with a narrow network, and with the matrix's, which is needed where networks are weighed against each other."""
+    """``contexts``: with a narrow network, and with the matrix's, which is needed where networks are weighed against
+    each other."""
     where = f"task {row.name!r}"
     cell = Cell(row, replace(candidate, init=None), seed=0, spec={}, id="", folder=Path())
     try:
@@ -65,10 +67,14 @@ def _within(row: Row, candidate: Candidate, contexts: Sequence[RunContext], pass
     each = cost.passes
     if each <= 0:
         raise SpecError(
-            f"{where} sends nothing through a network, and pretrain.passes cannot be shared with it; give `epochs` or `images`"
+            f"{where} sends nothing through a network, and pretrain.passes cannot be shared with it; give `epochs` "
+            "or `images`"
         )
     needed = each * candidate.recipe.batch_size
     if needed > passes:
-        told = f"one batch of {candidate.recipe.batch_size} takes {needed:,.0f} network passes, and pretrain.passes is {passes:,}"
+        told = (
+            f"one batch of {candidate.recipe.batch_size} takes {needed:,.0f} network passes, and "
+            f"pretrain.passes is {passes:,}"
+        )
         raise SpecError(f"{where}: {told}; give more passes or a smaller batch_size")
     return replace(candidate, steps=round(passes / needed))

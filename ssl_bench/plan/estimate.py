@@ -67,7 +67,8 @@ class Estimate:
 
 
 def estimate(run_plan: RunPlan, on: str | None = None) -> Estimate:
-    """Cells done and missing per row, with time and memory estimated from counted FLOPs and one timed step of the backbone.
+    """Cells done and missing per row, with time and memory estimated from counted FLOPs and one timed step of the
+    backbone.
 
     Parameters
     ----------
@@ -134,7 +135,8 @@ class _Work:
 
 
 def _work_of(row: Row, run_plan: RunPlan, cells: list[Cell]) -> _Work:
-    """What is left of a row. While a choice is open, its first candidate stands for the winner at the seeds that follow."""
+    """What is left of a row. While a choice is open, its first candidate stands for the winner at the seeds that
+    follow."""
     blocked = {cell.address: why for cell in cells if (why := run_plan.blocked(cell))}
     can = [cell for cell in cells if run_plan.recompute or cell.address not in blocked]
     training = [
@@ -149,7 +151,8 @@ def _work_of(row: Row, run_plan: RunPlan, cells: list[Cell]) -> _Work:
 
 
 def _row_estimate(work: _Work, context: RunContext, rate: float, done: int, missing: int) -> RowEstimate:
-    """A row with the cost of what is left to train of it; that of an open choice is the mean candidate's at the seeds to come."""
+    """A row with the cost of what is left to train of it; that of an open choice is the mean candidate's at the seeds
+    to come."""
     row, candidate = work.row, work.row.candidates[0]
     passes = seconds = memory = None
     problem = ""
@@ -220,7 +223,8 @@ def _cost(cell: Cell, context: RunContext) -> tuple[float, float, int]:
 
 
 def _fitting_flops(cell: Cell, planned: PlannedEvaluation, widths: list[int]) -> float:
-    """What probes compute once they have features; pixels and PCA, which have one representation, count as its widest stage."""
+    """What probes compute once they have features; pixels and PCA, which have one representation, count as its widest
+    stage."""
     values = widths if cell.row.task.role.fine_tunes else [max(widths)]
     return float(planned.evaluator.fitting_flops(planned.options, planned.labelled.train, values))
 

@@ -29,7 +29,8 @@ class EvaluatorOnSets:
 def evaluators_of(
     specs: Sequence[EvaluatorSpec], seeds: tuple[int, ...], places: Places, smoke: bool = False
 ) -> list[EvaluatorOnSets]:
-    """The evaluators with validated options and the sets of their own, before the matrix's data are looked for. See ``on_data``."""
+    """The evaluators with validated options and the sets of their own, before the matrix's data are looked for. See
+    ``on_data``."""
     parsed = []
     for spec in specs:
         evaluator = EVALUATORS.get(spec.evaluator)
@@ -47,7 +48,8 @@ def evaluators_of(
 
 
 def judged_elsewhere(evaluators: Sequence[EvaluatorOnSets]) -> list[JudgedElsewhere]:
-    """What must not be pretrained on though it is in no labelled set: the validation and test images of evaluators' own sets."""
+    """What must not be pretrained on though it is in no labelled set: the validation and test images of evaluators' own
+    sets."""
     elsewhere = []
     for evaluator, judged in (
         (selected.evaluator, judged) for selected in evaluators if selected.brings_sets for judged in selected.sets
@@ -63,7 +65,8 @@ def judged_elsewhere(evaluators: Sequence[EvaluatorOnSets]) -> list[JudgedElsewh
 
 
 def on_data(evaluators: Sequence[EvaluatorOnSets], labelled: tuple[Labelled, ...]) -> list[EvaluatorOnSets]:
-    """The evaluators with the labelled sets for those that bring none, every set under a name of its own and checked."""
+    """The evaluators with the labelled sets for those that bring none, every set under a name of its own and
+    checked."""
     taken = {judged.name: _fingerprints(judged) for judged in labelled}
     of_matrix = set(taken)
     placed = []
@@ -83,7 +86,8 @@ def on_data(evaluators: Sequence[EvaluatorOnSets], labelled: tuple[Labelled, ...
 
 
 def _named_apart(judged: Any, evaluator: str, taken: dict[str, tuple[str, ...]], of_matrix: set[str]) -> Any:
-    """A set that an evaluator brought, under a name that no labelled set and no other set has: tables address sets by their names."""
+    """A set that an evaluator brought, under a name that no labelled set and no other set has: tables address sets by
+    their names."""
     prints = _fingerprints(judged)
     names = (
         judged.name,
@@ -100,7 +104,8 @@ def _named_apart(judged: Any, evaluator: str, taken: dict[str, tuple[str, ...]],
         and "name" in {field.name for field in dataclasses.fields(judged)}
     ):
         raise SpecError(
-            f"evaluator {evaluator!r} brings a set called {judged.name!r}, as another one is called; give it a name of its own"
+            f"evaluator {evaluator!r} brings a set called {judged.name!r}, as another one is called; give it a "
+            "name of its own"
         )
     return replace(judged, name=name)
 

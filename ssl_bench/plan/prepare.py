@@ -1,4 +1,5 @@
-"""Everything before training: plugins, matrix, data, checks. Every mistake that needs no training to be found is found here."""
+"""Everything before training: plugins, matrix, data, checks. Every mistake that needs no training to be found is found
+here."""
 
 from __future__ import annotations
 
@@ -45,13 +46,15 @@ def prepare(
     skip_checks: bool = False,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> RunPlan:
-    """Everything before training: plugins, matrix, data, checks. Every mistake that can be found without training is found here.
+    """Everything before training: plugins, matrix, data, checks. Every mistake that can be found without training is
+    found here.
 
-    ``judged``: whether there must be labelled images to judge on. ``pack``: False lets noise stand in for images that are not packed yet,
-    to check and to plan from their counts, labels and sizes; nothing of them is then known to be done. Nor are weights downloaded for it:
-    rows of those that are not here are left out, and told as ``unseen``. ``recompute``: train cells again
-    whose record is damaged, or whose weights are damaged or gone while evaluations are missing; without it such cells fail, and nothing is replaced.
-    ``skip_checks``: train tasks of plugins without the quick part of their battery; their records and the table tell.
+    ``judged``: whether there must be labelled images to judge on. ``pack``: False lets noise stand in for images that
+    are not packed yet, to check and to plan from their counts, labels and sizes; nothing of them is then known to be
+    done. Nor are weights downloaded for it: rows of those that are not here are left out, and told as ``unseen``.
+    ``recompute``: train cells again whose record is damaged, or whose weights are damaged or gone while evaluations are
+    missing; without it such cells fail, and nothing is replaced. ``skip_checks``: train tasks of plugins without the
+    quick part of their battery; their records and the table tell.
     """
     for plugin in (plugins,) if isinstance(plugins, (str, Path)) else plugins:
         load_plugin(plugin)
@@ -63,7 +66,8 @@ def prepare(
     _check_only(spec, only)
     if judged and not spec.data.evaluate:
         raise SpecError(
-            f"matrix {spec.name!r}: data.evaluate is empty, and rows are compared on labelled images; name a labelled source"
+            f"matrix {spec.name!r}: data.evaluate is empty, and rows are compared on labelled images; name a "
+            "labelled source"
         )
     chosen_device = choose_device(device)
     folder = Path(out) if out is not None else Path("runs") / spec.name
@@ -133,7 +137,8 @@ def _check_only(spec: Matrix, only: tuple[str, ...]) -> None:
 
 
 def _refuse_newer(folder: Path) -> str:
-    """When the run in a folder was begun, "" where there is none; raises RecordError for a folder that cannot be used."""
+    """When the run in a folder was begun, "" where there is none; raises RecordError for a folder that cannot be
+    used."""
     why = missing_file(folder)
     if why.startswith("cannot be read"):
         raise RecordError(f"--out {quoted(str(folder))} {why}; give another folder")

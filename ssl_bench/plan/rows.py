@@ -61,7 +61,8 @@ class Row:
         return self.spec.row
 
     def start(self, chosen: Candidate | None) -> tuple[str, bool]:
-        """What the row starts from and what is known of its training ("" for nothing), and whether labels are in it, or may be.
+        """What the row starts from and what is known of its training ("" for nothing), and whether labels are in it, or
+        may be.
 
         ``chosen``: the candidate that stands for the row; None while there is none.
         """
@@ -76,12 +77,14 @@ class Row:
 def split_options(task: type[Any], written: Mapping[str, Any], where: str) -> tuple[dict[str, Any], dict[str, Any]]:
     """A row's settings as (task options, recipe settings).
 
-    A name that only one of the two has may stand in the row itself. ``recipe: {...}`` and ``options: {...}`` hold the settings of training and
-    of the task whatever they are called, and have to where both have the name. Settings of one phase stand below its name in ``recipe``.
+    A name that only one of the two has may stand in the row itself. ``recipe: {...}`` and ``options: {...}`` hold the
+    settings of training and of the task whatever they are called, and have to where both have the name. Settings of one
+    phase stand below its name in ``recipe``.
 
     Raises
     ------
-    SpecError : an unknown setting (with the nearest known one), one that could be either, one given twice, or one of training for a task without.
+    SpecError : an unknown setting (with the nearest known one), one that could be either, one given twice, or one of
+        training for a task without.
     """
     known_options, training = task.Options.model_fields, (*Recipe.model_fields, "init", "recipe")
     known = [*known_options, *(training if task.role.trains else ()), "row"]
@@ -98,13 +101,15 @@ def split_options(task: type[Any], written: Mapping[str, Any], where: str) -> tu
             continue
         if key in known_options and key in Recipe.model_fields and task.role.trains:
             raise SpecError(
-                f"{where}: {key!r} is an option of {task.name} and a setting of training; write options: {{{key}: ...}} for the task's, "
+                f"{where}: {key!r} is an option of {task.name} and a setting of training; write options: {{{key}: "
+                f"...}} for the task's, "
                 f"recipe: {{{key}: ...}} for that of training"
             )
         place = options if key in known_options else recipe
         if key in place:
             raise SpecError(
-                f"{where}: {key!r} is given twice, in the row and below {'options' if key in known_options else 'recipe'!r}; keep one"
+                f"{where}: {key!r} is given twice, in the row and below "
+                f"{'options' if key in known_options else 'recipe'!r}; keep one"
             )
         if key in training and key not in known_options and not task.role.trains:
             raise SpecError(_not_trained(task, key, where))
@@ -134,7 +139,8 @@ def _not_trained(task: type[Any], key: str, where: str) -> str:
 def candidates_of(
     matrix: Matrix, task: type[Any], spec: TaskSpec, image_size: int, num_images: int, download: bool = True
 ) -> tuple[Candidate, ...]:
-    """Every full setting of a row, in the order written. Without ``download``, weights that are not here are absent (AbsentWeights)."""
+    """Every full setting of a row, in the order written. Without ``download``, weights that are not here are absent
+    (AbsentWeights)."""
     where = f"task {spec.row!r}"
     choices = _choices(spec.options)
     for key, values in choices.items():
@@ -147,7 +153,8 @@ def candidates_of(
     if math.prod(len(values) for values in choices.values()) > MOST_CANDIDATES:
         counted = " x ".join(f"{len(values)} of {key}" for key, values in choices.items())
         raise SpecError(
-            f"{where}: choose: {counted} are more than {MOST_CANDIDATES:,} settings to try, the most that a row may have"
+            f"{where}: choose: {counted} are more than {MOST_CANDIDATES:,} settings to try, the most that a row "
+            "may have"
         )
 
     def make(input: str = "rgb", **_: Any) -> Backbone:
@@ -197,7 +204,8 @@ def _phase_recipe(task: type[Any], phase: str, recipe: Recipe, options: Any, wri
 
 
 def _choices(options: Mapping[str, Any], above: str = "") -> dict[str, Any]:
-    """The values to choose from, by the option's name; that of a combination's member has the member's before it, as "exemplar.crops"."""
+    """The values to choose from, by the option's name; that of a combination's member has the member's before it, as
+    "exemplar.crops"."""
     choices: dict[str, Any] = {}
     for key, value in options.items():
         if isinstance(value, Mapping):
@@ -244,7 +252,8 @@ def budget_images(matrix: Matrix, num_images: int) -> int:
 def rows_of(matrix: Matrix, data: Data, unseen: dict[str, str] | None = None) -> list[Row]:
     """The rows of a matrix, checked against the data. Every problem of every row is told at once.
 
-    ``unseen``: takes the rows whose weights are not here, and why, which are then left out; where it is None, they are a problem.
+    ``unseen``: takes the rows whose weights are not here, and why, which are then left out; where it is None, they are
+    a problem.
     """
     rows, problems = [], []
     absent = _absent(matrix, data)
@@ -299,17 +308,20 @@ def _check_row(task: type[Any], spec: TaskSpec, candidate: Candidate, data: Data
         )
     if data.size < task.min_image_size:
         raise DataError(
-            f"{where} needs images of at least {task.min_image_size} px, not {data.size}; set data.size to {task.min_image_size} or more"
+            f"{where} needs images of at least {task.min_image_size} px, not {data.size}; set data.size to "
+            f"{task.min_image_size} or more"
         )
     if task.role.trains and candidate.recipe.batch_size > len(data.pretrain):
         count = len(data.pretrain)
         raise DataError(
-            f"{where}: batch_size must be at most {count:,}, the number of pretraining images, got {candidate.recipe.batch_size}"
+            f"{where}: batch_size must be at most {count:,}, the number of pretraining images, got "
+            f"{candidate.recipe.batch_size}"
         )
     if task.role.trains and task.uses_labels and data.pretrain.labels is None:
         why = data.unlabelled or f"the pretraining images ({data.pretrain.name}) have none"
         raise DataError(
-            f"{where} needs labels, and {why}; remove it from the matrix, or give labelled images as the one `source` of data"
+            f"{where} needs labels, and {why}; remove it from the matrix, or give labelled images as the one "
+            "`source` of data"
         )
     missing = sorted(task.columns - set(data.pretrain.columns))
     if missing:

@@ -52,7 +52,8 @@ class RunPlan:
             self.snapshot.forget(cell)
 
     def cell(self, row: Row, candidate: Candidate, seed: int, evaluators: list[EvaluatorOnSets] | None = None) -> Cell:
-        """One cell, where it lies already or will: rows of equal settings share one, and a row's name decides nothing."""
+        """One cell, where it lies already or will: rows of equal settings share one, and a row's name decides
+        nothing."""
         key = (row.name, id(candidate), seed)  # a matrix of thousands of cells is gone through several times
         if evaluators is None and key in self._cells:
             return self._cells[key]
@@ -73,13 +74,15 @@ class RunPlan:
         return cell
 
     def candidate_cells(self, row: Row) -> list[Cell]:
-        """The cells that decide a choice: every candidate, first seed, and the one evaluator that decides (the linear probe where there is one)."""
+        """The cells that decide a choice: every candidate, first seed, and the one evaluator that decides (the linear
+        probe where there is one)."""
         able = [e for e in self.evaluators if e.evaluator.accuracy and suits(e.evaluator, row.task)]
         able = [e for e in able if self.matrix.seeds[0] in e.seeds]
         headline = [e for e in able if e.evaluator.name == HEADLINE] or able[:1]
         if not headline:
             raise SpecError(
-                f"task {row.name!r} has options to choose between, and no evaluator that could choose; add `linear` to `evaluate`"
+                f"task {row.name!r} has options to choose between, and no evaluator that could choose; add "
+                "`linear` to `evaluate`"
             )
         return [self.cell(row, candidate, self.matrix.seeds[0], headline) for candidate in row.candidates]
 
@@ -89,7 +92,8 @@ class RunPlan:
         return any(self.snapshot.times_opened(cell, planned) for cell in cells for planned in cell.evaluations)
 
     def cells(self, chosen: Mapping[str, Candidate] | None = None) -> list[Cell]:
-        """The cells of the table, seed by seed, so that a whole table of one seed comes first. ``chosen``: other winners than its own."""
+        """The cells of the table, seed by seed, so that a whole table of one seed comes first. ``chosen``: other
+        winners than its own."""
         winners = self.winners if chosen is None else chosen
         cells = []
         for seed in self.matrix.seeds:
@@ -144,5 +148,6 @@ def applies(cell: Cell, planned: PlannedEvaluation) -> bool:
 
 
 def suits(evaluator: type[Any], task: type[Any]) -> bool:
-    """Representations that are not trained networks (pixels, PCA) cannot be fine-tuned; what an evaluator needs a task has to offer."""
+    """Representations that are not trained networks (pixels, PCA) cannot be fine-tuned; what an evaluator needs a task
+    has to offer."""
     return (not evaluator.needs_training or task.role.fine_tunes) and evaluator.needs <= task.offers()

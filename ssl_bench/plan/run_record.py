@@ -25,7 +25,8 @@ from ssl_bench.records.schema import (
 
 
 def write_run(run_plan: RunPlan) -> None:
-    """Write run.json: what the table is made of, as far as it is decided, by this command, an earlier one or another process.
+    """Write run.json: what the table is made of, as far as it is decided, by this command, an earlier one or another
+    process.
 
     While a candidate that failed is to be tried again, the best of the others stands for its row.
     """
@@ -102,7 +103,8 @@ def _describe(judged: Any) -> dict[str, Any]:
 
 
 def _majority(judged: Labelled) -> dict[str, Any]:
-    """The largest class of train and its share of every split, where it has so much of one that accuracies are balanced; {} else."""
+    """The largest class of train and its share of every split, where it has so much of one that accuracies are
+    balanced; {} else."""
     labels = {split: np.asarray(getattr(judged, split).labels) for split in ("train", "validation", "test")}
     classes = len(judged.train.classes)
     if not classes or not all(len(of_split) for of_split in labels.values()):

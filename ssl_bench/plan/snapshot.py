@@ -1,4 +1,5 @@
-"""What a run's cells have on disk, every file read once: the plan, the scheduler and run.json are made of the same moment."""
+"""What a run's cells have on disk, every file read once: the plan, the scheduler and run.json are made of the same
+moment."""
 
 from __future__ import annotations
 
@@ -37,8 +38,8 @@ class StoredEvaluation:
 class Snapshot:
     """The records of a run's cells, read when first asked for and not again.
 
-    What other processes do meanwhile shows in a new snapshot, or after ``forget``. A record that cannot be used raises the same RecordError
-    (DamagedRecord where it is damaged or another cell's) each time it is asked for.
+    What other processes do meanwhile shows in a new snapshot, or after ``forget``. A record that cannot be used raises
+    the same RecordError (DamagedRecord where it is damaged or another cell's) each time it is asked for.
     """
 
     def __init__(self) -> None:
@@ -104,7 +105,8 @@ class Snapshot:
         return stored
 
     def sound_evaluation(self, cell: Cell, planned: PlannedEvaluation) -> StoredEvaluation | None:
-        """The same, None also where it is damaged or of weights that were trained again since: what counts for a choice and is not measured again."""
+        """The same, None also where it is damaged or of weights that were trained again since: what counts for a choice
+        and is not measured again."""
         try:
             evaluation, pretraining = self.evaluation(cell, planned), self.pretraining(cell)
         except DamagedRecord:
@@ -128,7 +130,8 @@ class Snapshot:
         return self._failed[cell.folder]
 
     def why_blocked(self, cell: Cell, missing: bool) -> str:
-        """Why a cell cannot be gone on with as it is; "" where it can. ``missing``: whether its weights are still needed."""
+        """Why a cell cannot be gone on with as it is; "" where it can. ``missing``: whether its weights are still
+        needed."""
         try:
             pretraining = self.pretraining(cell)
         except DamagedRecord as error:

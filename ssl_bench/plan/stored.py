@@ -20,7 +20,8 @@ HOW = (
 
 
 def read_pretraining(cell: Cell) -> Pretraining | None:
-    """The record of a cell's pretraining; None where there is none. Raises RecordError naming what is damaged or another cell's."""
+    """The record of a cell's pretraining; None where there is none. Raises RecordError naming what is damaged or
+    another cell's."""
     record = pretraining_in(cell.folder)
     if record is not None:
         refuse_another(cell, record.id)
@@ -28,7 +29,8 @@ def read_pretraining(cell: Cell) -> Pretraining | None:
 
 
 def pretraining_in(folder: Path) -> Pretraining | None:
-    """The record of the pretraining that a folder holds, whichever cell's it is; None where there is none. Raises RecordError."""
+    """The record of the pretraining that a folder holds, whichever cell's it is; None where there is none. Raises
+    RecordError."""
     path = folder / "pretrain.json"
     return read_record(path, Pretraining) if is_stored(path) else None
 
@@ -42,7 +44,8 @@ def refuse_another(cell: Cell, identity: str) -> None:
 
 
 def read_evaluation(cell: Cell, planned: PlannedEvaluation) -> EvaluationRecord | None:
-    """The record of one evaluation, its predictions checked; None where there is none. Raises as ``read_pretraining`` does."""
+    """The record of one evaluation, its predictions checked; None where there is none. Raises as ``read_pretraining``
+    does."""
     path = cell.folder / f"{planned.file_name}.json"
     if not is_stored(path):
         return None
@@ -63,7 +66,8 @@ def times_opened(cell: Cell, planned: PlannedEvaluation) -> int:
 
 
 def opened_of_damaged(cell: Cell, planned: PlannedEvaluation) -> int:
-    """How often test was opened, as the text of a damaged record still tells; one that does not counts as opened once."""
+    """How often test was opened, as the text of a damaged record still tells; one that does not counts as opened
+    once."""
     path = cell.folder / f"{planned.file_name}.json"
     try:
         text = place_of(path).read(path)
@@ -74,10 +78,12 @@ def opened_of_damaged(cell: Cell, planned: PlannedEvaluation) -> int:
 
 
 def times_opened_before(cell: Cell, planned: PlannedEvaluation) -> int:
-    """How often an evaluator was given the cell's test images, by this evaluation and under other versions of its protocol.
+    """How often an evaluator was given the cell's test images, by this evaluation and under other versions of its
+    protocol.
 
-    A newer version measures an old cell again, and that is another look at the same images; its count goes on from theirs. Of several records of
-    a version, which are the same evaluator with other options, each opened test for itself: the one that did most often counts.
+    A newer version measures an old cell again, and that is another look at the same images; its count goes on from
+    theirs. Of several records of a version, which are the same evaluator with other options, each opened test for
+    itself: the one that did most often counts.
     """
     by_version = {json.dumps(planned.spec["evaluator"], sort_keys=True): times_opened(cell, planned)}
     for path in matching(cell.folder, f"{safe_name(planned.name)}-*.json"):

@@ -92,7 +92,10 @@ def _name(member: type[Any], base: type[Any], kind: str) -> str:
         or len(name) > LONGEST_NAME
         or name in (".", "..")
     ):
-        return f"has name = {_short(name)}; a name is printable text of at most {LONGEST_NAME} characters without slashes or spaces around it"
+        return (
+            f"has name = {_short(name)}; a name is printable text of at most {LONGEST_NAME} characters without "
+            "slashes or spaces around it"
+        )
     return ""
 
 
@@ -134,7 +137,10 @@ def _task(member: type[Any], base: type[Any], kind: str) -> str:
                 f"has {flag} = {_short(getattr(member, flag))}, which an earlier version had; write {role} in its place"
             )
     if not isinstance(member.role, TaskRole):
-        return f"has role = {_short(member.role)}, and it must be one of {', '.join(repr(role.value) for role in TaskRole)}"
+        return (
+            f"has role = {_short(member.role)}, and it must be one of "
+            f"{', '.join(repr(role.value) for role in TaskRole)}"
+        )
     phases = member.phases
     if (
         isinstance(phases, str)
@@ -178,7 +184,10 @@ def _evaluator(member: type[Any], base: type[Any], kind: str) -> str:
 
 def _source(member: type[Any], base: type[Any], kind: str) -> str:
     if ":" in member.name:
-        return f"has name = {_short(member.name)}, and a colon ends it where a matrix writes it; say what follows in `argument`"
+        return (
+            f"has name = {_short(member.name)}, and a colon ends it where a matrix writes it; say what follows "
+            "in `argument`"
+        )
     for attribute in ("argument", "images", "boxes"):
         value = getattr(member, attribute)
         if not isinstance(value, str) or not (value.isprintable() or not value):
@@ -188,7 +197,10 @@ def _source(member: type[Any], base: type[Any], kind: str) -> str:
         if getattr(member, attribute) and not defined:
             return f"says in `{attribute}` what it gives, and has no method {method}(self, spec, places)"
         if defined and not getattr(member, attribute):
-            return f'has {method} and no `{attribute}`: say in one line what it gives, such as {attribute} = "300 photographs of 3 classes"'
+            return (
+                f'has {method} and no `{attribute}`: say in one line what it gives, such as {attribute} = "300 '
+                'photographs of 3 classes"'
+            )
     if not member.images and not member.boxes:
         return (
             "gives nothing: define open(self, spec, places) and `images`, or open_boxes(self, spec, places) and `boxes`"

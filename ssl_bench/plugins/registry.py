@@ -41,7 +41,8 @@ class Registry(Generic[T]):
     base : "module:Class" that every member must derive from; imported on first use.
     group : entry-point group that installed packages use.
     builtin : name to "module:Class"; imported on first use, so that listing names costs nothing.
-    combine : "module:function" that makes the member ``a+b`` out of others (they are its ``members``); None where there is no such thing.
+    combine : "module:function" that makes the member ``a+b`` out of others (they are its ``members``); None where there
+        is no such thing.
     """
 
     def __init__(self, kind: str, base: str, group: str, builtin: dict[str, str], combine: str | None = None) -> None:
@@ -58,7 +59,8 @@ class Registry(Generic[T]):
                     other = self._entry_points.get(point.name)
                     holder = other.value if other else "ssl_bench itself"
                     raise SpecError(
-                        f"two {self.kind}s are named {point.name!r}: {point.value} and {holder}; uninstall or rename one"
+                        f"two {self.kind}s are named {point.name!r}: {point.value} and {holder}; uninstall or "
+                        "rename one"
                     )
                 self._entry_points[point.name] = point
         return self._entry_points
@@ -76,7 +78,8 @@ class Registry(Generic[T]):
         return name in self._builtin
 
     def summary(self, name: str) -> str:
-        """The first line of a class's docstring; a built-in's is read from its source, since its import takes seconds."""
+        """The first line of a class's docstring; a built-in's is read from its source, since its import takes
+        seconds."""
         if name not in self._builtin or name in self._added:
             return (self.get(name).__doc__ or "").strip().partition("\n")[0]
         module, _, class_name = self._builtin[name].partition(":")
@@ -99,7 +102,8 @@ class Registry(Generic[T]):
                 if is_interruption(error):
                     raise
                 raise SpecError(
-                    f"the installed {self.kind} {name!r} ({point.value}) cannot be imported: {type(error).__name__}: {text_of(error)}"
+                    f"the installed {self.kind} {name!r} ({point.value}) cannot be imported: "
+                    f"{type(error).__name__}: {text_of(error)}"
                 ) from error
             return self._checked(member, name)
         if self._combine is not None and "+" in name:
@@ -235,13 +239,13 @@ _HELPERS: dict[str, tuple[dict[str, Path], set[str]]] = {}
 def load_plugin(path: str | Path) -> list[str]:
     """Import one Python file and register every task, evaluator, source and network that it defines.
 
-    Files beside it can be imported by their names. A file that was edited since it was last imported, or a local module that it imports, is
-    imported anew. Returns the registered names.
+    Files beside it can be imported by their names. A file that was edited since it was last imported, or a local module
+    that it imports, is imported anew. Returns the registered names.
 
     Raises
     ------
-    SpecError : the file is missing, does not import, changes torch's global state, defines no task, evaluator, source or network, or one
-        that breaks the contract.
+    SpecError : the file is missing, does not import, changes torch's global state, defines no task, evaluator, source
+        or network, or one that breaks the contract.
     """
     file = _plugin_file(path)
     module_name = f"ssl_bench_plugin_{file.stem}_{hashlib.sha256(str(file).encode()).hexdigest()[:8]}"
@@ -285,15 +289,16 @@ def load_plugin(path: str | Path) -> list[str]:
     if not registered:
         _forget(module_name)
         raise SpecError(
-            f"plugin {str(path)!r} defines no task, evaluator or source: derive a class from ssl_bench.PretextTask, Evaluator or Source and give it a `name`"
-            + _elsewhere(module)
+            f"plugin {str(path)!r} defines no task, evaluator or source: derive a class from "
+            "ssl_bench.PretextTask, Evaluator or Source and give it a `name`" + _elsewhere(module)
         )
     _IMPORTED[module_name], _HELPERS[module_name] = sources, (helpers, later)
     return registered
 
 
 def _refuse_mixed(module_name: str, file: Path, helpers: dict[str, Path], later: set[str]) -> None:
-    """Refuse a plugin where a function, its own or another plugin's, would get the other's local module of the same name: Python knows one at a time."""
+    """Refuse a plugin where a function, its own or another plugin's, would get the other's local module of the same
+    name: Python knows one at a time."""
     for other, (held, held_later) in _HELPERS.items():
         if other == module_name or other not in sys.modules:
             continue
@@ -302,8 +307,10 @@ def _refuse_mixed(module_name: str, file: Path, helpers: dict[str, Path], later:
                 imported == name or imported.startswith(f"{name}.") for imported in later | held_later
             ):
                 raise SpecError(
-                    f"plugin {str(file)!r} and {sys.modules[other].__file__!r} import different modules called {name!r} ({file_here} and {held[name]}), "
-                    "one of them inside a function, which would get the other's; rename one of them, or import it at the top of the file"
+                    f"plugin {str(file)!r} and {sys.modules[other].__file__!r} import different modules called "
+                    f"{name!r} ({file_here} and {held[name]}), "
+                    "one of them inside a function, which would get the other's; rename one of them, or import it "
+                    "at the top of the file"
                 )
 
 
@@ -329,7 +336,8 @@ def _plugin_file(path: str | Path) -> Path:
 
 
 def _import(module_name: str, file: Path, text: bytes, path: str | Path) -> None:
-    """Run a plugin's file as a module. Raises SpecError for whatever it raises; what it prints goes to the error stream."""
+    """Run a plugin's file as a module. Raises SpecError for whatever it raises; what it prints goes to the error
+    stream."""
     from ssl_bench.system.global_state import changed, restored
 
     spec = importlib.util.spec_from_loader(module_name, SourceFileLoader(module_name, str(file)), origin=str(file))
@@ -352,7 +360,8 @@ def _import(module_name: str, file: Path, text: bytes, path: str | Path) -> None
             where += "; a plugin is a file by itself: import a file beside it by its plain name"
         if isinstance(error, SystemExit):
             raise SpecError(
-                f"plugin {str(path)!r} ends the program when it is imported{where}; put that below `if __name__ == '__main__':`"
+                f"plugin {str(path)!r} ends the program when it is imported{where}; put that below `if __name__ == "
+                "'__main__':`"
             ) from error
         raise SpecError(
             f"plugin {str(path)!r} cannot be imported: {type(error).__name__}: {text_of(error)}{where}"
@@ -360,7 +369,8 @@ def _import(module_name: str, file: Path, text: bytes, path: str | Path) -> None
     if told:
         _forget(module_name)
         raise SpecError(
-            f"plugin {str(path)!r} changes {told} for the whole program when it is imported, which every other row would feel; remove that"
+            f"plugin {str(path)!r} changes {told} for the whole program when it is imported, which every other row "
+            "would feel; remove that"
         )
 
 
@@ -373,7 +383,8 @@ def _forget(module_name: str) -> None:
 
 
 def _is_mixin(member: type, base: type, kind: str) -> bool:
-    """A class without a name of its own that others of its file derive from, or that leaves the contract's methods to them."""
+    """A class without a name of its own that others of its file derive from, or that leaves the contract's methods to
+    them."""
     module = sys.modules[member.__module__]
     derived = any(
         isinstance(other, type) and other is not member and issubclass(other, member) for other in vars(module).values()
@@ -395,7 +406,10 @@ def _elsewhere(module: Any) -> str:
     members = [member for member in members if not member.__module__.startswith("ssl_bench.")]
     if not members:
         return ""
-    return f"; it imports {members[0].__name__} from {members[0].__module__!r}: give that file as a plugin, or derive a class from it here"
+    return (
+        f"; it imports {members[0].__name__} from {members[0].__module__!r}: give that file as a plugin, or "
+        "derive a class from it here"
+    )
 
 
 def identity(registry: Registry[Any], name: str) -> dict[str, Any]:
@@ -415,7 +429,8 @@ def identity(registry: Registry[Any], name: str) -> dict[str, Any]:
 
 @functools.cache  # as it was when it was imported: a file edited later is not what runs
 def _code_of(member: Any) -> str:
-    """Hash over the source of a class and its bases: their files, the local modules that these import, and all of an installed package."""
+    """Hash over the source of a class and its bases: their files, the local modules that these import, and all of an
+    installed package."""
     files: dict[str, Path] = {}
     for owner in member.__mro__:
         top = owner.__module__.partition(".")[0]
@@ -427,7 +442,8 @@ def _code_of(member: Any) -> str:
             source = None
         if source is None or not Path(source).is_file():
             raise SpecError(
-                f"the source of {owner.__qualname__} cannot be found, so its results could not be told from those of another version; "
+                f"the source of {owner.__qualname__} cannot be found, so its results could not be told from those "
+                "of another version; "
                 "define it in a file"
             )
         package = getattr(sys.modules.get(top), "__file__", None)

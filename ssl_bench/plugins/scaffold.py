@@ -14,12 +14,14 @@ from ssl_bench.system.disk import no_room, reason
 
 
 def new_task(name: str, folder: str | Path = ".") -> list[Path]:
-    """Write ``NAME.py``, a working pretext task to change, and ``test_NAME.py``, which holds it to the contract; see ``_write``."""
+    """Write ``NAME.py``, a working pretext task to change, and ``test_NAME.py``, which holds it to the contract; see
+    ``_write``."""
     return _write("task", name, folder)
 
 
 def new_evaluator(name: str, folder: str | Path = ".") -> list[Path]:
-    """Write ``NAME.py``, a working evaluator to change, and ``test_NAME.py``, which holds it to the contract; see ``_write``."""
+    """Write ``NAME.py``, a working evaluator to change, and ``test_NAME.py``, which holds it to the contract; see
+    ``_write``."""
     return _write("evaluator", name, folder)
 
 
@@ -38,13 +40,14 @@ def _write(kind: str, name: str, folder: str | Path) -> list[Path]:
 
     Raises
     ------
-    SpecError : a name that Python, a registered task or an importable module has already, a file that exists (nothing is written then), or a
-        folder that cannot be written to.
+    SpecError : a name that Python, a registered task or an importable module has already, a file that exists (nothing
+        is written then), or a folder that cannot be written to.
     """
     class_name = "".join(part[:1].upper() + part[1:] for part in name.split("_"))
     if not (name.isidentifier() and name.isascii() and class_name) or keyword.iskeyword(name):
         raise SpecError(
-            f"{_articled(kind)} cannot be called {name!r}: the name becomes a Python module; use letters, digits and underscores, such as odd_one_out"
+            f"{_articled(kind)} cannot be called {name!r}: the name becomes a Python module; use letters, digits "
+            "and underscores, such as odd_one_out"
         )
     if name in TASKS or name in EVALUATORS:
         raise SpecError(
@@ -57,7 +60,8 @@ def _write(kind: str, name: str, folder: str | Path) -> list[Path]:
     }
     if re.search(rf"\b{class_name}\b", templates[names[0]]) and class_name != f"New{kind.title()}":
         raise SpecError(
-            f"{name!r} would make a class called {class_name}, which the {kind} itself imports or uses; choose another name"
+            f"{name!r} would make a class called {class_name}, which the {kind} itself imports or uses; choose "
+            "another name"
         )
     target = Path(folder).expanduser()
     paths = {template: target / template.replace(f"new_{kind}", name) for template in names}

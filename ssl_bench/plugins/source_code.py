@@ -1,8 +1,9 @@
-"""The source that a plugin is made of: its own files and the local modules that they import, as syntax trees and as what Python imports.
+"""The source that a plugin is made of: its own files and the local modules that they import, as syntax trees and as
+what Python imports.
 
-A module is local where it is neither the standard library's, nor installed (in a folder for packages, or one that holds ``*.dist-info``),
-nor ssl_bench itself: a file beside the plugin, a package beside it, what another entry of ``sys.path`` gives, and what these import in turn,
-inside functions too.
+A module is local where it is neither the standard library's, nor installed (in a folder for packages, or one that holds
+``*.dist-info``), nor ssl_bench itself: a file beside the plugin, a package beside it, what another entry of
+``sys.path`` gives, and what these import in turn, inside functions too.
 """
 
 from __future__ import annotations
@@ -30,7 +31,8 @@ _PACKAGE_FOLDERS = {"site-packages", "dist-packages"}
 
 
 def plain(node: Any) -> str:
-    """A syntax tree as text, the same with every version of Python: ``ast.dump`` is not, and newer versions add fields, empty at first."""
+    """A syntax tree as text, the same with every version of Python: ``ast.dump`` is not, and newer versions add fields,
+    empty at first."""
     if isinstance(node, ast.AST):
         fields = ((name, getattr(node, name, None)) for name in sorted(node._fields))
         return f"{type(node).__name__}({', '.join(f'{name}={plain(value)}' for name, value in fields if value is not None and value != [])})"
@@ -53,7 +55,10 @@ def _told(error: Exception, text: bytes) -> str:
     except UnicodeDecodeError as unicode:
         if not _declares_encoding(text):
             line = text[: unicode.start].count(b"\n") + 1
-            return f"line {line} holds byte 0x{text[unicode.start]:02x}, which is not UTF-8; save the file in that encoding"
+            return (
+                f"line {line} holds byte 0x{text[unicode.start]:02x}, which is not UTF-8; save the file in that "
+                "encoding"
+            )
     at = getattr(error, "lineno", None)
     return f"{type(error).__name__}: {getattr(error, 'msg', None) or error}" + (f" (line {at})" if at else "")
 
@@ -68,7 +73,8 @@ def _declares_encoding(text: bytes) -> bool:
 def local_modules(
     roots: Iterable[tuple[str, Path]], read: Callable[[Path], bytes] = Path.read_bytes
 ) -> dict[str, Path]:
-    """Local modules that some files import, directly or through each other: name -> file (a folder, of a package without ``__init__.py``).
+    """Local modules that some files import, directly or through each other: name -> file (a folder, of a package
+    without ``__init__.py``).
 
     Parameters
     ----------
@@ -96,7 +102,8 @@ def local_modules(
 
 
 def _imported(tree: ast.AST, package: str) -> Iterator[str]:
-    """The full names of all modules that a file may import: of ``from a import b`` both a and a.b, b being perhaps a module."""
+    """The full names of all modules that a file may import: of ``from a import b`` both a and a.b, b being perhaps a
+    module."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -120,7 +127,8 @@ def _imported(tree: ast.AST, package: str) -> Iterator[str]:
 
 
 def imported_in_functions(files: Iterable[tuple[str, Path]]) -> set[str]:
-    """The full names of modules that functions of some files, given as (module's name, file), import when they are called."""
+    """The full names of modules that functions of some files, given as (module's name, file), import when they are
+    called."""
     imported: set[str] = set()
     for name, file in files:
         try:
@@ -162,7 +170,8 @@ def _files_of(name: str, folder: Path) -> Iterator[tuple[str, Path]]:
 
 
 def _hooked(name: str) -> importlib.machinery.ModuleSpec | None:
-    """A top-level module that neither stands on the path nor beside the file: an editable installation by an import hook."""
+    """A top-level module that neither stands on the path nor beside the file: an editable installation by an import
+    hook."""
     try:
         spec = importlib.util.find_spec(name)
     except (ImportError, ValueError):
@@ -183,7 +192,8 @@ def is_installed(file: Path) -> bool:
 
 
 def place_of(error: BaseException) -> str:
-    """Where an error came through code that is neither installed nor ours, such as " (mine.py, line 3)"; "" for nowhere."""
+    """Where an error came through code that is neither installed nor ours, such as " (mine.py, line 3)"; "" for
+    nowhere."""
     frame = next(
         (
             frame
@@ -207,7 +217,8 @@ def raised(error: BaseException) -> str:
 
 
 def _installed(name: str) -> bool:
-    """Whether a top-level name is that of an installed package, which is preferred to a file of that name beside a plugin."""
+    """Whether a top-level name is that of an installed package, which is preferred to a file of that name beside a
+    plugin."""
     entries = [entry for entry in sys.path if entry and _holds_packages(entry)]
     return importlib.machinery.PathFinder.find_spec(name, entries) is not None if entries else False
 
@@ -222,7 +233,8 @@ def _local_path() -> list[str]:
 
 
 def local_files_in(module: ModuleType) -> dict[str, Path]:
-    """Local modules that a module holds by whatever way it came to them: as modules, or as functions and classes of theirs."""
+    """Local modules that a module holds by whatever way it came to them: as modules, or as functions and classes of
+    theirs."""
     names = {
         value.__name__ if isinstance(value, ModuleType) else getattr(value, "__module__", None)
         for value in vars(module).values()
@@ -259,8 +271,8 @@ def _holds_packages(entry: str) -> bool:
 class LocalImporter:
     """Finds the local modules of plugins, and imports them from their source as it was when their plugin was loaded.
 
-    Python's own importer would take an edit within the same second from ``__pycache__``, knows no file beside a plugin, and would give an import
-    inside a function the source of that moment, under the id of another.
+    Python's own importer would take an edit within the same second from ``__pycache__``, knows no file beside a plugin,
+    and would give an import inside a function the source of that moment, under the id of another.
     """
 
     def __init__(self) -> None:
@@ -269,7 +281,8 @@ class LocalImporter:
         self._imported: dict[str, tuple[Path, bytes]] = {}
 
     def offer(self, modules: dict[str, Path]) -> None:
-        """Make these modules importable. Those that were imported from other files or other text are forgotten, with all that may hold them."""
+        """Make these modules importable. Those that were imported from other files or other text are forgotten, with
+        all that may hold them."""
         if self not in sys.meta_path:
             sys.meta_path.insert(0, self)  # type: ignore[arg-type]
         self._offered |= {name: (file, file.read_bytes() if file.is_file() else b"") for name, file in modules.items()}

@@ -3,12 +3,14 @@
     records.tar.xz      every record as it was written, by its path in the results folder; `tar xf` gives the files back
     predictions.tar.xz  the arrays beside the records, as columns, in which an array that many records share stands once
 
-The first holds ``index.json`` too: the digest of the second, and of every array its column, where it begins, and its shape.
-A column of values of several bytes is stored as byte planes (all first bytes, then all second ones ...), which compress better. Predicted
-classes of which nothing is known but whether they are right (``WRONG`` elsewhere) are stored as bits beside the true classes.
+The first holds ``index.json`` too: the digest of the second, and of every array its column, where it begins, and its
+shape. A column of values of several bytes is stored as byte planes (all first bytes, then all second ones ...), which
+compress better. Predicted classes of which nothing is known but whether they are right (``WRONG`` elsewhere) are stored
+as bits beside the true classes.
 
-Every flipped bit is found: the xz format keeps a SHA-256 of what it holds and checksums of its own headers, and ``index.json`` the digest of
-predictions.tar.xz. The digest that a record has of its own .npz file cannot be checked any more: that file is not in the archive.
+Every flipped bit is found: the xz format keeps a SHA-256 of what it holds and checksums of its own headers, and
+``index.json`` the digest of predictions.tar.xz. The digest that a record has of its own .npz file cannot be checked any
+more: that file is not in the archive.
 """
 
 from __future__ import annotations
@@ -46,7 +48,8 @@ def archived(records: Mapping[str, bytes], predictions: Mapping[str, Arrays]) ->
     Parameters
     ----------
     records : path in the results folder ("cells/ROW/SEED-ID/NAME.json") to the bytes of a record.
-    predictions : path of the record with the suffix .npz to arrays of any shape and any dtype that holds no Python objects.
+    predictions : path of the record with the suffix .npz to arrays of any shape and any dtype that holds no Python
+        objects.
 
     Returns
     -------
@@ -135,7 +138,8 @@ def _compressed(members: Mapping[str, bytes]) -> bytes:
             member.size = len(content)
             tar.addfile(member, io.BytesIO(content))
     content = buffer.getvalue()
-    # Memory goes with the window. Numbers compress best where the byte before tells what to expect (lc) and positions nothing (lp, pb).
+    # Memory goes with the window. Numbers compress best where the byte before tells what to expect (lc) and positions
+    # nothing (lp, pb).
     window = min(max(len(content), _LEAST_WINDOW), _LARGEST_WINDOW)
     filters = [{"id": lzma.FILTER_LZMA2, "preset": _PRESET, "dict_size": window, "lc": 4, "lp": 0, "pb": 0}]
     return lzma.compress(content, format=lzma.FORMAT_XZ, check=lzma.CHECK_SHA256, filters=filters)
@@ -155,7 +159,8 @@ class Archive:
             raise DamagedRecord(f"{root / RECORDS_FILE} holds no {INDEX}, so it is no archive of records") from None
         if version != FORMAT:
             raise RecordError(
-                f"{root / RECORDS_FILE} was written by a newer ssl_bench (form {version}; this version reads {FORMAT}); "
+                f"{root / RECORDS_FILE} was written by a newer ssl_bench (form {version}; this version reads "
+                f"{FORMAT}); "
                 "update ssl_bench"
             )
         self._below: dict[str, set[str]] = {}  # folder to the names in it
@@ -191,7 +196,8 @@ class Archive:
         return (folder / PurePosixPath(name).relative_to(outer) for name in names)
 
     def predictions(self, path: Path, digest: str) -> Callable[[], dict[str, np.ndarray]] | None:
-        """What reads the arrays that lay at ``path``; None where there are none. ``digest`` is of a file that is gone, and not looked at.
+        """What reads the arrays that lay at ``path``; None where there are none. ``digest`` is of a file that is gone,
+        and not looked at.
 
         Raises DamagedRecord where predictions.tar.xz is not the file that was written with the records.
         """

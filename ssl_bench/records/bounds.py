@@ -14,7 +14,8 @@ _ROUNDING = 1e-6  # of float32
 
 
 def bounds_of(metric: str) -> tuple[float, float] | None:
-    """Lowest and highest value of a metric; None where none are declared: an evaluator of one's own may measure anything."""
+    """Lowest and highest value of a metric; None where none are declared: an evaluator of one's own may measure
+    anything."""
     name = metric.partition("@")[0]
     if name.startswith(ACCURACIES) or name in SHARES:
         return SHARE

@@ -1,4 +1,5 @@
-"""What an evaluator says of its numbers: metrics, columns of the table, notes. Plain data, so that a table can be made of records alone."""
+"""What an evaluator says of its numbers: metrics, columns of the table, notes. Plain data, so that a table can be made
+of records alone."""
 
 from __future__ import annotations
 
@@ -72,14 +73,16 @@ class Metric(_Plain):
 class TableColumn(_Plain):
     """A column, or several: one for each share of the labels, each number behind "@", or each stage.
 
-    In ``title``, ``group`` and ``described`` these are filled in: ``{share}`` ("10 %"), ``{number}`` (of "top1@20": 20), ``{stage}``,
-    ``{count}`` (" (2)" where an evaluator is asked twice), ``{heading}`` (of the column, in ``described`` alone).
+    In ``title``, ``group`` and ``described`` these are filled in: ``{share}`` ("10 %"), ``{number}`` (of "top1@20":
+    20), ``{stage}``, ``{count}`` (" (2)" where an evaluator is asked twice), ``{heading}`` (of the column, in
+    ``described`` alone).
     """
 
     metric: str  #: "top1"; "top1@*" for every number; "*" for every metric that more than half of the rows have
     title: str = ""  #: "" for the metric's
     group: str = ""  #: heading above several columns; "" for the evaluator's title
-    #: "best" (chosen on validation), "code" (any other representation), a stage, "*" for every stage, "" for whatever is there
+    #: "best" (chosen on validation), "code" (any other representation), a stage, "*" for every stage, "" for whatever
+    #: is there
     stage: str = ""
     #: of the shares of the labels: the most, those below it, each, or whatever is there
     labels: Literal["", "most", "fewer", "each"] = ""
@@ -96,7 +99,8 @@ class TableColumn(_Plain):
 
 
 class Note(_Plain):
-    """What a reader of an evaluator's numbers must know. Notes alike in ``sign`` and ``text`` become one, with their items listed."""
+    """What a reader of an evaluator's numbers must know. Notes alike in ``sign`` and ``text`` become one, with their
+    items listed."""
 
     sign: str = Field(min_length=1)  #: word before it in the legend, such as "chosen"
     text: str = Field(min_length=1)

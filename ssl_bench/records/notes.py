@@ -10,7 +10,8 @@ from ssl_bench.records.protocols import split_protocol
 
 
 def notes_of(record: Any, split: str) -> list[Note]:
-    """Notes of an EvaluationRecord for a table of one split: those that its evaluator gave and, of built-in ones, what their details say."""
+    """Notes of an EvaluationRecord for a table of one split: those that its evaluator gave and, of built-in ones, what
+    their details say."""
     notes: list[Note] = list(record.notes)
     if record.evaluator in _FROM_DETAILS:
         notes += _FROM_DETAILS[record.evaluator](record, split)

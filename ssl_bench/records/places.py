@@ -1,7 +1,8 @@
-"""Where the records of a run lie: as files in its folder or, of a published run, in an archive; asked for by path in either case.
+"""Where the records of a run lie: as files in its folder or, of a published run, in an archive; asked for by path in
+either case.
 
-A published run can be continued: what is written then lies beside the archive, and a file stands before the archived record of the same
-path.
+A published run can be continued: what is written then lies beside the archive, and a file stands before the archived
+record of the same path.
 """
 
 from __future__ import annotations
@@ -36,9 +37,11 @@ class Place(Protocol):
         """Paths below ``folder``, as ``Path.glob`` gives them."""
 
     def predictions(self, path: Path, digest: str) -> Callable[[], dict[str, np.ndarray]] | None:
-        """What reads the arrays at ``path``, whose file has ``digest`` ("" where it is not known); None where there are none.
+        """What reads the arrays at ``path``, whose file has ``digest`` ("" where it is not known); None where there are
+        none.
 
-        Raises DamagedRecord where they are not what was written, and so may the reader; RecordError where they cannot be read.
+        Raises DamagedRecord where they are not what was written, and so may the reader; RecordError where they cannot
+        be read.
         """
 
 
@@ -81,7 +84,8 @@ FILES = Files()
 
 
 def place_of(record: Path) -> Place:
-    """Where the record of this path lies, and with it its predictions. Raises DamagedRecord for an archive that is damaged."""
+    """Where the record of this path lies, and with it its predictions. Raises DamagedRecord for an archive that is
+    damaged."""
     if FILES.holds(record) or (archive := archive_above(record)) is None or not archive.holds(record):
         return FILES
     return archive

@@ -34,10 +34,11 @@ def read_predictions(path: Path, record: EvaluationRecord) -> dict[str, np.ndarr
 
 
 def checked_predictions(path: Path, record: EvaluationRecord) -> Callable[[], dict[str, np.ndarray]] | None:
-    """What reads the predictions beside a record, their bytes checked; None where there are none. Raises as ``read_predictions`` does.
+    """What reads the predictions beside a record, their bytes checked; None where there are none. Raises as
+    ``read_predictions`` does.
 
-    Files are checked by the record's digest of them. Those of a published run have a digest of the whole archive instead, and what was measured
-    with a share of the labels tells there only whether an image was right.
+    Files are checked by the record's digest of them. Those of a published run have a digest of the whole archive
+    instead, and what was measured with a share of the labels tells there only whether an image was right.
     """
     path = path.with_suffix(".npz")
     read = place_of(path.with_suffix(".json")).predictions(path, record.predictions)
@@ -56,7 +57,8 @@ def has_predictions(path: Path) -> bool:
 
 
 def check_predictions(path: Path, record: EvaluationRecord, arrays: Mapping[str, np.ndarray]) -> None:
-    """Raise ContradictedRecord where a test accuracy of a record is not what the stored predictions give, to half an image."""
+    """Raise ContradictedRecord where a test accuracy of a record is not what the stored predictions give, to half an
+    image."""
     truth = arrays.get(TRUTH)
     if truth is None:
         return
@@ -69,7 +71,8 @@ def check_predictions(path: Path, record: EvaluationRecord, arrays: Mapping[str,
         share = float((predicted == truth).mean()) if same and len(truth) else math.nan
         if not same or len(truth) != m.n or not abs(share - m.value) <= 0.5 / m.n + 1e-6:
             raise ContradictedRecord(
-                f"{path}: predictions {name!r} give {share:.4f} over {len(truth):,} images, the record says {m.value:.4f} over {m.n:,}; {AGAIN}"
+                f"{path}: predictions {name!r} give {share:.4f} over {len(truth):,} images, the record says "
+                f"{m.value:.4f} over {m.n:,}; {AGAIN}"
             )
 
 

@@ -1,4 +1,5 @@
-"""Versions of the evaluators' protocols, known without importing an evaluator: a report says which of its numbers are of an older one."""
+"""Versions of the evaluators' protocols, known without importing an evaluator: a report says which of its numbers are
+of an older one."""
 
 from __future__ import annotations
 
@@ -13,7 +14,8 @@ VERSIONS = {"linear": 2, "knn": 2, "finetune": 2, "detection": 2, "diagnostics":
 
 
 def unequal(largest: int, images: int, classes: int) -> bool:
-    """Whether so large a class makes always answering it look like skill: with more than 2 / K of the images; of two classes, more than 2 / 3."""
+    """Whether so large a class makes always answering it look like skill: with more than 2 / K of the images; of two
+    classes, more than 2 / 3."""
     return largest * max(classes, 3) > 2 * images
 
 
@@ -28,13 +30,15 @@ def split_protocol(protocol: str) -> tuple[str, int]:
 
 
 def is_older(record: Any) -> bool:
-    """Whether an EvaluationRecord is of an older version than the one that this installation would measure it with; False of evaluators not built in."""
+    """Whether an EvaluationRecord is of an older version than the one that this installation would measure it with;
+    False of evaluators not built in."""
     version = split_protocol(record.protocol)[1]
     return version < VERSIONS.get(record.evaluator, 0) and not (version == 1 and _as_in_version_1(record))
 
 
 def _as_in_version_1(record: Any) -> bool:
-    """Whether the second version of a protocol gives the numbers of the first, as ``version_on`` of the evaluators says before they are measured."""
+    """Whether the second version of a protocol gives the numbers of the first, as ``version_on`` of the evaluators says
+    before they are measured."""
     if record.evaluator == "knn":  # 2: of the first five answers only those count that got a vote
         return not any(m.metric.startswith("top5") for m in record.measurements)
     if record.evaluator == "finetune":  # 2: on few images a learning rate is chosen by log loss

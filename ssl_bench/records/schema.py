@@ -7,7 +7,8 @@ runs/NAME/
   cells/ROW/SEED-ID/EVALUATOR-ID.json      an EvaluationRecord; beside it EVALUATOR-ID.npz with test predictions
   cells/ROW/SEED-ID/failed-PART.json       a Failure for each part that failed, gone when it succeeds
 
-Of a published run, what is below cells/ lies in an archive instead (``ssl_bench.records.archive``) and is read in the same way.
+Of a published run, what is below cells/ lies in an archive instead (``ssl_bench.records.archive``) and is read in the
+same way.
 """
 
 from __future__ import annotations
@@ -185,7 +186,8 @@ class RunEvaluation(Record):
 
 
 class RunCell(Record):
-    """A (row, seed) of the table: the folder that holds its records, relative to the results folder, and what it expects there."""
+    """A (row, seed) of the table: the folder that holds its records, relative to the results folder, and what it
+    expects there."""
 
     row: str
     seed: int
@@ -245,7 +247,8 @@ def digest(value: Any) -> str:
 
 
 def safe_name(name: str) -> str:
-    """``name`` as one harmless path component: letters, digits, dot, dash and underscore; a hash keeps different names apart."""
+    """``name`` as one harmless path component: letters, digits, dot, dash and underscore; a hash keeps different names
+    apart."""
     plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode()
     plain = re.sub(r"[^A-Za-z0-9._-]+", "_", plain).strip("._")[:60]
     return plain if plain and plain == name else f"{plain or 'row'}-{hashlib.sha256(name.encode()).hexdigest()[:6]}"
@@ -269,7 +272,8 @@ def failure_files(folder: Path) -> list[Path]:
 
 
 def judged_other_weights(evaluation: EvaluationRecord, pretraining: Pretraining) -> bool:
-    """Whether an evaluation is of weights that were trained again since: its numbers are of another network than the row's."""
+    """Whether an evaluation is of weights that were trained again since: its numbers are of another network than the
+    row's."""
     return evaluation.weights != pretraining.weights
 
 
@@ -278,8 +282,8 @@ def read_record(path: Path, kind: type[R]) -> R:
 
     Raises
     ------
-    RecordError : naming the file: none there, one that cannot be read, a newer schema, another kind of record. DamagedRecord where it is
-        not what was written, or holds values that cannot be.
+    RecordError : naming the file: none there, one that cannot be read, a newer schema, another kind of record.
+        DamagedRecord where it is not what was written, or holds values that cannot be.
     """
     try:
         data = json.loads(place_of(path).read(path).decode("utf-8"))
@@ -295,7 +299,8 @@ def read_record(path: Path, kind: type[R]) -> R:
         raise DamagedRecord(f"{path} is damaged or was edited: its digest is not that of what it says")
     if isinstance(version, int) and version > SCHEMA:
         raise RecordError(
-            f"{path} was written by a newer ssl_bench (schema {version}; this version reads up to {SCHEMA}); update ssl_bench"
+            f"{path} was written by a newer ssl_bench (schema {version}; this version reads up to {SCHEMA}); "
+            "update ssl_bench"
         )
     try:
         record = kind.model_validate(data)
@@ -315,7 +320,8 @@ def _first(error: ValidationError) -> str:
 
 
 def measurement_record(evaluator: str, facts: Mapping[str, Any]) -> MeasurementRecord:
-    """A measurement as it is recorded. Raises RecordError for values that its metric cannot have, naming evaluator, metric, value and bounds."""
+    """A measurement as it is recorded. Raises RecordError for values that its metric cannot have, naming evaluator,
+    metric, value and bounds."""
     try:
         return MeasurementRecord(**facts)
     except ValidationError as error:

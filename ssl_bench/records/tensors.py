@@ -40,7 +40,8 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], kind: str, metadata:
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """The tensors of a safetensors file, on the CPU, and its metadata, {} where it has none; those of a file of ours checked.
+    """The tensors of a safetensors file, on the CPU, and its metadata, {} where it has none; those of a file of ours
+    checked.
 
     Raises
     ------

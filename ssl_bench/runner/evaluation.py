@@ -34,7 +34,8 @@ from ssl_bench.training.loop import seed_everything
 
 
 class CellEvaluation:
-    """One pretrained cell before its evaluators: weights loaded once (or ``task`` as it was just trained), features extracted once per labelled set."""
+    """One pretrained cell before its evaluators: weights loaded once (or ``task`` as it was just trained), features
+    extracted once per labelled set."""
 
     def __init__(self, cell: Cell, context: RunContext, task: Any = None) -> None:
         self.cell, self.shop = cell, context

@@ -1,6 +1,8 @@
-"""The quick part of a plugin's battery, before its first cell trains: hours on a task that cheats itself are not worth having.
+"""The quick part of a plugin's battery, before its first cell trains: hours on a task that cheats itself are not worth
+having.
 
-A pass is kept in the cache, by everything that can change it: the plugin's code, its options, the images' size, package versions.
+A pass is kept in the cache, by everything that can change it: the plugin's code, its options, the images' size, package
+versions.
 """
 
 from __future__ import annotations
@@ -36,7 +38,8 @@ def checks_before_training(
     skip: bool = False,
     note: Callable[[str], None] = lambda text: None,
 ) -> str:
-    """What to record of a task's checks: "" for a built-in task, "passed", "skipped", or "passed; not made: ..." where time ran out.
+    """What to record of a task's checks: "" for a built-in task, "passed", "skipped", or "passed; not made: ..." where
+    time ran out.
 
     Of a combination, the members that are plugins are checked, each by itself.
 
@@ -78,13 +81,15 @@ def _of_one(
     failure, left = _run(task, options, size, note)
     if failure:
         _failed[key] = (
-            f"{task.name} fails its check {failure}. Nothing was trained. All checks: ssl-bench check-task {task.name} --plugin FILE; "
+            f"{task.name} fails its check {failure}. Nothing was trained. All checks: ssl-bench check-task "
+            f"{task.name} --plugin FILE; "
             "to train it all the same: --skip-checks"
         )
         raise TrainingError(_failed[key])
     if left:
         note(
-            f"{task.name}: {len(left)} checks could not be made within {BUDGET_SECONDS:g} s: {', '.join(left)}; ssl-bench check-task makes them"
+            f"{task.name}: {len(left)} checks could not be made within {BUDGET_SECONDS:g} s: {', '.join(left)}; "
+            "ssl-bench check-task makes them"
         )
         return f"{PASSED}; not made: {', '.join(left)}"
     with suppress(OSError, SSLBenchError):  # checked again next time

@@ -50,8 +50,8 @@ def pretrain_cell(cell: Cell, context: RunContext) -> tuple[Pretraining, Any]:
 
     Raises
     ------
-    TrainingError : a plugin that fails a check of its battery; a loss, weights or features that are not finite; a task that declares that it
-        trains and left the judged network as it was.
+    TrainingError : a plugin that fails a check of its battery; a loss, weights or features that are not finite; a task
+        that declares that it trains and left the judged network as it was.
     """
     cell.folder.mkdir(parents=True, exist_ok=True)
     checkpoint = cell.folder / CHECKPOINT_FILE
@@ -146,12 +146,14 @@ def pretrain_cell(cell: Cell, context: RunContext) -> tuple[Pretraining, Any]:
 
 
 def _refuse_unsaveable(judged: nn.Module, cell: Cell, context: RunContext) -> None:
-    """Raise WeightsError for a network that could not be exported, before it is trained; one that is no Network is only judged, which is told."""
+    """Raise WeightsError for a network that could not be exported, before it is trained; one that is no Network is only
+    judged, which is told."""
     if isinstance(judged, Network) and not isinstance(judged, Backbone):
         refuse_unbuildable(judged)
     elif not isinstance(judged, Network) and cell.row.task.role.fine_tunes:
         context.on_note(
-            f"{cell.row.name}: the network is judged and not exported, because {type(judged).__name__} is no ssl_bench.Network"
+            f"{cell.row.name}: the network is judged and not exported, because {type(judged).__name__} is no "
+            "ssl_bench.Network"
         )
 
 
@@ -198,7 +200,8 @@ def load_task(cell: Cell, context: RunContext, weights: str = "") -> Any:
 def _clean_images(images: ImageSet, device: torch.device) -> Iterator[Tensor]:
     """Images for BatchNorm statistics, in chunks of equal size, so of equal weight.
 
-    Every chunk is drawn from all of them: many sets are sorted by class, and the variance within one class is not that of the set.
+    Every chunk is drawn from all of them: many sets are sorted by class, and the variance within one class is not that
+    of the set.
     """
     draw = np.random.Generator(np.random.PCG64(1))
     count = min(len(images), STATISTICS_IMAGES)
@@ -216,7 +219,8 @@ def _some_images(images: ImageSet, device: torch.device) -> Tensor:
 
 
 def _monitor(context: RunContext) -> Callable[[nn.Module], float] | None:
-    """Validation kNN on a copy whose BatchNorm statistics are re-estimated, as they will be in the end; None without labelled images."""
+    """Validation kNN on a copy whose BatchNorm statistics are re-estimated, as they will be in the end; None without
+    labelled images."""
     if not context.data.evaluate:
         return None
     labelled = context.data.evaluate[0]

@@ -1,4 +1,5 @@
-"""Running a matrix: plan, compute what is missing, choose, test, report. Nothing finished is ever lost by a later failure."""
+"""Running a matrix: plan, compute what is missing, choose, test, report. Nothing finished is ever lost by a later
+failure."""
 
 from __future__ import annotations
 
@@ -83,15 +84,16 @@ def run(
     device : "auto", "cpu", "cuda", "cuda:N" or "mps"; None: the matrix runs on the best one here.
     data_root : folder searched before anything is downloaded; None takes SSL_BENCH_DATA.
     plugins : Python files with tasks or evaluators.
-    recompute : train cells again whose record or weights are damaged, or whose weights are gone and needed; without it they fail.
+    recompute : train cells again whose record or weights are damaged, or whose weights are gone and needed; without it
+        they fail.
     skip_checks : train tasks of plugins without the quick part of their battery.
     observer : told of every cell, step and note.
     report : write the table's files.
 
     Raises
     ------
-    SSLBenchError : the matrix or its data cannot work. A cell that fails later does not raise: it is recorded, shown in the table
-        and counted in ``Results.failures``.
+    SSLBenchError : the matrix or its data cannot work. A cell that fails later does not raise: it is recorded, shown in
+        the table and counted in ``Results.failures``.
     Interrupted : Ctrl-C or SIGTERM; everything reached is saved and the same call goes on from there.
     """
     observer = observer or Observer()
@@ -181,9 +183,11 @@ def carry_out(run_plan: RunPlan, observer: Observer) -> list[Failure]:
 def _compute(
     cells: list[Cell], run_plan: RunPlan, context: RunContext, observer: Observer, final: bool
 ) -> dict[Path, Failure]:
-    """Divide the missing cells with whoever else works on the folder; come back to those others hold until they are done.
+    """Divide the missing cells with whoever else works on the folder; come back to those others hold until they are
+    done.
 
-    That goes for cells, too, that failed here and that another one tries again: what is decided next must not differ between processes.
+    That goes for cells, too, that failed here and that another one tries again: what is decided next must not differ
+    between processes.
     """
     by_folder: dict[Path, Cell] = {}
     for cell in cells:
@@ -240,7 +244,8 @@ def locked(cell: Cell, blocking: bool) -> Iterator[None]:
         lock.acquire()
     except NotImplementedError:
         raise RecordError(
-            f"the file system of {cell.folder} has no file locks, by which processes divide the cells; choose another --out"
+            f"the file system of {cell.folder} has no file locks, by which processes divide the cells; choose "
+            "another --out"
         ) from None
     try:
         yield
@@ -251,7 +256,8 @@ def locked(cell: Cell, blocking: bool) -> Iterator[None]:
 def _attempt(
     cell: Cell, run_plan: RunPlan, context: RunContext, observer: Observer, final: bool
 ) -> dict[Path, Failure]:
-    """One cell, its failures contained: the rest of the matrix goes on, and an evaluator that fails does not cost the others."""
+    """One cell, its failures contained: the rest of the matrix goes on, and an evaluator that fails does not cost the
+    others."""
     failures: dict[str, Failure] = {}  # by the name of their files
     pretraining = None
     with _contained(cell, context, "pretraining", failures):
@@ -277,7 +283,8 @@ def _attempt(
 
 
 def _pretrained(cell: Cell, run_plan: RunPlan, context: RunContext, final: bool) -> tuple[Pretraining, Any]:
-    """The record of a cell and its trained task (None where nothing is to be asked of it): as they are on disk, or trained now.
+    """The record of a cell and its trained task (None where nothing is to be asked of it): as they are on disk, or
+    trained now.
 
     Raises WeightsError where that would replace what a finished training left, and nobody asked for it.
     """
@@ -303,7 +310,8 @@ def _trained(cell: Cell, run_plan: RunPlan, context: RunContext) -> tuple[Pretra
 
 
 def _opened_before(cell: Cell, planned: PlannedEvaluation, final: bool) -> int:
-    """How often test was opened for an evaluation that is to be measured now; a damaged record is told, and so is that test is opened again."""
+    """How often test was opened for an evaluation that is to be measured now; a damaged record is told, and so is that
+    test is opened again."""
     opened = times_opened_before(cell, planned)
     try:
         read_evaluation(cell, planned)
@@ -317,7 +325,8 @@ def _opened_before(cell: Cell, planned: PlannedEvaluation, final: bool) -> int:
 def _contained(
     cell: Cell, context: RunContext, where: str, failures: dict[str, Failure], planned: PlannedEvaluation | None = None
 ) -> Iterator[None]:
-    """Turn whatever one part raises, SystemExit included, into a Failure; a request to stop goes through, and what would fail every cell alike."""
+    """Turn whatever one part raises, SystemExit included, into a Failure; a request to stop goes through, and what
+    would fail every cell alike."""
     try:
         yield
     except BaseException as error:

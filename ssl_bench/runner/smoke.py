@@ -30,9 +30,11 @@ def smoke(
     skip_checks: bool = False,
     observer: Observer | None = None,
 ) -> Any:
-    """Two steps of every cell on a few images, in a folder that is thrown away: a mistake in the last cell shows in the first minute.
+    """Two steps of every cell on a few images, in a folder that is thrown away: a mistake in the last cell shows in the
+    first minute.
 
-    The matrix is checked first against the labels and counts of the whole data, of which nothing is packed for it. Arguments as for ``run``.
+    The matrix is checked first against the labels and counts of the whole data, of which nothing is packed for it.
+    Arguments as for ``run``.
     """
     observer = observer or Observer()
     for plugin in (plugins,) if isinstance(plugins, (str, Path)) else plugins:

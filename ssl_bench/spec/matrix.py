@@ -71,7 +71,8 @@ class Recipe(Model):
     def _lars_decays(self) -> Recipe:
         if self.optimizer == "lars" and 0 in (self.weight_decay, self.weight_decay_end):
             raise ValueError(
-                "lars adapts only weights that decay, so weight_decay = 0 would make it plain SGD; give it a small value such as 1e-6"
+                "lars adapts only weights that decay, so weight_decay = 0 would make it plain SGD; give it a "
+                "small value such as 1e-6"
             )
         return self
 
@@ -79,7 +80,8 @@ class Recipe(Model):
     def _all_count(self) -> Recipe:
         if self.schedule == "steps" and not self.milestones:
             raise ValueError(
-                "schedule: steps without milestones leaves the rate as it is; give milestones such as [0.6, 0.8], or schedule: constant"
+                "schedule: steps without milestones leaves the rate as it is; give milestones such as [0.6, 0.8], "
+                "or schedule: constant"
             )
         # else a whole recipe, of which some of these were not asked for
         if not self.model_fields_set >= set(type(self).model_fields) - self.LATER:
@@ -92,7 +94,8 @@ class Recipe(Model):
                 raise idle(name, self, f"{key}: {' and '.join(values)}, and {key} is {getattr(self, key)} here")
 
     def overridden(self, written: Mapping[str, Any], where: str) -> Recipe:
-        """This recipe with the settings that a user wrote. Raises SpecError for a wrong one, and for one that has no effect."""
+        """This recipe with the settings that a user wrote. Raises SpecError for a wrong one, and for one that has no
+        effect."""
         recipe = parse(Recipe, {**self.model_dump(), **written}, where)
         try:
             recipe._refuse_idle(written.keys())
@@ -237,7 +240,8 @@ class TaskSpec(Model):
             options = dict(value.get("options") or {})
             if "recipe" in options:
                 raise ValueError(
-                    f"task {quoted(value.get('task'))}: recipe is given twice, beside the options and among them; keep one"
+                    f"task {quoted(value.get('task'))}: recipe is given twice, beside the options and among them; "
+                    "keep one"
                 )
             value = {
                 **{key: inner for key, inner in value.items() if key != "recipe"},
@@ -252,13 +256,15 @@ class TaskSpec(Model):
             raise ValueError("a row's name is printable text without slashes (they separate RUN/ROW/SEED)")
         if len(value) > LONGEST_NAME and value.count("+") == 0:
             raise ValueError(
-                f"a row's name has at most {LONGEST_NAME} characters, and this one {len(value)}; give the row a shorter `row:`"
+                f"a row's name has at most {LONGEST_NAME} characters, and this one {len(value)}; give the row a "
+                "shorter `row:`"
             )
         return value
 
 
 class EvaluatorSpec(Model):
-    """An evaluator and its options as written, validated against the evaluator; and the seeds it judges, where it is too dear for all."""
+    """An evaluator and its options as written, validated against the evaluator; and the seeds it judges, where it is
+    too dear for all."""
 
     short_form: ClassVar[str] = "the name of an evaluator"
     many: ClassVar[str] = "evaluators, each a name or {evaluator: {option: value}}"
@@ -321,7 +327,8 @@ def _named(value: Any, kind: str) -> dict[str, Any]:
     ):
         names = ", ".join(quoted(name) for name in list(value)[:4])
         raise ValueError(
-            f"names several {kind}s at once ({names}); begin each with a dash of its own, and indent its options below it"
+            f"names several {kind}s at once ({names}); begin each with a dash of its own, and indent its options "
+            "below it"
         )
     raise ValueError(f"names no {kind}; write its name, or {{name: {{option: value}}}}")
 
@@ -353,7 +360,8 @@ class Matrix(Model):
             raise ValueError("a matrix's name becomes a folder's; leave out slashes and control characters")
         if len(value.encode()) > LONGEST_FILE_NAME:
             raise ValueError(
-                f"must have at most {LONGEST_FILE_NAME} bytes, got {len(value.encode())}: a matrix's name becomes a folder's"
+                f"must have at most {LONGEST_FILE_NAME} bytes, got {len(value.encode())}: a matrix's name becomes "
+                "a folder's"
             )
         return value
 
@@ -386,7 +394,8 @@ class Matrix(Model):
     def _seeds(cls, value: tuple[int, ...]) -> tuple[int, ...]:
         if len(set(value)) != len(value):
             raise ValueError(
-                f"seeds are different numbers; {next(seed for seed, count in Counter(value).items() if count > 1)} is listed twice"
+                f"seeds are different numbers; {next(seed for seed, count in Counter(value).items() if count > 1)} "
+                "is listed twice"
             )
         return value
 
@@ -409,11 +418,13 @@ class Matrix(Model):
                     else f"in {' and in '.join(f'`{part}`' for part in dict.fromkeys(lists))}"
                 )
                 raise ValueError(
-                    f"two rows are called {quoted(row)}, {where}; leave one out, or give it another name: {_renamed(parts, row)}"
+                    f"two rows are called {quoted(row)}, {where}; leave one out, or give it another name: "
+                    f"{_renamed(parts, row)}"
                 )
         if len(places) * len(self.seeds) > MOST_CELLS:
             raise ValueError(
-                f"{len(places):,} rows at {len(self.seeds):,} seeds are {len(places) * len(self.seeds):,} cells; a matrix has at most {MOST_CELLS:,}"
+                f"{len(places):,} rows at {len(self.seeds):,} seeds are {len(places) * len(self.seeds):,} cells; a "
+                f"matrix has at most {MOST_CELLS:,}"
             )
         names = Counter(repr(asked.model_dump(exclude={"seeds"})) for asked in self.evaluate)
         for asked in self.evaluate:
@@ -423,7 +434,8 @@ class Matrix(Model):
                 )
             if asked.seeds is not None and (not asked.seeds or set(asked.seeds) - set(self.seeds)):
                 raise ValueError(
-                    f"evaluator {asked.evaluator!r}: seeds {quoted(asked.seeds)} are not all among the matrix's, {quoted(self.seeds)}"
+                    f"evaluator {asked.evaluator!r}: seeds {quoted(asked.seeds)} are not all among the matrix's, "
+                    f"{quoted(self.seeds)}"
                 )
         return self
 

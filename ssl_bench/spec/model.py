@@ -63,7 +63,8 @@ def parse(model: type[M], value: Any, where: str) -> M:
 def refuse_idle(model: BaseModel, names: Iterable[str], needed: str) -> None:
     """Raise ValueError for a setting that was written and changes nothing, because ``needed`` is not so.
 
-    Where every field is set, the model was read back from a dump, which does not tell what was written: a default is let pass there.
+    Where every field is set, the model was read back from a dump, which does not tell what was written: a default is
+    let pass there.
     """
     fields = type(model).model_fields
     whole = model.model_fields_set >= set(fields) - getattr(type(model), "LATER", frozenset())

@@ -24,7 +24,8 @@ def load_matrix(path: str | Path, sets: tuple[str, ...] = ()) -> Matrix:
     if not isinstance(data, dict):
         what = "nothing" if data is None else "a list" if isinstance(data, list) else f"the single value {quoted(data)}"
         raise SpecError(
-            f"{path} holds {what}, and should hold a matrix: key: value settings with the keys {', '.join(Matrix.model_fields)}"
+            f"{path} holds {what}, and should hold a matrix: key: value settings with the keys "
+            f"{', '.join(Matrix.model_fields)}"
         )
     return parse(Matrix, with_settings(data, sets), str(path))
 
@@ -69,8 +70,8 @@ def _text(file: Path) -> str:
 def with_settings(data: Mapping[str, Any], sets: tuple[str, ...]) -> dict[str, Any]:
     """A matrix as written with ``key.path=value`` settings on top; the original stays as it was.
 
-    A budget that is set (epochs, images or passes) takes the place of the one that is written; so does a row, wherever that stands in
-    `tasks`, `baselines` or `weights`.
+    A budget that is set (epochs, images or passes) takes the place of the one that is written; so does a row, wherever
+    that stands in `tasks`, `baselines` or `weights`.
     """
     if isinstance(sets, str):
         sets = (sets,)
@@ -140,7 +141,8 @@ def _apply(data: dict[str, Any], shown: str, parts: list[str], value: Any) -> No
                 else ""
             )
             raise SpecError(
-                f"{shown}: {'.'.join(parts[: at + 1])} is {quoted(inner)}, which has no key {quoted(parts[at + 1])}{remedy}"
+                f"{shown}: {'.'.join(parts[: at + 1])} is {quoted(inner)}, which has no key "
+                f"{quoted(parts[at + 1])}{remedy}"
             )
         inner = dict(inner) if isinstance(inner, dict) else list(inner)
         here[int(part) if isinstance(here, list) else part] = inner

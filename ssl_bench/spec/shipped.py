@@ -1,4 +1,5 @@
-"""The shipped matrices: `run quick` needs no path. In a checkout they are benchmarks/*.yaml; in a wheel, a folder of the package."""
+"""The shipped matrices: `run quick` needs no path. In a checkout they are benchmarks/*.yaml; in a wheel, a folder of
+the package."""
 
 from __future__ import annotations
 

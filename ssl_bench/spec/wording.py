@@ -1,4 +1,5 @@
-"""What a setting may be, in plain words, from its type and bounds; plain data from whatever Python gives; values that only look like what is asked."""
+"""What a setting may be, in plain words, from its type and bounds; plain data from whatever Python gives; values that
+only look like what is asked."""
 
 from __future__ import annotations
 
@@ -93,7 +94,8 @@ def models_in(annotation: Any) -> list[type[BaseModel]]:
 def allowed(annotation: Any, metadata: Iterable[Any] = (), lengths: bool = False) -> str:
     """ "a whole number from 1 to 1,024"; "" for a type that has no plain name.
 
-    ``lengths``: whether texts and lists come with how long they may be. That a setting may be null is not told: that is how it is left out.
+    ``lengths``: whether texts and lists come with how long they may be. That a setting may be null is not told: that is
+    how it is left out.
     """
     forms = kinds(annotation, metadata)
     words = [_words(kind, lengths) for kind in forms if kind.type is not type(None) or len(forms) == 1]
@@ -117,7 +119,10 @@ def _words(kind: Kind, lengths: bool) -> str:
         return "options, written {option: value}"
     if isinstance(kind.type, type) and issubclass(kind.type, BaseModel):
         short = getattr(kind.type, "short_form", "")
-        return f"{short + ', or ' if short else ''}settings, written {{key: value}}, with the keys {', '.join(_keys(kind.type))}"
+        return (
+            f"{short + ', or ' if short else ''}settings, written {{key: value}}, with the keys "
+            f"{', '.join(_keys(kind.type))}"
+        )
     names = {int: "a whole number", float: "a number", bool: "true or false", str: "text", type(None): "null"}
     if kind.type not in names:
         return "a path" if isinstance(kind.type, type) and issubclass(kind.type, os.PathLike) else ""
@@ -181,7 +186,8 @@ def _number(value: float) -> str:
 
 
 def plain(value: Any, where: str) -> Any:
-    """A value in plain data: NumPy's numbers and arrays as Python's, paths as text, ranges as lists. What is none of these stays as it is.
+    """A value in plain data: NumPy's numbers and arrays as Python's, paths as text, ranges as lists. What is none of
+    these stays as it is.
 
     Raises
     ------
@@ -196,7 +202,8 @@ def _plain(value: Any, where: str, depth: int, count: list[int]) -> Any:
         raise SpecError(f"{where}: nested more than {DEEPEST} deep; no setting is")
     if count[0] > MOST_VALUES:
         raise SpecError(
-            f"{where}: more than {MOST_VALUES:,} values (aliases count each time that they are used); no matrix needs so many"
+            f"{where}: more than {MOST_VALUES:,} values (aliases count each time that they are used); no matrix "
+            "needs so many"
         )
     if isinstance(value, (str, bytes, int, float, BaseModel, type, type(None))) and type(value).__module__ != "numpy":
         return value
@@ -220,7 +227,8 @@ def _plain(value: Any, where: str, depth: int, count: list[int]) -> Any:
 
 
 def refuse_disguised(value: Any, annotation: Any) -> None:
-    """Refuse what would be taken silently for something else: true for 1, text in quotes for a number, 0 and 1 for a switch; control characters.
+    """Refuse what would be taken silently for something else: true for 1, text in quotes for a number, 0 and 1 for a
+    switch; control characters.
 
     Raises
     ------
@@ -317,7 +325,8 @@ def _explained(model: type[BaseModel], problem: Any, value: Any) -> tuple[tuple[
     if loc and loc[-1] == "[key]":
         return (
             path,
-            f"{'.'.join(path)}: {quoted(problem['input'])} stands where an option's name should; put it in quotes if it is one",
+            f"{'.'.join(path)}: {quoted(problem['input'])} stands where an option's name should; put it in quotes "
+            "if it is one",
         )
     may_be = allowed(annotation, metadata, lengths=kind.endswith(("too_short", "too_long")))
     if kind == "disguised":
@@ -355,7 +364,8 @@ def _as_list(value: Any, annotation: Any, metadata: Iterable[Any]) -> str:
 
 
 def _place(model: type[BaseModel], loc: Sequence[Any]) -> tuple[list[str], Any, Sequence[Any]]:
-    """Where a location of pydantic's lies among the fields, without the names that it gives to alternatives; the type and bounds there."""
+    """Where a location of pydantic's lies among the fields, without the names that it gives to alternatives; the type
+    and bounds there."""
     parts: list[str] = []
     annotation: Any = model
     metadata: Sequence[Any] = ()

@@ -1,4 +1,5 @@
-"""YAML text to plain data: numbers as people expect them, keys given once, and nothing that blows up, runs code or means something else elsewhere."""
+"""YAML text to plain data: numbers as people expect them, keys given once, and nothing that blows up, runs code or
+means something else elsewhere."""
 
 from __future__ import annotations
 
@@ -19,7 +20,8 @@ _MERGE = "tag:yaml.org,2002:merge"  # of the key `<<`
 
 
 class _Loader(yaml.SafeLoader):
-    """Plain data alone. Text is text unless it is null, true, false or a decimal number: yes, 040, 1:30 and 2024-01-01 stay as they are written."""
+    """Plain data alone. Text is text unless it is null, true, false or a decimal number: yes, 040, 1:30 and 2024-01-01
+    stay as they are written."""
 
     def __init__(self, text: str) -> None:
         self._depth = self._nodes = 0
@@ -31,7 +33,8 @@ class _Loader(yaml.SafeLoader):
         tag = getattr(event, "tag", None)
         if tag is not None:
             raise SpecError(
-                f"{line}: the tag {quoted(tag.replace('tag:yaml.org,2002:', '!!'))} is not read; write the value without it, and text in quotes"
+                f"{line}: the tag {quoted(tag.replace('tag:yaml.org,2002:', '!!'))} is not read; write the value "
+                "without it, and text in quotes"
             )
         self._nodes += 1
         self._depth += 1
@@ -47,12 +50,14 @@ class _Loader(yaml.SafeLoader):
         for key, value in node.value:
             if key.tag == _MERGE and isinstance(value, yaml.SequenceNode) and len(value.value) > 100:
                 raise SpecError(
-                    f"line {key.start_mark.line + 1}: `<<` merges {len(value.value):,} mappings; at most 100 can be merged"
+                    f"line {key.start_mark.line + 1}: `<<` merges {len(value.value):,} mappings; at most 100 can "
+                    "be merged"
                 )
         super().flatten_mapping(node)
         if len(node.value) > MOST_MERGED:
             raise SpecError(
-                f"line {node.start_mark.line + 1}: more than {MOST_MERGED:,} keys in one mapping; no setting has so many"
+                f"line {node.start_mark.line + 1}: more than {MOST_MERGED:,} keys in one mapping; no setting has "
+                "so many"
             )
 
 
@@ -117,7 +122,8 @@ def read_yaml(text: str, where: str) -> Any:
 
     Raises
     ------
-    SpecError : with the line: a syntax error, a key given twice, a tag, several documents; text, nesting or aliases without measure.
+    SpecError : with the line: a syntax error, a key given twice, a tag, several documents; text, nesting or aliases
+        without measure.
     """
     if len(text) > LONGEST:
         raise SpecError(f"{where} holds {len(text):,} characters; a matrix has at most {LONGEST:,}")
@@ -129,7 +135,8 @@ def read_yaml(text: str, where: str) -> Any:
         before = text[: error.position] if isinstance(error.position, int) else ""
         odd = f"U+{ord(error.character) if isinstance(error.character, str) else error.character:04X}"
         raise SpecError(
-            f"{where}: line {before.count(chr(10)) + 1}: the control character {odd} is not text; is this another kind of file?"
+            f"{where}: line {before.count(chr(10)) + 1}: the control character {odd} is not text; is this another "
+            "kind of file?"
         ) from None
     except yaml.MarkedYAMLError as error:
         raise SpecError(f"{where} is not valid YAML: {_told(error)}") from None
@@ -155,8 +162,14 @@ def _told(error: yaml.MarkedYAMLError) -> str:
     if "for merging" in problem:
         return f"{line}`<<` takes another mapping, as *name, or a list of them"
     if "mapping values are not allowed" in problem:
-        return f"{line}a colon where none can stand; text with a colon and a space needs quotes, and keys of one mapping the same indent"
+        return (
+            f"{line}a colon where none can stand; text with a colon and a space needs quotes, and keys of one "
+            "mapping the same indent"
+        )
     if "cannot start any token" in problem:
-        return f"{line}{problem.replace('that cannot start any token', 'cannot begin a value')}; put text that begins with it in quotes"
+        return (
+            f"{line}{problem.replace('that cannot start any token', 'cannot begin a value')}; put text that "
+            "begins with it in quotes"
+        )
     context = f" {error.context}" if error.context else ""
     return f"{line}{problem}{context}"[:200]

@@ -1,12 +1,14 @@
 """Digests of what is written, checked when it is read: damage is named before a number is made of it.
 
-    JSON           a last key "digest", over everything else that the file says; spaces and the order of keys do not count
+    JSON           a last key "digest", over everything else that the file says; spaces and the order of keys do not
+                   count
     safetensors    an entry of the metadata, over the rest of the header and the bytes of all tensors
     predictions    over the file, in the evaluation record that they belong to
     packed images  one for each image, in hashes.npy; one over these in meta.json
     small caches   a first line, over the bytes that follow
 
-None of them enters an id. A file of an earlier version has none: it is used as it is, and counted, so that a run can say how many there were.
+None of them enters an id. A file of an earlier version has none: it is used as it is, and counted, so that a run can
+say how many there were.
 """
 
 from __future__ import annotations
@@ -61,7 +63,8 @@ def unseal(content: bytes) -> bytes | None:
 
 
 def read_sealed(path: Path, what: str) -> bytes | None:
-    """The payload of a sealed file; None where there is none. One that is damaged is told, and None too: whoever wrote it can write it again.
+    """The payload of a sealed file; None where there is none. One that is damaged is told, and None too: whoever wrote
+    it can write it again.
 
     Raises DataError for a folder in its place.
     """

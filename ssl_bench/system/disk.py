@@ -1,4 +1,5 @@
-"""Files written whole or not at all, what is left of writers that were killed, and what to say when nothing more can be written."""
+"""Files written whole or not at all, what is left of writers that were killed, and what to say when nothing more can be
+written."""
 
 from __future__ import annotations
 
@@ -81,7 +82,8 @@ def _part_of(path: Path) -> Iterator[tuple[Path, BinaryIO]]:
 
 
 def _lock(descriptor: int) -> bool:
-    """Take the lock of an open file; False where somebody else has it. A file system that has no locks counts as locked."""
+    """Take the lock of an open file; False where somebody else has it. A file system that has no locks counts as
+    locked."""
     if fcntl is None:
         return True
     try:
@@ -92,7 +94,8 @@ def _lock(descriptor: int) -> bool:
 
 
 def remove_leftovers(folder: Path) -> list[Path]:
-    """Remove the temporary files of killed writers anywhere below a folder, and return them. Those of living writers are locked, and stay."""
+    """Remove the temporary files of killed writers anywhere below a folder, and return them. Those of living writers
+    are locked, and stay."""
     removed: list[Path] = []
     if fcntl is None:
         return removed
@@ -111,7 +114,8 @@ def remove_leftovers(folder: Path) -> list[Path]:
 
 
 def is_locked(lock: Path) -> bool:
-    """Whether a living process holds a lock file. Nothing is written, so that a folder that belongs to others can be asked, too."""
+    """Whether a living process holds a lock file. Nothing is written, so that a folder that belongs to others can be
+    asked, too."""
     try:
         descriptor = os.open(lock, os.O_RDONLY)
     except OSError:
@@ -144,7 +148,8 @@ def no_room(error: BaseException, path: Path | None = None, needed: int | None =
             what = "" if where is None else f"{where}{size} cannot be written: "
             there = "" if where is None else _free(where)
             return NoRoomError(
-                f"{what}{os.strerror(cause.errno)}{there}; what was finished is whole. Make room and give the same command: it goes on"
+                f"{what}{os.strerror(cause.errno)}{there}; what was finished is whole. Make room and give the same "
+                "command: it goes on"
             )
         cause = cause.__cause__ or cause.__context__
     return None
@@ -168,7 +173,8 @@ def writing_to(folder: Path) -> Iterator[None]:
 
 
 def refuse_unwritable(folder: Path) -> None:
-    """Raise RecordError where nothing can be written to a folder, which need not be there yet; nothing is left of the attempt."""
+    """Raise RecordError where nothing can be written to a folder, which need not be there yet; nothing is left of the
+    attempt."""
     missing = [path for path in (folder, *folder.parents) if not path.exists()]
     with writing_to(folder):
         try:
@@ -182,14 +188,16 @@ def refuse_unwritable(folder: Path) -> None:
 
 
 def is_unwritable(error: BaseException, folder: Path) -> bool:
-    """Whether an error says that a folder, or what is in it, cannot be written any more, so that whatever comes next fails alike."""
+    """Whether an error says that a folder, or what is in it, cannot be written any more, so that whatever comes next
+    fails alike."""
     if not isinstance(error, OSError) or error.errno not in _UNWRITABLE or not isinstance(error.filename, str | bytes):
         return False
     return Path(os.fsdecode(error.filename)).absolute().is_relative_to(folder.absolute())
 
 
 def is_of_the_path(error: BaseException) -> bool:
-    """Whether an error says that a path cannot be used as it is, for want of permission or because something else is there: nothing that code could mend."""
+    """Whether an error says that a path cannot be used as it is, for want of permission or because something else is
+    there: nothing that code could mend."""
     return isinstance(error, OSError) and error.errno in _OF_THE_PATH and isinstance(error.filename, str | bytes)
 
 

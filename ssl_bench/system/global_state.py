@@ -1,4 +1,5 @@
-"""What torch, NumPy and Python keep for the whole program, so that one row's code cannot change another row's numbers."""
+"""What torch, NumPy and Python keep for the whole program, so that one row's code cannot change another row's
+numbers."""
 
 from __future__ import annotations
 
@@ -33,7 +34,8 @@ class Setting:
     Attributes
     ----------
     read, write : what it is, as a value that compares, and how it is set back.
-    told : whether a change is told. What everybody may use up or add to (random state, filters of warnings) is only set back.
+    told : whether a change is told. What everybody may use up or add to (random state, filters of warnings) is only set
+        back.
     lasting : whether a plugin's import may change it for good, as a path that it adds to find its modules.
     words : a change in words, where the two values say too little or too much.
     """
@@ -170,7 +172,8 @@ _LIBRARIES = (
 
 
 def _is_foreign(value: Any) -> bool:
-    """Whether a function comes from elsewhere than the library itself, which replaces some of its own when more of it is imported."""
+    """Whether a function comes from elsewhere than the library itself, which replaces some of its own when more of it
+    is imported."""
     code = getattr(getattr(value, "__func__", value), "__code__", None)
     if code is not None:
         return not code.co_filename.startswith(_LIBRARIES)
@@ -289,7 +292,8 @@ def _set_torch_random(value: bytes) -> None:
 
 
 def _backends() -> dict[str, Setting]:
-    """The precision of products, by backend, where this torch has such settings: the older ones cannot be read once these were used."""
+    """The precision of products, by backend, where this torch has such settings: the older ones cannot be read once
+    these were used."""
     settings = {}
     for place in (
         "",
@@ -384,7 +388,8 @@ def captured() -> dict[str, Any]:
 
 
 def changed(before: Mapping[str, Any], lasting: bool = True) -> str:
-    """The settings that are not what they were, in words: "torch's default dtype (torch.float32 to torch.float64)"; "" for none.
+    """The settings that are not what they were, in words: "torch's default dtype (torch.float32 to torch.float64)"; ""
+    for none.
 
     ``lasting``: False leaves out what a plugin's import may change for good.
     """

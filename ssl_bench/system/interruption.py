@@ -1,6 +1,8 @@
-"""Requests to stop: Ctrl-C, and what schedulers send (SIGTERM, SIGUSR1). Nothing is imported that takes time: it listens before anything else loads.
+"""Requests to stop: Ctrl-C, and what schedulers send (SIGTERM, SIGUSR1). Nothing is imported that takes time: it
+listens before anything else loads.
 
-An interruption is what a signal asked for, and nothing else: a KeyboardInterrupt that no signal announced is the doing of whoever raised it.
+An interruption is what a signal asked for, and nothing else: a KeyboardInterrupt that no signal announced is the doing
+of whoever raised it.
 """
 
 from __future__ import annotations
@@ -27,8 +29,8 @@ class Requests:
     Attributes
     ----------
     number : the first signal that came; None before one did.
-    patient : whether the first signal only asks, for work that looks at ``asked`` between its steps and saves what it reached.
-        Otherwise it interrupts at once.
+    patient : whether the first signal only asks, for work that looks at ``asked`` between its steps and saves what it
+        reached. Otherwise it interrupts at once.
     goes_on : whether the command under way keeps what it reached, so that the same command goes on from there.
     ending : whether the exit code is decided, so that what comes now changes nothing.
     """
@@ -60,7 +62,8 @@ class Requests:
                 signal.signal(number, self._hear)
 
     def end(self) -> None:
-        """Stop listening for good, the exit code being decided: schedulers repeat their signals, and Python's own end takes its handlers away first."""
+        """Stop listening for good, the exit code being decided: schedulers repeat their signals, and Python's own end
+        takes its handlers away first."""
         self.ending = True
         for number in self._before.keys() - {signal.SIGINT}:
             signal.signal(number, signal.SIG_IGN)
@@ -104,7 +107,8 @@ def keeps_what_it_reached() -> None:
 
 @contextmanager
 def between_steps() -> Iterator[Callable[[], bool]]:
-    """Meanwhile a signal asks to stop at the next step, and a second Ctrl-C interrupts at once. Yields what says whether one came."""
+    """Meanwhile a signal asks to stop at the next step, and a second Ctrl-C interrupts at once. Yields what says
+    whether one came."""
     global _listening
     if threading.current_thread() is not threading.main_thread():  # signals are the main thread's
         yield _listening.asked if _listening is not None else lambda: False
@@ -126,7 +130,7 @@ def between_steps() -> Iterator[Callable[[], bool]]:
 def is_interruption(error: BaseException) -> bool:
     """Whether an error is a request to stop, or its consequence, rather than a failure of the code that raised it.
 
-    True for whatever is raised once a signal asked to stop: it takes worker processes down, too. Where nobody listens to signals, a
-    KeyboardInterrupt is taken for what it usually is.
+    True for whatever is raised once a signal asked to stop: it takes worker processes down, too. Where nobody listens
+    to signals, a KeyboardInterrupt is taken for what it usually is.
     """
     return _listening.asked() if _listening is not None else isinstance(error, KeyboardInterrupt)

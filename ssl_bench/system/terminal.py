@@ -18,7 +18,8 @@ PART_OF_A_TRACEBACK = 5_000  # characters
 
 
 def harmless(text: str, keep: str = "\n\t") -> str:
-    """``text`` with what a terminal could obey (escape and control characters, direction marks) written out, but for line ends and tabs.
+    """``text`` with what a terminal could obey (escape and control characters, direction marks) written out, but for
+    line ends and tabs.
 
     >>> harmless("a\\x1b[31mb")
     'a\\\\x1b[31mb'
@@ -36,7 +37,8 @@ def say(text: str) -> None:
 
 
 def escape(text: str) -> str:
-    """Text that is not ours, for a console that reads markup: its brackets are no styles, and nothing in it is obeyed."""
+    """Text that is not ours, for a console that reads markup: its brackets are no styles, and nothing in it is
+    obeyed."""
     from rich.markup import escape as without_markup
 
     return without_markup(harmless(text))
@@ -56,7 +58,8 @@ def console() -> Console:
     from rich.segment import Segment
 
     class Harmless(Console):
-        """The net below ``escape``: whatever is printed passes here. Colours and cursor moves of rich's own are not text, and stay."""
+        """The net below ``escape``: whatever is printed passes here. Colours and cursor moves of rich's own are not
+        text, and stay."""
 
         # here already, so that columns are as wide as what they show
         def render_str(self, text: str, **settings: Any) -> Any:
@@ -70,7 +73,8 @@ def console() -> Console:
 
 
 class _Patient:
-    """A stream whose reader may go away (``ssl-bench list tasks | head -1``): what nobody reads any more is dropped, and the work goes on."""
+    """A stream whose reader may go away (``ssl-bench list tasks | head -1``): what nobody reads any more is dropped,
+    and the work goes on."""
 
     def __init__(self, stream: Any) -> None:
         self._stream = stream
@@ -111,7 +115,8 @@ def guard_streams() -> None:
 
 
 def tell_notices() -> None:
-    """From now on a warning of the kind ``Notice`` is a line of its own on stderr, every time; other warnings are as Python has them."""
+    """From now on a warning of the kind ``Notice`` is a line of its own on stderr, every time; other warnings are as
+    Python has them."""
     plain = warnings.formatwarning
 
     def formatted(

@@ -42,7 +42,7 @@ def blur(images: Tensor, sigma: Tensor, kernel_size: int) -> Tensor:
     sides = images.shape[2:]
     if kernel_size < 1 or kernel_size % 2 == 0 or kernel_size // 2 >= min(sides):
         raise SpecError(
-            f"gaussian_blur: kernel_size must be odd and at most {2 * min(sides) - 1} for images of "
+            f"gaussian_blur: kernel_size must be odd, from 1 to {2 * min(sides) - 1} for images of "
             f"{sides[0]} x {sides[1]} px, got {kernel_size}"
         )
     reach = torch.arange(kernel_size, device=images.device, dtype=images.dtype) - kernel_size // 2

@@ -575,9 +575,9 @@ def test_errors_name_thing_value_and_allowed() -> None:
     none, empty = truth_of(), found_of()
     with pytest.raises(DataError, match=r"2 images and the truth of 1"):
         evaluate_detections([empty, empty], [none], NAMES)
-    with pytest.raises(DataError, match="at least one image"):
+    with pytest.raises(DataError, match="same images, at least one"):
         bootstrap_map([], [], NAMES, "area")
-    with pytest.raises(DataError, match=r"labels of detections must be from 0 to 2, got 3 in image 1"):
+    with pytest.raises(DataError, match=r"labels of the detections must be from 0 to 2, got 3 in image 1"):
         evaluate_detections([empty, found_of((A, 0.5, 3))], [none, none], NAMES)
     with pytest.raises(DataError, match=r"labels of .*truth must be from 0 to .*, got -1 in image 0"):
         evaluate_detections([empty], [truth_of((A, -1))], NAMES)
@@ -618,7 +618,7 @@ def test_boxes_and_labels_are_checked(boxes: np.ndarray, labels: np.ndarray, mes
 
 def test_scores_and_difficult_are_checked() -> None:
     boxes, labels = np.zeros((2, 4), np.float32), np.zeros(2, np.int64)
-    with pytest.raises(DataError, match="hold nan"):
+    with pytest.raises(DataError, match="must be finite, got nan"):
         Detections(boxes, np.array([0.5, np.nan], np.float32), labels)
     with pytest.raises(DataError, match=r"must be float \[2\], got float32 \[3\]"):
         Detections(boxes, np.zeros(3, np.float32), labels)

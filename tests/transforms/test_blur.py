@@ -44,5 +44,5 @@ def test_small_images_are_blurred_too() -> None:
 
 @pytest.mark.parametrize("taps", [4, 17, -1])
 def test_impossible_kernels_are_refused(taps) -> None:
-    with pytest.raises(SpecError, match="odd numbers from 1 to 15"):
+    with pytest.raises(SpecError, match="must be odd, from 1 to 15"):
         blur(torch.rand(1, 3, 8, 8), torch.ones(1), taps)

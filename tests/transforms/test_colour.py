@@ -103,5 +103,5 @@ def test_grey_equals_torchvision_and_is_drawn_per_image() -> None:
 @pytest.mark.parametrize(("name", "value"), [("brightness", -0.1), ("hue", 0.6)])
 def test_errors_name_the_strength(name, value) -> None:
     strengths = {"brightness": 0.4, "contrast": 0.4, "saturation": 0.4, "hue": 0.1} | {name: value}
-    with pytest.raises(SpecError, match=f"{name} {value}"):
+    with pytest.raises(SpecError, match=f"{name} must be .*, got {value}"):
         color_jitter(torch.rand(2, 3, 4, 4), **strengths)
