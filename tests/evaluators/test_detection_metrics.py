@@ -589,9 +589,9 @@ def test_errors_name_thing_value_and_allowed() -> None:
         bootstrap_map([empty], [none], NAMES, "area", 1, -1)
     with pytest.raises(SpecError, match="'voc70'; did you mean 'voc07'"):
         average_precision([], [], "voc70")
-    with pytest.raises(DataError, match=r"float64 \[2\] and precision float64 \[1\]"):
+    with pytest.raises(DataError, match=r"got float64 \[2\] and float64 \[1\]"):
         average_precision([0.1, 0.2], [1.0], "area")
-    with pytest.raises(DataError, match="falls"):
+    with pytest.raises(DataError, match="recall must not fall"):
         average_precision([0.2, 0.1], [1.0, 1.0], "area")
 
 
