@@ -528,7 +528,7 @@ def test_what_one_check_raises_does_not_cost_the_others_and_is_told_once() -> No
     found = {result.name: result for result in check_task(FailsAfterStep)}
     assert {name for name, result in found.items() if result.status == "failed"} == {"parameters"}
     assert (
-        len(found) == 21 and found["same_seed"].status == found["preview"].status == found["draws"].status == "passed"
+        len(found) == 23 and found["same_seed"].status == found["preview"].status == found["draws"].status == "passed"
     )
     assert found["loss_falls"].message == "needs what 'parameters' checks" and found["loss_falls"].status == "skipped"
 
