@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
+import tarfile
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -16,6 +17,7 @@ from ssl_bench.errors import DamagedRecord, RecordError
 from ssl_bench.evaluators.base import Evaluation, Evaluator, Measurement
 from ssl_bench.plan.prepare import prepare
 from ssl_bench.plugins.registry import EVALUATORS
+from ssl_bench.records.archive import RECORDS_FILE
 from ssl_bench.records.predictions import read_predictions
 from ssl_bench.records.schema import (
     Environment,
@@ -128,11 +130,16 @@ def test_an_evaluator_that_returns_percents_fails_alone(tmp_path: Path) -> None:
 @pytest.fixture
 def committed(tmp_path: Path) -> Path:
     """Results of a version that kept no digests: what they say is all there is to go by."""
-    return Path(
-        shutil.copytree(
-            ROOT / "results" / "classic_inputs", tmp_path / "inputs", ignore=shutil.ignore_patterns("figures")
-        )
-    )
+    published, folder = ROOT / "results" / "classic_inputs", tmp_path / "inputs"
+    folder.mkdir()
+    shutil.copy(published / "run.json", folder)
+    with tarfile.open(published / RECORDS_FILE) as records:
+        records.extractall(folder, filter="data")
+    results = load(published)
+    for evaluation in results.evaluations:
+        path = folder / evaluation.path.relative_to(published)
+        np.savez_compressed(path.with_suffix(".npz"), **results.predictions(evaluation))  # type: ignore[arg-type]
+    return folder
 
 
 def edited(path: Path, old: float, new: float) -> None:

@@ -223,3 +223,18 @@ def test_a_failure_is_over_once_its_cell_was_gone_on_with(run_folder: MakeRun, t
     (target / cell.folder / "pretrain.json").write_text(json.dumps(trained))
     (waiting,) = [missing for missing in load(target).missing if missing.row == "vae"]
     assert waiting.failure is None and not load(target).failures
+
+
+def test_committed_results_are_small_and_published() -> None:
+    results = Path(__file__).parents[2] / "results"
+    derived = {
+        *results.rglob("per_class.csv"),
+        *results.rglob("*.svg"),
+        *results.rglob("detections-*.jpg"),
+    }  # in .gitignore
+    files = [path for path in results.rglob("*") if path.is_file() and path not in derived]
+    assert sum(path.stat().st_size for path in files) <= 8e6
+    assert {path.parent.name for path in results.glob("*/run.json")} == {
+        path.parent.name for path in results.glob(f"*/{RECORDS_FILE}")
+    }
+    assert not list(results.glob("*/cells"))
