@@ -171,7 +171,7 @@ def run(
     _print_table(console, results, wide, legend=legend)
     if sentence := verdict(results):
         console.print(sentence, markup=False, highlight=False)
-    _write_report(run_plan.out, results, console)
+    _write_report(run_plan.out, results, console, redraw=bool(todo.missing))
     left = {cell.address for cell in run_plan.todo()} | {row.name for row in run_plan.undecided()}
     if left and not failures:  # another process failed at them, or somebody removed them meanwhile
         console.print(
@@ -509,15 +509,16 @@ def _print_table(console: Console, results: Results, wide: bool, classic: bool =
     print(results.table(wide, classic).terminal(console.width, legend))
 
 
-def _write_report(folder: Path, results: Results, console: Console, told: bool = True, svg: bool = False) -> None:
+def _write_report(
+    folder: Path, results: Results, console: Console, told: bool = True, svg: bool = False, redraw: bool = True
+) -> None:
     """The table's files. The table is on the screen by then: that they cannot be written must not hide it."""
     from ssl_bench.report import write_report
 
     try:
-        files = write_report(folder, results, svg=svg)
+        files = write_report(folder, results, svg=svg, redraw=redraw)
     except OSError as error:
         raise WriteError(f"the table is above; its files cannot be written: {reason(error)}") from error
     if told:
-        console.print(
-            f"table.md, .csv, .tex, .html and figures: {folder} ({len(files)} files)", markup=False, highlight=False
-        )
+        count = f" ({len(files)} files)" if files else ", as they were"
+        console.print(f"table.md, .csv, .tex, .html and figures: {folder}{count}", markup=False, highlight=False)

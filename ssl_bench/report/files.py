@@ -20,11 +20,17 @@ from ssl_bench.system.disk import reason
 
 
 def write_report(
-    folder: str | Path, results: Results | None = None, *, svg: bool = False, photographs: bool = True
+    folder: str | Path,
+    results: Results | None = None,
+    *,
+    svg: bool = False,
+    photographs: bool = True,
+    redraw: bool = True,
 ) -> list[Path]:
     """Write table.md, .csv, .tex, .html, comparisons.csv and figures/ into a results folder, from its records alone.
 
-    ``results`` is what was loaded from that folder already, if it was; ``svg`` and ``photographs`` are as for ``draw_figures``.
+    ``results`` is what was loaded from that folder already, if it was; ``svg`` and ``photographs`` are as for
+    ``draw_figures``. ``redraw``: False leaves everything as it is where the table's texts are those that are there.
     Written where there is something to say, and else removed: labels_saved.csv, remeasured.csv (numbers under two versions of a protocol),
     per_class.csv, agreement.csv and published_pairs.csv (both about published orders).
 
@@ -40,6 +46,8 @@ def write_report(
     root = Path(folder)
     results = load(root) if results is None else results
     texts = table_texts(results)
+    if not redraw and all((root / name).exists() for name in ("table.html", "figures")) and _are_there(root, texts):
+        return []
     try:
         figures = draw_figures(results, root / "figures", svg=svg, photographs=photographs)
         pictures = [str(path.relative_to(root)) for path in figures if path.suffix != ".svg"]
@@ -55,6 +63,17 @@ def write_report(
         what_to_do = f"the records are as they were. Make {root} writable, or report on a copy"
         raise WriteError(f"the table's files cannot be written: {reason(error)}; {what_to_do}") from error
     return [root / name for name, text in texts.items() if text] + figures
+
+
+def _are_there(root: Path, texts: dict[str, str]) -> bool:
+    """Whether a folder holds these texts and no others of their names."""
+    try:
+        return all(
+            (root / name).read_bytes() == text.encode() if text else not (root / name).exists()
+            for name, text in texts.items()
+        )
+    except OSError:
+        return False
 
 
 def table_texts(results: Results) -> dict[str, str]:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from ssl_bench.records.schema import Environment, RunRow
-from ssl_bench.report import Results, Table, load
+from ssl_bench.report import Results, Table, load, write_report
 from ssl_bench.report.ground.content import Entry, Line
 from ssl_bench.report.ground.statistics import t_interval, wilson_interval
 
@@ -515,3 +515,15 @@ def test_what_does_not_apply_is_not_waited_for(run_folder: MakeRun) -> None:
     assert (_cell(table, "pixels", BEST).status, _cell(table, "pixels", LAST).status) == ("none", "value")
     nothing = load(run_folder(rows, skip=lambda row, seed, what: row == "pixels")).table()
     assert _cell(nothing, "pixels", BEST).status == "missing"
+
+
+def test_files_that_say_the_same_already_are_left_as_they_are_where_that_is_asked(run_folder: MakeRun) -> None:
+    folder = run_folder(ROWS)
+    written = write_report(folder)
+    figure = next(path for path in written if path.suffix == ".png")
+    figure.write_bytes(b"mine")
+    assert write_report(folder, redraw=False) == [] and figure.read_bytes() == b"mine"
+    (folder / "table.md").write_text("another table")
+    assert write_report(folder, redraw=False) == written and figure.read_bytes() != b"mine"
+    (folder / "table.html").unlink()
+    assert folder / "table.html" in write_report(folder, redraw=False)
