@@ -1,4 +1,5 @@
-"""Checkpoints of other programs to weights that rows can be made of: the ResNet in them, under timm's names, in one safetensors file.
+"""Checkpoints of other programs to weights that rows can be made of: the ResNet in them, under timm's names, in one
+safetensors file.
 
 Tensors alone are read: a pickle is opened with ``weights_only``, which refuses everything else, and in no other way.
 """
@@ -70,7 +71,8 @@ def convert(
 
     Raises
     ------
-    WeightsError : no such file, more than tensors in it, no ResNet, several, or one with tensors missing; ``out`` exists.
+    WeightsError : no such file, more than tensors in it, no ResNet, several, or one with tensors missing; ``out``
+        exists.
     """
     path = Path(file).expanduser()
     target = (
@@ -97,7 +99,10 @@ def convert(
 
 
 def read_checkpoint(path: Path) -> Mapping[Any, Any]:
-    """What a checkpoint holds, as nested mappings. Raises WeightsError for a file that holds more than tensors and plain values."""
+    """What a checkpoint holds, as nested mappings.
+
+    Raises WeightsError for a file that holds more than tensors and plain values.
+    """
     why = missing_file(path)
     if why:
         raise WeightsError(f"weights file {quoted(str(path))} {why}")
@@ -133,7 +138,8 @@ def _unread(message: str) -> str:
 
 
 def _state_dicts(value: Any, where: str = "", depth: int = 0) -> Iterator[tuple[str, dict[str, Tensor]]]:
-    """Every mapping of names to tensors in a checkpoint, with its place; tensors in nested ones have dotted names in the outer ones too."""
+    """Every mapping of names to tensors in a checkpoint, with its place; tensors in nested ones have dotted names in
+    the outer ones too."""
     if not isinstance(value, Mapping) or depth > DEEPEST:
         return
     tensors = {
@@ -256,7 +262,10 @@ def _renamed(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def _whole(
     tensors: Mapping[str, Tensor], backbone: str | None
 ) -> tuple[BackboneSpec, dict[str, Tensor], tuple[str, ...]]:
-    """The network, its tensors alone, and notes. Raises WeightsError unless every tensor of some ResNet is there in its shape."""
+    """The network, its tensors alone, and notes.
+
+    Raises WeightsError unless every tensor of some ResNet is there in its shape.
+    """
     name, width, stem, matched, layout = nearest(tensors, backbone)
     absent = [key for key in layout if key not in tensors and not key.endswith("num_batches_tracked")]
     reshaped = [key for key, shape in layout.items() if key in tensors and tuple(tensors[key].shape) != shape]

@@ -28,7 +28,8 @@ class InputKind:
     convert : RGB float [B, 3, H, W] in [0, 1] to float [B, channels, H, W].
     channels : of the network's first layer.
     scaled : whether the mean is then taken off and the deviation divided by, both measured on the pretraining images.
-    measure : RGB to what mean and deviation are measured on, float [B, C, H, W]; one channel stands for all. None: ``convert``.
+    measure : RGB to what mean and deviation are measured on, float [B, C, H, W]; one channel stands for all. None:
+        ``convert``.
     """
 
     name: str

@@ -19,13 +19,14 @@ _NAME, _ARGUMENTS = "network", "arguments"  # the keys of a network's descriptio
 class Network(nn.Module):
     """Base of the networks that are judged. The suite's ResNet is ``Backbone``; a plugin may bring its own.
 
-    A subclass sets ``name`` and ``num_features``, and writes ``forward`` and ``arguments``; then it is saved, loaded, returned by
-    ``pretrain`` and judged as a ResNet is, by every evaluator that supports it. It may be made of other networks (two of half the
-    width, a backbone and the first layer of its head), which are among its ``arguments``.
+    A subclass sets ``name`` and ``num_features``, and writes ``forward`` and ``arguments``; then it is saved, loaded,
+    returned by ``pretrain`` and judged as a ResNet is, by every evaluator that supports it. It may be made of other
+    networks (two of half the width, a backbone and the first layer of its head), which are among its ``arguments``.
 
     Attributes
     ----------
-    name : under which it is registered, by a plugin file or the entry-point group "ssl_bench.networks"; stands in weights files.
+    name : under which it is registered, by a plugin file or the entry-point group "ssl_bench.networks"; stands in
+        weights files.
     num_features : D, the width of its output.
     image_size : side of the images it was trained on, in pixels.
     """
@@ -39,11 +40,15 @@ class Network(nn.Module):
         raise NotImplementedError(f"{type(self).__name__} must define forward(self, images)")
 
     def stages(self, images: Tensor) -> dict[str, Tensor]:
-        """RGB in [0, 1] to intermediate features, first to last: "s1", "s2", ... to [B, C, h, w] or [B, D]; {} where there are none."""
+        """RGB in [0, 1] to intermediate features, first to last: "s1", "s2", ... to [B, C, h, w] or [B, D]; {} where
+        there are none."""
         return {}
 
     def features(self, images: Tensor) -> dict[str, Tensor]:
-        """All that frozen evaluators judge: the stages, then "pooled", what ``forward`` gives. Override it to compute both in one pass."""
+        """All that frozen evaluators judge: the stages, then "pooled", what ``forward`` gives.
+
+        Override it to compute both in one pass.
+        """
         return {**self.stages(images), "pooled": self(images)}
 
     def arguments(self) -> Mapping[str, Any]:
@@ -87,7 +92,8 @@ def build_network(description: Mapping[str, Any], where: str) -> Network:
 
     Raises
     ------
-    WeightsError : no class of this name is registered (its plugin has to be loaded first), or it cannot be built of these arguments.
+    WeightsError : no class of this name is registered (its plugin has to be loaded first), or it cannot be built of
+        these arguments.
     """
     name, arguments = description[_NAME], description[_ARGUMENTS]
     if name not in NETWORKS:

@@ -41,7 +41,8 @@ def beginnings(tensors: Mapping[str, Tensor]) -> list[str]:
 def nearest(
     tensors: Mapping[str, Tensor], backbone: str | None = None
 ) -> tuple[str, float, str, int, dict[str, tuple[int, ...]]]:
-    """(name, width, stem "3x3" or "timm", matching tensors, name to shape of all) of the ResNet that tensors in timm's naming fit best."""
+    """(name, width, stem "3x3" or "timm", matching tensors, name to shape of all) of the ResNet that tensors in timm's
+    naming fit best."""
     first = tensors.get("conv1.weight")
     stem = "3x3" if first is not None and first.ndim == 4 and tuple(first.shape[1:]) == (3, 3, 3) else "timm"
     width = 1.0

@@ -91,7 +91,10 @@ class Backbone(Network):
         return Backbone(spec, int(arguments["image_size"]), handling)
 
     def with_input(self, input: InputSpec) -> Backbone:
-        """This very network, its weights shared, for images that are handled in another way. Raises SpecError for other channels."""
+        """This very network, its weights shared, for images that are handled in another way.
+
+        Raises SpecError for other channels.
+        """
         if input.channels != self.input.channels:
             raise SpecError(
                 f"a network for {self.input.kind} ({self.input.channels} channels) cannot be shown {input.kind} ({input.channels})"
@@ -125,7 +128,10 @@ class _WithInput(Backbone):
 
 
 def check_resnet(name: str) -> Any:
-    """timm's constructor of a ResNet. Raises SpecError for a name that timm lacks, or that is another kind of network."""
+    """timm's constructor of a ResNet.
+
+    Raises SpecError for a name that timm lacks, or that is another kind of network.
+    """
     if not timm.is_model(name):
         raise SpecError(
             f"backbone: unknown network {quoted(name)}; {did_you_mean(name, timm.list_models(module='resnet'))}"
@@ -180,7 +186,8 @@ def build_resnet(spec: BackboneSpec, image_size: int, channels: int = 3) -> ResN
 
 @torch.no_grad()
 def _try(network: nn.Module, spec: BackboneSpec, channels: int) -> None:
-    """Whether all layers fit together: some of timm's (blurred pooling) have sizes of their own that do not follow a width."""
+    """Whether all layers fit together: some of timm's (blurred pooling) have sizes of their own that do not follow a
+    width."""
     try:
         network.eval()(torch.zeros(1, channels, 64, 64))
     except RuntimeError as error:
@@ -218,7 +225,8 @@ def network_of(module: nn.Module) -> nn.Module | None:
 
 @torch.no_grad()
 def reestimate_batchnorm(backbone: nn.Module, images: Any) -> None:
-    """Set BatchNorm statistics to the plain average over ``images`` (an iterable of [B, 3, H, W] in [0, 1]), without labels.
+    """Set BatchNorm statistics to the plain average over ``images`` (an iterable of [B, 3, H, W] in [0, 1]), without
+    labels.
 
     Done alike for every row, so that it is no hidden choice of a method. Networks without BatchNorm stay as they are.
     """
@@ -240,7 +248,8 @@ def reestimate_batchnorm(backbone: nn.Module, images: Any) -> None:
 
 
 def pool_stage(x: Tensor, limit: int) -> Tensor:
-    """A feature map [B, C, h, w] averaged to the largest s x s with s*s*C <= ``limit`` (at least 1 x 1), flattened to [B, s*s*C]; vectors pass."""
+    """A feature map [B, C, h, w] averaged to the largest s x s with s*s*C <= ``limit`` (at least 1 x 1), flattened to
+    [B, s*s*C]; vectors pass."""
     if x.ndim == 2:
         return x
     side = max(1, min(int((limit / x.shape[1]) ** 0.5), *x.shape[2:]))

@@ -46,7 +46,8 @@ def save_backbone(backbone: Network, path: str | Path) -> None:
 
 
 def load_backbone(path: str | Path, plugins: Sequence[str | Path] = ()) -> Network:
-    """The network of a file written by ``save_backbone``, strictly, in eval mode: a ``Backbone``, unless a plugin brought its own.
+    """The network of a file written by ``save_backbone``, strictly, in eval mode: a ``Backbone``, unless a plugin
+    brought its own.
 
     Parameters
     ----------
@@ -54,8 +55,8 @@ def load_backbone(path: str | Path, plugins: Sequence[str | Path] = ()) -> Netwo
 
     Raises
     ------
-    WeightsError : no such file, not safetensors (a pickle is never opened), another layout (matched, missing and unexpected are counted),
-        a network whose plugin is not loaded.
+    WeightsError : no such file, not safetensors (a pickle is never opened), another layout (matched, missing and
+        unexpected are counted), a network whose plugin is not loaded.
     """
     for plugin in plugins:
         load_plugin(plugin)
@@ -75,12 +76,13 @@ def load_backbone(path: str | Path, plugins: Sequence[str | Path] = ()) -> Netwo
 
 
 def read_weights(path: str | Path) -> tuple[dict[str, Tensor], tuple[BackboneSpec, int, InputSpec] | None]:
-    """The tensors of a ResNet's safetensors file and, where ``save_backbone`` wrote it, network, image size and input handling.
+    """The tensors of a ResNet's safetensors file and, where ``save_backbone`` wrote it, network, image size and input
+    handling.
 
     Raises
     ------
-    WeightsError : no such file, not safetensors, one of a newer ssl_bench, one of another network than a ResNet; DamagedWeights for one
-        of ours that is not what was written.
+    WeightsError : no such file, not safetensors, one of a newer ssl_bench, one of another network than a ResNet;
+        DamagedWeights for one of ours that is not what was written.
     """
     tensors, meta = _read(path)
     if "network" in meta:

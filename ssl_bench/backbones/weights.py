@@ -90,7 +90,10 @@ class Weights:
         )
 
     def into(self, network: Any) -> None:
-        """Load every tensor or none. Raises WeightsError counting what matches, is missing and is not expected, and saying what to do."""
+        """Load every tensor or none.
+
+        Raises WeightsError counting what matches, is missing and is not expected, and saying what to do.
+        """
         try:
             load_strictly(network, dict(self.tensors), self.source)
         except WeightsError as error:
@@ -129,12 +132,14 @@ _OPENED: dict[tuple[str, str], Weights] = {}
 
 
 def open_weights(source: str, download: bool = True) -> Weights:
-    """Find, download (timm) or read (file) weights. Without ``download``, what is not in timm's cache is absent at once.
+    """Find, download (timm) or read (file) weights.
+
+    Without ``download``, what is not in timm's cache is absent at once.
 
     Raises
     ------
-    WeightsError : neither form; a file that is missing or no safetensors file (pickles are never opened); a name that timm lacks, that
-        is no ResNet of timm's or has no pretrained weights.
+    WeightsError : neither form; a file that is missing or no safetensors file (pickles are never opened); a name that
+        timm lacks, that is no ResNet of timm's or has no pretrained weights.
     AbsentWeights : no way to download them, told within seconds.
     """
     if source.startswith(KINDS):
@@ -175,7 +180,8 @@ def _from_timm(source: str, download: bool) -> Weights:
 
 
 def _loaded(source: str, name: str, download: bool) -> Any:
-    """timm's network with its weights, from the cache where they are there: a hub that is away is asked for minutes otherwise."""
+    """timm's network with its weights, from the cache where they are there: a hub that is away is asked for minutes
+    otherwise."""
     from huggingface_hub import constants
 
     config = timm.get_pretrained_cfg(name)
@@ -228,7 +234,8 @@ def _from_file(source: str) -> Weights:
 
 
 def _of_a_cell(path: Path) -> tuple[str, bool, bool]:
-    """What the record beside a cell's backbone says of its training, whether that is known to be free of labels, and whether the run gave it some."""
+    """What the record beside a cell's backbone says of its training, whether that is known to be free of labels, and
+    whether the run gave it some."""
     if path.name != "backbone.safetensors" or not is_stored(path.parent / "pretrain.json"):
         return "", False, False
     record = read_record(path.parent / "pretrain.json", Pretraining)
@@ -252,7 +259,8 @@ def build(weights: Weights, make: Callable[..., Any], size: int | None = None) -
     Parameters
     ----------
     make : gives the matrix's backbone, for files that do not say which network they hold.
-    size : side that images are resized to before they enter, in pixels; None: what the weights' own configuration states.
+    size : side that images are resized to before they enter, in pixels; None: what the weights' own configuration
+        states.
 
     Raises
     ------

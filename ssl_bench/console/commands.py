@@ -108,7 +108,9 @@ def run(
     wide: Annotated[bool, typer.Option("--wide", help="Print every column of the table.")] = False,
     legend: Legend = False,
 ) -> None:
-    """Run a matrix: plan, compute what is missing, print the table. Run it again to go on or to see that nothing is left.
+    """Run a matrix: plan, compute what is missing, print the table.
+
+    Run it again to go on or to see that nothing is left.
 
     \b
     Examples:
@@ -116,8 +118,8 @@ def run(
       ssl-bench run cifar10 --set backbone.width=0.25 --set pretrain.epochs=6 --out runs/cifar10-cpu
       ssl-bench run quick --plugin my_task.py --set 'tasks=[my_task]' --out runs/my_task --val
 
-    Ends with 0 once every cell that was asked for has its records, 1 when one failed, 2 when the matrix or its data cannot work, 75 when
-    SIGTERM or SIGUSR1 stopped it (the same command goes on), 130 after Ctrl-C.
+    Ends with 0 once every cell that was asked for has its records, 1 when one failed, 2 when the matrix or its data
+    cannot work, 75 when SIGTERM or SIGUSR1 stopped it (the same command goes on), 130 after Ctrl-C.
     """
     if smoke:
         given = {"--out": out, "--val": val, "--limit": limit, "--recompute": recompute, "--wide": wide}
@@ -308,7 +310,9 @@ def preview(
     data_root: DataRoot = None,
     plugin: Plugins = None,
 ) -> None:
-    """Draw what a task sees, is asked and answers, as a PNG. A matrix gives one for each row; a run's row answers with its trained network.
+    """Draw what a task sees, is asked and answers, as a PNG.
+
+    A matrix gives one for each row; a run's row answers with its trained network.
 
     \b
     Examples:

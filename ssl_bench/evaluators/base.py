@@ -48,8 +48,9 @@ class Measurement:
 class Evaluation:
     """What an evaluator found; ``details`` must be JSON.
 
-    ``predictions`` are kept for paired tests: name -> integer array [N_test]; or, of a metric that is no share of images,
-    ``drawn/METRIC`` -> its values [B] on resamples of the test images, the same resamples for every row and seed.
+    ``predictions`` are kept for paired tests: name -> integer array [N_test]; or, of a metric that is no share of
+    images, ``drawn/METRIC`` -> its values [B] on resamples of the test images, the same resamples for every row and
+    seed.
     """
 
     measurements: list[Measurement]
@@ -72,10 +73,11 @@ class Features(Protocol):
 class Subject:
     """What an evaluator is given.
 
-    ``test`` is None until the matrix is final: an evaluator returns validation numbers always and touches test only then.
-    ``role`` is the task's: "untrained" marks the network without pretraining, whose fine-tuning gets a second, longer run;
-    "features" cannot be fine-tuned (pixels, PCA). ``fresh_backbone()`` returns a new copy of the pretrained backbone to train on.
-    ``parts`` is a folder for what an interrupted evaluation can go on from, removed once its record is written; None: nothing is kept.
+    ``test`` is None until the matrix is final: an evaluator returns validation numbers always and touches test only
+    then. ``role`` is the task's: "untrained" marks the network without pretraining, whose fine-tuning gets a second,
+    longer run; "features" cannot be fine-tuned (pixels, PCA). ``fresh_backbone()`` returns a new copy of the pretrained
+    backbone to train on. ``parts`` is a folder for what an interrupted evaluation can go on from, removed once its
+    record is written; None: nothing is kept.
     """
 
     backbone: nn.Module
@@ -125,7 +127,8 @@ class Judged(Protocol):
 
 @dataclass(frozen=True)
 class Effort:
-    """What a matrix spends on a row without a task's own parts: counted, not timed, so that every machine decides alike by it."""
+    """What a matrix spends on a row without a task's own parts: counted, not timed, so that every machine decides alike
+    by it."""
 
     #: of the bare backbone on the images of the budget, forward and backward, 2 per multiply-add
     pretraining_flops: float
@@ -135,8 +138,9 @@ class Effort:
 class Evaluator:
     """Base class of every evaluator. A subclass sets ``name``, ``protocol`` and ``metrics``, and writes ``evaluate``.
 
-    Without ``metrics`` anything may be measured, and the table shows plain numbers: only well-known names ("top1", "iou") are taken for
-    fractions. Without ``columns`` the table has one for every metric, stage and share of the labels.
+    Without ``metrics`` anything may be measured, and the table shows plain numbers: only well-known names ("top1",
+    "iou") are taken for fractions. Without ``columns`` the table has one for every metric, stage and share of the
+    labels.
     """
 
     name: ClassVar[str]
@@ -168,22 +172,27 @@ class Evaluator:
 
     @classmethod
     def supports(cls, options: Any, network: nn.Module) -> str:
-        """Why it cannot judge a network, in a few words; "" where it can. The table shows "-" for a row that it cannot judge."""
+        """Why it cannot judge a network, in a few words; "" where it can.
+
+        The table shows "-" for a row that it cannot judge.
+        """
         return ""
 
     @classmethod
     def own_sets(cls, options: Any, places: Places) -> Sequence[Judged] | None:
         """Sets of its own to judge on, such as images with boxes: packed, and refused (DataError) before any training.
 
-        None: the labelled sets of the matrix. What ``evaluate`` is given as train, validation and test is then of these sets, and
-        its predictions hold their own "target" where rows are to be compared image by image. Splits with ``files``, the paths of their
-        images, are held against what is pretrained on, so that no row sees validation or test images; others get a note.
+        None: the labelled sets of the matrix. What ``evaluate`` is given as train, validation and test is then of these
+        sets, and its predictions hold their own "target" where rows are to be compared image by image. Splits with
+        ``files``, the paths of their images, are held against what is pretrained on, so that no row sees validation or
+        test images; others get a note.
         """
         return None
 
     @classmethod
     def resolve(cls, options: Any, labelled: Judged, effort: Effort) -> Any:
-        """The same options with everything decided that they leave open, for one set of a matrix: alike for all of its rows, and part of the id."""
+        """The same options with everything decided that they leave open, for one set of a matrix: alike for all of its
+        rows, and part of the id."""
         return options
 
     @classmethod
@@ -198,12 +207,14 @@ class Evaluator:
 
     @classmethod
     def published(cls, predictions: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
-        """What `ssl-bench publish` keeps of an evaluation's predictions: all that tables, comparisons and figures are made of."""
+        """What `ssl-bench publish` keeps of an evaluation's predictions: all that tables, comparisons and figures are
+        made of."""
         return predictions
 
     @classmethod
     def training_passes(cls, options: Any, train: Any, image_size: int, untrained: bool = False) -> float:
-        """How many images of ``image_size`` pixels its training is worth, counted with repetition, for the estimate of a plan; 0: frozen features.
+        """How many images of ``image_size`` pixels its training is worth, counted with repetition, for the estimate of
+        a plan; 0: frozen features.
 
         ``untrained``: of the row without pretraining, which may be given a longer run.
         """
@@ -211,9 +222,11 @@ class Evaluator:
 
     @classmethod
     def fitting_flops(cls, options: Any, train: Any, widths: Sequence[int]) -> float:
-        """What is computed on frozen features, each stage's of one of ``widths`` values an image, about, for the estimate of a plan."""
+        """What is computed on frozen features, each stage's of one of ``widths`` values an image, about, for the
+        estimate of a plan."""
         return 0.0
 
     @classmethod
     def check(cls, options: Any, train: ImageSet, validation: ImageSet) -> None:
-        """Refuse labels that cannot work (DataError, such as a fraction that leaves a class empty), before any training."""
+        """Refuse labels that cannot work (DataError, such as a fraction that leaves a class empty), before any
+        training."""

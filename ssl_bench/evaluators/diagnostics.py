@@ -30,9 +30,10 @@ class DiagnosticsOptions(EvaluatorOptions):
 class Diagnostics(Evaluator):
     """RankMe (Garrido et al., 2023), share of dead dimensions and spread of the pooled validation features.
 
-    The rank depends on how many images are looked at, so their number is fixed and stands with every value. It compares runs
-    of one method: a high rank is needed for good features and does not make them. "spread" is the mean deviation of the
-    L2-normalised features times sqrt(D): about 1 for evenly used directions, 0 when all images look alike. Test is never opened.
+    The rank depends on how many images are looked at, so their number is fixed and stands with every value. It compares
+    runs of one method: a high rank is needed for good features and does not make them. "spread" is the mean deviation
+    of the L2-normalised features times sqrt(D): about 1 for evenly used directions, 0 when all images look alike. Test
+    is never opened.
     """
 
     name: ClassVar[str] = "diagnostics"
@@ -84,7 +85,8 @@ def dead_dimensions(z: Tensor) -> float:
 
 
 def _spread_out(length: int, count: int) -> Tensor:
-    """At most ``count`` positions evenly spread over 0..length-1: sorted sets give every class its share, and no random draw is needed."""
+    """At most ``count`` positions evenly spread over 0..length-1: sorted sets give every class its share, and no random
+    draw is needed."""
     return (
         torch.arange(length)
         if length <= count

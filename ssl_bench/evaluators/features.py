@@ -25,8 +25,8 @@ def stage_limit(device: torch.device) -> int:
 class FrozenFeatures:
     """Features of a backbone in eval mode (BatchNorm's running statistics, no dropout), without gradient, in float32.
 
-    A split is read once, when its first feature is asked for. Each stage is averaged to the largest s x s with
-    s * s * C <= ``limit``; "pooled" is the backbone's own output, of a ResNet the global average of the last stage. A backbone
+    A split is read once, when its first feature is asked for. Each stage is averaged to the largest s x s with s * s *
+    C <= ``limit``; "pooled" is the backbone's own output, of a ResNet the global average of the last stage. A backbone
     without ``stages`` (pixels, PCA) has "pooled" only. Codes come last.
 
     Parameters
@@ -71,7 +71,10 @@ class FrozenFeatures:
         return list(self._names)
 
     def get(self, split: str, name: str) -> Tensor:
-        """Float32 [N, D] of a split on the evaluation device. Raises SpecError for a split or name that is not there."""
+        """Float32 [N, D] of a split on the evaluation device.
+
+        Raises SpecError for a split or name that is not there.
+        """
         if split not in self.splits:
             raise SpecError(f"features of split {split!r} were not made available; there are: {', '.join(self.splits)}")
         if split not in self._extracted:
@@ -154,5 +157,6 @@ class _Frozen:
 
 
 def frozen(network: nn.Module, device: torch.device) -> _Frozen:
-    """A context in which ``network`` is only looked at: eval mode, no gradient, float32, and each module's mode restored."""
+    """A context in which ``network`` is only looked at: eval mode, no gradient, float32, and each module's mode
+    restored."""
     return _Frozen(network, device)

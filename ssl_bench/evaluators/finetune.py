@@ -84,13 +84,15 @@ class FinetuneOptions(EvaluatorOptions):
 
 
 class Finetune(Evaluator):
-    """Train the whole network with a new zero-initialised head: SGD with Nesterov momentum, no weight decay, cosine, crop + flip.
+    """Train the whole network with a new zero-initialised head: SGD with Nesterov momentum, no weight decay, cosine,
+    crop + flip.
 
-    All labels: trained on train, the learning rate chosen on validation. A share of labels: a class-balanced draw of train; the
-    rate is chosen on a fifth of the draw held back, then the whole draw is trained on; no label outside the draw is used. Trials
-    take a third of the steps, so that three rates cost as much as the run itself. A rate is chosen by accuracy on 5,000 images or more,
-    and by log loss on fewer, where accuracy is too coarse. A backbone without pretraining gets a second
-    run, "longer": three times the steps and weight decay 5e-4, at the rate chosen for the first; a gain counts against the better one.
+    All labels: trained on train, the learning rate chosen on validation. A share of labels: a class-balanced draw of
+    train; the rate is chosen on a fifth of the draw held back, then the whole draw is trained on; no label outside the
+    draw is used. Trials take a third of the steps, so that three rates cost as much as the run itself. A rate is chosen
+    by accuracy on 5,000 images or more, and by log loss on fewer, where accuracy is too coarse. A backbone without
+    pretraining gets a second run, "longer": three times the steps and weight decay 5e-4, at the rate chosen for the
+    first; a gain counts against the better one.
     """
 
     name: ClassVar[str] = "finetune"
@@ -236,7 +238,8 @@ class _Work:
     def _rate(
         self, train: ImageSet, fraction: float, number: int, steps: int, what: str
     ) -> tuple[float, dict[str, Any]]:
-        """The learning rate that does best on images that the trial did not see, the lowest of equals; and how it was chosen.
+        """The learning rate that does best on images that the trial did not see, the lowest of equals; and how it was
+        chosen.
 
         Best is the lowest log loss on fewer than 5,000 images, else the highest accuracy.
         """
@@ -308,7 +311,8 @@ class _Work:
 
 
 def _chosen_by_loss(fraction: float, train: int, validation: int) -> bool:
-    """Whether a rate is judged on few images: by their asked number, which a version can go by before anything is drawn, not by what rounding left."""
+    """Whether a rate is judged on few images: by their asked number, which a version can go by before anything is
+    drawn, not by what rounding left."""
     return (validation if fraction == 1 else HELD_BACK * fraction * train) < FEW_IMAGES
 
 

@@ -41,10 +41,11 @@ class KNNOptions(EvaluatorOptions):
 class KNN(Evaluator):
     """Weighted vote of the k most cosine-similar labelled images: score of a class = sum of exp(cosine / temperature).
 
-    Nothing is trained and nothing chosen. The bank is train for validation images, and train + validation for test images.
-    Measured on the pooled features and on codes, as "top1@20" and "top1@200"; where the smallest class of the bank is smaller
-    than k, that many neighbours vote, and ``details["neighbours"]`` says how many. Equal scores: the lower class id. Above 20 classes
-    "top5@20" counts the first five classes that got a vote: with three classes among the neighbours there are three answers.
+    Nothing is trained and nothing chosen. The bank is train for validation images, and train + validation for test
+    images. Measured on the pooled features and on codes, as "top1@20" and "top1@200"; where the smallest class of the
+    bank is smaller than k, that many neighbours vote, and ``details["neighbours"]`` says how many. Equal scores: the
+    lower class id. Above 20 classes "top5@20" counts the first five classes that got a vote: with three classes among
+    the neighbours there are three answers.
     """
 
     name: ClassVar[str] = "knn"
@@ -100,7 +101,8 @@ class KNN(Evaluator):
 
 
 def nearest(queries: Tensor, bank: Tensor, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """Cosine similarities float32 [Q, k] and positions int64 [Q, k] of the most similar rows of the bank, best first (faiss, exact)."""
+    """Cosine similarities float32 [Q, k] and positions int64 [Q, k] of the most similar rows of the bank, best first
+    (faiss, exact)."""
     # torch is imported before faiss: both bring an OpenMP runtime, and the one that comes second must not set up the
     # threads.
     import faiss
@@ -116,8 +118,8 @@ def nearest(queries: Tensor, bank: Tensor, k: int) -> tuple[np.ndarray, np.ndarr
 def vote(similar: Tensor, votes: Tensor, num_classes: int, temperature: float = TEMPERATURE) -> Tensor:
     """Class scores float64 [Q, num_classes] of neighbours: cosine similarities [Q, k] and their class ids int64 [Q, k].
 
-    Relative to the nearest one's vote, which changes no order and cannot overflow at a low temperature; minus infinity for a class
-    without a vote, which is no answer.
+    Relative to the nearest one's vote, which changes no order and cannot overflow at a low temperature; minus infinity
+    for a class without a vote, which is no answer.
     """
     similar = similar.double()
     scores = torch.zeros(len(similar), num_classes, dtype=torch.float64, device=similar.device)
@@ -135,9 +137,11 @@ def knn_monitor(
     *,
     batch_size: int = 512,
 ) -> float:
-    """Top-1 of ``queries`` by their nearest neighbours in ``bank``, to watch pretraining; pass sets small enough to be looked at often.
+    """Top-1 of ``queries`` by their nearest neighbours in ``bank``, to watch pretraining; pass sets small enough to be
+    looked at often.
 
-    The backbone is used in eval mode and its modules' modes are restored; no random number is drawn, no BatchNorm statistic moves.
+    The backbone is used in eval mode and its modules' modes are restored; no random number is drawn, no BatchNorm
+    statistic moves.
     """
     device = torch.device(device)
     labels, answers = label_tensor(bank, device), label_tensor(queries, device)

@@ -35,7 +35,8 @@ class _Copied:
 
 
 def with_copies(subject: Subject) -> Subject:
-    """The same subject with a network, features and labels of its own: what is trained, normalised or sorted in place reaches no other evaluator."""
+    """The same subject with a network, features and labels of its own: what is trained, normalised or sorted in place
+    reaches no other evaluator."""
     return replace(
         subject,
         backbone=copy.deepcopy(subject.backbone),

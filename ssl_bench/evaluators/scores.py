@@ -53,7 +53,8 @@ Counts = Annotated[
 
 
 def check_labels(train: ImageSet, validation: ImageSet) -> None:
-    """Refuse sets that no classifier can be judged on: no labels, one class, a class without training images, nothing to validate on.
+    """Refuse sets that no classifier can be judged on: no labels, one class, a class without training images, nothing
+    to validate on.
 
     Whoever asks says which evaluator and which set it is about.
     """
@@ -97,9 +98,9 @@ def label_tensor(images: ImageSet, device: torch.device) -> Tensor:
 def accuracies(scores: Tensor, labels: Tensor, num_classes: int, suffix: str = "") -> dict[str, float]:
     """top1, above 20 classes top5, and where classes are unequal balanced_top1 of scores [N, K].
 
-    Equal scores count for the lower class id; a score of minus infinity is no answer. Classes are unequal where the largest one has
-    more than 2 / K of the images, of two classes more than 2 / 3: always answering it would then look like skill. Balanced is the mean of the
-    recalls of the classes present.
+    Equal scores count for the lower class id; a score of minus infinity is no answer. Classes are unequal where the
+    largest one has more than 2 / K of the images, of two classes more than 2 / 3: always answering it would then look
+    like skill. Balanced is the mean of the recalls of the classes present.
     """
     predicted = scores.argmax(1)
     shares = {f"top1{suffix}": float((predicted == labels).double().mean())}
@@ -115,13 +116,15 @@ def accuracies(scores: Tensor, labels: Tensor, num_classes: int, suffix: str = "
 
 
 def log_loss(scores: Tensor, labels: Tensor) -> Tensor:
-    """Cross-entropy in nats, float64 [N], of logits [N, K]; at most 20 an image, so that it is finite whatever the logits are."""
+    """Cross-entropy in nats, float64 [N], of logits [N, K]; at most 20 an image, so that it is finite whatever the
+    logits are."""
     losses = F.cross_entropy(scores.double(), labels, reduction="none")
     return losses.nan_to_num(nan=MOST_NATS, posinf=MOST_NATS).clamp_max(MOST_NATS)
 
 
 def changed_proportions(train: ImageSet, drawn: np.ndarray) -> dict[str, Any] | None:
-    """The largest class of train with its share there and among the images ``drawn``; None where a draw keeps it within five points."""
+    """The largest class of train with its share there and among the images ``drawn``; None where a draw keeps it within
+    five points."""
     assert train.labels is not None
     whole, part = (
         np.bincount(labels, minlength=len(train.classes)) / len(labels)

@@ -17,7 +17,8 @@ NOTES = 50  # progress notes a run, at most
 def train_on(
     subject: Subject, task: Trainable, batches: Any, recipe: Recipe, steps: int, *, seed: int, part: str, what: str
 ) -> None:
-    """Train a task in place; what an interrupted attempt of the same ``part`` reached is gone on from, to the same bits.
+    """Train a task in place; what an interrupted attempt of the same ``part`` reached is gone on from, to the same
+    bits.
 
     Parameters
     ----------

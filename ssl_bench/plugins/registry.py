@@ -78,15 +78,15 @@ class Registry(Generic[T]):
         return name in self._builtin
 
     def summary(self, name: str) -> str:
-        """The first line of a class's docstring; a built-in's is read from its source, since its import takes
+        """The first paragraph of a class's docstring; a built-in's is read from its source, since its import takes
         seconds."""
         if name not in self._builtin or name in self._added:
-            return (self.get(name).__doc__ or "").strip().partition("\n")[0]
+            return summary_of(self.get(name).__doc__)
         module, _, class_name = self._builtin[name].partition(":")
         file = Path(__file__).parents[2].joinpath(*module.split(".")).with_suffix(".py")
         tree = ast.parse(file.read_text(encoding="utf-8"))
         classes = (node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == class_name)
-        return (ast.get_docstring(next(classes)) or "").partition("\n")[0]
+        return summary_of(ast.get_docstring(next(classes)))
 
     def get(self, name: str) -> type[T]:
         """The class called ``name``. Raises SpecError naming the nearest names."""
@@ -150,6 +150,11 @@ class Registry(Generic[T]):
         ):
             raise SpecError(f"{self.kind} {name!r} ({_where(member)}) {told}")
         return member
+
+
+def summary_of(docstring: str | None) -> str:
+    """The first paragraph of a docstring, on one line."""
+    return " ".join((docstring or "").strip().partition("\n\n")[0].split())
 
 
 def _where(member: Any) -> str:

@@ -31,8 +31,8 @@ def write_report(
 
     ``results`` is what was loaded from that folder already, if it was; ``svg`` and ``photographs`` are as for
     ``draw_figures``. ``redraw``: False leaves everything as it is where the table's texts are those that are there.
-    Written where there is something to say, and else removed: labels_saved.csv, remeasured.csv (numbers under two versions of a protocol),
-    per_class.csv, agreement.csv and published_pairs.csv (both about published orders).
+    Written where there is something to say, and else removed: labels_saved.csv, remeasured.csv (numbers under two
+    versions of a protocol), per_class.csv, agreement.csv and published_pairs.csv (both about published orders).
 
     Returns
     -------
@@ -41,7 +41,8 @@ def write_report(
     Raises
     ------
     RecordError
-        Where there is no run in the folder; WriteError, naming the file, where one cannot be written; NoRoomError on a full disk.
+        Where there is no run in the folder; WriteError, naming the file, where one cannot be written; NoRoomError on a
+        full disk.
     """
     root = Path(folder)
     results = load(root) if results is None else results
@@ -77,7 +78,8 @@ def _are_there(root: Path, texts: dict[str, str]) -> bool:
 
 
 def table_texts(results: Results) -> dict[str, str]:
-    """Name to content of the files of a table but for table.html, which shows figures; "" where there is nothing to say."""
+    """Name to content of the files of a table but for table.html, which shows figures; "" where there is nothing to
+    say."""
     table, wide = results.table(), results.table(wide=True)
     return {
         "table.md": table.markdown(),

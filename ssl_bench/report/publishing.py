@@ -24,9 +24,9 @@ SAME = ("table.csv", "comparisons.csv", "per_class.csv")  #: what must come out 
 def publish(run: str | Path, folder: str | Path) -> list[Path]:
     """Pack a run's records and predictions into ``folder``, with its table and figures; weights stay where they are.
 
-    Records are kept as they were written, and of predictions what their evaluator's ``published`` returns; of those with a share of the
-    labels only whether each image was right. That table.csv, comparisons.csv and per_class.csv come out the same is checked. Other files
-    in ``folder``, such as a README.md, stay.
+    Records are kept as they were written, and of predictions what their evaluator's ``published`` returns; of those
+    with a share of the labels only whether each image was right. That table.csv, comparisons.csv and per_class.csv come
+    out the same is checked. Other files in ``folder``, such as a README.md, stay.
 
     Parameters
     ----------
@@ -39,8 +39,8 @@ def publish(run: str | Path, folder: str | Path) -> list[Path]:
 
     Raises
     ------
-    RecordError : no run, records in ``folder`` that are not published, or a table that would come out differently. DamagedRecord where a
-        file of the run is damaged; WriteError, NoRoomError where a file cannot be written.
+    RecordError : no run, records in ``folder`` that are not published, or a table that would come out differently.
+        DamagedRecord where a file of the run is damaged; WriteError, NoRoomError where a file cannot be written.
     """
     source, target = Path(run), Path(folder)
     results = load(source)
@@ -98,9 +98,11 @@ def _contents(run: Path) -> tuple[dict[str, bytes], dict[str, dict[str, np.ndarr
 
 
 def published_predictions(record: EvaluationRecord, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """What is published of an evaluation's predictions: with a share of the labels, ``WRONG`` in place of a wrong class.
+    """What is published of an evaluation's predictions: with a share of the labels, ``WRONG`` in place of a wrong
+    class.
 
-    Draws of labels are most of the arrays and hardly compress; comparisons and accuracies by class need only who was right.
+    Draws of labels are most of the arrays and hardly compress; comparisons and accuracies by class need only who was
+    right.
     """
     kept = dict(EVALUATORS.get(record.evaluator).published(arrays) if record.evaluator in EVALUATORS else arrays)
     truth = kept.get(TRUTH)

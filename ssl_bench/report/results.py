@@ -29,7 +29,8 @@ class Table(TableContent):
     """A finished table. Build it with ``Results.table()``."""
 
     def terminal(self, width: int = 120, legend: bool = False) -> str:
-        """Plain text of at most ``width`` columns where the names allow it; fine-tuning goes to a second table below 120.
+        """Plain text of at most ``width`` columns where the names allow it; fine-tuning goes to a second table below
+        120.
 
         ``legend``: the whole legend in place of the few lines that the table needs.
         """
@@ -74,24 +75,28 @@ class Table(TableContent):
 class Results(RunRecords):
     """A run's records, as data frames and tables.
 
-    ``run`` names what the table is made of, ``failures`` why cells have no numbers, ``missing`` which expected records are not there.
-    Numbers of two versions of a protocol are never mixed: those of another version than their evaluator's others are ``earlier``.
+    ``run`` names what the table is made of, ``failures`` why cells have no numbers, ``missing`` which expected records
+    are not there. Numbers of two versions of a protocol are never mixed: those of another version than their
+    evaluator's others are ``earlier``.
     """
 
     @cached_property
     def gains(self) -> pd.DataFrame:
-        """One line per accuracy at a row's best stage: ``value``, ``random`` (the untrained network's at that same stage) and ``gain``, their difference."""
+        """One line per accuracy at a row's best stage: ``value``, ``random`` (the untrained network's at that same
+        stage) and ``gain``, their difference."""
         return gains_of(self)
 
     @cached_property
     def remeasured(self) -> pd.DataFrame:
-        """One line per number that a cell has under two versions of a protocol: ``before``, ``value`` and their ``difference``."""
+        """One line per number that a cell has under two versions of a protocol: ``before``, ``value`` and their
+        ``difference``."""
         return remeasured_of(self)
 
     def table(self, wide: bool = False, classic: bool = False) -> Table:
         """The comparison, one section per labelled set.
 
-        ``wide`` adds columns: every k, codes, diagnostics, images/s, memory; ``classic`` keeps those of the classic table and the cost alone.
+        ``wide`` adds columns: every k, codes, diagnostics, images/s, memory; ``classic`` keeps those of the classic
+        table and the cost alone.
         """
         return Table(**_values(build_table(self, self.gains, wide, classic)))
 
@@ -99,7 +104,8 @@ class Results(RunRecords):
 def load(folder: str | Path) -> Results:
     """Read a results folder.
 
-    One record that cannot be used does not cost the others: it is listed in ``missing`` with its damage, and in ``damaged``.
+    One record that cannot be used does not cost the others: it is listed in ``missing`` with its damage, and in
+    ``damaged``.
 
     Parameters
     ----------

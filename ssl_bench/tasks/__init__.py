@@ -1,4 +1,5 @@
-"""Pretext tasks and baselines, one file each; ``ssl_bench.plugins.registry.TASKS`` finds them by name without importing the others."""
+"""Pretext tasks and baselines, one file each; ``ssl_bench.plugins.registry.TASKS`` finds them by name without importing
+the others."""
 
 from __future__ import annotations
 

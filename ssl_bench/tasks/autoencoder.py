@@ -1,4 +1,7 @@
-"""Autoencoder: rebuild the image from a small code. (Hinton & Salakhutdinov, 2006; convolutional: Masci et al., 2011)"""
+"""Autoencoder: rebuild the image from a small code.
+
+(Hinton & Salakhutdinov, 2006; convolutional: Masci et al., 2011)
+"""
 
 from __future__ import annotations
 
@@ -18,8 +21,8 @@ class AutoencoderOptions(ReconstructionOptions):
 class Autoencoder(Reconstruction):
     """Rebuild an image from a code much smaller than it (Hinton & Salakhutdinov, 2006; Masci et al., 2011).
 
-    The loss is the squared error of standardised pixels, averaged over pixels and images: 1 is what the mean colour gets. A lower
-    error does not make better features; it is reported on validation images and selects nothing.
+    The loss is the squared error of standardised pixels, averaged over pixels and images: 1 is what the mean colour
+    gets. A lower error does not make better features; it is reported on validation images and selects nothing.
     """
 
     name = "autoencoder"

@@ -22,7 +22,8 @@ PART_VALUES = 1 << 24  # pixel values (64 MiB) that stand in memory at once wher
 
 
 class TaskOptions(Model):
-    """Base of a task's options: typed, documented (``#:`` comments or Field descriptions), validated, part of the cell's id.
+    """Base of a task's options: typed, documented (``#:`` comments or Field descriptions), validated, part of the
+    cell's id.
 
     An option may have the name of a setting of training, such as ``momentum``. A row then says which it means:
     ``options: {momentum: 0.99}`` or ``recipe: {momentum: 0.9}``.
@@ -54,9 +55,9 @@ class TaskOptions(Model):
 class Setup:
     """What a task may know about its run when it is built.
 
-    ``sample(n)`` gives the same n pretraining images every time, float [n, 3, S, S] in [0, 1], in mixed order, without labels
-    (fewer when the set is smaller); ``sample_part(start, stop)`` some of them. ``num_classes`` is None unless the task declares
-    ``uses_labels``.
+    ``sample(n)`` gives the same n pretraining images every time, float [n, 3, S, S] in [0, 1], in mixed order, without
+    labels (fewer when the set is smaller); ``sample_part(start, stop)`` some of them. ``num_classes`` is None unless
+    the task declares ``uses_labels``.
     """
 
     image_size: int
@@ -68,7 +69,8 @@ class Setup:
     sample_part: Callable[[int, int], Tensor] | None = None
 
     def parts(self, count: int, images: int | None = None) -> Iterator[Tensor]:
-        """``sample(count)`` in parts of ``images`` (None: as many as take 64 MiB), so that large ones never fill the memory."""
+        """``sample(count)`` in parts of ``images`` (None: as many as take 64 MiB), so that large ones never fill the
+        memory."""
         images = images or part_images(self.image_size)
         if self.sample_part is None:
             yield from self.sample(count).split(images)
@@ -113,10 +115,9 @@ def parts_of(sample_part: Callable[[int, int], Tensor], count: int, images: int)
 class PretextTask(Trainable):
     """Base class of every pretext task and baseline.
 
-    A subclass sets ``name``, writes ``views`` and ``forward``, and usually ``__init__`` (heads) and ``Options``. How it is trained,
-    in which phases and with which hooks, is inherited from ``Trainable``.
-    It may use torch's ordinary random functions anywhere: the loop seeds them per step, so a resumed run equals an
-    uninterrupted one.
+    A subclass sets ``name``, writes ``views`` and ``forward``, and usually ``__init__`` (heads) and ``Options``. How it
+    is trained, in which phases and with which hooks, is inherited from ``Trainable``. It may use torch's ordinary
+    random functions anywhere: the loop seeds them per step, so a resumed run equals an uninterrupted one.
     """
 
     version: ClassVar[int] = 1  #: raise it when a change can change a number
@@ -153,7 +154,8 @@ class PretextTask(Trainable):
 
     @classmethod
     def phase_recipe(cls, phase: str, recipe: Recipe, options: Any) -> Recipe:
-        """The recipe of one of several phases, made from the row's, which holds for all of them unless this is overridden.
+        """The recipe of one of several phases, made from the row's, which holds for all of them unless this is
+        overridden.
 
         ``recipe.model_copy(update={...})`` changes some settings; batch_size stays, because phases share a batch.
         """
@@ -173,7 +175,8 @@ class PretextTask(Trainable):
 
     @classmethod
     def build_backbone(cls, make: Callable[..., nn.Module], options: Any) -> nn.Module:
-        """``make()`` gives the matrix's backbone, ``make(input=KIND)`` one that sees another kind of input, ``make(width=0.5)`` one half as wide.
+        """``make()`` gives the matrix's backbone, ``make(input=KIND)`` one that sees another kind of input,
+        ``make(width=0.5)`` one half as wide.
 
         Override it for another network than the matrix's; for another input alone, override ``network_input``.
         """
@@ -181,17 +184,20 @@ class PretextTask(Trainable):
 
     @classmethod
     def network_input(cls, options: Any) -> str:
-        """The kind of input that the matrix's backbone sees: "rgb", "lightness", "standardised", or one of ``input_kind``."""
+        """The kind of input that the matrix's backbone sees: "rgb", "lightness", "standardised", or one of
+        ``input_kind``."""
         return "rgb"
 
     @classmethod
     def weights_needed(cls, options: Any) -> Sequence[str]:
-        """The pretrained weights ("timm:NAME", "file:PATH") that these options need beside ``init``; a plan downloads none and leaves the row out."""
+        """The pretrained weights ("timm:NAME", "file:PATH") that these options need beside ``init``; a plan downloads
+        none and leaves the row out."""
         return ()
 
     @classmethod
     def resolve(cls, options: Any, make: Callable[..., nn.Module]) -> Any:
-        """The options with everything filled in that they stand for and that decides the result, such as the digest of a file."""
+        """The options with everything filled in that they stand for and that decides the result, such as the digest of
+        a file."""
         return options
 
     @classmethod
@@ -214,7 +220,8 @@ class PretextTask(Trainable):
     def codes(self, images: Tensor) -> Mapping[str, Tensor]:
         """Other representations to probe beside the backbone's: name -> [B, D].
 
-        A task with ``parts`` defines ``codes(self, images, missing=frozenset())``: the codes of images of which some parts are not given.
+        A task with ``parts`` defines ``codes(self, images, missing=frozenset())``: the codes of images of which some
+        parts are not given.
         """
         return {}
 
@@ -248,7 +255,8 @@ class PretextTask(Trainable):
 
     @torch.no_grad()
     def preview(self, batch: Batch) -> Mapping[str, Tensor]:
-        """Pictures for ``ssl-bench preview``: caption -> float [N, 3, H, W] in [0, 1], in the order in which they are read.
+        """Pictures for ``ssl-bench preview``: caption -> float [N, 3, H, W] in [0, 1], in the order in which they are
+        read.
 
         Captions begin with "sees: ", "is asked: " or "answers: ". Called in eval mode.
         """

@@ -23,9 +23,10 @@ SAMPLE_NUMBERS = 1 << 29  # pixel values that the images to fit may take in memo
 class RandomInit(PretextTask):
     """The backbone as it is initialised, without training.
 
-    This is the network that every row starts from. timm initialises the last BatchNorm weight of every residual block to zero, so
-    that each residual branch starts as exactly zero: what the stages of this row see is the stem and the shortcuts, with their
-    1 x 1 convolutions, and not what random residual branches would make of it. Even so it is well above chance.
+    This is the network that every row starts from. timm initialises the last BatchNorm weight of every residual block
+    to zero, so that each residual branch starts as exactly zero: what the stages of this row see is the stem and the
+    shortcuts, with their 1 x 1 convolutions, and not what random residual branches would make of it. Even so it is well
+    above chance.
     """
 
     name = "random"
@@ -158,7 +159,8 @@ class PrincipalComponents(nn.Module):
 
 
 def _principal_axes(centred: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """Variances [count] and axes [count, D] of centred [N, D]: not randomised, from the smaller of covariance and Gram matrix.
+    """Variances [count] and axes [count, D] of centred [N, D]: not randomised, from the smaller of covariance and Gram
+    matrix.
 
     Float32 halves the seconds; on 8,000 CIFAR-10 images the 256th variance is within 1e-4 of float64's.
     """

@@ -38,10 +38,11 @@ class ColorizationOptions(TaskOptions):
 
 
 class Colorization(PretextTask):
-    """Predict from lightness which of 262 colours every patch of about 4 x 4 pixels has, rare colours weighted up (Zhang et al., 2016).
+    """Predict from lightness which of 262 colours every patch of about 4 x 4 pixels has, rare colours weighted up
+    (Zhang et al., 2016).
 
-    The backbone sees CIE lightness only, in pretraining and ever after; colour jitter would be a wrong answer, so images are only
-    cropped and mirrored. Grey images weigh nothing.
+    The backbone sees CIE lightness only, in pretraining and ever after; colour jitter would be a wrong answer, so
+    images are only cropped and mirrored. Grey images weigh nothing.
     """
 
     name = "colorization"
@@ -97,7 +98,8 @@ class Colorization(PretextTask):
         return Recipe(optimizer="adamw", learning_rate=rate, weight_decay=1e-4, batch_size=batch_size, warmup=0.0)
 
     def views(self, batch: Batch) -> dict[str, Tensor]:
-        """Cropped and mirrored ``images`` [B, 3, S, S]; per target bins ``index`` and shares ``soft`` [B, h, w, 5], and ``weight``."""
+        """Cropped and mirrored ``images`` [B, 3, S, S]; per target bins ``index`` and shares ``soft`` [B, h, w, 5], and
+        ``weight``."""
         pad = self.setup.image_size // 8 if self.options.pad is None else self.options.pad
         images = random_flip(random_crop(batch.images, pad, mode="reflect"))
         return {"images": images, **self.targets(images)}
@@ -131,7 +133,8 @@ class Colorization(PretextTask):
 
     @torch.no_grad()
     def colorize(self, images: Tensor) -> Tensor:
-        """RGB to RGB, colours replaced by the annealed mean (temperature 0.38) of what the task expects, lightness kept."""
+        """RGB to RGB, colours replaced by the annealed mean (temperature 0.38) of what the task expects, lightness
+        kept."""
         ab = torch.einsum("bqhw,qc->bchw", torch.softmax(self.logits(images) / ANNEALING, dim=1), self.soft_encode.bins)
         ab = F.interpolate(ab, size=images.shape[2:], mode="bilinear", align_corners=False)
         return lab_to_rgb(torch.cat([rgb_to_lab(images)[:, :1], ab], dim=1))
@@ -150,11 +153,11 @@ class Colorization(PretextTask):
     def _prior_colours(self) -> Tensor:
         """Target colours [N, 2] of pretraining images that are not grey."""
         side = self.setup.image_size
-        found = []
+        coloured = []
         for chunk in self.setup.sample(max(64, PRIOR_PIXELS // side**2)).split(128):
             ab = rgb_to_lab(chunk)[:, 1:]
-            found.append(F.adaptive_avg_pool2d(ab, self.grid)[is_coloured(ab)].permute(0, 2, 3, 1).flatten(0, 2))
-        colours = torch.cat(found)
+            coloured.append(F.adaptive_avg_pool2d(ab, self.grid)[is_coloured(ab)].permute(0, 2, 3, 1).flatten(0, 2))
+        colours = torch.cat(coloured)
         if not len(colours):
             raise DataError("colorization needs colour, and all pretraining images looked at are grey")
         return colours

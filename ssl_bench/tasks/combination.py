@@ -1,4 +1,5 @@
-"""Several tasks on one network (Doersch & Zisserman, 2017, arXiv:1708.07860): written ``a+b``, and a task like any other."""
+"""Several tasks on one network (Doersch & Zisserman, 2017, arXiv:1708.07860): written ``a+b``, and a task like any
+other."""
 
 from __future__ import annotations
 
@@ -32,10 +33,12 @@ class CombinationOptions(TaskOptions):
 
 
 class Combination(PretextTask):
-    """Train one network on several tasks at once: the sum of their losses, each divided by what a guess costs (Doersch & Zisserman, 2017).
+    """Train one network on several tasks at once: the sum of their losses, each divided by what a guess costs (Doersch
+    & Zisserman, 2017).
 
-    Every member has its own views, head, input handling and forward pass (so its own batch statistics); weights are shared. It is
-    judged with the members' input handling that keeps most of an image: colour, else each image standardised, else lightness.
+    Every member has its own views, head, input handling and forward pass (so its own batch statistics); weights are
+    shared. It is judged with the members' input handling that keeps most of an image: colour, else each image
+    standardised, else lightness.
     """
 
     paper = "Doersch, Zisserman: Multi-task Self-Supervised Visual Learning, 2017, arXiv:1708.07860"
@@ -55,10 +58,12 @@ class Combination(PretextTask):
             )
         self.tasks = nn.ModuleList()
         for number, member in enumerate(self.members):
-            own = replace(
+            member_setup = replace(
                 setup, batch_size=shares[number], num_classes=setup.num_classes if member.uses_labels else None
             )
-            self.tasks.append(member(self.backbone.member_backbones[number], getattr(options, member.name), own))
+            self.tasks.append(
+                member(self.backbone.member_backbones[number], getattr(options, member.name), member_setup)
+            )
         self.register_buffer("scales", torch.tensor([self._known_scale(task) for task in self.tasks]))
         self.register_state_dict_post_hook(_store_once)
         self.register_load_state_dict_pre_hook(_load_everywhere)
@@ -70,13 +75,13 @@ class Combination(PretextTask):
         best = "lightness" if options.harmonise else keeps_most(kinds)
         judged = make(input=best)
         assert isinstance(judged, Backbone)
-        found: list[Backbone] = []
+        members: list[Backbone] = []
         for kind in kinds:
             # A member that standardises tiles or crops by itself passes by its backbone's input, and is given lightness in their
             # place (_seen_by).
             harmonised = options.harmonise and kind != "standardised"
-            found.append(judged.with_input(judged.input if harmonised else make(input=kind).input))  # type: ignore[arg-type]
-        return _Trunk(judged, found)
+            members.append(judged.with_input(judged.input if harmonised else make(input=kind).input))  # type: ignore[arg-type]
+        return _Trunk(judged, members)
 
     @classmethod
     def resolve(cls, options: Any, make: Callable[..., nn.Module]) -> Any:
@@ -89,9 +94,9 @@ class Combination(PretextTask):
     def check(cls, options: Any, images: Any) -> None:
         """Everything that one of the members refuses."""
         for member in cls.members:
-            own = getattr(options, member.name)
-            input_of(member, own)
-            member.check(own, images)
+            member_options = getattr(options, member.name)
+            input_of(member, member_options)
+            member.check(member_options, images)
 
     @classmethod
     def short_recipe(cls, options: Any, image_size: int) -> Recipe:
@@ -101,7 +106,8 @@ class Combination(PretextTask):
 
     @classmethod
     def paper_recipe(cls, options: Any, image_size: int) -> Recipe:
-        """SGD with momentum 0.9, 0.1 at batch 256, decay 1e-4, cosine (suite choice; the paper's RMSProp served 64 asynchronous workers)."""
+        """SGD with momentum 0.9, 0.1 at batch 256, decay 1e-4, cosine (suite choice; the paper's RMSProp served 64
+        asynchronous workers)."""
         return Recipe(
             optimizer="sgd",
             learning_rate=0.1,
@@ -114,30 +120,30 @@ class Combination(PretextTask):
 
     def phase_parameters(self, phase: str) -> list[tuple[str, nn.Parameter]]:
         """Whatever one of the members would train, once."""
-        found: dict[int, tuple[str, nn.Parameter]] = {}
+        parameters: dict[int, tuple[str, nn.Parameter]] = {}
         for number, task in enumerate(self.tasks):
             for name, parameter in task.phase_parameters(phase):  # type: ignore[operator]
-                found.setdefault(id(parameter), (f"tasks.{number}.{name}", parameter))
-        return list(found.values())
+                parameters.setdefault(id(parameter), (f"tasks.{number}.{name}", parameter))
+        return list(parameters.values())
 
     def views(self, batch: Batch) -> tuple[Any, ...]:
         """The views of every member."""
-        found = []
+        parts = []
         for number, task in enumerate(self.tasks):
             task.progress = self.progress  # type: ignore[assignment]
-            found.append(task.views(self._batch_of(number, batch, self._part(number, len(batch)))))  # type: ignore[operator]
-        return tuple(found)
+            parts.append(task.views(self._batch_of(number, batch, self._part(number, len(batch)))))  # type: ignore[operator]
+        return tuple(parts)
 
     def forward(self, views: tuple[Any, ...], phase: str = "main") -> dict[str, Tensor]:
         """One forward a member; ``loss`` and whatever each member reports, as NAME/loss."""
-        found: dict[str, Tensor] = {}
+        reports: dict[str, Tensor] = {}
         total = self.scales.new_zeros(())
-        for number, (task, own) in enumerate(zip(self.tasks, views, strict=True)):
-            reported = task(own)
+        for number, (task, member_views) in enumerate(zip(self.tasks, views, strict=True)):
+            reported = task(member_views)
             # not measured yet: only what a step costs is asked
             total = total + reported["loss"] / self.scales[number].nan_to_num(1.0)
-            found |= {f"{self.members[number].name}/{name}": value for name, value in reported.items()}
-        return {"loss": total, **found}
+            reports |= {f"{self.members[number].name}/{name}": value for name, value in reported.items()}
+        return {"loss": total, **reports}
 
     def before_training(self) -> None:
         """Measure the losses of those members that do not know what a guess costs."""
@@ -199,7 +205,8 @@ class Combination(PretextTask):
         )
 
     def _seen_by(self, number: int, images: Tensor) -> Tensor:
-        """Images as a member is given them: where lightness is all there is, and the member standardises them itself, lightness."""
+        """Images as a member is given them: where lightness is all there is, and the member standardises them itself,
+        lightness."""
         if not self.options.harmonise or self.backbone.member_backbones[number].input.kind != "standardised":
             return images
         return (lightness(images) / 100).expand(-1, 3, -1, -1).contiguous(memory_format=torch.channels_last)
@@ -230,14 +237,14 @@ class Combination(PretextTask):
         """A member's mean loss over some batches before training."""
         copied = copy.deepcopy(task).train()  # its statistics and queues stay as they are
         size = task.setup.batch_size
-        found: list[float] = []
+        losses: list[float] = []
         for images in self.setup.parts(FIRST_BATCHES * size, size):
             images = images.to(self.scales.device).contiguous(memory_format=torch.channels_last)
-            if len(images) == size or not found:
+            if len(images) == size or not losses:
                 batch = Batch(images, torch.arange(len(images), device=images.device))
                 with torch.no_grad():
-                    found.append(float(copied(copied.views(self._batch_of(number, batch, slice(None))))["loss"]))
-        mean = sum(found) / len(found)
+                    losses.append(float(copied(copied.views(self._batch_of(number, batch, slice(None))))["loss"]))
+        mean = sum(losses) / len(losses)
         if not (math.isfinite(mean) and mean > 0):
             raise SpecError(
                 f"{self.name}: the loss of {task.name} is {mean:g} before training; a positive one is needed to scale it, or a chance_loss()"
@@ -269,13 +276,16 @@ def _store_once(task: nn.Module, state: dict[str, Any], prefix: str, metadata: A
 
 
 def _load_everywhere(task: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
-    own = f"{prefix}backbone.judged.network."
-    for key in [key for key in state if key.startswith(own)]:
-        state.update({alias + key.removeprefix(own): state[key] for alias in _aliases(task, prefix)})
+    judged = f"{prefix}backbone.judged.network."
+    for key in [key for key in state if key.startswith(judged)]:
+        state.update({alias + key.removeprefix(judged): state[key] for alias in _aliases(task, prefix)})
 
 
 def input_of(member: type[PretextTask], options: Any) -> str:
-    """The input handling that a task asks of the matrix's backbone. Raises SpecError where it builds a backbone of its own."""
+    """The input handling that a task asks of the matrix's backbone.
+
+    Raises SpecError where it builds a backbone of its own.
+    """
     if member.build_backbone.__func__ is not PretextTask.build_backbone.__func__:  # type: ignore[attr-defined]
         raise SpecError(
             f"{member.name} builds a backbone of its own, so it cannot share one; leave it out of the combination "

@@ -15,7 +15,10 @@ from ssl_bench.tasks.combination import Combination, CombinationOptions
 
 
 def combine(name: str) -> type[Combination]:
-    """The task called ``a+b``. Raises SpecError for one member, the same twice, and tasks that cannot share a network."""
+    """The task called ``a+b``.
+
+    Raises SpecError for one member, the same twice, and tasks that cannot share a network.
+    """
     names = [part.strip() for part in name.split("+")]
     members = tuple(TASKS.get(part) for part in names if part)
     if len(members) < 2 or len(members) != len(names):

@@ -41,9 +41,10 @@ class DenoisingAutoencoderOptions(ReconstructionOptions):
 class DenoisingAutoencoder(Reconstruction):
     """Rebuild the clean image from the code of a corrupted one (Vincent et al., 2008).
 
-    Noise is drawn per image and step in standardised units and not clipped; masked pixels take the data's mean colour, zero once
-    standardised, and kept ones are not rescaled. The error is against the clean image, and probes see clean images. Where the input is
-    lightness (a harmonised combination), colours get the noise all the same, and about three quarters of it are left in the lightness.
+    Noise is drawn per image and step in standardised units and not clipped; masked pixels take the data's mean colour,
+    zero once standardised, and kept ones are not rescaled. The error is against the clean image, and probes see clean
+    images. Where the input is lightness (a harmonised combination), colours get the noise all the same, and about three
+    quarters of it are left in the lightness.
     """
 
     name = "denoising_autoencoder"
@@ -76,7 +77,8 @@ class DenoisingAutoencoder(Reconstruction):
 
     @torch.no_grad()
     def diagnose(self, images: Tensor) -> Mapping[str, float]:
-        """Errors of ``reconstruction_error`` for clean input, and for corrupted input with ``_denoised`` after the name."""
+        """Errors of ``reconstruction_error`` for clean input, and for corrupted input with ``_denoised`` after the
+        name."""
         with torch.random.fork_rng(devices=[images.device] if images.is_cuda else []):
             torch.manual_seed(0)
             rebuilt = torch.cat([self.reconstruct(self.corrupt(chunk)) for chunk in images.split(CHUNK)])

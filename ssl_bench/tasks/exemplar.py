@@ -1,4 +1,5 @@
-"""Exemplar: which views come from the same image? (Dosovitskiy et al., 2014, arXiv:1406.6909; triplets: Doersch & Zisserman, 2017)"""
+"""Exemplar: which views come from the same image? (Dosovitskiy et al., 2014, arXiv:1406.6909; triplets: Doersch &
+Zisserman, 2017)"""
 
 from __future__ import annotations
 
@@ -59,12 +60,13 @@ class ExemplarOptions(TaskOptions):
 
 
 class Exemplar(PretextTask):
-    """Bring views of one image closer together than views of different images (triplet), or tell every image from all others (surrogate).
+    """Bring views of one image closer together than views of different images (triplet), or tell every image from all
+    others (surrogate).
 
-    The triplet form follows Doersch & Zisserman (2017) and Kolesnikov et al. (2019): crops with colour distortion, most of them grey,
-    each standardised over its pixels; a cosine distance between embeddings normalised per view; semi-hard negatives, because the
-    hardest ones make everything collapse into a point. The surrogate form is that of Dosovitskiy et al. (2014): strongly distorted
-    images, and a softmax over as many classes as there are images.
+    The triplet form follows Doersch & Zisserman (2017) and Kolesnikov et al. (2019): crops with colour distortion, most
+    of them grey, each standardised over its pixels; a cosine distance between embeddings normalised per view; semi-hard
+    negatives, because the hardest ones make everything collapse into a point. The surrogate form is that of Dosovitskiy
+    et al. (2014): strongly distorted images, and a softmax over as many classes as there are images.
     """
 
     name = "exemplar"
@@ -104,7 +106,8 @@ class Exemplar(PretextTask):
             )
 
     def views(self, batch: Batch) -> dict[str, Tensor]:
-        """``images`` float [crops B, 3, S, S], all first views before all second ones, and ``index`` int64 [crops B], whose views they are."""
+        """``images`` float [crops B, 3, S, S], all first views before all second ones, and ``index`` int64 [crops B],
+        whose views they are."""
         view = self._crop if self.options.form == "triplet" else self._distort
         images = torch.cat([view(batch.images) for _ in range(self.options.crops)])
         index = batch.index if self.options.form == "surrogate" else torch.arange(len(batch), device=images.device)
@@ -120,7 +123,8 @@ class Exemplar(PretextTask):
         )
 
     def forward(self, views: dict[str, Tensor], phase: str = "main") -> dict[str, Tensor]:
-        """The triplet loss and how often a view's nearest neighbour shows the same image; or cross-entropy and accuracy over images."""
+        """The triplet loss and how often a view's nearest neighbour shows the same image; or cross-entropy and accuracy
+        over images."""
         images, index = views["images"], views["index"]
         if self.options.form == "surrogate":
             logits = self.head(self.backbone(images)).float()
@@ -141,7 +145,8 @@ class Exemplar(PretextTask):
 
     @classmethod
     def paper_recipe(cls, options: Any, image_size: int) -> Recipe:
-        """SGD with momentum 0.9, 0.1 at batch 256, cosine up to 96 px; above, Kolesnikov et al.'s steps (35 epochs, 5 of warm-up)."""
+        """SGD with momentum 0.9, 0.1 at batch 256, cosine up to 96 px; above, Kolesnikov et al.'s steps (35 epochs, 5
+        of warm-up)."""
         return revisited(image_size)
 
     def chance_loss(self) -> float:
@@ -150,16 +155,17 @@ class Exemplar(PretextTask):
 
     def describe(self) -> Mapping[str, Any]:
         """The form, and what it compares."""
-        own = (
+        settings = (
             {"surrogate_classes": self.setup.num_images}
             if self.options.form == "surrogate"
             else {"margin": self.options.margin}
         )
-        return {"form": self.options.form, "crops": self.options.crops, **own}
+        return {"form": self.options.form, "crops": self.options.crops, **settings}
 
     @torch.no_grad()
     def preview(self, batch: Batch) -> Mapping[str, Tensor]:
-        """The images, their views (standardised ones brought back to mid grey), and which image or view each is taken for."""
+        """The images, their views (standardised ones brought back to mid grey), and which image or view each is taken
+        for."""
         images = self.views(batch)["images"]
         if self.options.form == "surrogate":
             chosen = self.head(self.backbone(images))[:, batch.index].argmax(1)
@@ -183,8 +189,8 @@ def triplet_loss(distance: Tensor, index: Tensor, margin: float, mining: str) ->
     distance : float [N, N], symmetric.
     index : int64 [N], the image that each view shows; every image has two views or more.
     margin : the distance asked for.
-    mining : "semi-hard": n is the nearest view of another image that is further than p, else the furthest (Schroff et al., 2015);
-        "all": the mean over all views of other images.
+    mining : "semi-hard": n is the nearest view of another image that is further than p, else the furthest (Schroff et
+        al., 2015); "all": the mean over all views of other images.
     """
     same = index[:, None] == index[None]
     partner = same & ~torch.eye(len(index), dtype=torch.bool, device=index.device)

@@ -40,8 +40,8 @@ class RelativePositionOptions(TaskOptions):
 class RelativePosition(PretextTask):
     """Predict on which of eight sides of the centre tile another tile of the image lies (Doersch et al., 2015).
 
-    Geometry and training follow Kolesnikov et al. (2019): a 3 x 3 grid, one jittered tile a cell, all eight pairs with the
-    centre. Every tile is standardised over its pixels and channels, so that brightness and contrast do not link
+    Geometry and training follow Kolesnikov et al. (2019): a 3 x 3 grid, one jittered tile a cell, all eight pairs with
+    the centre. Every tile is standardised over its pixels and channels, so that brightness and contrast do not link
     neighbours. Tiles under 16 px are enlarged twofold; the trunk is the one that every task trains.
     """
 
@@ -87,7 +87,10 @@ class RelativePosition(PretextTask):
         return standardise(tiles).unflatten(0, (len(images), 9))
 
     def forward(self, views: Tensor, phase: str = "main") -> dict[str, Tensor]:
-        """Cross-entropy over the eight sides, and top-1 accuracy. One pass through the trunk for the tiles of all images."""
+        """Cross-entropy over the eight sides, and top-1 accuracy.
+
+        One pass through the trunk for the tiles of all images.
+        """
         tiles = views.flatten(0, 1).contiguous(memory_format=torch.channels_last)
         features = self.backbone.trunk(tiles).unflatten(0, (len(views), 9))
         neighbours = features[:, NEIGHBOURS]
@@ -118,7 +121,8 @@ class RelativePosition(PretextTask):
 
     @torch.no_grad()
     def preview(self, batch: Batch) -> Mapping[str, Tensor]:
-        """The images, their tiles as the trunk sees them (grey is a tile's mean), and the eight where they are said to lie."""
+        """The images, their tiles as the trunk sees them (grey is a tile's mean), and the eight where they are said to
+        lie."""
         views = self.views(batch)
         flat = views.flatten(0, 1).contiguous(memory_format=torch.channels_last)
         features = self.backbone.trunk(flat).unflatten(0, (len(views), 9))

@@ -130,7 +130,8 @@ class SimCLR(PretextTask):
 
 @torch.no_grad()
 def partner_found(first: Tensor, second: Tensor) -> Tensor:
-    """Share of the 2 B views whose partner is the most similar (cosine) of the 2 B - 1 others; ``first``, ``second`` [B, D]."""
+    """Share of the 2 B views whose partner is the most similar (cosine) of the 2 B - 1 others; ``first``, ``second``
+    [B, D]."""
     z = F.normalize(torch.cat([first, second]))
     similarity = (z @ z.T).fill_diagonal_(-torch.inf)
     partner = torch.arange(len(z), device=z.device).roll(len(first))

@@ -1,4 +1,7 @@
-"""Supervised training: the class labels, for comparison. Marked in every table, because it is given what the others are not."""
+"""Supervised training: the class labels, for comparison.
+
+Marked in every table, because it is given what the others are not.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +31,8 @@ class SupervisedOptions(TaskOptions):
 
 
 class Supervised(PretextTask):
-    """Predict the class label from cropped and mirrored images: same backbone, loop and images as the pretext tasks, with labels."""
+    """Predict the class label from cropped and mirrored images: same backbone, loop and images as the pretext tasks,
+    with labels."""
 
     name = "supervised"
     short_learning_rate = 3e-3
@@ -51,7 +55,8 @@ class Supervised(PretextTask):
 
     @classmethod
     def paper_recipe(cls, options: Any, image_size: int) -> Recipe:
-        """SGD with Nesterov momentum 0.9 at 0.1 for a batch of 256, cosine; weight decay 5e-4 on small images, 1e-4 above 96 px."""
+        """SGD with Nesterov momentum 0.9 at 0.1 for a batch of 256, cosine; weight decay 5e-4 on small images, 1e-4
+        above 96 px."""
         decay = 5e-4 if image_size <= 96 else 1e-4
         return Recipe(
             optimizer="sgd",

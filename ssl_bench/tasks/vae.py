@@ -35,9 +35,10 @@ class VAEOptions(ReconstructionOptions):
 class VAE(Reconstruction):
     """Encode an image as a Gaussian over latents and rebuild it from a sample (Kingma & Welling, 2014).
 
-    The negative evidence bound, ``|x - x'|^2 / (2 c) + beta KL(q(z|x) || N(0, I))``, is summed over pixels and latents and
-    averaged over images; the reported loss is that divided by the numbers in an image, both terms alike, so that it does not grow with
-    image size. Averaging only the error over its 3,072 numbers would multiply beta by 3,072 and silence every latent.
+    The negative evidence bound, ``|x - x'|^2 / (2 c) + beta KL(q(z|x) || N(0, I))``, is summed over pixels and latents
+    and averaged over images; the reported loss is that divided by the numbers in an image, both terms alike, so that it
+    does not grow with image size. Averaging only the error over its 3,072 numbers would multiply beta by 3,072 and
+    silence every latent.
     """
 
     name = "vae"
@@ -65,7 +66,8 @@ class VAE(Reconstruction):
         return self.crop_and_flip(batch.images)
 
     def forward(self, views: Tensor, phase: str = "main") -> dict[str, Tensor]:
-        """Negative evidence bound per number of the image; ``kl`` in nats an image; squared error of standardised pixels."""
+        """Negative evidence bound per number of the image; ``kl`` in nats an image; squared error of standardised
+        pixels."""
         mean, log_variance = self.posterior(views)
         squared = (
             (self.decoder(sample(mean, log_variance)).float() - self.backbone.prepare(views))
@@ -92,9 +94,10 @@ class VAE(Reconstruction):
 
     @torch.no_grad()
     def diagnose(self, images: Tensor) -> Mapping[str, float]:
-        """``active_units``, whose mean varies by more than 0.01 over images (0: collapsed); ``kl`` in nats an image; the means' errors."""
-        found = [self.posterior(chunk) for chunk in images.split(CHUNK)]
-        mean, log_variance = (torch.cat(part) for part in zip(*found, strict=True))
+        """``active_units``, whose mean varies by more than 0.01 over images (0: collapsed); ``kl`` in nats an image;
+        the means' errors."""
+        codes = [self.posterior(chunk) for chunk in images.split(CHUNK)]
+        mean, log_variance = (torch.cat(part) for part in zip(*codes, strict=True))
         rebuilt = torch.cat([self.decoder(chunk).float() for chunk in mean.split(CHUNK)])
         active = int((mean.var(0) > ACTIVE_VARIANCE).sum()) if len(mean) > 1 else 0
         kl = float(kl_divergence(mean, log_variance).sum(1).mean())
@@ -102,7 +105,8 @@ class VAE(Reconstruction):
 
     @torch.no_grad()
     def preview(self, batch: Batch) -> Mapping[str, Tensor]:
-        """Images, what the posterior means decode to, samples of the prior, and the way in latent space from each image to the next."""
+        """Images, what the posterior means decode to, samples of the prior, and the way in latent space from each image
+        to the next."""
         mean = self.posterior(batch.images)[0]
         pictures = {
             "answers: rebuilt from the mean of the code": mean,

@@ -26,7 +26,8 @@ class WeightsOptions(TaskOptions):
 
 
 class ElsewhereWeights(PretextTask):
-    """A network that was pretrained elsewhere, with its own input handling; batch statistics are re-estimated as for every row."""
+    """A network that was pretrained elsewhere, with its own input handling; batch statistics are re-estimated as for
+    every row."""
 
     name = "weights"
     Options = WeightsOptions
@@ -39,18 +40,18 @@ class ElsewhereWeights(PretextTask):
     @classmethod
     def resolve(cls, options: WeightsOptions, make: Callable[..., nn.Module]) -> WeightsOptions:
         """Open the weights and try them in their network."""
-        found = open_weights(options.source)
-        build(found, make, options.size)
-        return options.model_copy(update={"digest": found.whole_digest})
+        weights = open_weights(options.source)
+        build(weights, make, options.size)
+        return options.model_copy(update={"digest": weights.whole_digest})
 
     @classmethod
     def build_backbone(cls, make: Callable[..., nn.Module], options: WeightsOptions) -> nn.Module:
-        found = open_weights(options.source)
-        if options.digest and found.whole_digest != options.digest:
+        weights = open_weights(options.source)
+        if options.digest and weights.whole_digest != options.digest:
             raise WeightsError(
                 f"{options.source} has changed since this run began; run it again, and the row is judged anew"
             )
-        return build(found, make, options.size)
+        return build(weights, make, options.size)
 
     @classmethod
     def saw_labels(cls, options: WeightsOptions) -> bool:
@@ -59,12 +60,12 @@ class ElsewhereWeights(PretextTask):
 
     def describe(self) -> Mapping[str, Any]:
         """Where they come from, and what they were trained on as far as that is known."""
-        found = open_weights(self.options.source)
+        weights = open_weights(self.options.source)
         side = self.backbone.input.size or "as given"
         known = {
-            "weights": found.source,
-            "trained_on": found.trained_on or "not known",
+            "weights": weights.source,
+            "trained_on": weights.trained_on or "not known",
             "network": self.backbone.spec.name,
             "input_px": side,
         }
-        return known | ({"run_labels": True} if found.run_labels else {})
+        return known | ({"run_labels": True} if weights.run_labels else {})

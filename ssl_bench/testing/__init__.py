@@ -9,7 +9,8 @@ In a test of your own::
     def test_my_task(check):
         check()
 
-From the command line: ``ssl-bench check-task my_task --plugin my_task.py``. For evaluators ``evaluator_checks`` and ``check-evaluator``.
+From the command line: ``ssl-bench check-task my_task --plugin my_task.py``. For evaluators ``evaluator_checks`` and
+``check-evaluator``.
 """
 
 from __future__ import annotations
@@ -61,7 +62,8 @@ class TaskCheck:
 
     Raises
     ------
-    CheckFailed : with what to do; a warning is issued as CheckWarning, and what does not apply to the task counts as skipped.
+    CheckFailed : with what to do; a warning is issued as CheckWarning, and what does not apply to the task counts as
+        skipped.
     """
 
     def __init__(self, check: Check, bench: Bench | EvaluatorBench) -> None:
@@ -121,8 +123,10 @@ def task_checks(
     ----------
     task : a class, or the name of a registered task.
     options : task options that differ from the defaults.
-    image_size : side in pixels of the embedded shapes it is checked on; the smallest that the task allows, at least 32, when None.
-    noise : also train on pure noise and see whether the accuracy is that of a guess (the slowest check: some ten seconds more).
+    image_size : side in pixels of the embedded shapes it is checked on; the smallest that the task allows, at least 32,
+        when None.
+    noise : also train on pure noise and see whether the accuracy is that of a guess (the slowest check: some ten
+        seconds more).
 
     Raises
     ------
@@ -142,7 +146,8 @@ def check_task(
 ) -> list[CheckResult]:
     """Run the battery and return a result per check; nothing is raised for a check that fails.
 
-    Parameters as in ``task_checks``. A check that fails skips those that would fail for the same reason: a task that cannot be built is told once.
+    Parameters as in ``task_checks``. A check that fails skips those that would fail for the same reason: a task that
+    cannot be built is told once.
 
     >>> from ssl_bench.testing import check_task
     >>> all(check_task("rotation"))  # doctest: +SKIP

@@ -23,6 +23,7 @@ from ssl_bench.errors import DataError, RecordError, SSLBenchError
 from ssl_bench.evaluators.base import Evaluation, Evaluator, Subject
 from ssl_bench.evaluators.features import FrozenFeatures
 from ssl_bench.evaluators.plugins import refuse_unusable
+from ssl_bench.plugins.registry import summary_of
 from ssl_bench.records.declarations import EvaluatorDeclaration
 from ssl_bench.spec.matrix import BackboneSpec, parse
 from ssl_bench.testing.battery.bench import Check, CheckFailed, CheckWarning, NotApplicable, seeded
@@ -45,7 +46,8 @@ class _Flat(nn.Module):
 
 
 class EvaluatorBench:
-    """One evaluator with its options cut down as for ``--smoke``, a narrow ResNet-10, and embedded shapes or the sets that it brings.
+    """One evaluator with its options cut down as for ``--smoke``, a narrow ResNet-10, and embedded shapes or the sets
+    that it brings.
 
     Parameters
     ----------
@@ -302,6 +304,4 @@ _NEEDS: dict[Callable[[Any], str], tuple[str, ...]] = {
 
 def evaluator_battery() -> list[Check]:
     """The checks, in the order in which they run."""
-    return [
-        Check(check.__name__, (check.__doc__ or "").splitlines()[0], check, needs) for check, needs in _NEEDS.items()
-    ]
+    return [Check(check.__name__, summary_of(check.__doc__), check, needs) for check, needs in _NEEDS.items()]

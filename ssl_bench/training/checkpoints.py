@@ -31,7 +31,8 @@ def save_checkpoint(path: Path, module: nn.Module, optimizers: list[Any], meta: 
 
 
 def refuse_other_state(module: nn.Module) -> None:
-    """Raise WeightsError where a module's state holds what is no tensor, before hours of training end where it has to be saved."""
+    """Raise WeightsError where a module's state holds what is no tensor, before hours of training end where it has to
+    be saved."""
     for name, value in module.state_dict().items():
         if not isinstance(value, Tensor):
             raise WeightsError(

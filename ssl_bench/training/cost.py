@@ -30,11 +30,14 @@ def seed_everything(*parts: int) -> None:
     torch.manual_seed(int(state[2]) % 2**63)
 
 
-def loss_of(found: Any, task: Trainable, step: int, last: dict[str, float], check: bool = True) -> Tensor:
-    """The scalar loss of what a task's forward returned. Raises TrainingError for anything else, and (``check``) where it is not finite."""
-    if not isinstance(found, dict) or "loss" not in found:
-        raise TrainingError(f"{task.name}: forward must return a dict with a key 'loss', not {type(found).__name__}")
-    loss = found["loss"]
+def loss_of(returned: Any, task: Trainable, step: int, last: dict[str, float], check: bool = True) -> Tensor:
+    """The scalar loss of what a task's forward returned.
+
+    Raises TrainingError for anything else, and (``check``) where it is not finite.
+    """
+    if not isinstance(returned, dict) or "loss" not in returned:
+        raise TrainingError(f"{task.name}: forward must return a dict with a key 'loss', not {type(returned).__name__}")
+    loss = returned["loss"]
     if not isinstance(loss, Tensor) or loss.ndim != 0:
         raise TrainingError(
             f"{task.name}: 'loss' must be a scalar tensor, not {getattr(loss, 'shape', type(loss).__name__)}"
@@ -64,9 +67,9 @@ class Cost:
 def measure_cost(task: Any, batch: Batch, images: int = 16) -> Cost:
     """Cost of one image of a pretext task, counted on a copy so that the task stays as it was.
 
-    Networks count wherever the task uses them: in ``forward``, in ``views`` (a teacher that needs no gradient) and in ``after_step``.
-    About ``images`` images are taken: as many for every part of a task that divides them, and two at least, which a loss between
-    images needs.
+    Networks count wherever the task uses them: in ``forward``, in ``views`` (a teacher that needs no gradient) and in
+    ``after_step``. About ``images`` images are taken: as many for every part of a task that divides them, and two at
+    least, which a loss between images needs.
     """
     with countable(task):
         return _measured(copy.deepcopy(task), batch, images)

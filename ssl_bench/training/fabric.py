@@ -1,4 +1,7 @@
-"""The device that a loop runs on. Apart from the loop, since lightning takes 1.5 s to import and a run with nothing left to do needs none of it."""
+"""The device that a loop runs on.
+
+Apart from the loop, since lightning takes 1.5 s to import and a run with nothing left to do needs none of it.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,8 @@ def fabric_on(device: torch.device, precision: str) -> Fabric:
 
 
 class _Autocast(MixedPrecision):
-    """bf16 where a layer computes, not before: Fabric would round all views beforehand, boxes and targets in float32 too."""
+    """bf16 where a layer computes, not before: Fabric would round all views beforehand, boxes and targets in float32
+    too."""
 
     def convert_input(self, data: Any) -> Any:
         return data

@@ -59,7 +59,8 @@ class FitResult:
 
 
 def choose_precision(requested: str, device: torch.device) -> str:
-    """ "auto" to "bf16" where the hardware multiplies bf16 natively, else "fp32" (without it bf16 is several times slower)."""
+    """ "auto" to "bf16" where the hardware multiplies bf16 natively, else "fp32" (without it bf16 is several times
+    slower)."""
     if requested != "auto":
         return requested
     if device.type == "cuda":
@@ -117,19 +118,23 @@ def fit(
     task : what is trained in place; moved to the device, left in eval mode.
     batches : gives the batch of any step; ``recipe.batch_size`` is not looked at here.
     recipe : of every phase, or one for each by name.
-    seed : decides, with step, rank and phase, every random draw. On a CPU the same torch, processor and threads give the same bits,
-        whether the run was interrupted or not.
-    checkpoint : file to resume from when it exists (a damaged one is told and removed), written every ``checkpoint_seconds`` and
-        removed by the caller when its result is safe.
-    monitor : called with ``task.evaluated()`` some ``looks`` times; its value is recorded as the curve "knn" and decides nothing.
+    seed : decides, with step, rank and phase, every random draw. On a CPU the same torch, processor and threads give
+        the same bits, whether the run was interrupted or not.
+    checkpoint : file to resume from when it exists (a damaged one is told and removed), written every
+        ``checkpoint_seconds`` and removed by the caller when its result is safe.
+    monitor : called with ``task.evaluated()`` some ``looks`` times; its value is recorded as the curve "knn" and
+        decides nothing.
     stop : asked after every step; when true, a checkpoint is written and Interrupted raised.
     cost : count FLOPs and trunk passes (one small extra step on a copy).
-    final_checkpoint : write the checkpoint after the last step, however short the run was, for a caller whose next steps may fail.
-    movement : is shown the network before the first step, also of a run that goes on, for a caller who asks whether training moved it.
+    final_checkpoint : write the checkpoint after the last step, however short the run was, for a caller whose next
+        steps may fail.
+    movement : is shown the network before the first step, also of a run that goes on, for a caller who asks whether
+        training moved it.
 
     Raises
     ------
-    TrainingError : a loss that is not finite (task, step and last finite values are named); parameters that took the place of those that are stepped.
+    TrainingError : a loss that is not finite (task, step and last finite values are named); parameters that took the
+        place of those that are stepped.
     WeightsError : with ``checkpoint``, a state that could not be saved.
     Interrupted : ``stop()`` was true.
     """
@@ -247,7 +252,8 @@ class _Loop:
             self.flush()
 
     def refuse_replaced(self, step: int) -> None:
-        """Raise TrainingError where the task has put other parameters in the place of those that the optimisers step: these would stay as they are."""
+        """Raise TrainingError where the task has put other parameters in the place of those that the optimisers step:
+        these would stay as they are."""
         now = {id(parameter) for parameter in self.task.parameters()}
         gone = [name for name, parameter in self.held if id(parameter) not in now]
         if gone:

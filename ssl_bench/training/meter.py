@@ -21,15 +21,16 @@ _OTHER_NETWORK = -1  # stands for all networks that are not ResNets of ours
 class NetworkMeter:
     """Counts network passes while a task computes.
 
-    A pass is one whole image once through the network that is judged (``task.evaluated()``). Counted is every network that
-    images go through, with gradient or without: ``task.backbone``, the judged network, every ResNet of ours wherever the task
-    keeps it, copies of these, and any other module that is called on images [B, 1..3, H, W]. Each weighs as many passes as its
-    forward FLOPs are of the judged network's: a momentum teacher 1, each half of a pair that is judged together 1/2. What enters a
-    ResNet counts by its area, so that a crop or tile of a quarter of the area is a quarter of a pass, whatever its borders cost;
-    of other networks the FLOPs count. Heads and decoders that see features or codes are no networks in this sense.
+    A pass is one whole image once through the network that is judged (``task.evaluated()``). Counted is every network
+    that images go through, with gradient or without: ``task.backbone``, the judged network, every ResNet of ours
+    wherever the task keeps it, copies of these, and any other module that is called on images [B, 1..3, H, W]. Each
+    weighs as many passes as its forward FLOPs are of the judged network's: a momentum teacher 1, each half of a pair
+    that is judged together 1/2. What enters a ResNet counts by its area, so that a crop or tile of a quarter of the
+    area is a quarter of a pass, whatever its borders cost; of other networks the FLOPs count. Heads and decoders that
+    see features or codes are no networks in this sense.
 
-    The unit is the row's own network and not the matrix's, so that a linear encoder is given as many images as a ResNet is, not a
-    thousand times as many. What rows compute in all is told by their FLOPs.
+    The unit is the row's own network and not the matrix's, so that a linear encoder is given as many images as a ResNet
+    is, not a thousand times as many. What rows compute in all is told by their FLOPs.
 
     Parameters
     ----------
@@ -96,13 +97,15 @@ class NetworkMeter:
 
     @property
     def by_area(self) -> bool:
-        """Whether images went through networks as large as the judged one alone: its width then does not decide the passes."""
+        """Whether images went through networks as large as the judged one alone: its width then does not decide the
+        passes."""
         used = {number for number, flops in self._flops.items() if flops}
         return _OTHER_NETWORK not in used and all(self._weights[number][0] == self.unit for number in used)
 
     @property
     def passes(self) -> float:
-        """Whole images that went through the judged network, other networks by their FLOPs; 0 where it computes nothing."""
+        """Whole images that went through the judged network, other networks by their FLOPs; 0 where it computes
+        nothing."""
         if not self.unit:
             return 0.0
         total = self._flops[_OTHER_NETWORK] / self.unit
@@ -170,7 +173,8 @@ def countable(task: nn.Module) -> Iterator[None]:
 
 
 def _flops_of(network: nn.Module, images: Tensor) -> int:
-    """Forward FLOPs of a network on whole images, without those of making pixels a ResNet's input; its modes are left as they were."""
+    """Forward FLOPs of a network on whole images, without those of making pixels a ResNet's input; its modes are left
+    as they were."""
     modes = [(module, module.training) for module in network.modules()]
     network.eval()
     try:

@@ -20,9 +20,9 @@ PARALLEL = 0.01
 class Movement:
     """The judged network's parameters when training began, to hold against those when it ended.
 
-    A run that goes on from a checkpoint knows its start twice: by the digests that the checkpoint carries, and by the tensors as its
-    seed builds them again. The network has to differ from both, so that neither a build that is drawn anew nor weights that a
-    checkpoint does not hold can pass for training.
+    A run that goes on from a checkpoint knows its start twice: by the digests that the checkpoint carries, and by the
+    tensors as its seed builds them again. The network has to differ from both, so that neither a build that is drawn
+    anew nor weights that a checkpoint does not hold can pass for training.
     """
 
     def __init__(self) -> None:
@@ -47,7 +47,8 @@ class Movement:
 
         Raises
         ------
-        TrainingError : nothing moved, only weight decay moved it, a parameter is not finite, or a network that is declared to stay as it is moved.
+        TrainingError : nothing moved, only weight decay moved it, a parameter is not finite, or a network that is
+            declared to stay as it is moved.
         """
         # copies: a network that evaluated() changes where it stands would equal itself
         now, again = (
@@ -129,17 +130,17 @@ def constant_features(judged: nn.Module, images: Tensor, name: str) -> str:
     ------
     TrainingError : a feature is not finite.
     """
-    found: dict[str, Tensor] = {}
+    stage_features: dict[str, Tensor] = {}
     stages = getattr(judged, "stages", None)
     if callable(stages):
-        found |= stages(images)
-    found["pooled"] = judged(images)
-    for stage, features in found.items():
+        stage_features |= stages(images)
+    stage_features["pooled"] = judged(images)
+    for stage, features in stage_features.items():
         if not features.isfinite().all():
             raise TrainingError(
                 f"{name}: after training, the features of {stage} are not finite on {len(images)} images; try a lower learning_rate or clip_norm: 1.0"
             )
-    flat = {stage: features.flatten(1).double() for stage, features in found.items()}
+    flat = {stage: features.flatten(1).double() for stage, features in stage_features.items()}
     same = [
         stage
         for stage, x in flat.items()

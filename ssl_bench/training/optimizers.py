@@ -27,7 +27,8 @@ def learning_rate_at(recipe: Recipe, step: int, steps: int) -> float:
 
 
 def weight_decay_at(recipe: Recipe, step: int, steps: int) -> float:
-    """The weight decay of one step: constant, or half a cosine from ``weight_decay`` to ``weight_decay_end`` (DINO: Caron et al., 2021)."""
+    """The weight decay of one step: constant, or half a cosine from ``weight_decay`` to ``weight_decay_end`` (DINO:
+    Caron et al., 2021)."""
     if recipe.weight_decay_end is None:
         return recipe.weight_decay
     return between(recipe.weight_decay, recipe.weight_decay_end, step / max(1, steps - 1))

@@ -18,7 +18,8 @@ from ssl_bench.training.trainable import Trainable
 
 
 def call_in_phase(task: Trainable, method: str, phase: str, *values: Any) -> Any:
-    """``task.method(*values, phase=phase)``, or without the phase where there is one only or the method has no parameter ``phase``."""
+    """``task.method(*values, phase=phase)``, or without the phase where there is one only or the method has no
+    parameter ``phase``."""
     if len(task.phases) > 1 and takes_phase(getattr(type(task), method)):
         return getattr(task, method)(*values, phase=phase)
     return getattr(task, method)(*values)
@@ -40,7 +41,10 @@ def takes_phase(function: Any) -> bool:
 
 
 def phases_of_step(task: Trainable, step: int, steps: int) -> tuple[str, ...]:
-    """The phases of one step of the loop. Raises TrainingError where the task names none, or one that it does not have."""
+    """The phases of one step of the loop.
+
+    Raises TrainingError where the task names none, or one that it does not have.
+    """
     phases = tuple(task.phases_at(step, steps))
     if not phases or not set(phases) <= set(task.phases):
         unknown = [phase for phase in phases if phase not in task.phases]
@@ -52,7 +56,8 @@ def phases_of_step(task: Trainable, step: int, steps: int) -> tuple[str, ...]:
 
 
 def steps_of_phases(task: Trainable, start: int, end: int, steps: int) -> Counter[str]:
-    """How many optimiser steps each phase takes in the loop's steps ``start`` to ``end`` (without the last) of a run of ``steps``."""
+    """How many optimiser steps each phase takes in the loop's steps ``start`` to ``end`` (without the last) of a run of
+    ``steps``."""
     return Counter(chain.from_iterable(map(task.phases_at, range(start, end), repeat(steps))))
 
 

@@ -27,7 +27,9 @@ class Trainable(nn.Module):
         self.progress = 0.0
 
     def views(self, batch: Any) -> Any:
-        """Whole-batch views, without gradient: ``batch.images`` is float [B, 3, H, W] in [0, 1]. Returns any tree of tensors.
+        """Whole-batch views, without gradient: ``batch.images`` is float [B, 3, H, W] in [0, 1].
+
+        Returns any tree of tensors.
 
         With several phases, ``views(batch, phase)`` gives each its own.
         """
@@ -47,8 +49,9 @@ class Trainable(nn.Module):
     def phases_at(self, step: int, steps: int) -> Sequence[str]:
         """The phases that the loop's step ``step`` of ``steps`` goes through, in order: all of them unless overridden.
 
-        A phase named twice takes two optimiser steps, each with views of its own from the same batch. Its learning rate follows its
-        own steps. What is returned depends on nothing but the arguments and the options, so that an interrupted run goes on as it was.
+        A phase named twice takes two optimiser steps, each with views of its own from the same batch. Its learning rate
+        follows its own steps. What is returned depends on nothing but the arguments and the options, so that an
+        interrupted run goes on as it was.
 
         >>> ("critic",) * 5 + ("generator",)  # five steps of the critic for each of the generator
         >>> ("layer1",) if step < steps // 2 else ("layer2",)  # one after the other
@@ -56,17 +59,22 @@ class Trainable(nn.Module):
         return self.phases
 
     def before_training(self) -> None:
-        """Called once before the first step of a run, and not when one goes on from a checkpoint: what is measured on the network as it starts."""
+        """Called once before the first step of a run, and not when one goes on from a checkpoint: what is measured on
+        the network as it starts."""
 
     def before_step(self) -> None:
-        """Called between backward and every optimiser step, before gradients are clipped: change or remove gradients where they are.
+        """Called between backward and every optimiser step, before gradients are clipped: change or remove gradients
+        where they are.
 
         ``parameter.grad = None`` leaves a parameter as it is in this step; a zero gradient would still let it decay.
         With several phases, ``before_step(phase)``.
         """
 
     def after_step(self) -> None:
-        """Called after every optimiser step: momentum networks, queues, projections. With several phases, ``after_step(phase)``."""
+        """Called after every optimiser step: momentum networks, queues, projections.
+
+        With several phases, ``after_step(phase)``.
+        """
 
     def evaluated(self) -> nn.Module:
         """The backbone to judge."""

@@ -1,4 +1,5 @@
-"""Whole-batch image operations, random per image, without worker processes: what tasks and plugins build their views from."""
+"""Whole-batch image operations, random per image, without worker processes: what tasks and plugins build their views
+from."""
 
 from __future__ import annotations
 

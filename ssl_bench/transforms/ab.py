@@ -1,4 +1,7 @@
-"""The ab plane of CIE Lab in bins of 10 x 10: soft targets, prior, weights for rare colours. (Zhang et al., 2016, arXiv:1603.08511)"""
+"""The ab plane of CIE Lab in bins of 10 x 10: soft targets, prior, weights for rare colours.
+
+(Zhang et al., 2016, arXiv:1603.08511)
+"""
 
 from __future__ import annotations
 
@@ -28,8 +31,8 @@ GREY = 5.0  # an image without any |a| or |b| above this counts as grey
 class SoftEncoder(nn.Module):
     """Colours to shares of their five nearest bins.
 
-    Which bins are nearest is looked up for the colour rounded to whole units, which is several times cheaper than sorting the distances
-    to all; the shares follow from the colour itself.
+    Which bins are nearest is looked up for the colour rounded to whole units, which is several times cheaper than
+    sorting the distances to all; the shares follow from the colour itself.
 
     Parameters
     ----------
@@ -59,7 +62,8 @@ def is_coloured(ab: Tensor) -> Tensor:
 
 @lru_cache(maxsize=1)
 def nearest_bins() -> Tensor:
-    """The five nearest bins, nearest first, of every whole-numbered colour with a and b in -120..120: int64 [241 * 241, 5], a by a."""
+    """The five nearest bins, nearest first, of every whole-numbered colour with a and b in -120..120: int64 [241 * 241,
+    5], a by a."""
     axis = torch.arange(_SIDE, dtype=torch.float32) + _LOW
     rows = [
         torch.cdist(torch.cartesian_prod(axis[i : i + 1], axis), BINS).topk(NEIGHBOURS, largest=False).indices
@@ -81,6 +85,9 @@ def smoothed_prior(colours: Tensor, sigma: float) -> Tensor:
 
 
 def rebalancing_weights(prior: Tensor, share: float) -> Tensor:
-    """Weights [Q] inverse to the prior mixed with a uniform part of ``share``; their mean under the prior is one. Float32."""
+    """Weights [Q] inverse to the prior mixed with a uniform part of ``share``; their mean under the prior is one.
+
+    Float32.
+    """
     weights = 1 / ((1 - share) * prior + share / len(prior))
     return (weights / (prior * weights).sum()).float()

@@ -10,7 +10,8 @@ from ssl_bench.transforms.geometry import apply_separable, uniform
 
 
 def blur_kernel_size(side: int) -> int:
-    """SimCLR's kernel: a tenth of the side, odd (23 at 224 px, 9 at 96 px), and 3 where that would be a single pixel, which blurs nothing."""
+    """SimCLR's kernel: a tenth of the side, odd (23 at 224 px, 9 at 96 px), and 3 where that would be a single pixel,
+    which blurs nothing."""
     return max(3, 2 * (side // 20) + 1)
 
 
@@ -38,7 +39,8 @@ def gaussian_blur(
 
 
 def blur(images: Tensor, sigma: Tensor, kernel_size: int) -> Tensor:
-    """Blur images in [0, 1], each by the Gaussian of its ``sigma`` [B] in pixels, borders mirrored; as torchvision does image by image."""
+    """Blur images in [0, 1], each by the Gaussian of its ``sigma`` [B] in pixels, borders mirrored; as torchvision does
+    image by image."""
     sides = images.shape[2:]
     if kernel_size < 1 or kernel_size % 2 == 0 or kernel_size // 2 >= min(sides):
         raise SpecError(

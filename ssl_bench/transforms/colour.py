@@ -20,7 +20,8 @@ class Jitter:
 
     Attributes
     ----------
-    factors : float32 [B, 4]: of brightness, contrast, saturation (1 changes nothing) and the shift of hue (in turns, 0 changes nothing).
+    factors : float32 [B, 4]: of brightness, contrast, saturation (1 changes nothing) and the shift of hue (in turns, 0
+        changes nothing).
     order : int64 [B, 4], which of the four comes first, second, third, last.
     apply : bool [B], which images are distorted at all.
     """
@@ -60,13 +61,14 @@ def color_jitter(
 ) -> Tensor:
     """Distort brightness, contrast, saturation and hue of every image in an order of its own.
 
-    As torchvision's ColorJitter inside RandomApply(p): brightness multiplies, contrast blends with the image's mean grey,
-    saturation with its grey version, hue turns in HSV; the result of each is clamped to [0, 1].
+    As torchvision's ColorJitter inside RandomApply(p): brightness multiplies, contrast blends with the image's mean
+    grey, saturation with its grey version, hue turns in HSV; the result of each is clamped to [0, 1].
 
     Parameters
     ----------
     images : float [B, 3, H, W] in [0, 1].
-    brightness, contrast, saturation, hue, p : see ``draw_jitter``. SimCLR (Chen et al., 2020): 0.8 s, 0.8 s, 0.8 s, 0.2 s and 0.8.
+    brightness, contrast, saturation, hue, p : see ``draw_jitter``. SimCLR (Chen et al., 2020): 0.8 s, 0.8 s, 0.8 s, 0.2
+        s and 0.8.
 
     Returns
     -------
@@ -129,7 +131,8 @@ def adjust_hue(images: Tensor, shift: Tensor) -> Tensor:
 
 
 def _blend_(x: Tensor, factor: Tensor, contrast: Tensor, saturation: Tensor) -> None:
-    """Brightness, contrast and saturation are one blend, factor x + (1 - factor) ref: ref is black, the mean grey or the grey image."""
+    """Brightness, contrast and saturation are one blend, factor x + (1 - factor) ref: ref is black, the mean grey or
+    the grey image."""
     column = (-1, 1, 1, 1)
     grey = grayscale(x)
     mean = grey.mean((2, 3), keepdim=True).mul_(contrast.view(column))
@@ -138,7 +141,8 @@ def _blend_(x: Tensor, factor: Tensor, contrast: Tensor, saturation: Tensor) -> 
 
 
 def _shift_hue_(x: Tensor, shift: Tensor) -> Tensor:
-    """Hue in sixths of a turn, then the closed form of HSV to RGB, in place: every channel is low + chroma * trapezium(hue)."""
+    """Hue in sixths of a turn, then the closed form of HSV to RGB, in place: every channel is low + chroma *
+    trapezium(hue)."""
     red, green, blue = x.unbind(1)
     high = torch.maximum(torch.maximum(red, green), blue)
     low = torch.minimum(torch.minimum(red, green), blue)

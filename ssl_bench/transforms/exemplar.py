@@ -15,7 +15,8 @@ from ssl_bench.transforms.geometry import uniform
 def random_affine(
     images: Tensor, shift: float = 0.2, scale: tuple[float, float] = (0.7, 1.4), degrees: float = 20.0
 ) -> Tensor:
-    """Move, scale and turn every image about its centre, with bilinear sampling; what comes from outside is mirrored in.
+    """Move, scale and turn every image about its centre, with bilinear sampling; what comes from outside is mirrored
+    in.
 
     Parameters
     ----------
@@ -35,7 +36,8 @@ def random_affine(
 
 
 def principal_colours(parts: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
-    """Mean [3] and principal axes [3, 3] (a column an axis) of the pixels of images that come in parts, float [N, 3, H, W] each."""
+    """Mean [3] and principal axes [3, 3] (a column an axis) of the pixels of images that come in parts, float [N, 3, H,
+    W] each."""
     count, total, products = 0, torch.zeros(3, dtype=torch.float64), torch.zeros(3, 3, dtype=torch.float64)
     for images in parts:
         pixels = images.transpose(0, 1).flatten(1).double()
@@ -101,7 +103,10 @@ def random_hsv_power(
 
 
 def rgb_to_hsv(images: Tensor) -> Tensor:
-    """Hue (in turns, 0 to below 1), saturation and value of RGB in [0, 1]; float [B, 3, H, W] both. Grey has hue and saturation 0."""
+    """Hue (in turns, 0 to below 1), saturation and value of RGB in [0, 1]; float [B, 3, H, W] both.
+
+    Grey has hue and saturation 0.
+    """
     red, green, blue = images.unbind(1)
     high, low = images.amax(1), images.amin(1)
     chroma = high - low

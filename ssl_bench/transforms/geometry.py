@@ -19,7 +19,8 @@ Interpolation = Literal["bilinear", "bicubic"]
 
 
 def uniform(low: float, high: float, *shape: int) -> Tensor:
-    """Draws from U(low, high) on the CPU, float64 ``shape``; never equal to ``high`` once scaled to a whole-number range."""
+    """Draws from U(low, high) on the CPU, float64 ``shape``; never equal to ``high`` once scaled to a whole-number
+    range."""
     return torch.rand(shape, dtype=torch.float64).mul_(high - low).add_(low)
 
 
@@ -111,7 +112,8 @@ def crop_boxes(
     scale: tuple[float, float] = (0.08, 1.0),
     ratio: tuple[float, float] = (3 / 4, 4 / 3),
 ) -> Tensor:
-    """Random boxes as Inception and SimCLR cut them: area and log aspect ratio uniform, ten tries, else the central crop.
+    """Random boxes as Inception and SimCLR cut them: area and log aspect ratio uniform, ten tries, else the central
+    crop.
 
     Parameters
     ----------
@@ -184,7 +186,8 @@ def random_resized_crop(
     flip: float = 0.0,
     interpolation: Interpolation = "bilinear",
 ) -> Tensor:
-    """Cut a random box out of every image and resize it (Szegedy et al., 2015; as torchvision's RandomResizedCrop), drawn per image.
+    """Cut a random box out of every image and resize it (Szegedy et al., 2015; as torchvision's RandomResizedCrop),
+    drawn per image.
 
     Parameters
     ----------
@@ -225,7 +228,8 @@ def rotate90(images: Tensor, turns: Tensor) -> Tensor:
 
 
 def quarter_turns(images: Tensor) -> Tensor:
-    """All four quarter turns of every image, float [4 B, C, S, S]: all images as they are, then all by 90 degrees counter-clockwise, ..."""
+    """All four quarter turns of every image, float [4 B, C, S, S]: all images as they are, then all by 90 degrees
+    counter-clockwise, ..."""
     _need_square(images, "quarter_turns")
     return torch.cat([images.rot90(k, (2, 3)) for k in range(4)])
 
@@ -264,7 +268,8 @@ def _need_square(images: Tensor, name: str) -> None:
 def _resize_matrix(
     start: Tensor, length: Tensor, side: int, out: int, interpolation: Interpolation, flip: Tensor | None = None
 ) -> Tensor:
-    """Weights [B, out, side] that resize pixels start..start+length-1 of an axis to ``out`` (ATen's antialiased kernels, dense)."""
+    """Weights [B, out, side] that resize pixels start..start+length-1 of an axis to ``out`` (ATen's antialiased
+    kernels, dense)."""
     at = torch.arange(out, device=start.device, dtype=start.dtype).expand(len(start), -1)
     if flip is not None:
         at = torch.where(flip[:, None], out - 1 - at, at)

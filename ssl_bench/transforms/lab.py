@@ -1,8 +1,8 @@
 """CIE L*a*b* (sRGB primaries and transfer curve, white point D65, 2-degree observer) for whole batches.
 
-Agrees with scikit-image's ``rgb2lab`` to 1e-3, as Kornia's ``rgb_to_lab`` does. It is written out here because ``lightness``
-is computed in every forward pass of a backbone that is blind to colour: one luminance instead of three XYZ channels, and
-powers by way of logarithms, take about a third of the time that Kornia needs for all of Lab.
+Agrees with scikit-image's ``rgb2lab`` to 1e-3, as Kornia's ``rgb_to_lab`` does. It is written out here because
+``lightness`` is computed in every forward pass of a backbone that is blind to colour: one luminance instead of three
+XYZ channels, and powers by way of logarithms, take about a third of the time that Kornia needs for all of Lab.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""Corruptions for denoising, drawn per image and per pixel. Nothing is clipped: a clipped value would tell where noise was large."""
+"""Corruptions for denoising, drawn per image and per pixel.
+
+Nothing is clipped: a clipped value would tell where noise was large.
+"""
 
 from __future__ import annotations
 
@@ -13,8 +16,8 @@ def gaussian_noise(images: Tensor, sigma: float, std: Tensor | float = 1.0) -> T
     ----------
     images : float [B, C, H, W].
     sigma : deviation of the noise in units of ``std``.
-    std : what counts as one unit, a number or a tensor that broadcasts to the images ([1, C, 1, 1]: the data set's deviation
-        per channel, which makes this noise of deviation ``sigma`` on standardised pixels).
+    std : what counts as one unit, a number or a tensor that broadcasts to the images ([1, C, 1, 1]: the data set's
+        deviation per channel, which makes this noise of deviation ``sigma`` on standardised pixels).
 
     Returns
     -------
@@ -29,15 +32,15 @@ def gaussian_noise(images: Tensor, sigma: float, std: Tensor | float = 1.0) -> T
 def mask_noise(images: Tensor, p: float, fill: Tensor | float = 0.0) -> Tensor:
     """Replace pixels, all channels together, by ``fill``, each with probability ``p``.
 
-    Kept pixels stay as they are: dropout's factor 1 / (1 - p) would change their colour. Masking channels apart would leave
-    each to be read off the others.
+    Kept pixels stay as they are: dropout's factor 1 / (1 - p) would change their colour. Masking channels apart would
+    leave each to be read off the others.
 
     Parameters
     ----------
     images : float [B, C, H, W].
     p : share of the pixels masked, in [0, 1].
-    fill : value of a masked pixel, a number or a tensor that broadcasts to the images ([1, C, 1, 1]: the data set's mean, which
-        is zero once standardised).
+    fill : value of a masked pixel, a number or a tensor that broadcasts to the images ([1, C, 1, 1]: the data set's
+        mean, which is zero once standardised).
 
     Returns
     -------

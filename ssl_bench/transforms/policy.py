@@ -1,4 +1,5 @@
-"""Augmentation policies: named operations with settings, one after another, as a matrix writes them and contrastive tasks share them.
+"""Augmentation policies: named operations with settings, one after another, as a matrix writes them and contrastive
+tasks share them.
 
 In a matrix::
 
@@ -46,7 +47,8 @@ class Flip(Model):
 
 
 class Jitter(Model):
-    """Brightness, contrast, saturation and hue in an order of their own for each image (SimCLR: 0.8, 0.8, 0.8 and 0.2 times the strength)."""
+    """Brightness, contrast, saturation and hue in an order of their own for each image (SimCLR: 0.8, 0.8, 0.8 and 0.2
+    times the strength)."""
 
     strength: float = Field(default=1.0, ge=0, le=2.5)
     brightness: float = Field(default=0.8, ge=0, le=10)

@@ -45,7 +45,8 @@ def grid_of(size: int, share: float = 0.75) -> Grid:
 
 
 def draw_tiles(count: int, size: int, grid: Grid) -> tuple[Tensor, Tensor]:
-    """Top and left pixel of every image's nine tiles, int64 [count, 9] each, row by row: one random window an image, one offset a tile."""
+    """Top and left pixel of every image's nine tiles, int64 [count, 9] each, row by row: one random window an image,
+    one offset a tile."""
     window = integers(torch.full((2, count, 1), size - 3 * grid.cell + 1))
     cells = torch.stack([torch.arange(9) // 3, torch.arange(9) % 3])[:, None] * grid.cell
     corner = window + cells + integers(torch.full((2, count, 9), grid.jitter + 1))
@@ -78,7 +79,8 @@ def random_tiles(images: Tensor, share: float = 0.75) -> Tensor:
 def standardise(images: Tensor) -> Tensor:
     """Subtract every image's mean and divide by its standard deviation, over all channels and pixels.
 
-    The deviation counts as at least one grey level (1/255), so a flat tile becomes zeros and no rounding is blown up to noise.
+    The deviation counts as at least one grey level (1/255), so a flat tile becomes zeros and no rounding is blown up to
+    noise.
 
     Parameters
     ----------

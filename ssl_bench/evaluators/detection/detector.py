@@ -54,7 +54,10 @@ class DetectionBatch:
 
 
 class Detector(Trainable):
-    """Find objects: proposal and box losses of Faster R-CNN. The backbone's BatchNorm keeps its statistics, because batches are small."""
+    """Find objects: proposal and box losses of Faster R-CNN.
+
+    The backbone's BatchNorm keeps its statistics, because batches are small.
+    """
 
     name = "detection"
 
@@ -75,7 +78,8 @@ class Detector(Trainable):
         return self
 
     def views(self, batch: DetectionBatch) -> tuple[list[Tensor], list[dict[str, Tensor]]]:
-        """Images float [3, h, w] in [0, 1], each mirrored or not, all scaled by one factor; and their boxes and classes from 1."""
+        """Images float [3, h, w] in [0, 1], each mirrored or not, all scaled by one factor; and their boxes and classes
+        from 1."""
         scale = self.options.scales[int(uniform(0, len(self.options.scales), 1))]
         mirrored = (uniform(0, 1, len(batch)) < 0.5).tolist()
         images, targets = [], []
@@ -117,7 +121,8 @@ def resize(image: Tensor, boxes: Tensor, scale: float) -> tuple[Tensor, Tensor]:
 
 
 class _Ready(GeneralizedRCNNTransform):
-    """Batches images that have their size already; each becomes input in the backbone's own way, and then is padded with zeros."""
+    """Batches images that have their size already; each becomes input in the backbone's own way, and then is padded
+    with zeros."""
 
     def __init__(self, backbone: Backbone, divisible: int) -> None:
         super().__init__(1, 1, [0.0] * 3, [1.0] * 3, size_divisible=divisible)
@@ -206,7 +211,8 @@ def _settings(options: DetectorOptions) -> dict[str, Any]:
 
 
 def _pooling(levels: dict[str, int], output_size: int) -> MultiScaleRoIAlign:
-    """Pooling from levels of known strides. torchvision would guess them from the first batch: where that is padded much, at half their size."""
+    """Pooling from levels of known strides. torchvision would guess them from the first batch: where that is padded
+    much, at half their size."""
     pooling = MultiScaleRoIAlign(list(levels), output_size=output_size, sampling_ratio=2)
     strides = list(levels.values())
     pooling.scales = [1 / stride for stride in strides]

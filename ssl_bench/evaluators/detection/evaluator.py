@@ -1,4 +1,5 @@
-"""Object detection with Faster R-CNN on the pretrained backbone, fine-tuned or frozen (Doersch & Zisserman, 2017; Goyal et al., 2019)."""
+"""Object detection with Faster R-CNN on the pretrained backbone, fine-tuned or frozen (Doersch & Zisserman, 2017; Goyal
+et al., 2019)."""
 
 from __future__ import annotations
 
@@ -73,10 +74,12 @@ class DetectionOptions(EvaluatorOptions):
 
 
 class Detection(Evaluator):
-    """Train Faster R-CNN on images with boxes: SGD with momentum, cosine, mirroring and several scales, alike for every row.
+    """Train Faster R-CNN on images with boxes: SGD with momentum, cosine, mirroring and several scales, alike for every
+    row.
 
-    The backbone's BatchNorm statistics are re-estimated on the training images, without labels, and stay; ``freeze`` leaves its
-    weights too. Average precision at IoU 0.5 in both of VOC's forms, COCO's AP, AP50 and AP75, all on validation, and on test once.
+    The backbone's BatchNorm statistics are re-estimated on the training images, without labels, and stay; ``freeze``
+    leaves its weights too. Average precision at IoU 0.5 in both of VOC's forms, COCO's AP, AP50 and AP75, all on
+    validation, and on test once.
     """
 
     name: ClassVar[str] = "detection"
@@ -130,7 +133,8 @@ class Detection(Evaluator):
 
     @classmethod
     def published(cls, predictions: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
-        """All but boxes that score less than ``PUBLISHED_SCORE``: figures show surer ones, and comparisons use the stored resamples."""
+        """All but boxes that score less than ``PUBLISHED_SCORE``: figures show surer ones, and comparisons use the
+        stored resamples."""
         likely = predictions["scores"] >= PUBLISHED_SCORE
         per_box = ("image", "boxes", "scores", "labels")
         return {name: array[likely] if name in per_box else array for name, array in predictions.items()}
@@ -272,7 +276,8 @@ class DetectionBatches:
 
 
 def _alike(images: DetectionSet, device: torch.device) -> Iterator[Tensor]:
-    """Some training images in chunks of one size [8, 3, h, w], which their median shape gives: what BatchNorm statistics are taken from."""
+    """Some training images in chunks of one size [8, 3, h, w], which their median shape gives: what BatchNorm
+    statistics are taken from."""
     rows = np.random.Generator(np.random.PCG64(1)).permutation(len(images))[:STATISTICS_IMAGES]
     sides = np.array([images.image(int(row)).shape[:2] for row in rows])
     height, width = (int(side) for side in np.median(sides, axis=0))
@@ -284,7 +289,8 @@ def _alike(images: DetectionSet, device: torch.device) -> Iterator[Tensor]:
 
 
 def _drawn(detections: list[Detections], images: DetectionSet, kind: str) -> np.ndarray:
-    """The metric on resamples of the images, [DRAWS]: the same resamples for every row and seed, so that rows can be compared draw by draw."""
+    """The metric on resamples of the images, [DRAWS]: the same resamples for every row and seed, so that rows can be
+    compared draw by draw."""
     return bootstrap_map(detections, _truth(images), images.classes, kind, DRAWS, seed=0)
 
 

@@ -2,12 +2,13 @@
 
 A detection is right, wrong, or left out (neither counted nor penalised). Per image and class, by falling score:
 
-* VOC: it belongs to the object that it overlaps most, difficult and taken ones included. Right when IoU >= 0.5 and the object is
-  free, wrong when it is taken (a double detection), left out when it is difficult, however often. Among equal overlaps: the first
-  object. The devkit compares with >=, many Python copies of it with >.
-* COCO: it takes the free object that it overlaps most among those with IoU >= the threshold; a difficult one only where no other
-  is left. Right, or left out on a difficult object, which is then taken too (COCO's "ignore", not its "iscrowd"); else wrong. Among
-  equal overlaps: the last object, as in pycocotools. Beyond the 100 best of an image and class, detections are left out.
+* VOC: it belongs to the object that it overlaps most, difficult and taken ones included. Right when IoU >= 0.5 and the
+  object is free, wrong when it is taken (a double detection), left out when it is difficult, however often. Among equal
+  overlaps: the first object. The devkit compares with >=, many Python copies of it with >.
+* COCO: it takes the free object that it overlaps most among those with IoU >= the threshold; a difficult one only where
+  no other is left. Right, or left out on a difficult object, which is then taken too (COCO's "ignore", not its
+  "iscrowd"); else wrong. Among equal overlaps: the last object, as in pycocotools. Beyond the 100 best of an image and
+  class, detections are left out.
 
 Equal scores stand in order of images, then of detections within an image. Difficult objects do not count in the recall.
 """
@@ -54,7 +55,10 @@ KINDS: Mapping[str, APKind] = {
 
 @dataclass(frozen=True)
 class Truth:
-    """The objects of one image. Raises DataError for other shapes or kinds of array, and corners not finite or in the wrong order."""
+    """The objects of one image.
+
+    Raises DataError for other shapes or kinds of array, and corners not finite or in the wrong order.
+    """
 
     boxes: np.ndarray  #: float32 [n, 4], x1 y1 x2 y2 in pixels, continuous coordinates, x1 <= x2 and y1 <= y2
     labels: np.ndarray  #: int64 [n], class ids
@@ -68,7 +72,10 @@ class Truth:
 
 @dataclass(frozen=True)
 class Detections:
-    """The detections in one image, in any order. Raises DataError as `Truth` does, and for scores that are not finite."""
+    """The detections in one image, in any order.
+
+    Raises DataError as `Truth` does, and for scores that are not finite.
+    """
 
     boxes: np.ndarray  #: float32 [m, 4], as in `Truth`
     scores: np.ndarray  #: float32 [m], higher is surer; only their order counts
@@ -102,12 +109,14 @@ class Metrics:
 
 
 def average_precision(recall: ArrayLike, precision: ArrayLike, kind: str) -> float:
-    """AP in [0, 1] of a curve, the precision at a recall being the highest at this or any higher one (0 beyond the last).
+    """AP in [0, 1] of a curve, the precision at a recall being the highest at this or any higher one (0 beyond the
+    last).
 
     Parameters
     ----------
     recall, precision : [n] in [0, 1], after each detection by falling score; recall does not fall. n may be 0.
-    kind : "voc07": mean over the recalls 0, 0.1, ..., 1. "area": area below (VOC from 2010). "coco": mean over 0, 0.01, ..., 1.
+    kind : "voc07": mean over the recalls 0, 0.1, ..., 1. "area": area below (VOC from 2010). "coco": mean over 0, 0.01,
+        ..., 1.
 
     Raises SpecError for another kind; DataError for arrays of different shapes and a recall that falls.
 
@@ -143,8 +152,9 @@ def evaluate_detections(
     ----------
     detections, truth : one each per image, in the same order; images without objects belong to the set.
     classes : names of the class ids 0, 1, ...
-    plus_one : VOC's APs take a box as x2 - x1 + 1 pixels wide (height alike), as the devkit does. For integer corners that both
-        belong to the box, as in VOC's files; not for corners that were made continuous (x1 - 1, y1 - 1, x2, y2). COCO's APs never do.
+    plus_one : VOC's APs take a box as x2 - x1 + 1 pixels wide (height alike), as the devkit does. For integer corners
+        that both belong to the box, as in VOC's files; not for corners that were made continuous (x1 - 1, y1 - 1, x2,
+        y2). COCO's APs never do.
 
     Raises
     ------
@@ -173,11 +183,13 @@ def bootstrap_map(
     *,
     plus_one: bool = False,
 ) -> np.ndarray:
-    """mAP float64 [draws] of sets of images drawn with replacement, each as large as the set (Efron & Tibshirani, 1993).
+    """mAP float64 [draws] of sets of images drawn with replacement, each as large as the set (Efron & Tibshirani,
+    1993).
 
-    Draw d takes the images ``Generator(PCG64([seed, d])).integers(0, N, N)``, whatever was found in them: detectors asked with one
-    seed on one truth are compared in pairs. Classes of which a draw has no object are left out of its mean (NaN without any).
-    Among equal scores the images of a draw stand in their original order, and all copies of a detection before the next one.
+    Draw d takes the images ``Generator(PCG64([seed, d])).integers(0, N, N)``, whatever was found in them: detectors
+    asked with one seed on one truth are compared in pairs. Classes of which a draw has no object are left out of its
+    mean (NaN without any). Among equal scores the images of a draw stand in their original order, and all copies of a
+    detection before the next one.
 
     Raises
     ------

@@ -23,7 +23,8 @@ LEAST_SCALE = 1e-6  # nats; what float32 cannot tell from nothing is no scale to
 
 
 def fit_flops(images: int, width: int, classes: int, fits: int = 1) -> float:
-    """What ``fits`` fits to the same ``images`` x ``width`` features compute, about: scores and gradient of every step, and the metric it steps in."""
+    """What ``fits`` fits to the same ``images`` x ``width`` features compute, about: scores and gradient of every step,
+    and the metric it steps in."""
     width = min(images, width)
     steps = USUAL_STEPS * (4 * images * width * classes + 2 * width**2 * classes)
     return fits * (steps + width**3 / 3) + 2 * images * width**2
@@ -38,7 +39,8 @@ class Solution:
     weight, bias : float32 [K, D] and [K].
     l2 : strength it was fitted with.
     loss : objective reached (mean cross-entropy in nats + l2 / 2 * ||weight||^2).
-    gap : by how much, at most, the objective lies above its minimum, as a share of the scale; see ``SoftmaxRegression``.
+    gap : by how much, at most, the objective lies above its minimum, as a share of the scale; see
+        ``SoftmaxRegression``.
     gradient : largest absolute entry of the objective's gradient.
     iterations : L-BFGS steps taken.
     converged : ``gap`` is at most the tolerance asked for.
@@ -61,24 +63,26 @@ class Solution:
 class SoftmaxRegression:
     """min over W, b of mean_i CE(x_i W + b, y_i) + l2 / 2 * ||W||^2; the bias is not penalised.
 
-    This is scikit-learn's ``LogisticRegression`` at C = 1 / (N * l2). Solved by L-BFGS (Liu & Nocedal, 1989) whose initial
-    inverse Hessian is (c X'X / N + l2)^-1, c being the mean variance of the predicted class probabilities: a bound of this
-    form (Boehning, 1992) holds everywhere, and a network's features are so correlated that it saves four fifths of the steps.
-    Logits are linear along a step, so the strong-Wolfe search works on [K, N] numbers.
+    This is scikit-learn's ``LogisticRegression`` at C = 1 / (N * l2). Solved by L-BFGS (Liu & Nocedal, 1989) whose
+    initial inverse Hessian is (c X'X / N + l2)^-1, c being the mean variance of the predicted class probabilities: a
+    bound of this form (Boehning, 1992) holds everywhere, and a network's features are so correlated that it saves four
+    fifths of the steps. Logits are linear along a step, so the strong-Wolfe search works on [K, N] numbers.
 
-    It stops at a bound, not at a small gradient: what is small depends on the penalty. The objective is l2-strongly convex in W,
-    so that it lies at most ||dW||^2 / (2 l2) above its minimum, dW being its gradient by W; the same number is the duality gap at the
-    predicted probabilities. The bias has no penalty: its part is estimated by the mean curvature there, which is too little for rare classes
-    while their biases are far off. The bound is held against a scale: the
-    objective itself where the penalty is so weak that hardly any loss is left; and where it is so strong that hardly any is gained, the
-    gain over predicting the class frequencies, times its share of what could be gained, since there small weights decide.
-    Where float32 cannot tell the way down from rounding any more, the fit goes on in float64.
+    It stops at a bound, not at a small gradient: what is small depends on the penalty. The objective is l2-strongly
+    convex in W, so that it lies at most ||dW||^2 / (2 l2) above its minimum, dW being its gradient by W; the same
+    number is the duality gap at the predicted probabilities. The bias has no penalty: its part is estimated by the mean
+    curvature there, which is too little for rare classes while their biases are far off. The bound is held against a
+    scale: the objective itself where the penalty is so weak that hardly any loss is left; and where it is so strong
+    that hardly any is gained, the gain over predicting the class frequencies, times its share of what could be gained,
+    since there small weights decide. Where float32 cannot tell the way down from rounding any more, the fit goes on in
+    float64.
 
     Parameters
     ----------
     features : float32 [N, D], about standardised.
     labels : int64 [N] in 0..num_classes-1, on the same device.
-    covariance : X'X / N of similar features [D, D], which saves computing it; it steers the steps only, not the optimum.
+    covariance : X'X / N of similar features [D, D], which saves computing it; it steers the steps only, not the
+        optimum.
 
     Raises
     ------
@@ -116,7 +120,10 @@ class SoftmaxRegression:
     def fit(
         self, l2: float, start: Solution | None = None, tolerance: float = TOLERANCE, max_iterations: int = 2000
     ) -> Solution:
-        """Minimise for one strength, from ``start`` or from zero. Never raises for slow progress: look at ``converged``."""
+        """Minimise for one strength, from ``start`` or from zero.
+
+        Never raises for slow progress: look at ``converged``.
+        """
         x, classes = self.features, self.num_classes
         theta = x.new_zeros(classes, x.shape[1] + 1)
         if start is not None:
@@ -195,7 +202,8 @@ class SoftmaxRegression:
     def _search(
         self, logits: Tensor, change: Tensor, terms: tuple[float, float, float, float], penalty: float
     ) -> tuple[float, float, Tensor, float] | None:
-        """Step, objective, residual and spread that meet the strong Wolfe conditions; None when rounding leaves no way down."""
+        """Step, objective, residual and spread that meet the strong Wolfe conditions; None when rounding leaves no way
+        down."""
         start, slope, linear, square = terms
         low, high, step = 0.0, float("inf"), 1.0
         slope_low, slope_high = slope, 0.0

@@ -1,4 +1,5 @@
-"""Linear probe: multinomial logistic regression on frozen features of every stage (Kornblith et al., 2019; SimCLR, B.8)."""
+"""Linear probe: multinomial logistic regression on frozen features of every stage (Kornblith et al., 2019; SimCLR,
+B.8)."""
 
 from __future__ import annotations
 
@@ -62,20 +63,22 @@ class LinearOptions(EvaluatorOptions):
 class Linear(Evaluator):
     """Softmax regression on every stage, the pooled features and the codes.
 
-    Features are standardised with the mean and deviation of the training split (no labels enter). The penalty is 1 / (2 C) times
-    the squared norm of the weights against the *summed* cross-entropy, so that C means the same for any number of images; in
-    units of the mean loss it is l2 = 1 / (C N). Nine strengths from strong to weak, each started at the last one's optimum; a
-    best one at the end of the grid extends the grid, and the weak end is left out once it can only be worse.
+    Features are standardised with the mean and deviation of the training split (no labels enter). The penalty is 1 / (2
+    C) times the squared norm of the weights against the *summed* cross-entropy, so that C means the same for any number
+    of images; in units of the mean loss it is l2 = 1 / (C N). Nine strengths from strong to weak, each started at the
+    last one's optimum; a best one at the end of the grid extends the grid, and the weak end is left out once it can
+    only be worse.
 
-    Strengths and stages are chosen by log loss on held-out images, a proper score that moves with every image's probability: on a few
-    hundred images accuracy chooses by noise. All labels: held out is validation, or, with ``folds``, every fold of train + validation in
-    turn, whose images enter the choice of one strength only; the validation number is that of a fit on train, the test number that of
-    a fit on train + validation, both continued from the path's solution. Whether folds are worth their time is decided by what a
-    matrix spends, counted and not timed: alike for all of its rows and on every machine. A share of labels: strength and stage are
-    chosen by cross-validation inside the draw, and the fit is on the draw only. The best stage is chosen among the
-    backbone's stages and the pooled features; codes are reported beside them. As a negative control the pooled features are
-    fitted to shuffled labels ("top1_shuffled"), which must end at chance: what the same answers would score on images dealt out
-    at random ("top1_chance", 1 / K where classes are of equal size).
+    Strengths and stages are chosen by log loss on held-out images, a proper score that moves with every image's
+    probability: on a few hundred images accuracy chooses by noise. All labels: held out is validation, or, with
+    ``folds``, every fold of train + validation in turn, whose images enter the choice of one strength only; the
+    validation number is that of a fit on train, the test number that of a fit on train + validation, both continued
+    from the path's solution. Whether folds are worth their time is decided by what a matrix spends, counted and not
+    timed: alike for all of its rows and on every machine. A share of labels: strength and stage are chosen by
+    cross-validation inside the draw, and the fit is on the draw only. The best stage is chosen among the backbone's
+    stages and the pooled features; codes are reported beside them. As a negative control the pooled features are fitted
+    to shuffled labels ("top1_shuffled"), which must end at chance: what the same answers would score on images dealt
+    out at random ("top1_chance", 1 / K where classes are of equal size).
     """
 
     name: ClassVar[str] = "linear"
@@ -271,7 +274,8 @@ class _Stage:
         return StrengthPath(parts, self.options.strengths, lambda: go_on(self.subject, "linear probe"))
 
     def _searched(self, x: Tensor, y: Tensor) -> np.ndarray:
-        """Positions of the images that strengths are tried on: all, or ``search_images`` with the same share of every class."""
+        """Positions of the images that strengths are tried on: all, or ``search_images`` with the same share of every
+        class."""
         limit = self.options.search_images or len(x)
         return subsample(y.cpu().numpy(), len(x), max(limit, self.classes), self.subject.seed)
 
@@ -283,7 +287,8 @@ class _Stage:
         return *_rows(self.both, self.labels, some), np.concatenate(known)[some] if len(known) == len(groups) else None
 
     def _folded(self, x: Tensor, y: Tensor, groups: np.ndarray | None, count: int) -> tuple[list[Fold], int] | None:
-        """Problems on all folds but one, and the number of images; None where one image, or group, of a class would have to be on both sides."""
+        """Problems on all folds but one, and the number of images; None where one image, or group, of a class would
+        have to be on both sides."""
         labels = y.cpu().numpy()
         if (smallest := fewest_units(labels, groups)) < 2:
             return None
@@ -377,7 +382,8 @@ class _Report:
 
     @staticmethod
     def _best(here: list[_StageFit]) -> str:
-        """The stage with the lowest log loss where it was chosen, the earliest of equals; "pooled" where nothing could be compared."""
+        """The stage with the lowest log loss where it was chosen, the earliest of equals; "pooled" where nothing could
+        be compared."""
         losses = {
             fit.stage: fit.loss
             for fit in here

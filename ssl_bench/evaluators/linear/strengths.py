@@ -33,7 +33,8 @@ class Fold:
 class StrengthPath:
     """Held-out log loss by strength, each optimum started from its stronger neighbour's.
 
-    A held-out loss falls and then rises along the path; the weak end, where fits take longest, is left out once it has risen.
+    A held-out loss falls and then rises along the path; the weak end, where fits take longest, is left out once it has
+    risen.
     """
 
     parts: list[Fold]

@@ -23,8 +23,8 @@ Compare = Callable[[Section, Column, Line, Line], Comparison | None]
 def stand_ins(rows: Sequence[RunRow]) -> dict[str, str]:
     """Canonical task to the row of ours that stands for it: the one named like its task, else the first.
 
-    By names alone: a row that failed is not replaced by another with other options. Rows in which labels are, or may be, stand for
-    none but `supervised`.
+    By names alone: a row that failed is not replaced by another with other options. Rows in which labels are, or may
+    be, stand for none but `supervised`.
     """
     row_of_task: dict[str, str] = {}
     for row in rows:
@@ -41,8 +41,8 @@ def agreements(
 ) -> list[Agreement]:
     """Every comparison that a block of published numbers allows with a table's columns; none below five rows in common.
 
-    Frozen accuracy is the linear probe's at its best stage, top-5 above 20 classes and top-1 else, on every labelled set. Detection
-    is the mAP of VOC 2007 on every set with boxes, fine-tuned and frozen.
+    Frozen accuracy is the linear probe's at its best stage, top-5 above 20 classes and top-1 else, on every labelled
+    set. Detection is the mAP of VOC 2007 on every set with boxes, fine-tuned and frozen.
     """
     named = stand_ins(rows)
     compared = []
@@ -91,7 +91,8 @@ def agreements(
 def _ordered(
     lines: Sequence[tuple[Line, float]], section: Section, column: Column, compare: Compare
 ) -> tuple[Ordered, ...]:
-    """Every two of some lines with their published values, from the highest of these down; two of equal ones have no order."""
+    """Every two of some lines with their published values, from the highest of these down; two of equal ones have no
+    order."""
     compared = [
         (first, second, high - low, comparison)
         for (first, high), (second, low) in combinations(lines, 2)
@@ -105,7 +106,8 @@ def _ordered(
 
 
 def correlation(ours: Sequence[Mapping[int, float]], theirs: Sequence[float]) -> Correlation:
-    """Kendall's tau between rows' means over seeds and other values; its interval is over the seeds that all rows share.
+    """Kendall's tau between rows' means over seeds and other values; its interval is over the seeds that all rows
+    share.
 
     Parameters
     ----------

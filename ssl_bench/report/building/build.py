@@ -269,9 +269,11 @@ def _failures(results: RunRecords, row: RunRow, data: str) -> list[str]:
 
 
 def _run_address(results: RunRecords) -> str:
-    """What `ssl-bench show` finds a run by: its name only where its folder is called so, else another run of that name would be shown.
+    """What `ssl-bench show` finds a run by: its name only where its folder is called so, else another run of that name
+    would be shown.
 
-    A long path from the root would leave no room for the reason, and would be a path of one machine: its last part stands for it.
+    A long path from the root would leave no room for the reason, and would be a path of one machine: its last part
+    stands for it.
     """
     folder = results.folder
     if folder is None or folder.name == results.run.name:

@@ -65,18 +65,23 @@ def _from_notes(results: RunRecords) -> list[str]:
 
 
 def made_in(results: RunRecords) -> list[tuple[Environment, float]]:
-    """Where each record was made, and in how many seconds. Their sum, unlike a command's wall time, holds whatever worked at once or was killed."""
+    """Where each record was made, and in how many seconds.
+
+    Their sum, unlike a command's wall time, holds whatever worked at once or was killed.
+    """
     pretrained = [(p.environment, p.seconds.get("total", math.nan)) for p in results.pretrainings.values()]
     return pretrained + [(e.record.environment, e.record.seconds) for e in results.evaluations]
 
 
 def environment_key(environment: Environment) -> str:
-    """What can move a number behind an id's back; our own code cannot, a part whose numbers change takes another version and so another id."""
+    """What can move a number behind an id's back; our own code cannot, a part whose numbers change takes another
+    version and so another id."""
     return f"{environment.device}, {environment.precision}, torch {environment.versions.get('torch', '?')}"
 
 
 def _slowed(results: RunRecords) -> list[str]:
-    """Rows whose pretraining had less than nine tenths of one core's time, so that its wall time tells of the machine's other work."""
+    """Rows whose pretraining had less than nine tenths of one core's time, so that its wall time tells of the machine's
+    other work."""
     trained = results.pretraining
     on_cpu = [p.environment.device.startswith("cpu") for p in results.pretrainings.values()]
     slowed = trained[np.array(on_cpu, bool) & (trained["cpu_seconds"] < LEAST_CORE * trained["seconds"])]

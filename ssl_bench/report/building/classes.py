@@ -21,7 +21,8 @@ CLASS_COLUMNS = ["row", "seed", "evaluator", "data", "protocol", "split", "metri
 
 
 def class_notes(results: RunRecords) -> Iterator[str]:
-    """What a reader of accuracies must know where one class has many of the images, and where draws of labels do not keep the proportions."""
+    """What a reader of accuracies must know where one class has many of the images, and where draws of labels do not
+    keep the proportions."""
     frame = results.frame
     several = len(results.data_sets()) > 1
     for entry in results.data_sets():
@@ -47,7 +48,8 @@ def class_notes(results: RunRecords) -> Iterator[str]:
 
 
 def _majority(results: RunRecords, entry: Mapping[str, Any]) -> tuple[str, float] | None:
-    """The largest class of train, as the run describes it, and its share of the split shown; in older runs of the test labels beside the predictions."""
+    """The largest class of train, as the run describes it, and its share of the split shown; in older runs of the test
+    labels beside the predictions."""
     told = entry.get("majority")
     if isinstance(told, dict) and results.split in told:
         return f" ({told.get('class')})", float(told[results.split])
@@ -78,10 +80,11 @@ def _changes(results: RunRecords, data: str) -> list[tuple[float, str, float, fl
 
 
 def per_class_csv(results: RunRecords) -> str:
-    """The accuracy (of detectors: the average precision, and how many objects) within every class on the split shown; "" where no record tells it.
+    """The accuracy (of detectors: the average precision, and how many objects) within every class on the split shown;
+    "" where no record tells it.
 
-    ``of`` says what was judged, as the evaluator names it: the probe's stage ("s2", "s2@0.1/0" with share and draw of the labels), "pooled@20" of
-    20 neighbours, "0.1/0" (share and draw) of fine-tuning.
+    ``of`` says what was judged, as the evaluator names it: the probe's stage ("s2", "s2@0.1/0" with share and draw of
+    the labels), "pooled@20" of 20 neighbours, "0.1/0" (share and draw) of fine-tuning.
     """
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
@@ -109,7 +112,8 @@ def per_class_csv(results: RunRecords) -> str:
 def _of_record(
     evaluation: EvaluationOfRun, split: str, classes: list[str]
 ) -> Iterable[tuple[str, str, str, float | None]]:
-    """Metric, what it is of, class and value; classifiers list values in the order of the classes, detectors name them by metric."""
+    """Metric, what it is of, class and value; classifiers list values in the order of the classes, detectors name them
+    by metric."""
     told = evaluation.record.details.get("per_class")
     if not isinstance(told, dict) or (split == "test" and not evaluation.record.final):
         return

@@ -14,20 +14,25 @@ from ssl_bench.report.reading.records import RunRecords
 
 
 def reference_row(results: RunRecords) -> str | None:
-    """The row of untrained networks that gains are over: the one called "random", else the first; None where there is none."""
+    """The row of untrained networks that gains are over: the one called "random", else the first; None where there is
+    none."""
     rows = [row.row for row in results.run.rows if row.task == "random" and row.block == "baseline"]
     return "random" if "random" in rows else rows[0] if rows else None
 
 
 def stages_evaluator(results: RunRecords, data: str) -> str:
-    """The evaluator that compares the stages of a network on a set; "" where none does. Of several, the first one asked."""
+    """The evaluator that compares the stages of a network on a set; "" where none does.
+
+    Of several, the first one asked.
+    """
     names = {evaluation.evaluator for evaluation in results.evaluations if evaluation.data == data}
     able = [name for name in names if results.declared(name).stages_by and name == base_name(name)]
     return min(able, key=lambda name: (results.declared(name).order, name), default="")
 
 
 def columns_of(results: RunRecords, data: str, num_classes: int, wide: bool, classic: bool) -> list[Column]:
-    """The columns for one labelled set: cheap and frozen first, then neighbours, few labels, what evaluators bring sets for, cost."""
+    """The columns for one labelled set: cheap and frozen first, then neighbours, few labels, what evaluators bring sets
+    for, cost."""
     frame = results.frame[results.frame["data"] == data]
     asked = {evaluation.evaluator for evaluation in results.evaluations if evaluation.data == data}
     asked |= {missing.what for missing in results.missing if missing.data == data}

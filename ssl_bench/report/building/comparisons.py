@@ -21,11 +21,12 @@ from ssl_bench.report.reading.correctness import Correctness
 
 
 def compare_rows(correctness: Correctness, data: str, column: Column, lines: list[Line]) -> list[PairwiseResult]:
-    """The best pretrained row against every other, over three shared seeds or more; marks it and those that cannot be told from it.
+    """The best pretrained row against every other, over three shared seeds or more; marks it and those that cannot be
+    told from it.
 
-    Which row is best is read from the same numbers. Holm's correction over the comparisons with it keeps the truly best row
-    among the marked ones in 95 % of tables (multiple comparisons with the best, Hsu 1984). Nothing is marked while a row of too
-    few seeds reaches into the best one's numbers: it might be the best.
+    Which row is best is read from the same numbers. Holm's correction over the comparisons with it keeps the truly best
+    row among the marked ones in 95 % of tables (multiple comparisons with the best, Hsu 1984). Nothing is marked while
+    a row of too few seeds reaches into the best one's numbers: it might be the best.
     """
     rows = [line for line in lines if line.block == "pretext" and not line.variant and not line.uses_labels]
     rows = [line for line in rows if not math.isnan(line.cells[column.key].value)]
@@ -59,7 +60,8 @@ def compare_rows(correctness: Correctness, data: str, column: Column, lines: lis
 
 
 def _reaches(values: Mapping[int, float], best: Mapping[int, float], sign: int) -> bool:
-    """Whether the best of some values is no worse than the worst of the best row's; ``sign``: 1 where higher is better, else -1."""
+    """Whether the best of some values is no worse than the worst of the best row's; ``sign``: 1 where higher is better,
+    else -1."""
     return max(sign * value for value in values.values()) >= min(sign * value for value in best.values())
 
 

@@ -41,7 +41,8 @@ class Needed:
 
 @dataclass(frozen=True)
 class Saving:
-    """How many labels a network without pretraining needs where ``row`` has ``labels``: on the means over seeds, and seed by seed."""
+    """How many labels a network without pretraining needs where ``row`` has ``labels``: on the means over seeds, and
+    seed by seed."""
 
     row: str
     evaluator: str
@@ -71,7 +72,8 @@ class SavedEntry(Entry):
     saving: Saving | None = None
 
     def text(self, column: Column) -> str:
-        """ "4.2× (2.9 to >10)": the factor, and the lowest and highest seed's where they read otherwise; "none": random needs no more."""
+        """ "4.2× (2.9 to >10)": the factor, and the lowest and highest seed's where they read otherwise; "none": random
+        needs no more."""
         if self.saving is None:
             return super().text(column)
         text, *ends = (_times(self.saving, needed) for needed in (self.saving.mean, *(self.saving.range or ())))
@@ -87,11 +89,12 @@ def _times(saving: Saving, needed: Needed) -> str:
 
 
 def labels_needed(accuracy: float, labels: Sequence[float], accuracies: Sequence[float]) -> Needed:
-    """The fewest labels with which a measured curve reaches an accuracy: linear in the logarithm of the labels between its points.
+    """The fewest labels with which a measured curve reaches an accuracy: linear in the logarithm of the labels between
+    its points.
 
-    A curve that falls again counts where it first gets there; so what is saved against it is never overstated by a dip, and more
-    accuracy never needs fewer labels. Nothing is extrapolated: at or below the first point the answer is "at most its labels",
-    above every point "more than the last one's".
+    A curve that falls again counts where it first gets there; so what is saved against it is never overstated by a dip,
+    and more accuracy never needs fewer labels. Nothing is extrapolated: at or below the first point the answer is "at
+    most its labels", above every point "more than the last one's".
 
     Parameters
     ----------
@@ -112,7 +115,8 @@ def labels_needed(accuracy: float, labels: Sequence[float], accuracies: Sequence
 
 
 def with_shares(results: RunRecords, data: str) -> list[str]:
-    """Evaluators of a labelled set that have numbers for two shares of the labels or more: probes first, then fine-tuning."""
+    """Evaluators of a labelled set that have numbers for two shares of the labels or more: probes first, then
+    fine-tuning."""
     frame = results.frame
     frame = frame[(frame["data"] == data) & (frame["split"] == results.split)]
     metrics = frame["evaluator"].map(lambda name: results.declared(name).labels_by)
@@ -143,8 +147,8 @@ def label_curves(results: RunRecords, data: str, evaluator: str) -> list[LabelCu
 def label_counts(results: RunRecords, data: str, evaluator: str) -> dict[float, float]:
     """Share to the number of labels that the fits behind the numbers saw.
 
-    As the records tell it: class-balanced draws are rounded, and the test number of a probe on all labels is of a fit on train and
-    validation. Without that, the share of the training images; without those, the share itself.
+    As the records tell it: class-balanced draws are rounded, and the test number of a probe on all labels is of a fit
+    on train and validation. Without that, the share of the training images; without those, the share itself.
     """
     counts: dict[float, float] = {}
     for evaluation in results.evaluations:
@@ -171,8 +175,9 @@ def _fitted(record: EvaluationRecord, split: str) -> Iterator[tuple[float, float
 def savings(results: RunRecords, data: str, evaluator: str) -> list[Saving]:
     """Labels saved by every row that was pretrained without labels, at every share below 1.
 
-    The reference is `random`; where it was fine-tuned for longer as well, the better of the two at every share, on the mean over the
-    seeds. Row and reference are compared on the seeds they share. Nothing comes back where the reference has one share only.
+    The reference is `random`; where it was fine-tuned for longer as well, the better of the two at every share, on the
+    mean over the seeds. Row and reference are compared on the seeds they share. Nothing comes back where the reference
+    has one share only.
     """
     curves = label_curves(results, data, evaluator)
     rows = {row.row: row for row in results.run.rows}
@@ -207,7 +212,8 @@ def savings(results: RunRecords, data: str, evaluator: str) -> list[Saving]:
 
 
 def _better(random: list[LabelCurve], shares: list[float], seeds: list[int]) -> dict[float, LabelCurve]:
-    """The curve with the higher mean at every share: one choice for all seeds, the higher of each seed would be a selection of luck."""
+    """The curve with the higher mean at every share: one choice for all seeds, the higher of each seed would be a
+    selection of luck."""
     return {
         share: max((curve for curve in random if share in curve.values), key=lambda curve: curve.mean(share, seeds))
         for share in shares

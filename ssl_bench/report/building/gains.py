@@ -1,7 +1,7 @@
 """What pretraining adds to a stage: accuracy at a row's best stage, minus the untrained network's at that same stage.
 
-A stage has an accuracy before any training, an early one a high one. A row whose best stage is the second is therefore held against
-the second stage of ``random``, whatever the best stage of that is.
+A stage has an accuracy before any training, an early one a high one. A row whose best stage is the second is therefore
+held against the second stage of ``random``, whatever the best stage of that is.
 """
 
 from __future__ import annotations
@@ -41,7 +41,8 @@ _SAME = ["seed", "evaluator", "data", "protocol", "split", "metric", "stage", "l
 
 
 def gains_of(results: RunRecords) -> pd.DataFrame:
-    """See ``Results.gains``: pairs of the same seed, set, protocol, share and draw of the labels; nothing where a row has one representation alone."""
+    """See ``Results.gains``: pairs of the same seed, set, protocol, share and draw of the labels; nothing where a row
+    has one representation alone."""
     frame = results.frame[
         (results.frame["variant"] == "") & results.frame["metric"].isin(("top1", "top5", "balanced_top1"))
     ]
@@ -57,7 +58,10 @@ def gains_of(results: RunRecords) -> pd.DataFrame:
 def gain_entry(
     results: RunRecords, gains: pd.DataFrame, row: str, data: str, column: Column, correctness: Correctness
 ) -> Entry:
-    """The cell of a row in a column of gains. Intervals as elsewhere: over seeds from three on, both values of two, of one over the test images."""
+    """The cell of a row in a column of gains.
+
+    Intervals as elsewhere: over seeds from three on, both values of two, of one over the test images.
+    """
     paired, name = gains, reference_row(results)
     paired = paired[
         (paired["row"] == row)
@@ -98,7 +102,8 @@ def gain_entry(
 def _of_images(
     results: RunRecords, row: str, data: str, column: Column, paired: pd.DataFrame, correctness: Correctness
 ) -> tuple[float, float]:
-    """Newcombe's interval, image by image where predictions are stored; widened by the spread of three draws of labels or more."""
+    """Newcombe's interval, image by image where predictions are stored; widened by the spread of three draws of labels
+    or more."""
     seed, name = int(paired["seed"].iloc[0]), reference_row(results)
     assert name is not None
     stages = dict(zip(paired["draw"], paired["stage"], strict=True))

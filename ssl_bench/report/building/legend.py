@@ -1,4 +1,5 @@
-"""What stands below the table, and its first line: what was run, what every sign means, how numbers were chosen, where they were made."""
+"""What stands below the table, and its first line: what was run, what every sign means, how numbers were chosen, where
+they were made."""
 
 from __future__ import annotations
 

@@ -39,7 +39,10 @@ _SAME = ["row", "seed", "evaluator", "data", "variant", "stage", "labels", "draw
 
 
 def remeasured_of(results: RunRecords) -> pd.DataFrame:
-    """See ``Results.remeasured``. A stage "best" stands for the one that each version chose, ``stage_before`` and ``stage_now``."""
+    """See ``Results.remeasured``.
+
+    A stage "best" stands for the one that each version chose, ``stage_before`` and ``stage_now``.
+    """
     before, now = (_with_best(frame) for frame in (results.earlier_frame, results.frame))
     before = before.rename(columns={"value": "before", "protocol": "protocol_before", "chosen": "stage_before"})
     now = now.rename(columns={"chosen": "stage_now"})
@@ -78,7 +81,8 @@ def versions(results: RunRecords) -> list[str]:
 def earlier_section(
     results: RunRecords, section: Section, measure: Callable[[pd.DataFrame, Column], Entry]
 ) -> Section | None:
-    """The numbers of a table's cells under another version of a protocol, beside those above them; None where there are none.
+    """The numbers of a table's cells under another version of a protocol, beside those above them; None where there are
+    none.
 
     Parameters
     ----------

@@ -82,7 +82,8 @@ def _intervals(results: RunRecords, sections: list[Section]) -> Iterator[LegendL
 
 
 def _resampled(sections: list[Section]) -> list[str]:
-    """Sampling error of the images of a set that an evaluator brings, by resampling, where the interval shown is one over seeds."""
+    """Sampling error of the images of a set that an evaluator brings, by resampling, where the interval shown is one
+    over seeds."""
     told: dict[str, None] = {}
     for column in sections[0].columns if sections else ():
         entries = [line.cells[column.key] for line in sections[0].lines]

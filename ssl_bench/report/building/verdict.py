@@ -13,11 +13,13 @@ from ssl_bench.report.reading.records import RunRecords
 
 
 def verdict(results: RunRecords) -> str:
-    """The best row that needs no labels, and by how much it leads: the best row of weights from elsewhere, else the next best one.
+    """The best row that needs no labels, and by how much it leads: the best row of weights from elsewhere, else the
+    next best one.
 
-    By the linear probe's best stage on validation of the first labelled set, top-1, all labels. The interval is over shared seeds and
-    validation images, as the tables' comparisons are (`compare_variances`), but as if the rows were judged on different images, which
-    is cautious. One seed has no spread to be known, two have too little for an interval; that is said. "" with fewer than two rows.
+    By the linear probe's best stage on validation of the first labelled set, top-1, all labels. The interval is over
+    shared seeds and validation images, as the tables' comparisons are (`compare_variances`), but as if the rows were
+    judged on different images, which is cautious. One seed has no spread to be known, two have too little for an
+    interval; that is said. "" with fewer than two rows.
 
     >>> verdict(load("runs/photos"))  # doctest: +SKIP
     'Best on your validation: simclr, +2.1 over timm:resnet18.a1_in1k (interval 0.4 to 3.8)'

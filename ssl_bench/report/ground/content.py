@@ -21,7 +21,8 @@ BLOCKS = {
 
 @dataclass(frozen=True)
 class Column:
-    """What a column shows. ``key`` names it in the csv; ``unit`` "%" means fractions shown in per cent, "points" differences of such."""
+    """What a column shows. ``key`` names it in the csv; ``unit`` "%" means fractions shown in per cent, "points"
+    differences of such."""
 
     key: str
     group: str
@@ -56,9 +57,10 @@ class Column:
 class Entry:
     """One cell of the table.
 
-    ``values`` holds one number a seed (label draws averaged). ``interval`` says what low and high are: "binomial", "paired" (of a
-    difference on the same images), "classes" (of the images of each class) or "bootstrap" over test images, "draws" over these and draws of
-    labels, "t" over seeds, "" where there is none: two values, of two seeds or of two draws of one (``pair``), are both shown.
+    ``values`` holds one number a seed (label draws averaged). ``interval`` says what low and high are: "binomial",
+    "paired" (of a difference on the same images), "classes" (of the images of each class) or "bootstrap" over test
+    images, "draws" over these and draws of labels, "t" over seeds, "" where there is none: two values, of two seeds or
+    of two draws of one (``pair``), are both shown.
     """
 
     status: Literal["value", "none", "missing", "failed", "damaged"] = "none"
@@ -140,7 +142,8 @@ class Line:
 
 @dataclass(frozen=True)
 class PairwiseResult:
-    """The best pretrained row of a column (first) against another; ``p_holm`` is adjusted over the column's comparisons."""
+    """The best pretrained row of a column (first) against another; ``p_holm`` is adjusted over the column's
+    comparisons."""
 
     column: str
     first: str
@@ -156,7 +159,8 @@ class PairwiseResult:
 
 @dataclass
 class Section:
-    """The table of one labelled set; small ones below it are of labels saved, and of what was measured under another protocol."""
+    """The table of one labelled set; small ones below it are of labels saved, and of what was measured under another
+    protocol."""
 
     data: str
     columns: list[Column]
@@ -180,7 +184,8 @@ class Section:
 
 @dataclass(frozen=True)
 class LegendLine:
-    """A line below the table: a sign or word, and what it means; ``brief``, where it is one of the few that every reader needs."""
+    """A line below the table: a sign or word, and what it means; ``brief``, where it is one of the few that every
+    reader needs."""
 
     sign: str
     text: str

@@ -42,7 +42,8 @@ def plain(text: str) -> str:
 
 
 def shortened(text: str, longest: int) -> str:
-    """``plain`` text of at most ``longest`` columns of a terminal, cut in the middle: names of combinations differ at their ends.
+    """``plain`` text of at most ``longest`` columns of a terminal, cut in the middle: names of combinations differ at
+    their ends.
 
     >>> shortened("relative_position+exemplar", 20)
     'relative_…n+exemplar'

@@ -1,4 +1,5 @@
-"""Numbers of others, kept in ``published.csv`` with their source and never mixed with our own, and how far our order agrees with theirs."""
+"""Numbers of others, kept in ``published.csv`` with their source and never mixed with our own, and how far our order
+agrees with theirs."""
 
 from __future__ import annotations
 
@@ -24,7 +25,10 @@ def canonical(task: str) -> str:
 
 @dataclass(frozen=True)
 class Published:
-    """One published number. ``task`` names our task where the method is the same one, "" otherwise; ``value`` is in per cent."""
+    """One published number.
+
+    ``task`` names our task where the method is the same one, "" otherwise; ``value`` is in per cent.
+    """
 
     setting: str
     row: str
@@ -43,7 +47,8 @@ class Published:
 
 @dataclass(frozen=True)
 class Correlation:
-    """Kendall's tau-b of two orders of ``n`` rows, its exact p, and its interval over seeds (NaN: fewer than three that all rows share)."""
+    """Kendall's tau-b of two orders of ``n`` rows, its exact p, and its interval over seeds (NaN: fewer than three that
+    all rows share)."""
 
     n: int
     tau: float
@@ -161,7 +166,8 @@ def load_published() -> list[Published]:
 def published_blocks(
     published: Iterable[Published], shares: Iterable[float], tasks: Iterable[str]
 ) -> list[PublishedBlock]:
-    """Published numbers by setting, in the file's order, where they belong beside ours: at least one of a setting's tasks is in our table, and a
+    """Published numbers by setting, in the file's order, where they belong beside ours: at least one of a setting's
+    tasks is in our table, and a
     setting about a share of the labels has numbers of ours with that share.
 
     Parameters

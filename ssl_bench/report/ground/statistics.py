@@ -4,11 +4,13 @@ Which interval stands behind a number depends on how many pretraining seeds ther
 
 * one: Wilson's binomial interval over the test images; it says nothing of what another seed would give;
 * two: none, both values are shown (and so are two draws of labels with one seed: two values have no spread to go by);
-* three or more: Student's t over the seeds (label draws are averaged within a seed first, they are not replications of it).
+* three or more: Student's t over the seeds (label draws are averaged within a seed first, they are not replications of
+  it).
 
-Two rows are compared on the same seeds and the same test images. Both are samples: another seed and another test set would
-each give other numbers. That is the fully crossed design of the reader studies in medical imaging (readers: seeds, cases:
-images). A t-test over seeds ignores the images, McNemar's test ignores the seeds; `compare_crossed` counts both.
+Two rows are compared on the same seeds and the same test images. Both are samples: another seed and another test set
+would each give other numbers. That is the fully crossed design of the reader studies in medical imaging (readers:
+seeds, cases: images). A t-test over seeds ignores the images, McNemar's test ignores the seeds; `compare_crossed`
+counts both.
 """
 
 from __future__ import annotations
@@ -68,22 +70,22 @@ def wilson_interval(successes: float, n: int, level: float = LEVEL) -> tuple[flo
 def difference_interval(
     first: float, second: float, n: int, correlation: float = 0.0, level: float = LEVEL
 ) -> tuple[float, float]:
-    """Newcombe's interval of the difference of two proportions of the same ``n`` trials: Wilson's of each, squared and added.
+    """Newcombe's interval of the difference of two proportions of the same ``n`` trials: Wilson's of each, squared and
+    added.
 
     Parameters
     ----------
     first, second : the two proportions, in [0, 1].
     n : number of trials, at least 1.
-    correlation : between the trials' outcomes, in [-1, 1]; 0 where they are not known one by one, which is cautious where trials are
-        hard or easy for both.
+    correlation : between the trials' outcomes, in [-1, 1]; 0 where they are not known one by one, which is cautious
+        where trials are hard or easy for both.
 
     Returns
     -------
     Lower and upper bound of ``first - second``.
 
-    References
-    ----------
-    Newcombe, Improved confidence intervals for the difference between binomial proportions based on paired data, Statistics in Medicine 17 (1998).
+    References ---------- Newcombe, Improved confidence intervals for the difference between binomial proportions based
+    on paired data, Statistics in Medicine 17 (1998).
     """
     (l1, u1), (l2, u2) = (wilson_interval(share * n, n, level) for share in (first, second))
     below, above = (first - l1, u2 - second), (u1 - first, second - l2)
@@ -92,7 +94,8 @@ def difference_interval(
 
 
 def balanced_interval(correct: ArrayLike, classes: ArrayLike, level: float = LEVEL) -> tuple[float, float, float]:
-    """Mean of the accuracies within each class with its interval over the images: Wilson's of each class, squared and added.
+    """Mean of the accuracies within each class with its interval over the images: Wilson's of each class, squared and
+    added.
 
     Parameters
     ----------
@@ -139,8 +142,8 @@ def sampling_error(share: float, n: int, level: float = LEVEL) -> float:
 def compare_seeds(first: ArrayLike, second: ArrayLike, n: int = 0, level: float = LEVEL) -> Comparison:
     """Paired t-test over seeds; for measurements without predictions. Takes the test images as given.
 
-    Accuracies over n images move in steps of 1 / n. Differences that are alike at every seed are alike up to that step only,
-    so a seed's standard deviation counts as half a step or more, here and in `compare_crossed`.
+    Accuracies over n images move in steps of 1 / n. Differences that are alike at every seed are alike up to that step
+    only, so a seed's standard deviation counts as half a step or more, here and in `compare_crossed`.
 
     Parameters
     ----------
@@ -158,7 +161,8 @@ def compare_seeds(first: ArrayLike, second: ArrayLike, n: int = 0, level: float 
 
 
 def seed_variance(differences: np.ndarray, images: int = 0) -> float:
-    """Variance of the mean over S >= 2 seeds of differences [S] of shares of ``images`` (0: exact values); see `compare_seeds` for its least."""
+    """Variance of the mean over S >= 2 seeds of differences [S] of shares of ``images`` (0: exact values); see
+    `compare_seeds` for its least."""
     variance = float(differences.var(ddof=1)) / len(differences)
     return max(variance, _least(images, len(differences))) if images > 0 else variance
 
@@ -170,18 +174,18 @@ def compare_crossed(first: ArrayLike, second: ArrayLike, level: float = LEVEL) -
     estimated by ``(MS_seed + max(MS_image - MS_rest, 0)) / (S * I)``, its degrees of freedom by Hillis' formula
     ``numerator**2 / (MS_seed**2 / (S - 1))``: few where seeds dominate, many where images do.
 
-    With three seeds MS_seed is close to zero now and then, and the smallest p-values, the very ones that Holm's correction
-    looks at, come several times too often. So a difference must also hold over the seeds alone: p is the larger and the
-    interval the wider of this analysis and the paired t-test over seeds. Simulated with three seeds, p <= 0.002 then comes at most
-    about as often as it says, whichever of seeds and images varies more.
+    With three seeds MS_seed is close to zero now and then, and the smallest p-values, the very ones that Holm's
+    correction looks at, come several times too often. So a difference must also hold over the seeds alone: p is the
+    larger and the interval the wider of this analysis and the paired t-test over seeds. Simulated with three seeds, p
+    <= 0.002 then comes at most about as often as it says, whichever of seeds and images varies more.
 
     Parameters
     ----------
-    first, second : [S, I] correctness in [0, 1] of the two rows: the same S >= 2 seeds, the same I >= 2 test images, in order.
+    first, second : [S, I] correctness in [0, 1] of the two rows: the same S >= 2 seeds, the same I >= 2 test images, in
+        order.
 
-    References
-    ----------
-    Hillis, A comparison of denominator degrees of freedom methods for multiple observer ROC analysis, Statistics in Medicine 26 (2007).
+    References ---------- Hillis, A comparison of denominator degrees of freedom methods for multiple observer ROC
+    analysis, Statistics in Medicine 26 (2007).
     """
     d = np.asarray(first, dtype=float) - np.asarray(second, dtype=float)
     if d.ndim != 2 or min(d.shape) < 2:
@@ -207,15 +211,17 @@ def compare_drawn(
     images: int,
     level: float = LEVEL,
 ) -> Comparison:
-    """`compare_crossed` for what is no mean over images, such as mAP, from bootstrap draws of the test images in its place.
+    """`compare_crossed` for what is no mean over images, such as mAP, from bootstrap draws of the test images in its
+    place.
 
-    The variance over draws of the mean difference is that of the images; what of it differs from seed to seed is in the variance
-    over seeds already, and is taken away.
+    The variance over draws of the mean difference is that of the images; what of it differs from seed to seed is in the
+    variance over seeds already, and is taken away.
 
     Parameters
     ----------
     first, second : [S] values of the two rows at the same S >= 2 seeds.
-    first_drawn, second_drawn : [S, B] the same values on B >= 2 resamples of the test images, the same resamples everywhere.
+    first_drawn, second_drawn : [S, B] the same values on B >= 2 resamples of the test images, the same resamples
+        everywhere.
     images : number of test images, at least 1.
     """
     differences = np.asarray(first, dtype=float) - np.asarray(second, dtype=float)
@@ -257,7 +263,8 @@ def compare_variances(
 
 
 def _least(images: int, seeds: int) -> float:
-    """The least variance of a mean over seeds of numbers that move in steps of 1 / images: a seed's deviation counts as half a step."""
+    """The least variance of a mean over seeds of numbers that move in steps of 1 / images: a seed's deviation counts as
+    half a step."""
     return (0.5 / images) ** 2 / seeds
 
 
@@ -312,10 +319,11 @@ def rank_correlation(first: Sequence[float], second: Sequence[float]) -> tuple[f
 def rank_interval(
     values: ArrayLike, other: Sequence[float], draws: int = 10_000, level: float = LEVEL
 ) -> tuple[float, float]:
-    """Percentile interval of Kendall's tau-b where the seeds behind one of the two orders are drawn anew, with replacement.
+    """Percentile interval of Kendall's tau-b where the seeds behind one of the two orders are drawn anew, with
+    replacement.
 
-    All rows are drawn with the same seeds. The draws are the same every time. With three seeds each of the 27 resamples comes in more
-    than 2.5 % of the draws, so that the 95 % interval reaches from the lowest to the highest of them.
+    All rows are drawn with the same seeds. The draws are the same every time. With three seeds each of the 27 resamples
+    comes in more than 2.5 % of the draws, so that the 95 % interval reaches from the lowest to the highest of them.
 
     Parameters
     ----------
@@ -344,7 +352,8 @@ def rank_interval(
 
 
 def _taus(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Kendall's tau-b of many orders [..., N] with one [N], thousands of times quicker than one by one; NaN where one is all ties."""
+    """Kendall's tau-b of many orders [..., N] with one [N], thousands of times quicker than one by one; NaN where one
+    is all ties."""
     i, j = np.triu_indices(len(second), k=1)
     x, y = np.sign(first[..., i] - first[..., j]), np.sign(second[i] - second[j])
     untied = np.sqrt((x**2).sum(axis=-1) * (y**2).sum())

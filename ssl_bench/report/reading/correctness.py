@@ -1,4 +1,5 @@
-"""Which test images each row got right, from the predictions stored beside records; what of them cannot be used is told."""
+"""Which test images each row got right, from the predictions stored beside records; what of them cannot be used is
+told."""
 
 from __future__ import annotations
 
@@ -21,8 +22,8 @@ DRAWN = "drawn/"
 class Correctness:
     """The predictions of a run, read where a comparison asks for them.
 
-    A file that is damaged, that disagrees with its record, or that is missing where the same evaluator's other records have theirs makes
-    its seed unusable for comparisons; ``problems`` says which and why.
+    A file that is damaged, that disagrees with its record, or that is missing where the same evaluator's other records
+    have theirs makes its seed unusable for comparisons; ``problems`` says which and why.
     """
 
     def __init__(self, results: RunRecords) -> None:
@@ -37,7 +38,8 @@ class Correctness:
         self.problems: dict[str, None] = {}
 
     def per_image(self, row: str, data: str, column: Column) -> dict[int, np.ndarray]:
-        """Seed to correctness per test image, [N] in [0, 1], averaged over draws; only seeds whose predictions are all there."""
+        """Seed to correctness per test image, [N] in [0, 1], averaged over draws; only seeds whose predictions are all
+        there."""
         return self._read(row, data, column)[0]
 
     def unusable(self, row: str, data: str, column: Column) -> set[int]:
@@ -59,7 +61,8 @@ class Correctness:
     def at_stages(
         self, row: str, data: str, evaluator: str, metric: str, seed: int, labels: float, stages: Mapping[int, str]
     ) -> np.ndarray | None:
-        """Correctness per test image at a stage for each draw of the labels, averaged over the draws; None where any is not there."""
+        """Correctness per test image at a stage for each draw of the labels, averaged over the draws; None where any is
+        not there."""
         arrays = []
         for evaluation in self._evaluations.get((row, evaluator, data), ()):
             for m in evaluation.measurements("test") if evaluation.seed == seed else ():
@@ -78,7 +81,8 @@ class Correctness:
         )
 
     def within_classes(self, row: str, data: str, column: Column) -> tuple[np.ndarray, np.ndarray] | None:
-        """Correctness and class of every test image behind the balanced accuracy of a row with one seed and one draw; None without predictions."""
+        """Correctness and class of every test image behind the balanced accuracy of a row with one seed and one draw;
+        None without predictions."""
         evaluations = self._evaluations.get((row, column.evaluator, column.data or data), ())
         wanted = (
             [

@@ -1,4 +1,5 @@
-"""Reading a results folder: every record of a run once, what is missing, what is damaged, and what was measured under another protocol."""
+"""Reading a results folder: every record of a run once, what is missing, what is damaged, and what was measured under
+another protocol."""
 
 from __future__ import annotations
 
@@ -33,7 +34,8 @@ R = TypeVar("R", bound=Record)
 def read_run(folder: str | Path) -> RunRecords:
     """Read a results folder.
 
-    One record that cannot be used does not cost the others: it is listed in ``missing`` with its damage, and in ``damaged``.
+    One record that cannot be used does not cost the others: it is listed in ``missing`` with its damage, and in
+    ``damaged``.
 
     Parameters
     ----------
@@ -92,7 +94,8 @@ def _unchecked(root: Path, results: RunRecords) -> int:
 
 
 def named_evaluations(cell: RunCell) -> list[tuple[str, RunEvaluation]]:
-    """A cell's evaluations with the names that they have in this run: the same evaluator may be asked twice with other options, not both of every seed."""
+    """A cell's evaluations with the names that they have in this run: the same evaluator may be asked twice with other
+    options, not both of every seed."""
     seen: dict[tuple[str, str], int] = {}
     named = []
     for expected in cell.evaluations:
@@ -163,7 +166,10 @@ def _read(path: Path, kind: type[R], identity: str | None, results: RunRecords) 
 
 
 def _contradiction(evaluation: EvaluationOfRun, results: RunRecords) -> str:
-    """Why a record's numbers cannot be shown: its own predictions say otherwise; "" else. Predictions that are damaged cost comparisons alone."""
+    """Why a record's numbers cannot be shown: its own predictions say otherwise; "" else.
+
+    Predictions that are damaged cost comparisons alone.
+    """
     try:
         results.predictions(evaluation)
     except ContradictedRecord as error:
@@ -175,7 +181,10 @@ def _contradiction(evaluation: EvaluationOfRun, results: RunRecords) -> str:
 
 
 def _settle_protocols(results: RunRecords) -> None:
-    """One version of a protocol for the numbers of an evaluator on a set: the newest that is there. Others are earlier, their cells wait for it."""
+    """One version of a protocol for the numbers of an evaluator on a set: the newest that is there.
+
+    Others are earlier, their cells wait for it.
+    """
     newest: dict[tuple[str, str], tuple[tuple[int, str], str]] = {}
     for evaluation in results.evaluations:
         rank = (split_protocol(evaluation.record.protocol)[1], evaluation.record.created), evaluation.record.protocol
@@ -201,7 +210,10 @@ def _settle_protocols(results: RunRecords) -> None:
 
 
 def _others(root: Path, cell: RunCell, pretraining: Pretraining | None) -> list[tuple[RunCell, Path, EvaluationRecord]]:
-    """Evaluations of a cell's weights that the run does not list. What cannot be read, or is of weights before these, is nothing of this table."""
+    """Evaluations of a cell's weights that the run does not list.
+
+    What cannot be read, or is of weights before these, is nothing of this table.
+    """
     folder = root / cell.folder
     listed = {
         folder / "pretrain.json",
@@ -223,7 +235,8 @@ def _others(root: Path, cell: RunCell, pretraining: Pretraining | None) -> list[
 
 
 def _find_earlier(cell: RunCell, row: RunRow, others: list[tuple[Path, EvaluationRecord]], results: RunRecords) -> None:
-    """Which of a cell's other records are its evaluations under another version of their protocol: of several, the one whose options agree most."""
+    """Which of a cell's other records are its evaluations under another version of their protocol: of several, the one
+    whose options agree most."""
     for name, expected in named_evaluations(cell):
         protocol = results.protocols.get((name, expected.data))
         candidates: dict[str, list[tuple[Path, EvaluationRecord]]] = {}
@@ -257,7 +270,8 @@ def _agreement(asked: Mapping[str, Any], other: Mapping[str, Any]) -> int:
 
 
 def _opened_elsewhere(root: Path, results: RunRecords) -> dict[str, int]:
-    """What else lies in the rows' folders and was given test: other settings, seeds or evaluators' options, tried before or beside these."""
+    """What else lies in the rows' folders and was given test: other settings, seeds or evaluators' options, tried
+    before or beside these."""
     here = {times_opened.path.resolve() for times_opened in (*results.evaluations, *results.earlier)}
     homes = {(root / cell.folder).parent.resolve(): cell.row for cell in results.run.cells}
     times_opened: dict[str, int] = {}

@@ -74,8 +74,9 @@ class EvaluationOfRun:
 class RunRecords:
     """A run's records and, from them, tidy data frames.
 
-    ``run`` names what the table is made of, ``failures`` why cells have no numbers, ``missing`` which expected records are not there.
-    Numbers of two versions of a protocol are never mixed: those of another version than their evaluator's others are ``earlier``.
+    ``run`` names what the table is made of, ``failures`` why cells have no numbers, ``missing`` which expected records
+    are not there. Numbers of two versions of a protocol are never mixed: those of another version than their
+    evaluator's others are ``earlier``.
     """
 
     run: Run
@@ -101,7 +102,8 @@ class RunRecords:
 
     @cached_property
     def frame(self) -> pd.DataFrame:
-        """One line per number: row, task, seed, evaluator, data, stage, labels, draw, split, metric, value, n, best, variant, low, high, protocol."""
+        """One line per number: row, task, seed, evaluator, data, stage, labels, draw, split, metric, value, n, best,
+        variant, low, high, protocol."""
         return _frame(self.evaluations)
 
     @cached_property
@@ -195,7 +197,10 @@ class RunRecords:
         return list(self.run.data.get("own", []))
 
     def predictions(self, evaluation: EvaluationOfRun) -> dict[str, np.ndarray]:
-        """Arrays [N_test] stored beside a record, held against it; empty where there are none. Raises RecordError naming a damaged file."""
+        """Arrays [N_test] stored beside a record, held against it; empty where there are none.
+
+        Raises RecordError naming a damaged file.
+        """
         if evaluation.path not in self._predictions:
             self._predictions[evaluation.path] = read_predictions(evaluation.path, evaluation.record)
         return self._predictions[evaluation.path]

@@ -92,7 +92,8 @@ def short(name: str) -> str:
 
 
 def row_names(results: RunRecords, share: float = 1.0) -> dict[str, str]:
-    """Row to its name in a figure about a share of the labels; marked where its pretraining was given labels and that is not plain."""
+    """Row to its name in a figure about a share of the labels; marked where its pretraining was given labels and that
+    is not plain."""
     marked = {row.row for row in results.run.rows if row.uses_labels and (row.block != "labels" or share < 1)}
     return {row.row: short(row.row) + (" †" if row.row in marked else "") for row in results.run.rows}
 

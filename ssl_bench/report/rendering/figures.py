@@ -43,10 +43,8 @@ def draw_figures(results: RunRecords, folder: str | Path, *, svg: bool = False, 
     svg : draw an SVG beside every PNG; without, those of an earlier report go.
     photographs : draw figures of test images as well; without, those of an earlier report go.
 
-    Returns
-    -------
-    The files written: ``stages``, ``cost``, ``labels`` (with the labelled set's name where there are several), ``curves``, and
-    ``detections-ROW`` where objects were detected.
+    Returns ------- The files written: ``stages``, ``cost``, ``labels`` (with the labelled set's name where there are
+    several), ``curves``, and ``detections-ROW`` where objects were detected.
     """
     home, written = Path(folder), []
     names = [str(entry["name"]) for entry in results.data_sets()]
@@ -75,7 +73,8 @@ def draw_figures(results: RunRecords, folder: str | Path, *, svg: bool = False, 
 
 
 def _by_stage(results: RunRecords, data: str) -> tuple[str, pd.DataFrame]:
-    """The evaluator that compares stages, and its accuracies with the most labels: those with few are not averaged into them."""
+    """The evaluator that compares stages, and its accuracies with the most labels: those with few are not averaged into
+    them."""
     frame = results.frame
     name = stages_evaluator(results, data)
     accuracies = frame[(frame["data"] == data) & (frame["evaluator"] == name) & (frame["variant"] == "")]
@@ -91,7 +90,8 @@ def _share(accuracies: pd.DataFrame) -> str:
 
 
 def stages_figure(results: RunRecords, data: str) -> Figure | None:
-    """Heat map of accuracy, rows by stages, sorted as the table is, by the stage chosen on validation; that one is framed."""
+    """Heat map of accuracy, rows by stages, sorted as the table is, by the stage chosen on validation; that one is
+    framed."""
     from matplotlib.patches import Rectangle
 
     evaluator, accuracies = _by_stage(results, data)

@@ -118,10 +118,11 @@ def _plain_number(value: float) -> str:
 
 
 def csv(table: TableContent) -> str:
-    """One line a row and column, then those of numbers under another protocol; accuracies are fractions, and so are differences of them.
+    """One line a row and column, then those of numbers under another protocol; accuracies are fractions, and so are
+    differences of them.
 
-    ``n`` counts seeds, ``images`` the images behind each of them; ``values`` are both values where there is no interval, of two seeds or
-    of two draws of one.
+    ``n`` counts seeds, ``images`` the images behind each of them; ``values`` are both values where there is no
+    interval, of two seeds or of two draws of one.
     """
     buffer = io.StringIO()
     writer = _csv.writer(buffer, lineterminator="\n")
@@ -169,7 +170,8 @@ def csv(table: TableContent) -> str:
 
 
 def comparisons_csv(table: TableContent) -> str:
-    """Every paired comparison behind the marks: difference (first minus second, fractions), interval, p, Holm's p; data and column as in ``csv``."""
+    """Every paired comparison behind the marks: difference (first minus second, fractions), interval, p, Holm's p; data
+    and column as in ``csv``."""
     buffer = io.StringIO()
     writer = _csv.writer(buffer, lineterminator="\n")
     writer.writerow(
@@ -188,7 +190,10 @@ def comparisons_csv(table: TableContent) -> str:
 
 
 def labels_saved_csv(table: TableContent) -> str:
-    """One line a row and share of the labels; "" where nothing could be compared. Labels are counts, bounds ">" and "<=" as in ``Needed``."""
+    """One line a row and share of the labels; "" where nothing could be compared.
+
+    Labels are counts, bounds ">" and "<=" as in ``Needed``.
+    """
     buffer = io.StringIO()
     writer = _csv.writer(buffer, lineterminator="\n")
     needs = ["labels", "random_needs", "bound", "factor", "low", "low_bound", "high", "high_bound"]
@@ -267,7 +272,8 @@ def agreement_csv(table: TableContent) -> str:
 
 
 def published_pairs_csv(table: TableContent) -> str:
-    """Any two rows of an order that was published, ``first`` the higher one there: that difference (points), ours (fractions), what it says."""
+    """Any two rows of an order that was published, ``first`` the higher one there: that difference (points), ours
+    (fractions), what it says."""
     buffer = io.StringIO()
     writer = _csv.writer(buffer, lineterminator="\n")
     numbers = ["published_difference", "difference", "low", "high", "p", "p_holm"]
@@ -301,7 +307,10 @@ def published_pairs_csv(table: TableContent) -> str:
 
 
 def remeasured_csv(results: RunRecords) -> str:
-    """Every number that a cell has under two versions of a protocol; "" where there is none. See ``Results.remeasured``."""
+    """Every number that a cell has under two versions of a protocol; "" where there is none.
+
+    See ``Results.remeasured``.
+    """
     return remeasured_of(results).to_csv(index=False, lineterminator="\n") if len(results.earlier) else ""
 
 

@@ -22,10 +22,12 @@ SPREAD = 1.15  # from the first to the last row along the axis, so that not ever
 
 
 def labels_figure(results: RunRecords, data: str) -> Figure | None:
-    """Top-1 by number of labels, a panel for every evaluator that was asked for two shares or more; None where none was.
+    """Top-1 by number of labels, a panel for every evaluator that was asked for two shares or more; None where none
+    was.
 
-    A line a row: the mean over seeds of the mean over draws, a bar from the lowest to the highest seed. Baselines are grey and dashed. A row
-    whose pretraining was given labels is dotted up to the first point where the others are given them too, its markers there hollow.
+    A line a row: the mean over seeds of the mean over draws, a bar from the lowest to the highest seed. Baselines are
+    grey and dashed. A row whose pretraining was given labels is dotted up to the first point where the others are given
+    them too, its markers there hollow.
     """
     panels = {name: label_curves(results, data, name) for name in with_shares(results, data)}
     panels = {name: curves for name, curves in panels.items() if curves}

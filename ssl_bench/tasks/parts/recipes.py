@@ -8,7 +8,9 @@ from ssl_bench.spec.matrix import Recipe
 
 
 def revisited(image_size: int) -> Recipe:
-    """SGD with momentum 0.9, 0.1 at batch 256. Up to 96 px a cosine; above, the steps of Kolesnikov et al. (2019, arXiv:1901.09005).
+    """SGD with momentum 0.9, 0.1 at batch 256.
+
+    Up to 96 px a cosine; above, the steps of Kolesnikov et al. (2019, arXiv:1901.09005).
 
     Theirs are 35 epochs with 5 of warm-up, and a tenth of the rate after epochs 15 and 25.
 

@@ -31,8 +31,9 @@ class ReconstructionOptions(TaskOptions):
 class Reconstruction(PretextTask):
     """Base of the autoencoders: image -> trunk -> code -> decoder -> image, in pixels of mean 0 and deviation 1.
 
-    The code is a linear map of the whole last feature map, not of the pooled features (which would test pooling), and it is all
-    the decoder sees: no skip connection, no spatial bottleneck that could hold the image itself. Only crop and flip are applied.
+    The code is a linear map of the whole last feature map, not of the pooled features (which would test pooling), and
+    it is all the decoder sees: no skip connection, no spatial bottleneck that could hold the image itself. Only crop
+    and flip are applied.
     """
 
     Options = ReconstructionOptions
@@ -56,7 +57,8 @@ class Reconstruction(PretextTask):
 
     @classmethod
     def default_code_size(cls, image_size: int) -> int:
-        """Where the user names none: 128 up to 64 px, 256 up to 128 px, 512 above; never more than a quarter of the image."""
+        """Where the user names none: 128 up to 64 px, 256 up to 128 px, 512 above; never more than a quarter of the
+        image."""
         size = 128 if image_size <= 64 else 256 if image_size <= 128 else 512
         return min(size, 3 * image_size * image_size // 4)
 
@@ -108,9 +110,10 @@ class Reconstruction(PretextTask):
 class Decoder(nn.Module):
     """Code [B, D] to standardised pixels [B, 3, S, S].
 
-    A linear map to a small grid, then transposed convolutions of kernel 4 and stride 2 (a kernel that is a multiple of the stride
-    leaves no checkerboard), halving the channels. No BatchNorm after the last, which would tie the colours of a batch together;
-    no squashing either, as standardised pixels have no bounds. A side that is not a power of two times 4..7 is cut from the centre.
+    A linear map to a small grid, then transposed convolutions of kernel 4 and stride 2 (a kernel that is a multiple of
+    the stride leaves no checkerboard), halving the channels. No BatchNorm after the last, which would tie the colours
+    of a batch together; no squashing either, as standardised pixels have no bounds. A side that is not a power of two
+    times 4..7 is cut from the centre.
 
     Parameters
     ----------
@@ -149,17 +152,18 @@ def upsampling(inputs: int, outputs: int) -> nn.Sequential:
 
 
 def feature_map_shape(backbone: nn.Module, image_size: int) -> tuple[int, int, int]:
-    """Channels, height and width of the last feature map, found by asking the backbone (in eval mode: no statistic moves)."""
+    """Channels, height and width of the last feature map, shape by asking the backbone (in eval mode: no statistic
+    moves)."""
     training = backbone.training
     parameter = next(backbone.parameters())
     with torch.no_grad():
-        found = (
+        shape = (
             cast(Any, backbone.eval())
             .feature_map(torch.zeros(1, 3, image_size, image_size, device=parameter.device))
             .shape
         )
     backbone.train(training)
-    return int(found[1]), int(found[2]), int(found[3])
+    return int(shape[1]), int(shape[2]), int(shape[3])
 
 
 def to_pixels(backbone: Any, standardised: Tensor) -> Tensor:
@@ -168,7 +172,8 @@ def to_pixels(backbone: Any, standardised: Tensor) -> Tensor:
 
 
 def reconstruction_error(backbone: Any, images: Tensor, rebuilt: Tensor) -> dict[str, float]:
-    """``mse``: mean squared error of pixels in [0, 1]; ``variance_explained``: share of the variance around the mean colour rebuilt."""
+    """``mse``: mean squared error of pixels in [0, 1]; ``variance_explained``: share of the variance around the mean
+    colour rebuilt."""
     asked = backbone.prepare(images)  # of a backbone that sees lightness only, that
     error = (((asked - rebuilt) * backbone.std) ** 2).mean()
     spread = ((asked - asked.mean((0, 2, 3), keepdim=True)) * backbone.std).square().mean()

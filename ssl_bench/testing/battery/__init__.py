@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from ssl_bench.plugins.registry import summary_of
 from ssl_bench.tasks.base import PretextTask
 from ssl_bench.testing.battery.bench import Bench, Check, CheckFailed, CheckWarning, NotApplicable
 from ssl_bench.testing.battery.contract import (
@@ -84,7 +85,4 @@ def checks_for(task: type[PretextTask], noise: bool = False) -> list[Check]:
     """The checks that apply to a task; baselines that do not train are held to what they offer for judging."""
     needs = _NEEDS if task.role.trains else _OF_BASELINES
     chosen = [check for check in needs if noise or check is not noise_at_chance]
-    return [
-        Check(check.__name__, (check.__doc__ or "").splitlines()[0], check, needs[check], check in _QUICK)
-        for check in chosen
-    ]
+    return [Check(check.__name__, summary_of(check.__doc__), check, needs[check], check in _QUICK) for check in chosen]

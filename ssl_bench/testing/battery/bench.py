@@ -101,7 +101,8 @@ class Bench:
 
     @cached_property
     def width(self) -> float:
-        """Of the matrix's network: the narrowest at which the task can be given networks as narrow as it asks for, such as half as wide."""
+        """Of the matrix's network: the narrowest at which the task can be given networks as narrow as it asks for, such
+        as half as wide."""
         for width in WIDTHS:
             try:
                 with seeded(0):
@@ -122,7 +123,8 @@ class Bench:
     def network(
         self, input: Any = "rgb", backbone: str = BACKBONE, width: float | None = None, **changes: Any
     ) -> Backbone:
-        """A backbone as a matrix would give it, narrow; decided by the seed last set, and drawn without moving the random state."""
+        """A backbone as a matrix would give it, narrow; decided by the seed last set, and drawn without moving the
+        random state."""
         width = self.width if width is None else width
         stride: Any = 2 if self.size <= 96 else None
         spec = BackboneSpec(name=backbone, width=width, stem_stride=stride, **changes)
@@ -136,7 +138,10 @@ class Bench:
         batch_size: int = BATCH,
         begin: bool = True,
     ) -> PretextTask:
-        """The task as a run would build it, in training mode. ``begin``: False leaves ``before_training`` to the loop."""
+        """The task as a run would build it, in training mode.
+
+        ``begin``: False leaves ``before_training`` to the loop.
+        """
 
         make = partial(self._make, backbone, self.width if width is None else width)
 
@@ -205,8 +210,10 @@ class Bench:
             if is_interruption(error):
                 raise
             frames = traceback.extract_tb(error.__traceback__)
-            own = [f for f in frames if f.filename != __file__ and "torch" not in f.filename.split("/")] or list(frames)
-            where = self.own_line(error) or f"{own[-1].filename}, line {own[-1].lineno}"
+            outside = [f for f in frames if f.filename != __file__ and "torch" not in f.filename.split("/")] or list(
+                frames
+            )
+            where = self.own_line(error) or f"{outside[-1].filename}, line {outside[-1].lineno}"
             raise CheckFailed(f"{what} raised {type(error).__name__}: {text_of(error)} ({where})") from error
 
     def own_line(self, error: BaseException) -> str:
@@ -217,19 +224,25 @@ class Bench:
             for base in task.__mro__[: task.__mro__.index(PretextTask)]
         ]
         files = {getattr(sys.modules.get(base.__module__), "__file__", None) for base in classes}
-        own = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename in files]
-        return f"{own[-1].filename}, line {own[-1].lineno}" if own else ""
+        lines = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename in files]
+        return f"{lines[-1].filename}, line {lines[-1].lineno}" if lines else ""
 
 
 @lru_cache(maxsize=4)
 def _shapes(size: int) -> ImageSet:
-    found = render("train", max(size, SMALLEST_SHAPES), IMAGES)
-    images = found.images
+    rendered = render("train", max(size, SMALLEST_SHAPES), IMAGES)
+    images = rendered.images
     if size < SMALLEST_SHAPES:
         smaller = nn.functional.adaptive_avg_pool2d(torch.from_numpy(images).permute(0, 3, 1, 2).float(), size)
         images = smaller.round().to(torch.uint8).permute(0, 2, 3, 1).contiguous().numpy()
     return ImageSet(
-        images, np.arange(IMAGES), found.labels, found.classes, "shapes", f"shapes-{size}-{IMAGES}", found.columns
+        images,
+        np.arange(IMAGES),
+        rendered.labels,
+        rendered.classes,
+        "shapes",
+        f"shapes-{size}-{IMAGES}",
+        rendered.columns,
     )
 
 

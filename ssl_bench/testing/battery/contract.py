@@ -30,7 +30,8 @@ LABEL_VALUES = 64  #: numbers an image that may stand for a class
 
 
 def builds(bench: Bench) -> str:
-    """The task is built, what it offers for judging gives one finite vector per image, and what it tells of itself can be recorded."""
+    """The task is built, what it offers for judging gives one finite vector per image, and what it tells of itself can
+    be recorded."""
     task = bench.build().eval()
     lazy = next(
         (
@@ -130,7 +131,8 @@ def labels(bench: Bench) -> str:
 
 
 def _follow_labels(bench: Bench, task: PretextTask) -> bool:
-    """Whether a small tensor of the views says the class of every image: one value for each class, over some batches, and not the same for all."""
+    """Whether a small tensor of the views says the class of every image: one value for each class, over some batches,
+    and not the same for all."""
     if bench.images.labels is None:
         return False
     truth = torch.from_numpy(bench.images.labels)
@@ -160,14 +162,14 @@ def input_unchanged(bench: Bench) -> str:
                 f"views changed batch.{what} in place; work on a copy, such as batch.images.clone() "
                 "(operations that end in _ change their input)"
             )
-    found = tensors(views)
-    if not found:
+    leaves = tensors(views)
+    if not leaves:
         raise CheckFailed(
             f"views returned {type(views).__name__} without a tensor; return a tensor or a tuple or dict of them"
         )
-    if any(view.is_floating_point() and not view.isfinite().all() for view in found):
+    if any(view.is_floating_point() and not view.isfinite().all() for view in leaves):
         raise CheckFailed("views gave values that are not finite; look for a division by zero or a logarithm of zero")
-    if any(view.requires_grad for view in found):
+    if any(view.requires_grad for view in leaves):
         raise CheckFailed(
             "views gave tensors that require a gradient; it runs without one, so move what has to learn into forward"
         )
@@ -187,19 +189,19 @@ def input_unchanged(bench: Bench) -> str:
             raise CheckFailed(
                 f"{what} changed the images it was given in place; other evaluators see the same ones: work on a copy"
             )
-    return f"{len(found)} tensors"
+    return f"{len(leaves)} tensors"
 
 
 def loss(bench: Bench) -> str:
     """``forward`` gives a dict of finite scalars with a "loss" that requires a gradient."""
     task = bench.build()
     said = []
-    for phase, found in zip(task.phases, bench.losses(task, bench.batch(), 1), strict=True):
-        if not isinstance(found, dict) or not isinstance(found.get("loss"), Tensor):
+    for phase, returned in zip(task.phases, bench.losses(task, bench.batch(), 1), strict=True):
+        if not isinstance(returned, dict) or not isinstance(returned.get("loss"), Tensor):
             raise CheckFailed(
-                f"forward must return a dict of tensors with the key 'loss', not {type(found).__name__}; return {{'loss': loss}}"
+                f"forward must return a dict of tensors with the key 'loss', not {type(returned).__name__}; return {{'loss': loss}}"
             )
-        for name, value in found.items():
+        for name, value in returned.items():
             if not isinstance(value, Tensor) or value.ndim:
                 shape = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
                 raise CheckFailed(f"{name!r} must be a scalar tensor, not {shape}; take its mean")
@@ -207,18 +209,19 @@ def loss(bench: Bench) -> str:
                 raise CheckFailed(
                     f"{name!r} is {float(value.detach())} on the first batch; look for log(0), division by zero or exp of a large number"
                 )
-        if not found["loss"].requires_grad:
+        if not returned["loss"].requires_grad:
             raise CheckFailed(
                 "the loss does not depend on any parameter; check for .detach() or torch.no_grad() in forward"
             )
-        said.append(f"{phase}: " + ", ".join(f"{name} {float(value.detach()):.4g}" for name, value in found.items()))
+        said.append(f"{phase}: " + ", ".join(f"{name} {float(value.detach()):.4g}" for name, value in returned.items()))
     return "; ".join(said)
 
 
 def gradients(bench: Bench) -> str:
     """Every trainable parameter gets a finite gradient, and those of the backbone one that is not zero everywhere.
 
-    The last stages of the backbone may go without one: a task may ask an early stage, and what lies behind it then stays as it starts.
+    The last stages of the backbone may go without one: a task may ask an early stage, and what lies behind it then
+    stays as it starts.
     """
     task = bench.build()
     with seeded(2), torch.no_grad():
@@ -261,7 +264,8 @@ def gradients(bench: Bench) -> str:
 
 
 def _behind(stepped: list[tuple[str, nn.Parameter]]) -> list[str]:
-    """The backbone's parameters without a gradient, where they are its last, from the beginning of a stage on, and others have one."""
+    """The backbone's parameters without a gradient, where they are its last, from the beginning of a stage on, and
+    others have one."""
     backbone = [(name, parameter) for name, parameter in stepped if name.startswith("backbone.")]
     first = next((number for number, (_, parameter) in enumerate(backbone) if parameter.grad is None), 0)
     rest = backbone[first:]

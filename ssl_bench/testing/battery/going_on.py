@@ -49,8 +49,8 @@ def processes(bench: Bench) -> str:
         here = run(bench)
         run(bench, folder / "checkpoint.safetensors", stop=True)
         started = [_start(bench, place, folder, number, seed) for number, seed in enumerate(HASH_SEEDS)]
-        found = [_result(process, folder, number) for number, process in enumerate(started)]
-    for there in found:
+        results = [_result(process, folder, number) for number, process in enumerate(started)]
+    for there in results:
         if there["whole"] != here:
             raise CheckFailed(
                 f"another process ended elsewhere with the same seed ({_differing(here or {}, there['whole'])}): something depends on the process. "
@@ -61,7 +61,7 @@ def processes(bench: Bench) -> str:
                 f"a run that was stopped ended elsewhere when another process went on with it ({_differing(here or {}, there['resumed'])}): something "
                 "is kept in a class or a module, where no checkpoint reaches it; make it a buffer with self.register_buffer"
             )
-    return f"{len(found)} processes, PYTHONHASHSEED {' and '.join(HASH_SEEDS)}"
+    return f"{len(results)} processes, PYTHONHASHSEED {' and '.join(HASH_SEEDS)}"
 
 
 def run(bench: Bench, checkpoint: Path | None = None, stop: bool = False) -> dict[str, str] | None:
@@ -87,11 +87,11 @@ def run(bench: Bench, checkpoint: Path | None = None, stop: bool = False) -> dic
         )
     except Interrupted:
         return None
-    found = {
+    digests = {
         name: _digest(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
         for name, tensor in _named(task)
     }
-    return found | {
+    return digests | {
         "losses": _digest(json.dumps({name: curve.value for name, curve in result.curves.items()}).encode())
     }
 
@@ -145,28 +145,28 @@ def found_at(place: dict[str, Any]) -> type[PretextTask]:
     value: Any = module
     for part in place["class"].split("."):
         value = getattr(value, part)
-    found: type[PretextTask] = value
-    return found
+    task: type[PretextTask] = value
+    return task
 
 
 def _start(bench: Bench, place: dict[str, Any], folder: Path, number: int, hash_seed: str) -> subprocess.Popen[bytes]:
-    own = folder / str(number)
-    own.mkdir()
-    (own / "checkpoint.safetensors").write_bytes((folder / "checkpoint.safetensors").read_bytes())
+    place_of = folder / str(number)
+    place_of.mkdir()
+    (place_of / "checkpoint.safetensors").write_bytes((folder / "checkpoint.safetensors").read_bytes())
     request = {
         "task": place,
         "options": bench.options.model_dump(mode="json"),
         "size": bench.size,
         "threads": torch.get_num_threads(),
         "path": sys.path,
-        "checkpoint": str(own / "checkpoint.safetensors"),
-        "result": str(own / "result.json"),
+        "checkpoint": str(place_of / "checkpoint.safetensors"),
+        "result": str(place_of / "result.json"),
     }
-    (own / "request.json").write_text(json.dumps(request))
-    words = [sys.executable, "-m", "ssl_bench.testing.battery.going_on", str(own / "request.json")]
+    (place_of / "request.json").write_text(json.dumps(request))
+    words = [sys.executable, "-m", "ssl_bench.testing.battery.going_on", str(place_of / "request.json")]
     paths = [str(Path(__file__).resolve().parents[3]), *(entry or "." for entry in sys.path)]
     environment = {**os.environ, "PYTHONHASHSEED": hash_seed, "PYTHONPATH": os.pathsep.join(paths)}
-    with open(own / "output", "wb") as output:
+    with open(place_of / "output", "wb") as output:
         return subprocess.Popen(
             words, env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT
         )
@@ -187,8 +187,8 @@ def _result(process: subprocess.Popen[bytes], folder: Path, number: int) -> dict
         raise CheckFailed(
             f"another process could not train it (exit code {code}): {lines[-1] if lines else 'it said nothing'}"
         )
-    found: dict[str, dict[str, str]] = json.loads(result.read_text())
-    return found
+    digests: dict[str, dict[str, str]] = json.loads(result.read_text())
+    return digests
 
 
 def main(request_file: str) -> None:
@@ -198,8 +198,8 @@ def main(request_file: str) -> None:
     bench = Bench(found_at(request["task"]), request["options"], request["size"])
     # first: a run from the start would fill the caches of classes that this one must do without
     resumed = run(bench, Path(request["checkpoint"]))
-    found = {"whole": run(bench), "resumed": resumed}
-    Path(request["result"]).write_text(json.dumps(found))
+    results = {"whole": run(bench), "resumed": resumed}
+    Path(request["result"]).write_text(json.dumps(results))
 
 
 if __name__ == "__main__":

@@ -64,7 +64,7 @@ def views_cost(bench: Bench) -> str:
 def noise_at_chance(bench: Bench) -> str:
     """Trained and asked on pure noise, the task is as good as a guess: what scores more is not about the image."""
     task = bench.build(batch_size=NOISE_BATCH)
-    reported = any("accuracy" in found for found in bench.losses(task, bench.batch(), 1))
+    reported = any("accuracy" in losses for losses in bench.losses(task, bench.batch(), 1))
     chance = task.chance_accuracy()
     if not reported:
         raise NotApplicable("no accuracy is reported")

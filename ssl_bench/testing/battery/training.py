@@ -37,7 +37,7 @@ def global_state(bench: Bench) -> str:
 
 def trained(bench: Bench) -> str:
     """A few steps of training run, and move the network that is judged."""
-    recipes, found = bench.recipes(FEW_IMAGES), []
+    recipes, kept = bench.recipes(FEW_IMAGES), []
     learning_rate = max(recipe.learning_rate for recipe in recipes.values())
     for seed in (0, 1):
         task, movement = bench.build(seed, batch_size=FEW_IMAGES, begin=False), Movement()
@@ -55,8 +55,8 @@ def trained(bench: Bench) -> str:
             moved = movement.check(task, learning_rate)
         except TrainingError as error:
             raise CheckFailed(str(error).removeprefix(f"{task.name}: ")) from None
-        found.append(judged_tensors(task))
-    if bench.task.role is not TaskRole.CONTROL and same_weights(*found):
+        kept.append(judged_tensors(task))
+    if bench.task.role is not TaskRole.CONTROL and same_weights(*kept):
         raise CheckFailed(
             "after training, the judged network is the same with every seed, bit for bit: its weights come from elsewhere, such as a file that after_step or "
             "evaluated() loads. A row that is to start from other weights says so: {'init': 'file:PATH'} or 'timm:NAME'"
@@ -65,7 +65,8 @@ def trained(bench: Bench) -> str:
 
 
 def parameters(bench: Bench) -> str:
-    """Every parameter and buffer is there when the task is built: what is made later is stepped by no optimiser and fits no checkpoint."""
+    """Every parameter and buffer is there when the task is built: what is made later is stepped by no optimiser and
+    fits no checkpoint."""
     task = bench.build(batch_size=FEW_IMAGES)
     before = {**dict(task.named_parameters()), **dict(task.named_buffers())}
     held = {id(parameter) for phase in task.phases for _, parameter in task.phase_parameters(phase)}
@@ -90,7 +91,8 @@ def parameters(bench: Bench) -> str:
 
 
 def network(bench: Bench) -> str:
-    """The judged network has the parameters of the matrix's network: rows are compared on one, and heads belong on the task."""
+    """The judged network has the parameters of the matrix's network: rows are compared on one, and heads belong on the
+    task."""
     judged = bench.build().evaluated()
     kind = judged.input.kind if isinstance(judged, Backbone) else "rgb"  # decides the channels of the first layer
     matrix_network = bench.network(kind)
@@ -117,7 +119,8 @@ def network(bench: Bench) -> str:
 
 
 def modes(bench: Bench) -> str:
-    """What trains stays in training mode: an ``eval()`` that is never undone stops BatchNorm and dropout for the rest of the run."""
+    """What trains stays in training mode: an ``eval()`` that is never undone stops BatchNorm and dropout for the rest
+    of the run."""
     task = bench.build(batch_size=FEW_IMAGES).train()
     steps = {id(parameter) for phase in task.phases for _, parameter in task.phase_parameters(phase)}
     learning = {

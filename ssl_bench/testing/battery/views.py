@@ -20,12 +20,13 @@ LOOKED_AT = 4  #: batches over which targets are looked at
 
 
 def draws(bench: Bench) -> str:
-    """Random views differ from sample to sample: a draw that a whole batch shares halves the variety and leaks through BatchNorm."""
+    """Random views differ from sample to sample: a draw that a whole batch shares halves the variety and leaks through
+    BatchNorm."""
     seeds = 24
     task, batch = bench.build(), repeated(bench.batch(16))
     _refuse_equal_views(bench, task)
     drawn = [tensors(bench.views(task, batch, seed)) for seed in range(seeds)]
-    if len({len(found) for found in drawn}) > 1:
+    if len({len(leaves) for leaves in drawn}) > 1:
         raise NotApplicable("the number of views is itself drawn")
     random_views, shared, alike = 0, 0.0, False
     for leaf in zip(*drawn, strict=True):
@@ -78,7 +79,8 @@ def _is_image(view: Tensor) -> bool:
 
 
 def _tell_other_images(bench: Bench, task: PretextTask) -> None:
-    """Views that are the same whatever images a batch holds are made from others: drawn ones, which may be meant, or a file's."""
+    """Views that are the same whatever images a batch holds are made from others: drawn ones, which may be meant, or a
+    file's."""
     batch, number = bench.batch(16), 1
     other = replace(batch, images=batch.images.flip(0).contiguous(memory_format=torch.channels_last))
     first, second = (tensors(bench.views(task, given, number)) for given in (batch, other))
@@ -94,12 +96,12 @@ def _tell_other_images(bench: Bench, task: PretextTask) -> None:
 def _refuse_one_label(bench: Bench, task: PretextTask) -> None:
     """Targets that are the same for every image of a batch ask nothing of an image.
 
-    A number that never varies is refused where it is all that is asked of a single view. Beside other views or targets it may be what such numbers
-    usually are there: the place of the positive in contrastive logits, a length.
+    A number that never varies is refused where it is all that is asked of a single view. Beside other views or targets
+    it may be what such numbers usually are there: the place of the positive in contrastive logits, a length.
     """
     batches = bench.batches()
     drawn = [tensors(bench.views(task, batches.batch(step), step)) for step in range(LOOKED_AT)]
-    if len({len(found) for found in drawn}) > 1:
+    if len({len(leaves_of) for leaves_of in drawn}) > 1:
         return
     leaves = list(zip(*drawn, strict=True))
     constant, asked = [], 0
@@ -126,9 +128,11 @@ def _refuse_target(target: Tensor) -> NoReturn:
 
 
 def _refuse_equal_views(bench: Bench, task: PretextTask) -> None:
-    """Two views of an image that are the same, bit for bit, and both go through a network: telling that they belong together is no task.
+    """Two views of an image that are the same, bit for bit, and both go through a network: telling that they belong
+    together is no task.
 
-    Not meant are a teacher and a student that are shown one tensor, and twins that differ by what ``forward`` draws, such as dropout.
+    Not meant are a teacher and a student that are shown one tensor, and twins that differ by what ``forward`` draws,
+    such as dropout.
     """
     batch = bench.batch(16)
     views = bench.views(task, batch, 1)
@@ -169,9 +173,11 @@ def _doubled(images: list[Tensor]) -> int:
 
 
 def _shared_variance(drawn: Tensor) -> float:
-    """How much more batch averages vary than independent samples explain: an F value, reported as 1 where chance explains it.
+    """How much more batch averages vary than independent samples explain: an F value, reported as 1 where chance
+    explains it.
 
-    ``drawn`` is [batches, samples, ...]. Each sample is summed up by its channel means and by eight fixed random projections.
+    ``drawn`` is [batches, samples, ...]. Each sample is summed up by its channel means and by eight fixed random
+    projections.
     """
     batches, samples = drawn.shape[:2]
     flat = drawn.flatten(2)

@@ -35,7 +35,7 @@ def documented(bench: Bench) -> str:
 
 def _commented(model: type[BaseModel]) -> set[str]:
     """Fields with a ``#:`` comment on their own lines or right above, as Sphinx reads them."""
-    found: set[str] = set()
+    commented: set[str] = set()
     for owner in model.__mro__:
         if not (issubclass(owner, BaseModel) and owner is not BaseModel):
             continue
@@ -49,10 +49,10 @@ def _commented(model: type[BaseModel]) -> set[str]:
         body = next(node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.ClassDef)).body
         for node in body:
             if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
-                own = set(range(node.lineno, (node.end_lineno or node.lineno) + 1))
-                if own & notes or node.lineno - 1 in alone:
-                    found.add(node.target.id)
-    return found
+                lines = set(range(node.lineno, (node.end_lineno or node.lineno) + 1))
+                if lines & notes or node.lineno - 1 in alone:
+                    commented.add(node.target.id)
+    return commented
 
 
 def options(bench: Bench) -> str:
