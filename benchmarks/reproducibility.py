@@ -87,7 +87,8 @@ def compute(matrix: str, settings: list[Setting], work: Path, sets: list[str]) -
         )
         if done.returncode:
             sys.exit(
-                f"{setting.title}: the run ended with {done.returncode}; the same command goes on from here\n{done.stdout[-2_000:]}"
+                f"{setting.title}: the run ended with {done.returncode}; the same command goes on from "
+                f"here\n{done.stdout[-2_000:]}"
             )
 
 
@@ -148,9 +149,12 @@ def verdict(cells: list[Measured]) -> tuple[bool, str]:
     never_out = places - {(cell.row, cell.column) for cell in cells if cell.distance > 1}
     good = inside >= INSIDE * len(cells) and furthest.distance <= FURTHEST
     text = (
-        f"{inside:,} of {len(cells):,} cells ({100 * inside / len(cells):.0f} %; at least {100 * INSIDE:.0f} % are asked for) lie within their printed "
-        f"interval around the mean of the runs, {len(never_out):,} of {len(places):,} in every run. The furthest is {furthest.row}, {furthest.heading}, "
-        f"with {furthest.setting.title}: {100 * furthest.value:.1f} where the mean is {100 * furthest.mean:.1f} ±{100 * furthest.half:.1f}, "
+        f"{inside:,} of {len(cells):,} cells ({100 * inside / len(cells):.0f} %; at least {100 * INSIDE:.0f} % are "
+        "asked for) lie within their printed "
+        f"interval around the mean of the runs, {len(never_out):,} of {len(places):,} in every run. The furthest is "
+        f"{furthest.row}, {furthest.heading}, "
+        f"with {furthest.setting.title}: {100 * furthest.value:.1f} where the mean is {100 * furthest.mean:.1f} "
+        f"±{100 * furthest.half:.1f}, "
         f"{furthest.distance:.2f} half widths away (at most {FURTHEST:g})."
     )
     return good, text
@@ -166,9 +170,12 @@ def markdown(matrix: str, settings: list[Setting], cells: list[Measured], told: 
         "",
         told,
         "",
-        f"Top-1 accuracy in % on the same test images; in every cell {', '.join(one.title for one in settings)}, then ± half the printed interval, the "
-        "widest of them. Bold: outside of it, around the mean. The intervals are of the test images alone; what differs here is all else: "
-        "rounding, and with it training; the images held back to choose on; what is chosen on them. [cells.csv](cells.csv) has every number.",
+        f"Top-1 accuracy in % on the same test images; in every cell {', '.join(one.title for one in settings)}, then "
+        "± half the printed interval, the "
+        "widest of them. Bold: outside of it, around the mean. The intervals are of the test images alone; what "
+        "differs here is all else: "
+        "rounding, and with it training; the images held back to choose on; what is chosen on them. "
+        "[cells.csv](cells.csv) has every number.",
         "",
         "| |" + "".join(f" {heading} |" for _, heading in headings),
         "|---|" + "---|" * len(headings),

@@ -346,11 +346,13 @@ def write(found: dict[str, Any]) -> None:
         lines.append(f"| {label} | {each['ours']:,.0f} | {each['lightly']:,.0f} | {beside[f'{kind}_ratio']:.2f} |")
     memory = beside["peak_memory"]
     lines.append(
-        f"| peak memory of the process tree, MB | {memory['ours'] / 2**20:.0f} | {memory['lightly'] / 2**20:.0f} | {beside['memory_ratio']:.2f} |"
+        f"| peak memory of the process tree, MB | {memory['ours'] / 2**20:.0f} | {memory['lightly'] / 2**20:.0f} | "
+        f"{beside['memory_ratio']:.2f} |"
     )
     lines += [
         "",
-        f"Linear probe, nine strengths and the last fit on 50,000 x 512 features of 10 classes: {found['probe']['seconds']:.1f} s.",
+        "Linear probe, nine strengths and the last fit on 50,000 x 512 features of 10 classes: "
+        f"{found['probe']['seconds']:.1f} s.",
         "",
     ]
     (HERE / "RESULTS.md").write_text("\n".join(lines))

@@ -164,7 +164,8 @@ def network_in(
     dicts = list(_state_dicts(checkpoint))
     if not dicts:
         raise WeightsError(
-            f"{where} holds no tensors under names; it has: {', '.join(quoted(key) for key in list(checkpoint)[:8]) or 'nothing'}"
+            f"{where} holds no tensors under names; it has: "
+            f"{', '.join(quoted(key) for key in list(checkpoint)[:8]) or 'nothing'}"
         )
     networks: dict[str, tuple[BackboneSpec, dict[str, Tensor], tuple[str, ...]]] = {}
     kept: dict[str, set[str]] = {}  # names as the checkpoint has them
@@ -195,7 +196,8 @@ def network_in(
         if problems:
             raise WeightsError(f"{where}: " + "; ".join(text for _, text in sorted(problems)[:2]))
         raise WeightsError(
-            f"{where} holds no ResNet under the names of timm or torchvision (conv1.weight, layer1.0.conv1.weight, ...); its {len(names):,} tensors are "
+            f"{where} holds no ResNet under the names of timm or torchvision (conv1.weight, layer1.0.conv1.weight, "
+            f"...); its {len(names):,} tensors are "
             f"called {', '.join(quoted(name) for name in names[:3])} ..."
         )
     taken = _one_of(networks, where)
@@ -204,7 +206,8 @@ def network_in(
     if others:
         notes = (
             *notes,
-            f"other networks are there too ({', '.join(quoted(start) for start in others)}); --prefix takes one of them",
+            f"other networks are there too ({', '.join(quoted(start) for start in others)}); --prefix takes one of "
+            "them",
         )
     left = {f"{place}{name}" for place, tensors in dicts for name in tensors} - kept[taken]
     dropped = Counter(next((other for other in others if name in kept[other]), None) or _group(name) for name in left)
@@ -253,7 +256,8 @@ def _renamed(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         name = (f"{parts[first]}.{rest}" if first in parts else written).replace(".shortcut.", ".downsample.")
         if name in renamed:
             raise WeightsError(
-                f"{quoted(written)} and another tensor are both {name}: two networks stand under one beginning; keep one of them"
+                f"{quoted(written)} and another tensor are both {name}: two networks stand under one beginning; keep "
+                "one of them"
             )
         renamed[name] = tensor
     return renamed
@@ -274,7 +278,8 @@ def _whole(
     if absent or reshaped or extra:
         asked = "" if backbone is None else "; leave --backbone out to have it found by the shapes"
         raise WeightsError(
-            f"nearest is {name}, of which {matched} of {len(layout)} tensors are there; {len(absent)} are missing {absent[:3]}, {len(reshaped)} have "
+            f"nearest is {name}, of which {matched} of {len(layout)} tensors are there; {len(absent)} are missing "
+            f"{absent[:3]}, {len(reshaped)} have "
             f"another shape {reshaped[:3]}, and {len(extra)} are not its own {extra[:3]}{asked}"
         )
     whole = {key: tensors.get(key, torch.zeros((), dtype=torch.int64)) for key in layout}
@@ -290,7 +295,8 @@ def _whole(
         notes.append("it does not count its batches (num_batches_tracked), which changes nothing")
     if stem == "3x3":
         notes.append(
-            "its stem is a 3x3 convolution, taken as one of stride 1 without max-pooling, as is usual at 32 px: tensors do not tell"
+            "its stem is a 3x3 convolution, taken as one of stride 1 without max-pooling, as is usual at 32 px: "
+            "tensors do not tell"
         )
     twins = [
         other
@@ -299,7 +305,8 @@ def _whole(
     ]
     if twins:
         notes.append(
-            f"{' and '.join(twins)} {'has' if len(twins) == 1 else 'have'} the same tensors; --backbone takes another than {name}"
+            f"{' and '.join(twins)} {'has' if len(twins) == 1 else 'have'} the same tensors; --backbone takes another "
+            f"than {name}"
         )
     notes.append("how pixels become input is taken to be ImageNet's mean and deviation: tensors do not tell")
     return (

@@ -111,7 +111,8 @@ def kind_named(name: str) -> InputKind:
     """The kind of a name. Raises SpecError for one that no loaded module has added."""
     if name not in _KINDS:
         raise SpecError(
-            f"unknown input kind {name!r}: {did_you_mean(name, _KINDS)}; one of a plugin is there once the plugin is loaded (--plugin FILE)"
+            f"unknown input kind {name!r}: {did_you_mean(name, _KINDS)}; one of a plugin is there once the plugin is "
+            "loaded (--plugin FILE)"
         )
     return _KINDS[name]
 

@@ -71,7 +71,8 @@ def described(network: Network) -> dict[str, Any]:
     name = getattr(type(network), "name", None)
     if not isinstance(name, str) or name not in NETWORKS or NETWORKS.get(name) is not type(network):
         raise WeightsError(
-            f"{type(network).__name__} cannot be saved, because no plugin registers it: give it a `name`, and define it in the plugin's file"
+            f"{type(network).__name__} cannot be saved, because no plugin registers it: give it a `name`, and define "
+            "it in the plugin's file"
         )
     arguments = {
         key: described(value) if isinstance(value, Network) else value for key, value in network.arguments().items()
@@ -98,7 +99,8 @@ def build_network(description: Mapping[str, Any], where: str) -> Network:
     name, arguments = description[_NAME], description[_ARGUMENTS]
     if name not in NETWORKS:
         raise WeightsError(
-            f"{where} holds a network of the kind {name!r}, which a plugin defines; give its file: load_backbone(PATH, plugins=[FILE]) "
+            f"{where} holds a network of the kind {name!r}, which a plugin defines; give its file: "
+            "load_backbone(PATH, plugins=[FILE]) "
             f"({did_you_mean(name, NETWORKS.names())})"
         )
     parts = {
@@ -126,6 +128,7 @@ def refuse_unbuildable(network: Network) -> None:
     if wanted != built:
         other = sorted(name for name in wanted.keys() | built.keys() if wanted.get(name) != built.get(name))
         raise WeightsError(
-            f"network {type(network).name!r}: its arguments() build another network ({len(other)} tensors differ, first: {other[0]}); "
+            f"network {type(network).name!r}: its arguments() build another network ({len(other)} tensors differ, "
+            f"first: {other[0]}); "
             "give all that decides its layers"
         )

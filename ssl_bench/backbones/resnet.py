@@ -97,7 +97,8 @@ class Backbone(Network):
         """
         if input.channels != self.input.channels:
             raise SpecError(
-                f"a network for {self.input.kind} ({self.input.channels} channels) cannot be shown {input.kind} ({input.channels})"
+                f"a network for {self.input.kind} ({self.input.channels} channels) cannot be shown {input.kind} "
+                f"({input.channels})"
             )
         return _WithInput(self, input)
 
@@ -150,12 +151,14 @@ def build_resnet(spec: BackboneSpec, image_size: int, channels: int = 3) -> ResN
     small = spec.stem == "3x3" or (spec.stem == "auto" and image_size <= 96)
     if not small and spec.stem_stride is not None:
         raise SpecError(
-            f"backbone: stem_stride is a setting of the 3x3 stem, and {image_size}-px images get timm's own; set stem: 3x3"
+            f"backbone: stem_stride is a setting of the 3x3 stem, and {image_size}-px images get timm's own; set "
+            "stem: 3x3"
         )
     plain: Any = entry(num_classes=0)
     if not isinstance(plain.bn1, nn.BatchNorm2d):
         raise SpecError(
-            f"backbone: {spec.name!r} has {type(plain.bn1).__name__} in place of BatchNorm, which the suite is not made for; choose another"
+            f"backbone: {spec.name!r} has {type(plain.bn1).__name__} in place of BatchNorm, which the suite is not "
+            "made for; choose another"
         )
     widths = tuple(_scaled(c, spec.width) for c in (64, 128, 256, 512))
     deep = isinstance(plain.conv1, nn.Sequential)
@@ -192,7 +195,8 @@ def _try(network: nn.Module, spec: BackboneSpec, channels: int) -> None:
         network.eval()(torch.zeros(1, channels, 64, 64))
     except RuntimeError as error:
         raise SpecError(
-            f"backbone: {spec.name!r} cannot be made {spec.width} times as wide ({error}); use width 1, or a plain one such as resnet18"
+            f"backbone: {spec.name!r} cannot be made {spec.width} times as wide ({error}); use width 1, or a plain "
+            "one such as resnet18"
         ) from None
     network.train()
 

@@ -72,7 +72,8 @@ class FinetuneOptions(EvaluatorOptions):
     def _steps_of_every_share(self) -> FinetuneOptions:
         if isinstance(self.steps, tuple) and len(self.steps) != len(self.labels):
             raise ValueError(
-                f"steps lists {len(self.steps)} numbers for {len(self.labels)} shares of the labels; give one for each, or a single one for all"
+                f"steps lists {len(self.steps)} numbers for {len(self.labels)} shares of the labels; give one for "
+                "each, or a single one for all"
             )
         return self
 

@@ -75,7 +75,8 @@ def refuse_unusable(
     """
     if not isinstance(evaluation, Evaluation):
         raise RecordError(
-            f"{name} returned a {type(evaluation).__name__} from evaluate(subject), and it must return an ssl_bench.Evaluation"
+            f"{name} returned a {type(evaluation).__name__} from evaluate(subject), and it must return an "
+            "ssl_bench.Evaluation"
         )
     wrong = next((m for m in evaluation.measurements if not isinstance(m, Measurement)), None)
     if wrong is not None:
@@ -96,7 +97,8 @@ def refuse_unusable(
             or len(m.metric) > LONGEST_NAME
         ):
             raise RecordError(
-                f"{name} names a metric {quoted(m.metric)}; a name is printable text of at most {LONGEST_NAME} characters"
+                f"{name} names a metric {quoted(m.metric)}; a name is printable text of at most {LONGEST_NAME} "
+                "characters"
             )
         metric = declared.metric(m.metric)
         if declared.metrics and metric not in declared.metrics:
@@ -108,18 +110,21 @@ def refuse_unusable(
         place = (m.metric, m.split, m.stage, m.labels, m.draw, m.row)
         if place in seen:
             raise RecordError(
-                f"{name} measured {m.metric} on {m.split} twice ({quoted(seen[place].value)} and {quoted(m.value)}), and one of them would stand in the "
+                f"{name} measured {m.metric} on {m.split} twice ({quoted(seen[place].value)} and {quoted(m.value)}), "
+                "and one of them would stand in the "
                 "table; tell them apart by metric, stage, labels, draw or row"
             )
         seen[place] = m
         size = sizes.get(m.split)
         if size is not None and m.metric.startswith(ACCURACIES) and isinstance(m.n, (int, np.integer)) and m.n > size:
             raise RecordError(
-                f"{name} says that {m.metric} is over {m.n:,} images, and {m.split} has {size:,}: its interval would be too narrow; n counts images, each once"
+                f"{name} says that {m.metric} is over {m.n:,} images, and {m.split} has {size:,}: its interval would "
+                "be too narrow; n counts images, each once"
             )
     if final and declared.opens_test and not any(m.split == "test" for m in evaluation.measurements):
         raise RecordError(
-            f"{name} was given test images and measured nothing on them; measure on subject.test where it is not None, or set opens_test = False"
+            f"{name} was given test images and measured nothing on them; measure on subject.test where it is not "
+            "None, or set opens_test = False"
         )
     if wrong_note := next((note for note in evaluation.notes if not isinstance(note, Note)), None):
         raise RecordError(f"{name} gives a note {quoted(wrong_note)}, and notes must be a list of ssl_bench.Note")
@@ -129,7 +134,8 @@ def refuse_unusable(
         json.dumps(dict(evaluation.details))
     except (TypeError, ValueError) as error:
         raise RecordError(
-            f"{name} gives details that do not fit into JSON ({error}); make tensors and arrays numbers with float(x) or x.tolist()"
+            f"{name} gives details that do not fit into JSON ({error}); make tensors and arrays numbers with float(x) "
+            "or x.tolist()"
         ) from None
 
 
@@ -150,6 +156,7 @@ def _refuse_array(name: str, key: str, array: Any, target: Any) -> None:
         return
     if held.shape != (len(target),) or held.dtype.kind not in "iu":
         raise RecordError(
-            f"{name} gives predictions {key!r} of shape {held.shape} and type {held.dtype}, and there are {len(target):,} test images; give an array of "
+            f"{name} gives predictions {key!r} of shape {held.shape} and type {held.dtype}, and there are "
+            f"{len(target):,} test images; give an array of "
             "integers, the class for each test image in order"
         )

@@ -47,7 +47,8 @@ class TaskOptions(Model):
         taken = sorted(ROW_KEYS & set(cls.model_fields))
         if taken:
             raise SpecError(
-                f"option {taken[0]!r} of {cls.__qualname__} has the name of a key that every row may have; choose another"
+                f"option {taken[0]!r} of {cls.__qualname__} has the name of a key that every row may have; choose "
+                "another"
             )
 
 

@@ -54,7 +54,8 @@ class Combination(PretextTask):
         ]
         if min(shares) < 2:
             raise SpecError(
-                f"{self.name}: batch_size must be at least {2 * len(self.members)}, two images a member, got {setup.batch_size}"
+                f"{self.name}: batch_size must be at least {2 * len(self.members)}, two images a member, got "
+                f"{setup.batch_size}"
             )
         self.tasks = nn.ModuleList()
         for number, member in enumerate(self.members):
@@ -229,7 +230,8 @@ class Combination(PretextTask):
             return float(known)
         if task.uses_labels or task.columns:
             raise SpecError(
-                f"{self.name}: {task.name} needs a chance_loss(), because without labels and columns its loss cannot be measured beforehand"
+                f"{self.name}: {task.name} needs a chance_loss(), because without labels and columns its loss cannot "
+                "be measured beforehand"
             )
         return math.nan
 
@@ -247,7 +249,8 @@ class Combination(PretextTask):
         mean = sum(losses) / len(losses)
         if not (math.isfinite(mean) and mean > 0):
             raise SpecError(
-                f"{self.name}: the loss of {task.name} is {mean:g} before training; a positive one is needed to scale it, or a chance_loss()"
+                f"{self.name}: the loss of {task.name} is {mean:g} before training; a positive one is needed to scale "
+                "it, or a chance_loss()"
             )
         return mean
 

@@ -23,7 +23,8 @@ def combine(name: str) -> type[Combination]:
     members = tuple(TASKS.get(part) for part in names if part)
     if len(members) < 2 or len(members) != len(names):
         raise SpecError(
-            f"{name!r} combines {len(members)} task{'s' if len(members) != 1 else ''}; write two or more, such as rotation+colorization"
+            f"{name!r} combines {len(members)} task{'s' if len(members) != 1 else ''}; write two or more, such as "
+            "rotation+colorization"
         )
     for member in members:
         if members.count(member) > 1:
@@ -32,11 +33,13 @@ def combine(name: str) -> type[Combination]:
             raise SpecError(f"{name!r}: {member.name} is not trained, so there is nothing to combine")
         if member.role is TaskRole.CONTROL:
             raise SpecError(
-                f"{name!r}: {member.name} is a control that leaves the network as it starts, and a combination trains it"
+                f"{name!r}: {member.name} is a control that leaves the network as it starts, and a combination trains "
+                "it"
             )
         if member.phases != ("main",):
             raise SpecError(
-                f"{name!r}: {member.name} trains in {len(member.phases)} phases ({', '.join(member.phases)}); members have one"
+                f"{name!r}: {member.name} trains in {len(member.phases)} phases ({', '.join(member.phases)}); members "
+                "have one"
             )
         if member.evaluated is not PretextTask.evaluated:
             raise SpecError(

@@ -84,7 +84,8 @@ class Exemplar(PretextTask):
         super().__init__(backbone, options, setup)
         if setup.batch_size < 2:
             raise SpecError(
-                f"exemplar: batch_size must be at least 2 (got {setup.batch_size}): images are contrasted with each other"
+                f"exemplar: batch_size must be at least 2 (got {setup.batch_size}): images are contrasted with each "
+                "other"
             )
         outputs = options.dimensions if options.form == "triplet" else setup.num_images
         self.head = nn.Linear(self.backbone.num_features, outputs)
@@ -101,7 +102,8 @@ class Exemplar(PretextTask):
         """Refuse more surrogate classes than a softmax can hold."""
         if options.form == "surrogate" and len(images) > MOST_CLASSES:
             raise DataError(
-                f"exemplar: the surrogate form has a class for each image and takes at most {MOST_CLASSES:,}; {images.name} has {len(images):,}. "
+                f"exemplar: the surrogate form has a class for each image and takes at most {MOST_CLASSES:,}; "
+                f"{images.name} has {len(images):,}. "
                 "Set data.limit, or form: triplet"
             )
 

@@ -43,7 +43,8 @@ class Supervised(PretextTask):
         super().__init__(backbone, options, setup)
         if setup.num_classes is None or setup.num_classes < 2:
             raise DataError(
-                f"supervised needs labels of at least 2 classes, and the pretraining images have {setup.num_classes or 'none'}"
+                "supervised needs labels of at least 2 classes, and the pretraining images have "
+                f"{setup.num_classes or 'none'}"
             )
         self.head = nn.Linear(self.backbone.num_features, setup.num_classes)
 

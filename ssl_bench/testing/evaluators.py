@@ -212,7 +212,8 @@ def same_seed(bench: EvaluatorBench) -> str:
             (a.metric for a, b in zip(first.measurements, second.measurements, strict=False) if a != b), "another list"
         )
         raise CheckFailed(
-            f"a second evaluation with the same seed gave other numbers ({changed}); derive every draw from subject.seed"
+            f"a second evaluation with the same seed gave other numbers ({changed}); derive every draw from "
+            "subject.seed"
         )
     same = first.predictions.keys() == second.predictions.keys() and all(
         np.array_equal(first.predictions[name], second.predictions[name]) for name in first.predictions
@@ -265,7 +266,8 @@ def columns(bench: EvaluatorBench) -> str:
             empty.append(f"{column.metric} {column.stage}".strip())
     if empty:
         raise CheckFailed(
-            f"columns are declared that nothing was measured for: {', '.join(empty)}; measure it, or set if_measured=True"
+            f"columns are declared that nothing was measured for: {', '.join(empty)}; measure it, or set "
+            "if_measured=True"
         )
     return f"{len(bench.declared.columns)} declared" if bench.declared.columns else "one for every metric"
 

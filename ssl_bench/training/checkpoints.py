@@ -36,7 +36,8 @@ def refuse_other_state(module: nn.Module) -> None:
     for name, value in module.state_dict().items():
         if not isinstance(value, Tensor):
             raise WeightsError(
-                f"the state_dict holds {name}, which is a {type(value).__name__}, and tensors alone are saved; let get_extra_state give a tensor, such as "
+                f"the state_dict holds {name}, which is a {type(value).__name__}, and tensors alone are saved; let "
+                "get_extra_state give a tensor, such as "
                 "torch.frombuffer(bytearray(json.dumps(state).encode()), dtype=torch.uint8)"
             )
 
@@ -62,7 +63,8 @@ def load_checkpoint(path: Path, module: nn.Module, optimizers: list[Any], expect
     for key, value in expected.items():
         if meta.get(key) != value:
             raise WeightsError(
-                f"checkpoint {path} belongs to another run: {key} is {meta.get(key)!r} there and {value!r} here; remove it to start anew"
+                f"checkpoint {path} belongs to another run: {key} is {meta.get(key)!r} there and {value!r} here; "
+                "remove it to start anew"
             )
     load_strictly(
         module,

@@ -51,7 +51,8 @@ def not_finite(task: Trainable, step: int, last: dict[str, float]) -> TrainingEr
     """The error for a loss that is not finite: task, step (from 0) and last finite values."""
     known = ", ".join(f"{name} {value:.4g}" for name, value in last.items()) or "none"
     return TrainingError(
-        f"{task.name}: loss not finite at step {step + 1:,}; last finite values: {known}; try a lower learning_rate or clip_norm: 1.0"
+        f"{task.name}: loss not finite at step {step + 1:,}; last finite values: {known}; try a lower learning_rate "
+        "or clip_norm: 1.0"
     )
 
 

@@ -83,7 +83,8 @@ def choose_device(requested: str | None = None) -> torch.device:
         raise SpecError(f"device must be auto, cpu, cuda, cuda:N or mps, got {quoted(requested)}")
     if not present[device.type]:
         raise SpecError(
-            f"device {requested!r} is not available here; available: {', '.join(n for n, there in present.items() if there)}"
+            f"device {requested!r} is not available here; available: "
+            f"{', '.join(n for n, there in present.items() if there)}"
         )
     if device.type == "cuda" and device.index is not None and device.index >= torch.cuda.device_count():
         raise SpecError(
@@ -258,8 +259,10 @@ class _Loop:
         gone = [name for name, parameter in self.held if id(parameter) not in now]
         if gone:
             raise TrainingError(
-                f"{self.task.name}: after step {step + 1:,} of {self.steps:,}, {len(gone)} parameters that the optimiser steps are no longer the task's "
-                f"(first: {gone[0]}): another object stands in their place, which nothing trains; change parameters where they stand: x.data.copy_(y)"
+                f"{self.task.name}: after step {step + 1:,} of {self.steps:,}, {len(gone)} parameters that the "
+                "optimiser steps are no longer the task's "
+                f"(first: {gone[0]}): another object stands in their place, which nothing trains; change parameters "
+                "where they stand: x.data.copy_(y)"
             )
 
     def flush(self) -> None:

@@ -58,12 +58,14 @@ class Movement:
             not torch.equal(now[name], again[name]) for name in now if not now[name].isnan().any()
         ):
             raise TrainingError(
-                f"{task.name}: evaluated() gives another network at every call; return the one that is trained, or a copy of it"
+                f"{task.name}: evaluated() gives another network at every call; return the one that is trained, or a "
+                "copy of it"
             )
         broken = [name for name, tensor in now.items() if not tensor.isfinite().all()]
         if broken:
             raise TrainingError(
-                f"{task.name}: after training, {len(broken)} of {len(now)} parameters of the judged network are not finite (first: {broken[0]}); "
+                f"{task.name}: after training, {len(broken)} of {len(now)} parameters of the judged network are not "
+                f"finite (first: {broken[0]}); "
                 "try a lower learning_rate or clip_norm: 1.0"
             )
         changed = [
@@ -138,7 +140,8 @@ def constant_features(judged: nn.Module, images: Tensor, name: str) -> str:
     for stage, features in stage_features.items():
         if not features.isfinite().all():
             raise TrainingError(
-                f"{name}: after training, the features of {stage} are not finite on {len(images)} images; try a lower learning_rate or clip_norm: 1.0"
+                f"{name}: after training, the features of {stage} are not finite on {len(images)} images; try a lower "
+                "learning_rate or clip_norm: 1.0"
             )
     flat = {stage: features.flatten(1).double() for stage, features in stage_features.items()}
     same = [
@@ -152,17 +155,20 @@ def constant_features(judged: nn.Module, images: Tensor, name: str) -> str:
 def _why(task: Any, now: dict[str, Tensor], changed: list[str], decayed: list[str], learning_rate: float) -> str:
     if not now:
         return (
-            "the judged network has no parameters, so training cannot have taught it anything; return the trained network from evaluated(), "
+            "the judged network has no parameters, so training cannot have taught it anything; return the trained "
+            "network from evaluated(), "
             'or give a baseline role = "features"'
         )
     if decayed:
         return (
-            f"training only shrank the judged network ({len(decayed)} of {len(now)} parameters by weight decay): no gradient reached it. "
+            f"training only shrank the judged network ({len(decayed)} of {len(now)} parameters by weight decay): no "
+            "gradient reached it. "
             "Look for an operation without slope, or a factor of zero, between it and the loss"
         )
     if changed:
         return (
-            f"training moved the judged network by less than float32 resolves (learning_rate {learning_rate:g}), so it is the network it started "
+            f"training moved the judged network by less than float32 resolves (learning_rate {learning_rate:g}), so "
+            "it is the network it started "
             "from; give a larger learning_rate"
         )
     stepped = {id(parameter) for phase in task.phases for _, parameter in task.phase_parameters(phase)}
@@ -170,12 +176,15 @@ def _why(task: Any, now: dict[str, Tensor], changed: list[str], decayed: list[st
     begin = f"none of the {len(now)} parameters of the judged network moved in training, so this row would be an untrained network. "
     if reached:
         return begin + (
-            "The optimiser holds them: look for .detach() or torch.no_grad() between network and loss, for weights that after_step puts back, "
+            "The optimiser holds them: look for .detach() or torch.no_grad() between network and loss, for weights "
+            "that after_step puts back, "
             f"and for a learning_rate that is too small ({learning_rate:g})"
         )
     return begin + (
-        "No optimiser holds them: evaluated() must return the network that is trained, a module of the task itself (not in a list or a copy made "
-        "before training), with requires_grad, and listed by phase_parameters. A control that is meant to stay as it starts has "
+        "No optimiser holds them: evaluated() must return the network that is trained, a module of the task itself "
+        "(not in a list or a copy made "
+        "before training), with requires_grad, and listed by phase_parameters. A control that is meant to stay as it "
+        "starts has "
         'role = "control", or role = "untrained" where nothing is trained at all'
     )
 

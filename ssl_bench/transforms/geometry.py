@@ -70,7 +70,8 @@ def random_crop(
     for side in sides:
         if size is not None and not 0 < size <= side + 2 * pad:
             raise SpecError(
-                f"random_crop: size must be from 1 to {side + 2 * pad} for images of {side} px with pad {pad}, got {size}"
+                f"random_crop: size must be from 1 to {side + 2 * pad} for images of {side} px with pad {pad}, got "
+                f"{size}"
             )
     out = [size or side for side in sides]
     top, left = (

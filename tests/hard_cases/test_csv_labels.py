@@ -167,8 +167,8 @@ def test_the_column_of_files_is_the_one_whose_values_are_files(photos: Path) -> 
     found = find(photos, table(id=["7", "8", "9", "10"], foto=FILES, label=KINDS, age=["3", "4", "5", "6"]))
     assert labels(found) == USUAL
     assert (
-        "labels.csv: files from column 'foto', labels from 'label'; not used: 'id', 'age' (`image:` and `target:` name other columns)"
-        in found.notes
+        "labels.csv: files from column 'foto', labels from 'label'; not used: 'id', 'age' (`image:` and `target:` "
+        "name other columns)" in found.notes
     )
     masks = ["a/2.png", "a/2.png", "b/5.png", "b/5.png"]
     assert labels(find(photos, table(mask=masks, image=FILES, label=KINDS))) == USUAL

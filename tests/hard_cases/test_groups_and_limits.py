@@ -211,7 +211,8 @@ def test_a_pretraining_source_of_judged_groups_alone_is_refused(tmp_path: Path, 
         (
             {"a": 40, "b": 1, "c": 1},
             {},
-            "no image of 2 of 3 classes is among the test images, the first is 'b': all 8 are 'a', so that always answering",
+            "no image of 2 of 3 classes is among the test images, the first is 'b': all 8 are 'a', so that always "
+            "answering",
         ),
         ({"a": 20, "b": 20, "c": 1}, {}, "no image of 1 of 3 classes is among the test images, the first is 'c'"),
         ({"a": 12, "b": 12}, {"test": 1}, "no image of 1 of 2 classes is among the test images"),

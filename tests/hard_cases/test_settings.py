@@ -156,7 +156,8 @@ def test_numbers_beyond_their_bounds_are_refused_with_the_bounds(name: str, opti
         ({"tasks": [{"rotation": {"row": "x" * 300}}]}, "has at most 100 characters, and this one 300"),
         (
             {"tasks": ["simclr", "simclr"]},
-            "two rows are called 'simclr', both in `tasks`; leave one out, or give it another name: {simclr: {row: NAME}}",
+            "two rows are called 'simclr', both in `tasks`; leave one out, or give it another name: {simclr: {row: "
+            "NAME}}",
         ),
         ({"tasks": ["random"], "baselines": ["random"]}, "two rows are called 'random', in `tasks` and in `baselines`"),
         ({"evaluate": "knn"}, "write [knn]"),
@@ -237,7 +238,8 @@ def test_mistakes_say_what_is_allowed(changes: dict[Any, Any], message: str) -> 
         (
             "finetune",
             {"steps": "all"},
-            "steps = 'all': should be a whole number from 1 to 10,000,000, or a list of whole numbers from 1 to 10,000,000",
+            "steps = 'all': should be a whole number from 1 to 10,000,000, or a list of whole numbers from 1 to "
+            "10,000,000",
         ),
         ("finetune", {"learning_rates": [1e9]}, "should be a number above 0 and up to 1,000,000"),
         ("detection", {"validation": 2}, "validation = 2: should be text or a number above 0 and below 1"),

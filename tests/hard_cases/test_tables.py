@@ -542,8 +542,8 @@ def test_draws_that_change_the_proportions_say_so(tmp_path: Path) -> None:
     _imbalanced(folder, draws=True)
     text = " ".join(load(folder).table().terminal().split())
     assert (
-        "few-label draws hold the classes in other proportions than train (at 10 % class 1 is 50 % of the draw, 95 % of train)"
-        in text
+        "few-label draws hold the classes in other proportions than train (at 10 % class 1 is 50 % of the draw, 95 % "
+        "of train)" in text
     )
 
 

@@ -66,7 +66,8 @@ class Detector(Trainable):
         self.options = options
         if not isinstance(backbone, Backbone):
             raise SpecError(
-                f"detection needs the stages of a ResNet, and this row's network is a {type(backbone).__name__}; leave the row out, or detection"
+                f"detection needs the stages of a ResNet, and this row's network is a {type(backbone).__name__}; "
+                "leave the row out, or detection"
             )
         backbone.requires_grad_(not options.freeze)
         build = _with_pyramid if options.form == "fpn" else _without_pyramid

@@ -122,7 +122,8 @@ class Detection(Evaluator):
     def check(cls, options: Any, train: Any, validation: Any) -> None:
         if len(train) < options.batch_size:
             raise DataError(
-                f"detection: batch_size {options.batch_size} is larger than the {len(train):,} training images of {train.name}"
+                f"detection: batch_size {options.batch_size} is larger than the {len(train):,} training images of "
+                f"{train.name}"
             )
 
     @classmethod

@@ -250,7 +250,8 @@ def _match(
     count = len(truth)
     if len(detections) != count or not count:
         raise DataError(
-            f"detections of {len(detections):,} images and the truth of {count:,}; they must be of the same images, at least one"
+            f"detections of {len(detections):,} images and the truth of {count:,}; they must be of the same images, "
+            "at least one"
         )
     images, boxes, labels = _joined("the detections", detections, num_classes)
     homes, objects, names = _joined("the truth", truth, num_classes)
@@ -328,7 +329,8 @@ def _joined(
     wrong = np.flatnonzero((labels < 0) | (labels >= num_classes))
     if len(wrong):
         raise DataError(
-            f"the labels of {what} must be from 0 to {num_classes - 1:,}, got {labels[wrong[0]]} in image {images[wrong[0]]}"
+            f"the labels of {what} must be from 0 to {num_classes - 1:,}, got {labels[wrong[0]]} in image "
+            f"{images[wrong[0]]}"
         )
     return images, np.concatenate([in_image.boxes for in_image in parts]).astype(np.float64), labels
 
@@ -352,5 +354,6 @@ def _check(what: str, boxes: np.ndarray, labels: np.ndarray) -> None:
     bad = np.flatnonzero(~(np.isfinite(boxes).all(1) & (boxes[:, 2:] >= boxes[:, :2]).all(1)))
     if len(bad):
         raise DataError(
-            f"box {bad[0]} of {what} must be x1 y1 x2 y2, finite, with x1 <= x2 and y1 <= y2, got {boxes[bad[0]].tolist()}"
+            f"box {bad[0]} of {what} must be x1 y1 x2 y2, finite, with x1 <= x2 and y1 <= y2, got "
+            f"{boxes[bad[0]].tolist()}"
         )

@@ -104,7 +104,8 @@ def labels_needed(accuracy: float, labels: Sequence[float], accuracies: Sequence
     """
     if not labels or len(labels) != len(accuracies) or labels[0] <= 0 or any(b <= a for a, b in pairwise(labels)):
         raise SSLBenchError(
-            f"a curve needs positive, rising numbers of labels and an accuracy for each, not {list(labels)} and {list(accuracies)}"
+            f"a curve needs positive, rising numbers of labels and an accuracy for each, not {list(labels)} and "
+            f"{list(accuracies)}"
         )
     if accuracy <= accuracies[0]:
         return Needed(labels[0], "<=")

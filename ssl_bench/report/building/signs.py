@@ -91,7 +91,8 @@ def _resampled(sections: list[Section]) -> list[str]:
         if halves:
             images, half = max(entry.images for entry in entries), 100 * float(np.median(halves))
             told[
-                f"sampling error of {images:,} images of {column.data}: about ±{half:.1f} points of {column.title} (bootstrap)"
+                f"sampling error of {images:,} images of {column.data}: about ±{half:.1f} points of {column.title} "
+                "(bootstrap)"
             ] = None
     return list(told)
 
@@ -150,7 +151,8 @@ def _saved(sections: list[Section]) -> Iterator[LegendLine]:
     yield LegendLine("×", brief + longer, brief)
     yield LegendLine(
         "×",
-        "interpolated on random's curve (linear in log labels) at the first crossing; >: not reached with the largest share measured; "
+        "interpolated on random's curve (linear in log labels) at the first crossing; >: not reached with the largest "
+        "share measured; "
         "none: reached with the smallest",
     )
     if any(saving.range for saving in savings):

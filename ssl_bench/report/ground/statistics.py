@@ -153,7 +153,8 @@ def compare_seeds(first: ArrayLike, second: ArrayLike, n: int = 0, level: float 
     differences = np.asarray(first, dtype=float) - np.asarray(second, dtype=float)
     if differences.ndim != 1 or len(differences) < 2:
         raise SSLBenchError(
-            f"a paired comparison needs the same two seeds or more of both rows, not arrays of shape {differences.shape}"
+            "a paired comparison needs the same two seeds or more of both rows, not arrays of shape "
+            f"{differences.shape}"
         )
     return _compared(
         float(differences.mean()), seed_variance(differences, n), len(differences) - 1, len(differences), 0, level
@@ -228,7 +229,8 @@ def compare_drawn(
     drawn = np.asarray(first_drawn, dtype=float) - np.asarray(second_drawn, dtype=float)
     if drawn.ndim != 2 or min(drawn.shape) < 2 or differences.shape != drawn.shape[:1] or images < 1:
         raise SSLBenchError(
-            f"a comparison by resampling needs [seeds >= 2] values, [seeds, draws >= 2] draws and images, not shapes {differences.shape}, {drawn.shape}"
+            "a comparison by resampling needs [seeds >= 2] values, [seeds, draws >= 2] draws and images, not shapes "
+            f"{differences.shape}, {drawn.shape}"
         )
     drawn = drawn[:, ~np.isnan(drawn).any(axis=0)]  # a resample may hold no object at all
     seeds = len(differences)
@@ -338,7 +340,8 @@ def rank_interval(
     x, y = np.asarray(values, dtype=float), np.asarray(other, dtype=float)
     if x.ndim != 2 or min(x.shape) < 2 or x.shape[1:] != y.shape:
         raise SSLBenchError(
-            f"a bootstrap over seeds needs [seeds >= 2, rows >= 2] values and as many others, not shapes {x.shape} and {y.shape}"
+            f"a bootstrap over seeds needs [seeds >= 2, rows >= 2] values and as many others, not shapes {x.shape} "
+            f"and {y.shape}"
         )
     # [draws, S]: how often each seed
     drawn = np.random.default_rng(0).multinomial(len(x), np.full(len(x), 1 / len(x)), size=draws)

@@ -150,7 +150,8 @@ class Correctness:
             arrays = self._results.predictions(evaluation)
             if not arrays and (evaluation.evaluator, evaluation.data) in self._stored and evaluation.record.final:
                 raise RecordError(
-                    f"{evaluation.path.with_suffix('.npz')} is missing, and the other records of {evaluation.evaluator} have theirs"
+                    f"{evaluation.path.with_suffix('.npz')} is missing, and the other records of "
+                    f"{evaluation.evaluator} have theirs"
                 )
         except RecordError as error:
             self.problems[str(error)] = None

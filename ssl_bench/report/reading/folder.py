@@ -53,7 +53,8 @@ def read_run(folder: str | Path) -> RunRecords:
     root = Path(folder)
     if not (root / "run.json").is_file():
         raise RecordError(
-            f"{root} holds no run.json, so it is no results folder; give one that `ssl-bench run` wrote, such as runs/quick"
+            f"{root} holds no run.json, so it is no results folder; give one that `ssl-bench run` wrote, such as "
+            "runs/quick"
         )
     run = read_record(root / "run.json", Run)
     rows = {row.row: row for row in run.rows}
@@ -157,7 +158,8 @@ def _read(path: Path, kind: type[R], identity: str | None, results: RunRecords) 
         identity_inside = getattr(record, "id", None)
         if identity is not None and identity_inside != identity:
             raise RecordError(
-                f"{path} is the record {identity_inside}, where the run expects {identity}; it was moved or edited: delete it, run again"
+                f"{path} is the record {identity_inside}, where the run expects {identity}; it was moved or edited: "
+                "delete it, run again"
             )
     except RecordError as error:
         results.damaged.append(str(error))

@@ -48,7 +48,8 @@ class Reconstruction(PretextTask):
         self.code_size = options.code_size or self.default_code_size(size)
         if self.code_size >= self.image_numbers:
             raise SpecError(
-                f"{self.name}: code_size must be less than the {self.image_numbers:,} numbers of an image of {size} px, "
+                f"{self.name}: code_size must be less than the {self.image_numbers:,} numbers of an image of {size} "
+                "px, "
                 f"got {self.code_size:,}: copying would solve the task"
             )
         channels, height, width = feature_map_shape(backbone, size)

@@ -43,7 +43,8 @@ def builds(bench: Bench) -> str:
     )
     if lazy is not None:
         raise CheckFailed(
-            f"{lazy} has no shape before the first forward, so nothing could be saved or stepped; give every layer its sizes in __init__"
+            f"{lazy} has no shape before the first forward, so nothing could be saved or stepped; give every layer "
+            "its sizes in __init__"
         )
     images = bench.images_only(8)
     with torch.no_grad(), bench.calling("evaluated()"):
@@ -52,14 +53,16 @@ def builds(bench: Bench) -> str:
         width = getattr(judged, "num_features", None)
     if features.shape != (8, width) or not features.isfinite().all():
         raise CheckFailed(
-            f"evaluated() must give finite features [B, num_features]; 8 images gave {tuple(features.shape)} and num_features is {width}. "
+            f"evaluated() must give finite features [B, num_features]; 8 images gave {tuple(features.shape)} and "
+            f"num_features is {width}. "
             "Return a module with `num_features` whose forward takes RGB in [0, 1]"
         )
     with torch.no_grad(), bench.calling("evaluated()"):
         few = judged(images[:3])
     if not torch.allclose(few, features[:3], rtol=1e-3, atol=1e-4 * float(features.abs().max())):
         raise CheckFailed(
-            "evaluated() gives an image other features beside other images, in eval mode too; features of one image must not depend on the rest of "
+            "evaluated() gives an image other features beside other images, in eval mode too; features of one image "
+            "must not depend on the rest of "
             "its batch: normalise over an image, or by buffers that training fills"
         )
     with torch.no_grad(), bench.calling("codes(images)"):
@@ -87,13 +90,15 @@ def _facts(bench: Bench, task: PretextTask, images: Tensor) -> None:
     for name, sign in health.items():
         if not isinstance(sign, Health) or not math.isfinite(sign.value):
             raise CheckFailed(
-                f"health() gave {name!r}: {sign!r}, and it must give text and ssl_bench.Health(value, low, high) of a finite number"
+                f"health() gave {name!r}: {sign!r}, and it must give text and ssl_bench.Health(value, low, high) of a "
+                "finite number"
             )
     with torch.no_grad(), bench.calling("diagnose(images)"):
         diagnosed = task.diagnose(images)
     if not isinstance(diagnosed, Mapping):
         raise CheckFailed(
-            f"diagnose(images) must return a dict of name and number, not {type(diagnosed).__name__}; return {{}} for none"
+            f"diagnose(images) must return a dict of name and number, not {type(diagnosed).__name__}; return {{}} for "
+            "none"
         )
     for name, value in diagnosed.items():
         try:
@@ -102,7 +107,8 @@ def _facts(bench: Bench, task: PretextTask, images: Tensor) -> None:
             finite = False
         if not finite:
             raise CheckFailed(
-                f"diagnose(images) gave {name!r}: {value!r}, and it must give text and a finite number; return float(x) of one value, "
+                f"diagnose(images) gave {name!r}: {value!r}, and it must give text and a finite number; return "
+                "float(x) of one value, "
                 "and look for division by zero where images are few or alike"
             )
 
@@ -115,7 +121,8 @@ def labels(bench: Bench) -> str:
         moved = replace(batch, labels=batch.labels.roll(1))
         if torch.equal(bench.total(task, batch, 1), bench.total(bench.build(), moved, 1)):
             raise CheckFailed(
-                "uses_labels is set but other labels give the same loss; remove uses_labels, which marks the row in every table"
+                "uses_labels is set but other labels give the same loss; remove uses_labels, which marks the row in "
+                "every table"
             )
         return "declared and used"
     refusal = Forbidden(
@@ -124,7 +131,8 @@ def labels(bench: Bench) -> str:
     bench.losses(task, replace(batch, labels=refusal, extra=DeclaredOnly(batch.extra)), 1)  # type: ignore[arg-type]
     if _follow_labels(bench, task):
         raise CheckFailed(
-            "what views returns follows the class labels image by image, though none were given: they come from a file, or by batch.index. "
+            "what views returns follows the class labels image by image, though none were given: they come from a "
+            "file, or by batch.index. "
             "Set uses_labels = True on the class and read batch.labels, so that the row is marked"
         )
     return "none read"
@@ -199,7 +207,8 @@ def loss(bench: Bench) -> str:
     for phase, returned in zip(task.phases, bench.losses(task, bench.batch(), 1), strict=True):
         if not isinstance(returned, dict) or not isinstance(returned.get("loss"), Tensor):
             raise CheckFailed(
-                f"forward must return a dict of tensors with the key 'loss', not {type(returned).__name__}; return {{'loss': loss}}"
+                f"forward must return a dict of tensors with the key 'loss', not {type(returned).__name__}; return "
+                f"{{'loss': loss}}"
             )
         for name, value in returned.items():
             if not isinstance(value, Tensor) or value.ndim:
@@ -207,7 +216,8 @@ def loss(bench: Bench) -> str:
                 raise CheckFailed(f"{name!r} must be a scalar tensor, not {shape}; take its mean")
             if not value.isfinite():
                 raise CheckFailed(
-                    f"{name!r} is {float(value.detach())} on the first batch; look for log(0), division by zero or exp of a large number"
+                    f"{name!r} is {float(value.detach())} on the first batch; look for log(0), division by zero or "
+                    "exp of a large number"
                 )
         if not returned["loss"].requires_grad:
             raise CheckFailed(
@@ -250,13 +260,16 @@ def gradients(bench: Bench) -> str:
             raise CheckFailed(f"the gradient of {name} is not finite; look for sqrt(0), a norm of zero or log(0)")
         if name.startswith("backbone.") and bench.task.role is not TaskRole.CONTROL and not parameter.grad.any():
             raise CheckFailed(
-                f"the gradient of {name} is zero everywhere; look for .detach() or an operation without slope between it and the loss"
+                f"the gradient of {name} is zero everywhere; look for .detach() or an operation without slope between "
+                "it and the loss"
             )
     reached = sum(name.startswith("backbone.") and parameter.grad is not None for name, parameter in stepped)
     if behind:
         raise CheckWarning(
-            f"the loss asks an early stage: no gradient reaches {behind[0]} and the {len(behind) - 1} parameters behind it. They stay as they start, so the "
-            "pooled features, kNN and fine-tuning rest on untrained layers; the linear probe's best stage judges what was trained"
+            f"the loss asks an early stage: no gradient reaches {behind[0]} and the {len(behind) - 1} parameters "
+            "behind it. They stay as they start, so the "
+            "pooled features, kNN and fine-tuning rest on untrained layers; the linear probe's best stage judges what "
+            "was trained"
         )
     if not reached and bench.task.role is not TaskRole.CONTROL:
         return "no optimiser holds a parameter of self.backbone; the check of training tells whether the task moves it all the same"
@@ -282,14 +295,17 @@ def same_seed(bench: Bench) -> str:
     if first != second:
         raise CheckFailed(
             f"the same seed gave losses {first!r} and {second!r}; draw with torch's, NumPy's or Python's global random "
-            "functions, which the loop seeds, not with a generator of your own, and do not depend on time, ids or the order of a set"
+            "functions, which the loop seeds, not with a generator of your own, and do not depend on time, ids or the "
+            "order of a set"
         )
     if bench.task.role is not TaskRole.CONTROL and same_weights(
         *(judged_tensors(bench.build(seed)) for seed in (0, 1))
     ):
         raise CheckFailed(
-            "the judged network starts from the same weights with every seed: they come from a file, or from a seed that the task sets itself, and no "
-            "table would tell. Leave the network as it is given; a row that is to start from other weights says so: {'init': 'file:PATH'} or 'timm:NAME'"
+            "the judged network starts from the same weights with every seed: they come from a file, or from a seed "
+            "that the task sets itself, and no "
+            "table would tell. Leave the network as it is given; a row that is to start from other weights says so: "
+            "{'init': 'file:PATH'} or 'timm:NAME'"
         )
     return f"loss {first:.6g} twice"
 
@@ -317,8 +333,10 @@ def state(bench: Bench) -> str:
             before, after = (task.evaluated()(bench.images_only(8)) for task in (trained, other))
     if not torch.equal(before, after):
         raise CheckFailed(
-            "a task restored from its state_dict goes on differently: something it needs is kept in a plain attribute; make "
-            "tensors buffers with self.register_buffer, and derive what is fixed from setup.sample rather than from a draw in __init__"
+            "a task restored from its state_dict goes on differently: something it needs is kept in a plain "
+            "attribute; make "
+            "tensors buffers with self.register_buffer, and derive what is fixed from setup.sample rather than from a "
+            "draw in __init__"
         )
     return f"{len(trained.state_dict())} tensors"
 
@@ -331,6 +349,7 @@ def preview(bench: Bench) -> str:
     for name, picture in pictures.items():
         if picture.ndim != 4 or picture.shape[1] != 3 or picture.min() < 0 or picture.max() > 1:
             raise CheckFailed(
-                f"preview {name!r} must be [N, 3, H, W] in [0, 1], not {tuple(picture.shape)} in [{picture.min():.2f}, {picture.max():.2f}]"
+                f"preview {name!r} must be [N, 3, H, W] in [0, 1], not {tuple(picture.shape)} in "
+                f"[{picture.min():.2f}, {picture.max():.2f}]"
             )
     return ", ".join(pictures)

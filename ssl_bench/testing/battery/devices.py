@@ -23,7 +23,8 @@ def devices(bench: Bench) -> str:
     finite = all(parameter.grad is None or parameter.grad.isfinite().all() for parameter in task.parameters())
     if not value.isfinite() or not finite:
         raise CheckFailed(
-            "under bf16 autocast the loss or a gradient is not finite; compute logarithms, norms and divisions in float32: x.float()"
+            "under bf16 autocast the loss or a gradient is not finite; compute logarithms, norms and divisions in "
+            "float32: x.float()"
         )
     if torch.cuda.is_available():
         task = bench.build().to("cuda")
@@ -31,7 +32,8 @@ def devices(bench: Bench) -> str:
         value.backward()
         if not value.isfinite():
             raise CheckFailed(
-                f"on the GPU the loss is {float(value)}, and on the CPU it is finite; look for uninitialised memory (torch.empty)"
+                f"on the GPU the loss is {float(value)}, and on the CPU it is finite; look for uninitialised memory "
+                "(torch.empty)"
             )
         return "bf16, cuda"
     return "bf16, " + _on_pretended_gpu(bench)

@@ -34,9 +34,12 @@ def interruption(bench: Bench) -> str:
     assert stopped is None and whole is not None and again is not None
     if whole != again:
         raise CheckFailed(
-            f"a run that was stopped after {STOPPED_AFTER} of {STEPS} steps and went on in a new object ended elsewhere ({_differing(whole, again)}): "
-            "something is kept where no checkpoint reaches it (a number, a list, a generator or an array on the object, its class or its module). "
-            "Make tensors and counters buffers with self.register_buffer, use self.progress for the share of the run, draw with the global random functions"
+            f"a run that was stopped after {STOPPED_AFTER} of {STEPS} steps and went on in a new object ended "
+            f"elsewhere ({_differing(whole, again)}): "
+            "something is kept where no checkpoint reaches it (a number, a list, a generator or an array on the "
+            "object, its class or its module). "
+            "Make tensors and counters buffers with self.register_buffer, use self.progress for the share of the run, "
+            "draw with the global random functions"
         )
     return f"{STEPS} steps, stopped after {STOPPED_AFTER}"
 
@@ -53,13 +56,17 @@ def processes(bench: Bench) -> str:
     for there in results:
         if there["whole"] != here:
             raise CheckFailed(
-                f"another process ended elsewhere with the same seed ({_differing(here or {}, there['whole'])}): something depends on the process. "
-                "Look for the order of a set, hash() or id(), time, random numbers drawn when the module is imported, and caches of classes and modules"
+                f"another process ended elsewhere with the same seed ({_differing(here or {}, there['whole'])}): "
+                "something depends on the process. "
+                "Look for the order of a set, hash() or id(), time, random numbers drawn when the module is imported, "
+                "and caches of classes and modules"
             )
         if there["resumed"] != here:
             raise CheckFailed(
-                f"a run that was stopped ended elsewhere when another process went on with it ({_differing(here or {}, there['resumed'])}): something "
-                "is kept in a class or a module, where no checkpoint reaches it; make it a buffer with self.register_buffer"
+                "a run that was stopped ended elsewhere when another process went on with it "
+                f"({_differing(here or {}, there['resumed'])}): something "
+                "is kept in a class or a module, where no checkpoint reaches it; make it a buffer with "
+                "self.register_buffer"
             )
     return f"{len(results)} processes, PYTHONHASHSEED {' and '.join(HASH_SEEDS)}"
 
@@ -179,7 +186,8 @@ def _result(process: subprocess.Popen[bytes], folder: Path, number: int) -> dict
         process.kill()
         process.wait()
         raise CheckFailed(
-            f"another process did not finish {STEPS} steps within {SECONDS} s, and this one did; look for what waits or locks"
+            f"another process did not finish {STEPS} steps within {SECONDS} s, and this one did; look for what waits "
+            "or locks"
         ) from None
     result = folder / str(number) / "result.json"
     if code or not result.is_file():

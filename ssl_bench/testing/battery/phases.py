@@ -24,7 +24,8 @@ def phases(bench: Bench) -> str:
             raise CheckFailed(f"phase_recipe gave a {type(recipe).__name__} for {phase!r}, and it must give a Recipe")
         if recipe.batch_size != bench.recipe().batch_size:
             raise CheckFailed(
-                f"phase_recipe changes batch_size of {phase!r}; phases share a batch: set it in short_recipe and paper_recipe"
+                f"phase_recipe changes batch_size of {phase!r}; phases share a batch: set it in short_recipe and "
+                "paper_recipe"
             )
     taken = _steps(bench, task)
     if taken != _steps(bench, bench.build()):

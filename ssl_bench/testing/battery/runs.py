@@ -30,7 +30,8 @@ def loss_falls(bench: Bench) -> str:
     after = _mean_loss(bench, task.train())
     if not after < before:
         raise CheckFailed(
-            f"after {result.steps} steps the loss is {after:.4g}, and it was {before:.4g}; try another learning rate in `recipe` "
+            f"after {result.steps} steps the loss is {after:.4g}, and it was {before:.4g}; try another learning rate "
+            "in `recipe` "
             "(short_learning_rate), and see that the views hold what the loss asks for"
         )
     return f"{before:.4g} to {after:.4g} in {result.steps} steps"
@@ -70,7 +71,8 @@ def noise_at_chance(bench: Bench) -> str:
         raise NotApplicable("no accuracy is reported")
     if chance is None:
         raise CheckWarning(
-            "an accuracy is reported, and chance_accuracy() is not given; define it where noise cannot raise the accuracy"
+            "an accuracy is reported, and chance_accuracy() is not given; define it where noise cannot raise the "
+            "accuracy"
         )
     fit(
         task,
@@ -94,7 +96,8 @@ def noise_at_chance(bench: Bench) -> str:
     said += f" ({NOISE_CONFIDENCE:.1%} of the time, {count:,} images)"
     if not low <= right <= high:
         raise CheckFailed(
-            f"{said}. Something other than the image gives the answer away (borders left by padding or rotation, the order of a batch, "
+            f"{said}. Something other than the image gives the answer away (borders left by padding or rotation, the "
+            "order of a batch, "
             "values that only one class of views can have), or chance_accuracy() is wrong"
         )
     return said

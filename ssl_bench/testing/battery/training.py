@@ -30,7 +30,8 @@ def global_state(bench: Bench) -> str:
     restore(before)
     if told:
         raise CheckFailed(
-            f"it changes {told} for the whole program; use a `with` block that sets it back, or give tensors their dtype and device"
+            f"it changes {told} for the whole program; use a `with` block that sets it back, or give tensors their "
+            "dtype and device"
         )
     return f"{len(before)} settings as they were"
 
@@ -58,7 +59,8 @@ def trained(bench: Bench) -> str:
         kept.append(judged_tensors(task))
     if bench.task.role is not TaskRole.CONTROL and same_weights(*kept):
         raise CheckFailed(
-            "after training, the judged network is the same with every seed, bit for bit: its weights come from elsewhere, such as a file that after_step or "
+            "after training, the judged network is the same with every seed, bit for bit: its weights come from "
+            "elsewhere, such as a file that after_step or "
             "evaluated() loads. A row that is to start from other weights says so: {'init': 'file:PATH'} or 'timm:NAME'"
         )
     return f"{moved} parameter tensors moved in {FEW_STEPS} steps"
@@ -85,7 +87,8 @@ def parameters(bench: Bench) -> str:
     ]
     if swapped:
         raise CheckFailed(
-            f"parameter {swapped[0]} is another object after a step, and the optimiser steps the old one; change it in place: x.data.copy_(y)"
+            f"parameter {swapped[0]} is another object after a step, and the optimiser steps the old one; change it "
+            "in place: x.data.copy_(y)"
         )
     return f"{len(before)} from the start"
 
@@ -140,7 +143,8 @@ def modes(bench: Bench) -> str:
     if stopped:
         norms = sum(isinstance(learning[name], nn.modules.batchnorm._BatchNorm) for name in stopped)
         raise CheckFailed(
-            f"{stopped[0] or 'the task'} is left in eval mode by a step or by evaluated(), {norms} BatchNorm layers with it; call .train() again, "
+            f"{stopped[0] or 'the task'} is left in eval mode by a step or by evaluated(), {norms} BatchNorm layers "
+            "with it; call .train() again, "
             "or work on a copy"
         )
     return f"{len(before)} modules"

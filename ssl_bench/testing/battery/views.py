@@ -53,7 +53,8 @@ def draws(bench: Bench) -> str:
         raise NotApplicable("the views are not random")
     if alike:
         raise CheckWarning(
-            "a draw is shared by all images of a batch, in every one of 24 batches: right for what the method draws once a batch, such as the share by which "
+            "a draw is shared by all images of a batch, in every one of 24 batches: right for what the method draws "
+            "once a batch, such as the share by which "
             "it mixes images; else draw per sample: torch.rand(len(images), ...), not torch.rand(1)"
         )
     if shared > 3:
@@ -87,8 +88,10 @@ def _tell_other_images(bench: Bench, task: PretextTask) -> None:
     pictures = [(mine, yours) for mine, yours in zip(first, second, strict=False) if _is_image(mine)]
     if pictures and all(torch.equal(mine, yours) for mine, yours in pictures):
         raise CheckWarning(
-            "the views show other images than those of the batch: they are the same whatever it holds. Right for a task that draws its pictures itself; "
-            "where they are loaded from files, the row has seen other images than its neighbours, perhaps those it is judged on: name them in the matrix as "
+            "the views show other images than those of the batch: they are the same whatever it holds. Right for a "
+            "task that draws its pictures itself; "
+            "where they are loaded from files, the row has seen other images than its neighbours, perhaps those it is "
+            "judged on: name them in the matrix as "
             "data.pretrain"
         )
 
@@ -122,7 +125,8 @@ def _refuse_one_label(bench: Bench, task: PretextTask) -> None:
 
 def _refuse_target(target: Tensor) -> NoReturn:
     raise CheckFailed(
-        f"every image of a batch gets the same target ({int(target[0])} in the first), so nothing has to be seen to answer; "
+        f"every image of a batch gets the same target ({int(target[0])} in the first), so nothing has to be seen to "
+        "answer; "
         "draw per sample: torch.randint(classes, (len(images),))"
     )
 
@@ -161,7 +165,8 @@ def _refuse_equal_views(bench: Bench, task: PretextTask) -> None:
     together = [image for images in entered.values() for image in images] if several else []
     if max(map(_doubled, (*entered.values(), together))) >= len(batch) and torch.equal(loss, total(2)):
         raise CheckFailed(
-            "two views of every image are the same, bit for bit, and both go through a network; draw each one anew, and see that nothing seeds the "
+            "two views of every image are the same, bit for bit, and both go through a network; draw each one anew, "
+            "and see that nothing seeds the "
             "random functions in between"
         )
 

@@ -28,7 +28,8 @@ def documented(bench: Bench) -> str:
     silent = [name for name in model.model_fields if name not in said]
     if silent:
         raise CheckFailed(
-            f"option {silent[0]!r} says nowhere what it does; write `{silent[0]}: ... = ...  #: what it does`, or Field(description=...)"
+            f"option {silent[0]!r} says nowhere what it does; write `{silent[0]}: ... = ...  #: what it does`, or "
+            "Field(description=...)"
         )
     return f"{len(model.model_fields)} options"
 
@@ -73,6 +74,7 @@ def options(bench: Bench) -> str:
         ) from None
     if again != given:
         raise CheckFailed(
-            f"the options read back from JSON differ: {again!r}, not {given!r}; a validator that changes its own output cannot enter an id"
+            f"the options read back from JSON differ: {again!r}, not {given!r}; a validator that changes its own "
+            "output cannot enter an id"
         )
     return ", ".join(f"{name}={value!r}" for name, value in given) or "none"

@@ -181,7 +181,8 @@ def test_missing_splits_are_held_out_and_said(tree: Path, cache: Path) -> None:
     assert sorted(sum(parts, [])) == sorted(f"train{number}" for number in range(20))
     assert [len(part) for part in parts] == [13, 3, 4]
     assert data.notes == [
-        "pets: train is 'train', test is 0.2 of train, held out (there is no 'test'), validation is 0.2 of the rest of train, held out "
+        "pets: train is 'train', test is 0.2 of train, held out (there is no 'test'), validation is 0.2 of the rest "
+        "of train, held out "
         "(there is no 'val')"
     ]
 
@@ -393,7 +394,8 @@ def test_oddities_are_counted(tmp_path: Path, cache: Path) -> None:
             "set: boxes one pixel wide or high: 1 of 11",
             "set: images without an object: 1 of 7",
             "set: annotations without the image's size, whose boxes are taken to refer to the stored pixels: 1 of 7",
-            "set: images turned as the camera noted, since their annotations give the size of the upright image: 1 of 7",
+            "set: images turned as the camera noted, since their annotations give the size of the upright image: 1 "
+            "of 7",
             "set: validation has no object of dog, so there is no AP for them",
         ]
     )

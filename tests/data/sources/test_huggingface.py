@@ -689,7 +689,8 @@ def test_the_library_s_environment_is_honoured(online: Hub, split: Any, tmp_path
     commit = online.push(split("train", 40) | split("test", 8))
     program = (
         "from ssl_bench.data import load; from ssl_bench.spec.matrix import DataSpec; import sys\n"
-        "data = load(DataSpec.model_validate(sys.argv[1])); print(data.pretrain.name, len(data.pretrain)); print(*data.notes)"
+        "data = load(DataSpec.model_validate(sys.argv[1])); print(data.pretrain.name, len(data.pretrain)); "
+        "print(*data.notes)"
     )
     where = {"HF_ENDPOINT": online.url, "HF_HOME": str(tmp_path / "home"), "XDG_CACHE_HOME": str(tmp_path / "xdg")}
     where["TQDM_POSITION"] = "-1"  # the library shows its bars without a terminal, too
