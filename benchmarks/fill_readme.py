@@ -1,11 +1,13 @@
-"""Put tables and code into README.md, docs/ and results/*/README.md from the files that hold them: nothing is typed by hand.
+"""Put tables and code into README.md, docs/ and results/*/README.md from the files that hold them: nothing is typed by
+hand.
 
     python benchmarks/fill_readme.py            # rewrites them; tests/test_readme.py checks that they are up to date
 
-A block begins with a comment such as ``<!-- table: results/quick -->`` and ends with ``<!-- end -->``. ``table`` has the whole legend.
-``rows`` has the short one and leaves the published numbers out, which are the same below every table; ``classic`` has the columns of the classic table alone
-(``ssl-bench report RUN --classic``); ``order`` is how far the rows stand in the published order, pair by pair. ``brief`` has neither
-legend nor warnings, and only the rows and evaluators that are named: ``<!-- brief: results/quick rows=simclr,random evaluators=linear -->``.
+A block begins with a comment such as ``<!-- table: results/quick -->`` and ends with ``<!-- end -->``. ``table`` has
+the whole legend. ``rows`` has the short one and leaves the published numbers out, which are the same below every table;
+``classic`` has the columns of the classic table alone (``ssl-bench report RUN --classic``); ``order`` is how far the
+rows stand in the published order, pair by pair. ``brief`` has neither legend nor warnings, and only the rows and
+evaluators that are named: ``<!-- brief: results/quick rows=simclr,random evaluators=linear -->``.
 """
 
 from __future__ import annotations
@@ -22,7 +24,8 @@ _BLOCK = re.compile(
 
 
 def content(kind: str, path: Path, words: dict[str, str]) -> str:
-    """The text a block holds: the printed table of a run (or its rows or some columns alone), a plugin's source, the speed report without its heading."""
+    """The text a block holds: the printed table of a run (or its rows or some columns alone), a plugin's source, the
+    speed report without its heading."""
     if kind == "plugin":
         return f"```python\n{path.read_text(encoding='utf-8').strip()}\n```"
     if kind == "speed":

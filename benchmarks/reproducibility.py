@@ -1,15 +1,18 @@
-"""Does a table say the same again? A matrix run whole for every thread count and every draw of validation images, and held against its intervals.
+"""Does a table say the same again? A matrix run whole for every thread count and every draw of validation images, and
+held against its intervals.
 
-    python benchmarks/reproducibility.py            # quick, 2 thread counts x 2 draws: four runs, then results/reproducibility/
+    python benchmarks/reproducibility.py            # quick, 2 thread counts x 2 draws: four runs, then
+    results/reproducibility/
 
-Threads change the order in which numbers are added, so that every network ends up a little elsewhere; another draw of validation
-(``data.validation_seed``) chooses strengths and stages on other images, and pretrains on other ones too: those that it does not hold back.
-Nothing can be shared between the runs for these reasons. Each is an ordinary run and goes on where it was stopped, and the same
-command with all four there only writes the table anew.
+Threads change the order in which numbers are added, so that every network ends up a little elsewhere; another draw of
+validation (``data.validation_seed``) chooses strengths and stages on other images, and pretrains on other ones too:
+those that it does not hold back. Nothing can be shared between the runs for these reasons. Each is an ordinary run and
+goes on where it was stopped, and the same command with all four there only writes the table anew.
 
-A cell of each run's table should lie, within the interval printed beside it, around the mean of the runs: nine in ten cells do, and none is
-out by more than twice half the interval's width. The intervals are of the test images alone, which are the same in all runs, so that
-what is measured here is what they leave out. Exit code 1: it is not so, or a run has no table yet.
+A cell of each run's table should lie, within the interval printed beside it, around the mean of the runs: nine in ten
+cells do, and none is out by more than twice half the interval's width. The intervals are of the test images alone,
+which are the same in all runs, so that what is measured here is what they leave out. Exit code 1: it is not so, or a
+run has no table yet.
 """
 
 from __future__ import annotations

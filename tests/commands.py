@@ -1,4 +1,5 @@
-"""The command line in a process of its own, ready at once: a fork of the tests' process, which has imported everything already."""
+"""The command line in a process of its own, ready at once: a fork of the tests' process, which has imported everything
+already."""
 
 from __future__ import annotations
 

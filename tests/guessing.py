@@ -15,7 +15,8 @@ from ssl_bench.tasks.base import PretextTask
 
 @dataclass(frozen=True)
 class Guesses:
-    """Predictions, each made before its images were trained on; ``independent`` of an image's count as independent of each other."""
+    """Predictions, each made before its images were trained on; ``independent`` of an image's count as independent of
+    each other."""
 
     right: int
     asked: int

@@ -29,7 +29,8 @@ def _modules() -> dict[str, Path]:
 
 
 def _imports(tree: ast.AST, modules: dict[str, Path]) -> Iterator[str]:
-    """The modules of the package that code imports when it runs, at its top or within a function; what only type checkers read is left out."""
+    """The modules of the package that code imports when it runs, at its top or within a function; what only type
+    checkers read is left out."""
     for node in ast.iter_child_nodes(tree):
         if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
             continue
@@ -55,7 +56,8 @@ def _room(module: str) -> int:
 
 
 def _floor(module: str) -> int:
-    """Of a module in a room with floors; the room's own ``__init__`` imports nothing when it is imported, and so lies below them."""
+    """Of a module in a room with floors; the room's own ``__init__`` imports nothing when it is imported, and so lies
+    below them."""
     parts = module.split(".")
     floors = FLOORS[parts[1]]
     return -1 if len(parts) == 2 else floors.index(parts[2]) if parts[2] in floors else len(floors)

@@ -1,4 +1,5 @@
-"""A control: an untrained network that is given images as some tasks give them to theirs, in lightness alone or standardised one by one."""
+"""A control: an untrained network that is given images as some tasks give them to theirs, in lightness alone or
+standardised one by one."""
 
 from __future__ import annotations
 

@@ -1,9 +1,11 @@
-"""Throughput beside lightly's own recipe, and what the loop adds to the bare network: ratios measured in one run, sides interleaved.
+"""Throughput beside lightly's own recipe, and what the loop adds to the bare network: ratios measured in one run, sides
+interleaved.
 
-    python benchmarks/speed/compare.py            # about ten minutes on two idle cores; writes results.json and RESULTS.md beside this file
+    python benchmarks/speed/compare.py            # about ten minutes on two idle cores; writes results.json and
+    RESULTS.md beside this file
 
-Both sides hold the decoded images in memory and train the same ResNet-18 (width 0.25, scaled stem of stride 1) at batch 256. The bare
-network is trunk, heads, loss and optimiser on views that lie ready.
+Both sides hold the decoded images in memory and train the same ResNet-18 (width 0.25, scaled stem of stride 1) at batch
+256. The bare network is trunk, heads, loss and optimiser on views that lie ready.
 """
 
 from __future__ import annotations
@@ -210,7 +212,8 @@ def ours(images: ImageSet) -> None:
 
 
 def lightlys(images: ImageSet) -> None:
-    """Worker: lightly's recipe for SimCLR: its SimCLRTransform in a DataLoader of two workers, one forward a view, its loss and head."""
+    """Worker: lightly's recipe for SimCLR: its SimCLRTransform in a DataLoader of two workers, one forward a view, its
+    loss and head."""
     from lightly.loss import NTXentLoss
     from lightly.models.modules import SimCLRProjectionHead
     from lightly.transforms import SimCLRTransform
@@ -301,7 +304,8 @@ class _Worker:
 
 
 def probe() -> dict[str, float]:
-    """Nine strengths and the last fit on 50,000 x 512 correlated, standardised features of 10 classes, half of which can be told."""
+    """Nine strengths and the last fit on 50,000 x 512 correlated, standardised features of 10 classes, half of which
+    can be told."""
     generator = torch.Generator().manual_seed(0)
     labels = torch.randint(10, (50_000,), generator=generator)
     hidden = torch.randn(10, 64, generator=generator)[labels] * 0.35 + torch.randn(50_000, 64, generator=generator)

@@ -154,7 +154,8 @@ class Evaluator:
     accuracy: ClassVar[bool] = True  #: False: gives no accuracy on validation, so that nothing can be chosen by it
     #: True: asks the backbone to train; representations that cannot are left out ("-")
     needs_training: ClassVar[bool] = False
-    #: what it asks of a task beside the network: "codes", "missing", "decode", "sample"; rows without it are left out ("-")
+    #: what it asks of a task beside the network: "codes", "missing", "decode", "sample"; rows without it are left out
+    #: ("-")
     needs: ClassVar[frozenset[str]] = frozenset()
 
     def __init__(self, options: Any) -> None:

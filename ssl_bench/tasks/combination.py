@@ -78,7 +78,8 @@ class Combination(PretextTask):
         assert isinstance(judged, Backbone)
         members: list[Backbone] = []
         for kind in kinds:
-            # A member that standardises tiles or crops by itself passes by its backbone's input, and is given lightness in their
+            # A member that standardises tiles or crops by itself passes by its backbone's input, and is given lightness
+            # in their
             # place (_seen_by).
             harmonised = options.harmonise and kind != "standardised"
             members.append(judged.with_input(judged.input if harmonised else make(input=kind).input))  # type: ignore[arg-type]

@@ -1,4 +1,5 @@
-"""Kinds of input: those of the suite as before, those of plugins with channels of their own, saved with the weights by name."""
+"""Kinds of input: those of the suite as before, those of plugins with channels of their own, saved with the weights by
+name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Weights from elsewhere: judged as they come, addressed by what they hold, refused before training where they do not fit."""
+"""Weights from elsewhere: judged as they come, addressed by what they hold, refused before training where they do not
+fit."""
 
 from __future__ import annotations
 
@@ -287,7 +288,8 @@ def test_a_start_is_described_and_counts_as_labelled_unless_it_is_known_to_be_fr
 
 
 def test_how_weights_see_images_belongs_to_their_row_and_not_to_a_start(tmp_path: Path) -> None:
-    """The same tensors with another mean, kind, size or network are another thing to judge, and the same thing to start from."""
+    """The same tensors with another mean, kind, size or network are another thing to judge, and the same thing to start
+    from."""
     network = Backbone(TINY, 32).network
     ids: dict[str, list[str]] = {"judged": [], "started": []}
     for number, (handling, size) in enumerate(

@@ -156,7 +156,8 @@ def test_an_anchor_lies_on_every_place_of_every_level(form: str) -> None:
 @pytest.mark.parametrize("form", ["fpn", "c4"])
 @pytest.mark.parametrize("side", [33, 40, 67, 90, 129])
 def test_boxes_are_pooled_at_the_networks_strides_however_much_the_first_batch_is_padded(form: str, side: int) -> None:
-    """Maps of padded images are larger than a stride of the image: a guess from them (torchvision's) is off by two at such sides."""
+    """Maps of padded images are larger than a stride of the image: a guess from them (torchvision's) is off by two at
+    such sides."""
     detector = make_detector(form=form).eval()
     seen: dict[str, Any] = {}
     detector.model.backbone.register_forward_hook(
@@ -217,7 +218,8 @@ def scores(found: Evaluation) -> np.ndarray:
 
 
 def test_a_stopped_detector_goes_on_to_the_same_bits(tmp_path: Path) -> None:
-    """At 38 px (0.8 of 48), padded to 64, torchvision's guess of strides would depend on the batch that comes first after the stop."""
+    """At 38 px (0.8 of 48), padded to 64, torchvision's guess of strides would depend on the batch that comes first
+    after the stop."""
     options = parse(Detection.Options, SMALL, "detection")
     whole = Detection(options).evaluate(subject_of(tmp_path / "cache"))
     for after in (1, 3, 5):

@@ -1,4 +1,5 @@
-"""Average precision by hand, against the definition in exact fractions, pycocotools and torchmetrics; the bootstrap against resampled lists."""
+"""Average precision by hand, against the definition in exact fractions, pycocotools and torchmetrics; the bootstrap
+against resampled lists."""
 
 from __future__ import annotations
 
@@ -63,7 +64,8 @@ def scene(
     difficult: float = 0.25,
     grid: float = 4.0,
 ) -> Scene:
-    """Objects on a coarse grid (overlaps tie, some at a threshold exactly) and detections: moved, doubled, missing, out of nothing.
+    """Objects on a coarse grid (overlaps tie, some at a threshold exactly) and detections: moved, doubled, missing, out
+    of nothing.
 
     ``levels``: scores take this many values, no value twice in an image where there are enough; 0: all scores differ.
     """

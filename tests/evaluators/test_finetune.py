@@ -119,7 +119,8 @@ def test_the_rate_is_chosen_on_validation_with_all_labels_and_a_hopeless_one_is_
 
 
 def test_on_few_images_a_rate_is_chosen_by_log_loss_and_on_many_by_accuracy(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Scores made by hand: the first rate is right more often, the second is surer where it is right and mildly wrong elsewhere."""
+    """Scores made by hand: the first rate is right more often, the second is surer where it is right and mildly wrong
+    elsewhere."""
     subject = subject_of()
     labels = torch.from_numpy(subject.labels("validation"))
     right = torch.nn.functional.one_hot(labels, 3).float()
@@ -157,7 +158,8 @@ def test_the_version_is_raised_only_where_a_rate_is_chosen_on_few_images() -> No
 
 
 def test_a_version_and_the_choice_that_it_stands_for_go_by_one_number(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A fifth of a draw of 24 is 4.8 images, and 6 once each of three classes is rounded: between the two, an id would stand for another choice."""
+    """A fifth of a draw of 24 is 4.8 images, and 6 once each of three classes is rounded: between the two, an id would
+    stand for another choice."""
     subject = subject_of()
     monkeypatch.setattr(finetune._Work, "_train", lambda work, train, rate, *rest: rate)
     monkeypatch.setattr(

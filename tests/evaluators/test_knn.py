@@ -121,7 +121,8 @@ def test_k_is_capped_at_the_smallest_class_of_the_bank(make_subject: Make) -> No
 
 
 def test_only_classes_with_a_vote_are_answers(make_subject: Make) -> None:
-    """25 classes of noise: fewer than five classes among the neighbours are fewer than five answers, and not filled up with the lowest ids."""
+    """25 classes of noise: fewer than five classes among the neighbours are fewer than five answers, and not filled up
+    with the lowest ids."""
     generator = np.random.default_rng(3)
     labels = {
         split: generator.permutation(np.arange(count) % 25)

@@ -227,7 +227,8 @@ def test_accuracy_per_class(make_subject: Make) -> None:
 
 
 def test_unequal_classes_are_told_and_scored_class_by_class(make_subject: Make) -> None:
-    """Ninety in a hundred images of one class: accuracy above 0.9 says little, and a draw of few labels has other proportions."""
+    """Ninety in a hundred images of one class: accuracy above 0.9 says little, and a draw of few labels has other
+    proportions."""
     labels = {
         split: np.where(np.arange(count) % 20 == 0, 1, np.where(np.arange(count) % 20 == 7, 2, 0))
         for split, count in (("train", 600), ("validation", 200), ("test", 400))

@@ -99,7 +99,8 @@ def features(n: int, d: int, k: int) -> tuple[Tensor, Tensor, Tensor]:
 
 @pytest.mark.parametrize("penalty", [1e4, 1e3, 1e2, 10.0, 1.0, 0.1, 0.01])
 def test_the_optimum_over_six_decades_of_strength(penalty: float) -> None:
-    """What says that it converged is scikit-learn's optimum, in float64 to a tight tolerance, and so are its answers on other images."""
+    """What says that it converged is scikit-learn's optimum, in float64 to a tight tolerance, and so are its answers on
+    other images."""
     x, y, held_out = features(450, 512, 12)
     found = SoftmaxRegression(x, y, 12).fit(penalty / len(x))
     expected = LogisticRegression(C=1 / penalty, tol=1e-8, max_iter=20_000).fit(x.double().numpy(), y.numpy())

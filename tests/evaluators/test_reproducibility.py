@@ -1,8 +1,9 @@
-"""Which images happen to be held back must not decide what a probe says: its interval, printed beside it, is of the test images alone.
+"""Which images happen to be held back must not decide what a probe says: its interval, printed beside it, is of the
+test images alone.
 
-The features are real: two stages of the untrained network of ``quick`` (48 dimensions each, rounded to 8 bits) on 600 images to learn from and
-1,000 to test on. Every draw holds back 60 others of the 600; the tested classifier is fitted on all of them, so that accuracies differ by what
-was chosen, and by nothing else.
+The features are real: two stages of the untrained network of ``quick`` (48 dimensions each, rounded to 8 bits) on 600
+images to learn from and 1,000 to test on. Every draw holds back 60 others of the 600; the tested classifier is fitted
+on all of them, so that accuracies differ by what was chosen, and by nothing else.
 """
 
 from __future__ import annotations
@@ -122,7 +123,8 @@ def test_stage_and_strength_hardly_depend_on_validation_where_folds_cost_too_muc
 
 
 def test_the_rule_of_the_first_version_would_fail(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Accuracy on the images held back, all strengths tried: what it chooses is noise, and the interval does not know of it."""
+    """Accuracy on the images held back, all strengths tried: what it chooses is noise, and the interval does not know
+    of it."""
 
     def errors(scores: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         return (scores.argmax(1) != labels).double()

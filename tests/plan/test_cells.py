@@ -1,4 +1,5 @@
-"""Which cells a matrix is made of: rows that share one, choices that stand, sets under names of their own, images that nobody pretrains on."""
+"""Which cells a matrix is made of: rows that share one, choices that stand, sets under names of their own, images that
+nobody pretrains on."""
 
 from __future__ import annotations
 

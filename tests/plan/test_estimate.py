@@ -1,4 +1,5 @@
-"""What a plan says before anything is trained: passes, times and memory that follow from the settings, and mistakes in a task's own code."""
+"""What a plan says before anything is trained: passes, times and memory that follow from the settings, and mistakes in
+a task's own code."""
 
 from __future__ import annotations
 

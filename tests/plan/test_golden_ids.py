@@ -1,7 +1,7 @@
 """The ids of every cell and evaluation of every shipped matrix, as ``golden_ids.json`` has them.
 
-An id that changes makes every record under it unreachable: it may change only where a number can. To write the file anew after such a change:
-``python tests/plan/test_golden_ids.py``.
+An id that changes makes every record under it unreachable: it may change only where a number can. To write the file
+anew after such a change: ``python tests/plan/test_golden_ids.py``.
 """
 
 from __future__ import annotations
@@ -59,7 +59,8 @@ def _boxes(options: Any, places: Any) -> list[Any]:
 
 
 def ids_of(matrix: Path) -> dict[str, list[str]]:
-    """The ids of a matrix on images that stand in for its own: a candidate's and those of its evaluations, by row, choice and seed."""
+    """The ids of a matrix on images that stand in for its own: a candidate's and those of its evaluations, by row,
+    choice and seed."""
     found = {}
     with (
         mock.patch.object(before_training, "load", _data), mock.patch.object(before_training, "check"), mock.patch.object(Detection, "own_sets", _boxes),

@@ -1,4 +1,5 @@
-"""Ids stay as they are where no number can change: what a committed run holds is not pretrained anew by a later version."""
+"""Ids stay as they are where no number can change: what a committed run holds is not pretrained anew by a later
+version."""
 
 from __future__ import annotations
 

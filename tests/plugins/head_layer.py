@@ -1,4 +1,5 @@
-"""Rotation, judged with the first layer of its head as SimCLRv2 is fine-tuned from it (Chen et al., 2020, arXiv:2006.10029)."""
+"""Rotation, judged with the first layer of its head as SimCLRv2 is fine-tuned from it (Chen et al., 2020,
+arXiv:2006.10029)."""
 
 import torch
 from torch import nn

@@ -20,7 +20,8 @@ def ab(images: Tensor) -> Tensor:
 
 @input_kind("sobel", channels=2)
 def sobel(images: Tensor) -> Tensor:
-    """RGB [B, 3, H, W] in [0, 1] to horizontal and vertical slopes of the grey image, [B, 2, H, W] (as DeepCluster sees images)."""
+    """RGB [B, 3, H, W] in [0, 1] to horizontal and vertical slopes of the grey image, [B, 2, H, W] (as DeepCluster sees
+    images)."""
     across = torch.tensor([[-1.0, 0, 1], [-2, 0, 2], [-1, 0, 1]], device=images.device) / 8
     kernels = torch.stack([across, across.T])[:, None]
     return F.conv2d(F.pad(grayscale(images), (1, 1, 1, 1), mode="replicate"), kernels)

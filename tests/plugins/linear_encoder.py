@@ -1,4 +1,7 @@
-"""A linear autoencoder: no convolution and no ResNet. With another encoder it reads an image as a sequence of its rows."""
+"""A linear autoencoder: no convolution and no ResNet.
+
+With another encoder it reads an image as a sequence of its rows.
+"""
 
 from typing import Literal
 

@@ -1,4 +1,5 @@
-"""BYOL in small: a student predicts what a slowly moving teacher makes of another view (Grill et al., 2020); crops of half the side as DINO's."""
+"""BYOL in small: a student predicts what a slowly moving teacher makes of another view (Grill et al., 2020); crops of
+half the side as DINO's."""
 
 import copy
 

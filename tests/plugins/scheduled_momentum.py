@@ -1,4 +1,5 @@
-"""A student that predicts a slow teacher: momentum and temperature follow schedules, and the last layer waits for a while."""
+"""A student that predicts a slow teacher: momentum and temperature follow schedules, and the last layer waits for a
+while."""
 
 from __future__ import annotations
 

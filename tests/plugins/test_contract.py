@@ -166,7 +166,8 @@ def test_a_column_that_the_images_lack_is_told_before_training(tmp_path: Path) -
 
 
 def test_the_examples_of_the_guide_are_working_code() -> None:
-    """Every class in docs/new_task.md is registered as a plugin would be, and the complete task passes its quick checks."""
+    """Every class in docs/new_task.md is registered as a plugin would be, and the complete task passes its quick
+    checks."""
     guide = HERE.parents[1] / "docs" / "new_task.md"
     if not guide.is_file():
         pytest.skip("no checkout: the guide is not installed")

@@ -1,4 +1,5 @@
-"""A new metric column is one file, the plugin's: what it declares reaches the table, also where the plugin is not installed."""
+"""A new metric column is one file, the plugin's: what it declares reaches the table, also where the plugin is not
+installed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""A task of one's own, as a file and as an installed package, runs in a matrix; once edited, it never meets its old records."""
+"""A task of one's own, as a file and as an installed package, runs in a matrix; once edited, it never meets its old
+records."""
 
 from __future__ import annotations
 

@@ -81,9 +81,9 @@ def make_run(
 ) -> Path:
     """Write a results folder.
 
-    ``skip(row, seed, what)`` leaves a record out; ``fails`` maps (row, seed, what) to a message. Fine-tuning is measured at ``shares`` of
-    the labels, the probe at ``probe_shares``; ``few(accuracy, share)`` is what is left of an accuracy. ``boxes`` maps a set with boxes to
-    the detection mAP of rows.
+    ``skip(row, seed, what)`` leaves a record out; ``fails`` maps (row, seed, what) to a message. Fine-tuning is
+    measured at ``shares`` of the labels, the probe at ``probe_shares``; ``few(accuracy, share)`` is what is left of an
+    accuracy. ``boxes`` maps a set with boxes to the detection mAP of rows.
     """
     chosen, fails = rows if rows is not None else ROWS, fails or {}
     truth = {d: np.random.default_rng(7).integers(0, classes, n) for d in data}

@@ -1,4 +1,5 @@
-"""Cells on sets that are sorted by class, as folders are: whatever takes a part of the images takes it from all over the set."""
+"""Cells on sets that are sorted by class, as folders are: whatever takes a part of the images takes it from all over
+the set."""
 
 from __future__ import annotations
 

@@ -160,7 +160,8 @@ def noise(count: int) -> Tensor:
 
 
 def through_a_lens(count: int) -> Tensor:
-    """Noise with chromatic aberration: red and blue lie one pixel further out than green, as at the edges of a photograph."""
+    """Noise with chromatic aberration: red and blue lie one pixel further out than green, as at the edges of a
+    photograph."""
     images = noise(count)
     at = torch.arange(30)
     source = (at - (at * 3 // 30 - 1)).clamp(0, 29)

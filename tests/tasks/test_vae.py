@@ -92,7 +92,8 @@ def test_the_kl_term_warms_up_with_the_run() -> None:
 
 
 def test_what_the_network_calls_log_variance_is_used_as_one() -> None:
-    """With log-variance -10 samples hardly differ from the mean, with +10 they differ by about e^5; beyond, nothing grows."""
+    """With log-variance -10 samples hardly differ from the mean, with +10 they differ by about e^5; beyond, nothing
+    grows."""
     task, images = make_task(code_size=16).eval(), torch.rand(2, 3, 16, 16)
     for bias, spread in ((-10.0, math.exp(-5)), (10.0, math.exp(5)), (100.0, math.exp(5))):
         with torch.no_grad():

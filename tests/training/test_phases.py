@@ -1,4 +1,5 @@
-"""Phases: recipes, views and steps of their own, hooks around every optimiser step, and the same bits after an interruption."""
+"""Phases: recipes, views and steps of their own, hooks around every optimiser step, and the same bits after an
+interruption."""
 
 from __future__ import annotations
 
@@ -27,7 +28,8 @@ RECIPES = {
 
 
 class Contest(Brightness):
-    """A critic with views, a recipe and a rhythm of its own: two steps of it for each of the network, which starts late."""
+    """A critic with views, a recipe and a rhythm of its own: two steps of it for each of the network, which starts
+    late."""
 
     name = "contest"
     phases = ("network", "critic")

@@ -19,7 +19,8 @@ ADJUST = (reference.adjust_brightness, reference.adjust_contrast, reference.adju
 
 
 def awkward(count: int) -> Tensor:
-    """Images that meet every branch of HSV: noise, greys, black, white, saturated corners of the cube, ties of two channels."""
+    """Images that meet every branch of HSV: noise, greys, black, white, saturated corners of the cube, ties of two
+    channels."""
     images = torch.rand(count, 3, 8, 8)
     images[0] = images[0, :1]
     images[1], images[2], images[3] = 0, 1, images[3].round()

@@ -1,4 +1,5 @@
-"""The distortions of exemplar networks: HSV against colorsys, geometry against scikit-image, colours along the axes of all pixels."""
+"""The distortions of exemplar networks: HSV against colorsys, geometry against scikit-image, colours along the axes of
+all pixels."""
 
 from __future__ import annotations
 

@@ -114,7 +114,8 @@ def test_shrunk_pixels_are_pillows(folder: Path, cache: Path) -> None:
 
 
 def test_a_large_jpeg_is_shrunk_to_the_same_picture(folder: Path, cache: Path) -> None:
-    """Stripes of three pixels in the result: shrunk further than to twice the size inside the decoder, they would be gone."""
+    """Stripes of three pixels in the result: shrunk further than to twice the size inside the decoder, they would be
+    gone."""
     stripes = np.tile(127 + 100 * np.sin(np.arange(160) * 2 * np.pi / 12), (120, 1)).astype(np.uint8)
     picture = Image.fromarray(np.repeat(stripes[..., None], 3, -1))
     voc_trees.write_image(folder, "one", [CAT], picture, suffix=".jpg", quality=95)

@@ -265,7 +265,8 @@ def test_published_values_here_are_those_of_the_file() -> None:
 
 
 def test_an_interval_over_three_seeds_does_not_claim_95_percent() -> None:
-    """With three, each seed alone is drawn in 1 of 27 resamples, more than a tail of 2.5 % holds; with four in 1 of 256."""
+    """With three, each seed alone is drawn in 1 of 27 resamples, more than a tail of 2.5 % holds; with four in 1 of
+    256."""
     said = {seeds: str(Correlation(6, 0.5, 0.2, 0.1, 0.7, seeds)) for seeds in (2, 3, 4)}
     assert "95 % bootstrap interval over 4 seeds: +0.10 to +0.70" in said[4]
     assert all("too few for a 95 % interval" in said[seeds] for seeds in (2, 3))

@@ -154,7 +154,8 @@ def test_units_of_labels_and_of_accuracy_do_not_matter(
 
 
 def test_savings_against_the_better_of_random_and_its_longer_run_by_hand(run_folder: MakeRun) -> None:
-    """simclr: 0.35 lies half-way from 0.3 to 0.4, 0.55 from 0.4 to 0.7: sqrt(10) times the labels. rotation: below, and out of reach."""
+    """simclr: 0.35 lies half-way from 0.3 to 0.4, 0.55 from 0.4 to 0.7: sqrt(10) times the labels. rotation: below, and
+    out of reach."""
     texts = _texts(load(_few_labels(run_folder, _plain)).table())
     assert texts == {
         ("simclr", "1 %"): "3.2×",

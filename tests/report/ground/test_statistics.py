@@ -228,7 +228,8 @@ def test_rank_interval_refuses_what_it_cannot_resample(shape: tuple[int, ...]) -
 
 @pytest.mark.parametrize(("seed_sd", "image_sd"), [(0.05, 0.0), (0.0, 0.3), (0.03, 0.2)])
 def test_resampled_images_say_what_the_images_themselves_say(seed_sd: float, image_sd: float) -> None:
-    """Of an accuracy, which is a mean over images, both analyses can be had; they are the same but for the bootstrap's own chance."""
+    """Of an accuracy, which is a mean over images, both analyses can be had; they are the same but for the bootstrap's
+    own chance."""
     rng = np.random.default_rng(5)
     images = rng.normal(scale=image_sd, size=(1, 300))
     rows = [

@@ -43,7 +43,8 @@ def test_heat_map_shows_the_mean_of_every_row_and_stage(run_folder: MakeRun) -> 
     ("shares", "title"), [([1.0, 0.1], "toy, top-1"), ([0.1, 0.01], "toy, 10 % of the labels, top-1")]
 )
 def test_figures_show_the_largest_share_of_the_labels(run_folder: MakeRun, shares: list[float], title: str) -> None:
-    """The probe with fewer labels, 0 % right here, must not be averaged into the other; nor may draws widen the range over seeds."""
+    """The probe with fewer labels, 0 % right here, must not be averaged into the other; nor may draws widen the range
+    over seeds."""
     folder = run_folder(predictions=False)
     for path in folder.glob("cells/*/*/linear-*.json"):
         record = json.loads(path.read_text())
