@@ -100,7 +100,7 @@ def test_a_row_of_weights_stands_in_a_block_of_its_own_and_costs_nothing(tmp_pat
         "file:w": "elsewhere",
         "again": "elsewhere",
     }
-    text = " ".join(results.table().terminal(160).split())
+    text = " ".join(results.table().terminal(160, legend=True).split())
     assert (
         "pretrained elsewhere" in text
         and "file:w is a resnet10t trained on: not known; it sees images at their own size" in text
@@ -158,7 +158,7 @@ def test_weights_of_another_network_are_refused_before_training_with_counts(tmp_
     torch.save(other.state_dict(), tmp_path / "pickle.safetensors")
     for source, message in (
         (f"file:{tmp_path / 'none.safetensors'}", "does not exist"), (f"file:{tmp_path / 'pickle.safetensors'}", "pickled checkpoints are not opened"),
-        ("hub:x", "timm:NAME and file:PATH"), ("timm:resnet19", "did you mean"), ("timm:vit_tiny_patch16_224", "not one of timm's ResNets"),
+        ("hub:x", "timm:NAME or file:PATH"), ("timm:resnet19", "did you mean"), ("timm:vit_tiny_patch16_224", "not one of timm's ResNets"),
         ("timm:resnet18.no_such_tag", "timm has no such pretrained weights"),
     ):  # fmt: skip
         with pytest.raises(SSLBenchError, match=message):

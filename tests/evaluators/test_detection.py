@@ -332,7 +332,7 @@ def test_a_matrix_judges_by_boxes(tmp_path: Path) -> None:
         and (shown["high"] >= shown["value"] - 1e-9).all()
         and set(shown["n"]) == {40}
     )
-    text = " ".join(results.table().terminal(200).split())
+    text = " ".join(results.table().terminal(200, legend=True).split())
     assert "mAP" in text and "frozen" in text and "bootstrap" in text
     assert any("held out as validation" in note for note in prepare(spec, tmp_path).data.notes)
     drawn = {path.name for path in (tmp_path / "figures").glob("detections*")}

@@ -540,7 +540,9 @@ def test_draws_that_change_the_proportions_say_so(tmp_path: Path) -> None:
     """95 % by chance with all labels, beside 58 % after a balanced draw, looks like a loss and is none."""
     folder = make_run(tmp_path, ROWS, seeds=(0,), predictions=False)
     _imbalanced(folder, draws=True)
-    text = " ".join(load(folder).table().terminal().split())
+    table = load(folder).table()
+    assert "few-label draws change their proportions (at 10 % class 1 is 50 %" in " ".join(table.terminal().split())
+    text = " ".join(table.terminal(legend=True).split())
     assert (
         "few-label draws hold the classes in other proportions than train (at 10 % class 1 is 50 % of the draw, 95 % "
         "of train)" in text

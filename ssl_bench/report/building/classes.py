@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ssl_bench.errors import RecordError
+from ssl_bench.report.ground.content import LegendLine
 from ssl_bench.report.ground.names import BALANCED
 from ssl_bench.report.reading.correctness import TRUTH
 
@@ -20,7 +21,7 @@ SPLITS = ("validation", "test")
 CLASS_COLUMNS = ["row", "seed", "evaluator", "data", "protocol", "split", "metric", "of", "class", "value"]
 
 
-def class_notes(results: RunRecords) -> Iterator[str]:
+def class_lines(results: RunRecords) -> Iterator[LegendLine]:
     """What a reader of accuracies must know where one class has many of the images, and where draws of labels do not
     keep the proportions."""
     frame = results.frame
@@ -34,16 +35,23 @@ def class_notes(results: RunRecords) -> Iterator[str]:
         if len(balanced):
             majority = _majority(results, entry)
             always = f": always answering the largest{majority[0]} scores {100 * majority[1]:.1f} %" if majority else ""
-            yield f"{on}classes are unequal in size{always}; balanced: mean of the accuracies within each class (in per_class.csv)"
+            means = "balanced: mean of the accuracies within each class"
+            yield LegendLine(
+                "classes",
+                f"{on}classes are unequal in size{always}; {means} (in per_class.csv)",
+                f"{on}unequal in size{always}; {means}",
+            )
         changes = _changes(results, name)
         if changes:
             told = "; ".join(
                 f"at {100 * share:g} % {label} is {100 * drawn:.0f} % of the draw" for share, label, _, drawn in changes
             )
             whole = f"{100 * changes[0][2]:.0f} % of train"
-            yield (
+            yield LegendLine(
+                "classes",
                 f"{on}few-label draws hold the classes in other proportions than train ({told}, {whole}), "
-                "which also moves accuracies with few labels"
+                "which also moves accuracies with few labels",
+                f"{on}few-label draws change their proportions ({told}, {whole}), and accuracies with them",
             )
 
 

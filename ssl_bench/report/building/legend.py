@@ -3,7 +3,7 @@ they were made."""
 
 from __future__ import annotations
 
-from ssl_bench.report.building.classes import class_notes
+from ssl_bench.report.building.classes import class_lines
 from ssl_bench.report.building.provenance import (
     choice_lines,
     control_line,
@@ -39,7 +39,7 @@ def legend_of(results: RunRecords, sections: list[Section]) -> list[LegendLine]:
     """Every line, in the order printed."""
     return [
         *sign_lines(results, sections),
-        *(LegendLine("classes", text) for text in class_notes(results)),
+        *class_lines(results),
         *evaluator_lines(results),
         *input_lines(results),
         *row_lines(results),
