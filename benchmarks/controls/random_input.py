@@ -1,5 +1,4 @@
-"""A control: an untrained network that is given images as some tasks give them to theirs, in lightness alone or
-standardised one by one."""
+"""A control: an untrained network that is given images as some tasks give them to theirs, in lightness alone or standardised one by one."""
 
 from __future__ import annotations
 
