@@ -74,6 +74,7 @@ def test_everything_is_set_back_and_told_by_name(name: str) -> None:
     assert not torch.equal(torch.rand(2), drawn), "draws go on where they were"
 
 
+@pytest.mark.long
 def test_functions_that_a_library_replaces_by_itself_are_not_told() -> None:
     """Importing more of torch wraps some of its functions."""
     code = "import torch\nfrom ssl_bench.system.global_state import captured, changed\nbefore, seed = captured(), torch.manual_seed\nimport torch._dynamo\n"

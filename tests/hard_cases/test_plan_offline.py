@@ -120,6 +120,7 @@ def planned(tmp_path: Path, on: str | None = "v100", **changes: Any) -> tuple[Ru
     return run_plan, estimate(run_plan, on)
 
 
+@pytest.mark.long
 def test_a_plan_above_a_week_says_what_would_bring_it_down_and_it_does(tmp_path: Path) -> None:
     backbone = {"name": "resnet18"}
     changes: dict[str, Any] = {
