@@ -501,7 +501,7 @@ def _folder(path: Path) -> Path:
         except (OSError, ValueError):  # a name that no file can have
             return False
 
-    tried = [path, Path("runs") / path, Path("results") / path]
+    tried = list(dict.fromkeys((path, Path("runs") / path, Path("results") / path)))  # one, where it begins at the root
     for folder in tried:
         if is_run(folder):
             return folder
