@@ -676,7 +676,14 @@ HONEST = [
 ]
 
 
-@pytest.mark.parametrize("task", HONEST, ids=lambda task: task.__name__)
+#: of the honest ones, those that every run of the tests tries; the others take as long again and are left to the long tests
+ALWAYS = (Honest, Contrastive, Teacher, TwoPhases, Control, OwnDraws)
+
+
+@pytest.mark.parametrize(
+    "task",
+    [pytest.param(task, id=task.__name__, marks=() if task in ALWAYS else pytest.mark.long) for task in HONEST],
+)
 def test_the_honest_pass(task: type[PretextTask]) -> None:
     results = battery(task)
     assert {result.status for result in results} <= {"passed", "skipped"}, [
@@ -747,8 +754,10 @@ class OwnPictures(Honest):
             "no gradient reaches backbone.network.layer3.* the linear probe's best stage judges what was trained",
         ),
         (Mixup, "draws", "a draw is shared by all images of a batch, .* such as the share by which it mixes images"),
-        (OneMask, "draws", "a draw is shared by all images of a batch"),
-        (OwnPictures, "draws", "the views show other images than those of the batch"),
+        pytest.param(OneMask, "draws", "a draw is shared by all images of a batch", marks=pytest.mark.long),
+        pytest.param(
+            OwnPictures, "draws", "the views show other images than those of the batch", marks=pytest.mark.long
+        ),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )

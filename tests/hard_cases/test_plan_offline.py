@@ -187,6 +187,7 @@ def test_durations_are_read_at_every_length() -> None:
     assert {seconds: duration(seconds) for seconds in texts} == texts
 
 
+@pytest.mark.long
 def test_a_plan_of_thousands_of_cells_stays_quick(tmp_path: Path) -> None:
     tasks = [{"autoencoder": {"row": str(number), "pad": number, "code_size": 8}} for number in range(8)]
     start = time.process_time()
