@@ -15,7 +15,7 @@ from ssl_bench.report.rendering.formats import (
     published_pairs_csv,
     remeasured_csv,
 )
-from ssl_bench.report.results import Results, load
+from ssl_bench.report.results import Results, Table, load
 from ssl_bench.system.disk import reason
 
 
@@ -46,13 +46,14 @@ def write_report(
     """
     root = Path(folder)
     results = load(root) if results is None else results
-    texts = table_texts(results)
+    table = results.table()
+    texts = table_texts(results, table)
     if not redraw and all((root / name).exists() for name in ("table.html", "figures")) and _are_there(root, texts):
         return []
     try:
         figures = draw_figures(results, root / "figures", svg=svg, photographs=photographs)
         pictures = [str(path.relative_to(root)) for path in figures if path.suffix != ".svg"]
-        texts["table.html"] = results.table().html(pictures)
+        texts["table.html"] = table.html(pictures)
         for name, text in texts.items():
             if text:
                 write_bytes(root / name, text.encode())
@@ -77,10 +78,10 @@ def _are_there(root: Path, texts: dict[str, str]) -> bool:
         return False
 
 
-def table_texts(results: Results) -> dict[str, str]:
+def table_texts(results: Results, table: Table | None = None) -> dict[str, str]:
     """Name to content of the files of a table but for table.html, which shows figures; "" where there is nothing to
-    say."""
-    table, wide = results.table(), results.table(wide=True)
+    say. ``table``: what ``results.table()`` gave, if it was asked already."""
+    table, wide = table or results.table(), results.table(wide=True)
     return {
         "table.md": table.markdown(),
         "table.csv": wide.csv(),

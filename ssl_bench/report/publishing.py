@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 
@@ -55,26 +57,28 @@ def publish(run: str | Path, folder: str | Path) -> list[Path]:
     files = archived(records, predictions)
     written = [target / RUN_FILE, *(target / name for name in files)]
     try:
+        target.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(prefix=".publishing-", dir=target) as scratch:
+            made = Path(scratch)  # what was published before stays until this has been checked
+            for name, content in files.items():
+                write_bytes(made / name, content)
+            write_bytes(made / RUN_FILE, place_of(source / RUN_FILE).read(source / RUN_FILE))
+            _check(Archive(made), records, predictions)
+            texts = table_texts(load(made))
+            for name in SAME:
+                if texts[name] != expected[name]:
+                    raise RecordError(
+                        f"{name} does not come out of the archived records as it does of {source}: not published"
+                    )
+            for path in written:
+                os.replace(made / path.name, path)
         if PREDICTIONS_FILE not in files:
             (target / PREDICTIONS_FILE).unlink(missing_ok=True)
-        for name, content in files.items():
-            write_bytes(target / name, content)
-        write_bytes(target / RUN_FILE, place_of(source / RUN_FILE).read(source / RUN_FILE))
-        _check(Archive(target), records, predictions)
-        published = load(target)
-        texts = table_texts(published)
-        for name in SAME:
-            if texts[name] != expected[name]:
-                raise RecordError(
-                    f"{name} does not come out of the archived records as it does of {source}: not published"
-                )
-    except BaseException as error:
-        for path in written:
-            path.unlink(missing_ok=True)
-        if isinstance(error, OSError) and not isinstance(error, SSLBenchError):
-            raise WriteError(f"{target} cannot be written: {reason(error)}") from error
-        raise
-    return [*written, *write_report(target, published, photographs=False)]
+    except OSError as error:
+        if isinstance(error, SSLBenchError):
+            raise
+        raise WriteError(f"{target} cannot be written: {reason(error)}") from error
+    return [*written, *write_report(target, photographs=False)]
 
 
 def _contents(run: Path) -> tuple[dict[str, bytes], dict[str, dict[str, np.ndarray]]]:

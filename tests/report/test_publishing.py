@@ -23,6 +23,7 @@ from ssl_bench.plan.prepare import prepare
 from ssl_bench.records.archive import PREDICTIONS_FILE, RECORDS_FILE
 from ssl_bench.records.predictions import read_predictions
 from ssl_bench.report import load, publish, write_report
+from ssl_bench.report.files import table_texts
 from ssl_bench.report.publishing import published_predictions
 from ssl_bench.runner.scheduler import Observer, carry_out
 
@@ -238,3 +239,17 @@ def test_committed_results_are_small_and_published() -> None:
         path.parent.name for path in results.glob(f"*/{RECORDS_FILE}")
     }
     assert not list(results.glob("*/cells"))
+
+
+def test_a_publication_that_fails_leaves_the_earlier_one_whole(
+    run_folder: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, target = run_folder(seeds=(0, 1)), tmp_path / "published"
+    publish(run, target)
+    before = {path: path.read_bytes() for path in target.rglob("*") if path.is_file()}
+    expected = table_texts(load(run))
+    answers = iter([expected, {**expected, "table.csv": "another"}])
+    monkeypatch.setattr("ssl_bench.report.publishing.table_texts", lambda results: next(answers))
+    with pytest.raises(RecordError, match=r"table.csv does not come out .*: not published"):
+        publish(run, target)
+    assert {path: path.read_bytes() for path in target.rglob("*") if path.is_file()} == before

@@ -32,24 +32,7 @@ R = TypeVar("R", bound=Record)
 
 
 def read_run(folder: str | Path) -> RunRecords:
-    """Read a results folder.
-
-    One record that cannot be used does not cost the others: it is listed in ``missing`` with its damage, and in
-    ``damaged``.
-
-    Parameters
-    ----------
-    folder : where ``run.json`` lies, such as ``runs/quick``.
-
-    Returns
-    -------
-    Its records, also of a run that is not finished: what is not there yet is listed in ``missing``.
-
-    Raises
-    ------
-    RecordError
-        Where there is no run, or ``run.json`` cannot be used.
-    """
+    """The records of a results folder, as ``ssl_bench.load`` describes it."""
     root = Path(folder)
     if not (root / "run.json").is_file():
         raise RecordError(
