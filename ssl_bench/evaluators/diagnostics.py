@@ -20,13 +20,6 @@ COLLAPSED = 5.0  # RankMe below which a representation is called collapsed
 PICTURE_BYTES = 256 << 20  # images handed to the task at once
 
 
-class DiagnosticsOptions(EvaluatorOptions):
-    """Options of the diagnostics."""
-
-    #: validation images looked at (all, where there are fewer); the same for every row
-    n: int = Field(default=2_048, ge=2, le=MOST_IN_SET)
-
-
 class Diagnostics(Evaluator):
     """RankMe (Garrido et al., 2023), share of dead dimensions and spread of the pooled validation features.
 
@@ -40,7 +33,12 @@ class Diagnostics(Evaluator):
     accuracy: ClassVar[bool] = False
     protocol: ClassVar[str] = "diagnostics"
     version: ClassVar[int] = VERSIONS["diagnostics"]
-    Options: ClassVar[type[EvaluatorOptions]] = DiagnosticsOptions
+
+    class Options(EvaluatorOptions):
+        """Options of the diagnostics."""
+
+        #: validation images looked at (all, where there are fewer); the same for every row
+        n: int = Field(default=2_048, ge=2, le=MOST_IN_SET)
 
     def evaluate(self, subject: Subject) -> Evaluation:
         go_on(subject, "diagnostics")

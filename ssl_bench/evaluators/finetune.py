@@ -55,35 +55,6 @@ StepCount = Annotated[int, Field(ge=1, le=10_000_000)]
 Steps = StepCount | Annotated[tuple[StepCount, ...], Field(min_length=1, max_length=MOST_LISTED)] | None
 
 
-class FinetuneOptions(EvaluatorOptions):
-    """Options of fine-tuning."""
-
-    labels: Fractions = (1.0,)  #: shares of the training labels
-    draws: int = Field(default=1, ge=1, le=MOST_DRAWS)  #: draws of every share below 1
-    #: for every share alike, or a list of one for each in the order of ``labels``; None: 60 epochs at 1 % of the labels
-    #: or less, else 30
-    steps: Steps = None
-    batch_size: int = Field(default=128, ge=2, le=MOST_BATCH)
-    learning_rates: Rates = (0.01, 0.03, 0.1)  #: the same for every row; chosen per share and draw
-    #: share of the steps; SimCLR has none, but also trains at batches of 4,096
-    warmup: float = Field(default=0.05, ge=0, lt=1)
-
-    @model_validator(mode="after")
-    def _steps_of_every_share(self) -> FinetuneOptions:
-        if isinstance(self.steps, tuple) and len(self.steps) != len(self.labels):
-            raise ValueError(
-                f"steps lists {len(self.steps)} numbers for {len(self.labels)} shares of the labels; give one for "
-                "each, or a single one for all"
-            )
-        return self
-
-    def steps_at(self, fraction: float, images: int) -> int:
-        """Steps at one of ``labels``, of ``images`` images."""
-        if isinstance(self.steps, tuple):
-            return self.steps[self.labels.index(fraction)]
-        return self.steps or _auto_steps(fraction, images, self.batch_size)
-
-
 class Finetune(Evaluator):
     """Train the whole network with a new zero-initialised head: SGD with Nesterov momentum, no weight decay, cosine,
     crop + flip.
@@ -99,8 +70,35 @@ class Finetune(Evaluator):
     name: ClassVar[str] = "finetune"
     protocol: ClassVar[str] = "finetune-sgd"
     version: ClassVar[int] = VERSIONS["finetune"]
-    Options: ClassVar[type[EvaluatorOptions]] = FinetuneOptions
     needs_training: ClassVar[bool] = True
+
+    class Options(EvaluatorOptions):
+        """Options of fine-tuning."""
+
+        labels: Fractions = (1.0,)  #: shares of the training labels
+        draws: int = Field(default=1, ge=1, le=MOST_DRAWS)  #: draws of every share below 1
+        #: for every share alike, or a list of one for each in the order of ``labels``; None: 60 epochs at 1 % of the
+        #: labels or less, else 30
+        steps: Steps = None
+        batch_size: int = Field(default=128, ge=2, le=MOST_BATCH)
+        learning_rates: Rates = (0.01, 0.03, 0.1)  #: the same for every row; chosen per share and draw
+        #: share of the steps; SimCLR has none, but also trains at batches of 4,096
+        warmup: float = Field(default=0.05, ge=0, lt=1)
+
+        @model_validator(mode="after")
+        def _steps_of_every_share(self) -> Finetune.Options:
+            if isinstance(self.steps, tuple) and len(self.steps) != len(self.labels):
+                raise ValueError(
+                    f"steps lists {len(self.steps)} numbers for {len(self.labels)} shares of the labels; give one for "
+                    "each, or a single one for all"
+                )
+            return self
+
+        def steps_at(self, fraction: float, images: int) -> int:
+            """Steps at one of ``labels``, of ``images`` images."""
+            if isinstance(self.steps, tuple):
+                return self.steps[self.labels.index(fraction)]
+            return self.steps or _auto_steps(fraction, images, self.batch_size)
 
     @classmethod
     def check(cls, options: Any, train: ImageSet, validation: ImageSet) -> None:
@@ -170,7 +168,7 @@ class _Work:
     """Trains and judges, and keeps what was found."""
 
     subject: Subject
-    options: FinetuneOptions
+    options: Finetune.Options
     measurements: list[Measurement] = field(default_factory=list)
     predictions: dict[str, np.ndarray] = field(default_factory=dict)
     runs: list[dict[str, Any]] = field(default_factory=list)

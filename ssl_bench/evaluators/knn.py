@@ -31,13 +31,6 @@ from ssl_bench.records.protocols import VERSIONS
 TEMPERATURE = 0.07
 
 
-class KNNOptions(EvaluatorOptions):
-    """Options of the nearest-neighbour classifier."""
-
-    k: Counts = (20, 200)  #: neighbours asked; capped at the bank's smallest class
-    temperature: float = Field(default=TEMPERATURE, ge=1e-3, le=1_000)
-
-
 class KNN(Evaluator):
     """Weighted vote of the k most cosine-similar labelled images: score of a class = sum of exp(cosine / temperature).
 
@@ -51,7 +44,12 @@ class KNN(Evaluator):
     name: ClassVar[str] = "knn"
     protocol: ClassVar[str] = "knn-cosine"
     version: ClassVar[int] = VERSIONS["knn"]
-    Options: ClassVar[type[EvaluatorOptions]] = KNNOptions
+
+    class Options(EvaluatorOptions):
+        """Options of the nearest-neighbour classifier."""
+
+        k: Counts = (20, 200)  #: neighbours asked; capped at the bank's smallest class
+        temperature: float = Field(default=TEMPERATURE, ge=1e-3, le=1_000)
 
     @classmethod
     def check(cls, options: Any, train: ImageSet, validation: ImageSet) -> None:

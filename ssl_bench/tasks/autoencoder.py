@@ -11,11 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ssl_bench.data.batches import Batch
-from ssl_bench.tasks.parts.reconstruction import Reconstruction, ReconstructionOptions
-
-
-class AutoencoderOptions(ReconstructionOptions):
-    """Options of ``autoencoder``."""
+from ssl_bench.tasks.parts.reconstruction import Reconstruction
 
 
 class Autoencoder(Reconstruction):
@@ -28,7 +24,6 @@ class Autoencoder(Reconstruction):
     name = "autoencoder"
     paper = "Hinton, Salakhutdinov: Reducing the Dimensionality of Data with Neural Networks, 2006"
     short_learning_rate = 3e-4
-    Options = AutoencoderOptions
 
     def views(self, batch: Batch) -> Tensor:
         """Cropped and mirrored images, float [B, 3, S, S]."""

@@ -49,16 +49,6 @@ class Pixels(PretextTask):
         return {"features": self.backbone.num_features}
 
 
-class PCAOptions(TaskOptions):
-    """Options of ``pca``."""
-
-    #: principal components kept; fewer where images or pixels are fewer
-    components: int = Field(default=256, ge=1, le=MOST_WIDE)
-    whiten: bool = False  #: divide every score by its deviation
-    #: pretraining images to fit on, at most (fewer of large ones)
-    fit_images: int = Field(default=10_000, ge=2, le=10_000_000)
-
-
 class PCA(PretextTask):
     """Scores on the principal components of the pixels (Pearson, 1901): the best linear code of their number.
 
@@ -66,10 +56,18 @@ class PCA(PretextTask):
     """
 
     name = "pca"
-    Options = PCAOptions
     role = TaskRole.FEATURES
 
-    def __init__(self, backbone: nn.Module, options: PCAOptions, setup: Setup) -> None:
+    class Options(TaskOptions):
+        """Options of ``pca``."""
+
+        #: principal components kept; fewer where images or pixels are fewer
+        components: int = Field(default=256, ge=1, le=MOST_WIDE)
+        whiten: bool = False  #: divide every score by its deviation
+        #: pretraining images to fit on, at most (fewer of large ones)
+        fit_images: int = Field(default=10_000, ge=2, le=10_000_000)
+
+    def __init__(self, backbone: nn.Module, options: Options, setup: Setup) -> None:
         super().__init__(backbone, options, setup)
         images = setup.sample(max(2, min(options.fit_images, SAMPLE_NUMBERS // (3 * setup.image_size**2))))
         pixels = self.backbone(images)

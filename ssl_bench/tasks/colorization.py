@@ -27,16 +27,6 @@ PRIOR_PIXELS = 1 << 22  # of the pretraining images, from which the colour prior
 CHECKED_IMAGES = 2_048
 
 
-class ColorizationOptions(TaskOptions):
-    """Options of ``colorization``."""
-
-    uniform_part: float = Field(default=0.5, gt=0, le=1)  #: of the prior whose inverse weights colours; 1: all alike
-    #: Gaussian, in ab units, by which targets and prior are spread over bins
-    sigma: float = Field(default=5.0, gt=0, le=1_000)
-    #: mirrored pixels on every side before cropping; None: an eighth of the side
-    pad: int | None = Field(default=None, ge=0, le=MOST_PAD)
-
-
 class Colorization(PretextTask):
     """Predict from lightness which of 262 colours every patch of about 4 x 4 pixels has, rare colours weighted up
     (Zhang et al., 2016).
@@ -48,11 +38,20 @@ class Colorization(PretextTask):
     name = "colorization"
     paper = "Zhang, Isola, Efros: Colorful Image Colorization, 2016, arXiv:1603.08511"
     short_learning_rate = 3e-3
-    Options = ColorizationOptions
     min_image_size = 16
     weights: Tensor
 
-    def __init__(self, backbone: nn.Module, options: ColorizationOptions, setup: Setup) -> None:
+    class Options(TaskOptions):
+        """Options of ``colorization``."""
+
+        #: of the prior whose inverse weights colours; 1: all alike
+        uniform_part: float = Field(default=0.5, gt=0, le=1)
+        #: Gaussian, in ab units, by which targets and prior are spread over bins
+        sigma: float = Field(default=5.0, gt=0, le=1_000)
+        #: mirrored pixels on every side before cropping; None: an eighth of the side
+        pad: int | None = Field(default=None, ge=0, le=MOST_PAD)
+
+    def __init__(self, backbone: nn.Module, options: Options, setup: Setup) -> None:
         super().__init__(backbone, options, setup)
         channels, side, _ = feature_map_shape(backbone, setup.image_size)
         doublings = max(0, round(np.log2(setup.image_size / 4 / side)))

@@ -23,15 +23,6 @@ from ssl_bench.transforms.lab import lightness
 FIRST_BATCHES = 20  # over which a loss is measured that does not know what a guess costs
 
 
-class CombinationOptions(TaskOptions):
-    """Options of a combination; each member's own stand under its name."""
-
-    #: each: every member sees every image; split: the images of a batch are divided among the members
-    images: Literal["each", "split"] = "each"
-    #: all members see lightness, repeated three times, so that the input does not tell the task
-    harmonise: bool = False
-
-
 class Combination(PretextTask):
     """Train one network on several tasks at once: the sum of their losses, each divided by what a guess costs (Doersch
     & Zisserman, 2017).
@@ -42,9 +33,16 @@ class Combination(PretextTask):
     """
 
     paper = "Doersch, Zisserman: Multi-task Self-Supervised Visual Learning, 2017, arXiv:1708.07860"
-    Options = CombinationOptions
     members: ClassVar[tuple[type[PretextTask], ...]] = ()
     scales: Tensor
+
+    class Options(TaskOptions):
+        """Options of a combination; each member's own stand under its name."""
+
+        #: each: every member sees every image; split: the images of a batch are divided among the members
+        images: Literal["each", "split"] = "each"
+        #: all members see lightness, repeated three times, so that the input does not tell the task
+        harmonise: bool = False
 
     def __init__(self, backbone: nn.Module, options: Any, setup: Setup) -> None:
         super().__init__(backbone, options, setup)

@@ -11,7 +11,7 @@ from ssl_bench.errors import SpecError
 from ssl_bench.plugins.registry import TASKS
 from ssl_bench.spec.task_role import TaskRole
 from ssl_bench.tasks.base import PretextTask
-from ssl_bench.tasks.combination import Combination, CombinationOptions
+from ssl_bench.tasks.combination import Combination
 
 
 def combine(name: str) -> type[Combination]:
@@ -45,7 +45,7 @@ def combine(name: str) -> type[Combination]:
             raise SpecError(
                 f"{name!r}: {member.name} judges a network of its own, and a combination has only the shared one"
             )
-        if member.name in CombinationOptions.model_fields:
+        if member.name in Combination.Options.model_fields:
             raise SpecError(
                 f"{name!r}: a task called {member.name!r} cannot be combined, because that is the name of an option"
             )
@@ -61,7 +61,7 @@ def _combine(members: tuple[type[PretextTask], ...]) -> type[Combination]:
     name = "+".join(member.name for member in members)
     options = create_model(
         "".join(member.__name__ for member in members) + "Options",
-        __base__=CombinationOptions,
+        __base__=Combination.Options,
         __doc__=f"Options of ``{name}``.",
         **fields,
     )

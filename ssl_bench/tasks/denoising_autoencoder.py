@@ -15,27 +15,10 @@ from ssl_bench.spec.matrix import refuse_idle
 from ssl_bench.tasks.parts.reconstruction import (
     CHUNK,
     Reconstruction,
-    ReconstructionOptions,
     reconstruction_error,
     to_pixels,
 )
 from ssl_bench.transforms.noise import gaussian_noise, mask_noise
-
-
-class DenoisingAutoencoderOptions(ReconstructionOptions):
-    """Options of ``denoising_autoencoder``."""
-
-    #: gaussian: added to every value; mask: whole pixels become the data's mean colour
-    noise: Literal["gaussian", "mask"] = "gaussian"
-    #: gaussian: deviation of the noise, where pixels have deviation 1
-    sigma: float = Field(default=0.3, gt=0, le=1_000)
-    masked: float = Field(default=0.5, gt=0, lt=1)  #: mask: share of the pixels
-
-    @model_validator(mode="after")
-    def _all_count(self) -> DenoisingAutoencoderOptions:
-        idle, needed = ("masked", "noise: mask") if self.noise == "gaussian" else ("sigma", "noise: gaussian")
-        refuse_idle(self, (idle,), needed)
-        return self
 
 
 class DenoisingAutoencoder(Reconstruction):
@@ -53,7 +36,21 @@ class DenoisingAutoencoder(Reconstruction):
         "Autoencoders, 2008"
     )
     short_learning_rate = 3e-4
-    Options = DenoisingAutoencoderOptions
+
+    class Options(Reconstruction.Options):
+        """Options of ``denoising_autoencoder``."""
+
+        #: gaussian: added to every value; mask: whole pixels become the data's mean colour
+        noise: Literal["gaussian", "mask"] = "gaussian"
+        #: gaussian: deviation of the noise, where pixels have deviation 1
+        sigma: float = Field(default=0.3, gt=0, le=1_000)
+        masked: float = Field(default=0.5, gt=0, lt=1)  #: mask: share of the pixels
+
+        @model_validator(mode="after")
+        def _all_count(self) -> DenoisingAutoencoder.Options:
+            idle, needed = ("masked", "noise: mask") if self.noise == "gaussian" else ("sigma", "noise: gaussian")
+            refuse_idle(self, (idle,), needed)
+            return self
 
     def corrupt(self, images: Tensor) -> Tensor:
         """A corrupted copy, float [B, 3, S, S]; gaussian noise leaves [0, 1]."""

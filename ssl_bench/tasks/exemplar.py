@@ -31,34 +31,6 @@ COLOUR_IMAGES = 2_000  # whose pixels give the principal colours
 MOST_CLASSES = 50_000  # the softmax of surrogate classes has one output an image, and does not scale beyond
 
 
-class ExemplarOptions(TaskOptions):
-    """Options of ``exemplar``."""
-
-    #: triplet: nearer than views of others; surrogate: every image is a class
-    form: Literal["triplet", "surrogate"] = "triplet"
-    crops: int = Field(default=2, ge=1, le=1_000)  #: views of every image in a batch; triplets need two or more
-    #: by which a view of another image should be further away (cosine distance; triplet)
-    margin: float = Field(default=0.5, gt=0, le=2)
-    #: the nearest of the others that is further than the partner, or the mean over all others (triplet)
-    mining: Literal["semi-hard", "all"] = "semi-hard"
-    dimensions: int = Field(default=128, ge=2, le=MOST_WIDE)  #: in which views are compared (triplet)
-    gray: float = Field(default=0.66, ge=0, le=1)  #: share of views made grey (triplet)
-    strength: float = Field(default=0.5, ge=0, le=2.5)  #: s of the colour distortion, as in SimCLR (triplet)
-    #: operations that make a view, in order; None: as gray and strength say (triplet)
-    augment: Policy | None = None
-    LATER: ClassVar[frozenset[str]] = frozenset({"augment"})
-
-    @model_validator(mode="after")
-    def _all_count(self) -> ExemplarOptions:
-        if self.form == "surrogate":
-            refuse_idle(self, ("margin", "mining", "dimensions", "gray", "strength", "augment"), "form: triplet")
-        elif self.crops < 2:
-            raise ValueError(f"crops {self.crops} leaves a view without a partner; triplets need 2 or more")
-        if self.augment is not None:
-            refuse_idle(self, ("gray", "strength"), "a policy without augment")
-        return self
-
-
 class Exemplar(PretextTask):
     """Bring views of one image closer together than views of different images (triplet), or tell every image from all
     others (surrogate).
@@ -75,12 +47,38 @@ class Exemplar(PretextTask):
         "arXiv:1406.6909; triplets: Doersch, Zisserman, 2017, arXiv:1708.07860"
     )
     short_learning_rate = 3e-3
-    Options = ExemplarOptions
     min_image_size = 8
     colour_mean: Tensor
     colour_axes: Tensor
 
-    def __init__(self, backbone: nn.Module, options: ExemplarOptions, setup: Setup) -> None:
+    class Options(TaskOptions):
+        """Options of ``exemplar``."""
+
+        #: triplet: nearer than views of others; surrogate: every image is a class
+        form: Literal["triplet", "surrogate"] = "triplet"
+        crops: int = Field(default=2, ge=1, le=1_000)  #: views of every image in a batch; triplets need two or more
+        #: by which a view of another image should be further away (cosine distance; triplet)
+        margin: float = Field(default=0.5, gt=0, le=2)
+        #: the nearest of the others that is further than the partner, or the mean over all others (triplet)
+        mining: Literal["semi-hard", "all"] = "semi-hard"
+        dimensions: int = Field(default=128, ge=2, le=MOST_WIDE)  #: in which views are compared (triplet)
+        gray: float = Field(default=0.66, ge=0, le=1)  #: share of views made grey (triplet)
+        strength: float = Field(default=0.5, ge=0, le=2.5)  #: s of the colour distortion, as in SimCLR (triplet)
+        #: operations that make a view, in order; None: as gray and strength say (triplet)
+        augment: Policy | None = None
+        LATER: ClassVar[frozenset[str]] = frozenset({"augment"})
+
+        @model_validator(mode="after")
+        def _all_count(self) -> Exemplar.Options:
+            if self.form == "surrogate":
+                refuse_idle(self, ("margin", "mining", "dimensions", "gray", "strength", "augment"), "form: triplet")
+            elif self.crops < 2:
+                raise ValueError(f"crops {self.crops} leaves a view without a partner; triplets need 2 or more")
+            if self.augment is not None:
+                refuse_idle(self, ("gray", "strength"), "a policy without augment")
+            return self
+
+    def __init__(self, backbone: nn.Module, options: Options, setup: Setup) -> None:
         super().__init__(backbone, options, setup)
         if setup.batch_size < 2:
             raise SpecError(

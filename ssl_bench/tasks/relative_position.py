@@ -26,17 +26,6 @@ NEIGHBOURS = (0, 1, 2, 3, 5, 6, 7, 8)
 ENLARGED_BELOW = 16  # px
 
 
-class RelativePositionOptions(TaskOptions):
-    """Options of ``relative_position``."""
-
-    #: share of images made grey: colour fringes of a lens give the absolute position away
-    gray: float = Field(default=0.66, ge=0, le=1)
-    tile: float = Field(default=0.75, gt=0, lt=1)  #: side of a tile as a share of its cell; the rest is gap and jitter
-    flip: bool = True  #: mirror whole images at random, before tiles are cut
-    both_orders: bool = True  #: ask for every pair twice, where the neighbour lies and where the centre lies
-    hidden: int = Field(default=1024, ge=1, le=MOST_WIDE)  #: width of the head
-
-
 class RelativePosition(PretextTask):
     """Predict on which of eight sides of the centre tile another tile of the image lies (Doersch et al., 2015).
 
@@ -52,10 +41,20 @@ class RelativePosition(PretextTask):
     )
     short_learning_rate = 3e-3
     reads_borders = True
-    Options = RelativePositionOptions
     min_image_size = MIN_GRID_SIZE
 
-    def __init__(self, backbone: nn.Module, options: RelativePositionOptions, setup: Setup) -> None:
+    class Options(TaskOptions):
+        """Options of ``relative_position``."""
+
+        #: share of images made grey: colour fringes of a lens give the absolute position away
+        gray: float = Field(default=0.66, ge=0, le=1)
+        #: side of a tile as a share of its cell; the rest is gap and jitter
+        tile: float = Field(default=0.75, gt=0, lt=1)
+        flip: bool = True  #: mirror whole images at random, before tiles are cut
+        both_orders: bool = True  #: ask for every pair twice, where the neighbour lies and where the centre lies
+        hidden: int = Field(default=1024, ge=1, le=MOST_WIDE)  #: width of the head
+
+    def __init__(self, backbone: nn.Module, options: Options, setup: Setup) -> None:
         super().__init__(backbone, options, setup)
         self.grid = grid_of(setup.image_size, options.tile)
         self.head = nn.Sequential(

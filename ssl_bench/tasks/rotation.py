@@ -20,15 +20,6 @@ from ssl_bench.transforms import quarter_turns, random_crop, random_flip, rotate
 PADDED_UP_TO = 40  # px; larger images have pixels to spare and are cropped without padding
 
 
-class RotationOptions(TaskOptions):
-    """Options of ``rotation``."""
-
-    #: black pixels on every side before cropping; None: 4 up to 40 px, and above that no padding but a window of 7/8 of
-    #: the side
-    pad: int | None = Field(default=None, ge=0, le=MOST_PAD)
-    flip: bool = True  #: mirror at random, before rotating (afterwards it would make 90 degrees look like 270)
-
-
 class Rotation(PretextTask):
     """Predict by which quarter turn an image was rotated (Gidaris et al., 2018).
 
@@ -43,10 +34,17 @@ class Rotation(PretextTask):
     )
     short_learning_rate = 3e-3
     reads_borders = True
-    Options = RotationOptions
     min_image_size = 8
 
-    def __init__(self, backbone: nn.Module, options: RotationOptions, setup: Setup) -> None:
+    class Options(TaskOptions):
+        """Options of ``rotation``."""
+
+        #: black pixels on every side before cropping; None: 4 up to 40 px, and above that no padding but a window of
+        #: 7/8 of the side
+        pad: int | None = Field(default=None, ge=0, le=MOST_PAD)
+        flip: bool = True  #: mirror at random, before rotating (afterwards it would make 90 degrees look like 270)
+
+    def __init__(self, backbone: nn.Module, options: Options, setup: Setup) -> None:
         super().__init__(backbone, options, setup)
         self.head = nn.Linear(self.backbone.num_features, 4)
 

@@ -23,29 +23,6 @@ from ssl_bench.transforms.policy import Policy, augmented, contrastive_policy
 SMALL = 32  # px; up to here the paper's CIFAR-10 setting holds: half the colour strength, no blur, temperature 0.5
 
 
-class SimCLROptions(TaskOptions):
-    """Options of ``simclr``; what is None follows the image size."""
-
-    temperature: float | None = Field(default=None, ge=1e-3, le=1_000)  #: of NT-Xent; None: 0.5 up to 32 px, 0.1 above
-    #: s of the colour distortion; None: 0.5 up to 32 px, 1 above
-    strength: float | None = Field(default=None, ge=0, le=2.5)
-    blur: bool | None = None  #: blur half of the views; None: above 32 px only
-    min_scale: float = Field(default=0.08, gt=0, le=1)  #: smallest crop, as a share of the image's area
-    interpolation: Literal["bilinear", "bicubic"] = "bicubic"  #: of the crop
-    #: width of the projection head; None: as wide as the features
-    hidden: int | None = Field(default=None, ge=1, le=MOST_WIDE)
-    projection: int = Field(default=128, ge=2, le=MOST_WIDE)  #: dimensions in which views are compared
-    #: operations that make a view, in order; None: the paper's, as strength, blur, min_scale and interpolation say
-    augment: Policy | None = None
-    LATER: ClassVar[frozenset[str]] = frozenset({"augment"})
-
-    @model_validator(mode="after")
-    def _all_count(self) -> SimCLROptions:
-        if self.augment is not None:
-            refuse_idle(self, ("strength", "blur", "min_scale", "interpolation"), "a policy without augment")
-        return self
-
-
 class SimCLR(PretextTask):
     """Tell the two views of an image from the views of all others (Chen et al., 2020).
 
@@ -59,10 +36,32 @@ class SimCLR(PretextTask):
         "Representations, 2020, arXiv:2002.05709"
     )
     short_learning_rate = 3e-3
-    Options = SimCLROptions
     min_image_size = 8
 
-    def __init__(self, backbone: nn.Module, options: SimCLROptions, setup: Setup) -> None:
+    class Options(TaskOptions):
+        """Options of ``simclr``; what is None follows the image size."""
+
+        #: of NT-Xent; None: 0.5 up to 32 px, 0.1 above
+        temperature: float | None = Field(default=None, ge=1e-3, le=1_000)
+        #: s of the colour distortion; None: 0.5 up to 32 px, 1 above
+        strength: float | None = Field(default=None, ge=0, le=2.5)
+        blur: bool | None = None  #: blur half of the views; None: above 32 px only
+        min_scale: float = Field(default=0.08, gt=0, le=1)  #: smallest crop, as a share of the image's area
+        interpolation: Literal["bilinear", "bicubic"] = "bicubic"  #: of the crop
+        #: width of the projection head; None: as wide as the features
+        hidden: int | None = Field(default=None, ge=1, le=MOST_WIDE)
+        projection: int = Field(default=128, ge=2, le=MOST_WIDE)  #: dimensions in which views are compared
+        #: operations that make a view, in order; None: the paper's, as strength, blur, min_scale and interpolation say
+        augment: Policy | None = None
+        LATER: ClassVar[frozenset[str]] = frozenset({"augment"})
+
+        @model_validator(mode="after")
+        def _all_count(self) -> SimCLR.Options:
+            if self.augment is not None:
+                refuse_idle(self, ("strength", "blur", "min_scale", "interpolation"), "a policy without augment")
+            return self
+
+    def __init__(self, backbone: nn.Module, options: Options, setup: Setup) -> None:
         super().__init__(backbone, options, setup)
         if setup.batch_size < 2:
             raise SpecError(

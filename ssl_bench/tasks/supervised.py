@@ -22,24 +22,22 @@ from ssl_bench.tasks.base import PretextTask, Setup, TaskOptions
 from ssl_bench.transforms.geometry import random_crop, random_flip
 
 
-class SupervisedOptions(TaskOptions):
-    """Options of ``supervised``."""
-
-    #: black pixels on every side before cropping; None: an eighth of the side (4 at 32 px)
-    pad: int | None = Field(default=None, ge=0, le=MOST_PAD)
-    label_smoothing: float = Field(default=0.0, ge=0, lt=1)  #: share of the target spread over all classes
-
-
 class Supervised(PretextTask):
     """Predict the class label from cropped and mirrored images: same backbone, loop and images as the pretext tasks,
     with labels."""
 
     name = "supervised"
     short_learning_rate = 3e-3
-    Options = SupervisedOptions
     uses_labels = True
 
-    def __init__(self, backbone: nn.Module, options: SupervisedOptions, setup: Setup) -> None:
+    class Options(TaskOptions):
+        """Options of ``supervised``."""
+
+        #: black pixels on every side before cropping; None: an eighth of the side (4 at 32 px)
+        pad: int | None = Field(default=None, ge=0, le=MOST_PAD)
+        label_smoothing: float = Field(default=0.0, ge=0, lt=1)  #: share of the target spread over all classes
+
+    def __init__(self, backbone: nn.Module, options: Options, setup: Setup) -> None:
         super().__init__(backbone, options, setup)
         if setup.num_classes is None or setup.num_classes < 2:
             raise DataError(

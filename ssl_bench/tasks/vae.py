@@ -12,24 +12,11 @@ from ssl_bench.data.batches import Batch
 from ssl_bench.tasks.parts.reconstruction import (
     CHUNK,
     Reconstruction,
-    ReconstructionOptions,
     reconstruction_error,
     to_pixels,
 )
 
 ACTIVE_VARIANCE = 0.01  # a latent whose mean varies less over images than this carries nothing (Burda et al., 2016)
-
-
-class VAEOptions(ReconstructionOptions):
-    """Options of ``vae``; ``code_size`` is the number of latents."""
-
-    #: weight of the KL term; above 1 (beta-VAE) fewer latents stay active
-    beta: float = Field(default=1.0, ge=0, le=1_000_000)
-    #: variance of the Gaussian decoder, where pixels have variance 1: a latent pays off where it explains more than
-    #: this in total
-    pixel_variance: float = Field(default=1.0, gt=0, le=1_000_000)
-    #: share of the run over which the weight of the KL term rises from 0 to beta
-    kl_warmup: float = Field(default=0.1, ge=0, le=1)
 
 
 class VAE(Reconstruction):
@@ -44,8 +31,18 @@ class VAE(Reconstruction):
     name = "vae"
     paper = "Kingma, Welling: Auto-Encoding Variational Bayes, 2013, arXiv:1312.6114"
     short_learning_rate = 3e-4
-    Options = VAEOptions
     outputs_per_code = 2
+
+    class Options(Reconstruction.Options):
+        """Options of ``vae``; ``code_size`` is the number of latents."""
+
+        #: weight of the KL term; above 1 (beta-VAE) fewer latents stay active
+        beta: float = Field(default=1.0, ge=0, le=1_000_000)
+        #: variance of the Gaussian decoder, where pixels have variance 1: a latent pays off where it explains more than
+        #: this in total
+        pixel_variance: float = Field(default=1.0, gt=0, le=1_000_000)
+        #: share of the run over which the weight of the KL term rises from 0 to beta
+        kl_warmup: float = Field(default=0.1, ge=0, le=1)
 
     @classmethod
     def default_code_size(cls, image_size: int) -> int:

@@ -15,37 +15,35 @@ from ssl_bench.spec.task_role import TaskRole
 from ssl_bench.tasks.base import PretextTask, TaskOptions
 
 
-class WeightsOptions(TaskOptions):
-    """Options of ``weights``."""
-
-    #: timm:NAME or file:PATH (safetensors); where weights lie is no part of a cell's id, what they hold is
-    source: str = Field(exclude=True)
-    #: side that images are resized to, in pixels; None: what the weights' configuration states
-    size: int | None = Field(default=None, ge=8, le=MOST_SIDE)
-    digest: str = ""  #: of the tensors and of how they are used; found by itself
-
-
 class ElsewhereWeights(PretextTask):
     """A network that was pretrained elsewhere, with its own input handling; batch statistics are re-estimated as for
     every row."""
 
     name = "weights"
-    Options = WeightsOptions
     role = TaskRole.PRETRAINED
 
+    class Options(TaskOptions):
+        """Options of ``weights``."""
+
+        #: timm:NAME or file:PATH (safetensors); where weights lie is no part of a cell's id, what they hold is
+        source: str = Field(exclude=True)
+        #: side that images are resized to, in pixels; None: what the weights' configuration states
+        size: int | None = Field(default=None, ge=8, le=MOST_SIDE)
+        digest: str = ""  #: of the tensors and of how they are used; found by itself
+
     @classmethod
-    def weights_needed(cls, options: WeightsOptions) -> Sequence[str]:
+    def weights_needed(cls, options: Options) -> Sequence[str]:
         return (options.source,)
 
     @classmethod
-    def resolve(cls, options: WeightsOptions, make: Callable[..., nn.Module]) -> WeightsOptions:
+    def resolve(cls, options: Options, make: Callable[..., nn.Module]) -> Options:
         """Open the weights and try them in their network."""
         weights = open_weights(options.source)
         build(weights, make, options.size)
         return options.model_copy(update={"digest": weights.whole_digest})
 
     @classmethod
-    def build_backbone(cls, make: Callable[..., nn.Module], options: WeightsOptions) -> nn.Module:
+    def build_backbone(cls, make: Callable[..., nn.Module], options: Options) -> nn.Module:
         weights = open_weights(options.source)
         if options.digest and weights.whole_digest != options.digest:
             raise WeightsError(
@@ -54,7 +52,7 @@ class ElsewhereWeights(PretextTask):
         return build(weights, make, options.size)
 
     @classmethod
-    def saw_labels(cls, options: WeightsOptions) -> bool:
+    def saw_labels(cls, options: Options) -> bool:
         """Only what a run of ours gave counts: others' labels, such as ImageNet's, are told in the legend."""
         return open_weights(options.source).run_labels
 

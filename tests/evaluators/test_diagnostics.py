@@ -13,13 +13,13 @@ from hypothesis import strategies as st
 
 from ssl_bench.errors import Interrupted
 from ssl_bench.evaluators.base import Evaluation, Subject
-from ssl_bench.evaluators.diagnostics import Diagnostics, DiagnosticsOptions, dead_dimensions, rankme
+from ssl_bench.evaluators.diagnostics import Diagnostics, dead_dimensions, rankme
 
 Make = Callable[..., Subject]
 
 
 def ask(subject: Subject, **options: Any) -> Evaluation:
-    return Diagnostics(DiagnosticsOptions(**options)).evaluate(subject)
+    return Diagnostics(Diagnostics.Options(**options)).evaluate(subject)
 
 
 def test_identical_rows_have_rank_one() -> None:

@@ -15,7 +15,7 @@ from ssl_bench.data.batches import Batch, Batches
 from ssl_bench.data.images import ImageSet
 from ssl_bench.errors import SpecError
 from ssl_bench.spec.matrix import BackboneSpec, Recipe, parse
-from ssl_bench.tasks.autoencoder import Autoencoder, AutoencoderOptions
+from ssl_bench.tasks.autoencoder import Autoencoder
 from ssl_bench.tasks.base import Setup
 from ssl_bench.tasks.parts.reconstruction import Decoder
 from ssl_bench.training.loop import fit
@@ -26,7 +26,7 @@ PIXELS = InputSpec(mean=(0.4, 0.5, 0.6), std=(0.2, 0.25, 0.3))
 
 def make_task(size: int = 16, **options: object) -> Autoencoder:
     setup = Setup(size, 100, 8, 1_000, None, lambda n: torch.rand(n, 3, size, size))
-    return Autoencoder(Backbone(TINY, size, PIXELS), AutoencoderOptions(**options), setup)
+    return Autoencoder(Backbone(TINY, size, PIXELS), Autoencoder.Options(**options), setup)
 
 
 def batch_of(images: Tensor) -> Batch:
@@ -88,7 +88,7 @@ def test_a_code_as_large_as_the_image_is_refused() -> None:
         make_task(16, code_size=768)
     assert make_task(16, code_size=767).code_size == 767
     with pytest.raises(SpecError, match="code_size"):
-        parse(AutoencoderOptions, {"code_size": 0}, "task 'autoencoder'")
+        parse(Autoencoder.Options, {"code_size": 0}, "task 'autoencoder'")
 
 
 @pytest.mark.parametrize("size", [8, 9, 28, 32, 48, 96, 100])
@@ -118,7 +118,7 @@ def test_the_decoder_costs_less_than_half_of_the_trunk(name: str, width: float, 
     with torch.device("meta"):  # shapes without values
         backbone = Backbone(BackboneSpec(name=name, width=width, stem_stride=stride), size)
         task = Autoencoder(
-            backbone, AutoencoderOptions(), Setup(size, 1, 2, 2, None, lambda n: torch.rand(n, 3, size, size))
+            backbone, Autoencoder.Options(), Setup(size, 1, 2, 2, None, lambda n: torch.rand(n, 3, size, size))
         )
         images = torch.rand(2, 3, size, size)
         with FlopCounterMode(display=False) as trunk:

@@ -12,7 +12,7 @@ from ssl_bench.backbones.resnet import Backbone, reestimate_batchnorm
 from ssl_bench.errors import DataError
 from ssl_bench.spec.matrix import BackboneSpec
 from ssl_bench.tasks.base import Setup
-from ssl_bench.tasks.baselines import PCA, PCAOptions, Pixels, PrincipalComponents, RandomInit
+from ssl_bench.tasks.baselines import PCA, Pixels, PrincipalComponents, RandomInit
 
 TINY = BackboneSpec(name="resnet10t", width=0.125, stem="3x3", stem_stride=2)
 
@@ -119,7 +119,7 @@ def test_pca_is_fitted_to_the_pretraining_sample_alone_and_always_alike() -> Non
 
     setup = Setup(8, 1, 8, 300, None, sample)
     first, second = (
-        PCA(PCA.build_backbone(lambda **_: Backbone(TINY, 8), PCAOptions()), PCAOptions(), setup) for _ in range(2)
+        PCA(PCA.build_backbone(lambda **_: Backbone(TINY, 8), PCA.Options()), PCA.Options(), setup) for _ in range(2)
     )
     assert asked == [10_000, 10_000]
     for (name, one), other in zip(first.state_dict().items(), second.state_dict().values(), strict=True):
@@ -136,8 +136,8 @@ def test_large_images_do_not_fill_the_memory() -> None:
         asked.append(count)
         return torch.rand(6, 3, 224, 224)
 
-    backbone = PCA.build_backbone(lambda **_: Backbone(TINY, 224), PCAOptions())
-    assert PCA(backbone, PCAOptions(), Setup(224, 1, 8, 10**6, None, sample)).evaluated().num_features == 5
+    backbone = PCA.build_backbone(lambda **_: Backbone(TINY, 224), PCA.Options())
+    assert PCA(backbone, PCA.Options(), Setup(224, 1, 8, 10**6, None, sample)).evaluated().num_features == 5
     assert asked[0] * 3 * 224 * 224 * 4 <= 2 << 30
 
 

@@ -17,7 +17,7 @@ from ssl_bench.data.images import ImageSet
 from ssl_bench.errors import DataError
 from ssl_bench.spec.matrix import BackboneSpec
 from ssl_bench.tasks.base import Setup
-from ssl_bench.tasks.colorization import Colorization, ColorizationOptions
+from ssl_bench.tasks.colorization import Colorization
 from ssl_bench.transforms.ab import BINS, is_coloured, rebalancing_weights, smoothed_prior
 from ssl_bench.transforms.lab import lab_to_rgb, lightness, rgb_to_lab
 
@@ -34,7 +34,7 @@ def flat(lab: tuple[float, float, float], count: int = 1, size: int = 16) -> Ten
 
 
 def make_task(size: int = 16, sample: Callable[[int], Tensor] | None = None, **options: object) -> Colorization:
-    chosen = ColorizationOptions(**options)
+    chosen = Colorization.Options(**options)
     backbone = Colorization.build_backbone(lambda input="rgb": Backbone(TINY, size, InputSpec(kind=input)), chosen)
     return Colorization(
         backbone, chosen, Setup(size, 100, 8, 1_000, None, sample or (lambda n: colourful(min(n, 64), size)))
@@ -149,16 +149,16 @@ def _set_of(images: Tensor) -> ImageSet:
 def test_grey_only_data_is_refused_before_training() -> None:
     grey = torch.rand(200, 1, 16, 16).expand(-1, 3, -1, -1)
     with pytest.raises(DataError, match="colorization needs colour, and the 200 images looked at in scans are grey"):
-        Colorization.check(ColorizationOptions(), _set_of(grey))
+        Colorization.check(Colorization.Options(), _set_of(grey))
     tinted = (grey + (torch.randint(-4, 5, (200, 3, 16, 16)) / 255)).clamp(0, 1)  # as JPEG leaves it
     assert is_coloured(rgb_to_lab(tinted)[:, 1:]).any(), "a single pixel would tell colour here"
     with pytest.raises(DataError, match="grey"):
-        Colorization.check(ColorizationOptions(), _set_of(tinted))
+        Colorization.check(Colorization.Options(), _set_of(tinted))
     with pytest.raises(DataError, match="grey"):
         make_task(sample=lambda n: grey)
     few_coloured = grey.clone()
     few_coloured[150:153] = colourful(3)
-    Colorization.check(ColorizationOptions(), _set_of(few_coloured))
+    Colorization.check(Colorization.Options(), _set_of(few_coloured))
 
 
 def test_the_backbone_sees_lightness_and_no_colour() -> None:

@@ -11,7 +11,7 @@ from ssl_bench.data.batches import Batch
 from ssl_bench.errors import SpecError
 from ssl_bench.spec.matrix import BackboneSpec, parse
 from ssl_bench.tasks.base import Setup
-from ssl_bench.tasks.denoising_autoencoder import DenoisingAutoencoder, DenoisingAutoencoderOptions
+from ssl_bench.tasks.denoising_autoencoder import DenoisingAutoencoder
 
 TINY = BackboneSpec(name="resnet10t", width=0.125, stem="3x3", stem_stride=2)
 PIXELS = InputSpec(mean=(0.4, 0.5, 0.6), std=(0.1, 0.2, 0.3))
@@ -19,7 +19,7 @@ PIXELS = InputSpec(mean=(0.4, 0.5, 0.6), std=(0.1, 0.2, 0.3))
 
 def make_task(size: int = 16, **options: object) -> DenoisingAutoencoder:
     setup = Setup(size, 100, 8, 1_000, None, lambda n: torch.rand(n, 3, size, size))
-    return DenoisingAutoencoder(Backbone(TINY, size, PIXELS), DenoisingAutoencoderOptions(**options), setup)
+    return DenoisingAutoencoder(Backbone(TINY, size, PIXELS), DenoisingAutoencoder.Options(**options), setup)
 
 
 def batch_of(images: Tensor) -> Batch:
@@ -98,10 +98,10 @@ def test_both_errors_are_reported_and_the_random_state_is_left_alone() -> None:
 )
 def test_options_that_cannot_mean_anything(options: dict[str, object], words: str) -> None:
     with pytest.raises(SpecError, match=words):
-        parse(DenoisingAutoencoderOptions, options, "task 'denoising_autoencoder'")
+        parse(DenoisingAutoencoder.Options, options, "task 'denoising_autoencoder'")
 
 
 @pytest.mark.parametrize("options", [{}, {"sigma": 0.5}, {"noise": "mask"}, {"noise": "mask", "masked": 0.25}])
 def test_options_of_a_record_are_read_back(options: dict[str, object]) -> None:
-    given = DenoisingAutoencoderOptions(**options)
-    assert parse(DenoisingAutoencoderOptions, given.model_dump(mode="json"), "a record") == given
+    given = DenoisingAutoencoder.Options(**options)
+    assert parse(DenoisingAutoencoder.Options, given.model_dump(mode="json"), "a record") == given

@@ -19,7 +19,7 @@ from ssl_bench.data.images import ImageSet
 from ssl_bench.errors import DataError, SpecError, SSLBenchError
 from ssl_bench.spec.matrix import BackboneSpec, parse
 from ssl_bench.tasks.base import Setup
-from ssl_bench.tasks.exemplar import Exemplar, ExemplarOptions, triplet_loss
+from ssl_bench.tasks.exemplar import Exemplar, triplet_loss
 from ssl_bench.transforms import policy
 
 TINY = BackboneSpec(name="resnet10t", width=0.125, stem="3x3", stem_stride=2)
@@ -27,7 +27,7 @@ TINY = BackboneSpec(name="resnet10t", width=0.125, stem="3x3", stem_stride=2)
 
 def make_task(size: int = 32, batch_size: int = 8, num_images: int = 100, **options: object) -> Exemplar:
     torch.manual_seed(0)
-    given = ExemplarOptions(**options)  # type: ignore[arg-type]
+    given = Exemplar.Options(**options)  # type: ignore[arg-type]
     setup = Setup(size, 100, batch_size, num_images, None, lambda n: torch.rand(n, 3, size, size))
     backbone = Exemplar.build_backbone(lambda input: Backbone(TINY, size, InputSpec(kind=input)), given)
     return Exemplar(backbone, given, setup)
@@ -167,30 +167,30 @@ def test_surrogate_classes_are_the_images_of_the_set() -> None:
     )
     few = ImageSet(np.zeros((50_001, 8, 8, 3), np.uint8), np.arange(50_001), None, (), "photos", "f")
     with pytest.raises(DataError, match="takes at most 50,000; photos has 50,001"):
-        Exemplar.check(ExemplarOptions(form="surrogate"), few)
-    Exemplar.check(ExemplarOptions(), replace(few))
+        Exemplar.check(Exemplar.Options(form="surrogate"), few)
+    Exemplar.check(Exemplar.Options(), replace(few))
 
 
 def test_what_cannot_work_is_refused() -> None:
     with pytest.raises(SpecError, match="crops 1 leaves a view without a partner"):
-        parse(ExemplarOptions, {"crops": 1}, "exemplar")
-    assert parse(ExemplarOptions, {"crops": 1, "form": "surrogate"}, "exemplar").crops == 1
+        parse(Exemplar.Options, {"crops": 1}, "exemplar")
+    assert parse(Exemplar.Options, {"crops": 1, "form": "surrogate"}, "exemplar").crops == 1
     with pytest.raises(SpecError, match=r"batch_size must be at least 2 \(got 1\)"):
         make_task(batch_size=1)
     for idle in ({"margin": 0.4}, {"mining": "all"}, {"dimensions": 64}, {"gray": 0.5}, {"strength": 0.5}):
         with pytest.raises(
             SpecError, match=f"{next(iter(idle))} = .* changes nothing: it is a setting of form: triplet"
         ):
-            parse(ExemplarOptions, {"form": "surrogate", **idle}, "exemplar")
-        for given in (parse(ExemplarOptions, idle, "exemplar"), ExemplarOptions(form="surrogate")):
-            assert parse(ExemplarOptions, given.model_dump(mode="json"), "a record") == given
+            parse(Exemplar.Options, {"form": "surrogate", **idle}, "exemplar")
+        for given in (parse(Exemplar.Options, idle, "exemplar"), Exemplar.Options(form="surrogate")):
+            assert parse(Exemplar.Options, given.model_dump(mode="json"), "a record") == given
     for wrong in ({"margin": 0}, {"mining": "hard"}, {"form": "pairs"}):
         with pytest.raises(SSLBenchError, match=next(iter(wrong))):
-            parse(ExemplarOptions, wrong, "exemplar")
+            parse(Exemplar.Options, wrong, "exemplar")
 
 
 def test_recipe_of_the_authors() -> None:
-    long = Exemplar.recipe(ExemplarOptions(), 32, 70_000)
+    long = Exemplar.recipe(Exemplar.Options(), 32, 70_000)
     assert (long.optimizer, long.learning_rate, long.weight_decay, long.batch_size, long.schedule) == (
         "sgd",
         0.1,
@@ -198,5 +198,5 @@ def test_recipe_of_the_authors() -> None:
         256,
         "cosine",
     )
-    assert Exemplar.recipe(ExemplarOptions(), 224, 70_000).milestones == (15 / 35, 25 / 35)
-    assert Exemplar.recipe(ExemplarOptions(), 32, 1_000).optimizer == "adamw"
+    assert Exemplar.recipe(Exemplar.Options(), 224, 70_000).milestones == (15 / 35, 25 / 35)
+    assert Exemplar.recipe(Exemplar.Options(), 32, 1_000).optimizer == "adamw"

@@ -18,14 +18,14 @@ from ssl_bench.data.images import ImageSet
 from ssl_bench.errors import DataError, SpecError, SSLBenchError
 from ssl_bench.spec.matrix import BackboneSpec, parse
 from ssl_bench.tasks.base import Setup
-from ssl_bench.tasks.relative_position import RelativePosition, RelativePositionOptions
+from ssl_bench.tasks.relative_position import RelativePosition
 
 TINY = BackboneSpec(name="resnet10t", width=0.125, stem="3x3", stem_stride=2)
 
 
 def make_task(size: int = 30, **options: object) -> RelativePosition:
     setup = Setup(size, 100, 8, 1_000, None, lambda n: torch.rand(n, 3, size, size))
-    chosen = RelativePositionOptions(**options)
+    chosen = RelativePosition.Options(**options)
     backbone = RelativePosition.build_backbone(lambda input: Backbone(TINY, size, InputSpec(kind=input)), chosen)
     return RelativePosition(backbone, chosen, setup)
 
@@ -140,7 +140,7 @@ def test_recipe_chance_and_options() -> None:
     recipe = RelativePosition.recipe(task.options, 32, 50_000)
     assert (recipe.optimizer, recipe.learning_rate, recipe.weight_decay, recipe.batch_size) == ("sgd", 0.1, 1e-4, 256)
     with pytest.raises(SSLBenchError, match="gray"):
-        parse(RelativePositionOptions, {"gray": 1.5}, "relative_position")
+        parse(RelativePosition.Options, {"gray": 1.5}, "relative_position")
 
 
 def test_small_images_are_refused_with_the_size_needed() -> None:
@@ -148,11 +148,11 @@ def test_small_images_are_refused_with_the_size_needed() -> None:
         make_task(28)
     small = ImageSet(np.zeros((2, 28, 28, 3), np.uint8), np.arange(2), None, (), "digits", "f")
     with pytest.raises(DataError, match="digits has images of 28 px.*at least 30"):
-        RelativePosition.check(RelativePositionOptions(), small)
+        RelativePosition.check(RelativePosition.Options(), small)
     large = ImageSet(np.zeros((2, 30, 30, 3), np.uint8), np.arange(2), None, (), "photos", "f")
-    RelativePosition.check(RelativePositionOptions(), large)
+    RelativePosition.check(RelativePosition.Options(), large)
     with pytest.raises(SpecError, match="tiles smaller than their cells"):
-        RelativePosition.check(RelativePositionOptions(tile=0.99), large)
+        RelativePosition.check(RelativePosition.Options(tile=0.99), large)
 
 
 def noise(count: int) -> Tensor:

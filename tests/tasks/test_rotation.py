@@ -15,7 +15,7 @@ from ssl_bench.data.batches import Batch
 from ssl_bench.errors import SSLBenchError
 from ssl_bench.spec.matrix import BackboneSpec, parse
 from ssl_bench.tasks.base import Setup
-from ssl_bench.tasks.rotation import Rotation, RotationOptions
+from ssl_bench.tasks.rotation import Rotation
 from ssl_bench.transforms import quarter_turns, random_flip, rotate90
 
 TINY = BackboneSpec(name="resnet10t", width=0.125, stem="3x3", stem_stride=2)
@@ -23,7 +23,7 @@ TINY = BackboneSpec(name="resnet10t", width=0.125, stem="3x3", stem_stride=2)
 
 def make_task(size: int = 16, batch_size: int = 8, **options: object) -> Rotation:
     setup = Setup(size, 100, batch_size, 1_000, None, lambda n: torch.rand(n, 3, size, size))
-    return Rotation(Backbone(TINY, size), RotationOptions(**options), setup)
+    return Rotation(Backbone(TINY, size), Rotation.Options(**options), setup)
 
 
 def batch_of(images: Tensor) -> Batch:
@@ -113,7 +113,7 @@ def test_loss_and_accuracy_of_one_forward() -> None:
 
 
 def test_recipe_of_the_authors() -> None:
-    options = RotationOptions()
+    options = Rotation.Options()
     long = Rotation.recipe(options, 32, 70_000)
     assert (long.optimizer, long.nesterov, long.learning_rate, long.weight_decay, long.batch_size) == (
         "sgd",
@@ -129,7 +129,7 @@ def test_recipe_of_the_authors() -> None:
 
 def test_options_are_checked_by_name() -> None:
     with pytest.raises(SSLBenchError, match="pad"):
-        parse(RotationOptions, {"pad": -1}, "rotation")
+        parse(Rotation.Options, {"pad": -1}, "rotation")
 
 
 def noise(count: int) -> Tensor:

@@ -14,7 +14,7 @@ from ssl_bench.data.batches import Batch
 from ssl_bench.errors import SpecError, SSLBenchError
 from ssl_bench.spec.matrix import BackboneSpec, parse
 from ssl_bench.tasks.base import Setup
-from ssl_bench.tasks.simclr import SimCLR, SimCLROptions, partner_found
+from ssl_bench.tasks.simclr import SimCLR, partner_found
 from ssl_bench.transforms import policy
 
 TINY = BackboneSpec(name="resnet10t", width=0.125, stem="3x3", stem_stride=2)
@@ -22,7 +22,7 @@ TINY = BackboneSpec(name="resnet10t", width=0.125, stem="3x3", stem_stride=2)
 
 def make_task(size: int = 16, batch_size: int = 8, **options: object) -> SimCLR:
     setup = Setup(size, 100, batch_size, 1_000, None, lambda n: torch.rand(n, 3, size, size))
-    return SimCLR(Backbone(TINY, size), SimCLROptions(**options), setup)
+    return SimCLR(Backbone(TINY, size), SimCLR.Options(**options), setup)
 
 
 def batch_of(images: Tensor) -> Batch:
@@ -129,7 +129,7 @@ def test_operations_strengths_and_their_order_are_the_papers(size, strength, s, 
         ("color_jitter", 0.8 * s, 0.8 * s, 0.8 * s, 0.2 * s, {"p": 0.8}), ("random_grayscale", 0.2, {}), ("gaussian_blur", (0.1, 2.0), 0.5, {}),
     ]  # fmt: skip
     assert calls == one * 2
-    assert SimCLROptions().min_scale == 0.08
+    assert SimCLR.Options().min_scale == 0.08
 
 
 def test_share_of_grey_views_and_of_undistorted_ones() -> None:
@@ -184,7 +184,7 @@ def test_partner_found_of_hand_made_views() -> None:
 
 
 def test_recipe_of_the_paper() -> None:
-    options = SimCLROptions()
+    options = SimCLR.Options()
     small, large = SimCLR.recipe(options, 32, 50_000), SimCLR.recipe(options, 224, 50_000)
     assert (small.optimizer, small.learning_rate, small.weight_decay, small.batch_size) == ("lars", 2.0, 1e-6, 512)
     assert (small.trust_coefficient, small.warmup, small.schedule) == (0.001, 0.05, "cosine")
@@ -195,9 +195,9 @@ def test_impossible_settings_are_refused() -> None:
     with pytest.raises(SpecError, match=r"batch_size must be at least 2 \(got 1\)"):
         make_task(batch_size=1)
     with pytest.raises(SSLBenchError, match="temperature"):
-        parse(SimCLROptions, {"temperature": 0}, "simclr")
+        parse(SimCLR.Options, {"temperature": 0}, "simclr")
     with pytest.raises(SSLBenchError, match="did you mean 'temperature'"):
-        parse(SimCLROptions, {"temprature": 0.5}, "simclr")
+        parse(SimCLR.Options, {"temprature": 0.5}, "simclr")
 
 
 def test_views_of_one_image_are_closer_than_those_of_two_after_a_little_training() -> None:

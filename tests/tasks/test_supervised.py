@@ -12,7 +12,7 @@ from ssl_bench.data.images import ImageSet
 from ssl_bench.errors import DataError
 from ssl_bench.spec.matrix import BackboneSpec, Recipe
 from ssl_bench.tasks.base import Setup
-from ssl_bench.tasks.supervised import Supervised, SupervisedOptions
+from ssl_bench.tasks.supervised import Supervised
 from ssl_bench.training.loop import fit
 
 TINY = BackboneSpec(name="resnet10t", width=0.125, stem="3x3", stem_stride=2)
@@ -20,7 +20,7 @@ TINY = BackboneSpec(name="resnet10t", width=0.125, stem="3x3", stem_stride=2)
 
 def make_task(size: int = 16, classes: int | None = 3, **options: object) -> Supervised:
     setup = Setup(size, 100, 8, 100, classes, lambda n: torch.rand(n, 3, size, size))
-    return Supervised(Backbone(TINY, size), SupervisedOptions(**options), setup)
+    return Supervised(Backbone(TINY, size), Supervised.Options(**options), setup)
 
 
 def stripes(count: int, size: int = 16) -> ImageSet:
@@ -87,8 +87,8 @@ def test_fewer_than_two_classes_are_refused(classes: int | None) -> None:
 def test_one_class_is_refused_before_training() -> None:
     one = ImageSet(np.zeros((4, 8, 8, 3), np.uint8), np.arange(4), np.zeros(4, np.int64), ("only",), "one class", "x")
     with pytest.raises(DataError, match="one class has 1"):
-        Supervised.check(SupervisedOptions(), one)
-    Supervised.check(SupervisedOptions(), stripes(6))
+        Supervised.check(Supervised.Options(), one)
+    Supervised.check(Supervised.Options(), stripes(6))
 
 
 def test_a_batch_without_labels_is_refused() -> None:
@@ -97,7 +97,7 @@ def test_a_batch_without_labels_is_refused() -> None:
 
 
 def test_recipes() -> None:
-    small, large = (Supervised.paper_recipe(SupervisedOptions(), size) for size in (32, 224))
+    small, large = (Supervised.paper_recipe(Supervised.Options(), size) for size in (32, 224))
     assert (small.optimizer, small.learning_rate, small.nesterov, small.weight_decay) == ("sgd", 0.1, True, 5e-4)
     assert large.weight_decay == 1e-4
-    assert Supervised.recipe(SupervisedOptions(), 32, 1_000).optimizer == "adamw"
+    assert Supervised.recipe(Supervised.Options(), 32, 1_000).optimizer == "adamw"

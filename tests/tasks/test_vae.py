@@ -20,7 +20,7 @@ from ssl_bench.data.sources.shapes import render
 from ssl_bench.errors import SpecError
 from ssl_bench.spec.matrix import BackboneSpec, Recipe
 from ssl_bench.tasks.base import Setup
-from ssl_bench.tasks.vae import VAE, VAEOptions, kl_divergence, sample
+from ssl_bench.tasks.vae import VAE, kl_divergence, sample
 from ssl_bench.training.loop import fit, seed_everything
 
 TINY = BackboneSpec(name="resnet10t", width=0.125, stem="3x3", stem_stride=2)
@@ -28,7 +28,7 @@ TINY = BackboneSpec(name="resnet10t", width=0.125, stem="3x3", stem_stride=2)
 
 def make_task(size: int = 16, **options: object) -> VAE:
     setup = Setup(size, 100, 8, 1_000, None, lambda n: torch.rand(n, 3, size, size))
-    return VAE(Backbone(TINY, size, InputSpec(mean=(0.5,) * 3, std=(0.2,) * 3)), VAEOptions(**options), setup)
+    return VAE(Backbone(TINY, size, InputSpec(mean=(0.5,) * 3, std=(0.2,) * 3)), VAE.Options(**options), setup)
 
 
 @given(st.floats(-30, 30), st.floats(-10, 10))
@@ -154,7 +154,9 @@ def _train(steps: int = 50, **options: object) -> dict[str, float]:
     images: Tensor = torch.from_numpy(drawn.images).permute(0, 3, 1, 2) / 255
     seed_everything(0)
     pixels = InputSpec(mean=tuple(images.mean((0, 2, 3)).tolist()), std=tuple(images.std((0, 2, 3)).tolist()))
-    task = VAE(Backbone(TINY, 32, pixels), VAEOptions(**options), Setup(32, steps, 32, 256, None, lambda n: images[:n]))
+    task = VAE(
+        Backbone(TINY, 32, pixels), VAE.Options(**options), Setup(32, steps, 32, 256, None, lambda n: images[:n])
+    )
     fit(task, Batches(shapes, 32, 0), Recipe(learning_rate=4e-3), steps, seed=0, precision="fp32", cost=False)
     return dict(task.diagnose(images))
 

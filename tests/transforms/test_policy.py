@@ -9,8 +9,8 @@ import torch
 
 from ssl_bench.errors import SpecError
 from ssl_bench.spec.matrix import parse
-from ssl_bench.tasks.exemplar import ExemplarOptions
-from ssl_bench.tasks.simclr import SimCLROptions
+from ssl_bench.tasks.exemplar import Exemplar
+from ssl_bench.tasks.simclr import SimCLR
 from ssl_bench.transforms import (
     color_jitter,
     gaussian_blur,
@@ -37,34 +37,38 @@ def test_the_default_policy_is_the_sequence_of_operations_bit_for_bit(strength: 
 
 def test_a_matrix_writes_operations_by_name_and_with_settings() -> None:
     written = {"augment": [{"crop": {"scale": [0.5, 1], "size": 16, "flip": 0}}, "flip", {"grayscale": {"p": 1}}]}
-    options = parse(SimCLROptions, written, "row")
+    options = parse(SimCLR.Options, written, "row")
     images = torch.rand(4, 3, 32, 32)
     torch.manual_seed(1)
     views = augmented(images, options.augment)
     torch.manual_seed(1)
     expected = random_grayscale(random_flip(random_resized_crop(images, 16, (0.5, 1.0))), 1)
     assert torch.equal(views, expected) and views.shape == (4, 3, 16, 16)
-    assert parse(SimCLROptions, options.model_dump(mode="json"), "record") == options
+    assert parse(SimCLR.Options, options.model_dump(mode="json"), "record") == options
 
 
 def test_options_that_came_later_are_left_out_of_ids_at_their_defaults() -> None:
-    for options in (SimCLROptions(), ExemplarOptions(), ExemplarOptions(form="surrogate")):
+    for options in (SimCLR.Options(), Exemplar.Options(), Exemplar.Options(form="surrogate")):
         dumped = options.model_dump(mode="json")
         assert "augment" not in dumped and parse(type(options), dumped, "record") == options
-    assert "augment" in SimCLROptions(augment=["blur"]).model_dump(mode="json")  # type: ignore[arg-type]
+    assert "augment" in SimCLR.Options(augment=["blur"]).model_dump(mode="json")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
     ("options", "written", "told"),
     [
-        (SimCLROptions, {"augment": ["blurr"]}, "blurr"),
-        (SimCLROptions, {"augment": []}, "augment"),
-        (SimCLROptions, {"augment": [{"crop": {}, "blur": {}}]}, "names 2 operations at once"),
-        (SimCLROptions, {"augment": [{"blur": {"sigma": [0, 1]}}]}, "sigma"),
-        (SimCLROptions, {"augment": [{"jitter": {"strength": 2.5, "hue": 0.5}}]}, "hue x strength must be at most 0.5"),
-        (SimCLROptions, {"augment": ["blur"], "strength": 0.5}, "strength = 0.5 changes nothing"),
-        (ExemplarOptions, {"augment": ["blur"], "gray": 0.5}, "gray = 0.5 changes nothing"),
-        (ExemplarOptions, {"augment": ["blur"], "form": "surrogate"}, "changes nothing"),
+        (SimCLR.Options, {"augment": ["blurr"]}, "blurr"),
+        (SimCLR.Options, {"augment": []}, "augment"),
+        (SimCLR.Options, {"augment": [{"crop": {}, "blur": {}}]}, "names 2 operations at once"),
+        (SimCLR.Options, {"augment": [{"blur": {"sigma": [0, 1]}}]}, "sigma"),
+        (
+            SimCLR.Options,
+            {"augment": [{"jitter": {"strength": 2.5, "hue": 0.5}}]},
+            "hue x strength must be at most 0.5",
+        ),
+        (SimCLR.Options, {"augment": ["blur"], "strength": 0.5}, "strength = 0.5 changes nothing"),
+        (Exemplar.Options, {"augment": ["blur"], "gray": 0.5}, "gray = 0.5 changes nothing"),
+        (Exemplar.Options, {"augment": ["blur"], "form": "surrogate"}, "changes nothing"),
     ],
 )
 def test_mistakes_are_told(options: Any, written: dict[str, Any], told: str) -> None:

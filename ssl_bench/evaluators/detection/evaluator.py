@@ -42,37 +42,6 @@ SHOWN = 6  # test images kept with their detections, for a figure
 PUBLISHED_SCORE = 0.05  # boxes that score less, a third of all, are not published; where torchvision cuts by default
 
 
-class DetectionOptions(EvaluatorOptions):
-    """Options of detection."""
-
-    source: str = "shapes"  #: images with boxes: voc:PATH, voc2007, voc2012, bccd or shapes
-    train: str | None = None  #: list of the folder to train on; None: trainval, else train
-    #: list to choose on, or the share of train to hold out; None: val where it shares no image, else a fifth
-    validation: str | Share | None = None
-    test: str | Share | None = None  #: list to test on, or the share of train to hold out; None: test, else a fifth
-    #: leave out images that cannot be read or whose annotation cannot be used, and count them, instead of stopping
-    skip_faulty: bool = False
-    #: of the images of every split, drawn so that no class of train is lost; None: all of them
-    limit: int | None = Field(default=None, ge=10, le=MOST_IN_SET)
-    #: short side that images are reduced to, in pixels; None: as they are
-    size: int | None = Field(default=240, ge=32, le=MOST_SIDE)
-    #: a feature pyramid over the last three stages, or the classic form on the third
-    form: Literal["fpn", "c4"] = "fpn"
-    channels: int = Field(default=64, ge=8, le=MOST_WIDE)  #: of the pyramid
-    hidden: int = Field(default=128, ge=8, le=MOST_WIDE)  #: width of the box head
-    proposals: int = Field(default=100, ge=10, le=100_000)  #: boxes an image that reach the box head
-    freeze: bool = False  #: leave the backbone as it was pretrained
-    images: int = Field(default=1_500, ge=1, le=MOST_IN_SET)  #: training images seen
-    batch_size: int = Field(default=4, ge=1, le=10_000)
-    learning_rates: Rates = (0.02,)  #: the same for every row; one of several is chosen on validation
-    weight_decay: float = Field(default=1e-4, ge=0, le=1_000)
-    warmup: float = Field(default=0.1, ge=0, lt=1)  #: share of the steps
-    #: of the images, one drawn per batch
-    scales: tuple[Annotated[float, Field(ge=0.1, le=10)], ...] = Field(
-        default=(0.8, 1.0, 1.2), min_length=1, max_length=100
-    )
-
-
 class Detection(Evaluator):
     """Train Faster R-CNN on images with boxes: SGD with momentum, cosine, mirroring and several scales, alike for every
     row.
@@ -86,9 +55,38 @@ class Detection(Evaluator):
     protocol: ClassVar[str] = "detection-frcnn"
     # 2: boxes are pooled at the network's own strides; BatchNorm sees images at the size that the detector sees
     version: ClassVar[int] = VERSIONS["detection"]
-    Options: ClassVar[type[EvaluatorOptions]] = DetectionOptions
     accuracy: ClassVar[bool] = False
     needs_training: ClassVar[bool] = True
+
+    class Options(EvaluatorOptions):
+        """Options of detection."""
+
+        source: str = "shapes"  #: images with boxes: voc:PATH, voc2007, voc2012, bccd or shapes
+        train: str | None = None  #: list of the folder to train on; None: trainval, else train
+        #: list to choose on, or the share of train to hold out; None: val where it shares no image, else a fifth
+        validation: str | Share | None = None
+        test: str | Share | None = None  #: list to test on, or the share of train to hold out; None: test, else a fifth
+        #: leave out images that cannot be read or whose annotation cannot be used, and count them, instead of stopping
+        skip_faulty: bool = False
+        #: of the images of every split, drawn so that no class of train is lost; None: all of them
+        limit: int | None = Field(default=None, ge=10, le=MOST_IN_SET)
+        #: short side that images are reduced to, in pixels; None: as they are
+        size: int | None = Field(default=240, ge=32, le=MOST_SIDE)
+        #: a feature pyramid over the last three stages, or the classic form on the third
+        form: Literal["fpn", "c4"] = "fpn"
+        channels: int = Field(default=64, ge=8, le=MOST_WIDE)  #: of the pyramid
+        hidden: int = Field(default=128, ge=8, le=MOST_WIDE)  #: width of the box head
+        proposals: int = Field(default=100, ge=10, le=100_000)  #: boxes an image that reach the box head
+        freeze: bool = False  #: leave the backbone as it was pretrained
+        images: int = Field(default=1_500, ge=1, le=MOST_IN_SET)  #: training images seen
+        batch_size: int = Field(default=4, ge=1, le=10_000)
+        learning_rates: Rates = (0.02,)  #: the same for every row; one of several is chosen on validation
+        weight_decay: float = Field(default=1e-4, ge=0, le=1_000)
+        warmup: float = Field(default=0.1, ge=0, lt=1)  #: share of the steps
+        #: of the images, one drawn per batch
+        scales: tuple[Annotated[float, Field(ge=0.1, le=10)], ...] = Field(
+            default=(0.8, 1.0, 1.2), min_length=1, max_length=100
+        )
 
     @classmethod
     def own_sets(cls, options: Any, places: Places) -> Sequence[Judged] | None:
@@ -146,7 +144,7 @@ class Detection(Evaluator):
         return WITH_HEADS * options.images * len(options.learning_rates) * pixels / image_size**2
 
     def evaluate(self, subject: Subject) -> Evaluation:
-        options: DetectionOptions = self.options
+        options: Detection.Options = self.options
         began = time.monotonic()
         tried: dict[str, float] = {}
         best: tuple[float, float, Detector] | None = None
@@ -191,7 +189,7 @@ class Detection(Evaluator):
         return max(1, math.ceil(self.options.images / self.options.batch_size))
 
     def _train(self, subject: Subject, rate: float, what: str) -> Detector:
-        options: DetectionOptions = self.options
+        options: Detection.Options = self.options
         train: Any = subject.train
         backbone: Any = subject.fresh_backbone().to(subject.device)
         # Faces share weights and statistics; this one lets images keep their size, as the detector does, also where

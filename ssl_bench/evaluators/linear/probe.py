@@ -46,20 +46,6 @@ SHUFFLED_IMAGES = 2_000
 SHUFFLES = 5  # one shuffle can land off chance, because whole clusters of images get one answer
 
 
-class LinearOptions(EvaluatorOptions):
-    """Options of the linear probe."""
-
-    labels: Fractions = (1.0,)  #: shares of the training labels
-    draws: int = Field(default=1, ge=1, le=MOST_DRAWS)  #: draws of every share below 1
-    strengths: int = Field(default=9, ge=1, le=100)  #: l2 strengths tried, at most
-    #: strengths are tried on at most this many images; None: on all
-    search_images: int | None = Field(default=None, ge=1, le=MOST_IN_SET)
-    #: that strengths are chosen on with all labels; 0: on validation; auto: 5 below 5,000 training labels where the
-    #: probe then takes less than
-    #: half as long as pretraining, else 0. A draw of few labels always has folds: 5, or the number given
-    folds: Literal["auto", 0] | Annotated[int, Field(ge=2, le=100)] = "auto"
-
-
 class Linear(Evaluator):
     """Softmax regression on every stage, the pooled features and the codes.
 
@@ -84,7 +70,19 @@ class Linear(Evaluator):
     name: ClassVar[str] = "linear"
     protocol: ClassVar[str] = "linear-lbfgs"
     version: ClassVar[int] = VERSIONS["linear"]
-    Options: ClassVar[type[EvaluatorOptions]] = LinearOptions
+
+    class Options(EvaluatorOptions):
+        """Options of the linear probe."""
+
+        labels: Fractions = (1.0,)  #: shares of the training labels
+        draws: int = Field(default=1, ge=1, le=MOST_DRAWS)  #: draws of every share below 1
+        strengths: int = Field(default=9, ge=1, le=100)  #: l2 strengths tried, at most
+        #: strengths are tried on at most this many images; None: on all
+        search_images: int | None = Field(default=None, ge=1, le=MOST_IN_SET)
+        #: that strengths are chosen on with all labels; 0: on validation; auto: 5 below 5,000 training labels where the
+        #: probe then takes less than half as long as pretraining, else 0. A draw of few labels always has folds: 5, or
+        #: the number given
+        folds: Literal["auto", 0] | Annotated[int, Field(ge=2, le=100)] = "auto"
 
     @classmethod
     def check(cls, options: Any, train: ImageSet, validation: ImageSet) -> None:
@@ -179,7 +177,7 @@ class _Control:
 class _Stage:
     """Standardised features of one stage, and the fits on them."""
 
-    def __init__(self, name: str, subject: Subject, options: LinearOptions) -> None:
+    def __init__(self, name: str, subject: Subject, options: Linear.Options) -> None:
         self.name, self.subject, self.options, self.classes = name, subject, options, subject.num_classes
         train, validation = (subject.features.get(split, name) for split in ("train", "validation"))
         self.mean = train.mean(0)

@@ -19,15 +19,6 @@ from ssl_bench.transforms.geometry import random_crop, random_flip
 CHUNK = 256  # images decoded at a time outside training
 
 
-class ReconstructionOptions(TaskOptions):
-    """Options of every task that rebuilds images."""
-
-    #: numbers in the code; None: by image size, 128 at 32 px
-    code_size: int | None = Field(default=None, ge=1, le=MOST_WIDE)
-    #: mirrored pixels on every side before cropping; None: an eighth of the side
-    pad: int | None = Field(default=None, ge=0, le=MOST_PAD)
-
-
 class Reconstruction(PretextTask):
     """Base of the autoencoders: image -> trunk -> code -> decoder -> image, in pixels of mean 0 and deviation 1.
 
@@ -36,12 +27,19 @@ class Reconstruction(PretextTask):
     and flip are applied.
     """
 
-    Options = ReconstructionOptions
     #: numbers that the encoder gives for each of the code (mean and variance make two)
     outputs_per_code: ClassVar[int] = 1
     min_image_size = 8
 
-    def __init__(self, backbone: nn.Module, options: ReconstructionOptions, setup: Setup) -> None:
+    class Options(TaskOptions):
+        """Options of every task that rebuilds images."""
+
+        #: numbers in the code; None: by image size, 128 at 32 px
+        code_size: int | None = Field(default=None, ge=1, le=MOST_WIDE)
+        #: mirrored pixels on every side before cropping; None: an eighth of the side
+        pad: int | None = Field(default=None, ge=0, le=MOST_PAD)
+
+    def __init__(self, backbone: nn.Module, options: Options, setup: Setup) -> None:
         super().__init__(backbone, options, setup)
         size = setup.image_size
         self.image_numbers = 3 * size * size
