@@ -20,8 +20,7 @@ import ssl_bench.console.live
 import ssl_bench.evaluators.knn
 import ssl_bench.plan.estimate
 import ssl_bench.report.building.verdict
-import ssl_bench.report.rendering.figures
-import ssl_bench.report.rendering.formats
+import ssl_bench.report.files
 import ssl_bench.runner.scheduler
 import ssl_bench.tasks.baselines
 import ssl_bench.testing

@@ -7,14 +7,14 @@ from pathlib import Path
 from ssl_bench.errors import NoRoomError, WriteError
 from ssl_bench.records.schema import write_bytes
 from ssl_bench.report.building.classes import per_class_csv
-from ssl_bench.report.rendering.figures import draw_figures
-from ssl_bench.report.rendering.formats import (
+from ssl_bench.report.rendering.csv_files import (
     agreement_csv,
     comparisons_csv,
     labels_saved_csv,
     published_pairs_csv,
     remeasured_csv,
 )
+from ssl_bench.report.rendering.figures import draw_figures
 from ssl_bench.report.results import Results, Table, load
 from ssl_bench.system.disk import reason
 

@@ -16,7 +16,10 @@ from ssl_bench.report.building.remeasured import remeasured_of
 from ssl_bench.report.ground.content import TableContent
 from ssl_bench.report.reading.folder import read_run
 from ssl_bench.report.reading.records import RunRecords
-from ssl_bench.report.rendering import formats
+from ssl_bench.report.rendering.csv_files import table_csv
+from ssl_bench.report.rendering.html import html
+from ssl_bench.report.rendering.latex import latex
+from ssl_bench.report.rendering.markdown import markdown
 from ssl_bench.report.rendering.terminal import terminal
 
 if TYPE_CHECKING:
@@ -38,19 +41,19 @@ class Table(TableContent):
 
     def markdown(self) -> str:
         """GitHub-flavoured Markdown."""
-        return formats.markdown(self)
+        return markdown(self)
 
     def csv(self) -> str:
         """Plain numbers, one line a row and column: value, low, high and n. Accuracies are fractions."""
-        return formats.csv(self)
+        return table_csv(self)
 
     def latex(self) -> str:
         """A ``tabular`` for booktabs."""
-        return formats.latex(self)
+        return latex(self)
 
     def html(self, figures: Iterable[str] = ()) -> str:
         """One page without scripts; ``figures`` are addresses of pictures to show below the table."""
-        return formats.html(self, list(figures))
+        return html(self, list(figures))
 
     def __str__(self) -> str:
         return self.terminal()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from itertools import groupby
 from typing import Literal
 
 from ssl_bench.records.protocols import split_protocol
@@ -87,6 +88,11 @@ class Entry:
     def both(self) -> tuple[float, ...]:
         """The two values of two seeds, or of two draws of labels of one seed; () where there are more or fewer."""
         return tuple(self.values[seed] for seed in sorted(self.values)) if len(self.values) == 2 else self.pair
+
+    @property
+    def among_best(self) -> bool:
+        """Whether it is the best of its column, or cannot be told apart from it."""
+        return self.best or self.equal
 
     def text(self, column: Column) -> str:
         """As printed: "88.4 ±0.6 s4=", both values of two seeds or two draws, "-", "…", "failed" or "damaged"."""
@@ -173,6 +179,12 @@ class Section:
     @property
     def below(self) -> list[Section]:
         return [part for part in (self.saved, self.earlier) if part is not None]
+
+    def groups(self) -> list[tuple[str, int]]:
+        """Heading of columns that stand side by side under it, and how many they are."""
+        return [
+            (heading, len(list(columns))) for heading, columns in groupby(self.columns, lambda column: column.heading)
+        ]
 
     def blocks(self) -> Iterable[tuple[str, list[Line]]]:
         """Heading ("" for the first block) and rows, in the order shown; empty blocks are left out."""

@@ -10,10 +10,10 @@ from rich.cells import cell_len, set_cell_size
 
 from ssl_bench.report.ground.content import Column, Line, Section, TableContent
 from ssl_bench.report.ground.escape import plain, shortened
+from ssl_bench.report.rendering.notes import NOT_COMPARABLE
 
 LONGEST_NAME = 30  # or a third of the width, where that is more
 GAP = "  "
-NOT_COMPARABLE = "not ours, and not comparable with the table above"
 _NUMBER = re.compile(r"[>≤+−]?\d+(,\d{3})*(\.\d+)?")
 _COMMAND = re.compile(r"; (ssl-bench show .*)$", re.DOTALL)
 

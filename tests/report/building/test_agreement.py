@@ -20,7 +20,7 @@ from ssl_bench.records.schema import RunRow
 from ssl_bench.report import Table, load, write_report
 from ssl_bench.report.building.agreement import Agreement, Correlation, correlation, stand_ins
 from ssl_bench.report.ground.published import canonical, load_published
-from ssl_bench.report.rendering.formats import agreement_csv
+from ssl_bench.report.rendering.csv_files import agreement_csv
 
 MakeRun = Callable[..., Path]
 FROZEN, DETECTION = "ImageNet frozen top-5", "VOC07 mAP"

@@ -19,7 +19,7 @@ from ssl_bench.errors import SSLBenchError
 from ssl_bench.report import Table, load, write_report
 from ssl_bench.report.building.few_labels import Needed, label_counts, labels_needed
 from ssl_bench.report.ground import escape
-from ssl_bench.report.rendering.formats import labels_saved_csv
+from ssl_bench.report.rendering.csv_files import labels_saved_csv
 
 MakeRun = Callable[..., Path]
 ROWS = {

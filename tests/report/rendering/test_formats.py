@@ -19,7 +19,7 @@ from rich.console import Console
 from ssl_bench.report import Table, load, write_report
 from ssl_bench.report.ground import escape
 from ssl_bench.report.ground.content import Column, Entry, Line, Section
-from ssl_bench.report.rendering.formats import CSV_COLUMNS, comparisons_csv
+from ssl_bench.report.rendering.csv_files import CSV_COLUMNS, comparisons_csv
 
 MakeRun = Callable[..., Path]
 NASTY = [
