@@ -8,7 +8,8 @@ from typing import Annotated, Any, ClassVar, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from ssl_bench.errors import SpecError, quoted
-from ssl_bench.spec.wording import explained, plain, refuse_disguised
+from ssl_bench.spec.plain_data import plain, refuse_disguised
+from ssl_bench.spec.problems import explained
 
 # Bounds that no study needs to pass, so that a slip of the keyboard is told and not computed.
 MOST_IMAGES = 10**12  # seen in a run

@@ -11,7 +11,7 @@ from typing import Any
 
 from ssl_bench.errors import SpecError, did_you_mean, quoted
 from ssl_bench.spec.matrix import Matrix, TaskSpec, parse, weights_row
-from ssl_bench.spec.wording import plain
+from ssl_bench.spec.plain_data import plain
 from ssl_bench.spec.yaml_text import LONGEST, read_yaml
 
 ROW_LISTS = ("tasks", "baselines", "weights")  # of a matrix

@@ -1,11 +1,9 @@
-"""What a setting may be, in plain words, from its type and bounds; plain data from whatever Python gives; values that
-only look like what is asked."""
+"""What a setting may be, in plain words, from its type and bounds."""
 
 from __future__ import annotations
 
 import enum
 import os
-import re
 import types
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,16 +12,8 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 import annotated_types
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
-from pydantic_core import PydanticCustomError
-from pydantic_core.core_schema import ErrorType
 
-from ssl_bench.errors import SpecError, did_you_mean, quoted
-
-DEEPEST, MOST_VALUES = 32, 100_000  # of plain data; far beyond any matrix, and checked in a tenth of a second
-LONGEST_TEXT = 4_096  # characters of a text, a path's on most systems
-SWITCHES = ("yes", "no", "on", "off")  # what YAML 1.1 takes for true and false, and YAML 1.2 for text
-MOST_PROBLEMS = 20  # told at once
-_KNOWN_ERRORS = set(get_args(ErrorType)) - {"value_error", "assertion_error"}
+from ssl_bench.errors import quoted
 
 
 @dataclass(frozen=True)
@@ -69,7 +59,8 @@ def _bounds(metadata: Iterable[Any]) -> dict[str, Any]:
     return bounds
 
 
-def _keys(model: type[BaseModel]) -> list[str]:
+def keys_of(model: type[BaseModel]) -> list[str]:
+    """The keys that a model takes."""
     return [*getattr(model, "also_taken", ()), *model.model_fields]
 
 
@@ -85,10 +76,6 @@ def item_of(kind: Kind, place: int) -> Any:
 def models_in(annotation: Any) -> list[type[BaseModel]]:
     """The models that a field holds by itself, not in a list."""
     return [kind.type for kind in kinds(annotation) if isinstance(kind.type, type) and issubclass(kind.type, BaseModel)]
-
-
-# ---- in words
-# ----------------------------------------------------------------------------------------------------------------------
 
 
 def allowed(annotation: Any, metadata: Iterable[Any] = (), lengths: bool = False) -> str:
@@ -121,7 +108,7 @@ def _words(kind: Kind, lengths: bool) -> str:
         short = getattr(kind.type, "short_form", "")
         return (
             f"{short + ', or ' if short else ''}settings, written {{key: value}}, with the keys "
-            f"{', '.join(_keys(kind.type))}"
+            f"{', '.join(keys_of(kind.type))}"
         )
     names = {int: "a whole number", float: "a number", bool: "true or false", str: "text", type(None): "null"}
     if kind.type not in names:
@@ -179,232 +166,3 @@ def _length(bounds: Mapping[str, Any], before: str, singular: str, plural: str) 
 
 def _number(value: float) -> str:
     return f"{int(value):,}" if isinstance(value, int) or (value.is_integer() and abs(value) < 1e15) else f"{value:g}"
-
-
-# ---- from Python, and from YAML's look-alikes
-# -----------------------------------------------------------------------------------------
-
-
-def plain(value: Any, where: str) -> Any:
-    """A value in plain data: NumPy's numbers and arrays as Python's, paths as text, ranges as lists. What is none of
-    these stays as it is.
-
-    Raises
-    ------
-    SpecError : nested deeper than ``DEEPEST``, or more than ``MOST_VALUES`` values, as aliases of aliases make.
-    """
-    return _plain(value, where, 0, [0])
-
-
-def _plain(value: Any, where: str, depth: int, count: list[int]) -> Any:
-    count[0] += 1
-    if depth > DEEPEST:
-        raise SpecError(f"{where}: nested more than {DEEPEST} deep; no setting is")
-    if count[0] > MOST_VALUES:
-        raise SpecError(
-            f"{where}: more than {MOST_VALUES:,} values (aliases count each time that they are used); no matrix "
-            "needs so many"
-        )
-    if isinstance(value, (str, bytes, int, float, BaseModel, type, type(None))) and type(value).__module__ != "numpy":
-        return value
-    if isinstance(value, Mapping):
-        return {key: _plain(entry, where, depth + 1, count) for key, entry in value.items()}
-    if isinstance(value, os.PathLike):
-        return os.fspath(value)
-    # an array, a tensor, a scalar of either
-    if callable(getattr(value, "tolist", None)) and isinstance(getattr(value, "ndim", None), int):
-        return (
-            _plain(value.tolist(), where, depth + 1, count)
-            if getattr(value, "nbytes", 0) <= 16 * MOST_VALUES
-            else value
-        )
-    if isinstance(value, (list, tuple, range)):
-        if len(value) > MOST_VALUES:
-            raise SpecError(f"{where}: a list of {len(value):,} values; no matrix needs more than {MOST_VALUES:,}")
-        entries = [_plain(entry, where, depth + 1, count) for entry in value]
-        return entries if isinstance(value, list) else tuple(entries)
-    return value
-
-
-def refuse_disguised(value: Any, annotation: Any) -> None:
-    """Refuse what would be taken silently for something else: true for 1, text in quotes for a number, 0 and 1 for a
-    switch; control characters.
-
-    Raises
-    ------
-    PydanticCustomError : of type "disguised", with the reason.
-    """
-    forms = kinds(annotation)
-    plain_types = {kind.type for kind in forms}
-    numbers = plain_types & {int, float}
-    if isinstance(value, str):
-        _refuse_text(value)
-    if not plain_types <= {int, float, bool, str, type(None), Literal, tuple}:
-        return  # a type of a plugin's own, which may take anything
-    literals = {literal for kind in forms for literal in kind.values}
-    if isinstance(value, (list, tuple)):
-        for place, entry in enumerate(value):
-            for kind in forms:
-                if (inner := item_of(kind, place)) is not None:
-                    refuse_disguised(entry, inner)
-    elif isinstance(value, bool):
-        if bool not in plain_types and not any(literal is value for literal in literals):
-            raise PydanticCustomError(
-                "disguised",
-                "{reason}",
-                {"reason": f"{quoted(value)} is a switch" + (", not a number" if numbers else "")},
-            )
-    elif isinstance(value, str) and str not in plain_types and value not in literals:
-        if not (bool in plain_types and value.lower() in (*SWITCHES, "true", "false")):
-            raise PydanticCustomError(
-                "disguised", "{reason}", {"reason": _text_for_number(value) if numbers or tuple in plain_types else ""}
-            )
-    elif isinstance(value, (bytes, bytearray)) or (
-        isinstance(value, (int, float)) and bool in plain_types and not numbers
-    ):
-        raise PydanticCustomError("disguised", "{reason}", {"reason": ""})
-
-
-def _refuse_text(value: str) -> None:
-    if len(value) > LONGEST_TEXT:
-        raise PydanticCustomError("long_text", f"must have at most {LONGEST_TEXT:,} characters, got {len(value):,}")
-    odd = next((c for c in value if ord(c) < 32 or 127 <= ord(c) < 160), None)
-    if odd is not None:
-        raise PydanticCustomError("control", f"holds the control character {ascii(odd)}; leave it out")
-    if any(0xD800 <= ord(c) < 0xE000 for c in value):
-        raise PydanticCustomError("surrogate", "holds bytes that are no text in UTF-8")
-
-
-def _text_for_number(text: str) -> str:
-    """Why a text is no number, where it looks like one."""
-    stripped = text.strip()
-    if re.fullmatch(r"[-+]?0[0-9_]+", stripped):
-        digits = stripped.lstrip("+-0_") or "0"
-        return f"a number with a leading zero is octal to some readers of YAML and decimal to others; write {digits}"
-    if re.fullmatch(r"[-+]?0[xob][0-9a-fA-F_]+", stripped):
-        return "numbers are written in decimals"
-    if re.fullmatch(r"[-+]?[0-9]+(:[0-9]+)+(\.[0-9]*)?", stripped):
-        return "some readers of YAML take numbers with colons for minutes and seconds; write it as one number"
-    if re.fullmatch(r"[-+]?[0-9]{1,3}(,[0-9]{3})+(\.[0-9]*)?", stripped):
-        return f"write {stripped.replace(',', '_')} or {stripped.replace(',', '')}"
-    if len(stripped) < 40 and re.fullmatch(r"[-+]?([0-9][0-9_]*\.?[0-9_]*|\.[0-9]+)([eE][-+]?[0-9]+)?", stripped):
-        return f"in quotes it is text; write {stripped}"
-    return ""
-
-
-# ---- errors
-# --------------------------------------------------------------------------------------------------------------------------
-
-
-def explained(model: type[BaseModel], problems: Sequence[Any], value: Any, where: str) -> str:
-    """A line for every problem that pydantic found in ``value``: the key, the value, and what is allowed."""
-    told: dict[tuple[str, ...], str] = {}
-    for problem in problems:
-        path, line = _explained(model, problem, value)
-        # of several alternatives that all fail, what the setting may be is told once
-        if not any(path[: len(other)] == other for other in told):
-            told[path] = f"{where}: {line}"
-    lines = list(dict.fromkeys(told.values()))
-    rest = len(lines) - MOST_PROBLEMS
-    return "\n".join(lines[:MOST_PROBLEMS] + ([f"{where}: and {rest:,} more"] if rest > 0 else []))
-
-
-def _explained(model: type[BaseModel], problem: Any, value: Any) -> tuple[tuple[str, ...], str]:
-    loc, kind = tuple(problem["loc"]), problem["type"]
-    if kind in ("extra_forbidden", "missing", "invalid_key"):
-        parts, annotation, _ = _place(model, loc[:-1])
-        key = str(loc[-1])
-        path = (*_as_written(parts, value), key)
-        shown = quoted(".".join(path))
-        if kind == "missing":
-            return path, f"{shown} is missing"
-        known = [name for owner in models_in(annotation) for name in _keys(owner)]
-        return path, f"unknown key {shown}; {did_you_mean(key, known)}"
-    parts, annotation, metadata = _place(model, loc)
-    path = _as_written(parts, value)
-    if loc and loc[-1] == "[key]":
-        return (
-            path,
-            f"{'.'.join(path)}: {quoted(problem['input'])} stands where an option's name should; put it in quotes "
-            "if it is one",
-        )
-    may_be = allowed(annotation, metadata, lengths=kind.endswith(("too_short", "too_long")))
-    if kind == "disguised":
-        reason = problem["ctx"]["reason"] or _as_list(problem["input"], annotation, metadata)
-        message = f"should be {may_be}{'; ' if reason else ''}{reason}"
-    elif may_be and (kind in _KNOWN_ERRORS or "<class" in problem["msg"]):
-        message = (
-            f"should be {may_be}"
-            if kind != "finite_number"
-            else f"should be {may_be.replace('a number', 'a finite number')}"
-        )
-        hint = _as_list(problem["input"], annotation, metadata)
-        message += f"; {hint}" if hint else ""
-    else:
-        text = problem["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
-        message = (
-            text.replace("Input should be", "should be")
-            .replace("Input ", "it ")
-            .replace("dictionary", "set of {key: value}")
-        )
-    if not path:
-        return path, f"is {quoted(problem['input'])}, and {message}" if kind in _KNOWN_ERRORS else message
-    return path, f"{'.'.join(path)} = {quoted(problem['input'])}: {message}"
-
-
-def _as_list(value: Any, annotation: Any, metadata: Iterable[Any]) -> str:
-    """What to write where a single value stands for a list."""
-    lists = [kind for kind in kinds(annotation, metadata) if kind.type is tuple and kind.items[-1:] == (...,)]
-    if not lists or not isinstance(value, (str, int, float, Mapping)) or isinstance(value, bool):
-        return ""
-    rows = any(hasattr(model, "many") for model in models_in(lists[0].items[0]))
-    if isinstance(value, Mapping):
-        return "begin each with a dash" if rows else ""
-    return f"write [{value}]" if rows or not isinstance(value, str) else ""
-
-
-def _place(model: type[BaseModel], loc: Sequence[Any]) -> tuple[list[str], Any, Sequence[Any]]:
-    """Where a location of pydantic's lies among the fields, without the names that it gives to alternatives; the type
-    and bounds there."""
-    parts: list[str] = []
-    annotation: Any = model
-    metadata: Sequence[Any] = ()
-    for part in loc:
-        owner = next((candidate for candidate in models_in(annotation) if part in candidate.model_fields), None)
-        inner = next(
-            (
-                entry
-                for kind in kinds(annotation)
-                if isinstance(part, int) and (entry := item_of(kind, part)) is not None
-            ),
-            None,
-        )
-        holds = next(
-            (kind.items[0] for kind in kinds(annotation) if kind.type is dict and kind.items and part != "[key]"), None
-        )
-        if owner is not None:
-            field = owner.model_fields[part]
-            annotation, metadata = field.annotation, field.metadata
-        elif inner is not None or holds is not None:
-            annotation, metadata = inner if inner is not None else holds, ()
-        else:
-            continue
-        parts.append(str(part))
-    return parts, annotation, metadata
-
-
-def _as_written(parts: Sequence[str], value: Any) -> tuple[str, ...]:
-    """A path without the parts that short forms leave out: `data.test` is `data.pretrain.test` of the long form."""
-    path: list[str] = []
-    here = value
-    for number, part in enumerate(parts):
-        if here is not None and not isinstance(here, (Mapping, list, tuple, BaseModel)):
-            break  # a short form, written as one value
-        if isinstance(here, Mapping):
-            if part not in here and any(later in here for later in parts[number + 1 :]):
-                continue
-            here = here.get(part)
-        elif isinstance(here, (list, tuple)) and part.isdigit() and int(part) < len(here):
-            here = here[int(part)]
-        path.append(part)
-    return tuple(path)
