@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from typing import Any, ClassVar, Literal
 
@@ -17,7 +17,7 @@ from ssl_bench.backbones.resnet import Backbone
 from ssl_bench.data.batches import Batch
 from ssl_bench.errors import SpecError
 from ssl_bench.spec.matrix import Recipe
-from ssl_bench.tasks.base import PretextTask, Setup, TaskOptions
+from ssl_bench.tasks.base import Health, PretextTask, Setup, TaskOptions
 from ssl_bench.transforms.lab import lightness
 
 FIRST_BATCHES = 20  # over which a loss is measured that does not know what a guess costs
@@ -89,6 +89,23 @@ class Combination(PretextTask):
         return options.model_copy(
             update={member.name: member.resolve(getattr(options, member.name), make) for member in cls.members}
         )
+
+    @classmethod
+    def weights_needed(cls, options: Any) -> list[str]:
+        """What any of the members needs."""
+        return [weights for m in cls.members for weights in m.weights_needed(getattr(options, m.name))]
+
+    @classmethod
+    def saw_labels(cls, options: Any) -> bool:
+        """Whether any of the members did."""
+        return any(member.saw_labels(getattr(options, member.name)) for member in cls.members)
+
+    @classmethod
+    def offers(cls) -> frozenset[str]:
+        """Codes and parts of all members under their names; ``decode`` and ``sample`` where one member alone has them,
+        because neither says which of several is meant."""
+        offered = [need for member in cls.members for need in member.offers()]
+        return frozenset(need for need in offered if need in ("codes", "missing") or offered.count(need) == 1)
 
     @classmethod
     def check(cls, options: Any, images: Any) -> None:
@@ -167,8 +184,29 @@ class Combination(PretextTask):
         """The shared network."""
         return self.backbone.judged  # type: ignore[no-any-return]
 
-    def codes(self, images: Tensor) -> Mapping[str, Tensor]:
-        return self._of_members(lambda number, task: task.codes(self._seen_by(number, images)))
+    def codes(self, images: Tensor, missing: Collection[str] = frozenset()) -> Mapping[str, Tensor]:
+        """The codes of every member as MEMBER/NAME; parts that are missing are named as in ``parts``, MEMBER/PART."""
+        if unknown := sorted(set(missing) - set(self.parts)):
+            raise SpecError(f"{self.name} has no part {unknown[0]!r}; its parts are {', '.join(self.parts) or 'none'}")
+
+        def codes_of(number: int, task: Any) -> Mapping[str, Tensor]:
+            absent = frozenset(part for part in task.parts if f"{task.name}/{part}" in missing)
+            seen = self._seen_by(number, images)
+            return task.codes(seen, missing=absent) if absent else task.codes(seen)  # type: ignore[no-any-return]
+
+        return self._of_members(codes_of)
+
+    def decode(self, code: Tensor) -> Tensor:
+        """As the one member that decodes does."""
+        return self._the_one_with("decode").decode(code)  # type: ignore[no-any-return]
+
+    def sample(self, count: int) -> Tensor:
+        """As the one member that draws images does."""
+        return self._the_one_with("sample").sample(count)  # type: ignore[no-any-return]
+
+    def health(self) -> Mapping[str, Health]:
+        """What every member watches over."""
+        return self._of_members(lambda number, task: task.health())
 
     def describe(self) -> Mapping[str, Any]:
         """Each member's facts, and by what its loss is divided, where that is known or measured."""
@@ -195,6 +233,19 @@ class Combination(PretextTask):
             for number, task in enumerate(self.tasks)
             for name, value in ask(number, task).items()
         }
+
+    def _the_one_with(self, method: str) -> Any:
+        """The member that has an optional method. Raises SpecError where none or several have."""
+        able = [task for task in self.tasks if method in task.offers()]  # type: ignore[operator]
+        if not able:
+            raise SpecError(f"{self.name}: no member has {method}()")
+        if len(able) > 1:
+            names = ", ".join(str(task.name) for task in able)
+            raise SpecError(
+                f"{self.name}: {len(able)} members have {method}() ({names}), and a combination does not know which is "
+                "meant; combine only one of them"
+            )
+        return able[0]
 
     def _part(self, number: int, count: int) -> slice:
         """Which of ``count`` images are a member's: all, or its part, so that none is left over."""

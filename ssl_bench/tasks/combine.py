@@ -71,6 +71,7 @@ def _combine(members: tuple[type[PretextTask], ...]) -> type[Combination]:
             "name": name, "members": members, "Options": options, "__doc__": Combination.__doc__, "__module__": __name__,
             "version": Combination.version, "uses_labels": any(member.uses_labels for member in members),
             "columns": frozenset().union(*(member.columns for member in members)),
+            "parts": tuple(f"{member.name}/{part}" for member in members for part in member.parts),
             "reads_borders": any(member.reads_borders for member in members),
             "min_image_size": max(member.min_image_size for member in members),
         },

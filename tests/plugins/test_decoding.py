@@ -11,7 +11,9 @@ import torch
 
 import ssl_bench
 from ssl_bench import Health
+from ssl_bench.errors import SpecError
 from ssl_bench.plugins.registry import EVALUATORS, TASKS, load_plugin
+from ssl_bench.records.schema import safe_name
 from toys import build
 
 PLUGIN = Path(__file__).with_name("two_codes.py")
@@ -22,7 +24,7 @@ NARROW = {"name": "resnet10t", "width": 0.125, "stem_stride": 2}
 def test_evaluators_judge_the_rows_that_offer_what_they_need(tmp_path: Path) -> None:
     spec = {
         "name": "codes", "data": DATA, "backbone": NARROW, "pretrain": {"images": 64, "batch_size": 32, "monitor": 0},
-        "tasks": ["two_codes", "vae", "rotation"], "baselines": [],
+        "tasks": ["two_codes", "two_codes+rotation", "vae", "rotation"], "baselines": [],
         "evaluate": ["rebuilding", "drawing", {"knn": {"k": [5]}}],
     }  # fmt: skip
     results = ssl_bench.run(spec, tmp_path, plugins=[PLUGIN], skip_checks=True)
@@ -30,16 +32,50 @@ def test_evaluators_judge_the_rows_that_offer_what_they_need(tmp_path: Path) -> 
     frame = results.frame
     judged = {name: set(frame[frame["evaluator"] == name]["row"]) for name in ("rebuilding", "drawing", "knn")}
     assert judged == {
-        "rebuilding": {"two_codes"},
-        "drawing": {"two_codes", "vae"},
-        "knn": {"two_codes", "vae", "rotation"},
+        "rebuilding": {"two_codes", "two_codes+rotation"},
+        "drawing": {"two_codes", "two_codes+rotation", "vae"},
+        "knn": {"two_codes", "two_codes+rotation", "vae", "rotation"},
     }
     stages = set(frame[(frame["evaluator"] == "knn") & (frame["row"] == "two_codes")]["stage"])
     assert {"top", "bottom", "both"} <= stages
-    errors = frame[(frame["evaluator"] == "rebuilding") & (frame["split"] == "validation")].set_index("metric")["value"]
-    assert errors["whole"] != errors["upper_half"] and 0 < errors["whole"] < 1
-    health = json.loads(next(tmp_path.glob("cells/two_codes/*/pretrain.json")).read_text())["health"]
-    assert health["code_spread"]["low"] == 0.001 and health["code_spread"]["value"] > 0
+    rebuilding = frame[(frame["evaluator"] == "rebuilding") & (frame["split"] == "validation")]
+    for row in ("two_codes", "two_codes+rotation"):
+        errors = rebuilding[rebuilding["row"] == row].set_index("metric")["value"]
+        assert errors["whole"] != errors["upper_half"] and 0 < errors["whole"] < 1
+    for row, sign in (("two_codes", "code_spread"), ("two_codes+rotation", "two_codes/code_spread")):
+        health = json.loads(next(tmp_path.glob(f"cells/{safe_name(row)}/*/pretrain.json")).read_text())["health"]
+        assert health[sign]["low"] == 0.001 and health[sign]["value"] > 0
+
+
+def test_a_combination_offers_what_its_members_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    for registry in (TASKS, EVALUATORS):
+        monkeypatch.setattr(registry, "_added", {})
+    load_plugin(PLUGIN)
+    combined = TASKS.get("two_codes+rotation")
+    assert combined.offers() == {"codes", "missing", "decode", "sample"}
+    assert combined.parts == ("two_codes/top", "two_codes/bottom")
+    assert TASKS.get("rotation+colorization").offers() == frozenset()
+    task = build(combined).eval()
+    member, images = task.tasks[0], torch.rand(4, 3, 32, 32)
+    with torch.no_grad():
+        codes, missing = task.codes(images), task.codes(images, missing={"two_codes/bottom"})
+        assert set(codes) == {"two_codes/top", "two_codes/bottom", "two_codes/both"}
+        assert torch.equal(missing["two_codes/both"], member.codes(images, missing={"bottom"})["both"])
+        assert torch.equal(task.decode(codes["two_codes/both"]), member.decode(codes["two_codes/both"]))
+        assert task.sample(3).shape == (3, 3, 32, 32)
+    assert set(task.health()) == {"two_codes/code_spread", "two_codes/never_met"}
+    with pytest.raises(SpecError, match="has no part 'bottom'; its parts are two_codes/top, two_codes/bottom"):
+        task.codes(images, missing={"bottom"})
+
+
+def test_a_combination_does_not_guess_which_member_decodes() -> None:
+    combined = TASKS.get("autoencoder+vae")
+    assert combined.offers() == {"codes", "sample"}
+    task = build(combined).eval()
+    with torch.no_grad():
+        assert task.sample(2).shape == (2, 3, 32, 32)
+    with pytest.raises(SpecError, match=r"2 members have decode\(\) \(autoencoder, vae\)"):
+        task.decode(torch.zeros(1, 128))
 
 
 def test_health_beyond_its_bounds_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -76,9 +76,13 @@ class Rebuilding(Evaluator):
             .to(subject.device)
         )
         with torch.no_grad():
+            both = next(
+                name for name in subject.codes(images) if name.endswith("both")
+            )  # "two_codes/both", if combined
+            bottom = both.removesuffix("both") + "bottom"
             errors = {
-                name: float((subject.decode(subject.codes(images, missing=missing)["both"]) - images).square().mean())
-                for name, missing in (("whole", frozenset()), ("upper_half", frozenset({"bottom"})))
+                name: float((subject.decode(subject.codes(images, missing=missing)[both]) - images).square().mean())
+                for name, missing in (("whole", frozenset()), ("upper_half", frozenset({bottom})))
             }
         splits = ["validation"] + (["test"] if subject.test is not None else [])
         return Evaluation(
