@@ -9,7 +9,16 @@ from rich.console import Console
 
 from ssl_bench.errors import SpecError, did_you_mean
 from ssl_bench.records.places import is_stored
-from ssl_bench.records.schema import EvaluationRecord, Failure, Pretraining, Run, failure_files, read_record, safe_name
+from ssl_bench.records.schema import (
+    EvaluationRecord,
+    Failure,
+    HealthRecord,
+    Pretraining,
+    Run,
+    failure_files,
+    read_record,
+    safe_name,
+)
 from ssl_bench.system.amounts import bytes_text
 from ssl_bench.system.terminal import escape
 
@@ -50,6 +59,12 @@ def print_cell(console: Console, folder: Path, row: str, seed: str) -> None:
                 escape(f"  {name}: {key}: {text:.4g}" if isinstance(text, float) else f"  {name}: {key}: {text}"),
                 soft_wrap=True,
             )
+    for name, sign in trained.health.items():
+        console.print(
+            escape(f"  health: {name}: {sign.value:.4g} ({_bounds(sign)}){'; OUT OF BOUNDS' if sign.alarm else ''}"),
+            style="red" if sign.alarm else None,
+            soft_wrap=True,
+        )
     split = ", ".join(f"{part} {seconds:.1f} s" for part, seconds in trained.seconds.items())
     console.print(
         f"  cost: {trained.images_seen:,} images, {trained.passes:.2f} passes an image, {trained.flops / 1e12:.1f} "
@@ -83,6 +98,12 @@ def print_cell(console: Console, folder: Path, row: str, seed: str) -> None:
                 f" at {100 * m.labels:g} % labels, draw {m.draw}" if m.labels < 1 else ""
             )
             console.print(escape(f"    {m.split:10} {label}: {m.value:.4f}{' (best stage)' if m.best else ''}"))
+
+
+def _bounds(sign: HealthRecord) -> str:
+    """Within which a value has to be, in words."""
+    ends = (("at least", sign.low), ("at most", sign.high))
+    return " and ".join(f"{word} {end:g}" for word, end in ends if end is not None) or "no bounds"
 
 
 def print_list(console: Console, what: str) -> None:

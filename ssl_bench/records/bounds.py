@@ -41,3 +41,13 @@ def problem_of(metric: str, value: float, low: float | None = None, high: float 
     if (low is None) != (high is None):
         return f"{metric} has one end of an interval; give both, or none"
     return ""
+
+
+def alarm_of(value: float, low: float | None, high: float | None) -> str:
+    """What is wrong with a value that is watched over, in words; "" where it is within its bounds (None: none on that
+    side)."""
+    if low is not None and not value >= low:
+        return f"is {value:.4g}, and must be at least {low:g}"
+    if high is not None and not value <= high:
+        return f"is {value:.4g}, and must be at most {high:g}"
+    return ""

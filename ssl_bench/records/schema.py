@@ -24,7 +24,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from ssl_bench.errors import DamagedRecord, RecordError
-from ssl_bench.records.bounds import problem_of
+from ssl_bench.records.bounds import alarm_of, problem_of
 from ssl_bench.records.declarations import EvaluatorDeclaration, Note
 from ssl_bench.records.places import FILES, matching, place_of
 from ssl_bench.system import digests
@@ -73,6 +73,11 @@ class HealthRecord(Record):
     value: float
     low: float | None = None
     high: float | None = None
+
+    @property
+    def alarm(self) -> str:
+        """What is wrong, in words; "" where the value is within its bounds."""
+        return alarm_of(self.value, self.low, self.high)
 
 
 class Pretraining(Record):

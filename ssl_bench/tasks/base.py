@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ssl_bench.data.batches import Batch
 from ssl_bench.errors import SpecError
+from ssl_bench.records.bounds import alarm_of
 from ssl_bench.spec.matrix import Model, Recipe
 from ssl_bench.spec.task_role import TaskRole
 from ssl_bench.training.trainable import Trainable
@@ -93,11 +94,7 @@ class Health:
     @property
     def alarm(self) -> str:
         """What is wrong, in words; "" where the value is within its bounds."""
-        if self.low is not None and not self.value >= self.low:
-            return f"is {self.value:.4g}, and must be at least {self.low:g}"
-        if self.high is not None and not self.value <= self.high:
-            return f"is {self.value:.4g}, and must be at most {self.high:g}"
-        return ""
+        return alarm_of(self.value, self.low, self.high)
 
 
 def part_images(image_size: int) -> int:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import html
+import io
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from rich.console import Console
 
 import ssl_bench
 from ssl_bench import Health
+from ssl_bench.console.printing import print_cell
 from ssl_bench.errors import SpecError
 from ssl_bench.plugins.registry import EVALUATORS, TASKS, load_plugin
 from ssl_bench.records.schema import safe_name
@@ -45,6 +49,24 @@ def test_evaluators_judge_the_rows_that_offer_what_they_need(tmp_path: Path) -> 
     for row, sign in (("two_codes", "code_spread"), ("two_codes+rotation", "two_codes/code_spread")):
         health = json.loads(next(tmp_path.glob(f"cells/{safe_name(row)}/*/pretrain.json")).read_text())["health"]
         assert health[sign]["low"] == 0.001 and health[sign]["value"] > 0
+    _the_alarm_is_told(tmp_path, results, health["two_codes/never_met"]["value"])
+
+
+def _the_alarm_is_told(folder: Path, results: ssl_bench.Results, value: float) -> None:
+    """Below the table, in every form of it, and by ``show``, which prints bounds that are kept too."""
+    table = results.table()
+    alarm = f"two_codes+rotation, seed 0: two_codes/never_met is {value:.4g}, and must be at least 1000"
+    told = [text for sign, text in table.legend if sign == "health"]
+    assert len(told) == 2 and alarm in told and told[0].startswith("two_codes, seed 0: never_met is ")
+    brief = " ".join(table.terminal(100).split())
+    assert "two_codes, seed 0: never_met is" in brief and "and must be at least 1000; one more alarm" in brief
+    for name in ("table.md", "table.html"):
+        text = html.unescape((folder / name).read_text()).replace("\\", "")
+        assert alarm in text, name
+    shown = io.StringIO()
+    print_cell(Console(file=shown, width=200), folder, "two_codes+rotation", "0")
+    assert f"health: two_codes/never_met: {value:.4g} (at least 1000); OUT OF BOUNDS\n" in shown.getvalue()
+    assert "(at least 0.001)\n" in shown.getvalue()
 
 
 def test_a_combination_offers_what_its_members_do(monkeypatch: pytest.MonkeyPatch) -> None:

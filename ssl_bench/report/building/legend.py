@@ -9,6 +9,7 @@ from ssl_bench.report.building.provenance import (
     control_line,
     data_lines,
     evaluator_lines,
+    health_lines,
     input_lines,
     record_lines,
     row_lines,
@@ -38,6 +39,7 @@ def title_of(results: RunRecords) -> list[str]:
 def legend_of(results: RunRecords, sections: list[Section]) -> list[LegendLine]:
     """Every line, in the order printed."""
     return [
+        *health_lines(results),
         *sign_lines(results, sections),
         *class_lines(results),
         *evaluator_lines(results),

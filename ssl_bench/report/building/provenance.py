@@ -86,6 +86,19 @@ def row_lines(results: RunRecords) -> Iterator[LegendLine]:
             yield LegendLine("plugins", f"{row.row} has collapsed: {constant} gives every image the same features")
 
 
+def health_lines(results: RunRecords) -> Iterator[LegendLine]:
+    """Values that tasks watch over and that ended out of their bounds, cell by cell."""
+    alarms = [
+        f"{row}, seed {seed}: {name} {sign.alarm}"
+        for (row, seed), record in results.pretrainings.items()
+        for name, sign in record.health.items()
+        if sign.alarm
+    ]
+    more = f"; {len(alarms) - 1:,} more alarms" if len(alarms) > 2 else "; one more alarm" if len(alarms) == 2 else ""
+    for at, alarm in enumerate(alarms):
+        yield LegendLine("health", alarm, alarm + more if at == 0 else "")
+
+
 def choice_lines(results: RunRecords) -> Iterator[LegendLine]:
     """How task settings were chosen, and then what evaluators chose."""
     sizes = list(dict.fromkeys(f"{entry['validation']:,}" for entry in results.data_sets() if entry.get("validation")))
