@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from ssl_bench.console.run_folder import run_folder
 from ssl_bench.data import load
 from ssl_bench.data.batches import Batches
 from ssl_bench.data.images import ImageSet
@@ -44,7 +45,6 @@ class _Shown:
 
 def preview(
     what: str,
-    run_folder: Callable[[Path], Path],
     *,
     data: str | None = None,
     out: Path | None = None,
@@ -57,7 +57,6 @@ def preview(
     Parameters
     ----------
     what : a task, a matrix, or RUN/ROW/SEED.
-    run_folder : finds the folder of a run. Raises SpecError where there is none.
     data : a source whose images are shown; None: the embedded shapes for a task, else the matrix's own.
     out : a PNG; where several rows are drawn, each has its name added. None: preview-ROW.png here.
     plugins, sets, data_root : as for ``run``.
