@@ -111,7 +111,13 @@ def read_checkpoint(path: Path) -> Mapping[Any, Any]:
     if not head:
         raise WeightsError(f"{path} is empty")
     if not (head[:2] in (b"PK", b"\x1f\x8b") or head[:1] == b"\x80") and head[8:9] == b"{":
-        return read_weights(path)[0]
+        stored = read_weights(path)
+        if stored.network is not None:
+            raise WeightsError(
+                f"{path} holds {stored.network}, and a ResNet is needed here; `weights: file:{path}` and --plugin FILE "
+                "judge it as it is"
+            )
+        return stored.tensors
     try:
         # Namespaces are plain values under names, which many programs save beside the tensors.
         with without_warnings(), torch.serialization.safe_globals([argparse.Namespace]):

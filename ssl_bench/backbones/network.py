@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from ssl_bench.errors import SSLBenchError, WeightsError, did_you_mean, text_of
-from ssl_bench.plugins.registry import NETWORKS
+from ssl_bench.plugins.registry import NETWORKS, identity, origin_of
 from ssl_bench.system.interruption import is_interruption
 
 _NAME, _ARGUMENTS = "network", "arguments"  # the keys of a network's description
@@ -84,12 +85,36 @@ def described(network: Network) -> dict[str, Any]:
     return {_NAME: name, _ARGUMENTS: arguments}
 
 
-def build_network(description: Mapping[str, Any], where: str) -> Network:
+def origins_of(description: Mapping[str, Any]) -> dict[str, str]:
+    """Which class of which plugin builds each kind of network in a description; the suite's own is left out."""
+    kinds = [description[_NAME], *(kind for part in _parts(description).values() for kind in origins_of(part))]
+    return {kind: origin_of(NETWORKS.get(kind)) for kind in kinds if not NETWORKS.is_builtin(kind)}
+
+
+def code_of(description: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """What of the code that builds a description belongs to an id."""
+    parts = (code for part in _parts(description).values() for code in code_of(part))
+    return [identity(NETWORKS, description[_NAME]), *parts]
+
+
+def _parts(description: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """The descriptions among the arguments of another."""
+    return {
+        key: value
+        for key, value in description[_ARGUMENTS].items()
+        if isinstance(value, Mapping) and set(value) == {_NAME, _ARGUMENTS}
+    }
+
+
+def build_network(
+    description: Mapping[str, Any], where: str, origins: Mapping[str, str] = MappingProxyType({})
+) -> Network:
     """The untrained network of a description.
 
     Parameters
     ----------
     where : the file it comes from, for messages.
+    origins : which class of which plugin built each kind of network, as ``origins_of``, for messages.
 
     Raises
     ------
@@ -98,17 +123,14 @@ def build_network(description: Mapping[str, Any], where: str) -> Network:
     """
     name, arguments = description[_NAME], description[_ARGUMENTS]
     if name not in NETWORKS:
+        defined = f" ({origins[name]})" if name in origins else ""
         raise WeightsError(
-            f"{where} holds a network of the kind {name!r}, which a plugin defines; give its file: "
-            "load_backbone(PATH, plugins=[FILE]) "
-            f"({did_you_mean(name, NETWORKS.names())})"
+            f"{where} holds a network of the kind {name!r}, which a plugin defines{defined}; give its file: --plugin "
+            f"FILE, or plugins=[FILE] in Python ({did_you_mean(name, NETWORKS.names())})"
         )
-    parts = {
-        key: build_network(value, where) if isinstance(value, Mapping) and set(value) == {_NAME, _ARGUMENTS} else value
-        for key, value in arguments.items()
-    }
+    parts = {key: build_network(part, where, origins) for key, part in _parts(description).items()}
     try:
-        return NETWORKS.get(name).built(parts)  # type: ignore[no-any-return]
+        return NETWORKS.get(name).built({**arguments, **parts})  # type: ignore[no-any-return]
     except BaseException as error:  # of a plugin
         if is_interruption(error) or isinstance(error, SSLBenchError):
             raise

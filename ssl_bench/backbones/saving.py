@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor, nn
 
 from ssl_bench.backbones.inputs import InputSpec
-from ssl_bench.backbones.network import Network, build_network, described, refuse_unbuildable
+from ssl_bench.backbones.network import Network, build_network, described, origins_of, refuse_unbuildable
 from ssl_bench.backbones.resnet import Backbone
 from ssl_bench.errors import DamagedWeights, WeightsError
 from ssl_bench.plugins.registry import load_plugin
@@ -32,8 +34,12 @@ def save_backbone(backbone: Network, path: str | Path) -> None:
     """
     if not isinstance(backbone, Backbone):
         refuse_unbuildable(backbone)
-        description = json.dumps(described(backbone), sort_keys=True)
-        header = {"format": str(NETWORK_FORMAT), "network": description}
+        description = described(backbone)
+        header = {
+            "format": str(NETWORK_FORMAT),
+            "network": json.dumps(description, sort_keys=True),
+            "plugins": json.dumps(origins_of(description), sort_keys=True),
+        }
         save_tensors(Path(path), backbone.state_dict(), KIND, header)
         return
     meta = {
@@ -60,38 +66,70 @@ def load_backbone(path: str | Path, plugins: Sequence[str | Path] = ()) -> Netwo
     """
     for plugin in plugins:
         load_plugin(plugin)
-    tensors, meta = _read(path)
-    if "network" in meta:
-        network = build_network(json.loads(meta["network"]), str(path))
-        load_strictly(network, tensors, str(path))
-        return network.eval()
-    facts = _facts(meta, path)
-    if facts is None:
+    stored = read_weights(path)
+    if stored.network is not None:
+        return stored.network.loaded(stored.tensors, str(path)).eval()
+    if stored.resnet is None:
         raise WeightsError(
             f"{path} holds tensors but no ssl_bench backbone; it has to be written by ssl_bench.save_backbone"
         )
-    backbone = Backbone(*facts)
-    load_strictly(backbone.network, tensors, str(path))
+    backbone = Backbone(*stored.resnet)
+    load_strictly(backbone.network, stored.tensors, str(path))
     return backbone.eval()
 
 
-def read_weights(path: str | Path) -> tuple[dict[str, Tensor], tuple[BackboneSpec, int, InputSpec] | None]:
-    """The tensors of a ResNet's safetensors file and, where ``save_backbone`` wrote it, network, image size and input
-    handling.
+@dataclass(frozen=True)
+class NetworkDescription:
+    """Which network of a plugin's a file holds.
+
+    Attributes
+    ----------
+    network : its class and arguments, as ``described``.
+    origins : kind of network -> the class and plugin that built it, as ``origins_of``; {} in older files.
+    """
+
+    network: Mapping[str, Any]
+    origins: Mapping[str, str]
+
+    def __str__(self) -> str:
+        kind = self.network["network"]
+        return f"a network of the kind {kind!r}" + (f" ({self.origins[kind]})" if kind in self.origins else "")
+
+    def loaded(self, tensors: Mapping[str, Tensor], where: str) -> Network:
+        """The network with its weights. Raises WeightsError where its plugin is not loaded or they do not fit."""
+        network = build_network(self.network, where, self.origins)
+        load_strictly(network, dict(tensors), where)
+        return network
+
+
+@dataclass(frozen=True)
+class StoredWeights:
+    """The tensors of a file, and what it says of their network.
+
+    Attributes
+    ----------
+    resnet : of one that ``save_backbone`` wrote of a ResNet: network, image size and input handling.
+    network : of one that it wrote of another network.
+    """
+
+    tensors: dict[str, Tensor]
+    resnet: tuple[BackboneSpec, int, InputSpec] | None = None
+    network: NetworkDescription | None = None
+
+
+def read_weights(path: str | Path) -> StoredWeights:
+    """What a safetensors file holds. No plugin is needed.
 
     Raises
     ------
-    WeightsError : no such file, not safetensors, one of a newer ssl_bench, one of another network than a ResNet;
-        DamagedWeights for one of ours that is not what was written.
+    WeightsError : no such file, not safetensors, one of a newer ssl_bench; DamagedWeights for one of ours that is not
+        what was written.
     """
     tensors, meta = _read(path)
     if "network" in meta:
-        name = json.loads(meta["network"])["network"]
-        raise WeightsError(
-            f"{path} holds a network of the kind {name!r}, and a ResNet is needed here; "
-            f"ssl_bench.evaluate(load_backbone({str(path)!r}, plugins=[FILE])) judges it as it is"
-        )
-    return tensors, _facts(meta, path)
+        description = NetworkDescription(json.loads(meta["network"]), json.loads(meta.get("plugins", "{}")))
+        return StoredWeights(tensors, network=description)
+    return StoredWeights(tensors, _facts(meta, path))
 
 
 def _read(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:

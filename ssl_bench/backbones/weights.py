@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,15 +11,17 @@ from typing import Any
 
 import timm
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from ssl_bench.backbones.network import Network, code_of, described
 from ssl_bench.backbones.recognise import beginnings, nearest
-from ssl_bench.backbones.resnet import Backbone, InputSpec, check_resnet
-from ssl_bench.backbones.saving import load_strictly, read_weights
-from ssl_bench.errors import WeightsError, quoted
+from ssl_bench.backbones.resnet import Backbone, InputSpec, check_resnet, network_of
+from ssl_bench.backbones.saving import NetworkDescription, load_strictly, read_weights
+from ssl_bench.errors import WeightsError, quoted, text_of
 from ssl_bench.records.places import is_stored
 from ssl_bench.records.schema import Pretraining, digest, read_record
 from ssl_bench.spec.matrix import BackboneSpec
+from ssl_bench.system.interruption import is_interruption
 
 KINDS = ("timm:", "file:")
 # what a file without a word on it is taken to expect
@@ -41,7 +44,7 @@ class AbsentWeights(WeightsError):
 
 @dataclass(frozen=True)
 class Weights:
-    """Tensors of a ResNet in timm's naming, without classifier.
+    """Tensors of a ResNet in timm's naming, without classifier; or of a plugin's own network.
 
     Attributes
     ----------
@@ -54,6 +57,7 @@ class Weights:
     digest : 16 digits over names, shapes and values: equal weights, equal digest, wherever they lie.
     label_free : whether it is known that no label was used.
     run_labels : whether a run of ours gave it the labels of its images, which may be those that it is judged by.
+    network : which network of a plugin's they are of; None: a ResNet.
     """
 
     source: str
@@ -65,6 +69,7 @@ class Weights:
     digest: str
     label_free: bool = False
     run_labels: bool = False
+    network: NetworkDescription | None = None
 
     @property
     def described(self) -> str:
@@ -77,7 +82,11 @@ class Weights:
 
     @property
     def whole_digest(self) -> str:
-        """16 digits over the tensors and over how they are used: network, image size, and how pixels become input."""
+        """16 digits over the tensors and over how they are used: network, image size, and how pixels become input; of
+        a plugin's network, its arguments and code."""
+        if self.network is not None:
+            network = self.network.network
+            return digest({"tensors": self.digest, "network": network, "code": code_of(network)})
         handling = self.input or IMAGENET
         spec = None if self.spec is None else self.spec.model_dump(mode="json")
         return digest(
@@ -101,6 +110,8 @@ class Weights:
 
     def _remedy(self) -> str:
         """What would make tensors fit that do not."""
+        if self.network is not None:
+            return "is this another version of its plugin?"
         if self.spec is not None:
             settings = {
                 key: value for key, value in self.spec.model_dump(exclude_defaults=True).items() if key != "name"
@@ -223,14 +234,18 @@ def _away() -> str:
 
 
 def _from_file(source: str) -> Weights:
-    tensors, facts = read_weights(Path(source.removeprefix("file:")).expanduser())
-    if facts is not None:
-        spec, size, handling = facts
-        trained_on, label_free, run_labels = _of_a_cell(Path(source.removeprefix("file:")).expanduser())
-        return Weights(source, tensors, spec, handling, size, trained_on, _digest(tensors), label_free, run_labels)
-    # a classifier is not needed
-    tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith("fc.")}
-    return Weights(source, tensors, None, None, None, "", _digest(tensors))
+    path = Path(source.removeprefix("file:")).expanduser()
+    stored = read_weights(path)
+    tensors = stored.tensors
+    if stored.resnet is None and stored.network is None:
+        # a classifier is not needed
+        tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith("fc.")}
+        return Weights(source, tensors, None, None, None, "", _digest(tensors))
+    spec, size, handling = stored.resnet or (None, None, None)
+    trained_on, label_free, run_labels = _of_a_cell(path)
+    return Weights(
+        source, tensors, spec, handling, size, trained_on, _digest(tensors), label_free, run_labels, stored.network
+    )
 
 
 def _of_a_cell(path: Path) -> tuple[str, bool, bool]:
@@ -253,8 +268,8 @@ def _of_a_cell(path: Path) -> tuple[str, bool, bool]:
     )
 
 
-def build(weights: Weights, make: Callable[..., Any], size: int | None = None) -> Backbone:
-    """The backbone of these weights.
+def build(weights: Weights, make: Callable[..., Any], size: int | None = None) -> Network:
+    """The backbone of these weights; the network of a plugin's where they are of one.
 
     Parameters
     ----------
@@ -264,14 +279,52 @@ def build(weights: Weights, make: Callable[..., Any], size: int | None = None) -
 
     Raises
     ------
-    WeightsError : tensors of another network.
+    WeightsError : tensors of another network; a network whose plugin is not loaded, or that does not take the matrix's
+        images.
     """
     default: Any = make()
+    if weights.network is not None:
+        return _network_of_a_plugin(weights, weights.network, default.image_size, size)
     handling = weights.input or IMAGENET
     handling = handling.model_copy(update={"size": size if size is not None else handling.size})
     backbone = Backbone(weights.spec or default.spec, weights.image_size or default.image_size, handling)
     weights.into(backbone.network)
     return backbone
+
+
+def _network_of_a_plugin(weights: Weights, stored: NetworkDescription, side: int, size: int | None) -> Network:
+    """Built, loaded and tried on images of ``side`` pixels: what it cannot take shows before anything is trained."""
+    if size is not None:
+        raise WeightsError(f"{weights.source} holds {stored}, which takes images as they are; leave out size: {size}")
+    network = stored.loaded(weights.tensors, weights.source).eval()
+    try:
+        with torch.no_grad():
+            network(torch.zeros(2, 3, side, side))
+    except BaseException as error:  # of a plugin
+        if is_interruption(error):
+            raise
+        trained = getattr(network, "image_size", "other")
+        raise WeightsError(
+            f"{weights.source} holds {stored}, trained on images of {trained} px, which does not take images of {side} "
+            f"px ({type(error).__name__}: {text_of(error)}); set data.size: {trained}"
+        ) from error
+    return network
+
+
+def target_of(weights: Weights, backbone: nn.Module) -> nn.Module | None:
+    """The network in a task's backbone that these weights can be loaded into: its one ResNet or, of weights of a
+    plugin's network, its one network of the same class and arguments; None where there is none, or several."""
+    if weights.network is None:
+        return network_of(backbone)
+    wanted = weights.network.network
+    same = [
+        part
+        for part in backbone.modules()
+        if isinstance(part, Network)
+        and type(part).name == wanted["network"]
+        and json.loads(json.dumps(described(part))) == wanted
+    ]
+    return same[0] if len(same) == 1 else None
 
 
 def _digest(tensors: Mapping[str, Tensor]) -> str:

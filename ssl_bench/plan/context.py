@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from ssl_bench.backbones.inputs import InputSpec, kind_named
-from ssl_bench.backbones.resnet import Backbone, network_of
+from ssl_bench.backbones.resnet import Backbone
+from ssl_bench.backbones.weights import target_of
 from ssl_bench.data import Data
 from ssl_bench.data.batches import Batches, ImageStore
 from ssl_bench.plan.cells import Cell
@@ -150,7 +151,7 @@ def build_task(cell: Cell, context: RunContext) -> Any:
     seed_everything(cell.seed, 0xB0)
     backbone = task_class.build_backbone(context.make_backbone, cell.candidate.options)
     if cell.candidate.init is not None:
-        cell.candidate.init.into(network_of(backbone))
+        cell.candidate.init.into(target_of(cell.candidate.init, backbone))
     seed_everything(cell.seed, 0x7A)
     return task_class(backbone, cell.candidate.options, setup)
 

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ssl_bench.backbones.inputs import InputSpec
-from ssl_bench.backbones.resnet import Backbone, network_of
-from ssl_bench.backbones.weights import AbsentWeights, Weights, open_weights
+from ssl_bench.backbones.resnet import Backbone
+from ssl_bench.backbones.weights import AbsentWeights, Weights, open_weights, target_of
 from ssl_bench.data import Data
 from ssl_bench.errors import DataError, SpecError, WeightsError, did_you_mean, quoted
 from ssl_bench.plugins.registry import TASKS
@@ -231,13 +231,17 @@ def _init(
     """The weights that a task starts from, tried in its network."""
     if not isinstance(source, str):
         raise SpecError(f"{where}: init must be timm:NAME or file:PATH, got {quoted(source)}")
-    network = network_of(task.build_backbone(make, options))
-    if network is None:
-        raise SpecError(
-            f"{where}: init: {task.name} builds a network of its own, which cannot start from other weights"
-        )
+    backbone = task.build_backbone(make, options)
     try:
         weights = open_weights(source, download)
+        network = target_of(weights, backbone)
+        if network is None and weights.network is None:
+            raise WeightsError(f"{task.name} builds a network of its own, which cannot start from other weights")
+        if network is None:
+            raise WeightsError(
+                f"{source} holds {weights.network}, and {task.name} trains another network; a row of weights: judges it "
+                "as it is, with --plugin FILE"
+            )
         weights.into(network)
     except WeightsError as error:
         raise (AbsentWeights if isinstance(error, AbsentWeights) else SpecError)(f"{where}: init: {error}") from None

@@ -31,6 +31,8 @@ from ssl_bench.system.interruption import is_interruption
 
 T = TypeVar("T")
 
+_PLUGIN_MODULE = "ssl_bench_plugin_"  # what the names of modules begin with that plugin files are imported as
+
 
 class Registry(Generic[T]):
     """Names to classes of one kind.
@@ -163,6 +165,13 @@ def _where(member: Any) -> str:
     return f"class {member.__qualname__} of {file or member.__module__}"
 
 
+def origin_of(member: Any) -> str:
+    """A class and its plugin file or module, in words that hold on another machine, such as "class Pair of pair.py"."""
+    file = getattr(sys.modules.get(member.__module__), "__file__", None) or ""
+    place = Path(file).name if member.__module__.startswith(_PLUGIN_MODULE) else member.__module__
+    return f"class {member.__qualname__} of {place}"
+
+
 def _load(target: str) -> Any:
     module, _, attribute = target.partition(":")
     return getattr(importlib.import_module(module), attribute)
@@ -253,7 +262,7 @@ def load_plugin(path: str | Path) -> list[str]:
         or network, or one that breaks the contract.
     """
     file = _plugin_file(path)
-    module_name = f"ssl_bench_plugin_{file.stem}_{hashlib.sha256(str(file).encode()).hexdigest()[:8]}"
+    module_name = f"{_PLUGIN_MODULE}{file.stem}_{hashlib.sha256(str(file).encode()).hexdigest()[:8]}"
     try:
         text = file.read_bytes()
     except OSError as error:

@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import Field
 from torch import nn
 
+from ssl_bench.backbones.resnet import Backbone
 from ssl_bench.backbones.weights import build, open_weights
 from ssl_bench.errors import WeightsError
 from ssl_bench.spec.model import MOST_SIDE
@@ -59,11 +60,11 @@ class ElsewhereWeights(PretextTask):
     def describe(self) -> Mapping[str, Any]:
         """Where they come from, and what they were trained on as far as that is known."""
         weights = open_weights(self.options.source)
-        side = self.backbone.input.size or "as given"
+        resnet = self.backbone if isinstance(self.backbone, Backbone) else None
         known = {
             "weights": weights.source,
             "trained_on": weights.trained_on or "not known",
-            "network": self.backbone.spec.name,
-            "input_px": side,
+            "network": self.backbone.name if resnet is None else resnet.spec.name,
+            "input_px": (resnet is not None and resnet.input.size) or "as given",
         }
         return known | ({"run_labels": True} if weights.run_labels else {})

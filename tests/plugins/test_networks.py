@@ -15,7 +15,10 @@ import ssl_bench
 from ssl_bench.backbones.network import Network
 from ssl_bench.backbones.inputs import InputSpec
 from ssl_bench.backbones.resnet import Backbone
-from ssl_bench.errors import WeightsError
+from ssl_bench.backbones.convert import read_checkpoint
+from ssl_bench.backbones.weights import target_of
+from ssl_bench.errors import SSLBenchError, WeightsError
+from ssl_bench.plan.prepare import prepare
 from ssl_bench.plugins.registry import EVALUATORS, NETWORKS, TASKS, load_plugin
 from ssl_bench.spec.matrix import BackboneSpec
 from ssl_bench.testing import CheckWarning, task_checks
@@ -90,7 +93,7 @@ def test_weights_are_files_of_tensors_that_name_their_class(row: str, results: A
     else:
         assert header["format"] == "2" and json.loads(header["network"])["network"] == kind
         with pytest.raises(
-            WeightsError, match=f"holds a network of the kind '{kind}', which a plugin defines; give its file"
+            WeightsError, match=rf"'{kind}', which a plugin defines \(class \w+ of {plugin}.py\); give its file"
         ):
             ssl_bench.load_backbone(path)
     network = ssl_bench.load_backbone(path, plugins=[FILES[plugin]])
@@ -119,16 +122,80 @@ def test_pretrain_returns_them_and_finds_them_again(tmp_path: Path) -> None:
     assert all(torch.equal(one, other) for one, other in same)
 
 
-def test_a_file_of_another_network_is_refused_where_a_resnet_is_needed(tmp_path: Path, results: Any) -> None:
-    path = weights_of(results[1], "pair")
-    spec = {
-        "name": "start", "data": DATA, "backbone": WIDE, "pretrain": {"images": 64, "batch_size": 32},
-        "tasks": [{"rotation": {"init": f"file:{path}"}}], "baselines": [], "evaluate": ["knn"],
+def starting_from(path: Path, **changes: Any) -> dict[str, Any]:
+    return {
+        "name": "start", "data": DATA, "backbone": WIDE, "pretrain": {"images": 128, "batch_size": 32, "monitor": 1},
+        "tasks": [], "baselines": [], "evaluate": [{"knn": {"k": [5]}}], "weights": [{"source": f"file:{path}", "row": "w"}],
+        **changes,
     }  # fmt: skip
+
+
+def test_a_row_of_weights_judges_a_network_of_a_plugins(tmp_path: Path, results: Any) -> None:
+    path = weights_of(results[1], "pair")
+    found = ssl_bench.run(starting_from(path), tmp_path, plugins=[FILES["half_width_pair"]])
+    assert not len(found.failures)
+
+    def accuracies(frame: Any, row: str) -> list[float]:
+        judged = frame[(frame["row"] == row) & (frame["evaluator"] == "knn") & (frame["split"] == "validation")]
+        return list(judged["value"])
+
+    assert accuracies(found.frame, "w") == accuracies(results[0].frame, "pair") != []
+    told = [text for sign, text in found.table().legend if sign == "elsewhere"]
+    assert told == [
+        "w is a half_width_pair trained on: the images of a run by split_brain, without labels; it sees images at "
+        "their own size"
+    ]
+
+
+def test_a_network_of_a_plugins_is_refused_with_its_class_plugin_and_remedy(tmp_path: Path, results: Any) -> None:
+    path = weights_of(results[1], "linear")
+    kind = r"a network of the kind 'linear_encoder'"
+    plugin = r"\(class LinearEncoder of linear_encoder.py\)"
     with pytest.raises(
-        ssl_bench.SSLBenchError, match="a network of the kind 'half_width_pair', and a ResNet is needed here"
+        SSLBenchError, match=rf"{kind}, which a plugin defines {plugin}; give its file: --plugin FILE, or plugins="
     ):
-        ssl_bench.run(spec, tmp_path)
+        prepare(starting_from(path), tmp_path)
+    begun = {"weights": [], "tasks": [{"rotation": {"init": f"file:{path}"}}]}
+    with pytest.raises(SSLBenchError, match=rf"init: file:.* holds {kind} {plugin}, and rotation trains another"):
+        prepare(starting_from(path, **begun), tmp_path)
+    load_plugin(FILES["linear_encoder"])
+    larger = {"data": {**DATA, "size": 40}}
+    with pytest.raises(SSLBenchError, match=rf"{kind} {plugin}, trained on images of 32 px, .*; set data.size: 32"):
+        prepare(starting_from(path, **larger), tmp_path)
+    sized = {"weights": [{"source": f"file:{path}", "row": "w", "size": 64}]}
+    with pytest.raises(SSLBenchError, match="takes images as they are; leave out size: 64"):
+        prepare(starting_from(path, **sized), tmp_path)
+    with pytest.raises(WeightsError, match=rf"{kind} {plugin}, and a ResNet is needed here"):
+        read_checkpoint(path)
+
+
+def test_a_task_starts_from_the_network_that_it_trains(tmp_path: Path, results: Any) -> None:
+    load_plugin(FILES["linear_encoder"])
+    path = weights_of(results[1], "linear")
+    begun = {"weights": [], "tasks": [{"linear_autoencoder": {"init": f"file:{path}"}}]}
+    (cell,) = prepare(starting_from(path, **begun), tmp_path).cells()
+    task = TASKS.get("linear_autoencoder")
+    backbone = task.build_backbone(lambda **_: Backbone(BackboneSpec(**WIDE), 32), cell.candidate.options)
+    target = target_of(cell.candidate.init, backbone)
+    cell.candidate.init.into(target)
+    trained = ssl_bench.load_backbone(path)
+    assert all(torch.equal(tensor, trained.state_dict()[name]) for name, tensor in target.state_dict().items())
+
+
+def test_the_code_of_a_network_enters_the_id_of_its_weights(tmp_path: Path, results: Any) -> None:
+    path, ids = weights_of(results[1], "pair"), []
+    text = FILES["half_width_pair"].read_text()
+    for number, source in enumerate((text, f"# a remark\n{text}", f"{text}\nCHANGED = True\n")):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        plugin = folder / "half_width_pair.py"
+        plugin.write_text(source)
+        for registry in (TASKS, EVALUATORS, NETWORKS):
+            registry._added.clear()
+        load_plugin(plugin)
+        (cell,) = prepare(starting_from(path), tmp_path / "out").cells()
+        ids.append(cell.id)
+    assert ids[0] == ids[1] != ids[2]
 
 
 FAULTY = """
