@@ -24,7 +24,7 @@ from ssl_bench.evaluators.linear import probe as linear
 from ssl_bench.evaluators.linear import strengths as _strengths
 from ssl_bench.evaluators.linear.probe import Linear
 from ssl_bench.plan.effort import effort_of
-from ssl_bench.report.ground.statistics import wilson_interval
+from ssl_bench.report.ground.intervals import wilson_interval
 from ssl_bench.spec.matrix import BackboneSpec
 
 FILE = Path(__file__).with_name("untrained_features.npz")

@@ -27,7 +27,7 @@ from ssl_bench.records.schema import EvaluationRecord, Pretraining, Run, read_re
 from ssl_bench.report import Results, Table, load, write_report
 from ssl_bench.report.building.classes import per_class_csv
 from ssl_bench.report.ground.content import Line
-from ssl_bench.report.ground.statistics import balanced_interval, difference_interval, t_interval, wilson_interval
+from ssl_bench.report.ground.intervals import balanced_interval, difference_interval, t_interval, wilson_interval
 from ssl_bench.report.rendering.csv_files import comparisons_csv, labels_saved_csv, remeasured_csv
 from ssl_bench.report.rendering.figures import cost_figure, stages_figure
 from ssl_bench.report.rendering.label_figure import labels_figure

@@ -14,7 +14,7 @@ from ssl_bench.plugins.registry import EVALUATORS, TASKS
 from ssl_bench.records.declarations import EvaluatorDeclaration, Metric, TableColumn
 from ssl_bench.records.schema import EvaluationRecord, Run, read_record
 from ssl_bench.report import Results, load
-from ssl_bench.report.ground.statistics import wilson_interval
+from ssl_bench.report.ground.intervals import wilson_interval
 
 PLUGIN = '''
 from ssl_bench import Evaluation, Evaluator, Measurement, Metric, Note, TableColumn

@@ -14,7 +14,7 @@ import pytest
 from ssl_bench.records.schema import Environment, RunRow
 from ssl_bench.report import Results, Table, load, write_report
 from ssl_bench.report.ground.content import Entry, Line
-from ssl_bench.report.ground.statistics import t_interval, wilson_interval
+from ssl_bench.report.ground.intervals import t_interval, wilson_interval
 
 MakeRun = Callable[..., Path]
 ROWS = {

@@ -10,8 +10,10 @@ import numpy as np
 
 from ssl_bench.records.schema import RunRow
 from ssl_bench.report.ground.content import Column, Line, Section
+from ssl_bench.report.ground.intervals import FEWEST_SEEDS
+from ssl_bench.report.ground.paired_comparisons import Comparison, holm
 from ssl_bench.report.ground.published import Agreement, Correlation, Ordered, PublishedBlock, canonical
-from ssl_bench.report.ground.statistics import FEWEST_SEEDS, Comparison, holm, rank_correlation, rank_interval
+from ssl_bench.report.ground.rank_correlation import rank_correlation, rank_interval
 
 FEWEST_ROWS = 5  # below this no order of rows can be told from chance: with four, the smallest exact p is 0.083
 LABELS = "supervised"  # the task of the row that labels win, here as there

@@ -21,9 +21,10 @@ from ssl_bench.report.building.gains import gain_entry
 from ssl_bench.report.building.legend import brief_legend, legend_of, title_of
 from ssl_bench.report.building.remeasured import earlier_section
 from ssl_bench.report.ground.content import Column, Entry, Line, Section, TableContent
+from ssl_bench.report.ground.intervals import FEWEST_SEEDS, balanced_interval, t_interval, wilson_interval
 from ssl_bench.report.ground.names import BALANCED, GAIN, is_stage
+from ssl_bench.report.ground.paired_comparisons import Comparison
 from ssl_bench.report.ground.published import load_published, published_blocks
-from ssl_bench.report.ground.statistics import FEWEST_SEEDS, Comparison, balanced_interval, t_interval, wilson_interval
 from ssl_bench.report.reading.correctness import Correctness
 from ssl_bench.report.reading.records import Missing, RunRecords
 

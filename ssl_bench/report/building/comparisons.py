@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from ssl_bench.report.ground.content import Column, Line, PairwiseResult
-from ssl_bench.report.ground.statistics import (
-    FEWEST_SEEDS,
+from ssl_bench.report.ground.intervals import FEWEST_SEEDS
+from ssl_bench.report.ground.paired_comparisons import (
     SIGNIFICANT,
     Comparison,
     compare_crossed,

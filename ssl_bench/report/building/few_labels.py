@@ -13,8 +13,8 @@ import numpy as np
 from ssl_bench.errors import SSLBenchError
 from ssl_bench.records.schema import EvaluationRecord
 from ssl_bench.report.ground.content import Column, Entry, Section
+from ssl_bench.report.ground.intervals import FEWEST_SEEDS
 from ssl_bench.report.ground.names import base_name
-from ssl_bench.report.ground.statistics import FEWEST_SEEDS
 from ssl_bench.report.reading.records import RunRecords
 
 

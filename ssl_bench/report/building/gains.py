@@ -14,8 +14,8 @@ import pandas as pd
 
 from ssl_bench.report.building.columns import reference_row
 from ssl_bench.report.ground.content import Column, Entry
+from ssl_bench.report.ground.intervals import FEWEST_SEEDS, difference_interval, t_interval
 from ssl_bench.report.ground.names import GAIN, is_stage
-from ssl_bench.report.ground.statistics import FEWEST_SEEDS, difference_interval, t_interval
 
 if TYPE_CHECKING:
     from ssl_bench.report.reading.correctness import Correctness

@@ -10,8 +10,8 @@ import numpy as np
 from ssl_bench.report.building.columns import reference_row
 from ssl_bench.report.building.few_labels import SavedEntry
 from ssl_bench.report.ground.content import Column, Entry, LegendLine, Section
+from ssl_bench.report.ground.intervals import sampling_error
 from ssl_bench.report.ground.names import GAIN
-from ssl_bench.report.ground.statistics import sampling_error
 from ssl_bench.report.reading.records import RunRecords
 
 

@@ -8,7 +8,8 @@ import numpy as np
 from scipy import special
 
 from ssl_bench.report.building.columns import stages_evaluator
-from ssl_bench.report.ground.statistics import LEVEL, compare_variances, seed_variance
+from ssl_bench.report.ground.intervals import LEVEL
+from ssl_bench.report.ground.paired_comparisons import compare_variances, seed_variance
 from ssl_bench.report.reading.records import RunRecords
 
 

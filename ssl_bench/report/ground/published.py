@@ -11,7 +11,7 @@ from importlib import resources
 from typing import Literal
 
 from ssl_bench.errors import RecordError
-from ssl_bench.report.ground.statistics import SIGNIFICANT, Comparison
+from ssl_bench.report.ground.paired_comparisons import SIGNIFICANT, Comparison
 
 
 def canonical(task: str) -> str:

@@ -1,11 +1,4 @@
-"""Intervals and paired comparisons behind the tables. Pure functions of arrays.
-
-Which interval stands behind a number depends on how many pretraining seeds there are:
-
-* one: Wilson's binomial interval over the test images; it says nothing of what another seed would give;
-* two: none, both values are shown (and so are two draws of labels with one seed: two values have no spread to go by);
-* three or more: Student's t over the seeds (label draws are averaged within a seed first, they are not replications of
-  it).
+"""Paired comparisons of two rows. Pure functions of arrays.
 
 Two rows are compared on the same seeds and the same test images. Both are samples: another seed and another test set
 would each give other numbers. That is the fully crossed design of the reader studies in medical imaging (readers:
@@ -21,13 +14,12 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy import special, stats
+from scipy import special
 
 from ssl_bench.errors import SSLBenchError
+from ssl_bench.report.ground.intervals import LEVEL
 
-LEVEL = 0.95
 SIGNIFICANT = 0.05
-FEWEST_SEEDS = 3  # for an interval over seeds, a best row and comparisons
 
 
 @dataclass(frozen=True)
@@ -40,103 +32,6 @@ class Comparison:
     p: float
     seeds: int
     images: int  #: 0: compared over seeds alone, no predictions were at hand
-
-
-def wilson_interval(successes: float, n: int, level: float = LEVEL) -> tuple[float, float]:
-    """Wilson's score interval of a proportion.
-
-    Parameters
-    ----------
-    successes : number of successes; not a whole number where it is a mean over draws of labels.
-    n : number of trials, at least 1.
-    level : coverage.
-
-    Returns
-    -------
-    Lower and upper bound in [0, 1].
-    """
-    if n < 1 or not 0 <= successes <= n:
-        raise SSLBenchError(
-            f"a binomial interval needs 0 <= successes <= n and n >= 1, not successes={successes}, n={n}"
-        )
-    z = float(special.ndtri((1 + level) / 2))
-    share, weight = successes / n, z * z / n
-    centre = (share + weight / 2) / (1 + weight)
-    half = z * math.sqrt(share * (1 - share) / n + weight / (4 * n)) / (1 + weight)
-    # At 0 and at n successes the bound is exactly 0 or 1; rounding must not move it.
-    return (0.0 if successes == 0 else max(0.0, centre - half)), (1.0 if successes == n else min(1.0, centre + half))
-
-
-def difference_interval(
-    first: float, second: float, n: int, correlation: float = 0.0, level: float = LEVEL
-) -> tuple[float, float]:
-    """Newcombe's interval of the difference of two proportions of the same ``n`` trials: Wilson's of each, squared and
-    added.
-
-    Parameters
-    ----------
-    first, second : the two proportions, in [0, 1].
-    n : number of trials, at least 1.
-    correlation : between the trials' outcomes, in [-1, 1]; 0 where they are not known one by one, which is cautious
-        where trials are hard or easy for both.
-
-    Returns
-    -------
-    Lower and upper bound of ``first - second``.
-
-    References ---------- Newcombe, Improved confidence intervals for the difference between binomial proportions based
-    on paired data, Statistics in Medicine 17 (1998).
-    """
-    (l1, u1), (l2, u2) = (wilson_interval(share * n, n, level) for share in (first, second))
-    below, above = (first - l1, u2 - second), (u1 - first, second - l2)
-    low, high = (math.sqrt(max(0.0, a * a - 2 * correlation * a * b + b * b)) for a, b in (below, above))
-    return first - second - low, first - second + high
-
-
-def balanced_interval(correct: ArrayLike, classes: ArrayLike, level: float = LEVEL) -> tuple[float, float, float]:
-    """Mean of the accuracies within each class with its interval over the images: Wilson's of each class, squared and
-    added.
-
-    Parameters
-    ----------
-    correct : [N >= 1] correctness of each image, 0 or 1.
-    classes : [N] integer class of each image; classes without images do not count.
-
-    Returns
-    -------
-    The mean, and its lower and upper bound, in [0, 1].
-    """
-    right, which = np.asarray(correct, dtype=float), np.asarray(classes)
-    below = above = total = 0.0
-    present = np.unique(which)
-    for label in present:
-        of_class = right[which == label]
-        low, high = wilson_interval(float(of_class.sum()), len(of_class), level)
-        total, below, above = (
-            total + of_class.mean(),
-            below + (of_class.mean() - low) ** 2,
-            above + (high - of_class.mean()) ** 2,
-        )
-    mean = float(total / len(present))
-    return mean, mean - math.sqrt(below) / len(present), mean + math.sqrt(above) / len(present)
-
-
-def t_interval(values: Sequence[float], level: float = LEVEL) -> tuple[float, float]:
-    """Student's t interval of the mean of at least two independent values."""
-    if len(values) < 2:
-        raise SSLBenchError(f"a t interval needs two values or more, not {len(values)}")
-    mean = float(np.mean(values))
-    half = (
-        float(special.stdtrit(len(values) - 1, (1 + level) / 2))
-        * float(np.std(values, ddof=1))
-        / math.sqrt(len(values))
-    )
-    return mean - half, mean + half
-
-
-def sampling_error(share: float, n: int, level: float = LEVEL) -> float:
-    """Half the width of the normal interval that n images leave about a true proportion."""
-    return float(special.ndtri((1 + level) / 2)) * math.sqrt(share * (1 - share) / n)
 
 
 def compare_seeds(first: ArrayLike, second: ArrayLike, n: int = 0, level: float = LEVEL) -> Comparison:
@@ -291,73 +186,3 @@ def holm(p_values: Sequence[float]) -> list[float]:
         reached = max(reached, min(1.0, (len(p_values) - rank) * p_values[at]))
         adjusted[at] = reached
     return adjusted
-
-
-def rank_correlation(first: Sequence[float], second: Sequence[float]) -> tuple[float, float]:
-    """Kendall's tau-b and its exact two-sided p (all orders alike likely; ties kept as they are).
-
-    Parameters
-    ----------
-    first, second : [N] values of the same rows, N >= 2.
-    """
-    tied = len(set(first)) < len(first) or len(set(second)) < len(second)
-    if not tied:
-        result = stats.kendalltau(first, second, method="exact")
-        return float(result.statistic), float(result.pvalue)
-    if len(set(first)) == 1 or len(set(second)) == 1:
-        return math.nan, math.nan
-    # scipy's exact distribution knows no ties; up to 8 rows every order is tried, above that 9,999 fixed random ones.
-    test = stats.permutation_test(
-        (list(first),),
-        lambda order, axis: _taus(order, np.asarray(second, dtype=float)),
-        permutation_type="pairings",
-        vectorized=True,
-        n_resamples=40_320 if len(first) <= 8 else 9_999,
-        rng=np.random.default_rng(0),
-    )
-    return float(stats.kendalltau(first, second).statistic), float(test.pvalue)
-
-
-def rank_interval(
-    values: ArrayLike, other: Sequence[float], draws: int = 10_000, level: float = LEVEL
-) -> tuple[float, float]:
-    """Percentile interval of Kendall's tau-b where the seeds behind one of the two orders are drawn anew, with
-    replacement.
-
-    All rows are drawn with the same seeds. The draws are the same every time. With three seeds each of the 27 resamples
-    comes in more than 2.5 % of the draws, so that the 95 % interval reaches from the lowest to the highest of them.
-
-    Parameters
-    ----------
-    values : [S, N], S >= 2 seeds of N >= 2 rows; each draw's means over seeds make one order.
-    other : [N] values that make the other order.
-    draws : number of draws.
-
-    Returns
-    -------
-    Lower and upper bound in [-1, 1]; NaN where every draw leaves all rows equal.
-    """
-    x, y = np.asarray(values, dtype=float), np.asarray(other, dtype=float)
-    if x.ndim != 2 or min(x.shape) < 2 or x.shape[1:] != y.shape:
-        raise SSLBenchError(
-            f"a bootstrap over seeds needs [seeds >= 2, rows >= 2] values and as many others, not shapes {x.shape} "
-            f"and {y.shape}"
-        )
-    # [draws, S]: how often each seed
-    drawn = np.random.default_rng(0).multinomial(len(x), np.full(len(x), 1 / len(x)), size=draws)
-    means = np.round(drawn @ x / len(x), 12)  # rows that are equal must not differ by the order of an addition
-    taus = _taus(means, y)
-    taus = taus[~np.isnan(taus)]
-    if len(taus) == 0:
-        return math.nan, math.nan
-    low, high = np.percentile(taus, [50 * (1 - level), 50 * (1 + level)])
-    return float(low), float(high)
-
-
-def _taus(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Kendall's tau-b of many orders [..., N] with one [N], thousands of times quicker than one by one; NaN where one
-    is all ties."""
-    i, j = np.triu_indices(len(second), k=1)
-    x, y = np.sign(first[..., i] - first[..., j]), np.sign(second[i] - second[j])
-    untied = np.sqrt((x**2).sum(axis=-1) * (y**2).sum())
-    return np.divide(x @ y, untied, out=np.full(np.shape(untied), math.nan), where=untied > 0)
