@@ -54,7 +54,7 @@ def _within(row: Row, candidate: Candidate, contexts: Sequence[RunContext], pass
         for context in contexts:
             task = build_task(cell, context).train()
             few = min(_IMAGES * task.divides, candidate.recipe.batch_size)
-            cost = measure_cost(task, pretraining_batches(cell, context).batch(0), few)
+            cost = measure_cost(task, pretraining_batches(cell, context).batch(0), few, candidate.steps)
             if cost.by_area:
                 break
     except BaseException as error:  # of a plugin, perhaps

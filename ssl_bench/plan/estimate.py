@@ -216,7 +216,7 @@ def _cost(cell: Cell, context: RunContext) -> tuple[float, float, int]:
     few = 8 if context.data.size <= SMALL else 2  # large ones take long, and all cost the same
     images = min(few * task.divides, cell.candidate.recipe.batch_size)
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        cost = measure_cost(task, pretraining_batches(cell, context).batch(0), images)
+        cost = measure_cost(task, pretraining_batches(cell, context).batch(0), images, cell.candidate.steps)
     weights = sum(p.numel() * p.element_size() for p in task.parameters())
     activations = max(0, sum(saved.values()) - weights) / images * cell.candidate.recipe.batch_size
     return cost.flops, cost.passes, int(activations + 4 * weights)

@@ -89,7 +89,8 @@ def pretrain_cell(cell: Cell, context: RunContext) -> tuple[Pretraining, Any]:
             movement=movement,
         )
         describe = _described(task, cell, context, describe)  # with what was measured when training began
-        describe |= _moved(movement.check(task, cell.candidate.recipe.learning_rate), cell, context)
+        control = cell.row.task.role is TaskRole.CONTROL
+        describe |= _moved(movement.check(task, cell.candidate.recipe.learning_rate, control), cell, context)
     task.to(context.device).eval()
     judged = task.evaluated()
     if isinstance(judged, Backbone) and judged.input.kind != "rgb":

@@ -65,18 +65,23 @@ class Cost:
     by_area: bool = True  #: whether passes are the same with a backbone of another width
 
 
-def measure_cost(task: Any, batch: Batch, images: int = 16) -> Cost:
-    """Cost of one image of a pretext task, counted on a copy so that the task stays as it was.
+def measure_cost(task: Trainable, batch: Batch, images: int = 16, steps: int = 1) -> Cost:
+    """Cost of one image of a task, counted on a copy so that the task stays as it was.
 
     Networks count wherever the task uses them: in ``forward``, in ``views`` (a teacher that needs no gradient) and in
-    ``after_step``. About ``images`` images are taken: as many for every part of a task that divides them, and two at
-    least, which a loss between images needs.
+    ``after_step``.
+
+    Parameters
+    ----------
+    images : taken of the batch, about: as many for every part of a task that divides them, and two at least, which a
+        loss between images needs.
+    steps : of the run, over which phases that take turns are averaged.
     """
     with countable(task):
-        return _measured(copy.deepcopy(task), batch, images)
+        return _measured(copy.deepcopy(task), batch, images, max(1, steps))
 
 
-def _measured(task: Any, batch: Batch, images: int) -> Cost:
+def _measured(task: Trainable, batch: Batch, images: int, steps: int) -> Cost:
     count = min(max(images, 2 * task.divides), len(batch))
     count -= count % task.divides
     part = Batch(
@@ -86,7 +91,6 @@ def _measured(task: Any, batch: Batch, images: int) -> Cost:
         {name: column[:count] for name, column in batch.extra.items()},
     )
     meter = NetworkMeter(task, part.images)
-    steps = max(1, task.setup.steps)
     taken = steps_of_phases(task, 0, steps, steps)
     flops = passes = 0.0
     seed_everything(0)

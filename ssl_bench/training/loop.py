@@ -156,7 +156,7 @@ def fit(
     if movement is not None and checkpoint is not None and checkpoint.exists():
         movement.rebuilt(task)
     if cost:
-        each = measure_cost(task, batches.batch(0))
+        each = measure_cost(task, batches.batch(0), steps=steps)
         loop.result.flops, loop.result.passes = each.flops * batches.batch_size * steps, each.passes
     done = loop.resume(checkpoint) if checkpoint is not None and checkpoint.exists() else 0
     if not done:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from ssl_bench.backbones.resnet import Backbone
+from ssl_bench.training.trainable import Trainable
 
 MOST_IMAGE_CHANNELS = 3
 _OTHER_NETWORK = -1  # stands for all networks that are not ResNets of ours
@@ -38,7 +39,7 @@ class NetworkMeter:
     images : whole images [B, 3, H, W] in [0, 1], of which one or two are sent through the networks to weigh them.
     """
 
-    def __init__(self, task: Any, images: Tensor) -> None:
+    def __init__(self, task: Trainable, images: Tensor) -> None:
         judged = task.evaluated()
         modules = list(dict.fromkeys([*task.modules(), *judged.modules()]))
         resnets = {id(module.network): module for module in modules if isinstance(module, Backbone)}
@@ -68,7 +69,7 @@ class NetworkMeter:
             module.register_forward_hook(self._leave, always_call=True)
 
     @staticmethod
-    def _networks(task: Any, judged: nn.Module, modules: list[nn.Module]) -> dict[nn.Module, int]:
+    def _networks(task: Trainable, judged: nn.Module, modules: list[nn.Module]) -> dict[nn.Module, int]:
         owners: dict[nn.Module, int] = {}
         layouts = [layout for layout in (_layout(task.backbone), _layout(judged)) if layout]
         for module in modules:

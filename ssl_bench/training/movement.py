@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ssl_bench.errors import TrainingError
-from ssl_bench.spec.task_role import TaskRole
+from ssl_bench.training.trainable import Trainable
 
 RESOLUTION = 1e-7  #: relative change of a whole network below which float32 holds the same network
 CONSTANT = 1e-6  #: largest deviation between images, relative to the largest feature, of features that hold nothing
@@ -29,21 +28,22 @@ class Movement:
         self._tensors: dict[str, Tensor] = {}
         self.digests: dict[str, str] = {}  #: by the parameters' names; plain data, kept in checkpoints
 
-    def begin(self, task: Any) -> None:
+    def begin(self, task: Trainable) -> None:
         """Look at the network before the first step of a run."""
         self.rebuilt(task)
         self.digests = {name: _digest(tensor) for name, tensor in self._tensors.items()}
 
-    def rebuilt(self, task: Any) -> None:
+    def rebuilt(self, task: Trainable) -> None:
         """Look at the network as it is built, before a checkpoint is loaded into it."""
         self._tensors = {name: tensor.detach().cpu().clone() for name, tensor in judged_tensors(task).items()}
 
-    def check(self, task: Any, learning_rate: float) -> str:
+    def check(self, task: Trainable, learning_rate: float, control: bool = False) -> str:
         """How many tensors moved, such as "4 of 62"; raises TrainingError where the task's declaration does not hold.
 
         Parameters
         ----------
         learning_rate : the recipe's, for the message.
+        control : the task declares that its network stays as it is.
 
         Raises
         ------
@@ -86,7 +86,7 @@ class Movement:
             else:
                 distance += step**2
         still = not changed or distance <= (RESOLUTION**2) * max(norm, 1e-30)
-        if task.role is TaskRole.CONTROL:
+        if control:
             if changed:
                 raise TrainingError(
                     f'{task.name} declares role = "control", and training moved {len(changed)} of {len(now)} parameters of the judged network '
@@ -98,10 +98,10 @@ class Movement:
         return f"{len(changed)} of {len(now)}"
 
 
-def judged_tensors(task: Any) -> dict[str, Tensor]:
+def judged_tensors(task: Trainable) -> dict[str, Tensor]:
     """The parameters of ``task.evaluated()``; of a network without any, its floating buffers, those of norms left out."""
     judged = task.evaluated()
-    parameters = dict(judged.named_parameters())
+    parameters: dict[str, Tensor] = dict(judged.named_parameters())
     if parameters:
         return parameters
     norms = [name for name, module in judged.named_modules() if isinstance(module, nn.modules.batchnorm._NormBase)]
@@ -152,7 +152,7 @@ def constant_features(judged: nn.Module, images: Tensor, name: str) -> str:
     return ", ".join(same)
 
 
-def _why(task: Any, now: dict[str, Tensor], changed: list[str], decayed: list[str], learning_rate: float) -> str:
+def _why(task: Trainable, now: dict[str, Tensor], changed: list[str], decayed: list[str], learning_rate: float) -> str:
     if not now:
         return (
             "the judged network has no parameters, so training cannot have taught it anything; return the trained "

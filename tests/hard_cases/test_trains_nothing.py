@@ -16,6 +16,7 @@ from ssl_bench.backbones.resnet import Backbone
 from ssl_bench.data.batches import Batches
 from ssl_bench.errors import Interrupted, TrainingError
 from ssl_bench.spec.matrix import Recipe
+from ssl_bench.spec.task_role import TaskRole
 from ssl_bench.tasks.base import Setup, TaskOptions
 from ssl_bench.training.loop import fit, seed_everything
 from ssl_bench.training.movement import Movement, constant_features
@@ -119,7 +120,7 @@ def train(task: type[Brightness], recipe: Recipe = RECIPE, checkpoint: Path | No
             )
         except Interrupted:
             assert checkpoint is not None and checkpoint.is_file()
-    return movement.check(built, recipe.learning_rate)
+    return movement.check(built, recipe.learning_rate, built.role is TaskRole.CONTROL)
 
 
 FAULTS = [

@@ -53,7 +53,7 @@ def trained(bench: Bench) -> str:
                 cost=False,
                 movement=movement,
             )
-            moved = movement.check(task, learning_rate)
+            moved = movement.check(task, learning_rate, bench.task.role is TaskRole.CONTROL)
         except TrainingError as error:
             raise CheckFailed(str(error).removeprefix(f"{task.name}: ")) from None
         kept.append(judged_tensors(task))
