@@ -11,7 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from ssl_bench.errors import SSLBenchError, WeightsError, did_you_mean, text_of
-from ssl_bench.plugins.registry import NETWORKS, identity, origin_of
+from ssl_bench.plugins.identity import identity
+from ssl_bench.plugins.loading import origin_of
+from ssl_bench.plugins.registry import NETWORKS
 from ssl_bench.system.interruption import is_interruption
 
 _NAME, _ARGUMENTS = "network", "arguments"  # the keys of a network's description

@@ -14,7 +14,7 @@ from ssl_bench.backbones.inputs import InputSpec
 from ssl_bench.backbones.network import Network, build_network, described, origins_of, refuse_unbuildable
 from ssl_bench.backbones.resnet import Backbone
 from ssl_bench.errors import DamagedWeights, WeightsError
-from ssl_bench.plugins.registry import load_plugin
+from ssl_bench.plugins.loading import load_plugins
 from ssl_bench.records.tensors import read_tensors, save_tensors
 from ssl_bench.spec.matrix import BackboneSpec, parse
 
@@ -64,8 +64,7 @@ def load_backbone(path: str | Path, plugins: Sequence[str | Path] = ()) -> Netwo
     WeightsError : no such file, not safetensors (a pickle is never opened), another layout (matched, missing and
         unexpected are counted), a network whose plugin is not loaded.
     """
-    for plugin in plugins:
-        load_plugin(plugin)
+    load_plugins(plugins)
     stored = read_weights(path)
     if stored.network is not None:
         return stored.network.loaded(stored.tensors, str(path)).eval()

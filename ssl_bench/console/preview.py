@@ -20,7 +20,8 @@ from ssl_bench.plan.context import RunContext, build_task
 from ssl_bench.plan.prepare import prepare
 from ssl_bench.plan.run_plan import RunPlan
 from ssl_bench.plan.stored import read_pretraining
-from ssl_bench.plugins.registry import TASKS, load_plugin
+from ssl_bench.plugins.loading import load_plugins
+from ssl_bench.plugins.registry import TASKS
 from ssl_bench.records.schema import Run, read_record, safe_name
 from ssl_bench.report.picture_grid import picture_grid
 from ssl_bench.runner.pretraining import load_task
@@ -68,8 +69,7 @@ def preview(
     """
     if out is not None and (out.is_dir() or out.suffix.lower() != ".png"):
         raise SpecError(f"--out {out}: name a file that ends in .png")
-    for plugin in plugins:
-        load_plugin(plugin)
+    load_plugins(plugins)
     with tempfile.TemporaryDirectory() as scratch:
 
         def plan(matrix: Matrix, folder: str | Path = scratch) -> RunPlan:

@@ -14,7 +14,8 @@ import numpy as np
 from ssl_bench.data import Data
 from ssl_bench.plan.evaluations import EvaluatorOnSets
 from ssl_bench.plan.rows import Candidate, Row
-from ssl_bench.plugins.registry import EVALUATORS, TASKS, identity
+from ssl_bench.plugins.identity import identity
+from ssl_bench.plugins.registry import EVALUATORS, TASKS
 from ssl_bench.records.schema import digest, safe_name
 from ssl_bench.spec.matrix import Matrix
 

@@ -15,7 +15,7 @@ from ssl_bench.plan.effort import effort_of, resolved
 from ssl_bench.plan.evaluations import evaluators_of, judged_elsewhere, on_data
 from ssl_bench.plan.rows import budget_images, rows_of, why_absent
 from ssl_bench.plan.run_plan import RunPlan
-from ssl_bench.plugins.registry import load_plugin
+from ssl_bench.plugins.loading import load_plugins
 from ssl_bench.records.schema import (
     Run,
     read_record,
@@ -56,8 +56,7 @@ def prepare(
     missing; without it such cells fail, and nothing is replaced. ``skip_checks``: train tasks of plugins without the
     quick part of their battery; their records and the table tell.
     """
-    for plugin in (plugins,) if isinstance(plugins, (str, Path)) else plugins:
-        load_plugin(plugin)
+    load_plugins(plugins)
     spec = as_matrix(matrix, sets)
     if limit is not None:
         both = parse(DataSpec, {"source": "any", "limit": limit}, "--limit").limit

@@ -1,37 +1,20 @@
-"""One small typed registry for tasks, evaluators and sources: built-ins, plugin files, entry points."""
+"""One small typed registry for tasks, evaluators, sources and networks: built-ins, installed packages, what plugin files
+add."""
 
 from __future__ import annotations
 
 import ast
-import contextlib
-import functools
-import hashlib
 import importlib
-import importlib.util
-import inspect
 import sys
-from importlib.machinery import SourceFileLoader
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from ssl_bench.errors import SpecError, did_you_mean, text_of
 from ssl_bench.plugins.contracts import problem_of
-from ssl_bench.plugins.source_code import (
-    LOCAL,
-    imported_in_functions,
-    is_installed,
-    local_files_in,
-    local_modules,
-    place_of,
-    plain,
-    tree_of,
-)
 from ssl_bench.system.interruption import is_interruption
 
 T = TypeVar("T")
-
-_PLUGIN_MODULE = "ssl_bench_plugin_"  # what the names of modules begin with that plugin files are imported as
 
 
 class Registry(Generic[T]):
@@ -52,6 +35,12 @@ class Registry(Generic[T]):
         self._builtin = dict(builtin)
         self._added: dict[str, type[T]] = {}
         self._entry_points: dict[str, Any] | None = None
+
+    @property
+    def base(self) -> type[T]:
+        """The class that every member derives from."""
+        base: type[T] = _load(self._base)
+        return base
 
     def _installed(self) -> dict[str, Any]:
         if self._entry_points is None:
@@ -116,7 +105,7 @@ class Registry(Generic[T]):
         """Register a class under its ``name``; the same class may be added again, another one may not."""
         name = getattr(member, "name", None)
         if not isinstance(name, str) or not name:
-            raise SpecError(f"{self.kind} class {member.__name__} {problem_of(member, _load(self._base), self.kind)}")
+            raise SpecError(f"{self.kind} class {member.__name__} {problem_of(member, self.base, self.kind)}")
         if self._combine is not None and "+" in name:
             raise SpecError(
                 f"{member.__name__} is named {name!r}; the plus sign combines {self.kind}s, choose another name"
@@ -136,7 +125,7 @@ class Registry(Generic[T]):
         self._added = {name: member for name, member in self._added.items() if member.__module__ != module}
 
     def _checked(self, member: Any, name: str) -> type[T]:
-        base = _load(self._base)
+        base = self.base
         if not (isinstance(member, type) and issubclass(member, base)):
             raise SpecError(
                 f"{self.kind} {name!r} must be a class derived from {self._base.replace(':', '.')}, not {member!r}"
@@ -163,13 +152,6 @@ def _where(member: Any) -> str:
     """A class and the file that defines it."""
     file = getattr(sys.modules.get(member.__module__), "__file__", None)
     return f"class {member.__qualname__} of {file or member.__module__}"
-
-
-def origin_of(member: Any) -> str:
-    """A class and its plugin file or module, in words that hold on another machine, such as "class Pair of pair.py"."""
-    file = getattr(sys.modules.get(member.__module__), "__file__", None) or ""
-    place = Path(file).name if member.__module__.startswith(_PLUGIN_MODULE) else member.__module__
-    return f"class {member.__qualname__} of {place}"
 
 
 def _load(target: str) -> Any:
@@ -212,7 +194,6 @@ EVALUATORS: Registry[Any] = Registry(
     },
 )
 
-
 _TORCHVISION = (
     "CIFAR10 CIFAR100 Imagenette ImageNet STL10 SVHN MNIST FashionMNIST KMNIST QMNIST USPS SEMEION Flowers102 "
     "Food101 OxfordIIITPet DTD FGVCAircraft StanfordCars GTSRB EuroSAT Country211 RenderedSST2 CLEVRClassification "
@@ -243,243 +224,4 @@ NETWORKS: Registry[Any] = Registry(
     {"resnet": "ssl_bench.backbones.resnet:Backbone"},
 )
 
-_REGISTRIES = (TASKS, EVALUATORS, SOURCES, NETWORKS)  # whose members a plugin may define
-
-_IMPORTED: dict[str, dict[Path, bytes]] = {}  # plugin module -> the files that it was imported from, and what they held
-# plugin module -> its local modules, and the names that functions import when they are called
-_HELPERS: dict[str, tuple[dict[str, Path], set[str]]] = {}
-
-
-def load_plugin(path: str | Path) -> list[str]:
-    """Import one Python file and register every task, evaluator, source and network that it defines.
-
-    Files beside it can be imported by their names. A file that was edited since it was last imported, or a local module
-    that it imports, is imported anew. Returns the registered names.
-
-    Raises
-    ------
-    SpecError : the file is missing, does not import, changes torch's global state, defines no task, evaluator, source
-        or network, or one that breaks the contract.
-    """
-    file = _plugin_file(path)
-    module_name = f"{_PLUGIN_MODULE}{file.stem}_{hashlib.sha256(str(file).encode()).hexdigest()[:8]}"
-    try:
-        text = file.read_bytes()
-    except OSError as error:
-        raise SpecError(f"plugin {str(path)!r} cannot be read: {error.strerror or error}") from None
-    tree_of(text, file)
-    helpers = local_modules([(module_name, file)])
-    later = imported_in_functions(
-        [(module_name, file), *((name, helper) for name, helper in helpers.items() if helper.is_file())]
-    )
-    _refuse_mixed(module_name, file, helpers, later)
-    LOCAL.offer(helpers)
-    sources = {file: text} | {helper: LOCAL.text_of(helper) for helper in helpers.values() if helper.is_file()}
-    if module_name in sys.modules and _IMPORTED.get(module_name) != sources:
-        _forget(module_name)  # edited since: the old class must not run under the id of the new code
-    if module_name not in sys.modules:
-        _import(module_name, file, text, path)
-    module = sys.modules[module_name]
-    registered = []
-    try:
-        for registry in _REGISTRIES:
-            base = _load(registry._base)
-            for member in vars(module).values():
-                defined_here = (
-                    isinstance(member, type) and issubclass(member, base) and member.__module__ == module_name
-                )
-                if (
-                    defined_here
-                    and not inspect.isabstract(member)
-                    and (not _is_mixin(member, base, registry.kind) or "name" in vars(member))
-                ):
-                    registry.add(member)
-                    if registry is not SOURCES:  # whose code enters an id by the pixels that it gives
-                        _code_of(member)
-                    registered.append(member.name)
-    except SpecError:
-        _forget(module_name)
-        raise
-    if not registered:
-        _forget(module_name)
-        raise SpecError(
-            f"plugin {str(path)!r} defines no task, evaluator or source: derive a class from "
-            "ssl_bench.PretextTask, Evaluator or Source and give it a `name`" + _elsewhere(module)
-        )
-    _IMPORTED[module_name], _HELPERS[module_name] = sources, (helpers, later)
-    return registered
-
-
-def _refuse_mixed(module_name: str, file: Path, helpers: dict[str, Path], later: set[str]) -> None:
-    """Refuse a plugin where a function, its own or another plugin's, would get the other's local module of the same
-    name: Python knows one at a time."""
-    for other, (held, held_later) in _HELPERS.items():
-        if other == module_name or other not in sys.modules:
-            continue
-        for name, file_here in helpers.items():
-            if held.get(name, file_here) != file_here and any(
-                imported == name or imported.startswith(f"{name}.") for imported in later | held_later
-            ):
-                raise SpecError(
-                    f"plugin {str(file)!r} and {sys.modules[other].__file__!r} import different modules called "
-                    f"{name!r} ({file_here} and {held[name]}), "
-                    "one of them inside a function, which would get the other's; rename one of them, or import it "
-                    "at the top of the file"
-                )
-
-
-def _plugin_file(path: str | Path) -> Path:
-    """The file behind a plugin's path. Raises SpecError for what is none."""
-    given = Path(path).expanduser()
-    file = given.resolve()
-    if file.is_dir():
-        inside = sorted(inner.name for inner in file.glob("*.py"))[:5]
-        raise SpecError(
-            f"plugin {str(path)!r} is a folder; name a file in it" + (f": {', '.join(inside)}" if inside else "")
-        )
-    if not file.exists():
-        link = f" (a link to {file})" if given.is_symlink() else ""
-        raise SpecError(f"plugin file {str(path)!r} does not exist{link}")
-    if not file.is_file():
-        raise SpecError(
-            f"plugin {str(path)!r} is not a file that could be read to its end (a pipe, a socket or a device)"
-        )
-    if given.suffix != ".py" and file.suffix != ".py":
-        raise SpecError(f"plugin {str(path)!r} is not a Python file; it must end in .py")
-    return file
-
-
-def _import(module_name: str, file: Path, text: bytes, path: str | Path) -> None:
-    """Run a plugin's file as a module. Raises SpecError for whatever it raises; what it prints goes to the error
-    stream."""
-    from ssl_bench.system.global_state import changed, restored
-
-    spec = importlib.util.spec_from_loader(module_name, SourceFileLoader(module_name, str(file)), origin=str(file))
-    assert spec is not None
-    module = importlib.util.module_from_spec(spec)
-    module.__file__ = str(file)
-    sys.modules[module_name] = module
-    told = ""
-    try:
-        with restored(lasting=False) as before, contextlib.redirect_stdout(sys.stderr):
-            # not from __pycache__, which misses an edit within the same second
-            exec(compile(text, str(file), "exec"), vars(module))
-            told = changed(before, lasting=False)
-    except BaseException as error:
-        _forget(module_name)
-        if is_interruption(error):
-            raise
-        where = "" if isinstance(error, SyntaxError) else place_of(error)
-        if "relative import" in text_of(error):
-            where += "; a plugin is a file by itself: import a file beside it by its plain name"
-        if isinstance(error, SystemExit):
-            raise SpecError(
-                f"plugin {str(path)!r} ends the program when it is imported{where}; put that below `if __name__ == "
-                "'__main__':`"
-            ) from error
-        raise SpecError(
-            f"plugin {str(path)!r} cannot be imported: {type(error).__name__}: {text_of(error)}{where}"
-        ) from error
-    if told:
-        _forget(module_name)
-        raise SpecError(
-            f"plugin {str(path)!r} changes {told} for the whole program when it is imported, which every other row "
-            "would feel; remove that"
-        )
-
-
-def _forget(module_name: str) -> None:
-    sys.modules.pop(module_name, None)
-    _IMPORTED.pop(module_name, None)
-    _HELPERS.pop(module_name, None)
-    for registry in _REGISTRIES:
-        registry.forget(module_name)
-
-
-def _is_mixin(member: type, base: type, kind: str) -> bool:
-    """A class without a name of its own that others of its file derive from, or that leaves the contract's methods to
-    them."""
-    module = sys.modules[member.__module__]
-    derived = any(
-        isinstance(other, type) and other is not member and issubclass(other, member) for other in vars(module).values()
-    )
-    required = {
-        "task": ("views", "forward"), "evaluator": ("evaluate",), "source": ("open", "open_boxes"), "network": ("forward",)
-    }[kind]  # fmt: skip
-    return derived or hasattr(member, "name") or all(getattr(member, name) is getattr(base, name) for name in required)
-
-
-def _elsewhere(module: Any) -> str:
-    """The tasks, evaluators and sources that a plugin imports, where it defines none itself."""
-    bases = tuple(_load(registry._base) for registry in _REGISTRIES)
-    members = [
-        value
-        for value in vars(module).values()
-        if isinstance(value, type) and issubclass(value, bases) and value not in bases
-    ]
-    members = [member for member in members if not member.__module__.startswith("ssl_bench.")]
-    if not members:
-        return ""
-    return (
-        f"; it imports {members[0].__name__} from {members[0].__module__!r}: give that file as a plugin, or "
-        "derive a class from it here"
-    )
-
-
-def identity(registry: Registry[Any], name: str) -> dict[str, Any]:
-    """What of a member's code belongs to a cell's id.
-
-    Built-ins carry a version that is raised when a change can change a number. A plugin's author cannot be asked to do
-    that, so its source counts by its syntax tree: comments and layout are free, anything else makes a new cell.
-    """
-    member: Any = registry.get(name)
-    facts: dict[str, Any] = {"name": member.name, "version": int(getattr(member, "version", 1))}
-    if members := getattr(member, "members", ()):
-        facts["members"] = [identity(registry, part.name) for part in members]
-    elif not registry.is_builtin(name):
-        facts["code"] = _code_of(member)
-    return facts
-
-
-@functools.cache  # as it was when it was imported: a file edited later is not what runs
-def _code_of(member: Any) -> str:
-    """Hash over the source of a class and its bases: their files, the local modules that these import, and all of an
-    installed package."""
-    files: dict[str, Path] = {}
-    for owner in member.__mro__:
-        top = owner.__module__.partition(".")[0]
-        if top in ("ssl_bench", "torch", "typing", "abc", "builtins"):
-            continue
-        try:
-            source = inspect.getsourcefile(owner)
-        except TypeError:
-            source = None
-        if source is None or not Path(source).is_file():
-            raise SpecError(
-                f"the source of {owner.__qualname__} cannot be found, so its results could not be told from those "
-                "of another version; "
-                "define it in a file"
-            )
-        package = getattr(sys.modules.get(top), "__file__", None)
-        if package is not None and Path(package).name == "__init__.py":
-            folder = Path(package).parent
-            files |= {f"{top}/{file.relative_to(folder).as_posix()}": file for file in folder.rglob("*.py")}
-        else:
-            files[owner.__module__] = Path(source)
-    roots = [
-        (name.removesuffix(".py").removesuffix("/__init__").replace("/", "."), file) for name, file in files.items()
-    ]
-    known = {file.resolve() for file in files.values()}
-    roots = [root for root in roots if not is_installed(root[1])]
-    held = [
-        module_file
-        for name, _ in roots
-        if name in sys.modules
-        for module_file in local_files_in(sys.modules[name]).items()
-    ]
-    imported = dict(held) | {
-        name: file for name, file in local_modules([*roots, *held], LOCAL.text_of).items() if file.is_file()
-    }
-    files |= {f"import {name}": file for name, file in imported.items() if file.resolve() not in known}
-    trees = [plain(tree_of(LOCAL.text_of(file), file)) for file in files.values()]
-    return hashlib.sha256("\0".join(sorted(trees)).encode()).hexdigest()[:16]
+REGISTRIES = (TASKS, EVALUATORS, SOURCES, NETWORKS)  # whose members a plugin may define

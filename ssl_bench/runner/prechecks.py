@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from ssl_bench.errors import NoRoomError, SSLBenchError, TrainingError
-from ssl_bench.plugins.registry import TASKS, identity
+from ssl_bench.plugins.identity import identity
+from ssl_bench.plugins.registry import TASKS
 from ssl_bench.records.environment import versions
 from ssl_bench.records.schema import digest
 from ssl_bench.system.disk import write_bytes

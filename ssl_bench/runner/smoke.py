@@ -10,7 +10,8 @@ from typing import Any
 from ssl_bench.errors import Interrupted
 from ssl_bench.plan.prepare import prepare
 from ssl_bench.plan.rows import budget_images
-from ssl_bench.plugins.registry import TASKS, load_plugin
+from ssl_bench.plugins.loading import load_plugins
+from ssl_bench.plugins.registry import TASKS
 from ssl_bench.runner.scheduler import Observer, results_of
 from ssl_bench.spec.matrix import Matrix, TaskSpec
 from ssl_bench.spec.shipped import as_matrix
@@ -37,8 +38,7 @@ def smoke(
     Arguments as for ``run``.
     """
     observer = observer or Observer()
-    for plugin in (plugins,) if isinstance(plugins, (str, Path)) else plugins:
-        load_plugin(plugin)
+    load_plugins(plugins)
     spec = as_matrix(matrix, sets)
     settings: dict[str, Any] = {
         "only": only,

@@ -20,7 +20,8 @@ from torch.nn import functional as F
 from ssl_bench.data.sources.shapes import render
 from ssl_bench.errors import TrainingError
 from ssl_bench.evaluators.knn import KNN
-from ssl_bench.plugins.registry import TASKS, load_plugin
+from ssl_bench.plugins.loading import load_plugin
+from ssl_bench.plugins.registry import TASKS
 from ssl_bench.runner import prechecks, pretraining
 from ssl_bench.tasks.base import PretextTask, TaskOptions
 from ssl_bench.testing import CheckResult, in_order, task_checks

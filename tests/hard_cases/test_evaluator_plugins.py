@@ -11,7 +11,8 @@ import pytest
 from commands import TINY, written
 from ssl_bench.errors import SpecError
 from ssl_bench.plan.prepare import prepare
-from ssl_bench.plugins.registry import EVALUATORS, TASKS, load_plugin
+from ssl_bench.plugins.loading import load_plugin
+from ssl_bench.plugins.registry import EVALUATORS, TASKS
 from ssl_bench.records.schema import EvaluationRecord, Failure, failure_files, read_record
 from ssl_bench.runner.scheduler import Observer, carry_out
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-import ssl_bench.plugins.registry
+import ssl_bench.plugins.loading
 from commands import Ended, call, evaluator, task, written
 
 COMMAND = Path(sys.executable).with_name("ssl-bench")
@@ -61,7 +61,7 @@ def test_a_path_without_permission_is_no_fault_of_the_program(tmp_path: Path) ->
         def refuse(*_: Any) -> None:
             raise PermissionError(errno.EACCES, "Permission denied", "closed/plugin.py")
 
-        ssl_bench.plugins.registry._plugin_file = refuse
+        ssl_bench.plugins.loading._plugin_file = refuse
 
     ended = call(tmp_path, "list", "tasks", "--plugin", "plugin.py", first=closed)
     assert (

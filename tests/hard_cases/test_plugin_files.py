@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from ssl_bench.errors import SpecError
-from ssl_bench.plugins.registry import EVALUATORS, TASKS, load_plugin
+from ssl_bench.plugins.loading import load_plugin
+from ssl_bench.plugins.registry import EVALUATORS, TASKS
 
 TASK = '''
 from typing import Any

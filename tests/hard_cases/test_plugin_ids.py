@@ -12,7 +12,9 @@ from pathlib import Path
 import pytest
 
 from ssl_bench.errors import SpecError
-from ssl_bench.plugins.registry import EVALUATORS, TASKS, identity, load_plugin
+from ssl_bench.plugins.identity import identity
+from ssl_bench.plugins.loading import load_plugin
+from ssl_bench.plugins.registry import EVALUATORS, TASKS
 
 ROOT = Path(__file__).parents[2]
 TASK = '''
@@ -214,7 +216,14 @@ def test_the_id_is_the_same_in_another_process(tmp_path: Path) -> None:
         parts__DOT__gain="import helper\nGAIN = helper.GAIN\n",
         helper="GAIN = 2.0\n",
     )
-    program = f"from ssl_bench.plugins.registry import *; load_plugin({str(file)!r}); print(identity(TASKS, 'helped')['code'])"
+    program = f"""
+from ssl_bench.plugins.identity import identity
+from ssl_bench.plugins.loading import load_plugin
+from ssl_bench.plugins.registry import TASKS
+
+load_plugin({str(file)!r})
+print(identity(TASKS, "helped")["code"])
+"""
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONHASHSEED": "7"}
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, cwd=tmp_path, env=environment, timeout=300

@@ -24,7 +24,8 @@ from ssl_bench.data.sources import shapes
 from ssl_bench.errors import DataError, SpecError
 from ssl_bench.plan.prepare import _check_only, prepare
 from ssl_bench.plan.run_record import write_run
-from ssl_bench.plugins.registry import EVALUATORS, TASKS, load_plugin
+from ssl_bench.plugins.loading import load_plugin
+from ssl_bench.plugins.registry import EVALUATORS, TASKS
 from ssl_bench.records.schema import EvaluationRecord, Pretraining, Run, read_record
 from ssl_bench.runner import scheduler as runner
 from ssl_bench.runner.smoke import smoke

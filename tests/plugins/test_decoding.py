@@ -16,7 +16,8 @@ import ssl_bench
 from ssl_bench import Health
 from ssl_bench.console.printing import print_cell
 from ssl_bench.errors import SpecError
-from ssl_bench.plugins.registry import EVALUATORS, TASKS, load_plugin
+from ssl_bench.plugins.loading import load_plugin
+from ssl_bench.plugins.registry import EVALUATORS, TASKS
 from ssl_bench.records.schema import safe_name
 from toys import build
 

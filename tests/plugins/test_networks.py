@@ -19,7 +19,8 @@ from ssl_bench.backbones.convert import read_checkpoint
 from ssl_bench.backbones.weights import target_of
 from ssl_bench.errors import SSLBenchError, WeightsError
 from ssl_bench.plan.prepare import prepare
-from ssl_bench.plugins.registry import EVALUATORS, NETWORKS, TASKS, load_plugin
+from ssl_bench.plugins.loading import load_plugin
+from ssl_bench.plugins.registry import EVALUATORS, NETWORKS, TASKS
 from ssl_bench.spec.matrix import BackboneSpec
 from ssl_bench.testing import CheckWarning, task_checks
 

@@ -125,7 +125,8 @@ def test_a_broken_installed_plugin_is_named(installed: Path, tmp_path: Path) -> 
 
 
 def _intruder() -> type:
-    from ssl_bench.plugins.registry import TASKS, load_plugin
+    from ssl_bench.plugins.loading import load_plugin
+    from ssl_bench.plugins.registry import TASKS
 
     load_plugin(INTRUDER)
     return TASKS.get("intruder")

@@ -11,7 +11,9 @@ import pytest
 
 from ssl_bench.errors import SpecError
 from ssl_bench.evaluators.base import Evaluator
-from ssl_bench.plugins.registry import EVALUATORS, TASKS, Registry, identity, load_plugin
+from ssl_bench.plugins.identity import identity
+from ssl_bench.plugins.loading import load_plugin
+from ssl_bench.plugins.registry import EVALUATORS, TASKS, Registry
 from ssl_bench.tasks.base import PretextTask
 
 PLUGIN = '''

@@ -16,7 +16,9 @@ from ssl_bench.backbones.resnet import Backbone, InputSpec
 from ssl_bench.data.batches import Batch
 from ssl_bench.errors import SpecError, SSLBenchError
 from ssl_bench.plan.prepare import prepare
-from ssl_bench.plugins.registry import TASKS, identity, load_plugin
+from ssl_bench.plugins.identity import identity
+from ssl_bench.plugins.loading import load_plugin
+from ssl_bench.plugins.registry import TASKS
 from ssl_bench.records.schema import Pretraining, read_record
 from ssl_bench.spec.matrix import BackboneSpec, parse
 from ssl_bench.tasks.base import PretextTask, Setup, TaskOptions

@@ -14,7 +14,8 @@ from torch.utils.flop_counter import FlopCounterMode
 import ssl_bench
 from ssl_bench.backbones.resnet import Backbone
 from ssl_bench.data.batches import Batches
-from ssl_bench.plugins.registry import TASKS, load_plugin
+from ssl_bench.plugins.loading import load_plugin
+from ssl_bench.plugins.registry import TASKS
 from ssl_bench.tasks.base import Setup
 from ssl_bench.training.cost import Cost, measure_cost
 from tests.runner.test_run import matrix

@@ -21,10 +21,9 @@ def list_(
 ) -> None:
     """List what there is to choose from, a line each."""
     from ssl_bench.console.printing import print_list
-    from ssl_bench.plugins.registry import load_plugin
+    from ssl_bench.plugins.loading import load_plugins
 
-    for path in plugin or ():
-        load_plugin(path)
+    load_plugins(plugin or ())
     kinds = ("tasks", "evaluators", "sources", "matrices")
     if what not in kinds:
         raise SpecError(f"list {what!r}: {did_you_mean(what, kinds)}")
@@ -50,11 +49,10 @@ def check_task(
 ) -> None:
     """Run the public checks on a task. Each failure says what to do, and ends the command with 1."""
     from ssl_bench.console.printing import print_checks
-    from ssl_bench.plugins.registry import load_plugin
+    from ssl_bench.plugins.loading import load_plugins
     from ssl_bench.testing import check_task as check
 
-    for path in plugin or ():
-        load_plugin(path)
+    load_plugins(plugin or ())
     if not print_checks(make_console(), check(name, noise=noise)):
         raise typer.Exit(1)
 
@@ -75,11 +73,10 @@ def check_evaluator(
 ) -> None:
     """Hold an evaluator against the public battery. Each failure says what to do, and ends the command with 1."""
     from ssl_bench.console.printing import print_checks
-    from ssl_bench.plugins.registry import load_plugin
+    from ssl_bench.plugins.loading import load_plugins
     from ssl_bench.testing import check_evaluator as check
 
-    for path in plugin or ():
-        load_plugin(path)
+    load_plugins(plugin or ())
     if not print_checks(make_console(), check(name)):
         raise typer.Exit(1)
 

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from ssl_bench.errors import Interrupted
-from ssl_bench.plugins.registry import load_plugin
+from ssl_bench.plugins.loading import load_plugin
 from ssl_bench.tasks.base import PretextTask
 from ssl_bench.testing.battery.bench import Bench, CheckFailed, NotApplicable
 from ssl_bench.training.loop import fit

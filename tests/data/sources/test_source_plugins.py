@@ -14,7 +14,8 @@ from ssl_bench.data import list_sources, load
 from ssl_bench.data.boxes.loading import load_detection
 from ssl_bench.errors import DataError, SpecError
 from ssl_bench.plan.prepare import prepare
-from ssl_bench.plugins.registry import SOURCES, Registry, load_plugin
+from ssl_bench.plugins.loading import load_plugin
+from ssl_bench.plugins.registry import SOURCES, Registry
 from ssl_bench.spec.matrix import DataSpec
 
 ROOT = Path(__file__).parents[3]
