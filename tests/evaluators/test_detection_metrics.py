@@ -15,15 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ssl_bench.errors import DataError, SpecError
-from ssl_bench.evaluators.detection.metrics import (
-    KINDS,
-    Detections,
-    Metrics,
-    Truth,
-    average_precision,
-    bootstrap_map,
-    evaluate_detections,
-)
+from ssl_bench.evaluators.detection.annotations import Detections, Truth
+from ssl_bench.evaluators.detection.metrics import KINDS, Metrics, average_precision, bootstrap_map, evaluate_detections
 
 NAMES = ("cat", "dog", "bird")
 VOC, COCO = ("voc07", "area"), ("coco", "coco50", "coco75")

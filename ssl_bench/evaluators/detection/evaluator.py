@@ -23,8 +23,9 @@ from ssl_bench.data.boxes.loading import load_detection
 from ssl_bench.data.boxes.sets import DetectionSet, limited
 from ssl_bench.errors import DataError, TrainingError
 from ssl_bench.evaluators.base import Evaluation, Evaluator, EvaluatorOptions, Judged, Measurement, Subject
+from ssl_bench.evaluators.detection.annotations import Detections, Truth
 from ssl_bench.evaluators.detection.detector import DetectionBatch, Detector, DetectorOptions, as_float
-from ssl_bench.evaluators.detection.metrics import Detections, Metrics, Truth, bootstrap_map, evaluate_detections
+from ssl_bench.evaluators.detection.metrics import Metrics, bootstrap_map, evaluate_detections
 from ssl_bench.evaluators.features import frozen
 from ssl_bench.evaluators.scores import Rates, go_on
 from ssl_bench.evaluators.training import train_on
