@@ -19,7 +19,7 @@ _PUBLIC = {
     "Measurement": "ssl_bench.evaluators.base", "Subject": "ssl_bench.evaluators.base",
     "Metric": "ssl_bench.records.declarations", "Note": "ssl_bench.records.declarations", "TableColumn": "ssl_bench.records.declarations",
     "SSLBenchError": "ssl_bench.errors",
-    "BackboneSpec": "ssl_bench.spec.matrix", "Matrix": "ssl_bench.spec.matrix", "Recipe": "ssl_bench.spec.matrix",
+    "BackboneSpec": "ssl_bench.spec.matrix", "Matrix": "ssl_bench.spec.matrix", "Recipe": "ssl_bench.spec.recipe",
     "Health": "ssl_bench.tasks.base", "PretextTask": "ssl_bench.tasks.base", "Setup": "ssl_bench.tasks.base", "TaskOptions": "ssl_bench.tasks.base",
     "RawBoxes": "ssl_bench.data.boxes.raw", "BoxedImage": "ssl_bench.data.boxes.ragged",
     "RawSet": "ssl_bench.data.readers", "RawSplit": "ssl_bench.data.readers", "Source": "ssl_bench.data.sources.base",
@@ -42,7 +42,8 @@ if TYPE_CHECKING:
     from ssl_bench.evaluators.base import Evaluation, Evaluator, EvaluatorOptions, Measurement, Subject
     from ssl_bench.records.declarations import Metric, Note, TableColumn
     from ssl_bench.report import Results, load
-    from ssl_bench.spec.matrix import BackboneSpec, Matrix, Recipe
+    from ssl_bench.spec.matrix import BackboneSpec, Matrix
+    from ssl_bench.spec.recipe import Recipe
     from ssl_bench.tasks.base import Health, PretextTask, Setup, TaskOptions
 
 __all__ = [

@@ -162,7 +162,9 @@ def evaluate(
     from ssl_bench.evaluators.base import Subject
     from ssl_bench.evaluators.features import FrozenFeatures
     from ssl_bench.plan.evaluations import evaluators_of, on_data
-    from ssl_bench.spec.matrix import DataSpec, EvaluatorSpec, parse
+    from ssl_bench.spec.data import DataSpec
+    from ssl_bench.spec.model import parse
+    from ssl_bench.spec.rows import EvaluatorSpec
     from ssl_bench.system.global_state import restored
     from ssl_bench.training.loop import choose_device, seed_everything
 

@@ -35,7 +35,8 @@ from ssl_bench.evaluators.linear.logistic import SoftmaxRegression, Solution
 from ssl_bench.evaluators.linear.probe import SEARCH_TOLERANCE, STRONGEST, TOLERANCE, WEAKEST
 from ssl_bench.plugins.registry import TASKS
 from ssl_bench.records.environment import device_name, versions
-from ssl_bench.spec.matrix import BackboneSpec, DataSpec
+from ssl_bench.spec.data import DataSpec
+from ssl_bench.spec.matrix import BackboneSpec
 from ssl_bench.tasks.base import Setup
 from ssl_bench.training.loop import build_optimizer, fit, seed_everything
 

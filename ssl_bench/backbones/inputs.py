@@ -11,8 +11,7 @@ from pydantic import Field, field_validator, model_validator
 from torch import Tensor
 
 from ssl_bench.errors import SpecError, did_you_mean
-from ssl_bench.spec.matrix import Model
-from ssl_bench.spec.model import MOST_SIDE
+from ssl_bench.spec.model import MOST_SIDE, Model
 
 MOST_CHANNELS = 64
 _Mean = Annotated[float, Field(ge=-1_000, le=1_000)]

@@ -14,7 +14,8 @@ from torch.nn import functional as F
 from ssl_bench.backbones.inputs import InputSpec, as_network_input
 from ssl_bench.backbones.network import Network
 from ssl_bench.errors import SpecError, did_you_mean, quoted
-from ssl_bench.spec.matrix import BackboneSpec, parse
+from ssl_bench.spec.matrix import BackboneSpec
+from ssl_bench.spec.model import parse
 
 STAGES = ("s1", "s2", "s3", "s4")
 FEWEST_CHANNELS = 8  # of a stage; with 4, the backward pass on a CPU corrupts memory (torch 2.15)

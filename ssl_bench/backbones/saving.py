@@ -16,7 +16,8 @@ from ssl_bench.backbones.resnet import Backbone
 from ssl_bench.errors import DamagedWeights, WeightsError
 from ssl_bench.plugins.loading import load_plugins
 from ssl_bench.records.tensors import read_tensors, save_tensors
-from ssl_bench.spec.matrix import BackboneSpec, parse
+from ssl_bench.spec.matrix import BackboneSpec
+from ssl_bench.spec.model import parse
 
 FORMAT = 1  # of a ResNet's file
 NETWORK_FORMAT = 2  # of any other network's, which names its class

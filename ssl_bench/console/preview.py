@@ -25,7 +25,10 @@ from ssl_bench.plugins.registry import TASKS
 from ssl_bench.records.schema import Run, read_record, safe_name
 from ssl_bench.report.picture_grid import picture_grid
 from ssl_bench.runner.pretraining import load_task
-from ssl_bench.spec.matrix import DataSpec, EvaluatorSpec, Matrix, parse
+from ssl_bench.spec.data import DataSpec
+from ssl_bench.spec.matrix import Matrix
+from ssl_bench.spec.model import parse
+from ssl_bench.spec.rows import EvaluatorSpec
 from ssl_bench.spec.shipped import as_matrix, shipped
 from ssl_bench.system.disk import reason, write_bytes
 from ssl_bench.tasks.base import PretextTask

@@ -15,7 +15,7 @@ from ssl_bench.data.packed_roles import pack_roles
 from ssl_bench.data.places import Places, Progress, places_of
 from ssl_bench.data.roles import SIBLINGS
 from ssl_bench.data.sources.catalogue import check_source, list_sources
-from ssl_bench.spec.matrix import DataSpec, SourceSpec
+from ssl_bench.spec.data import DataSpec, SourceSpec
 from ssl_bench.system.disk import remove_leftovers
 
 __all__ = ["Data", "Labelled", "check", "duplicates", "list_sources", "load"]

@@ -20,7 +20,7 @@ from ssl_bench.data.readers import RawSet, Reader, Subset
 from ssl_bench.data.roles import SIBLINGS, SplitPlan, plan_evaluation, plan_pretraining
 from ssl_bench.data.sources.catalogue import open_source
 from ssl_bench.errors import DataError
-from ssl_bench.spec.matrix import DataSpec, SourceSpec
+from ssl_bench.spec.data import DataSpec, SourceSpec
 from ssl_bench.system.amounts import bytes_text
 from ssl_bench.system.disk import write_bytes
 

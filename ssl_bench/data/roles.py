@@ -10,7 +10,7 @@ from ssl_bench.data import splits
 from ssl_bench.data.readers import RawSet, RawSplit
 from ssl_bench.data.sources.labels import alike_in
 from ssl_bench.errors import DataError
-from ssl_bench.spec.matrix import DataSpec, SourceSpec
+from ssl_bench.spec.data import DataSpec, SourceSpec
 
 _SHOWN = 20
 SIBLINGS = "siblings of"  # begins the names of roles that are neither trained on nor judged

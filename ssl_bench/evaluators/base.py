@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from ssl_bench.data.images import ImageSet
 from ssl_bench.data.places import Places
 from ssl_bench.records.declarations import BUILT_IN, EvaluatorDeclaration, Metric, Note, TableColumn
-from ssl_bench.spec.matrix import Model
+from ssl_bench.spec.model import Model
 from ssl_bench.spec.task_role import TaskRole
 
 

@@ -38,8 +38,8 @@ from ssl_bench.evaluators.scores import (
 )
 from ssl_bench.evaluators.training import train_on
 from ssl_bench.records.protocols import FEW_IMAGES, VERSIONS
-from ssl_bench.spec.matrix import Recipe
 from ssl_bench.spec.model import MOST_BATCH
+from ssl_bench.spec.recipe import Recipe
 from ssl_bench.spec.task_role import TaskRole
 from ssl_bench.training.trainable import Trainable
 from ssl_bench.transforms.geometry import random_crop, random_flip

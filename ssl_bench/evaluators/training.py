@@ -7,7 +7,7 @@ from typing import Any
 
 from ssl_bench.evaluators.base import Subject
 from ssl_bench.evaluators.scores import go_on
-from ssl_bench.spec.matrix import Recipe
+from ssl_bench.spec.recipe import Recipe
 from ssl_bench.training.loop import Progress, fit
 from ssl_bench.training.trainable import Trainable
 

@@ -12,7 +12,8 @@ from ssl_bench.data import Labelled, Places
 from ssl_bench.data.leaks import JudgedElsewhere
 from ssl_bench.errors import DataError, SpecError
 from ssl_bench.plugins.registry import EVALUATORS
-from ssl_bench.spec.matrix import EvaluatorSpec, parse
+from ssl_bench.spec.model import parse
+from ssl_bench.spec.rows import EvaluatorSpec
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,9 @@ from ssl_bench.records.schema import (
     Run,
     read_record,
 )
-from ssl_bench.spec.matrix import DataSpec, Matrix, parse
+from ssl_bench.spec.data import DataSpec
+from ssl_bench.spec.matrix import Matrix
+from ssl_bench.spec.model import parse
 from ssl_bench.spec.reading import missing_file
 from ssl_bench.spec.shipped import as_matrix
 from ssl_bench.system.digests import notice

@@ -17,7 +17,10 @@ from ssl_bench.errors import DataError, SpecError, WeightsError, did_you_mean, q
 from ssl_bench.plugins.registry import TASKS
 from ssl_bench.plugins.source_code import place_of, raised
 from ssl_bench.records.schema import Block
-from ssl_bench.spec.matrix import Matrix, Recipe, TaskSpec, parse
+from ssl_bench.spec.matrix import Matrix
+from ssl_bench.spec.model import parse
+from ssl_bench.spec.recipe import Recipe
+from ssl_bench.spec.rows import TaskSpec
 from ssl_bench.spec.task_role import TaskRole
 from ssl_bench.system.interruption import is_interruption
 

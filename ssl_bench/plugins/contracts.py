@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from ssl_bench.spec.matrix import Recipe
+from ssl_bench.spec.recipe import Recipe
 from ssl_bench.spec.task_role import FORMER_FLAGS, TaskRole
 
 LONGEST_NAME = 100

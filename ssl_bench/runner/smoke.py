@@ -13,7 +13,8 @@ from ssl_bench.plan.rows import budget_images
 from ssl_bench.plugins.loading import load_plugins
 from ssl_bench.plugins.registry import TASKS
 from ssl_bench.runner.scheduler import Observer, results_of
-from ssl_bench.spec.matrix import Matrix, TaskSpec
+from ssl_bench.spec.matrix import Matrix
+from ssl_bench.spec.rows import TaskSpec
 from ssl_bench.spec.shipped import as_matrix
 from ssl_bench.tasks.base import LONG_RUN_STEPS
 

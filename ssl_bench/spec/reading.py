@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from ssl_bench.errors import SpecError, did_you_mean, quoted
-from ssl_bench.spec.matrix import Matrix, TaskSpec, parse, weights_row
+from ssl_bench.spec.matrix import Matrix
+from ssl_bench.spec.model import parse
 from ssl_bench.spec.plain_data import plain
+from ssl_bench.spec.rows import TaskSpec, weights_row
 from ssl_bench.spec.yaml_text import LONGEST, read_yaml
 
 ROW_LISTS = ("tasks", "baselines", "weights")  # of a matrix

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from ssl_bench.errors import SpecError, did_you_mean, quoted
-from ssl_bench.spec.matrix import Matrix, parse
+from ssl_bench.spec.matrix import Matrix
+from ssl_bench.spec.model import parse
 from ssl_bench.spec.reading import load_matrix, missing_file, with_settings
 
 _FOLDERS = (Path(__file__).parents[1] / "shipped_matrices", Path(__file__).parents[2] / "benchmarks")

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from ssl_bench.data.batches import Batch
 from ssl_bench.errors import SpecError
 from ssl_bench.records.bounds import alarm_of
-from ssl_bench.spec.matrix import Model, Recipe
+from ssl_bench.spec.model import Model
+from ssl_bench.spec.recipe import Recipe
 from ssl_bench.spec.task_role import TaskRole
 from ssl_bench.training.trainable import Trainable
 

@@ -14,8 +14,8 @@ from torch.nn import functional as F
 from ssl_bench.data.batches import Batch
 from ssl_bench.data.images import ImageSet, is_grey
 from ssl_bench.errors import DataError
-from ssl_bench.spec.matrix import Recipe
 from ssl_bench.spec.model import MOST_PAD
+from ssl_bench.spec.recipe import Recipe
 from ssl_bench.tasks.base import PretextTask, Setup, TaskOptions
 from ssl_bench.tasks.parts.reconstruction import feature_map_shape, upsampling
 from ssl_bench.transforms.ab import BINS, SoftEncoder, is_coloured, rebalancing_weights, smoothed_prior

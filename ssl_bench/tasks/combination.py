@@ -16,7 +16,7 @@ from ssl_bench.backbones.inputs import keeps_most
 from ssl_bench.backbones.resnet import Backbone
 from ssl_bench.data.batches import Batch
 from ssl_bench.errors import SpecError
-from ssl_bench.spec.matrix import Recipe
+from ssl_bench.spec.recipe import Recipe
 from ssl_bench.tasks.base import Health, PretextTask, Setup, TaskOptions
 from ssl_bench.transforms.lab import lightness
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ssl_bench.data.batches import Batch
-from ssl_bench.spec.matrix import refuse_idle
+from ssl_bench.spec.model import refuse_idle
 from ssl_bench.tasks.parts.reconstruction import (
     CHUNK,
     Reconstruction,

@@ -14,8 +14,8 @@ from torch.nn import functional as F
 
 from ssl_bench.data.batches import Batch
 from ssl_bench.errors import DataError, SpecError
-from ssl_bench.spec.matrix import Recipe, refuse_idle
-from ssl_bench.spec.model import MOST_WIDE
+from ssl_bench.spec.model import MOST_WIDE, refuse_idle
+from ssl_bench.spec.recipe import Recipe
 from ssl_bench.tasks.base import PretextTask, Setup, TaskOptions
 from ssl_bench.tasks.parts.recipes import revisited
 from ssl_bench.transforms import standardise

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ssl_bench.data.batches import Batch
-from ssl_bench.spec.matrix import Recipe
 from ssl_bench.spec.model import MOST_PAD
+from ssl_bench.spec.recipe import Recipe
 from ssl_bench.tasks.base import PretextTask, Setup, TaskOptions
 from ssl_bench.transforms import quarter_turns, random_crop, random_flip, rotate90
 

@@ -25,7 +25,8 @@ from ssl_bench.evaluators.features import FrozenFeatures
 from ssl_bench.evaluators.plugins import refuse_unusable
 from ssl_bench.plugins.registry import summary_of
 from ssl_bench.records.declarations import EvaluatorDeclaration
-from ssl_bench.spec.matrix import BackboneSpec, parse
+from ssl_bench.spec.matrix import BackboneSpec
+from ssl_bench.spec.model import parse
 from ssl_bench.testing.battery.bench import Check, CheckFailed, CheckWarning, NotApplicable, seeded
 
 SIZE = 32  # px

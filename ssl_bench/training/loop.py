@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from ssl_bench.data.batches import Batches
 from ssl_bench.errors import DamagedWeights, Interrupted, SpecError, TrainingError, quoted
 from ssl_bench.records.schema import Curve
-from ssl_bench.spec.matrix import Recipe
+from ssl_bench.spec.recipe import Recipe
 from ssl_bench.system.digests import notice
 from ssl_bench.training.checkpoints import load_checkpoint, refuse_other_state, remove, save_checkpoint
 from ssl_bench.training.cost import loss_of, measure_cost, not_finite, peak_memory, reset_peak_memory, seed_everything

@@ -11,7 +11,7 @@ from lightly.utils.scheduler import cosine_warmup_schedule
 from torch import nn
 
 from ssl_bench.errors import SpecError
-from ssl_bench.spec.matrix import Recipe
+from ssl_bench.spec.recipe import Recipe
 from ssl_bench.spec.schedule import between
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from ssl_bench.errors import TrainingError
-from ssl_bench.spec.matrix import Recipe
+from ssl_bench.spec.recipe import Recipe
 from ssl_bench.training.optimizers import build_optimizer, learning_rate_at, weight_decay_at
 from ssl_bench.training.trainable import Trainable
 

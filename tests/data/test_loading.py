@@ -11,7 +11,8 @@ import pytest
 from ssl_bench.data import Data, ImageSet, is_grey, load
 from ssl_bench.data.leaks import note_repeated
 from ssl_bench.errors import DataError
-from ssl_bench.spec.matrix import DataSpec, parse
+from ssl_bench.spec.data import DataSpec
+from ssl_bench.spec.model import parse
 
 
 @pytest.fixture

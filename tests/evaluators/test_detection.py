@@ -23,7 +23,8 @@ from ssl_bench.evaluators.detection.detector import DetectionBatch, Detector, De
 from ssl_bench.evaluators.detection.evaluator import METRICS, Detection
 from ssl_bench.plan.prepare import prepare
 from ssl_bench.report.rendering.detections import detection_figures
-from ssl_bench.spec.matrix import BackboneSpec, parse
+from ssl_bench.spec.matrix import BackboneSpec
+from ssl_bench.spec.model import parse
 from voc_trees import noise, write_image, write_list
 
 TINY = BackboneSpec(name="resnet10t", width=0.125, stem="3x3", stem_stride=2)

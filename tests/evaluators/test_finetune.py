@@ -21,7 +21,7 @@ from ssl_bench.evaluators import finetune
 from ssl_bench.evaluators import training as _training
 from ssl_bench.evaluators.base import Evaluation, Subject
 from ssl_bench.evaluators.finetune import Finetune
-from ssl_bench.spec.matrix import parse
+from ssl_bench.spec.model import parse
 from ssl_bench.spec.task_role import TaskRole
 from toys import TINY
 

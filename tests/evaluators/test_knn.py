@@ -20,7 +20,7 @@ from ssl_bench.backbones.resnet import Backbone
 from ssl_bench.errors import Interrupted, SpecError
 from ssl_bench.evaluators.base import Evaluation, Subject
 from ssl_bench.evaluators.knn import KNN, knn_monitor, nearest, vote
-from ssl_bench.spec.matrix import parse
+from ssl_bench.spec.model import parse
 from toys import TINY, noise_set
 
 Make = Callable[..., Subject]

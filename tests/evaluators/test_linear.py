@@ -21,7 +21,7 @@ from ssl_bench.evaluators.linear import probe as linear
 from ssl_bench.evaluators.linear import strengths as _strengths
 from ssl_bench.evaluators.linear.logistic import USUAL_STEPS, SoftmaxRegression, fit_flops
 from ssl_bench.evaluators.linear.probe import Linear
-from ssl_bench.spec.matrix import parse
+from ssl_bench.spec.model import parse
 
 Make = Callable[..., Subject]
 WEAK = {"s1": 0.3, "s2": 0.7, "pooled": 0.2}

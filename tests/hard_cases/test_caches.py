@@ -27,7 +27,7 @@ from ssl_bench.data.sources.folders import FileReader
 from ssl_bench.data.sources.shapes_source import open_shapes
 from ssl_bench.errors import DataError, Notice
 from ssl_bench.runner import prechecks
-from ssl_bench.spec.matrix import DataSpec
+from ssl_bench.spec.data import DataSpec
 from ssl_bench.system.digests import seal, unseal
 from ssl_bench.system.disk import write_bytes
 from voc_trees import write_tree

@@ -14,7 +14,7 @@ from ssl_bench.data.places import Places
 from ssl_bench.data.readers import RawSet
 from ssl_bench.data.sources.catalogue import open_source
 from ssl_bench.errors import DataError
-from ssl_bench.spec.matrix import SourceSpec
+from ssl_bench.spec.data import SourceSpec
 
 ROWS = [("a/0.png", "cat"), ("a/1.png", "dog"), ("b/3.png", "cat"), ("b/4.png", "dog")]
 USUAL = {"0.png": "cat", "1.png": "dog", "3.png": "cat", "4.png": "dog"}

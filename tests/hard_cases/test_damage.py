@@ -28,7 +28,7 @@ from ssl_bench.records.schema import EvaluationRecord, Failure, Pretraining, Rec
 from ssl_bench.records.tensors import read_tensors
 from ssl_bench.report import load
 from ssl_bench.runner.scheduler import Observer, carry_out
-from ssl_bench.spec.matrix import Recipe
+from ssl_bench.spec.recipe import Recipe
 from ssl_bench.training.checkpoints import load_checkpoint, save_checkpoint
 from toys import build, noise_set
 

@@ -15,7 +15,8 @@ from typer.testing import CliRunner
 from ssl_bench.console.commands import app
 from ssl_bench.data import load
 from ssl_bench.data.loading import duplicates
-from ssl_bench.spec.matrix import DataSpec, parse
+from ssl_bench.spec.data import DataSpec
+from ssl_bench.spec.model import parse
 
 
 @pytest.fixture

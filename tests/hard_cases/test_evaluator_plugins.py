@@ -130,8 +130,7 @@ def test_a_plugin_that_replaces_the_suite_s_functions_is_refused_when_imported(t
 
 TASK = '''
 import torch
-from ssl_bench import PretextTask
-from ssl_bench.spec.matrix import Recipe
+from ssl_bench import PretextTask, Recipe
 
 class Mine(PretextTask):
     """Mine."""

@@ -19,7 +19,8 @@ from ssl_bench.data.readers import RawSet
 from ssl_bench.data.sources.catalogue import open_source
 from ssl_bench.data.sources.split_names import role_of
 from ssl_bench.errors import DataError, SpecError
-from ssl_bench.spec.matrix import DataSpec, SourceSpec, parse
+from ssl_bench.spec.data import DataSpec, SourceSpec
+from ssl_bench.spec.model import parse
 
 
 def grow(root: Path, tree: Mapping[str, int]) -> Path:

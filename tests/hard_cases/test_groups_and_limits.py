@@ -15,7 +15,8 @@ from PIL import Image
 
 from ssl_bench.data import Data, ImageSet, load
 from ssl_bench.errors import DataError
-from ssl_bench.spec.matrix import DataSpec, parse
+from ssl_bench.spec.data import DataSpec
+from ssl_bench.spec.model import parse
 
 COUNT = 120
 GROUPS = np.random.default_rng(3).integers(0, 24, COUNT)  # each of one class

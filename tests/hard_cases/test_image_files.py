@@ -18,7 +18,8 @@ from ssl_bench.data.packs.decode import UnreadableImage, decode, open_image, upr
 from ssl_bench.data.packs.facts import Facts
 from ssl_bench.data.packs.levels import rescaled
 from ssl_bench.errors import DataError, SpecError
-from ssl_bench.spec.matrix import DataSpec, parse
+from ssl_bench.spec.data import DataSpec
+from ssl_bench.spec.model import parse
 
 COUNT = 24  # images of each of two classes
 

@@ -18,7 +18,7 @@ from ssl_bench.data.places import Places
 from ssl_bench.data.readers import RawSet
 from ssl_bench.data.sources.catalogue import open_source
 from ssl_bench.data.sources.labels import near_equal, numbered, spelled
-from ssl_bench.spec.matrix import SourceSpec
+from ssl_bench.spec.data import SourceSpec
 
 NFC, NFD = (unicodedata.normalize(form, "café") for form in ("NFC", "NFD"))
 

@@ -24,7 +24,8 @@ from ssl_bench.data import Data, load
 from ssl_bench.data.packs import decode as decoding
 from ssl_bench.data.sources.listing import extensions, list_folder
 from ssl_bench.errors import DataError
-from ssl_bench.spec.matrix import DataSpec, parse
+from ssl_bench.spec.data import DataSpec
+from ssl_bench.spec.model import parse
 
 
 def picture(number: int, kind: str = "PNG") -> bytes:

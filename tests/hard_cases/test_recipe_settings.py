@@ -13,8 +13,11 @@ from ssl_bench.plan.prepare import prepare
 from ssl_bench.plan.rows import Row, split_options
 from ssl_bench.plugins.registry import TASKS
 from ssl_bench.runner.smoke import _small_batch
-from ssl_bench.spec.matrix import Matrix, Recipe, TaskSpec, parse
+from ssl_bench.spec.matrix import Matrix
+from ssl_bench.spec.model import parse
 from ssl_bench.spec.reading import load_matrix
+from ssl_bench.spec.recipe import Recipe
+from ssl_bench.spec.rows import TaskSpec
 from ssl_bench.tasks.base import PretextTask, TaskOptions
 
 

@@ -24,8 +24,10 @@ from ssl_bench.errors import SpecError, SSLBenchError, quoted
 from ssl_bench.plan.prepare import prepare
 from ssl_bench.plugins.registry import EVALUATORS, TASKS
 from ssl_bench.runner.smoke import shortened
-from ssl_bench.spec.matrix import BackboneSpec, Matrix, Model, Recipe, parse
+from ssl_bench.spec.matrix import BackboneSpec, Matrix
+from ssl_bench.spec.model import Model, parse
 from ssl_bench.spec.reading import load_matrix, with_settings
+from ssl_bench.spec.recipe import Recipe
 from ssl_bench.spec.shipped import as_matrix, find
 from ssl_bench.spec.wording import Kind, allowed, kinds
 from ssl_bench.tasks.base import TaskOptions

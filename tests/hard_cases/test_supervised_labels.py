@@ -20,7 +20,8 @@ from ssl_bench.plan.prepare import prepare
 from ssl_bench.plan.run_plan import RunPlan
 from ssl_bench.plan.run_record import write_run
 from ssl_bench.report import load as load_results
-from ssl_bench.spec.matrix import DataSpec, parse
+from ssl_bench.spec.data import DataSpec
+from ssl_bench.spec.model import parse
 
 
 def tree(folder: Path, classes: list[str], each: int = 8, seed: int = 0) -> Path:

@@ -21,7 +21,8 @@ from ssl_bench.data.places import Places
 from ssl_bench.data.readers import RawSet
 from ssl_bench.data.sources.catalogue import open_source
 from ssl_bench.errors import DataError
-from ssl_bench.spec.matrix import DataSpec, SourceSpec, parse
+from ssl_bench.spec.data import DataSpec, SourceSpec
+from ssl_bench.spec.model import parse
 
 COUNT = 24
 KINDS = [at % 2 for at in range(COUNT)]

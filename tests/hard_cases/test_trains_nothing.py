@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from ssl_bench.backbones.resnet import Backbone
 from ssl_bench.data.batches import Batches
 from ssl_bench.errors import Interrupted, TrainingError
-from ssl_bench.spec.matrix import Recipe
+from ssl_bench.spec.recipe import Recipe
 from ssl_bench.spec.task_role import TaskRole
 from ssl_bench.tasks.base import Setup, TaskOptions
 from ssl_bench.training.loop import fit, seed_everything

@@ -14,7 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ssl_bench.errors import SpecError, SSLBenchError
-from ssl_bench.spec.matrix import Matrix, parse
+from ssl_bench.spec.matrix import Matrix
+from ssl_bench.spec.model import parse
 from ssl_bench.spec.reading import load_matrix, read_yaml
 from ssl_bench.spec.shipped import as_matrix
 

@@ -7,8 +7,7 @@ from typing import Any
 
 import torch
 from pydantic import Field
-from ssl_bench import Batch, PretextTask, Setup, TaskOptions
-from ssl_bench.spec.matrix import Recipe
+from ssl_bench import Batch, PretextTask, Recipe, Setup, TaskOptions
 from ssl_bench.tasks.parts.reconstruction import Decoder
 from ssl_bench.transforms import random_flip
 from torch import Tensor, nn

@@ -7,8 +7,7 @@ import copy
 
 import torch
 from pydantic import Field
-from ssl_bench import Batch, PretextTask, Setup, TaskOptions
-from ssl_bench.spec.matrix import Recipe
+from ssl_bench import Batch, PretextTask, Recipe, Setup, TaskOptions
 from ssl_bench.spec.schedule import Schedule
 from ssl_bench.transforms import random_resized_crop
 from torch import Tensor, nn

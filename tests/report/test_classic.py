@@ -14,7 +14,8 @@ from typer.testing import CliRunner
 import ssl_bench
 from ssl_bench.console.commands import app
 from ssl_bench.plan.prepare import prepare
-from ssl_bench.spec.matrix import Matrix, parse
+from ssl_bench.spec.matrix import Matrix
+from ssl_bench.spec.model import parse
 from ssl_bench.spec.reading import read_yaml
 from ssl_bench.spec.shipped import shipped
 from voc_trees import noise, write_image, write_list

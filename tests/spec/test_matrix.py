@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from ssl_bench.errors import SpecError
-from ssl_bench.spec.matrix import Matrix, parse
+from ssl_bench.spec.matrix import Matrix
+from ssl_bench.spec.model import parse
 from ssl_bench.spec.reading import load_matrix, read_yaml
 from ssl_bench.spec.shipped import as_matrix, shipped
 

@@ -14,7 +14,9 @@ from ssl_bench.backbones.resnet import Backbone, InputSpec
 from ssl_bench.data.batches import Batch, Batches
 from ssl_bench.data.images import ImageSet
 from ssl_bench.errors import SpecError
-from ssl_bench.spec.matrix import BackboneSpec, Recipe, parse
+from ssl_bench.spec.matrix import BackboneSpec
+from ssl_bench.spec.model import parse
+from ssl_bench.spec.recipe import Recipe
 from ssl_bench.tasks.autoencoder import Autoencoder
 from ssl_bench.tasks.base import Setup
 from ssl_bench.tasks.parts.reconstruction import Decoder

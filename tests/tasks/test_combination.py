@@ -20,7 +20,8 @@ from ssl_bench.plugins.identity import identity
 from ssl_bench.plugins.loading import load_plugin
 from ssl_bench.plugins.registry import TASKS
 from ssl_bench.records.schema import Pretraining, read_record
-from ssl_bench.spec.matrix import BackboneSpec, parse
+from ssl_bench.spec.matrix import BackboneSpec
+from ssl_bench.spec.model import parse
 from ssl_bench.tasks.base import PretextTask, Setup, TaskOptions
 from ssl_bench.tasks.combine import _combine
 from ssl_bench.testing import check_task

@@ -9,7 +9,8 @@ from torch import Tensor
 from ssl_bench.backbones.resnet import Backbone, InputSpec
 from ssl_bench.data.batches import Batch
 from ssl_bench.errors import SpecError
-from ssl_bench.spec.matrix import BackboneSpec, parse
+from ssl_bench.spec.matrix import BackboneSpec
+from ssl_bench.spec.model import parse
 from ssl_bench.tasks.base import Setup
 from ssl_bench.tasks.denoising_autoencoder import DenoisingAutoencoder
 

@@ -16,7 +16,8 @@ from ssl_bench.backbones.resnet import Backbone, InputSpec
 from ssl_bench.data.batches import Batch
 from ssl_bench.data.images import ImageSet
 from ssl_bench.errors import DataError, SpecError, SSLBenchError
-from ssl_bench.spec.matrix import BackboneSpec, parse
+from ssl_bench.spec.matrix import BackboneSpec
+from ssl_bench.spec.model import parse
 from ssl_bench.tasks.base import Setup
 from ssl_bench.tasks.relative_position import RelativePosition
 

@@ -13,7 +13,8 @@ from guessing import train_on
 from ssl_bench.backbones.resnet import Backbone
 from ssl_bench.data.batches import Batch
 from ssl_bench.errors import SSLBenchError
-from ssl_bench.spec.matrix import BackboneSpec, parse
+from ssl_bench.spec.matrix import BackboneSpec
+from ssl_bench.spec.model import parse
 from ssl_bench.tasks.base import Setup
 from ssl_bench.tasks.rotation import Rotation
 from ssl_bench.transforms import quarter_turns, random_flip, rotate90

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from ssl_bench.backbones.resnet import Backbone
 from ssl_bench.data.batches import Batch
 from ssl_bench.errors import SpecError, SSLBenchError
-from ssl_bench.spec.matrix import BackboneSpec, parse
+from ssl_bench.spec.matrix import BackboneSpec
+from ssl_bench.spec.model import parse
 from ssl_bench.tasks.base import Setup
 from ssl_bench.tasks.simclr import SimCLR, partner_found
 from ssl_bench.transforms import policy

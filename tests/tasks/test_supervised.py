@@ -10,7 +10,8 @@ from ssl_bench.backbones.resnet import Backbone
 from ssl_bench.data.batches import Batch, Batches
 from ssl_bench.data.images import ImageSet
 from ssl_bench.errors import DataError
-from ssl_bench.spec.matrix import BackboneSpec, Recipe
+from ssl_bench.spec.matrix import BackboneSpec
+from ssl_bench.spec.recipe import Recipe
 from ssl_bench.tasks.base import Setup
 from ssl_bench.tasks.supervised import Supervised
 from ssl_bench.training.loop import fit

@@ -18,7 +18,8 @@ from ssl_bench.data.batches import Batches
 from ssl_bench.data.images import ImageSet
 from ssl_bench.data.sources.shapes import render
 from ssl_bench.errors import SpecError
-from ssl_bench.spec.matrix import BackboneSpec, Recipe
+from ssl_bench.spec.matrix import BackboneSpec
+from ssl_bench.spec.recipe import Recipe
 from ssl_bench.tasks.base import Setup
 from ssl_bench.tasks.vae import VAE, kl_divergence, sample
 from ssl_bench.training.loop import fit, seed_everything

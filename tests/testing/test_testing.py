@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from ssl_bench.errors import SpecError, SSLBenchError
 from ssl_bench.plugins.registry import TASKS
-from ssl_bench.spec.matrix import Recipe
+from ssl_bench.spec.recipe import Recipe
 from ssl_bench.tasks.base import PretextTask, TaskOptions
 from ssl_bench.testing import CheckFailed, CheckResult, CheckWarning, check_task, in_order, task_checks
 from ssl_bench.testing.battery.bench import Bench, NoiseBatches

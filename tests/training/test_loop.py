@@ -18,7 +18,8 @@ from torch.nn import functional as F
 
 from ssl_bench.data.batches import Batches
 from ssl_bench.errors import Interrupted, Notice, SpecError, TrainingError, WeightsError
-from ssl_bench.spec.matrix import Recipe, parse
+from ssl_bench.spec.model import parse
+from ssl_bench.spec.recipe import Recipe
 from ssl_bench.training.cost import measure_cost
 from ssl_bench.training.loop import choose_device, fit
 from ssl_bench.training.optimizers import build_optimizer, learning_rate_at

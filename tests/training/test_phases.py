@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from ssl_bench.data.batches import Batches
 from ssl_bench.errors import Interrupted, TrainingError
-from ssl_bench.spec.matrix import Recipe
+from ssl_bench.spec.recipe import Recipe
 from ssl_bench.spec.schedule import Schedule
 from ssl_bench.training.cost import measure_cost
 from ssl_bench.training.loop import fit

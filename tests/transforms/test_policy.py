@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from ssl_bench.errors import SpecError
-from ssl_bench.spec.matrix import parse
+from ssl_bench.spec.model import parse
 from ssl_bench.tasks.exemplar import Exemplar
 from ssl_bench.tasks.simclr import SimCLR
 from ssl_bench.transforms import (

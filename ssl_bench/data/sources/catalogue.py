@@ -17,7 +17,7 @@ from ssl_bench.data.sources.labels import near_equal
 from ssl_bench.data.sources.returned import called, guarded, refuse_unusable
 from ssl_bench.errors import DataError, did_you_mean
 from ssl_bench.plugins.registry import SOURCES
-from ssl_bench.spec.matrix import SourceSpec
+from ssl_bench.spec.data import SourceSpec
 
 Kind = Literal["images", "boxes"]
 

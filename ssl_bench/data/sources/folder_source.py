@@ -16,7 +16,7 @@ from ssl_bench.data.sources.listed import read_csv
 from ssl_bench.data.sources.listing import shown
 from ssl_bench.data.sources.paths import resolve
 from ssl_bench.errors import DataError
-from ssl_bench.spec.matrix import SourceSpec
+from ssl_bench.spec.data import SourceSpec
 
 
 class FolderSource(Source):

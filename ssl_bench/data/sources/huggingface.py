@@ -23,7 +23,7 @@ from ssl_bench.data.sources.hub_address import SYNTAX, HubAddress, choose_config
 from ssl_bench.data.sources.hub_remote import Listing, download_files, list_commit
 from ssl_bench.data.sources.parquet_source import read_parquet, readers_of
 from ssl_bench.errors import DataError, did_you_mean
-from ssl_bench.spec.matrix import SourceSpec
+from ssl_bench.spec.data import SourceSpec
 
 _MAIN = "main"
 _CONVERTED = "refs/convert/parquet"  # the hub's own conversion of main

@@ -19,7 +19,7 @@ from ssl_bench.data.sources.layout import FolderSplit
 from ssl_bench.data.sources.listed_files import ListedFiles
 from ssl_bench.data.sources.listing import extensions, shown, some
 from ssl_bench.errors import DataError, did_you_mean
-from ssl_bench.spec.matrix import SourceSpec
+from ssl_bench.spec.data import SourceSpec
 
 _DELIMITERS = ",;\t|"
 _SEPARATOR = re.compile(r"['\"]?sep=(.)['\"]?", re.IGNORECASE)

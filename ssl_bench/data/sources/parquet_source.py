@@ -21,7 +21,7 @@ from ssl_bench.data.sources.listing import some
 from ssl_bench.data.sources.parquet import ParquetReader
 from ssl_bench.data.sources.paths import resolve
 from ssl_bench.errors import DataError
-from ssl_bench.spec.matrix import SourceSpec
+from ssl_bench.spec.data import SourceSpec
 
 _ORDER = ("train", "test", "validation")
 _SHOWN = 20

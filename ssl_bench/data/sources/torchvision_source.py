@@ -19,7 +19,7 @@ from ssl_bench.data.sources.hub import find_files
 from ssl_bench.data.sources.parquet_source import open_parquet
 from ssl_bench.data.sources.paths import NO_ROOT
 from ssl_bench.errors import DataError
-from ssl_bench.spec.matrix import SourceSpec
+from ssl_bench.spec.data import SourceSpec
 
 
 class TorchvisionSource(Source):

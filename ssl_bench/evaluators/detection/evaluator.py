@@ -30,8 +30,8 @@ from ssl_bench.evaluators.features import frozen
 from ssl_bench.evaluators.scores import Rates, go_on
 from ssl_bench.evaluators.training import train_on
 from ssl_bench.records.protocols import VERSIONS
-from ssl_bench.spec.matrix import Recipe
 from ssl_bench.spec.model import MOST_IN_SET, MOST_SIDE, MOST_WIDE, Share
+from ssl_bench.spec.recipe import Recipe
 from ssl_bench.training.loop import seed_everything
 
 # as reported: as computed

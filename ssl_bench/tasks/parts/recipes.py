@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ssl_bench.spec.matrix import Recipe
+from ssl_bench.spec.recipe import Recipe
 
 
 def revisited(image_size: int) -> Recipe:

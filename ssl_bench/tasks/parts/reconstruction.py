@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from ssl_bench.data.batches import Batch
 from ssl_bench.errors import SpecError
-from ssl_bench.spec.matrix import Recipe
 from ssl_bench.spec.model import MOST_PAD, MOST_WIDE
+from ssl_bench.spec.recipe import Recipe
 from ssl_bench.tasks.base import PretextTask, Setup, TaskOptions
 from ssl_bench.transforms.geometry import random_crop, random_flip
 

@@ -22,7 +22,9 @@ from ssl_bench.data.batches import Batch, Batches
 from ssl_bench.data.images import ImageSet
 from ssl_bench.data.sources.shapes import render
 from ssl_bench.errors import DataError, SpecError, SSLBenchError, text_of
-from ssl_bench.spec.matrix import BackboneSpec, Recipe, parse
+from ssl_bench.spec.matrix import BackboneSpec
+from ssl_bench.spec.model import parse
+from ssl_bench.spec.recipe import Recipe
 from ssl_bench.system.interruption import is_interruption
 from ssl_bench.tasks.base import PretextTask, Setup
 from ssl_bench.training.loop import seed_everything

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from ssl_bench.errors import TrainingError
-from ssl_bench.spec.matrix import Recipe
+from ssl_bench.spec.recipe import Recipe
 from ssl_bench.tasks.base import PretextTask
 from ssl_bench.testing.battery.bench import STEPS, Bench, CheckFailed
 from ssl_bench.training.phases import call_in_phase, phases_of_step

@@ -13,7 +13,7 @@ from pydantic import BaseModel
 
 from ssl_bench.errors import SSLBenchError
 from ssl_bench.records.schema import digest
-from ssl_bench.spec.matrix import parse
+from ssl_bench.spec.model import parse
 from ssl_bench.testing.battery.bench import Bench, CheckFailed
 
 

@@ -24,7 +24,7 @@ from ssl_bench.data.readers import Subset
 from ssl_bench.data.sources.catalogue import open_source
 from ssl_bench.data.sources.folders import FileReader
 from ssl_bench.errors import DataError
-from ssl_bench.spec.matrix import SourceSpec
+from ssl_bench.spec.data import SourceSpec
 
 
 @pytest.fixture

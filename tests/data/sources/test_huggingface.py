@@ -27,7 +27,8 @@ from ssl_bench.data.places import Places
 from ssl_bench.data.readers import RawSet
 from ssl_bench.data.sources.catalogue import open_source
 from ssl_bench.errors import DataError
-from ssl_bench.spec.matrix import DataSpec, SourceSpec, parse
+from ssl_bench.spec.data import DataSpec, SourceSpec
+from ssl_bench.spec.model import parse
 
 REPOSITORY, TOKEN = "toys/four", "hf_right"
 NAMES = ["ant", "bee", "cat", "dog"]
@@ -688,7 +689,7 @@ def test_a_copy_below_the_data_root_comes_first(online: Hub, split: Any, places:
 def test_the_library_s_environment_is_honoured(online: Hub, split: Any, tmp_path: Path) -> None:
     commit = online.push(split("train", 40) | split("test", 8))
     program = (
-        "from ssl_bench.data import load; from ssl_bench.spec.matrix import DataSpec; import sys\n"
+        "from ssl_bench.data import load; from ssl_bench.spec.data import DataSpec; import sys\n"
         "data = load(DataSpec.model_validate(sys.argv[1])); print(data.pretrain.name, len(data.pretrain)); "
         "print(*data.notes)"
     )

@@ -16,7 +16,7 @@ from ssl_bench.errors import DataError, SpecError
 from ssl_bench.plan.prepare import prepare
 from ssl_bench.plugins.loading import load_plugin
 from ssl_bench.plugins.registry import SOURCES, Registry
-from ssl_bench.spec.matrix import DataSpec
+from ssl_bench.spec.data import DataSpec
 
 ROOT = Path(__file__).parents[3]
 STRIPES = (ROOT / "tests" / "plugins" / "stripes.py").read_text()

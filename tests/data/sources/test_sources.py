@@ -17,7 +17,7 @@ from ssl_bench.data.sources import torchvision_sets
 from ssl_bench.data.sources.catalogue import list_sources, open_source
 from ssl_bench.data.sources.parquet import ParquetReader
 from ssl_bench.errors import DataError
-from ssl_bench.spec.matrix import SourceSpec
+from ssl_bench.spec.data import SourceSpec
 
 
 @pytest.fixture
