@@ -31,8 +31,8 @@ from ssl_bench.data import load
 from ssl_bench.data.batches import Batches
 from ssl_bench.data.images import ImageSet
 from ssl_bench.errors import Interrupted
-from ssl_bench.evaluators.linear.logistic import SoftmaxRegression, Solution
-from ssl_bench.evaluators.linear.probe import SEARCH_TOLERANCE, STRONGEST, TOLERANCE, WEAKEST
+from ssl_bench.evaluators.linear.logistic import TOLERANCE, SoftmaxRegression, Solution
+from ssl_bench.evaluators.linear.strengths import SEARCH_TOLERANCE, STRONGEST, WEAKEST
 from ssl_bench.plugins.registry import TASKS
 from ssl_bench.records.environment import device_name, versions
 from ssl_bench.spec.data import DataSpec

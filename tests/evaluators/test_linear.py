@@ -18,6 +18,7 @@ from ssl_bench.data.splits import draw, folds
 from ssl_bench.errors import DataError, Interrupted, SpecError
 from ssl_bench.evaluators.base import Effort, Evaluation, Subject
 from ssl_bench.evaluators.linear import probe as linear
+from ssl_bench.evaluators.linear import stage as _stage
 from ssl_bench.evaluators.linear import strengths as _strengths
 from ssl_bench.evaluators.linear.logistic import USUAL_STEPS, SoftmaxRegression, fit_flops
 from ssl_bench.evaluators.linear.probe import Linear
@@ -46,17 +47,17 @@ def standardised(subject: Subject, split: str, stage: str) -> np.ndarray:
 def test_a_plan_counts_the_fits_that_are_made(make_subject: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     """Against torch's own counter of products of matrices, in steps of the length that a plan takes for usual."""
     made: dict[int, list[Any]] = {}  # the problem, and how often it was fitted
-    real = linear.SoftmaxRegression.fit
+    real = SoftmaxRegression.fit
 
     def watching(problem: Any, *args: Any, **settings: Any) -> Any:
         made.setdefault(id(problem), [problem, 0])[1] += 1
         return real(problem, *args, **settings)
 
-    monkeypatch.setattr(linear.SoftmaxRegression, "fit", watching)
+    monkeypatch.setattr(SoftmaxRegression, "fit", watching)
     monkeypatch.setattr(_strengths, "EXTENSIONS", 0)
     monkeypatch.setattr(_strengths, "RISEN", 1e9)
     monkeypatch.setattr(_strengths, "PATIENCE", 99)
-    monkeypatch.setattr(linear._Stage, "shuffled", lambda stage: linear._Control([], {}))
+    monkeypatch.setattr(_stage.StageFits, "shuffled", lambda stage: _stage.ShuffledControl([], {}))
     for extra in ({"search_images": 150}, {}, {"folds": 4}):
         made.clear()
         subject = make_subject({"s1": 0.6, "pooled": 0.4}, dimensions=30)
@@ -130,7 +131,8 @@ def test_a_share_of_labels_uses_no_label_outside_the_draw(make_subject: Make, mo
     """All other labels, of train and validation, may be anything: strength, stage and test answers stay as they are."""
     subject = make_subject(WEAK, sizes=(400, 100, 200))
     drawn = draw(subject.labels("train"), 0.1, 0, subject.seed)
-    monkeypatch.setattr(linear, "draw", lambda *_: drawn)
+    for module in (linear, _stage):
+        monkeypatch.setattr(module, "draw", lambda *_: drawn)
     honest = probe(subject, labels=0.1)
     lies = subject.labels("train").copy()
     outside = np.setdiff1d(np.arange(400), drawn)
@@ -247,7 +249,7 @@ def test_unequal_classes_are_told_and_scored_class_by_class(make_subject: Make) 
 
 def test_a_held_out_image_that_is_odd_counts_a_bounded_loss() -> None:
     scores = torch.tensor([[1e30, 0.0], [float("nan"), 0.0], [3e38, -3e38], [0.0, 0.0]])
-    losses = linear.log_loss(scores, torch.tensor([1, 0, 1, 0]))
+    losses = _stage.log_loss(scores, torch.tensor([1, 0, 1, 0]))
     assert losses.tolist() == pytest.approx([20.0, 20.0, 20.0, np.log(2)]) and losses.dtype == torch.float64
 
 
@@ -317,14 +319,14 @@ def test_folds_that_mean_nothing_are_refused(bad: Any) -> None:
 
 def test_the_final_fit_goes_on_from_the_path(make_subject: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     starts: list[bool] = []
-    real = linear.SoftmaxRegression.fit
+    real = SoftmaxRegression.fit
 
     def watching(problem: Any, l2: float, start: Any = None, *rest: Any) -> Any:
         starts.append(start is not None)
         return real(problem, l2, start, *rest)
 
-    monkeypatch.setattr(linear.SoftmaxRegression, "fit", watching)
-    monkeypatch.setattr(linear._Stage, "shuffled", lambda stage: linear._Control([], {}))
+    monkeypatch.setattr(SoftmaxRegression, "fit", watching)
+    monkeypatch.setattr(_stage.StageFits, "shuffled", lambda stage: _stage.ShuffledControl([], {}))
     for options in ({}, {"search_images": 150}, {"folds": 4}, {"labels": [0.5]}):
         starts.clear()
         probe(make_subject({"pooled": 0.5}), **options)

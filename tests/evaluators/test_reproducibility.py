@@ -20,7 +20,7 @@ import torch
 from ssl_bench.data.images import ImageSet
 from ssl_bench.data.splits import validation_split
 from ssl_bench.evaluators.base import Subject
-from ssl_bench.evaluators.linear import probe as linear
+from ssl_bench.evaluators.linear import stage as _stage
 from ssl_bench.evaluators.linear import strengths as _strengths
 from ssl_bench.evaluators.linear.probe import Linear
 from ssl_bench.plan.effort import effort_of
@@ -100,7 +100,7 @@ def inside(values: np.ndarray) -> int:
 @pytest.fixture(autouse=True)
 def _no_control(monkeypatch: pytest.MonkeyPatch) -> None:
     """Shuffled labels, which nothing is chosen by, take half of the time."""
-    monkeypatch.setattr(linear._Stage, "shuffled", lambda stage: linear._Control([], {}))
+    monkeypatch.setattr(_stage.StageFits, "shuffled", lambda stage: _stage.ShuffledControl([], {}))
 
 
 def test_stage_and_strength_hardly_depend_on_the_images_held_back() -> None:
@@ -129,7 +129,7 @@ def test_the_rule_of_the_first_version_would_fail(monkeypatch: pytest.MonkeyPatc
     def errors(scores: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         return (scores.argmax(1) != labels).double()
 
-    for module in (_strengths, linear):
+    for module in (_strengths, _stage):
         monkeypatch.setattr(module, "log_loss", errors)
     monkeypatch.setattr(_strengths, "RISEN", float("inf"))
     monkeypatch.setattr(_strengths, "PATIENCE", 99)
