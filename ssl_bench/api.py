@@ -166,7 +166,8 @@ def evaluate(
     from ssl_bench.spec.model import parse
     from ssl_bench.spec.rows import EvaluatorSpec
     from ssl_bench.system.global_state import restored
-    from ssl_bench.training.loop import choose_device, seed_everything
+    from ssl_bench.training.device import choose_device
+    from ssl_bench.training.seeding import seed_everything
 
     network = backbone if isinstance(backbone, Network) else load_backbone(backbone)
     chosen_device = choose_device(device)

@@ -14,7 +14,7 @@ from ssl_bench.data.batches import Batch
 from ssl_bench.data.images import ImageSet
 from ssl_bench.spec.matrix import BackboneSpec
 from ssl_bench.tasks.base import PretextTask, Setup, TaskOptions
-from ssl_bench.training.loop import seed_everything
+from ssl_bench.training.seeding import seed_everything
 
 TINY = BackboneSpec(name="resnet18", width=0.125, stem_stride=2)
 

@@ -38,7 +38,9 @@ from ssl_bench.records.environment import device_name, versions
 from ssl_bench.spec.data import DataSpec
 from ssl_bench.spec.matrix import BackboneSpec
 from ssl_bench.tasks.base import Setup
-from ssl_bench.training.loop import build_optimizer, fit, seed_everything
+from ssl_bench.training.loop import fit
+from ssl_bench.training.optimizers import build_optimizer
+from ssl_bench.training.seeding import seed_everything
 
 BATCH = 256
 BACKBONE = BackboneSpec(name="resnet18", width=0.25)

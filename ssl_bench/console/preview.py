@@ -32,7 +32,7 @@ from ssl_bench.spec.rows import EvaluatorSpec
 from ssl_bench.spec.shipped import as_matrix, shipped
 from ssl_bench.system.disk import reason, write_bytes
 from ssl_bench.tasks.base import PretextTask
-from ssl_bench.training.cost import seed_everything
+from ssl_bench.training.seeding import seed_everything
 
 IMAGES = 8
 SHAPES_SIDE = 64  #: pixels of the embedded shapes that a task is shown on

@@ -8,7 +8,7 @@ from typing import Any
 from ssl_bench.evaluators.base import Subject
 from ssl_bench.evaluators.scores import go_on
 from ssl_bench.spec.recipe import Recipe
-from ssl_bench.training.loop import Progress, fit
+from ssl_bench.training.loop import TrainingProgress, fit
 from ssl_bench.training.trainable import Trainable
 
 NOTES = 50  # progress notes a run, at most
@@ -33,7 +33,7 @@ def train_on(
     go_on(subject, what)
     every = max(1, steps // NOTES)
 
-    def on_progress(now: Progress) -> None:
+    def on_progress(now: TrainingProgress) -> None:
         if now.step % every == 0 or now.step == now.steps:
             subject.progress(
                 f"{what}: step {now.step:,} of {now.steps:,}, loss {now.metrics.get('loss', math.nan):.3f}"

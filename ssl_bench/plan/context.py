@@ -21,7 +21,9 @@ from ssl_bench.plan.cells import Cell
 from ssl_bench.spec.matrix import BackboneSpec
 from ssl_bench.system.global_state import changed, restored
 from ssl_bench.tasks.base import Setup, part_images, parts_of
-from ssl_bench.training.loop import Progress, choose_precision, seed_everything
+from ssl_bench.training.device import choose_precision
+from ssl_bench.training.loop import TrainingProgress
+from ssl_bench.training.seeding import seed_everything
 
 MEASURED_IMAGES = 5_000
 
@@ -65,7 +67,7 @@ class RunContext:
     looks: int = 10
     skip_checks: bool = False  #: train tasks of plugins without the quick part of their battery
     stop: Callable[[], bool] = lambda: False
-    on_progress: Callable[[Progress], None] = lambda progress: None
+    on_progress: Callable[[TrainingProgress], None] = lambda progress: None
     on_note: Callable[[str], None] = lambda text: None
 
     #: what holds for the whole program, as it was before the part under way

@@ -27,7 +27,7 @@ from ssl_bench.spec.reading import missing_file
 from ssl_bench.spec.shipped import as_matrix
 from ssl_bench.system.digests import notice
 from ssl_bench.system.disk import refuse_unwritable
-from ssl_bench.training.loop import choose_device
+from ssl_bench.training.device import choose_device
 
 
 def prepare(

@@ -10,7 +10,7 @@ from torch import nn
 
 from ssl_bench.errors import SpecError, did_you_mean, quoted
 from ssl_bench.plan.context import RunContext
-from ssl_bench.training.loop import choose_precision
+from ssl_bench.training.device import choose_precision
 
 _CALIBRATION_IMAGES = 32
 

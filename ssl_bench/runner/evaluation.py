@@ -30,7 +30,7 @@ from ssl_bench.records.schema import (
 )
 from ssl_bench.runner.pretraining import load_task
 from ssl_bench.system.digests import digest_of
-from ssl_bench.training.loop import seed_everything
+from ssl_bench.training.seeding import seed_everything
 
 
 class CellEvaluation:

@@ -33,8 +33,9 @@ from ssl_bench.records.tensors import DIGEST, read_tensors, save_tensors
 from ssl_bench.runner.prechecks import checks_before_training
 from ssl_bench.spec.task_role import TaskRole
 from ssl_bench.training.checkpoints import remove
-from ssl_bench.training.loop import FitResult, fit, seed_everything
+from ssl_bench.training.loop import FitResult, fit
 from ssl_bench.training.movement import Movement, constant_features
+from ssl_bench.training.seeding import seed_everything
 
 STATISTICS_IMAGES = 10_000  # BatchNorm statistics are averaged over at most this many clean training images
 CHUNK = 512

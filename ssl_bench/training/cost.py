@@ -1,16 +1,14 @@
-"""What a step is made of and what it costs: seeds, the loss, FLOPs, trunk passes, memory."""
+"""What a step gives and what it costs: the loss, FLOPs, trunk passes, memory."""
 
 from __future__ import annotations
 
 import contextlib
 import copy
 import math
-import random
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
@@ -19,15 +17,8 @@ from ssl_bench.data.batches import Batch
 from ssl_bench.errors import TrainingError
 from ssl_bench.training.meter import NetworkMeter, countable
 from ssl_bench.training.phases import call_in_phase, forward_in_phase, steps_of_phases
+from ssl_bench.training.seeding import seed_everything
 from ssl_bench.training.trainable import Trainable
-
-
-def seed_everything(*parts: int) -> None:
-    """Seed Python, NumPy and torch from any number of integers."""
-    state = np.random.SeedSequence(parts).generate_state(3, np.uint64)
-    random.seed(int(state[0]))
-    np.random.seed(int(state[1]) % 2**32)
-    torch.manual_seed(int(state[2]) % 2**63)
 
 
 def loss_of(returned: Any, task: Trainable, step: int, last: dict[str, float], check: bool = True) -> Tensor:

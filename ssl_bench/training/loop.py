@@ -15,14 +15,16 @@ import torch
 from torch import Tensor, nn
 
 from ssl_bench.data.batches import Batches
-from ssl_bench.errors import DamagedWeights, Interrupted, SpecError, TrainingError, quoted
+from ssl_bench.errors import DamagedWeights, Interrupted, SpecError, TrainingError
 from ssl_bench.records.schema import Curve
 from ssl_bench.spec.recipe import Recipe
 from ssl_bench.system.digests import notice
 from ssl_bench.training.checkpoints import load_checkpoint, refuse_other_state, remove, save_checkpoint
-from ssl_bench.training.cost import loss_of, measure_cost, not_finite, peak_memory, reset_peak_memory, seed_everything
+from ssl_bench.training.cost import loss_of, measure_cost, not_finite, peak_memory, reset_peak_memory
+from ssl_bench.training.device import choose_precision
 from ssl_bench.training.movement import Movement
 from ssl_bench.training.phases import Phases, call_in_phase
+from ssl_bench.training.seeding import seed_everything
 from ssl_bench.training.trainable import Trainable
 
 if TYPE_CHECKING:
@@ -33,7 +35,7 @@ PARTS = ("data", "views", "forward", "backward", "step", "monitor")
 
 
 @dataclass(frozen=True)
-class Progress:
+class TrainingProgress:
     """Where a run is, for whoever watches."""
 
     step: int
@@ -58,41 +60,6 @@ class FitResult:
     peak_memory: int = 0
 
 
-def choose_precision(requested: str, device: torch.device) -> str:
-    """ "auto" to "bf16" where the hardware multiplies bf16 natively, else "fp32" (without it bf16 is several times
-    slower)."""
-    if requested != "auto":
-        return requested
-    if device.type == "cuda":
-        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
-    if device.type == "cpu":
-        return "bf16" if torch.cpu._is_amx_tile_supported() else "fp32"
-    return "fp32"
-
-
-def choose_device(requested: str | None = None) -> torch.device:
-    """The device asked for, or the best there is. Raises SpecError when it is not there."""
-    present = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if requested is None or requested == "auto":
-        return torch.device(next(name for name in ("cuda", "mps", "cpu") if present[name]))
-    try:
-        device = torch.device(requested) if isinstance(requested, (str, torch.device)) else None
-    except RuntimeError:
-        device = None
-    if device is None or device.type not in present:
-        raise SpecError(f"device must be auto, cpu, cuda, cuda:N or mps, got {quoted(requested)}")
-    if not present[device.type]:
-        raise SpecError(
-            f"device {requested!r} is not available here; available: "
-            f"{', '.join(n for n, there in present.items() if there)}"
-        )
-    if device.type == "cuda" and device.index is not None and device.index >= torch.cuda.device_count():
-        raise SpecError(
-            f"device {requested!r} is not available here; there are cuda:0 to cuda:{torch.cuda.device_count() - 1}"
-        )
-    return device
-
-
 def fit(
     task: Trainable,
     batches: Batches,
@@ -106,7 +73,7 @@ def fit(
     checkpoint_seconds: float = 120.0,
     monitor: Callable[[nn.Module], float] | None = None,
     looks: int = 10,
-    on_progress: Callable[[Progress], None] | None = None,
+    on_progress: Callable[[TrainingProgress], None] | None = None,
     stop: Callable[[], bool] | None = None,
     cost: bool = True,
     final_checkpoint: bool = False,
@@ -297,10 +264,10 @@ class _Loop:
         """Of this process and its threads: below the wall time where other work had the cores."""
         return self.worked_before + time.process_time() - self.worked
 
-    def progress(self, done: int) -> Progress:
+    def progress(self, done: int) -> TrainingProgress:
         seconds = max(time.perf_counter() - self.started, 1e-9)
         rate = (done - self.first) / seconds
-        return Progress(
+        return TrainingProgress(
             done, self.steps, dict(self.last), rate * self.batches.batch_size, (self.steps - done) / max(rate, 1e-9)
         )
 

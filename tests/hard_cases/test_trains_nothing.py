@@ -18,8 +18,9 @@ from ssl_bench.errors import Interrupted, TrainingError
 from ssl_bench.spec.recipe import Recipe
 from ssl_bench.spec.task_role import TaskRole
 from ssl_bench.tasks.base import Setup, TaskOptions
-from ssl_bench.training.loop import fit, seed_everything
+from ssl_bench.training.loop import fit
 from ssl_bench.training.movement import Movement, constant_features
+from ssl_bench.training.seeding import seed_everything
 from toys import TINY, Brightness, noise_set
 
 RECIPE = Recipe(batch_size=16, learning_rate=1e-3)

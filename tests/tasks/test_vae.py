@@ -22,7 +22,8 @@ from ssl_bench.spec.matrix import BackboneSpec
 from ssl_bench.spec.recipe import Recipe
 from ssl_bench.tasks.base import Setup
 from ssl_bench.tasks.vae import VAE, kl_divergence, sample
-from ssl_bench.training.loop import fit, seed_everything
+from ssl_bench.training.loop import fit
+from ssl_bench.training.seeding import seed_everything
 
 TINY = BackboneSpec(name="resnet10t", width=0.125, stem="3x3", stem_stride=2)
 

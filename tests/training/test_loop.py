@@ -21,7 +21,8 @@ from ssl_bench.errors import Interrupted, Notice, SpecError, TrainingError, Weig
 from ssl_bench.spec.model import parse
 from ssl_bench.spec.recipe import Recipe
 from ssl_bench.training.cost import measure_cost
-from ssl_bench.training.loop import choose_device, fit
+from ssl_bench.training.device import choose_device
+from ssl_bench.training.loop import fit
 from ssl_bench.training.optimizers import build_optimizer, learning_rate_at
 from toys import Brightness, build, noise_set
 

@@ -7,7 +7,7 @@ def versions() -> None:
     """Versions and device, for a bug report."""
     from ssl_bench.records.environment import code_version, device_name
     from ssl_bench.records.environment import versions as found
-    from ssl_bench.training.loop import choose_device, choose_precision
+    from ssl_bench.training.device import choose_device, choose_precision
 
     device = choose_device()
     print(f"ssl_bench {code_version()}")

@@ -32,7 +32,7 @@ from ssl_bench.evaluators.training import train_on
 from ssl_bench.records.protocols import VERSIONS
 from ssl_bench.spec.model import MOST_IN_SET, MOST_SIDE, MOST_WIDE, Share
 from ssl_bench.spec.recipe import Recipe
-from ssl_bench.training.loop import seed_everything
+from ssl_bench.training.seeding import seed_everything
 
 # as reported: as computed
 METRICS = {"map_voc07": "voc07", "map": "area", "ap": "coco", "ap50": "coco50", "ap75": "coco75"}

@@ -27,8 +27,8 @@ from ssl_bench.spec.model import parse
 from ssl_bench.spec.recipe import Recipe
 from ssl_bench.system.interruption import is_interruption
 from ssl_bench.tasks.base import PretextTask, Setup
-from ssl_bench.training.loop import seed_everything
 from ssl_bench.training.phases import call_in_phase, forward_in_phase
+from ssl_bench.training.seeding import seed_everything
 
 BATCH = 32
 IMAGES = 512
