@@ -153,10 +153,10 @@ class Mine(PretextTask):
     [
         (
             "return Recipe(learning_rate=0.0)",
-            r"task 'mine': its code makes a Recipe that is refused: learning_rate: .* greater than 0, not 0.0 \(.*line 18\)",
+            r"task 'mine': its code makes a Recipe that is refused: learning_rate: .* greater than 0, not 0.0 \(.*line 17\)",
         ),
         ("return {'learning_rate': 1e-3}", "task 'mine': its recipe gave a dict, and it must give a Recipe"),
-        ("return 1 / 0", r"task 'mine': its code raised ZeroDivisionError: division by zero \(.*line 18\)"),
+        ("return 1 / 0", r"task 'mine': its code raised ZeroDivisionError: division by zero \(.*line 17\)"),
     ],
     ids=["rate", "dict", "raises"],
 )
