@@ -14,7 +14,7 @@ _PUBLIC = {
     "Backbone": "ssl_bench.backbones.resnet", "Network": "ssl_bench.backbones.network",
     "load_backbone": "ssl_bench.backbones.saving", "save_backbone": "ssl_bench.backbones.saving",
     "input_kind": "ssl_bench.backbones.inputs",
-    "Batch": "ssl_bench.data.batches",
+    "Augmentation": "ssl_bench.transforms.policy", "Batch": "ssl_bench.data.batches",
     "EvaluatorOptions": "ssl_bench.evaluators.base", "Evaluation": "ssl_bench.evaluators.base", "Evaluator": "ssl_bench.evaluators.base",
     "Measurement": "ssl_bench.evaluators.base", "Subject": "ssl_bench.evaluators.base",
     "Metric": "ssl_bench.records.declarations", "Note": "ssl_bench.records.declarations", "TableColumn": "ssl_bench.records.declarations",
@@ -45,9 +45,10 @@ if TYPE_CHECKING:
     from ssl_bench.spec.matrix import BackboneSpec, Matrix
     from ssl_bench.spec.recipe import Recipe
     from ssl_bench.tasks.base import Health, PretextTask, Setup, TaskOptions
+    from ssl_bench.transforms.policy import Augmentation
 
 __all__ = [
-    "Backbone", "BackboneSpec", "Batch", "BoxedImage", "Evaluation", "Evaluator", "EvaluatorOptions", "Health", "Matrix",
+    "Augmentation", "Backbone", "BackboneSpec", "Batch", "BoxedImage", "Evaluation", "Evaluator", "EvaluatorOptions", "Health", "Matrix",
     "Measurement", "Metric", "Network", "Note", "PretextTask", "RawBoxes", "RawSet", "RawSplit", "Recipe", "Results", "SSLBenchError", "Setup",
     "Source", "Subject", "TableColumn", "TaskOptions", "__version__", "evaluate", "input_kind", "load", "load_backbone",
     "pretrain", "run",

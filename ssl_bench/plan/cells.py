@@ -14,7 +14,7 @@ import numpy as np
 from ssl_bench.data import Data
 from ssl_bench.plan.evaluations import EvaluatorOnSets
 from ssl_bench.plan.rows import Candidate, Row
-from ssl_bench.plugins.identity import identity
+from ssl_bench.plugins.identity import code_in, identity
 from ssl_bench.plugins.registry import EVALUATORS, TASKS
 from ssl_bench.records.schema import digest, safe_name
 from ssl_bench.spec.matrix import Matrix
@@ -69,6 +69,8 @@ def pretraining_spec(matrix: Matrix, data: Data, row: Row, candidate: Candidate,
         "image_size": data.size,
         "seed": seed,
     }
+    if operations := code_in(candidate.options):
+        spec["operations"] = operations
     if row.task.role.trains:
         spec |= {
             "recipe": candidate.recipe.identity(),
@@ -108,6 +110,8 @@ def cell_of(
                     "test": labelled.test.fingerprint,
                 },
             }
+            if operations := code_in(selected.options):
+                evaluation_spec["operations"] = operations
             if selected.evaluator.needs_training and matrix.precision != "auto":
                 evaluation_spec["precision"] = matrix.precision  # a row that is not pretrained has it nowhere else
             if not selected.evaluator.needs_training and matrix.stage_values is not None:

@@ -42,6 +42,7 @@ _CALLED_ON_OBJECTS = {
     "evaluator": {"__init__": 1, "evaluate": 1},
     "source": {"__init__": 0, "settings": 1, "check": 2, "open": 2, "open_boxes": 2},
     "network": {"forward": 1, "stages": 1, "features": 1, "arguments": 0},
+    "operation": {"__call__": 1},
 }
 _CALLED_ON_CLASSES = {
     "task": {
@@ -53,6 +54,7 @@ _CALLED_ON_CLASSES = {
     },
     "source": {},
     "network": {"built": 1},
+    "operation": {},
 }  # fmt: skip
 #: methods that are given the phase where there are several and they have a parameter ``phase``
 _OF_PHASES = ("views", "before_step", "after_step")
@@ -64,13 +66,14 @@ def problem_of(member: type[Any], base: type[Any], kind: str) -> str:
     Parameters
     ----------
     member : a class derived from ``base``.
-    kind : "task", "evaluator", "source" or "network".
+    kind : "task", "evaluator", "source", "network" or "operation".
     """
     looks_of: dict[str, tuple[Callable[[type[Any], type[Any], str], str], ...]] = {
         "task": (_flags, _version, _options, _task),
         "evaluator": (_flags, _version, _options, _evaluator),
         "source": (_source,),
         "network": (_network,),
+        "operation": (_operation,),
     }
     looks = (_name, *looks_of[kind], _methods)
     for look in looks:
@@ -212,6 +215,14 @@ def _network(member: type[Any], base: type[Any], kind: str) -> str:
     for name in ("forward", "arguments"):
         if getattr(member, name) is getattr(base, name):
             return f"has no method {name}(self{', images' if name == 'forward' else ''}), which a network needs"
+    return ""
+
+
+def _operation(member: type[Any], base: type[Any], kind: str) -> str:
+    if member.__call__ is base.__call__:
+        return "has no method __call__(self, images), which an operation needs"
+    if needed := next((name for name, field in member.model_fields.items() if field.is_required()), None):
+        return f"has the setting {needed!r} without a default; give it one, so that a policy can name it alone"
     return ""
 
 

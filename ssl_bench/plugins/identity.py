@@ -1,4 +1,5 @@
-"""How a task or an evaluator enters a cell's id: a built-in by its version, a plugin by its source code."""
+"""How a task, an evaluator and the operations of a policy enter a cell's id: a built-in by its version, a plugin by its
+source code."""
 
 from __future__ import annotations
 
@@ -6,11 +7,14 @@ import functools
 import hashlib
 import inspect
 import sys
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel
+
 from ssl_bench.errors import SpecError
-from ssl_bench.plugins.registry import Registry
+from ssl_bench.plugins.registry import OPERATIONS, Registry
 from ssl_bench.plugins.source_code import (
     LOCAL,
     is_installed,
@@ -36,6 +40,26 @@ def identity(registry: Registry[Any], name: str) -> dict[str, Any]:
     return facts
 
 
+def code_in(options: Any) -> dict[str, Any]:
+    """What of the code of plugins' operations belongs to an id, by name: of those that stand anywhere in some options;
+    {} where there are none."""
+    names = {value.name for value in _values(options) if _is_operation(value) and not OPERATIONS.is_builtin(value.name)}
+    return {name: identity(OPERATIONS, name) for name in sorted(names)}
+
+
+def _is_operation(value: Any) -> bool:
+    name = getattr(type(value), "name", None)
+    return isinstance(name, str) and name in OPERATIONS and OPERATIONS.get(name) is type(value)
+
+
+def _values(value: Any) -> Iterator[Any]:
+    """A value and all that it holds."""
+    yield value
+    inner = dict(value) if isinstance(value, (BaseModel, Mapping)) else None
+    for entry in inner.values() if inner is not None else value if isinstance(value, (tuple, list)) else ():
+        yield from _values(entry)
+
+
 @functools.cache  # as it was when it was imported: a file edited later is not what runs
 def code_of(member: Any) -> str:
     """Hash over the source of a class and its bases: their files, the local modules that these import, and all of an
@@ -43,7 +67,7 @@ def code_of(member: Any) -> str:
     files: dict[str, Path] = {}
     for owner in member.__mro__:
         top = owner.__module__.partition(".")[0]
-        if top in ("ssl_bench", "torch", "typing", "abc", "builtins"):
+        if top in ("ssl_bench", "torch", "typing", "abc", "builtins", "pydantic"):
             continue
         try:
             source = inspect.getsourcefile(owner)

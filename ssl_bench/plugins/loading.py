@@ -32,15 +32,15 @@ _HELPERS: dict[str, tuple[dict[str, Path], set[str]]] = {}
 
 
 def load_plugin(path: str | Path) -> list[str]:
-    """Import one Python file and register every task, evaluator, source and network that it defines.
+    """Import one Python file and register every task, evaluator, source, network and operation that it defines.
 
     Files beside it can be imported by their names. A file that was edited since it was last imported, or a local module
     that it imports, is imported anew. Returns the registered names.
 
     Raises
     ------
-    SpecError : the file is missing, does not import, changes torch's global state, defines no task, evaluator, source
-        or network, or one that breaks the contract.
+    SpecError : the file is missing, does not import, changes torch's global state, defines no task, evaluator, source,
+        network or operation, or one that breaks the contract.
     """
     file = _plugin_file(path)
     module_name = f"{_PLUGIN_MODULE}{file.stem}_{hashlib.sha256(str(file).encode()).hexdigest()[:8]}"
@@ -85,7 +85,8 @@ def load_plugin(path: str | Path) -> list[str]:
         _forget(module_name)
         raise SpecError(
             f"plugin {str(path)!r} defines no task, evaluator or source: derive a class from "
-            "ssl_bench.PretextTask, Evaluator or Source and give it a `name`" + _elsewhere(module)
+            "ssl_bench.PretextTask, Evaluator or Source (or Network, Augmentation) and give it a `name`"
+            + _elsewhere(module)
         )
     _IMPORTED[module_name], _HELPERS[module_name] = sources, (helpers, later)
     return registered
@@ -191,7 +192,8 @@ def _is_mixin(member: type, base: type, kind: str) -> bool:
         isinstance(other, type) and other is not member and issubclass(other, member) for other in vars(module).values()
     )
     required = {
-        "task": ("views", "forward"), "evaluator": ("evaluate",), "source": ("open", "open_boxes"), "network": ("forward",)
+        "task": ("views", "forward"), "evaluator": ("evaluate",), "source": ("open", "open_boxes"), "network": ("forward",),
+        "operation": ("__call__",),
     }[kind]  # fmt: skip
     return derived or hasattr(member, "name") or all(getattr(member, name) is getattr(base, name) for name in required)
 

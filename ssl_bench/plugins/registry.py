@@ -115,7 +115,7 @@ class Registry(Generic[T]):
         if name in self._builtin or name in self._installed() or (held is not None and held is not member):
             holder = f" ({_where(held)})" if held is not None else ""
             raise SpecError(
-                f"a {self.kind} named {name!r} exists already{holder}; choose another `name` for {_where(member)}"
+                f"{'a' if self.kind[0] not in 'aeiou' else 'an'} {self.kind} named {name!r} exists already{holder}; choose another `name` for {_where(member)}"
             )
         self._added[name] = member
         return member
@@ -224,4 +224,17 @@ NETWORKS: Registry[Any] = Registry(
     {"resnet": "ssl_bench.backbones.resnet:Backbone"},
 )
 
-REGISTRIES = (TASKS, EVALUATORS, SOURCES, NETWORKS)  # whose members a plugin may define
+OPERATIONS: Registry[Any] = Registry(
+    "operation",
+    "ssl_bench.transforms.policy:Augmentation",
+    "ssl_bench.operations",
+    {
+        "crop": "ssl_bench.transforms.policy:Crop",
+        "flip": "ssl_bench.transforms.policy:Flip",
+        "jitter": "ssl_bench.transforms.policy:Jitter",
+        "grayscale": "ssl_bench.transforms.policy:Grayscale",
+        "blur": "ssl_bench.transforms.policy:Blur",
+    },
+)
+
+REGISTRIES = (TASKS, EVALUATORS, SOURCES, NETWORKS, OPERATIONS)  # whose members a plugin may define

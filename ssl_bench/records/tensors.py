@@ -22,7 +22,7 @@ OURS = "ssl_bench."  # how the kind of a file of ours begins
 _MORE = {
     "ssl_bench.checkpoint": {"meta"},
     "ssl_bench.task": {"pretraining"},
-    "ssl_bench.backbone": {"spec", "input", "image_size", "network"},
+    "ssl_bench.backbone": {"spec", "input", "image_size", "network", "plugins"},
 }
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ssl_bench.errors import NoRoomError, SSLBenchError, TrainingError
-from ssl_bench.plugins.identity import identity
+from ssl_bench.plugins.identity import code_in, identity
 from ssl_bench.plugins.registry import TASKS
 from ssl_bench.records.environment import versions
 from ssl_bench.records.schema import digest
@@ -69,8 +69,10 @@ def _of_one(
     if skip:
         return SKIPPED
     size = max(task.min_image_size, min(image_size, LARGEST_SIDE))
+    operations = code_in(options)
     key = digest(
         {"task": _identity(task), "options": options.model_dump(mode="json"), "size": size, "versions": versions()}
+        | ({"operations": operations} if operations else {})
     )
     if key in _failed:
         raise TrainingError(_failed[key])

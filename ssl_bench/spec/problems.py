@@ -9,7 +9,7 @@ from pydantic import BaseModel
 from pydantic_core.core_schema import ErrorType
 
 from ssl_bench.errors import did_you_mean, quoted
-from ssl_bench.spec.wording import allowed, item_of, keys_of, kinds, models_in
+from ssl_bench.spec.wording import allowed, fields_of, item_of, keys_of, kinds, models_in
 
 MOST_PROBLEMS = 20  # told at once
 _KNOWN_ERRORS = set(get_args(ErrorType)) - {"value_error", "assertion_error"}
@@ -89,7 +89,7 @@ def _place(model: type[BaseModel], loc: Sequence[Any]) -> tuple[list[str], Any, 
     annotation: Any = model
     metadata: Sequence[Any] = ()
     for part in loc:
-        owner = next((candidate for candidate in models_in(annotation) if part in candidate.model_fields), None)
+        owner = next((candidate for candidate in models_in(annotation) if part in fields_of(candidate)), None)
         inner = next(
             (
                 entry
@@ -102,7 +102,7 @@ def _place(model: type[BaseModel], loc: Sequence[Any]) -> tuple[list[str], Any, 
             (kind.items[0] for kind in kinds(annotation) if kind.type is dict and kind.items and part != "[key]"), None
         )
         if owner is not None:
-            field = owner.model_fields[part]
+            field = fields_of(owner)[part]
             annotation, metadata = field.annotation, field.metadata
         elif inner is not None or holds is not None:
             annotation, metadata = inner if inner is not None else holds, ()

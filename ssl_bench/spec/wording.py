@@ -61,7 +61,12 @@ def _bounds(metadata: Iterable[Any]) -> dict[str, Any]:
 
 def keys_of(model: type[BaseModel]) -> list[str]:
     """The keys that a model takes."""
-    return [*getattr(model, "also_taken", ()), *model.model_fields]
+    return [*getattr(model, "also_taken", ()), *fields_of(model)]
+
+
+def fields_of(model: type[BaseModel]) -> dict[str, FieldInfo]:
+    """The fields of a model, and those that plugins add to it."""
+    return {**model.model_fields, **getattr(model, "more_fields", dict)()}
 
 
 def item_of(kind: Kind, place: int) -> Any:

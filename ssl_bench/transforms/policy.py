@@ -5,26 +5,49 @@ In a matrix::
 
     - simclr:
         augment: [{crop: {scale: [0.2, 1]}}, {jitter: {strength: 0.5}}, grayscale, blur]
+
+A plugin adds an operation by a class derived from ``Augmentation``.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, cast, get_args
 
-from pydantic import Field, model_validator
+from pydantic import ConfigDict, Field, ValidationError, model_validator
+from pydantic.fields import FieldInfo
+from pydantic_core import InitErrorDetails, PydanticCustomError
+from pydantic_core.core_schema import ErrorType
 from torch import Tensor
 
-from ssl_bench.errors import quoted
+from ssl_bench.errors import TrainingError, did_you_mean, quoted
+from ssl_bench.plugins.registry import OPERATIONS
 from ssl_bench.spec.model import Model
 from ssl_bench.transforms.blur import gaussian_blur
 from ssl_bench.transforms.colour import color_jitter, random_grayscale
 from ssl_bench.transforms.geometry import random_flip, random_resized_crop
 
 Probability = Annotated[float, Field(ge=0, le=1)]
+_KNOWN_ERRORS = set(get_args(ErrorType))
 
 
-class Crop(Model):
+class Augmentation(Model):
+    """Base of every operation of a policy: its fields are its settings, each with a default.
+
+    A subclass sets ``name``, as policies write it, and writes ``__call__``. In a plugin file it is registered as tasks
+    are (or by the entry-point group "ssl_bench.operations"), and its code enters the ids of rows that use it.
+    """
+
+    name: ClassVar[str]
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Float [B, 3, H, W] in [0, 1] to the same, drawn for each image anew by torch's random functions."""
+        raise NotImplementedError(f"{type(self).__name__} must define __call__(self, images)")
+
+
+class Crop(Augmentation):
     """A random box, resized (Szegedy et al., 2015), and mirrored on the way."""
+
+    name = "crop"
 
     scale: tuple[Annotated[float, Field(gt=0, le=1)], Annotated[float, Field(gt=0, le=1)]] = (0.08, 1.0)  #: of the area
     #: width by height
@@ -37,8 +60,10 @@ class Crop(Model):
         return random_resized_crop(images, self.size, self.scale, self.ratio, self.flip, self.interpolation)
 
 
-class Flip(Model):
+class Flip(Augmentation):
     """Mirroring left to right."""
+
+    name = "flip"
 
     p: Probability = 0.5
 
@@ -46,9 +71,11 @@ class Flip(Model):
         return random_flip(images, self.p)
 
 
-class Jitter(Model):
+class Jitter(Augmentation):
     """Brightness, contrast, saturation and hue in an order of their own for each image (SimCLR: 0.8, 0.8, 0.8 and 0.2
     times the strength)."""
+
+    name = "jitter"
 
     strength: float = Field(default=1.0, ge=0, le=2.5)
     brightness: float = Field(default=0.8, ge=0, le=10)
@@ -68,8 +95,10 @@ class Jitter(Model):
         return color_jitter(images, self.brightness * s, self.contrast * s, self.saturation * s, self.hue * s, p=self.p)
 
 
-class Grayscale(Model):
+class Grayscale(Augmentation):
     """Without colour."""
+
+    name = "grayscale"
 
     p: Probability = 0.2
 
@@ -77,8 +106,10 @@ class Grayscale(Model):
         return random_grayscale(images, self.p)
 
 
-class Blur(Model):
+class Blur(Augmentation):
     """Gaussian blur with a kernel of a tenth of the side (SimCLR)."""
+
+    name = "blur"
 
     sigma: tuple[Annotated[float, Field(gt=0, le=100)], Annotated[float, Field(gt=0, le=100)]] = (0.1, 2.0)  #: pixels
     p: Probability = 0.5
@@ -88,8 +119,9 @@ class Blur(Model):
 
 
 class Operation(Model):
-    """One operation of a policy: its name, or ``{name: {setting: value}}``."""
+    """One operation of a policy: its name, or ``{name: {setting: value}}``. Those of plugins stand beside the fields."""
 
+    model_config = ConfigDict(extra="allow")  # only what is registered, see ``_from_name``
     short_form: ClassVar[str] = "the name of an operation"
     many: ClassVar[str] = "operations, each a name or {operation: {setting: value}}"
 
@@ -104,11 +136,22 @@ class Operation(Model):
     def _from_name(cls, value: Any) -> Any:
         if isinstance(value, str):
             value = {value: {}}
-        return (
-            {name: {} if inner is None and len(value) == 1 else inner for name, inner in value.items()}
-            if isinstance(value, dict)
-            else value
-        )
+        if not isinstance(value, dict):
+            return value
+        settings = {name: {} if inner is None and len(value) == 1 else inner for name, inner in value.items()}
+        return {
+            name: inner if name in cls.model_fields or inner is None else _of_a_plugin(name, inner)
+            for name, inner in settings.items()
+        }
+
+    @classmethod
+    def more_fields(cls) -> dict[str, FieldInfo]:
+        """The operations that plugins add, as fields, for messages."""
+        return {
+            name: FieldInfo(annotation=cast(Any, OPERATIONS.get(name) | None))
+            for name in OPERATIONS.names()
+            if not OPERATIONS.is_builtin(name)
+        }
 
     @model_validator(mode="after")
     def _one(self) -> Operation:
@@ -122,7 +165,46 @@ class Operation(Model):
     def __call__(self, images: Tensor) -> Tensor:
         (operation,) = (part for _, part in self if part is not None)
         result: Tensor = operation(images)
+        if not OPERATIONS.is_builtin(operation.name):
+            _refuse_other_shape(operation.name, images, result)
         return result
+
+
+def _of_a_plugin(name: Any, settings: Any) -> Augmentation:
+    """The operation that a plugin calls so. Raises ValueError for a name that is not known, ValidationError for settings
+    that are wrong, which say where they stand."""
+    if name not in OPERATIONS:
+        known = OPERATIONS.names()
+        near = did_you_mean(name, known)
+        raise ValueError(
+            f"unknown operation {quoted(name)}; {near + ' ' if near.endswith('?') else ''}allowed are "
+            f"{', '.join(known)}, and those of plugins that are given (--plugin FILE)"
+        )
+    operation = OPERATIONS.get(name)
+    try:
+        return operation.model_validate(settings)  # type: ignore[no-any-return]
+    except ValidationError as error:
+        raise ValidationError.from_exception_data(
+            operation.__name__, [_below(name, problem) for problem in error.errors(include_url=False)]
+        ) from None
+
+
+def _below(name: str, problem: Any) -> InitErrorDetails:
+    """A problem with an operation's settings as one of the policy's."""
+    kind, context = problem["type"], problem.get("ctx", {})
+    what = kind if kind in _KNOWN_ERRORS else PydanticCustomError(kind, problem["msg"], context)
+    return InitErrorDetails(type=what, loc=(name, *problem["loc"]), input=problem["input"], ctx=context)
+
+
+def _refuse_other_shape(name: str, images: Tensor, result: Any) -> None:
+    """Raise TrainingError for what the next operation could not take."""
+    fits = isinstance(result, Tensor) and result.ndim == 4 and result.shape[:2] == images.shape[:2]
+    if not fits or result.dtype != images.dtype:
+        given = f"{result.dtype} {list(result.shape)}" if isinstance(result, Tensor) else type(result).__name__
+        raise TrainingError(
+            f"the operation {name!r} gave {given} of images {images.dtype} {list(images.shape)}; return images of the "
+            "same number, channels and type"
+        )
 
 
 Policy = Annotated[tuple[Operation, ...], Field(min_length=1, max_length=20)]
