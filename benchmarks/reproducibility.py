@@ -212,7 +212,10 @@ def about(folders: list[Path]) -> str:
             ] = None
             seconds += record.record.seconds
         seconds += sum(pretraining.seconds.get("total", 0.0) for pretraining in results.pretrainings.values())
-    return f"Computed on {'; '.join(places)}; {seconds / 60:.0f} minutes for all runs. Made by `python benchmarks/reproducibility.py`."
+    return (
+        f"Computed on {'; '.join(places)}; {seconds / 60:.0f} minutes for all runs. "
+        "Made by `python benchmarks/reproducibility.py`."
+    )
 
 
 def main() -> None:

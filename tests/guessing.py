@@ -42,7 +42,8 @@ def train_on(
     per_image: int,
     independent: int,
 ) -> Guesses:
-    """Train on fresh images at every step, float [batch_size, 3, S, S]; counts the last two thirds of the predictions."""
+    """Train on fresh images at every step, float [batch_size, 3, S, S];
+    counts the last two thirds of the predictions."""
     task.train()
     optimizer = torch.optim.AdamW(task.parameters(), lr=3e-3)
     right, asked = 0, 0

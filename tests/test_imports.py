@@ -12,7 +12,8 @@ import ssl_bench
 PACKAGE = Path(ssl_bench.__file__).parent
 #: from the ground to the roof; a room may import itself and what stands before it
 ROOMS = (
-    "errors", "system", "records", "spec", "plugins", "transforms", "data", "backbones", "training", "tasks", "evaluators", "testing",
+    "errors", "system", "records", "spec", "plugins", "transforms", "data", "backbones", "training", "tasks",
+    "evaluators", "testing",
     "report", "plan", "runner", "api", "console", "__main__",
 )  # fmt: skip
 #: within a room, from the ground up; its other modules stand on top

@@ -338,8 +338,9 @@ def write(found: dict[str, Any]) -> None:
     (HERE / "results.json").write_text(json.dumps({"environment": environment, **found}, indent=1) + "\n")
     lines = [
         "# Speed", "",
-        f"Written by `compare.py` on {environment['device']}, torch {versions()['torch']}: ratios of one run, sides interleaved; "
-        f"{found['data']}, ResNet-18 of width 0.25 with a stem of stride 1, batch {BATCH}.", "",
+        f"Written by `compare.py` on {environment['device']}, torch {versions()['torch']}: "
+        f"ratios of one run, sides interleaved; {found['data']}, "
+        f"ResNet-18 of width 0.25 with a stem of stride 1, batch {BATCH}.", "",
         "| step | share of the bare network's speed | images/s |", "|---|---|---|",
     ]  # fmt: skip
     lines += [

@@ -29,8 +29,10 @@ TINY = BackboneSpec(name="resnet10t", width=0.125, stem="3x3", stem_stride=2)
 
 def matrix(**changes: Any) -> dict[str, Any]:
     base = {
-        "name": "elsewhere", "data": {"source": "shapes", "size": 32, "limit": {"train": 240, "test": 60}}, "backbone": TINY.model_dump(),
-        "pretrain": {"images": 64, "batch_size": 32, "monitor": 0}, "tasks": [], "baselines": ["random"], "evaluate": [{"knn": {"k": [5]}}],
+        "name": "elsewhere", "data": {"source": "shapes", "size": 32, "limit": {"train": 240, "test": 60}},
+        "backbone": TINY.model_dump(),
+        "pretrain": {"images": 64, "batch_size": 32, "monitor": 0}, "tasks": [], "baselines": ["random"],
+        "evaluate": [{"knn": {"k": [5]}}],
     }  # fmt: skip
     return {**base, **changes}
 
@@ -157,8 +159,10 @@ def test_weights_of_another_network_are_refused_before_training_with_counts(tmp_
         prepare(matrix(weights=[f"file:{tmp_path / 'other.safetensors'}"]), tmp_path / "out")
     torch.save(other.state_dict(), tmp_path / "pickle.safetensors")
     for source, message in (
-        (f"file:{tmp_path / 'none.safetensors'}", "does not exist"), (f"file:{tmp_path / 'pickle.safetensors'}", "pickled checkpoints are not opened"),
-        ("hub:x", "timm:NAME or file:PATH"), ("timm:resnet19", "did you mean"), ("timm:vit_tiny_patch16_224", "not one of timm's ResNets"),
+        (f"file:{tmp_path / 'none.safetensors'}", "does not exist"),
+        (f"file:{tmp_path / 'pickle.safetensors'}", "pickled checkpoints are not opened"),
+        ("hub:x", "timm:NAME or file:PATH"), ("timm:resnet19", "did you mean"),
+        ("timm:vit_tiny_patch16_224", "not one of timm's ResNets"),
         ("timm:resnet18.no_such_tag", "timm has no such pretrained weights"),
     ):  # fmt: skip
         with pytest.raises(SSLBenchError, match=message):

@@ -133,7 +133,8 @@ def test_statistics_stay_and_a_frozen_backbone_stays_altogether(form: str) -> No
 
 @pytest.mark.parametrize("form", ["fpn", "c4"])
 def test_an_anchor_lies_on_every_place_of_every_level(form: str) -> None:
-    """Levels, strides and anchor sizes must agree, or boxes are regressed from the wrong places and nothing complains."""
+    """Levels, strides and anchor sizes must agree,
+    or boxes are regressed from the wrong places and nothing complains."""
     detector = make_detector(form=form).eval()
     seen: dict[str, Any] = {}
     detector.model.rpn.anchor_generator.register_forward_hook(
@@ -208,7 +209,8 @@ def subject_of(folder: Path, backbone: Backbone | None = None, **settings: Any) 
     torch.manual_seed(1)
     network = backbone or Backbone(TINY, 48)
     given: dict[str, Any] = {
-        "backbone": network, "fresh_backbone": lambda: copy.deepcopy(network), "features": None, "train": judged.train, "validation": judged.validation,
+        "backbone": network, "fresh_backbone": lambda: copy.deepcopy(network), "features": None, "train": judged.train,
+        "validation": judged.validation,
         "test": judged.test, "seed": 0, "device": torch.device("cpu"), "precision": "fp32",
     }  # fmt: skip
     return Subject(**given | settings)
@@ -314,7 +316,8 @@ def test_a_limit_loses_no_class_and_says_what_it_left(tmp_path: Path) -> None:
 def test_a_matrix_judges_by_boxes(tmp_path: Path) -> None:
     small = {**SMALL, "images": 8}
     spec = {
-        "name": "boxes", "data": {"source": "shapes", "size": 48, "limit": {"train": 240, "test": 60}}, "backbone": TINY.model_dump(), "seeds": [0, 1],
+        "name": "boxes", "data": {"source": "shapes", "size": 48, "limit": {"train": 240, "test": 60}},
+        "backbone": TINY.model_dump(), "seeds": [0, 1],
         "pretrain": {"images": 64, "batch_size": 32, "monitor": 0}, "tasks": [], "baselines": ["random", "pixels"],
         "evaluate": [{"knn": {"k": [5]}}, {"detection": {**small, "freeze": True, "seeds": [0]}}, {"detection": small}],
     }  # fmt: skip

@@ -254,7 +254,8 @@ def test_a_held_out_image_that_is_odd_counts_a_bounded_loss() -> None:
 
 
 def test_folds_of_train_and_validation_choose_for_all_labels(make_subject: Make) -> None:
-    """Every image is held out once, by scikit-learn's account; which of them are called validation then hardly matters."""
+    """Every image is held out once, by scikit-learn's account;
+    which of them are called validation then hardly matters."""
     subject = make_subject({"pooled": 0.45}, sizes=(300, 100, 250))
     facts = probe(subject, folds=5).details["fits"][0]
     assert facts["chosen_on"] == "5-fold cross-validation of train and validation" and (

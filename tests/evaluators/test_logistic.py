@@ -126,7 +126,8 @@ def test_a_path_ends_where_cold_starts_do() -> None:
 
 
 def test_a_small_gradient_is_no_optimum() -> None:
-    """Under a weak penalty the gradient falls below scikit-learn's 1e-4 long before the objective is near its minimum."""
+    """Under a weak penalty the gradient falls below scikit-learn's 1e-4
+    long before the objective is near its minimum."""
     x, y, _ = features(450, 512, 12)
     problem = SoftmaxRegression(x, y, 12)
     lowest = problem.fit(0.1 / 450).loss

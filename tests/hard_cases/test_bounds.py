@@ -1,4 +1,5 @@
-"""Values that cannot be: refused where they are written and where they are read, and accuracies that their own predictions contradict."""
+"""Values that cannot be: refused where they are written and where they are read,
+and accuracies that their own predictions contradict."""
 
 from __future__ import annotations
 
@@ -37,12 +38,17 @@ WHERE = Environment(device="cpu", precision="fp32", versions={}, code="0")
 @pytest.mark.parametrize(
     ("metric", "value", "more", "why"),
     [
-        ("top1@20", 7.5, {}, "top1@20 must be from 0 to 1, got 7.5"), ("top5", -0.1, {}, "must be from 0 to 1"), ("map", 55.0, {}, "must be from 0 to 1"),
-        ("ap50", math.inf, {}, "must be from 0 to 1"), ("top1", math.nan, {}, "top1 must be from 0"), ("rankme", -3.0, {}, "finite and at least 0"),
-        ("rankme", math.inf, {}, "finite and at least 0"), ("top1", 0.5, {"n": 0}, "n: "), ("top1", 0.5, {"draw": -1}, "draw: "),
+        ("top1@20", 7.5, {}, "top1@20 must be from 0 to 1, got 7.5"), ("top5", -0.1, {}, "must be from 0 to 1"),
+        ("map", 55.0, {}, "must be from 0 to 1"),
+        ("ap50", math.inf, {}, "must be from 0 to 1"), ("top1", math.nan, {}, "top1 must be from 0"),
+        ("rankme", -3.0, {}, "finite and at least 0"),
+        ("rankme", math.inf, {}, "finite and at least 0"), ("top1", 0.5, {"n": 0}, "n: "),
+        ("top1", 0.5, {"draw": -1}, "draw: "),
         ("top1", 0.5, {"labels": 0.0}, "labels: "), ("top1", 0.5, {"labels": 10.0}, "labels: "),
-        ("map", 0.5, {"low": 0.6, "high": 0.7}, "outside of its interval from 0.6 to 0.7"), ("map", 0.5, {"low": 0.6, "high": 0.4}, "outside"),
-        ("map", 0.5, {"low": 0.4, "high": 1.4}, "high end of the interval of map"), ("map", 0.5, {"low": 0.4}, "one end of an interval"),
+        ("map", 0.5, {"low": 0.6, "high": 0.7}, "outside of its interval from 0.6 to 0.7"),
+        ("map", 0.5, {"low": 0.6, "high": 0.4}, "outside"),
+        ("map", 0.5, {"low": 0.4, "high": 1.4}, "high end of the interval of map"),
+        ("map", 0.5, {"low": 0.4}, "one end of an interval"),
     ],
 )  # fmt: skip
 def test_values_that_cannot_be(metric: str, value: float, more: dict[str, Any], why: str) -> None:
@@ -72,8 +78,10 @@ def test_values_that_can_be(metric: str, value: float, more: dict[str, Any]) -> 
 
 @pytest.mark.parametrize(
     "changes",
-    [{"steps": -1}, {"seconds": {"total": -2.0}}, {"seconds": {"total": math.inf}}, {"passes": -1.0}, {"peak_memory": -5}, {"images_per_second": math.nan},
-     {"curves": {"loss": {"step": [1, 2], "value": [0.5]}}}],
+    [
+        {"steps": -1}, {"seconds": {"total": -2.0}}, {"seconds": {"total": math.inf}}, {"passes": -1.0},
+        {"peak_memory": -5}, {"images_per_second": math.nan}, {"curves": {"loss": {"step": [1, 2], "value": [0.5]}}},
+    ],
 )  # fmt: skip
 def test_a_pretraining_that_cannot_be(changes: dict[str, Any]) -> None:
     facts: dict[str, Any] = {
@@ -114,8 +122,10 @@ def test_an_evaluator_that_returns_percents_fails_alone(tmp_path: Path) -> None:
     EVALUATORS.add(Boastful)
     try:
         matrix = {
-            "name": "tiny", "data": {"source": "shapes", "size": 32, "limit": {"train": 120, "test": 60}}, "pretrain": {"images": 32},
-            "backbone": {"name": "resnet18", "width": 0.125, "stem_stride": 2}, "tasks": [], "baselines": ["random"], "evaluate": ["knn", "boastful"],
+            "name": "tiny", "data": {"source": "shapes", "size": 32, "limit": {"train": 120, "test": 60}},
+            "pretrain": {"images": 32},
+            "backbone": {"name": "resnet18", "width": 0.125, "stem_stride": 2}, "tasks": [], "baselines": ["random"],
+            "evaluate": ["knn", "boastful"],
         }  # fmt: skip
         carry_out(prepare(matrix, tmp_path), Watching())
     finally:

@@ -1,4 +1,5 @@
-"""The data cache: flipped bits, empty and half-written files, folders in their place, parts of killed writers; two processes at once."""
+"""The data cache: flipped bits, empty and half-written files, folders in their place,
+parts of killed writers; two processes at once."""
 
 from __future__ import annotations
 

@@ -413,11 +413,17 @@ CHEATS: dict[type[PretextTask], tuple[str, str]] = {
     MixesTheBatch: ("builds", "other features beside other images"),
     EveryTimeAnother: ("builds|trained", "."),
     Replaces: ("parameters", "is another object after a step, and the optimiser steps the old one"),
-    SwapsHalfway: ("trained|interruption", "after step .* parameters that the optimiser steps are no longer the task's .first: backbone.* x.data.copy_"),
+    SwapsHalfway: (
+        "trained|interruption",
+        "after step .* parameters that the optimiser steps are no longer the task's .first: backbone.* x.data.copy_",
+    ),
     FromAFile: ("same_seed", "starts from the same weights with every seed"),
     FromAFileLate: ("trained", "after training, the judged network is the same with every seed"),
     DictState: ("state", "holds _extra_state, which is a dict, and tensors alone are saved"),
-    PatchesTheSuite: ("global_state", "changes functions of ssl_bench .ssl_bench.runner.pretraining.reestimate_batchnorm. for the whole program"),
+    PatchesTheSuite: (
+        "global_state",
+        "changes functions of ssl_bench .ssl_bench.runner.pretraining.reestimate_batchnorm. for the whole program",
+    ),
     PatchesAnEvaluator: ("global_state", "changes functions of ssl_bench .ssl_bench.evaluators.knn.KNN.evaluate."),
     FailsAfterStep: ("parameters|modes|trained", "ZeroDivisionError"),
 }  # fmt: skip
@@ -479,7 +485,8 @@ class Teacher(Contrastive):
 
 
 class SelfDistilled(Honest):
-    """Student and teacher see the same view, which is one tensor; the target is drawn by NumPy's and Python's global functions."""
+    """Student and teacher see the same view, which is one tensor;
+    the target is drawn by NumPy's and Python's global functions."""
 
     def __init__(self, *words: Any) -> None:
         super().__init__(*words)
@@ -677,7 +684,8 @@ HONEST = [
 ]
 
 
-#: of the honest ones, those that every run of the tests tries; the others take as long again and are left to the long tests
+#: of the honest ones, those that every run of the tests tries; the others take as long again and are left to the long
+#: tests
 ALWAYS = (Honest, Contrastive, Teacher, TwoPhases, Control, OwnDraws)
 
 
@@ -890,7 +898,10 @@ def test_a_cheat_is_refused_with_the_reason_and_the_way_out(halves: Path) -> Non
     for _ in range(2):
         with pytest.raises(
             TrainingError,
-            match="halves fails its check 'draws': .* Nothing was trained. .*check-task halves --plugin FILE; .*--skip-checks",
+            match=(
+                "halves fails its check 'draws': .* Nothing was trained. "
+                ".*check-task halves --plugin FILE; .*--skip-checks"
+            ),
         ):
             check(halves, True)
     assert check(halves, True, skip=True) == ("skipped", [])

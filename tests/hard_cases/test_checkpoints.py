@@ -1,4 +1,5 @@
-"""Checkpoints of other programs: the network in them whole or nothing, tensors alone, and what to do where it does not fit."""
+"""Checkpoints of other programs: the network in them whole or nothing, tensors alone,
+and what to do where it does not fit."""
 
 from __future__ import annotations
 
@@ -66,25 +67,41 @@ def checkpoints(own: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> dict
         "torchvision": ({**own, **HEAD}, "", {"fc": 2}),
         "DataParallel": (under("module.", {**own, **HEAD}), "module.", {"module.fc": 2}),
         "Lightning": (
-            {"epoch": 3, "state_dict": {**under("model.backbone.", own), "model.head.weight": torch.zeros(2, 2)}, "optimizer_states": [OPTIMIZER]},
+            {
+                "epoch": 3, "state_dict": {**under("model.backbone.", own), "model.head.weight": torch.zeros(2, 2)},
+                "optimizer_states": [OPTIMIZER],
+            },
             "state_dict.model.backbone.", {"state_dict.model.head": 1},
         ),
         "MoCo": (
-            {"state_dict": {**under("module.encoder_q.", {**own, **HEAD}), **under("module.encoder_k.", second), "module.queue": torch.zeros(4, 8)},
-             "optimizer": OPTIMIZER, "arch": "resnet18", "epoch": 200},
+            {
+                "state_dict": {
+                    **under("module.encoder_q.", {**own, **HEAD}), **under("module.encoder_k.", second),
+                    "module.queue": torch.zeros(4, 8),
+                },
+                "optimizer": OPTIMIZER, "arch": "resnet18", "epoch": 200,
+            },
             "state_dict.module.encoder_q.",
-            {"optimizer.state": 2, "state_dict.module": 1, "state_dict.module.encoder_k.": 120, "state_dict.module.encoder_q": 2},
+            {
+                "optimizer.state": 2, "state_dict.module": 1, "state_dict.module.encoder_k.": 120,
+                "state_dict.module.encoder_q": 2,
+            },
         ),
         "BYOL": ({"online_encoder": own, "target_encoder": second}, "online_encoder.", {"target_encoder.": 120}),
         "lightly": (
-            {"state_dict": {**under("backbone.", in_places(own, 4)), "head.0.weight": torch.zeros(2, 2)}}, "state_dict.backbone.", {"state_dict.head": 1},
+            {"state_dict": {**under("backbone.", in_places(own, 4)), "head.0.weight": torch.zeros(2, 2)}},
+            "state_dict.backbone.", {"state_dict.head": 1},
         ),
         "Sequential without pooling": (under("encoder.", in_places(own, 3)), "encoder.", {}),
         "shortcuts": ({name.replace("downsample", "shortcut"): tensor for name, tensor in own.items()}, "", {}),
         "arguments beside it": ({"model": own, "args": argparse.Namespace(lr=0.1)}, "model.", {}),
-        "without counts": ({name: tensor for name, tensor in own.items() if not name.endswith("num_batches_tracked")}, "", {}),
+        "without counts": (
+            {name: tensor for name, tensor in own.items() if not name.endswith("num_batches_tracked")}, "", {},
+        ),
         "saved twice": ({"model": own, "ema": dict(own)}, "ema.", {"model.": 120}),
-        "halved": ({name: tensor.half() if tensor.is_floating_point() else tensor for name, tensor in own.items()}, "", {}),
+        "halved": (
+            {name: tensor.half() if tensor.is_floating_point() else tensor for name, tensor in own.items()}, "", {},
+        ),
     }  # fmt: skip
 
 
@@ -115,14 +132,27 @@ def test_what_is_whole_nowhere_is_never_half_loaded(
     vit = {"cls_token": torch.zeros(1, 1, 8), "blocks.0.attn.qkv.weight": torch.zeros(24, 8)}
     reshaped = {**network, "layer3.0.conv1.weight": torch.zeros(3, 3, 3, 3)}
     for checkpoint, message in (
-        ({name: tensor for name, tensor in network.items() if "layer4.1." not in name}, "nearest is resnet18, of which 108 of 120 tensors are there"),
-        ({**under("a.", dict(list(network.items())[:60])), **under("b.", dict(list(network.items())[60:]))}, "'a.': nearest is resnet18"),
+        (
+            {name: tensor for name, tensor in network.items() if "layer4.1." not in name},
+            "nearest is resnet18, of which 108 of 120 tensors are there",
+        ),
+        (
+            {**under("a.", dict(list(network.items())[:60])), **under("b.", dict(list(network.items())[60:]))},
+            "'a.': nearest is resnet18",
+        ),
         (reshaped, r"1 have another shape \['layer3.0.conv1.weight'\]"),
         ({**network, "layer1.2.conv1.weight": torch.zeros(8, 8, 3, 3)}, "not its own"),
         (nan, "values that are not finite, such as layer2.0.conv1.weight"),
-        ({**network, **in_places(network, 4)}, "'0.weight' and another tensor are both conv1.weight: two networks stand under one beginning"),
-        ({"student": under("module.backbone.", network), "teacher": under("backbone.", other)}, "holds 2 ResNets: .* choose one with --prefix"),
-        (vit, "holds no ResNet under the names of timm"), ({"epoch": 3}, "holds no tensors under names; it has: 'epoch'"), ({}, "it has: nothing"),
+        (
+            {**network, **in_places(network, 4)},
+            "'0.weight' and another tensor are both conv1.weight: two networks stand under one beginning",
+        ),
+        (
+            {"student": under("module.backbone.", network), "teacher": under("backbone.", other)},
+            "holds 2 ResNets: .* choose one with --prefix",
+        ),
+        (vit, "holds no ResNet under the names of timm"),
+        ({"epoch": 3}, "holds no tensors under names; it has: 'epoch'"), ({}, "it has: nothing"),
         ([network], "holds a list, not tensors under names"), (torch.zeros(3), "holds a Tensor, not tensors"),
     ):  # fmt: skip
         torch.save(checkpoint, tmp_path / "given.pth")
@@ -194,7 +224,8 @@ def test_files_of_every_kind_are_told(network: dict[str, Tensor], tmp_path: Path
     os.mkfifo(tmp_path / "pipe.pth")
     (tmp_path / "taken.safetensors").write_text("mine")
     for path, out, message in (
-        (tmp_path / "bad.pth", None, "is empty"), (tmp_path, None, "is a folder"), (tmp_path / "none.pth", None, "does not exist"),
+        (tmp_path / "bad.pth", None, "is empty"), (tmp_path, None, "is a folder"),
+        (tmp_path / "none.pth", None, "does not exist"),
         (tmp_path / "pipe.pth", None, "no file but a pipe"), (tmp_path / ("x" * 300), None, "File name too long"),
         (tmp_path / "good.pth", tmp_path / "taken.safetensors", "exists already; nothing was written"),
     ):  # fmt: skip
@@ -260,9 +291,16 @@ def test_weights_that_do_not_fit_say_what_would_make_them_fit(network: dict[str,
     save_file({name: tensor for name, tensor in plain.items() if "layer4" not in name}, tmp_path / "half.safetensors")
     save_backbone(Backbone(NARROW, 64, InputSpec()), tmp_path / "own.safetensors")
     for name, message in {
-        "prefixed": r"'module.' stands before the names of its network: `ssl-bench convert \S+prefixed.safetensors` writes them without",
-        "plain": r"they are those of a resnet18: write backbone: \{name: resnet18, width: 0.125, stem: timm\}, or `ssl-bench convert",
-        "own": r"they are those of a resnet18: write backbone: \{name: resnet18, width: 0.125, stem: timm\}", "vit": "not named as a ResNet's",
+        "prefixed": (
+            "'module.' stands before the names of its network: "
+            r"`ssl-bench convert \S+prefixed.safetensors` writes them without"
+        ),
+        "plain": (
+            r"they are those of a resnet18: write backbone: \{name: resnet18, width: 0.125, stem: timm\}, "
+            "or `ssl-bench convert"
+        ),
+        "own": r"they are those of a resnet18: write backbone: \{name: resnet18, width: 0.125, stem: timm\}",
+        "vit": "not named as a ResNet's",
         "half": "nearest is resnet",
     }.items():  # fmt: skip
         with pytest.raises(WeightsError, match=message):

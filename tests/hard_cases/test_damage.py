@@ -34,7 +34,8 @@ from toys import build, noise_set
 
 TINY: dict[str, Any] = {
     "name": "tiny", "data": {"source": "shapes", "size": 32, "limit": {"train": 120, "test": 60}},
-    "backbone": {"name": "resnet18", "width": 0.125, "stem_stride": 2}, "pretrain": {"images": 32, "batch_size": 32, "monitor": 0},
+    "backbone": {"name": "resnet18", "width": 0.125, "stem_stride": 2},
+    "pretrain": {"images": 32, "batch_size": 32, "monitor": 0},
     "tasks": ["rotation"], "baselines": ["random"], "evaluate": [{"knn": {"k": [5]}}],
 }  # fmt: skip
 MORE = {**TINY, "evaluate": [*TINY["evaluate"], "diagnostics"]}
@@ -81,7 +82,8 @@ def only(folder: Path, pattern: str) -> Path:
 
 
 def flips(content: bytes, wherever: int, structure: int) -> Iterator[bytes]:
-    """``content`` with one bit flipped: at both ends, at bytes that structure is made of (at most so many), and wherever."""
+    """``content`` with one bit flipped: at both ends,
+    at bytes that structure is made of (at most so many), and wherever."""
     rng = np.random.default_rng(0)
     marks = [at for at, byte in enumerate(content[:40_000]) if byte in b'{}[]",:\\ \n-.eE']
     positions = [
@@ -106,7 +108,8 @@ def noticed(
     wherever: int = 50,
     structure: int = 70,
 ) -> float:
-    """Flip bits of a file one after another: reading it fails with an error that names the file, or gives what it gave before.
+    """Flip bits of a file one after another: reading it fails with an error that names the file, or gives what it gave
+    before.
 
     Returns the share of flips that were refused.
     """
@@ -271,7 +274,8 @@ def test_damaged_weights_are_refused_where_they_are_needed(run: Path) -> None:
 
 
 def test_numbers_of_two_trainings_do_not_stand_in_one_row(run: Path) -> None:
-    """Weights that were trained again and came out otherwise: whatever was measured on the old ones is measured again."""
+    """Weights that were trained again and came out otherwise:
+    whatever was measured on the old ones is measured again."""
     pretraining = only(run, "rotation/*/pretrain.json")
     record = read_record(pretraining, Pretraining)
     write_record(pretraining, record.model_copy(update={"weights": "0" * 64}))
@@ -297,7 +301,8 @@ def test_a_damaged_part_of_an_evaluation_starts_anew(tmp_path: Path) -> None:
     def trained(stop: Callable[[], bool], seconds: float = 0) -> Any:
         task = build()
         subject: Any = SimpleNamespace(
-            progress=lambda text: None, parts=tmp_path / "parts", checkpoint_seconds=seconds, device="cpu", precision="fp32", stop=stop,
+            progress=lambda text: None, parts=tmp_path / "parts", checkpoint_seconds=seconds, device="cpu",
+            precision="fp32", stop=stop,
         )  # fmt: skip
         train_on(subject, task, Batches(noise_set(), 16, 0), RECIPE, 4, seed=0, part="rate-0.1", what="toy")
         return task.state_dict()

@@ -21,7 +21,8 @@ from ssl_bench.spec.model import parse
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """Two classes; two pairs of copies in train/cat, one image in train/cat and train/dog, one in train/dog and test/cat."""
+    """Two classes; two pairs of copies in train/cat, one image in train/cat and train/dog,
+    one in train/dog and test/cat."""
     for number, (split, label) in enumerate(
         (split, label)
         for split, count in (("train", 20), ("test", 4))

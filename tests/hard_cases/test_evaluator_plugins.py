@@ -1,4 +1,5 @@
-"""Evaluators of plugins: an answer that cannot be used is refused in words, and nothing they do reaches another evaluator or row."""
+"""Evaluators of plugins: an answer that cannot be used is refused in words,
+and nothing they do reaches another evaluator or row."""
 
 from __future__ import annotations
 
@@ -35,24 +36,42 @@ class Judge_{name}(Evaluator):
         {body}
 '''
 ANSWERS = {
-    "nothing": ("return None", r"nothing returned a NoneType from evaluate\(subject\), and it must return an ssl_bench.Evaluation"),
-    "plain": ("return Evaluation([{'metric': 'score', 'value': 0.5}])", "plain measured a dict, and measurements must be a list of ssl_bench.Measurement"),
+    "nothing": (
+        "return None",
+        r"nothing returned a NoneType from evaluate\(subject\), and it must return an ssl_bench.Evaluation",
+    ),
+    "plain": (
+        "return Evaluation([{'metric': 'score', 'value': 0.5}])",
+        "plain measured a dict, and measurements must be a list of ssl_bench.Measurement",
+    ),
     "percent": ("return Evaluation([one(metric='top1', value=50.0)])", r"top1 must be from 0 to 1 \(got 50\)"),
     "split": ("return Evaluation([one(split='val')])", "split: Input should be 'validation' or 'test'"),
-    "twice": ("return Evaluation([one(), one(value=0.7)])", r"twice measured score on validation twice \(0.5 and 0.7\)"),
+    "twice": (
+        "return Evaluation([one(), one(value=0.7)])", r"twice measured score on validation twice \(0.5 and 0.7\)",
+    ),
     "unnamed": ("return Evaluation([one(metric='')])", "names a metric ''; a name is printable text"),
-    "many": ("return Evaluation([one(metric='top1', n=10**6)])", "top1 is over 1,000,000 images, and validation has 24: its interval would be too narrow"),
+    "many": (
+        "return Evaluation([one(metric='top1', n=10**6)])",
+        "top1 is over 1,000,000 images, and validation has 24: its interval would be too narrow",
+    ),
     "short": (
         "return Evaluation([one(metric='top1')], predictions={'top1': np.zeros(5, int)})",
         r"predictions 'top1' of shape \(5,\) and type int64, and there are 96 test images",
     ),
-    "objects": ("return Evaluation([one()], predictions={'a': [object()]})", "predictions 'a' that are no array of numbers"),
-    "details": ("return Evaluation([one()], details={'a': torch.ones(3)})", "details that do not fit into JSON .* make tensors and arrays numbers"),
+    "objects": (
+        "return Evaluation([one()], predictions={'a': [object()]})", "predictions 'a' that are no array of numbers",
+    ),
+    "details": (
+        "return Evaluation([one()], details={'a': torch.ones(3)})",
+        "details that do not fit into JSON .* make tensors and arrays numbers",
+    ),
 }  # fmt: skip
 DEEDS = {
     "trains": "[parameter.data.mul_(0) for parameter in subject.backbone.parameters()]",
     "hooks": "subject.backbone.register_forward_hook(lambda module, inputs, output: output * 0)",
-    "patches": "subject.backbone.stages = None; subject.backbone.train(); subject.backbone(torch.rand(8, 3, 32, 32) * 9)",
+    "patches": (
+        "subject.backbone.stages = None; subject.backbone.train(); subject.backbone(torch.rand(8, 3, 32, 32) * 9)"
+    ),
     "features": "[subject.features.get(split, 'pooled').numpy().fill(0) for split in ('train', 'validation', 'test')]",
     "labels": "subject.labels('train').fill(0)",
 }
@@ -122,7 +141,10 @@ def test_a_plugin_that_replaces_the_suite_s_functions_is_refused_when_imported(t
     )
     with pytest.raises(
         SpecError,
-        match=r"changes functions of ssl_bench \(ssl_bench.evaluators.knn.KNN.evaluate\) for the whole program when it is imported",
+        match=(
+            r"changes functions of ssl_bench \(ssl_bench.evaluators.knn.KNN.evaluate\) "
+            "for the whole program when it is imported"
+        ),
     ):
         load_plugin(tmp_path / "mine.py")
     assert KNN.evaluate is before
@@ -153,7 +175,10 @@ class Mine(PretextTask):
     [
         (
             "return Recipe(learning_rate=0.0)",
-            r"task 'mine': its code makes a Recipe that is refused: learning_rate: .* greater than 0, not 0.0 \(.*line 17\)",
+            (
+                "task 'mine': its code makes a Recipe that is refused: "
+                r"learning_rate: .* greater than 0, not 0.0 \(.*line 17\)"
+            ),
         ),
         ("return {'learning_rate': 1e-3}", "task 'mine': its recipe gave a dict, and it must give a Recipe"),
         ("return 1 / 0", r"task 'mine': its code raised ZeroDivisionError: division by zero \(.*line 17\)"),

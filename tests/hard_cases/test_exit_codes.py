@@ -28,7 +28,8 @@ def installed(folder: Path, *arguments: str) -> Ended:
 @pytest.mark.parametrize(
     "arguments",
     [
-        ("frobnicate",), ("run",), ("run", "quick", "--nonsense"), ("status", "nowhere"), ("show", "nowhere/rotation/0"), ("show", "rotation"),
+        ("frobnicate",), ("run",), ("run", "quick", "--nonsense"), ("status", "nowhere"),
+        ("show", "nowhere/rotation/0"), ("show", "rotation"),
         ("list", "fruit"), ("report", "nowhere"),
     ],
 )  # fmt: skip
@@ -144,7 +145,8 @@ class Textless(BaseException):
 
 
 def test_a_plugin_that_wants_to_end_the_process_only_fails(tmp_path: Path) -> None:
-    """SystemExit, a KeyboardInterrupt that no signal announced, errors without a text or with an endless one: each is a failure of its cell."""
+    """SystemExit, a KeyboardInterrupt that no signal announced, errors without a text or with an endless one:
+    each is a failure of its cell."""
     wheres = ("forward", "views", "diagnose", "forward", "init")
     plugin = (
         "".join(task(name, body, where) for (name, body), where in zip(ENDS.items(), wheres, strict=True))

@@ -24,7 +24,8 @@ from ssl_bench.spec.model import parse
 
 
 def grow(root: Path, tree: Mapping[str, int]) -> Path:
-    """Writes ``count`` different images into each folder; "" is the root. A name with an extension of no image is one file of it."""
+    """Writes ``count`` different images into each folder; "" is the root.
+    A name with an extension of no image is one file of it."""
     random = np.random.default_rng(len(tree))
     for folder, count in tree.items():
         if "." in Path(folder).name:
@@ -362,7 +363,10 @@ def test_a_class_that_is_called_like_a_split_within_splits(tmp_path: Path) -> No
     root = grow(tmp_path / "odd", {"train/bus": 20, "train/car": 20, "val/train": 3})
     with pytest.raises(
         DataError,
-        match=r"no labels: val/train/, the only folder in val/, is no class of train \(bus, car\) and holds no class folders",
+        match=(
+            "no labels: val/train/, the only folder in val/, "
+            r"is no class of train \(bus, car\) and holds no class folders"
+        ),
     ):
         load(parse(DataSpec, f"folder:{root}", "data"), cache=tmp_path / "cache")
     source = read(
@@ -377,13 +381,19 @@ def test_what_would_help_is_named(tmp_path: Path) -> None:
     root = grow(tmp_path / "cased", {"train/Cat": 4, "train/dog": 4, "test/cat": 1, "test/dog": 1, "test/cow": 1})
     with pytest.raises(
         DataError,
-        match=r"2 classes of its test split are absent from train: 'cat' \(train has 'Cat'\), 'cow'; write the names alike",
+        match=(
+            "2 classes of its test split are absent from train: "
+            r"'cat' \(train has 'Cat'\), 'cow'; write the names alike"
+        ),
     ):
         load(parse(DataSpec, f"folder:{root}", "data"), cache=tmp_path / "cache")
     root = grow(tmp_path / "listed", {"images": 4, "meta/labels.csv": 9})
     with pytest.raises(
         DataError,
-        match=r"no labels: .* \(meta/labels.csv lies there; to take labels from a table of files, set `labels: meta/labels.csv`\)",
+        match=(
+            r"no labels: .* \(meta/labels.csv lies there; "
+            r"to take labels from a table of files, set `labels: meta/labels.csv`\)"
+        ),
     ):
         load(parse(DataSpec, {"source": f"folder:{root}", "test": 0.5}, "data"), cache=tmp_path / "cache")
     with pytest.raises(DataError, match=r"holds val/ but no train folder; .* such as folder:.*/alone/val,"):

@@ -77,7 +77,10 @@ def test_everything_is_set_back_and_told_by_name(name: str) -> None:
 @pytest.mark.long
 def test_functions_that_a_library_replaces_by_itself_are_not_told() -> None:
     """Importing more of torch wraps some of its functions."""
-    code = "import torch\nfrom ssl_bench.system.global_state import captured, changed\nbefore, seed = captured(), torch.manual_seed\nimport torch._dynamo\n"
+    code = (
+        "import torch\nfrom ssl_bench.system.global_state import captured, changed\n"
+        "before, seed = captured(), torch.manual_seed\nimport torch._dynamo\n"
+    )
     code += "assert 'functions' not in changed(before), changed(before)"
     subprocess.run([sys.executable, "-c", code], check=True)
 
@@ -107,11 +110,15 @@ def numbers(out: Path) -> list[float]:
 
 
 def test_a_row_that_changes_everything_changes_no_other_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Set in pretraining, in an evaluator, and by a row that then fails: the untrained row's numbers are those it has alone."""
+    """Set in pretraining, in an evaluator, and by a row that then fails:
+    the untrained row's numbers are those it has alone."""
     monkeypatch.chdir(tmp_path)
     spec = TINY | {"evaluate": [{"knn": {"k": [5]}}]}
     carry_out(prepare(spec, tmp_path / "alone"), Observer())
-    bad = "torch.set_default_dtype(torch.float64); torch.set_grad_enabled(False); torch.set_num_threads(2); os.chdir('/'); os.environ['X_Y'] = '1'"
+    bad = (
+        "torch.set_default_dtype(torch.float64); torch.set_grad_enabled(False); "
+        "torch.set_num_threads(2); os.chdir('/'); os.environ['X_Y'] = '1'"
+    )
     plugin = (
         task("changer", bad, "diagnose")
         + task("loser", f"{bad}; raise RuntimeError('lost')", "diagnose")
@@ -152,7 +159,8 @@ def test_from_python_too(tmp_path: Path) -> None:
 
 
 def test_what_comes_with_the_suite_changes_nothing(tmp_path: Path) -> None:
-    """Libraries that are imported under way change the program, too; that must not be told of the row they were first needed for."""
+    """Libraries that are imported under way change the program, too;
+    that must not be told of the row they were first needed for."""
     spec = TINY | {"tasks": ["rotation"], "evaluate": [{"knn": {"k": [5]}}, "diagnostics"]}
     carry_out(prepare(spec, tmp_path), Observer())
     records = [read_record(path, Pretraining) for path in tmp_path.glob("cells/*/*/pretrain.json")]

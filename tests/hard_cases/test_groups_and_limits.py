@@ -1,4 +1,5 @@
-"""Images of one group are never on both sides, whatever limit cuts the splits, and whatever source they are pretrained from."""
+"""Images of one group are never on both sides, whatever limit cuts the splits,
+and whatever source they are pretrained from."""
 
 from __future__ import annotations
 
@@ -129,7 +130,8 @@ def test_siblings_of_judged_images_are_not_pretrained_on_from_another_source(
 def test_groups_of_the_pretraining_source_hold_where_the_judged_one_holds_one_view_of_each(
     tmp_path: Path, get: Any
 ) -> None:
-    """Many views to pretrain on, one labelled view of a product: the other views of a judged product are its siblings."""
+    """Many views to pretrain on, one labelled view of a product:
+    the other views of a judged product are its siblings."""
     write_folder(tmp_path / "all", range(COUNT))
     first = [int(np.flatnonzero(group == GROUPS)[0]) for group in np.unique(GROUPS)]
     write_folder(tmp_path / "one", first)

@@ -1,4 +1,5 @@
-"""Image files that lose something or leave a choice on their way to 8-bit RGB: told with numbers, and kept on request."""
+"""Image files that lose something or leave a choice on their way to 8-bit RGB:
+told with numbers, and kept on request."""
 
 from __future__ import annotations
 
@@ -76,7 +77,7 @@ def note_on(data: Data, word: str) -> str:
 
 
 # ---- levels
-# ------------------------------------------------------------------------------------------------------------------------
+# ----------------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", ["PNG", "TIFF"])
@@ -273,7 +274,7 @@ def test_a_pgm_of_16_bits_has_the_range_that_its_header_names(most: int) -> None
 
 
 # ---- damage
-# ------------------------------------------------------------------------------------------------------------------------
+# ----------------------------------------------------------------------------------------------------------------------
 
 
 def test_a_png_whose_checksums_are_wrong_is_not_read_as_another_image() -> None:

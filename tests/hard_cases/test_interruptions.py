@@ -217,7 +217,8 @@ def test_from_python_the_handlers_of_whoever_calls_come_back() -> None:
 
 @pytest.mark.long
 def test_a_hundred_kills_change_no_number(tmp_path: Path) -> None:
-    """SIGKILL at any moment, start-up, training, evaluation and report included: records stay whole, and the numbers are those of a run in peace."""
+    """SIGKILL at any moment, start-up, training, evaluation and report included: records stay whole,
+    and the numbers are those of a run in peace."""
     spec = {
         "tasks": ["rotation"],
         "pretrain": {"images": 1_600, "batch_size": 32, "monitor": 2, "checkpoint_seconds": 0.01},

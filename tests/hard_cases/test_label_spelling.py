@@ -124,7 +124,8 @@ def test_numbers_that_are_written_differently(tmp_path: Path, make: Callable[[Pa
 
 
 def test_numbers_that_are_none(tmp_path: Path) -> None:
-    """Dashes before digits, more digits than a float or than Python reads, and numbers that fit into no signed 64 bits."""
+    """Dashes before digits, more digits than a float or than Python reads,
+    and numbers that fit into no signed 64 bits."""
     assert find(as_folders, tmp_path / "dashes", ["1", "--2", "10"]).classes == ("--2", "1", "10")
     for digits in (400, 4_000, 5_000):
         (tmp_path / str(digits)).mkdir()

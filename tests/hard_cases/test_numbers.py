@@ -1,4 +1,5 @@
-"""Numbers that are not what they seem: optima that are none, answers nobody gave, choices that only one machine makes, draws that decide."""
+"""Numbers that are not what they seem: optima that are none, answers nobody gave,
+choices that only one machine makes, draws that decide."""
 
 from __future__ import annotations
 
@@ -41,7 +42,8 @@ def planned(run_plan: RunPlan, name: str) -> list[Any]:
 
 
 def test_a_weak_penalty_ends_at_the_optimum_or_says_that_it_did_not() -> None:
-    """450 images, 512 dimensions, 1 / C = 0.1: the entries of the gradient are tiny long before the objective is near its minimum."""
+    """450 images, 512 dimensions, 1 / C = 0.1:
+    the entries of the gradient are tiny long before the objective is near its minimum."""
     generator = torch.Generator().manual_seed(3)
     causes = torch.randn(900, 20, generator=generator)
     x = torch.relu(causes @ torch.randn(20, 512, generator=generator) + torch.randn(900, 512, generator=generator))
@@ -128,6 +130,9 @@ def test_a_share_of_labels_that_leaves_a_class_empty_is_refused_with_its_subject
 ) -> None:
     with pytest.raises(
         DataError,
-        match=rf"^evaluator '{name}' on shapes: label fraction 1e-09 of 180 images is 0 labels .*fraction that works is 0.0\d+$",
+        match=(
+            f"^evaluator '{name}' on shapes: "
+            r"label fraction 1e-09 of 180 images is 0 labels .*fraction that works is 0.0\d+$"
+        ),
     ):
         prepare(matrix(evaluate=[{name: {"labels": [1e-9]}}]), tmp_path / "run")

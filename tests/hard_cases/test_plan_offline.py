@@ -1,4 +1,5 @@
-"""Weights that are not here cost seconds and their row, not minutes and the plan; a plan that is too long says what would shorten it."""
+"""Weights that are not here cost seconds and their row, not minutes and the plan;
+a plan that is too long says what would shorten it."""
 
 from __future__ import annotations
 
@@ -28,7 +29,8 @@ DATA = {"source": "shapes", "size": 32, "limit": {"train": 240, "test": 60}}
 
 def matrix(**changes: Any) -> dict[str, Any]:
     base = {
-        "name": "m", "data": DATA, "backbone": TINY, "pretrain": {"images": 64, "batch_size": 32, "monitor": 0}, "tasks": ["rotation"],
+        "name": "m", "data": DATA, "backbone": TINY, "pretrain": {"images": 64, "batch_size": 32, "monitor": 0},
+        "tasks": ["rotation"],
         "baselines": ["random"], "evaluate": [{"knn": {"k": [5]}}],
     }  # fmt: skip
     return {**base, **changes}
@@ -76,7 +78,10 @@ def test_a_run_without_the_hub_stops_before_training_and_within_seconds(tmp_path
     start = time.monotonic()
     with pytest.raises(
         SpecError,
-        match=r"timm:resnet18\.a1_in1k is not in timm's cache, and http://127.0.0.1:9 is out of reach .*or leave the row out",
+        match=(
+            r"timm:resnet18\.a1_in1k is not in timm's cache, "
+            "and http://127.0.0.1:9 is out of reach .*or leave the row out"
+        ),
     ):
         prepare(matrix(weights=["timm:resnet18.a1_in1k"]), tmp_path / "out")
     assert time.monotonic() - start < 20 and not (tmp_path / "out").exists()
@@ -112,7 +117,7 @@ def test_weights_in_the_cache_need_no_hub(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 # ---- long plans
-# ------------------------------------------------------------------------------------------------------------------------
+# ----------------------------------------------------------------------------------------------------------------------
 
 
 def planned(tmp_path: Path, on: str | None = "v100", **changes: Any) -> tuple[RunPlan, Estimate]:

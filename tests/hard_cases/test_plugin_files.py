@@ -1,4 +1,5 @@
-"""What is wrong with a plugin's file or class shows when it is loaded, in words, and loading it once more after mending works."""
+"""What is wrong with a plugin's file or class shows when it is loaded, in words,
+and loading it once more after mending works."""
 
 from __future__ import annotations
 
@@ -65,20 +66,33 @@ NEEDS = {
     "long": ('name = "a" * 300', "a name is printable text of at most 100 characters"),
     "version": ('version = "2"', "has version = '2', and it must be a whole number from 1 up"),
     "flag": ("uses_labels = 1", "has uses_labels = 1, and it must be True or False"),
-    "role": ('role = "feature"', "has role = 'feature', and it must be one of 'pretext', 'control', 'untrained', 'pretrained', 'features'"),
+    "role": (
+        'role = "feature"',
+        "has role = 'feature', and it must be one of 'pretext', 'control', 'untrained', 'pretrained', 'features'",
+    ),
     "former flag": ("trains = False", "has trains = False, which an earlier version had; write role = "),
-    "options": ("Options = dict", "has Options = <class 'dict'>, and it must be a class derived from ssl_bench.TaskOptions"),
+    "options": (
+        "Options = dict", "has Options = <class 'dict'>, and it must be a class derived from ssl_bench.TaskOptions",
+    ),
     "no phases": ("phases = ()", r"has phases = \(\), and it must be a tuple of one or more names"),
     "phase": ('phases = "main"', r"has phases = 'main', and it must be a tuple"),
     "twice": ('phases = ("a", "a")', "their names must differ"),
-    "phase of forward": ('phases = ("a", "b")', r"has forward\(self, views\), and it is called as forward\(self, views, phase\)"),
+    "phase of forward": (
+        'phases = ("a", "b")', r"has forward\(self, views\), and it is called as forward\(self, views, phase\)",
+    ),
     "columns": ('columns = "hue"', r"has columns = 'hue', and it must be a set of names"),
     "rate": ("short_learning_rate = 0", "has short_learning_rate = 0, and it must be a positive number"),
     "size": ("min_image_size = 32.0", "has min_image_size = 32.0, and it must be a whole number"),
     "views": ("def views(self):\n    return None", r"has views\(self\), and it is called as views\(self, batch\)"),
-    "built": ("def __init__(self, backbone):\n    pass", r"has __init__\(self, backbone\), and it is called as __init__\(self, backbone, options, setup\)"),
+    "built": (
+        "def __init__(self, backbone):\n    pass",
+        r"has __init__\(self, backbone\), and it is called as __init__\(self, backbone, options, setup\)",
+    ),
     "no method": ("evaluated = 3", "has evaluated = 3, and it must be a method"),
-    "of the class": ("def resolve(self, options, make):\n    return options", "has resolve without @classmethod; it is called on the class"),
+    "of the class": (
+        "def resolve(self, options, make):\n    return options",
+        "has resolve without @classmethod; it is called on the class",
+    ),
     "recipe": (
         "@classmethod\ndef short_recipe(cls, options):\n    return None",
         r"has short_recipe\(options\), and it is called as short_recipe\(cls, options, image_size\)",
@@ -132,15 +146,29 @@ def test_an_evaluator_that_breaks_the_contract_is_refused_when_loaded(tmp_path: 
 
 
 FILES = {
-    "encoding": (TASK.encode() + b'GREETING = "gr\xfc\xdfe"\n', "line 11 holds byte 0xfc, which is not UTF-8; save the file in that encoding"),
+    "encoding": (
+        TASK.encode() + b'GREETING = "gr\xfc\xdfe"\n',
+        "line 11 holds byte 0xfc, which is not UTF-8; save the file in that encoding",
+    ),
     "null": (TASK.encode() + b"\0", "cannot be imported: (SyntaxError|ValueError): .*null bytes"),
     "syntax": (TASK + "def (:\n", r"mine.py cannot be imported: SyntaxError: .*\(line 11\)"),
-    "exit": ("import sys\nsys.exit(3)\n", r"ends the program when it is imported \(.*mine.py, line 2\); put that below `if __name__"),
-    "base exception": ("class Odd(BaseException): pass\nraise Odd('no')\n", r"cannot be imported: Odd: no \(.*mine.py, line 2\)"),
+    "exit": (
+        "import sys\nsys.exit(3)\n",
+        r"ends the program when it is imported \(.*mine.py, line 2\); put that below `if __name__",
+    ),
+    "base exception": (
+        "class Odd(BaseException): pass\nraise Odd('no')\n", r"cannot be imported: Odd: no \(.*mine.py, line 2\)",
+    ),
     "recursion": ("def f(): return f()\nf()\n", "cannot be imported: RecursionError"),
-    "dtype": ("import torch\ntorch.set_default_dtype(torch.float64)\n" + TASK, r"changes torch's default dtype \(torch.float32 to torch.float64\)"),
+    "dtype": (
+        "import torch\ntorch.set_default_dtype(torch.float64)\n" + TASK,
+        r"changes torch's default dtype \(torch.float32 to torch.float64\)",
+    ),
     "gradients": ("import torch\ntorch.set_grad_enabled(False)\n" + TASK, "changes whether gradients are recorded"),
-    "twice": (TASK + TASK.replace("Mine", "Other"), "a task named 'mine' exists already .class Mine of .*; choose another `name` for class Other of .*mine.py"),
+    "twice": (
+        TASK + TASK.replace("Mine", "Other"),
+        "a task named 'mine' exists already .class Mine of .*; choose another `name` for class Other of .*mine.py",
+    ),
     "imported": ("from ssl_bench.tasks.rotation import Rotation\n", "defines no task, evaluator or source"),
 }  # fmt: skip
 

@@ -76,20 +76,39 @@ LAYOUTS = {
     "star": ({"imports": "from helper import *", "use": "GAIN", "helper": "GAIN = 2.0\n"}, "helper.py"),
     "in a function": ({"inside": "from helper import GAIN", "use": "GAIN", "helper": "GAIN = 2.0\n"}, "helper.py"),
     "by its name": (
-        {"imports": "import importlib\nhelper = importlib.import_module('helper')", "use": "helper.GAIN", "helper": "GAIN = 2.0\n"}, "helper.py",
+        {
+            "imports": "import importlib\nhelper = importlib.import_module('helper')", "use": "helper.GAIN",
+            "helper": "GAIN = 2.0\n",
+        },
+        "helper.py",
     ),
-    "through another": ({"imports": "from helper import GAIN", "use": "GAIN", "helper": "from deeper import GAIN\n", "deeper": "GAIN = 2.0\n"}, "deeper.py"),
+    "through another": (
+        {
+            "imports": "from helper import GAIN", "use": "GAIN", "helper": "from deeper import GAIN\n",
+            "deeper": "GAIN = 2.0\n",
+        },
+        "deeper.py",
+    ),
     "package": (
         {
-            "imports": "from parts.gain import GAIN", "use": "GAIN", "parts__DOT____init__": "", "parts__DOT__gain": "from .number import GAIN\n",
+            "imports": "from parts.gain import GAIN", "use": "GAIN", "parts__DOT____init__": "",
+            "parts__DOT__gain": "from .number import GAIN\n",
             "parts__DOT__number": "GAIN = 2.0\n",
         }, "parts/number.py",
     ),
-    "its init": ({"imports": "import parts", "use": "parts.GAIN", "parts__DOT____init__": "GAIN = 2.0\n"}, "parts/__init__.py"),
-    "package from": (
-        {"imports": "from parts import gain", "use": "gain.GAIN", "parts__DOT____init__": "", "parts__DOT__gain": "GAIN = 2.0\n"}, "parts/gain.py",
+    "its init": (
+        {"imports": "import parts", "use": "parts.GAIN", "parts__DOT____init__": "GAIN = 2.0\n"}, "parts/__init__.py",
     ),
-    "without init": ({"imports": "import parts.gain", "use": "parts.gain.GAIN", "parts__DOT__gain": "GAIN = 2.0\n"}, "parts/gain.py"),
+    "package from": (
+        {
+            "imports": "from parts import gain", "use": "gain.GAIN", "parts__DOT____init__": "",
+            "parts__DOT__gain": "GAIN = 2.0\n",
+        },
+        "parts/gain.py",
+    ),
+    "without init": (
+        {"imports": "import parts.gain", "use": "parts.gain.GAIN", "parts__DOT__gain": "GAIN = 2.0\n"}, "parts/gain.py",
+    ),
 }  # fmt: skip
 
 

@@ -102,19 +102,43 @@ def test_both_have_their_place(tmp_path: Path, written: Any, task_momentum: floa
     [
         (
             {"slow_teacher": {"momentum": 0.5}},
-            r"'momentum' is an option of slow_teacher and a setting of training; write options: \{momentum: ...\} .* recipe: \{momentum: ...\}",
+            (
+                "'momentum' is an option of slow_teacher and a setting of training; "
+                r"write options: \{momentum: ...\} .* recipe: \{momentum: ...\}"
+            ),
         ),
-        ({"slow_teacher": {"batch_size": {"choose": [8, 16]}}}, "'batch_size' is an option of slow_teacher and a setting of training"),
-        ({"rotation": {"learning_rate": 1e-3, "recipe": {"learning_rate": 1e-2}}}, "'learning_rate' is given twice, in the row and below 'recipe'; keep one"),
-        ({"slow_teacher": {"depth": 3, "options": {"depth": 2}}}, "'depth' is given twice, in the row and below 'options'"),
-        ({"rotation": {"recipe": {"learningrate": 1e-3}}}, "recipe: unknown setting 'learningrate'; did you mean 'learning_rate'"),
+        (
+            {"slow_teacher": {"batch_size": {"choose": [8, 16]}}},
+            "'batch_size' is an option of slow_teacher and a setting of training",
+        ),
+        (
+            {"rotation": {"learning_rate": 1e-3, "recipe": {"learning_rate": 1e-2}}},
+            "'learning_rate' is given twice, in the row and below 'recipe'; keep one",
+        ),
+        (
+            {"slow_teacher": {"depth": 3, "options": {"depth": 2}}},
+            "'depth' is given twice, in the row and below 'options'",
+        ),
+        (
+            {"rotation": {"recipe": {"learningrate": 1e-3}}},
+            "recipe: unknown setting 'learningrate'; did you mean 'learning_rate'",
+        ),
         ({"rotation": {"recipe": 3}}, r"recipe = 3; settings are written as \{setting: value\}"),
         ({"rotation": {"options": {"learning_rate": 3}}}, "options: unknown option 'learning_rate' of rotation"),
-        ({"random": {"recipe": {"learning_rate": 1e-3}}}, "'recipe' is a setting of training, and random is not trained"),
+        (
+            {"random": {"recipe": {"learning_rate": 1e-3}}},
+            "'recipe' is a setting of training, and random is not trained",
+        ),
         ({"rotation": {"recipe": {"learning_rate": -1}}}, "learning_rate = -1"),
-        ({"rotation+slow_teacher": {"slow_teacher": {"recipe": {"momentum": 0.5}}}}, "unknown key 'slow_teacher.recipe'"),
+        (
+            {"rotation+slow_teacher": {"slow_teacher": {"recipe": {"momentum": 0.5}}}},
+            "unknown key 'slow_teacher.recipe'",
+        ),
     ],
-    ids=["ambiguous", "choice", "twice", "option twice", "unknown", "scalar", "not an option", "untrained", "bounds", "member"],
+    ids=[
+        "ambiguous", "choice", "twice", "option twice", "unknown", "scalar", "not an option", "untrained", "bounds",
+        "member",
+    ],
 )  # fmt: skip
 def test_what_could_be_either_or_is_neither_is_refused(tmp_path: Path, written: Any, message: str) -> None:
     with pytest.raises(SpecError, match=message):

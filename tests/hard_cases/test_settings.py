@@ -309,13 +309,17 @@ def test_a_default_baseline_gives_way_to_a_row_that_is_written() -> None:
 
 def test_what_python_gives_is_taken_as_what_it_is() -> None:
     written = {
-        "name": np.str_("m"), "data": {"source": Path("folder:x"), "size": np.int64(32), "limit": np.int32(5)}, "seeds": np.arange(3),
-        "backbone": {"width": np.float32(0.5)}, "pretrain": {"images": torch.tensor(64), "batch_size": np.uint8(8)}, "stage_values": 1024.0,
-        "tasks": ({"rotation": {"pad": np.int64(2)}},), "evaluate": [{"knn": {"k": np.array([5, 10])}}, {"linear": {"labels": (0.5, np.float64(1))}}],
+        "name": np.str_("m"), "data": {"source": Path("folder:x"), "size": np.int64(32), "limit": np.int32(5)},
+        "seeds": np.arange(3),
+        "backbone": {"width": np.float32(0.5)}, "pretrain": {"images": torch.tensor(64), "batch_size": np.uint8(8)},
+        "stage_values": 1024.0,
+        "tasks": ({"rotation": {"pad": np.int64(2)}},),
+        "evaluate": [{"knn": {"k": np.array([5, 10])}}, {"linear": {"labels": (0.5, np.float64(1))}}],
     }  # fmt: skip
     found = as_matrix(written)
     plain = {
-        "name": "m", "data": {"source": "folder:x", "size": 32, "limit": 5}, "seeds": [0, 1, 2], "backbone": {"width": 0.5},
+        "name": "m", "data": {"source": "folder:x", "size": 32, "limit": 5}, "seeds": [0, 1, 2],
+        "backbone": {"width": 0.5},
         "pretrain": {"images": 64, "batch_size": 8}, "stage_values": 1024, "tasks": [{"rotation": {"pad": 2}}],
         "evaluate": [{"knn": {"k": [5, 10]}}, {"linear": {"labels": [0.5, 1.0]}}],
     }  # fmt: skip
@@ -336,8 +340,10 @@ def test_settings_of_a_plugin_are_held_to_their_types_and_its_own_types_are_left
 
     assert parse(Mine, {"count": 5, "sizes": [1, 2], "where": "a/b", "parts": {"x": 1}}, "x").where == Path("a/b")
     for value, message in (
-        ({"count": True}, "count = true: should be a whole number; true is a switch"), ({"count": "5"}, "in quotes it is text; write 5"),
-        ({"sizes": 3}, "sizes = 3: should be a list of whole numbers; write [3]"), ({"sizes": [1, "2"]}, "write 2"), ({"parts": {"x": "y"}}, "parts.x = 'y'"),
+        ({"count": True}, "count = true: should be a whole number; true is a switch"),
+        ({"count": "5"}, "in quotes it is text; write 5"),
+        ({"sizes": 3}, "sizes = 3: should be a list of whole numbers; write [3]"), ({"sizes": [1, "2"]}, "write 2"),
+        ({"parts": {"x": "y"}}, "parts.x = 'y'"),
         ({"where": 3}, "where = 3: should be a path"), ({"parts": [1]}, "should be options, written {option: value}"),
     ):  # fmt: skip
         with pytest.raises(SpecError) as caught:
@@ -346,7 +352,7 @@ def test_settings_of_a_plugin_are_held_to_their_types_and_its_own_types_are_left
 
 
 # ---- --set
-# ---------------------------------------------------------------------------------------------------------------------------
+# ----------------------------------------------------------------------------------------------------------------------
 
 
 def test_settings_are_applied_where_they_point_to() -> None:
@@ -377,13 +383,20 @@ def test_settings_are_applied_where_they_point_to() -> None:
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
-        ("", "write key=value"), ("seeds", "write key=value"), ("=3", "write key=value"), ("pretrain..epochs=3", "write key=value"),
-        ("sedes=1", "did you mean 'seeds'"), ("pretrain.epoch=1", "unknown key 'pretrain.epoch'; did you mean 'epochs'"),
-        ("tasks.9.vae.beta=1", "tasks is a list, and '9' is no place in it; its places are 0 to 1"), ("tasks.x=vae", "'x' is no place in it"),
-        ("tasks.²=vae", "is no place in it"), ("tasks.0.beta=1", "tasks.0 is 'vae', which has no key 'beta'; write {vae: {beta: ...}} in its place"),
-        ("name.x=1", "name is 'm', which has no key 'x'"), ("seeds=", "seeds = null: should be a list"), ("seeds=3", "write [3]"),
-        ("seeds=[1", "--set 'seeds=[1' is not valid YAML"), ("data.size=!!int 3", "the tag '!!int' is not read"), ("tasks=" + "[" * 5_000, "more than 32 deep"),
-        ("pretrain.epochs=" + "9" * 300_000, "holds 300,000 characters"), ("pretrain={epochs: 1, images: 3}", "exactly one"),
+        ("", "write key=value"), ("seeds", "write key=value"), ("=3", "write key=value"),
+        ("pretrain..epochs=3", "write key=value"),
+        ("sedes=1", "did you mean 'seeds'"),
+        ("pretrain.epoch=1", "unknown key 'pretrain.epoch'; did you mean 'epochs'"),
+        ("tasks.9.vae.beta=1", "tasks is a list, and '9' is no place in it; its places are 0 to 1"),
+        ("tasks.x=vae", "'x' is no place in it"),
+        ("tasks.²=vae", "is no place in it"),
+        ("tasks.0.beta=1", "tasks.0 is 'vae', which has no key 'beta'; write {vae: {beta: ...}} in its place"),
+        ("name.x=1", "name is 'm', which has no key 'x'"), ("seeds=", "seeds = null: should be a list"),
+        ("seeds=3", "write [3]"),
+        ("seeds=[1", "--set 'seeds=[1' is not valid YAML"), ("data.size=!!int 3", "the tag '!!int' is not read"),
+        ("tasks=" + "[" * 5_000, "more than 32 deep"),
+        ("pretrain.epochs=" + "9" * 300_000, "holds 300,000 characters"),
+        ("pretrain={epochs: 1, images: 3}", "exactly one"),
     ],
     ids=lambda value: value[:20],
 )  # fmt: skip
@@ -399,7 +412,7 @@ def test_two_budgets_that_are_set_are_not_one() -> None:
 
 
 # ---- files
-# ---------------------------------------------------------------------------------------------------------------------------
+# ----------------------------------------------------------------------------------------------------------------------
 
 
 def test_paths_that_lead_to_no_matrix(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -408,8 +421,10 @@ def test_paths_that_lead_to_no_matrix(tmp_path: Path, monkeypatch: pytest.Monkey
     os.mkfifo(tmp_path / "pipe.yaml")
     (tmp_path / "link.yaml").symlink_to(tmp_path / "gone.yaml")
     for name, message in {
-        "folder.yaml": "is a folder; name a file in it", "pipe.yaml": "is no file but a pipe", "link.yaml": "does not exist; it is a link that points nowhere",
-        "none.yaml": "does not exist", "qiuck": "did you mean 'quick'", "a/b": "does not exist", "x" * 300: "cannot be read: File name too long",
+        "folder.yaml": "is a folder; name a file in it", "pipe.yaml": "is no file but a pipe",
+        "link.yaml": "does not exist; it is a link that points nowhere",
+        "none.yaml": "does not exist", "qiuck": "did you mean 'quick'", "a/b": "does not exist",
+        "x" * 300: "cannot be read: File name too long",
         "a\0b.yaml": "cannot be read", "~nobody_here/m.yaml": "does not exist", "": "is a folder", ".": "is a folder",
     }.items():  # fmt: skip
         with pytest.raises(SpecError) as caught:
@@ -427,7 +442,7 @@ def test_a_matrix_that_may_not_be_read(tmp_path: Path) -> None:
 
 
 # ---- words
-# ---------------------------------------------------------------------------------------------------------------------------
+# ----------------------------------------------------------------------------------------------------------------------
 
 
 def test_forms_are_told_in_plain_words() -> None:
@@ -435,9 +450,12 @@ def test_forms_are_told_in_plain_words() -> None:
         x: int = 1
 
     for annotation, metadata, words in (
-        (int, [Field(ge=2)], "a whole number from 2 up"), (float, [Field(gt=0)], "a number above 0"), (float, [Field(le=5)], "a number up to 5"),
-        (int | None, [Field(ge=1, le=9)], "a whole number from 1 to 9"), (tuple[int, int], [], "a list of 2 whole numbers"), (list[str], [], "a list of texts"),
-        (bool | int, [], "true or false, or a whole number"), (Inner, [], "settings, written {key: value}, with the keys x"), (type(None), [], "null"),
+        (int, [Field(ge=2)], "a whole number from 2 up"), (float, [Field(gt=0)], "a number above 0"),
+        (float, [Field(le=5)], "a number up to 5"),
+        (int | None, [Field(ge=1, le=9)], "a whole number from 1 to 9"),
+        (tuple[int, int], [], "a list of 2 whole numbers"), (list[str], [], "a list of texts"),
+        (bool | int, [], "true or false, or a whole number"),
+        (Inner, [], "settings, written {key: value}, with the keys x"), (type(None), [], "null"),
         (tuple[int | str, ...], [], "a list of values"), (object, [], ""),
     ):  # fmt: skip
         assert allowed(annotation, metadata) == words
@@ -454,12 +472,20 @@ def test_values_are_quoted_on_one_short_line(value: Any) -> None:
 
 
 NEAR = {
-    "seeds": [[0], [0, 1]], "size": [32, None], "source": ["shapes"], "epochs": [1, 0.5], "images": [64], "name": ["m"], "tasks": [["vae"], []], "row": ["r"],
-    "pretrain": [{"epochs": 1}], "data": ["shapes", {"source": "shapes"}], "evaluate": [["knn"]], "limit": [5, {"train": 3}], "backbone": ["resnet18"],
+    "seeds": [[0], [0, 1]], "size": [32, None], "source": ["shapes"], "epochs": [1, 0.5], "images": [64], "name": ["m"],
+    "tasks": [["vae"], []], "row": ["r"],
+    "pretrain": [{"epochs": 1}], "data": ["shapes", {"source": "shapes"}], "evaluate": [["knn"]],
+    "limit": [5, {"train": 3}], "backbone": ["resnet18"],
 }  # fmt: skip
 odd = st.one_of(
-    st.sampled_from([0, -1, 1, 3, 10**9, 10**30, 1e308, math.inf, math.nan, True, False, None, "", "3", "040", "1:4", "\0", "x" * 300, [], {}, [[]], {1: 2}]),
-    st.text(max_size=4), st.integers(), st.floats(), st.lists(st.integers(), max_size=3), st.dictionaries(st.text(max_size=3), st.integers(), max_size=2),
+    st.sampled_from(
+        [
+            0, -1, 1, 3, 10**9, 10**30, 1e308, math.inf, math.nan, True, False, None, "", "3", "040", "1:4", "\0",
+            "x" * 300, [], {}, [[]], {1: 2},
+        ]
+    ),
+    st.text(max_size=4), st.integers(), st.floats(), st.lists(st.integers(), max_size=3),
+    st.dictionaries(st.text(max_size=3), st.integers(), max_size=2),
 )  # fmt: skip
 fields = st.sampled_from(sorted(NEAR)).flatmap(
     lambda name: st.tuples(st.just(name), st.one_of(odd, st.sampled_from(NEAR[name])))
@@ -488,12 +514,17 @@ def test_any_data_is_a_matrix_or_a_clear_error(
 @pytest.mark.parametrize(
     ("beside", "message"),
     [
-        ({"limit": 0}, "--limit: limit = 0: should be a whole number from 1 to 1,000,000,000"), ({"limit": -5}, "limit = -5"), ({"limit": 10**30}, "31 digits"),
-        ({"limit": True}, "true is a switch"), ({"limit": "5"}, "write 5"), ({"limit": 2.5}, "should be a whole number"),
-        ({"only": "simlcr"}, "--only 'simlcr': no such row in matrix 'm'; did you mean 'simclr'"), ({"only": ["x" * 10**6]}, "no such row"),
-        ({"device": "tpu"}, "device must be auto, cpu, cuda, cuda:N or mps, got 'tpu'"), ({"device": "cpu:x"}, "device must be auto"),
+        ({"limit": 0}, "--limit: limit = 0: should be a whole number from 1 to 1,000,000,000"),
+        ({"limit": -5}, "limit = -5"), ({"limit": 10**30}, "31 digits"),
+        ({"limit": True}, "true is a switch"), ({"limit": "5"}, "write 5"),
+        ({"limit": 2.5}, "should be a whole number"),
+        ({"only": "simlcr"}, "--only 'simlcr': no such row in matrix 'm'; did you mean 'simclr'"),
+        ({"only": ["x" * 10**6]}, "no such row"),
+        ({"device": "tpu"}, "device must be auto, cpu, cuda, cuda:N or mps, got 'tpu'"),
+        ({"device": "cpu:x"}, "device must be auto"),
         ({"device": ""}, "got ''"), ({"device": 3}, "cuda:N or mps, got 3"), ({"device": "meta"}, "got 'meta'"),
-        ({"sets": "seeds=x"}, "seeds = 'x': should be a list"), ({"plugins": "nowhere.py"}, "plugin file 'nowhere.py' does not exist"),
+        ({"sets": "seeds=x"}, "seeds = 'x': should be a list"),
+        ({"plugins": "nowhere.py"}, "plugin file 'nowhere.py' does not exist"),
     ],
     ids=lambda value: quoted(value)[:30] if isinstance(value, dict) else "",
 )  # fmt: skip
@@ -506,8 +537,12 @@ def test_what_stands_beside_the_matrix_is_checked_too(beside: dict[str, Any], me
 
 def test_a_results_folder_that_cannot_be_one(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    for out, message in ((tmp_path / "file", "is a file; --out needs a folder"), (tmp_path / "file" / "in" / "it", "Not a directory; give another folder"),
-                         (tmp_path / ("x" * 300), "File name too long; give another folder"), (Path("a\0b"), "give another folder")):  # fmt: skip
+    for out, message in (
+        (tmp_path / "file", "is a file; --out needs a folder"),
+        (tmp_path / "file" / "in" / "it", "Not a directory; give another folder"),
+        (tmp_path / ("x" * 300), "File name too long; give another folder"),
+        (Path("a\0b"), "give another folder"),
+    ):
         with pytest.raises(SSLBenchError, match=message):
             prepare(BASE, out)
 

@@ -45,7 +45,8 @@ def judged(tmp_path: Path) -> Path:
 
 def matrix(data: Any, **more: Any) -> dict[str, Any]:
     return {
-        "name": "m", "data": data, "backbone": {"name": "resnet18", "width": 0.125}, "pretrain": {"images": 16, "batch_size": 8},
+        "name": "m", "data": data, "backbone": {"name": "resnet18", "width": 0.125},
+        "pretrain": {"images": 16, "batch_size": 8},
         "tasks": ["rotation"], "evaluate": [{"knn": {"k": [1]}}], **more,
     }  # fmt: skip
 
@@ -81,7 +82,10 @@ def test_years_are_no_labels(photos: Path, judged: Path, tmp_path: Path) -> None
     [{"tasks": ["supervised"], "baselines": []}, {"baselines": ["supervised"]}, {"tasks": ["supervised+rotation"]}],
 )
 def test_asked_for_it_is_refused_with_the_reason(photos: Path, judged: Path, tmp_path: Path, where: Any) -> None:
-    reason = r"supervised.* needs labels, and the pretraining images \(photos\) are not the ones that rows are judged on \(judged\)"
+    reason = (
+        r"supervised.* needs labels, and the pretraining images \(photos\) "
+        r"are not the ones that rows are judged on \(judged\)"
+    )
     with pytest.raises(SpecError, match=reason):
         made(apart(photos, judged), tmp_path, **where)
     with pytest.raises(SpecError, match="needs labels"):

@@ -1,4 +1,5 @@
-"""Which columns of Parquet files hold images, labels and splits, and what the files themselves may have gone wrong in."""
+"""Which columns of Parquet files hold images, labels and splits,
+and what the files themselves may have gone wrong in."""
 
 from __future__ import annotations
 
@@ -83,7 +84,10 @@ WORDS = [("cat", "dog")[kind] for kind in KINDS]
     ({"seg_map": images(1), "image": images()}, {"seg_map": IMAGE}),
     ({"thumbnail": images(1), "thumb2": images(2), "Image": images()}, None),
     ({"seg.png": plain(1), "jpg": plain(), "__key__": ["x"] * COUNT}, None),
-    ({"png": plain(), "cls": KINDS, "json": [{"a": 1}] * COUNT, "__key__": ["x"] * COUNT, "__url__": ["x"] * COUNT}, None),
+    (
+        {"png": plain(), "cls": KINDS, "json": [{"a": 1}] * COUNT, "__key__": ["x"] * COUNT, "__url__": ["x"] * COUNT},
+        None,
+    ),
     ({"embedding": [b"\x00\x01"] * COUNT, "snapshot": plain()}, None),
     ({"audio": images(1), "image": images()}, {"audio": {"_type": "Audio"}, "image": IMAGE}),
     ({"image_2": images(1), "image": images()}, {"image_2": IMAGE, "image": IMAGE}),
@@ -157,8 +161,14 @@ def test_the_classes_and_not_a_number_or_a_text(tmp_path: Path, columns: Any, fe
 
 
 @pytest.mark.parametrize(("columns", "features", "message"), [
-    ({"label": KINDS, "class": [0] * 12 + [1] * 12}, None, "several columns of labels, 'label', 'class', which differ; say which, as `target: label`"),
-    ({"age": KINDS, "race": [0] * 12 + [1] * 12}, {"age": CLASSES, "race": CLASSES}, "several columns of labels, 'age', 'race', which differ"),
+    (
+        {"label": KINDS, "class": [0] * 12 + [1] * 12}, None,
+        "several columns of labels, 'label', 'class', which differ; say which, as `target: label`",
+    ),
+    (
+        {"age": KINDS, "race": [0] * 12 + [1] * 12}, {"age": CLASSES, "race": CLASSES},
+        "several columns of labels, 'age', 'race', which differ",
+    ),
     ({"label": [0.5, 0.25] * 12}, None, "column 'label' holds measurements such as 0.5, not classes"),
     ({"label": [[0, 1]] * COUNT}, None, "column 'label' holds several labels an image .*, and every image needs one"),
     ({"label": list(range(COUNT))}, None, "column 'label' has 24 different values in 24 rows, which are no classes"),
@@ -264,8 +274,10 @@ def test_images_stored_in_other_ways(tmp_path: Path, kind: str) -> None:
     paths = [f"files/{at}.png" for at in range(COUNT)]
     encoded = [base64.b64encode(data).decode() for data in plain()]
     column: Any = {
-        "paths": paths, "struct of paths": [{"path": path} for path in paths], "windows": [path.replace("/", "\\") for path in paths],
-        "absolute": [str(tmp_path / path) for path in paths], "base64": encoded, "data": ["data:image/png;base64," + text for text in encoded],
+        "paths": paths, "struct of paths": [{"path": path} for path in paths],
+        "windows": [path.replace("/", "\\") for path in paths],
+        "absolute": [str(tmp_path / path) for path in paths], "base64": encoded,
+        "data": ["data:image/png;base64," + text for text in encoded],
         "pixels": pa.array([pixels(at).tolist() for at in range(COUNT)], pa.list_(pa.list_(pa.list_(pa.uint8())))),
         "channels first": [pixels(at).transpose(2, 0, 1).tolist() for at in range(COUNT)],
     }[kind]  # fmt: skip
@@ -321,7 +333,7 @@ def test_columns_that_cannot_be_images_are_named(tmp_path: Path) -> None:
 
 
 # ---- files
-# ------------------------------------------------------------------------------------------------------------------------
+# ----------------------------------------------------------------------------------------------------------------------
 
 
 def test_damaged_pages_name_file_column_and_row_group(tmp_path: Path) -> None:

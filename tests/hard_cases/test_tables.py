@@ -1,4 +1,5 @@
-"""What a table may not show: two protocols in one column, intervals from two values, damaged numbers, or no table for one damaged file."""
+"""What a table may not show: two protocols in one column, intervals from two values, damaged numbers,
+or no table for one damaged file."""
 
 from __future__ import annotations
 
@@ -34,8 +35,10 @@ from ssl_bench.report.rendering.label_figure import labels_figure
 from tests.report.conftest import make_run
 
 ROWS = {
-    "rotation": ("rotation", "pretext", (0.55, 0.66, 0.80, 0.70)), "simclr": ("simclr", "pretext", (0.55, 0.68, 0.80, 0.88)),
-    "random": ("random", "baseline", (0.53, 0.51, 0.49, 0.46)), "supervised": ("supervised", "labels", (0.58, 0.72, 0.88, 0.94)),
+    "rotation": ("rotation", "pretext", (0.55, 0.66, 0.80, 0.70)),
+    "simclr": ("simclr", "pretext", (0.55, 0.68, 0.80, 0.88)),
+    "random": ("random", "baseline", (0.53, 0.51, 0.49, 0.46)),
+    "supervised": ("supervised", "labels", (0.58, 0.72, 0.88, 0.94)),
 }  # fmt: skip
 BEST, LAST, GAIN = "linear top1 best", "linear top1 pooled", "linear top1_gain_over_random best"
 SHIFT = 0.05  # what the next version adds to every accuracy
@@ -58,7 +61,8 @@ def _lines(text: str) -> list[dict[str, str]]:
 def _remeasure(
     folder: Path, evaluator: str = "linear", rows: tuple[str, ...] = tuple(ROWS), listed: tuple[str, ...] | None = None
 ) -> None:
-    """What `ssl-bench run` does once an evaluator's version was raised: run.json lists new ids, records of ``rows`` lie beside the old ones."""
+    """What `ssl-bench run` does once an evaluator's version was raised: run.json lists new ids,
+    records of ``rows`` lie beside the old ones."""
     run = json.loads((folder / "run.json").read_text())
     for cell in run["cells"]:
         for expected in [e for e in cell["evaluations"] if e["evaluator"] == evaluator]:
@@ -155,9 +159,11 @@ def test_every_remeasured_number_is_written_beside_the_old_one(remeasured: tuple
         expected = min(1.0, float(line["before"]) + SHIFT) - float(line["before"]) if line["metric"] == "top1" else 0
         assert float(line["difference"]) == pytest.approx(expected) and line["protocol"] != line["protocol_before"]
     (best,) = [
-        line for line in lines
-        if (line["row"], line["seed"], line["stage"], line["split"], line["labels"]) == ("rotation", "1", "best", "test", "1.0")
-    ]  # fmt: skip
+        line
+        for line in lines
+        if (line["row"], line["seed"], line["stage"], line["split"], line["labels"])
+        == ("rotation", "1", "best", "test", "1.0")
+    ]
     assert (best["stage_before"], best["stage_now"]) == ("s3", "s3")
     assert remeasured_csv(load(make_run(folder.parent / "once", ROWS, seeds=(0,)))) == ""
 
@@ -166,7 +172,8 @@ def test_every_remeasured_number_is_written_beside_the_old_one(remeasured: tuple
 def test_an_interrupted_remeasurement_never_falls_back_on_old_numbers(
     tmp_path: Path, listed: tuple[str, ...] | None
 ) -> None:
-    """Rows that wait for the new version show that they wait, whether run.json lists their new ids already or still the old ones."""
+    """Rows that wait for the new version show that they wait,
+    whether run.json lists their new ids already or still the old ones."""
     folder = make_run(tmp_path, ROWS, seeds=(0,))
     _remeasure(folder, rows=("simclr", "random"), listed=listed)
     results = load(folder)
@@ -214,7 +221,8 @@ def test_of_several_old_records_the_one_with_the_same_options_stands_beside_the_
 
 
 def test_numbers_of_weights_before_these_do_not_stand_beside_them(tmp_path: Path) -> None:
-    """A cell trained again, and its probe measured by a newer version: the difference to the old number would be that of two networks."""
+    """A cell trained again, and its probe measured by a newer version:
+    the difference to the old number would be that of two networks."""
     folder = make_run(tmp_path, ROWS, seeds=(0,))
     _remeasure(folder)
     (home,) = folder.glob("cells/simclr/0-*")
@@ -233,7 +241,8 @@ def test_numbers_of_weights_before_these_do_not_stand_beside_them(tmp_path: Path
 
 
 def test_an_evaluator_asked_twice_looks_once_more_under_a_new_version(tmp_path: Path) -> None:
-    """`knn` with k=5 and with k=7, each opened once: measured again, each has been opened twice, and not three times."""
+    """`knn` with k=5 and with k=7, each opened once: measured again,
+    each has been opened twice, and not three times."""
     folder = make_run(tmp_path, ROWS, seeds=(0,), predictions=False)
     (path,) = folder.glob("cells/simclr/0-*/knn-*.json")
     record = json.loads(path.read_text())
@@ -261,7 +270,8 @@ def test_columns_of_an_older_version_say_so(tmp_path: Path, monkeypatch: pytest.
             and "fine-tune, share of labels, protocol" not in text
         )
     assert [text for text in _told_by_figures(load(folder)) if "protocol" in text] == [
-        "Linear probe by stage, protocol v1:\ntoy, top-1 in %, test", "linear probe, protocol v1, best stage: top-1 in %, test",
+        "Linear probe by stage, protocol v1:\ntoy, top-1 in %, test",
+        "linear probe, protocol v1, best stage: top-1 in %, test",
         "toy: linear probe, best stage\nprotocol v1",
     ]  # fmt: skip
     monkeypatch.setitem(protocols.VERSIONS, "linear", 1)
@@ -290,7 +300,8 @@ def test_two_values_are_both_shown_and_have_no_interval(tmp_path: Path, seeds: t
         (results.frame["row"] == "simclr") & (results.frame["split"] == "test") & (results.frame["variant"] == "")
     ]
     for key, own in (
-        ("finetune top1 0.1", frame[frame["evaluator"] == "finetune"]), (BEST, frame[(frame["metric"] == "top1") & frame["best"].astype(bool)]),
+        ("finetune top1 0.1", frame[frame["evaluator"] == "finetune"]),
+        (BEST, frame[(frame["metric"] == "top1") & frame["best"].astype(bool)]),
     ):  # fmt: skip
         values = own.groupby("seed" if len(seeds) == 2 else "draw")["value"].mean().tolist()
         (column,) = [column for column in table.sections[0].columns if column.key == key]
@@ -349,7 +360,8 @@ def test_only_rows_that_will_have_a_gain_wait_for_random(tmp_path: Path, waiting
 
 
 def test_with_one_seed_the_gain_is_of_paired_images(tmp_path: Path) -> None:
-    """Images that are hard for one row are hard for the other: the interval is narrower than without the predictions, and never wider than theirs."""
+    """Images that are hard for one row are hard for the other: the interval is narrower than without the predictions,
+    and never wider than theirs."""
     halves = []
     for predictions in (True, False):
         results = load(make_run(tmp_path / str(predictions), ROWS, (0,), predictions=predictions, n=2_000))
@@ -362,7 +374,8 @@ def test_with_one_seed_the_gain_is_of_paired_images(tmp_path: Path) -> None:
 
 
 def test_a_gain_on_validation_takes_nothing_from_test(tmp_path: Path) -> None:
-    """`--val` after a final run: predictions are stored of test alone, and how alike two rows are there is no fact about validation."""
+    """`--val` after a final run: predictions are stored of test alone,
+    and how alike two rows are there is no fact about validation."""
     folder = make_run(tmp_path, ROWS, (0,))
     _edit(folder / "run.json", lambda run: run.update(final=False))
     results = load(folder)
@@ -447,7 +460,8 @@ def test_a_damaged_failure_record_costs_nothing(tmp_path: Path) -> None:
 
 
 def test_files_that_cannot_be_written_are_named(tmp_path: Path) -> None:
-    """A file where the folder of figures belongs stands for a folder without permission, which root would not notice."""
+    """A file where the folder of figures belongs stands for a folder without permission,
+    which root would not notice."""
     folder = make_run(tmp_path, ROWS, seeds=(0,))
     (folder / "figures").write_text("in the way")
     with pytest.raises(WriteError, match=re.escape(str(folder / "figures"))) as error:
@@ -456,7 +470,8 @@ def test_files_that_cannot_be_written_are_named(tmp_path: Path) -> None:
 
 
 def _imbalanced(folder: Path, draws: bool = False) -> None:
-    """Records as of a set where one class has 95 % of the images: a balanced accuracy beside each, accuracies within classes, changed draws."""
+    """Records as of a set where one class has 95 % of the images: a balanced accuracy beside each,
+    accuracies within classes, changed draws."""
     for path in folder.glob("cells/*/*/*-*.json"):
         record = json.loads(path.read_text())
         found = [m for m in record["measurements"] if m["metric"].partition("@")[0] == "top1"]

@@ -1,4 +1,5 @@
-"""What plugins, files and matrices are called reaches the terminal as text, never as commands; help shows every example whole."""
+"""What plugins, files and matrices are called reaches the terminal as text, never as commands;
+help shows every example whole."""
 
 from __future__ import annotations
 

@@ -71,7 +71,8 @@ class PutBack(Brightness):
 
 
 class NoSlope(Brightness):
-    """AdamW's weight decay shrinks the weights, and nothing else happens to them: BatchNorm takes the factor out again."""
+    """AdamW's weight decay shrinks the weights, and nothing else happens to them:
+    BatchNorm takes the factor out again."""
 
     def forward(self, views: Any) -> dict[str, torch.Tensor]:
         return {"loss": F.mse_loss(self.head(self.backbone(views[0]) * 0)[:, 0], views[1])}

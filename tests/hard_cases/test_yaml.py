@@ -1,4 +1,5 @@
-"""YAML that hangs, fills the memory, runs code or means another thing elsewhere: read as what it says, or refused in a moment with its line."""
+"""YAML that hangs, fills the memory, runs code or means another thing elsewhere: read as what it says,
+or refused in a moment with its line."""
 
 from __future__ import annotations
 
@@ -82,10 +83,14 @@ def test_python_data_that_holds_itself_is_refused() -> None:
 @pytest.mark.parametrize(
     ("written", "meant"),
     [
-        ("yes", "yes"), ("no", "no"), ("on", "on"), ("Off", "Off"), ("y", "y"), ("true", True), ("False", False), ("null", None), ("~", None), ("", None),
-        ("2024-01-01", "2024-01-01"), ("2024-13-45", "2024-13-45"), ("2024-01-01 10:00:00", "2024-01-01 10:00:00"), ("1:30", "1:30"), ("1:4", "1:4"),
-        ("040", "040"), ("0x10", "0x10"), ("0b1", "0b1"), ("0o7", "0o7"), ("1_000", 1000), ("1__0", "1__0"), ("1_", "1_"), ("1,000", "1,000"),
-        ("3.0", 3.0), ("1e3", 1e3), ("1.5E-3", 1.5e-3), (".5", 0.5), ("5.", 5.0), ("-2e+4", -2e4), ("+7", 7), (".inf", float("inf")), ("1e400", float("inf")),
+        ("yes", "yes"), ("no", "no"), ("on", "on"), ("Off", "Off"), ("y", "y"), ("true", True), ("False", False),
+        ("null", None), ("~", None), ("", None),
+        ("2024-01-01", "2024-01-01"), ("2024-13-45", "2024-13-45"), ("2024-01-01 10:00:00", "2024-01-01 10:00:00"),
+        ("1:30", "1:30"), ("1:4", "1:4"),
+        ("040", "040"), ("0x10", "0x10"), ("0b1", "0b1"), ("0o7", "0o7"), ("1_000", 1000), ("1__0", "1__0"),
+        ("1_", "1_"), ("1,000", "1,000"),
+        ("3.0", 3.0), ("1e3", 1e3), ("1.5E-3", 1.5e-3), (".5", 0.5), ("5.", 5.0), ("-2e+4", -2e4), ("+7", 7),
+        (".inf", float("inf")), ("1e400", float("inf")),
         ("'3'", "3"), ("<<", "<<"), ("=", "="), ("1.2.3", "1.2.3"), ("1e", "1e"), ("0", 0), ("-0", 0), ("00", "00"),
     ],
 )  # fmt: skip
@@ -133,9 +138,12 @@ def test_what_cannot_be_meant_is_told_with_its_line(text: str, message: str) -> 
 
 def test_files_that_are_no_matrix(tmp_path: Path) -> None:
     contents = {
-        b"": "holds nothing, and should hold a matrix", b"# a word\n": "holds nothing", b"- a\n": "holds a list", b"x": "holds the single value 'x'",
-        b"\xff\xfen\0a\0m\0e\0": "line 1: byte 0xff is not UTF-8", b"name: m\n\x89PNG\r\n": "line 2: byte 0x89 is not UTF-8",
-        b"PK\x03\x04": "the control character U+0003 is not text; is this another kind of file?", b"name: " + b"x" * 10_000_000: "holds 10,000,006 bytes",
+        b"": "holds nothing, and should hold a matrix", b"# a word\n": "holds nothing", b"- a\n": "holds a list",
+        b"x": "holds the single value 'x'",
+        b"\xff\xfen\0a\0m\0e\0": "line 1: byte 0xff is not UTF-8",
+        b"name: m\n\x89PNG\r\n": "line 2: byte 0x89 is not UTF-8",
+        b"PK\x03\x04": "the control character U+0003 is not text; is this another kind of file?",
+        b"name: " + b"x" * 10_000_000: "holds 10,000,006 bytes",
     }  # fmt: skip
     for content, message in contents.items():
         (tmp_path / "m.yaml").write_bytes(content)
@@ -233,5 +241,6 @@ data = st.recursive(
 @settings(max_examples=100)
 @given(data)
 def test_what_yaml_writes_is_read_back(value: Any) -> None:
-    """Data that another program wrote comes back as it was: PyYAML's own writer quotes whatever YAML 1.1 could mistake."""
+    """Data that another program wrote comes back as it was:
+    PyYAML's own writer quotes whatever YAML 1.1 could mistake."""
     assert read_yaml(yaml.safe_dump(value), "") == value

@@ -97,8 +97,12 @@ def written(folder: Path, text: str, name: str) -> Path:
 
 
 def test_an_evaluators_own_set_never_has_a_labelled_sets_name(few_shapes: None, tmp_path: Path) -> None:
-    asked = [{"detection": {"source": "shapes", "size": 48}}, "knn", {"detection": {"source": "shapes", "size": 48, "freeze": True}},
-             {"detection": {"source": "shapes", "size": 40}}]  # fmt: skip
+    asked = [
+        {"detection": {"source": "shapes", "size": 48}},
+        "knn",
+        {"detection": {"source": "shapes", "size": 48, "freeze": True}},
+        {"detection": {"source": "shapes", "size": 40}},
+    ]
     for number, order in enumerate(itertools.permutations(asked)):
         run_plan = prepare(matrix(evaluate=list(order)), tmp_path / str(number))
         names = {
@@ -227,7 +231,7 @@ def class_tree(tmp_path: Path) -> Path:
 
 
 # ---- choices
-# -----------------------------------------------------------------------------------------------------------------------
+# ----------------------------------------------------------------------------------------------------------------------
 
 
 def moody(tmp_path: Path, **changes: Any) -> tuple[dict[str, Any], Path, Path]:
@@ -308,7 +312,7 @@ def test_nobody_decides_while_another_one_tries_a_candidate_again(
 
 
 # ---- cells
-# -------------------------------------------------------------------------------------------------------------------------
+# ----------------------------------------------------------------------------------------------------------------------
 
 
 def test_a_row_under_another_name_is_not_trained_again(tmp_path: Path) -> None:

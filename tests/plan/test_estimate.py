@@ -164,7 +164,8 @@ def packed(cache: Path) -> list[int]:
 
 def test_a_plan_packs_nothing(photos: Path, tmp_path: Path) -> None:
     boxes = write_tree(tmp_path / "boxes", {
-        split: {f"{split}{at}": [("cat", 3, 4, 10, 12, 0)] for at in range(count)} for split, count in (("train", 12), ("val", 4), ("test", 4))
+        split: {f"{split}{at}": [("cat", 3, 4, 10, 12, 0)] for at in range(count)}
+        for split, count in (("train", 12), ("val", 4), ("test", 4))
     })  # fmt: skip
     asked = [{"knn": {"k": [5]}}, {"detection": {"source": f"voc:{boxes}", "size": 32, "images": 8}}]
     asked += [
@@ -242,7 +243,10 @@ def test_room_for_all_packs_is_asked_for_before_the_first_is_written(
         patch.setattr(shutil, "disk_usage", lambda folder: usage)
         with pytest.raises(
             DataError,
-            match=r"packing takes 1\.0 MB in .*\(photos train: 922 KB, photos test: 123 KB\), where 922 KB are free; make room.*XDG",
+            match=(
+                r"packing takes 1\.0 MB in .*\(photos train: 922 KB, photos test: 123 KB\), "
+                "where 922 KB are free; make room.*XDG"
+            ),
         ):
             prepare(spec, tmp_path / "out")
         assert not list((tmp_path / "cache").glob("ssl_bench/packs/*/pixels*"))

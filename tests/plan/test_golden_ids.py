@@ -25,7 +25,8 @@ GOLDEN = Path(__file__).with_name("golden_ids.json")
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 #: what stands in for each source: images of train, validation and test, classes, side in pixels
 SOURCES = {
-    "shapes": (2_025, 225, 900, 9, 32), "cifar10": (45_000, 5_000, 10_000, 10, 32), "imagenet": (1_231_167, 50_000, 50_000, 1_000, 224),
+    "shapes": (2_025, 225, 900, 9, 32), "cifar10": (45_000, 5_000, 10_000, 10, 32),
+    "imagenet": (1_231_167, 50_000, 50_000, 1_000, 224),
     "hf:zh-plus/tiny-imagenet": (36_000, 4_000, 5_000, 100, 64),
 }  # fmt: skip
 
@@ -63,7 +64,8 @@ def ids_of(matrix: Path) -> dict[str, list[str]]:
     choice and seed."""
     found = {}
     with (
-        mock.patch.object(before_training, "load", _data), mock.patch.object(before_training, "check"), mock.patch.object(Detection, "own_sets", _boxes),
+        mock.patch.object(before_training, "load", _data), mock.patch.object(before_training, "check"),
+        mock.patch.object(Detection, "own_sets", _boxes),
         mock.patch.object(Detection, "check"),
     ):  # fmt: skip
         prepared = before_training.prepare(matrix, "nowhere", smoke=False, pack=False)

@@ -29,7 +29,9 @@ class Overlap(Evaluator):
         Metric(name="rank", higher_is_better=None),
     )
     columns = (
-        TableColumn(metric="jaccard"), TableColumn(metric="hits", title="hits {stage}", stage="pooled"), TableColumn(metric="error_mm"),
+        TableColumn(metric="jaccard"),
+        TableColumn(metric="hits", title="hits {stage}", stage="pooled"),
+        TableColumn(metric="error_mm"),
         TableColumn(metric="rank", wide=True),
     )
 
@@ -39,11 +41,20 @@ class Overlap(Evaluator):
 
     def evaluate(self, subject):
         shift = 0.1 if subject.role == "untrained" else 0.0
-        splits = {"validation": len(subject.validation)} | ({"test": len(subject.test)} if subject.test is not None else {})
+        splits = {"validation": len(subject.validation)}
+        if subject.test is not None:
+            splits["test"] = len(subject.test)
         values = {"jaccard": 0.125 + shift, "hits": 0.5, "error_mm": 2.0 + shift, "rank": 3.0}
         return Evaluation(
-            [Measurement(name, split, value, n, stage="pooled") for split, n in splits.items() for name, value in values.items()],
-            notes=[Note(sign="masks", text="resized to", item="32 px"), Note(sign="!", text="masks without an object", item="3", warning=True)],
+            [
+                Measurement(name, split, value, n, stage="pooled")
+                for split, n in splits.items()
+                for name, value in values.items()
+            ],
+            notes=[
+                Note(sign="masks", text="resized to", item="32 px"),
+                Note(sign="!", text="masks without an object", item="3", warning=True),
+            ],
         )
 
 class Plain(Evaluator):
@@ -167,7 +178,8 @@ def test_what_is_declared_stands_in_run_json(folder: Path) -> None:
     ids=["nan", "inf", "high", "low", "undeclared", "nothing", "no test"],
 )
 def test_a_number_that_cannot_be_is_a_failure_of_its_cell(tmp_path: Path, measured: str, words: str) -> None:
-    (tmp_path / "mine.py").write_text(PLUGIN.replace("        shift = 0.1", f"        return Evaluation([{measured}])\n        shift = 0.1"))  # fmt: skip
+    answers = f"        return Evaluation([{measured}])\n        shift = 0.1"
+    (tmp_path / "mine.py").write_text(PLUGIN.replace("        shift = 0.1", answers))
     spec = TINY | {"evaluate": ["overlap", {"knn": {"k": [5]}}]}
     results = ssl_bench.run(spec, tmp_path / "out", plugins=(tmp_path / "mine.py",), report=False)
     (failure,) = results.failures

@@ -114,7 +114,8 @@ def test_weights_are_files_of_tensors_that_name_their_class(row: str, results: A
 
 def test_pretrain_returns_them_and_finds_them_again(tmp_path: Path) -> None:
     words: dict[str, Any] = {
-        "images": 64, "backbone": WIDE, "options": {"batch_size": 32}, "out": tmp_path, "plugins": [FILES["half_width_pair"]], "skip_checks": True,
+        "images": 64, "backbone": WIDE, "options": {"batch_size": 32}, "out": tmp_path,
+        "plugins": [FILES["half_width_pair"]], "skip_checks": True,
     }  # fmt: skip
     first = ssl_bench.pretrain("split_brain", DATA, **words)
     again = ssl_bench.pretrain("split_brain", DATA, **words)
@@ -126,7 +127,8 @@ def test_pretrain_returns_them_and_finds_them_again(tmp_path: Path) -> None:
 def starting_from(path: Path, **changes: Any) -> dict[str, Any]:
     return {
         "name": "start", "data": DATA, "backbone": WIDE, "pretrain": {"images": 128, "batch_size": 32, "monitor": 1},
-        "tasks": [], "baselines": [], "evaluate": [{"knn": {"k": [5]}}], "weights": [{"source": f"file:{path}", "row": "w"}],
+        "tasks": [], "baselines": [], "evaluate": [{"knn": {"k": [5]}}],
+        "weights": [{"source": f"file:{path}", "row": "w"}],
         **changes,
     }  # fmt: skip
 
@@ -228,7 +230,10 @@ class OddTask(PretextTask):
 @pytest.mark.parametrize(
     ("edit", "told"),
     [
-        (("return {}", "return {}"), r"'odd_network': its arguments\(\) build another network \(2 tensors differ, first: layer.bias\)"),
+        (
+            ("return {}", "return {}"),
+            r"'odd_network': its arguments\(\) build another network \(2 tensors differ, first: layer.bias\)",
+        ),
         (("return {}", "return {'width': self.layer}"), r"arguments\(\) must give JSON values or networks"),
         (("return {}", "return {'depth': 3}"), r"cannot be built of its arguments \(TypeError: .*'depth'"),
     ],

@@ -34,7 +34,8 @@ def matrix(*tasks: Any) -> dict[str, Any]:
     return {
         "name": "operations", "data": {"source": "shapes", "size": 32, "limit": {"train": 240, "test": 96}},
         "backbone": {"name": "resnet10t", "width": 0.125, "stem_stride": 2},
-        "pretrain": {"images": 64, "batch_size": 32, "monitor": 0}, "tasks": list(tasks), "baselines": [], "evaluate": [{"knn": {"k": [5]}}],
+        "pretrain": {"images": 64, "batch_size": 32, "monitor": 0}, "tasks": list(tasks), "baselines": [],
+        "evaluate": [{"knn": {"k": [5]}}],
     }  # fmt: skip
 
 
@@ -58,8 +59,11 @@ def test_a_policy_names_them_beside_the_built_in_ones() -> None:
 @pytest.mark.parametrize(
     ("policy", "told"),
     [
-        (["cutuot"], r"unknown operation 'cutuot'; did you mean 'cutout'\? allowed are crop, flip, jitter, grayscale, blur, "
-                     r"cutout, noise, sobel, and those of plugins that are given"),
+        (
+            ["cutuot"],
+            r"unknown operation 'cutuot'; did you mean 'cutout'\? "
+            "allowed are crop, flip, jitter, grayscale, blur, cutout, noise, sobel, and those of plugins that are given",
+        ),
         (["solarize"], r"unknown operation 'solarize'; allowed are crop"),
         ([{"cutout": {"sise": 0.5}}], "unknown key 'augment.0.cutout.sise'; did you mean 'size'"),
         (["flip", {"cutout": {"size": 2}}], "augment.1.cutout.size = 2: should be a number above 0 and up to 1"),
@@ -119,7 +123,10 @@ def test_two_plugins_with_one_name_are_refused(tmp_path: Path) -> None:
     ("edit", "told"),
     [
         (('name = "sobel"', "pass"), "has no class attribute `name`"),
-        (("def __call__(self, images)", "def call(self, images)"), r"has no method __call__\(self, images\), which an operation"),
+        (
+            ("def __call__(self, images)", "def call(self, images)"),
+            r"has no method __call__\(self, images\), which an operation",
+        ),
         (("size: float = Field(default=0.5, gt=0, le=1)", "size: float"), "has the setting 'size' without a default"),
         (("def __call__(self, images)", "def __call__(self)"), r"is called as __call__\(self, images\)"),
     ],

@@ -114,7 +114,10 @@ def test_identity_covers_the_file_of_a_base_class(tmp_path: Path, monkeypatch: p
     for number, gain in enumerate(("1.0", "2.0")):
         folder = tmp_path / str(number)
         write(folder, PLUGIN.replace("* 1.0", f"* {gain}"), "nothing_base.py")
-        text = '"""Uses another."""\nfrom nothing_base import Nothing\n\nclass More(Nothing):\n    """More."""\n    name = "more"\n'
+        text = (
+            '"""Uses another."""\nfrom nothing_base import Nothing\n\n'
+            'class More(Nothing):\n    """More."""\n    name = "more"\n'
+        )
         monkeypatch.syspath_prepend(folder)
         sys.modules.pop("nothing_base", None)
         assert load_plugin(write(folder, text, "more.py")) == ["more"]

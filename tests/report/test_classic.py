@@ -75,8 +75,11 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_the_paper_scale_recipe_plans_as_it_is(root: Path, tmp_path: Path) -> None:
     found = CliRunner().invoke(
-        app, ["plan", "classic_imagenet_resnet101", "--data-root", str(root), "--on", "a100", "--device", "cpu", "--set", "pretrain.batch_size=8",
-              "--only", "relative_position+exemplar", "--only", "supervised"],
+        app,
+        [
+            "plan", "classic_imagenet_resnet101", "--data-root", str(root), "--on", "a100", "--device", "cpu",
+            "--set", "pretrain.batch_size=8", "--only", "relative_position+exemplar", "--only", "supervised",
+        ],
     )  # fmt: skip
     text = " ".join(found.output.split())
     assert found.exit_code == 0, found.output

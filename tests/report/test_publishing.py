@@ -36,7 +36,8 @@ ROWS = {
 }
 TINY: dict[str, Any] = {
     "name": "tiny", "data": {"source": "shapes", "size": 32, "limit": {"train": 240, "test": 96}},
-    "backbone": {"name": "resnet10t", "width": 0.125, "stem_stride": 2}, "pretrain": {"images": 32, "batch_size": 32, "monitor": 0},
+    "backbone": {"name": "resnet10t", "width": 0.125, "stem_stride": 2},
+    "pretrain": {"images": 32, "batch_size": 32, "monitor": 0},
     "tasks": ["rotation"], "baselines": ["random"], "evaluate": [{"knn": {"k": [5]}}],
 }  # fmt: skip
 

@@ -18,8 +18,10 @@ from ssl_bench.report.ground.intervals import t_interval, wilson_interval
 
 MakeRun = Callable[..., Path]
 ROWS = {
-    "rotation": ("rotation", "pretext", (0.55, 0.66, 0.80, 0.70)), "simclr": ("simclr", "pretext", (0.55, 0.68, 0.80, 0.88)),
-    "random": ("random", "baseline", (0.53, 0.51, 0.49, 0.46)), "supervised": ("supervised", "labels", (0.58, 0.72, 0.88, 0.94)),
+    "rotation": ("rotation", "pretext", (0.55, 0.66, 0.80, 0.70)),
+    "simclr": ("simclr", "pretext", (0.55, 0.68, 0.80, 0.88)),
+    "random": ("random", "baseline", (0.53, 0.51, 0.49, 0.46)),
+    "supervised": ("supervised", "labels", (0.58, 0.72, 0.88, 0.94)),
 }  # fmt: skip
 BEST, LAST, FEW = "linear top1 best", "linear top1 pooled", "finetune top1 0.1"
 GAIN = "linear top1_gain_over_random best"
@@ -80,7 +82,8 @@ def test_two_seeds_show_both_values(run_folder: MakeRun) -> None:
 
 def test_rows_that_differ_are_told_apart_and_equal_ones_are_not(run_folder: MakeRun) -> None:
     rows = {
-        "a": ("rotation", "pretext", (0.5, 0.70)), "b": ("simclr", "pretext", (0.5, 0.70)), "c": ("vae", "pretext", (0.3, 0.40)),
+        "a": ("rotation", "pretext", (0.5, 0.70)), "b": ("simclr", "pretext", (0.5, 0.70)),
+        "c": ("vae", "pretext", (0.3, 0.40)),
         "random": ("random", "baseline", (0.2, 0.3)), "supervised": ("supervised", "labels", (0.6, 0.9)),
     }  # fmt: skip
     table = load(run_folder(rows, n=2_000)).table()
@@ -388,7 +391,8 @@ def test_published_numbers_stand_below_in_their_own_block(run_folder: MakeRun) -
 
 def test_fits_120_columns_and_folds_fine_tuning_below(run_folder: MakeRun) -> None:
     rows = {
-        "denoising_autoencoder": ("denoising_autoencoder", "pretext", (0.5, 0.4)), "simclr": ("simclr", "pretext", (0.5, 0.8)),
+        "denoising_autoencoder": ("denoising_autoencoder", "pretext", (0.5, 0.4)),
+        "simclr": ("simclr", "pretext", (0.5, 0.8)),
         "random": ("random", "baseline", (0.53, 0.5)), "supervised": ("supervised", "labels", (0.7, 0.9)),
     }  # fmt: skip
     table = load(run_folder(rows)).table()

@@ -29,7 +29,8 @@ from ssl_bench.runner.scheduler import Observer, carry_out
 
 TINY: dict[str, Any] = {
     "name": "tiny", "data": {"source": "shapes", "size": 32, "limit": {"train": 240, "test": 96}},
-    "backbone": {"name": "resnet18", "width": 0.125, "stem_stride": 2}, "pretrain": {"images": 96, "batch_size": 32, "monitor": 1},
+    "backbone": {"name": "resnet18", "width": 0.125, "stem_stride": 2},
+    "pretrain": {"images": 96, "batch_size": 32, "monitor": 1},
     "tasks": ["rotation"], "baselines": ["random"], "evaluate": [{"knn": {"k": [5]}}],
 }  # fmt: skip
 
@@ -101,8 +102,10 @@ def test_what_cannot_change_a_number_does_not_enter_the_id(tmp_path: Path) -> No
     assert ids(matrix(pretrain={**TINY["pretrain"], "checkpoint_seconds": 1, "monitor": 0})) == base
     assert ids(matrix(evaluate=["diagnostics"])) == base
     for changed in (
-        matrix(pretrain={"images": 128, "batch_size": 32}), matrix(tasks=[{"rotation": {"learning_rate": 0.5}}]), matrix(precision="fp32"), matrix(seeds=[3]),
-        matrix(backbone={"name": "resnet18", "width": 0.25, "stem_stride": 2}), matrix(data={**TINY["data"], "limit": {"train": 200, "test": 96}}),
+        matrix(pretrain={"images": 128, "batch_size": 32}), matrix(tasks=[{"rotation": {"learning_rate": 0.5}}]),
+        matrix(precision="fp32"), matrix(seeds=[3]),
+        matrix(backbone={"name": "resnet18", "width": 0.25, "stem_stride": 2}),
+        matrix(data={**TINY["data"], "limit": {"train": 200, "test": 96}}),
     ):  # fmt: skip
         assert ids(changed)[0] != base[0]
     # a longer budget does not touch the untrained row
@@ -236,15 +239,28 @@ def test_every_evaluator_that_fails_says_why_and_a_later_run_makes_it_good(
 
 def test_every_mistake_that_needs_no_training_comes_before_it(tmp_path: Path) -> None:
     for changes, message in (
-        ({"tasks": ["rotaton"]}, "did you mean 'rotation'"), ({"tasks": [{"rotation": {"pads": 3}}]}, "did you mean 'pad'"),
+        ({"tasks": ["rotaton"]}, "did you mean 'rotation'"),
+        ({"tasks": [{"rotation": {"pads": 3}}]}, "did you mean 'pad'"),
         ({"evaluate": ["lineer"]}, "did you mean 'linear'"), ({"evaluate": [{"knn": {"ks": [5]}}]}, "ks"),
-        ({"pretrain": {"images": 96, "batch_size": 4096}}, "batch_size must be at most 216, the number of pretraining images, got 4096"),
-        ({"data": {**TINY["data"], "fit": "pad"}}, "data.fit must be 'crop' or 'squash', got 'pad'"), ({"precision": "fp8"}, "fp32"),
-        ({"tasks": [{"rotation": {"row": "a/b"}}]}, "without slashes"), ({"tasks": [{"rotation": {"learning_rate": float("inf")}}]}, "finite"),
-        ({"data": "shaeps"}, "did you mean 'shapes'"), ({"tasks": [{"rotation": {"learning_rate": {"choose": [1]}}}]}, "at least two"),
+        (
+            {"pretrain": {"images": 96, "batch_size": 4096}},
+            "batch_size must be at most 216, the number of pretraining images, got 4096",
+        ),
+        ({"data": {**TINY["data"], "fit": "pad"}}, "data.fit must be 'crop' or 'squash', got 'pad'"),
+        ({"precision": "fp8"}, "fp32"),
+        ({"tasks": [{"rotation": {"row": "a/b"}}]}, "without slashes"),
+        ({"tasks": [{"rotation": {"learning_rate": float("inf")}}]}, "finite"),
+        ({"data": "shaeps"}, "did you mean 'shapes'"),
+        ({"tasks": [{"rotation": {"learning_rate": {"choose": [1]}}}]}, "at least two"),
         ({"evaluate": [{"finetune": {"labels": [0.001]}}]}, "class"),
-        ({"tasks": [{"rotation": {"momentum": 0.5}}]}, "momentum = 0.5 changes nothing: it is a setting of optimizer: sgd and lars"),
-        ({"tasks": [{"exemplar": {"form": "surrogate", "margin": 0.3}}]}, "margin = 0.3 changes nothing: it is a setting of form: triplet"),
+        (
+            {"tasks": [{"rotation": {"momentum": 0.5}}]},
+            "momentum = 0.5 changes nothing: it is a setting of optimizer: sgd and lars",
+        ),
+        (
+            {"tasks": [{"exemplar": {"form": "surrogate", "margin": 0.3}}]},
+            "margin = 0.3 changes nothing: it is a setting of form: triplet",
+        ),
         ({"tasks": [{"rotation": {"schedule": "steps"}}]}, "schedule: steps without milestones"),
     ):  # fmt: skip
         with pytest.raises(ssl_bench.SSLBenchError, match=message):
@@ -517,7 +533,8 @@ def test_settings_apply_to_matrices_from_python_too(tmp_path: Path) -> None:
 
 
 def test_the_number_that_decides_and_is_shown_is_that_of_the_most_labels(tmp_path: Path) -> None:
-    """Fine-tuning reports its shares in the order asked for, and the row without pretraining a longer run beside each."""
+    """Fine-tuning reports its shares in the order asked for,
+    and the row without pretraining a longer run beside each."""
     asked = [
         {"finetune": {"labels": [0.5, 1.0], "draws": 2, "steps": 2, "learning_rates": 0.05}},
         {"knn": {"k": [5, 20]}},

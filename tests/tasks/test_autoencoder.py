@@ -1,4 +1,5 @@
-"""The autoencoder: the code is all the decoder sees, the error is that of pixels, and only crop and flip are applied."""
+"""The autoencoder: the code is all the decoder sees, the error is that of pixels,
+and only crop and flip are applied."""
 
 from __future__ import annotations
 

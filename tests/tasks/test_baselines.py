@@ -165,7 +165,8 @@ def test_images_that_are_all_the_same_are_refused() -> None:
 
 
 def test_axes_without_variance_give_zeros_for_new_images() -> None:
-    """Forty examples of rank four leave sixteen of twenty components to rounding; they must not answer to new images."""
+    """Forty examples of rank four leave sixteen of twenty components to rounding;
+    they must not answer to new images."""
     generator = torch.Generator().manual_seed(0)
     examples = torch.rand(40, 4, generator=generator) @ torch.rand(4, 3 * 8 * 8, generator=generator)
     fitted = PrincipalComponents(torch.nn.Flatten(), examples, 20, whiten=False)

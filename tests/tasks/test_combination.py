@@ -353,8 +353,10 @@ def test_a_member_may_keep_a_slow_copy_of_the_network() -> None:
 
 def matrix(*tasks: Any) -> dict[str, Any]:
     return {
-        "name": "combined", "data": {"source": "shapes", "size": 32, "limit": {"train": 240, "test": 60}}, "backbone": TINY.model_dump(),
-        "pretrain": {"images": 64, "batch_size": 32, "monitor": 0}, "tasks": list(tasks), "baselines": [], "evaluate": [{"knn": {"k": [5]}}],
+        "name": "combined", "data": {"source": "shapes", "size": 32, "limit": {"train": 240, "test": 60}},
+        "backbone": TINY.model_dump(),
+        "pretrain": {"images": 64, "batch_size": 32, "monitor": 0}, "tasks": list(tasks), "baselines": [],
+        "evaluate": [{"knn": {"k": [5]}}],
     }  # fmt: skip
 
 
@@ -374,7 +376,8 @@ def test_a_matrix_runs_combinations_and_takes_every_members_options(tmp_path: Pa
     (weights,) = tmp_path.glob("cells/divided/*/backbone.safetensors")
     assert ssl_bench.load_backbone(weights).num_features == 64
     for changes, message in (
-        ({"rotation": {"pads": 2}}, "did you mean 'pad'"), ({"rotatoin": {}}, "did you mean 'rotation'"), ({"images": "all"}, "each"),
+        ({"rotation": {"pads": 2}}, "did you mean 'pad'"), ({"rotatoin": {}}, "did you mean 'rotation'"),
+        ({"images": "all"}, "each"),
         ({"rotation": {"pad": -1}}, "pad"),
     ):  # fmt: skip
         with pytest.raises(SSLBenchError, match=message):

@@ -40,7 +40,8 @@ def pointer(size: int = 12) -> Tensor:
 
 
 def oracle(views: Tensor, template: Tensor) -> Tensor:
-    """The angle of every view, by comparing with all turns of the template and of its mirror image: a perfect solver."""
+    """The angle of every view, by comparing with all turns of the template and of its mirror image:
+    a perfect solver."""
     turned = torch.stack([quarter_turns(one[None]) for one in (template, template.flip(2))])  # [2, 4, 3, S, S]
     distance = (views[:, None, None] - turned).square().sum((3, 4, 5))
     return distance.amin(1).argmin(1)

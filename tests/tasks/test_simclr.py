@@ -127,7 +127,8 @@ def test_operations_strengths_and_their_order_are_the_papers(size, strength, s, 
     make_task(size, strength=strength, blur=True, min_scale=0.2).views(batch_of(torch.rand(8, 3, size, size)))
     one = [
         ("random_resized_crop", None, (0.2, 1.0), (3 / 4, 4 / 3), 0.5, "bicubic", {}),
-        ("color_jitter", 0.8 * s, 0.8 * s, 0.8 * s, 0.2 * s, {"p": 0.8}), ("random_grayscale", 0.2, {}), ("gaussian_blur", (0.1, 2.0), 0.5, {}),
+        ("color_jitter", 0.8 * s, 0.8 * s, 0.8 * s, 0.2 * s, {"p": 0.8}), ("random_grayscale", 0.2, {}),
+        ("gaussian_blur", (0.1, 2.0), 0.5, {}),
     ]  # fmt: skip
     assert calls == one * 2
     assert SimCLR.Options().min_scale == 0.08

@@ -64,7 +64,8 @@ import sys, time, pathlib
 sys.path.insert(0, {tests!r})
 from training.test_loop import *
 task = build()
-fit(task, Batches(noise_set(), 16, 0), RECIPE, 40, seed=0, checkpoint=pathlib.Path({checkpoint!r}), checkpoint_seconds=0.0, looks=0,
+fit(task, Batches(noise_set(), 16, 0), RECIPE, 40, seed=0,
+    checkpoint=pathlib.Path({checkpoint!r}), checkpoint_seconds=0.0, looks=0,
     on_progress=lambda p: (print(p.step, flush=True), time.sleep(0.02)))
 from safetensors.torch import save_file
 save_file({{k: v.contiguous() for k, v in task.state_dict().items()}}, {final!r})
@@ -295,11 +296,18 @@ def test_the_last_step_is_saved_for_a_caller_who_asks(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("written", "message"),
     [
-        ({"momentum": 0.5}, "momentum = 0.5 changes nothing: it is a setting of optimizer: sgd and lars, and optimizer is adamw here"),
-        ({"nesterov": True}, "optimizer is adamw"), ({"momentum": 0.9}, "leave it out"), ({"trust_coefficient": 0.1}, "a setting of optimizer: lars"),
-        ({"optimizer": "sgd", "trust_coefficient": 0.02}, "optimizer is sgd"), ({"optimizer": "lars", "betas": (0.9, 0.95)}, "a setting of optimizer: adamw"),
-        ({"milestones": (0.5,)}, "a setting of schedule: steps"), ({"schedule": "constant", "gamma": 0.5}, "schedule is constant"),
-        ({"schedule": "steps"}, "steps without milestones"), ({"schedule": "steps", "gamma": 0.5}, "steps without milestones"),
+        (
+            {"momentum": 0.5},
+            "momentum = 0.5 changes nothing: it is a setting of optimizer: sgd and lars, and optimizer is adamw here",
+        ),
+        ({"nesterov": True}, "optimizer is adamw"), ({"momentum": 0.9}, "leave it out"),
+        ({"trust_coefficient": 0.1}, "a setting of optimizer: lars"),
+        ({"optimizer": "sgd", "trust_coefficient": 0.02}, "optimizer is sgd"),
+        ({"optimizer": "lars", "betas": (0.9, 0.95)}, "a setting of optimizer: adamw"),
+        ({"milestones": (0.5,)}, "a setting of schedule: steps"),
+        ({"schedule": "constant", "gamma": 0.5}, "schedule is constant"),
+        ({"schedule": "steps"}, "steps without milestones"),
+        ({"schedule": "steps", "gamma": 0.5}, "steps without milestones"),
     ],
 )  # fmt: skip
 def test_settings_that_would_change_nothing_are_refused(written: dict[str, Any], message: str) -> None:

@@ -155,8 +155,10 @@ def test_clipping_comes_after_the_hook() -> None:
 
     task = build(Large)
     before = [p.detach().clone() for p in task.parameters()]
-    recipe = Recipe(batch_size=16, optimizer="sgd", learning_rate=1.0, schedule="constant", warmup=0.0, weight_decay=0.0,
-                    momentum=0.0, clip_norm=0.5)  # fmt: skip
+    recipe = Recipe(
+        batch_size=16, optimizer="sgd", learning_rate=1.0, schedule="constant", warmup=0.0, weight_decay=0.0,
+        momentum=0.0, clip_norm=0.5,
+    )  # fmt: skip
     fit(task, Batches(noise_set(), 16, 0), recipe, 1, seed=0, cost=False)
     change = torch.cat([(p.detach() - old).flatten() for p, old in zip(task.parameters(), before, strict=True)])
     assert float(change.norm()) == pytest.approx(0.5, rel=1e-3)

@@ -624,7 +624,10 @@ def test_blood_cells_are_downloaded_where_they_are_not_at_hand(
     monkeypatch.setattr(detection, "_BCCD_URL", f"{url}/gone.zip")
     with pytest.raises(
         DataError,
-        match=r"BCCD was not found \(no data root is set.*could not be downloaded from http.*gone\.zip.*put its folder BCCD",
+        match=(
+            r"BCCD was not found \(no data root is set.*"
+            r"could not be downloaded from http.*gone\.zip.*put its folder BCCD"
+        ),
     ):
         load_detection("bccd", cache=cache)
     monkeypatch.setattr(detection, "_BCCD_URL", f"{url}/master.zip")

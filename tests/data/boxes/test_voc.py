@@ -196,7 +196,10 @@ def test_annotations_are_read_as_tools_write_them(folder: Path) -> None:
         ("Ø & co", 2, 2, 5, 5, ""),
     ]
     voc_trees.write_image(folder, "über.v2", things, suffix=".JPG", format="JPEG")
-    part = "<part><name>head</name><bndbox><xmin>1</xmin><ymin>1</ymin><xmax>2</xmax><ymax>2</ymax></bndbox></part></object>"
+    part = (
+        "<part><name>head</name><bndbox><xmin>1</xmin><ymin>1</ymin><xmax>2</xmax><ymax>2</ymax></bndbox></part>"
+        "</object>"
+    )
     file = folder / "Annotations" / "über.v2.xml"
     file.write_text(file.read_text(encoding="utf-8").replace("</object>", part, 1), encoding="utf-8")
     (image,) = good(folder, "über.v2")

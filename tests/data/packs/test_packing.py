@@ -154,7 +154,8 @@ def progress(what, done, total):
         print(done, flush=True)
         if done >= {after}:
             time.sleep(60)
-packing.pack(FileReader(sorted(Path({folder!r}).iterdir())), 12, "crop", packing.Places(Path({cache!r}), progress=progress))
+places = packing.Places(Path({cache!r}), progress=progress)
+packing.pack(FileReader(sorted(Path({folder!r}).iterdir())), 12, "crop", places)
 """
 
 

@@ -95,7 +95,8 @@ def test_a_source_of_images_is_one_file(tmp_path: Path) -> None:
 
 def test_a_matrix_is_prepared_on_a_source_of_a_plugin_and_its_id_is_that_of_the_pixels(tmp_path: Path) -> None:
     matrix = {
-        "name": "mine", "data": {"source": "stripes", "size": 16}, "backbone": {"name": "resnet10t", "width": 0.125, "stem_stride": 2},
+        "name": "mine", "data": {"source": "stripes", "size": 16},
+        "backbone": {"name": "resnet10t", "width": 0.125, "stem_stride": 2},
         "pretrain": {"images": 64, "batch_size": 16}, "tasks": ["rotation"], "evaluate": [{"knn": {"k": [5]}}],
     }  # fmt: skip
     with pytest.raises(DataError, match=r"unknown source 'stripes'"):
@@ -186,8 +187,14 @@ def test_a_source_that_lacks_something_is_refused_when_it_is_loaded(
         ('return RawSet("stripes", ("lying", "standing"), splits)', "return splits", "returned a dict from open"),
         ('("lying", "standing"), splits)', '("lying", "lying"), splits)', "must be a tuple of different names"),
         ('("lying", "standing"), splits)', '("lying",), splits)', r"labels from 0 to 1, and there are 1"),
-        ('(("train", 600), ("test", 200))', '(("learn", 600),)', "gives the splits learn, and they must be a dict with train"),
-        (", labels)\n", ", labels.astype(float))\n", r"labels of float64 \[600\], and they must be an int64 array \[600\]"),
+        (
+            '(("train", 600), ("test", 200))', '(("learn", 600),)',
+            "gives the splits learn, and they must be a dict with train",
+        ),
+        (
+            ", labels)\n", ", labels.astype(float))\n",
+            r"labels of float64 \[600\], and they must be an int64 array \[600\]",
+        ),
         (", labels)\n", ", labels[1:])\n", r"labels of int64 \[599\], and they must be an int64 array \[600\]"),
         ("ArrayReader(images, f\"stripes {split}\")", "images", "has a reader .ndarray. without content, items, where"),
         ("ArrayReader(images,", "ArrayReader(images / 255.0,", "must give a list of one image"),
@@ -219,8 +226,14 @@ class Slow(ArrayReader):
     [
         ({"content": "return 1 / 0"}, r"its code raised ZeroDivisionError: .*mine\.py, line \d+"),
         ({"content": "return None"}, r"content\(places\) gives None, and it must give a hash"),
-        ({"items": "yield [next(super().items(stretches))[0]]"}, r"items gives 1 for images 0 to \d+, and it must give a list"),
-        ({"items": "yield from ([0 / (stop - start - 1)] for start, stop in stretches)"}, "must give a list of one image|ZeroDivision"),
+        (
+            {"items": "yield [next(super().items(stretches))[0]]"},
+            r"items gives 1 for images 0 to \d+, and it must give a list",
+        ),
+        (
+            {"items": "yield from ([0 / (stop - start - 1)] for start, stop in stretches)"},
+            "must give a list of one image|ZeroDivision",
+        ),
     ],
 )  # fmt: skip
 def test_a_reader_that_gives_the_wrong_thing_later_is_told_as_the_plugin_s(

@@ -23,13 +23,15 @@ from ssl_bench.report.rendering.csv_files import labels_saved_csv
 
 MakeRun = Callable[..., Path]
 ROWS = {
-    "simclr": ("simclr", "pretext", (0.5, 0.6)), "rotation": ("rotation", "pretext", (0.5, 0.6)), "random": ("random", "baseline", (0.4, 0.3)),
+    "simclr": ("simclr", "pretext", (0.5, 0.6)), "rotation": ("rotation", "pretext", (0.5, 0.6)),
+    "random": ("random", "baseline", (0.4, 0.3)),
     "pixels": ("pixels", "baseline", ()), "supervised": ("supervised", "labels", (0.6, 0.9)),
 }  # fmt: skip
 SHARES = (0.01, 0.1, 1.0)  # 40, 400 and 4,000 labels
 #: (row, variant) -> fine-tuned accuracy at 1 %, 10 % and 100 %; the better of random's two is 0.3, 0.4, 0.7
 TUNED = {
-    ("random", ""): (0.2, 0.4, 0.6), ("random", "longer"): (0.3, 0.35, 0.7), ("simclr", ""): (0.35, 0.55, 0.8), ("rotation", ""): (0.25, 0.75, 0.8),
+    ("random", ""): (0.2, 0.4, 0.6), ("random", "longer"): (0.3, 0.35, 0.7), ("simclr", ""): (0.35, 0.55, 0.8),
+    ("rotation", ""): (0.25, 0.75, 0.8),
     ("supervised", ""): (0.8, 0.8, 0.8),
 }  # fmt: skip
 
@@ -69,7 +71,8 @@ def _texts(table: Table) -> dict[tuple[str, str], str]:
 @pytest.mark.parametrize(
     ("accuracy", "needed"),
     [
-        (0.3, Needed(100 * math.sqrt(10))), (0.4, Needed(1_000)), (0.55, Needed(1_000 * 10**0.75)), (0.6, Needed(10_000)),
+        (0.3, Needed(100 * math.sqrt(10))), (0.4, Needed(1_000)), (0.55, Needed(1_000 * 10**0.75)),
+        (0.6, Needed(10_000)),
         (0.61, Needed(10_000, ">")), (0.2, Needed(100, "<=")), (0.1, Needed(100, "<=")),
     ],
 )  # fmt: skip

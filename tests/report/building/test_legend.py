@@ -15,7 +15,8 @@ from ssl_bench.report import Table, load
 
 MakeRun = Callable[..., Path]
 ROWS = {
-    "colorization": ("colorization", "pretext", (0.5, 0.6)), "relative_position": ("relative_position", "pretext", (0.5, 0.6)),
+    "colorization": ("colorization", "pretext", (0.5, 0.6)),
+    "relative_position": ("relative_position", "pretext", (0.5, 0.6)),
     "simclr": ("simclr", "pretext", (0.5, 0.8)), "random": ("random", "baseline", (0.3, 0.3)),
 }  # fmt: skip
 
@@ -86,7 +87,8 @@ def test_choices_inside_a_draw_are_told_from_those_on_validation(run_folder: Mak
     def chosen(few: bool, rates: list[float], scarce: bool = False) -> list[str]:
         folder = run_folder(ROWS, seeds=(0,), predictions=False)
         runs: list[dict[str, Any]] = [
-            {"labels": 0.1, "images": 400, "chosen_on": "a fifth of the draw"}, {"labels": 1.0, "images": 4_000, "chosen_on": "validation"}
+            {"labels": 0.1, "images": 400, "chosen_on": "a fifth of the draw"},
+            {"labels": 1.0, "images": 4_000, "chosen_on": "validation"}
         ]  # fmt: skip
         if scarce:
             runs.append(
@@ -139,9 +141,9 @@ def test_members_of_a_combination_see_their_own_input(run_folder: MakeRun) -> No
     )
     seen, combined, _ = _legend(load(folder).table(), "input")
     assert seen == "relative_position sees images standardised one by one, also when evaluated"
-    assert (
-        combined
-        == "members of a combination see their own input; evaluated: relative_position+colorization on images standardised one by one"
+    assert combined == (
+        "members of a combination see their own input; evaluated: "
+        "relative_position+colorization on images standardised one by one"
     )
     alone = {"relative_position+rotation": ("relative_position+rotation", "pretext", (0.4, 0.5))}
     assert any(

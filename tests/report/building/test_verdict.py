@@ -14,7 +14,8 @@ from ssl_bench.report.building.verdict import verdict
 
 Rows = dict[str, tuple[str, str, tuple[float, ...]]]
 FAR: Rows = {
-    "simclr": ("simclr", "pretext", (0.5, 0.8)), "rotation": ("rotation", "pretext", (0.5, 0.79)), "timm:x": ("weights", "elsewhere", (0.4, 0.6)),
+    "simclr": ("simclr", "pretext", (0.5, 0.8)), "rotation": ("rotation", "pretext", (0.5, 0.79)),
+    "timm:x": ("weights", "elsewhere", (0.4, 0.6)),
     "random": ("random", "baseline", (0.95, 0.9)), "supervised": ("supervised", "labels", (0.5, 0.99)),
 }  # fmt: skip
 
@@ -43,7 +44,10 @@ def test_the_best_pretext_row_is_set_against_weights_from_elsewhere(run_folder: 
     half = max(
         stats.t.ppf(0.975, satterthwaite) * math.sqrt(of_seeds + of_images), stats.t.ppf(0.975, 2) * math.sqrt(of_seeds)
     )
-    expected = f"{best}, +{100 * difference:.1f} over timm:x (interval {100 * (difference - half):.1f} to {100 * (difference + half):.1f})"
+    expected = (
+        f"{best}, +{100 * difference:.1f} over timm:x "
+        f"(interval {100 * (difference - half):.1f} to {100 * (difference + half):.1f})"
+    )
     assert sentence == f"Best on your validation: {expected}"
 
 

@@ -1,4 +1,5 @@
-"""Numbers of others: as printed in the papers, with their source, in blocks of their own, and only where they belong."""
+"""Numbers of others: as printed in the papers, with their source, in blocks of their own,
+and only where they belong."""
 
 from __future__ import annotations
 

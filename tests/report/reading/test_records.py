@@ -14,7 +14,8 @@ from ssl_bench.report import load
 
 MakeRun = Callable[..., Path]
 ROWS = {
-    "rotation": ("rotation", "pretext", (0.55, 0.80)), "simclr": ("simclr", "pretext", (0.55, 0.80)), "random": ("random", "baseline", (0.5, 0.4)),
+    "rotation": ("rotation", "pretext", (0.55, 0.80)), "simclr": ("simclr", "pretext", (0.55, 0.80)),
+    "random": ("random", "baseline", (0.5, 0.4)),
 }  # fmt: skip
 FIXTURE = Path(__file__).parents[1] / "fixtures" / "schema1"
 
@@ -27,7 +28,8 @@ def test_frame_is_tidy(run_folder: MakeRun) -> None:
     results = load(run_folder())
     frame = results.frame
     assert list(frame.columns) == [
-        "row", "task", "seed", "evaluator", "data", "stage", "labels", "draw", "split", "metric", "value", "n", "best", "variant",
+        "row", "task", "seed", "evaluator", "data", "stage", "labels", "draw", "split", "metric", "value", "n", "best",
+        "variant",
         "low", "high", "protocol",
     ]  # fmt: skip
     assert set(frame["seed"]) == {0, 1, 2} and set(frame["split"]) == {"validation", "test"}

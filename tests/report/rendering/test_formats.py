@@ -25,7 +25,8 @@ MakeRun = Callable[..., Path]
 NASTY = [
     "<script>alert(1)</script>", "a|b\n| c",
     "**bold** [x](javascript:y) `z`", "\x1b[31mred\x1b[0m\x07", "\\input{/etc/passwd} $x_1^2$ 50% & #~",
-    "[red]markup[/red]", "[bold", "\u202eright to left\u2028", "=1+1", '"quoted", \'csv\'', "] \\\\ [x", "&lt;b&gt; <b>",
+    "[red]markup[/red]", "[bold", "\u202eright to left\u2028", "=1+1", '"quoted", \'csv\'', "] \\\\ [x",
+    "&lt;b&gt; <b>",
 ]  # fmt: skip
 
 
@@ -138,8 +139,11 @@ def test_markdown_escapes_can_be_undone(text: str) -> None:
 @example("\\ { } # $ % & _ ~ ^ [ ]")
 def test_latex_leaves_no_special_character(text: str) -> None:
     found = escape.latex(text)
-    for harmless in (r"\textbackslash{}", r"\textasciitilde{}", r"\textasciicircum{}", r"\textless{}", r"\textgreater{}", r"\textbar{}",
-                     r"\textquotedbl{}", r"\triangledown", r"\dots{}", r"\dagger", r"\pm", r"\times", r"\leq", "{[}", "{]}", "$$"):  # fmt: skip
+    for harmless in (
+        r"\textbackslash{}", r"\textasciitilde{}", r"\textasciicircum{}", r"\textless{}", r"\textgreater{}",
+        r"\textbar{}", r"\textquotedbl{}", r"\triangledown", r"\dots{}", r"\dagger", r"\pm", r"\times", r"\leq",
+        "{[}", "{]}", "$$",
+    ):  # fmt: skip
         found = found.replace(harmless, "")
     found = re.sub(r"\\[{}#$%&_]", "", found)
     assert not re.search(r"[\\{}#%&_~^\[\]]", found)
@@ -216,7 +220,8 @@ def test_report_is_a_function_of_the_records(run_folder: MakeRun, tmp_path: Path
     folder = run_folder({"simclr": ("simclr", "pretext", (0.5, 0.7)), "random": ("random", "baseline", (0.4, 0.3))})
     written = {path: path.read_bytes() for path in write_report(folder, svg=True)}
     assert {path.name for path in written} == {
-        "table.md", "table.csv", "table.tex", "table.html", "comparisons.csv", "labels_saved.csv", "stages.png", "stages.svg",
+        "table.md", "table.csv", "table.tex", "table.html", "comparisons.csv", "labels_saved.csv", "stages.png",
+        "stages.svg",
         "cost.png", "cost.svg", "labels.png", "labels.svg", "curves.png", "curves.svg",
     }  # fmt: skip
     for path in written:
