@@ -133,6 +133,10 @@ def headline(record: EvaluationRecord) -> str:
 
 def print_plan(console: Console, run_plan: RunPlan, plan: Estimate) -> None:
     """The plan as a small table."""
+
+    def say(text: str, style: str | None = None) -> None:
+        console.print(escape(text), style=style, soft_wrap=True)
+
     data = run_plan.data
     console.print(
         escape(
@@ -169,36 +173,23 @@ def print_plan(console: Console, run_plan: RunPlan, plan: Estimate) -> None:
     console.print(table)
     for row in plan.rows:
         if row.problem:
-            console.print(
-                escape(f"{row.row} cannot be estimated, its own code fails: {row.problem}"), style="red", soft_wrap=True
-            )
+            say(f"{row.row} cannot be estimated, its own code fails: {row.problem}", "red")
     for text in plan.blocked[:BLOCKED_SHOWN]:
-        console.print(escape(text), style="yellow", soft_wrap=True)
+        say(text, "yellow")
     if plan.blocked:
         more = len(plan.blocked) - BLOCKED_SHOWN
         shown = f"... and {more:,} more. " if more > 0 else ""
         need = "1 cell needs it" if len(plan.blocked) == 1 else f"{len(plan.blocked):,} cells need it"
-        console.print(
-            escape(f"{shown}{HOW}; {need}, and {'fails' if len(plan.blocked) == 1 else 'fail'} without"),
-            style="yellow",
-            soft_wrap=True,
-        )
+        say(f"{shown}{HOW}; {need}, and {'fails' if len(plan.blocked) == 1 else 'fail'} without", "yellow")
     if plan.missing:
         console.print(
             f"{plan.done} cells done, {plan.missing} to compute: about {duration(plan.seconds)} "
             f"({duration(plan.evaluation_seconds)} of it evaluation); records go to {escape(str(run_plan.out))}"
         )
         if plan.advice:
-            console.print(
-                escape(f"more than a week; to bring it down: {'; '.join(plan.advice)}"),
-                style="yellow",
-                soft_wrap=True,
-            )
+            say(f"more than a week; to bring it down: {'; '.join(plan.advice)}", "yellow")
         if plan.hardware:
-            console.print(
-                escape(f"times are for {plan.hardware}; narrow networks run slower than their FLOPs suggest"),
-                soft_wrap=True,
-            )
+            say(f"times are for {plan.hardware}; narrow networks run slower than their FLOPs suggest")
         disk = f"disk: decoded images {bytes_text(plan.packed)}, weights about {bytes_text(plan.results)}"
         console.print(f"{disk}; memory: features of frozen evaluators {bytes_text(plan.features)}")
     else:

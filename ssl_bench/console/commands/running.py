@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -74,14 +75,7 @@ def run(
     from ssl_bench.report.building.verdict import verdict
 
     console = make_console()
-    common: dict[str, Any] = {
-        "sets": tuple(sets or ()),
-        "only": tuple(only or ()),
-        "device": device,
-        "data_root": data_root,
-        "plugins": tuple(plugin or ()),
-        "skip_checks": skip_checks,
-    }
+    common = {**_settings(sets, only, plugin, device, data_root), "skip_checks": skip_checks}
     with Live(console) as live:
         if smoke:
             from ssl_bench.runner.smoke import smoke as run_smoke
@@ -154,18 +148,31 @@ def plan(
         run_plan = prepare(
             matrix,
             out,
-            sets=tuple(sets or ()),
-            only=tuple(only or ()),
             val=val,
             limit=limit,
-            device=device,
-            data_root=data_root,
-            plugins=tuple(plugin or ()),
             pack=False,
             recompute=recompute,
             progress=live.packing,
+            **_settings(sets, only, plugin, device, data_root),
         )
     todo = estimate(run_plan, on)
     print_plan(console, run_plan, todo)
     if any(row.problem for row in todo.rows):
         raise typer.Exit(1)
+
+
+def _settings(
+    sets: list[str] | None,
+    only: list[str] | None,
+    plugin: list[Path] | None,
+    device: str | None,
+    data_root: Path | None,
+) -> dict[str, Any]:
+    """Options that `run` and `plan` share, under the names and in the types of the Python API."""
+    return {
+        "sets": tuple(sets or ()),
+        "only": tuple(only or ()),
+        "plugins": tuple(plugin or ()),
+        "device": device,
+        "data_root": data_root,
+    }
