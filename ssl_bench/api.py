@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 from ssl_bench.backbones.network import Network
 from ssl_bench.backbones.saving import load_backbone
 from ssl_bench.errors import DamagedRecord, DamagedWeights, SpecError, WeightsError
-from ssl_bench.runner.scheduler import locked, run
+from ssl_bench.runner.cell_lock import holding_cell
+from ssl_bench.runner.scheduler import run
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -95,7 +96,7 @@ def pretrain(
         cells = run_plan.cells()
         if not cells:
             raise SpecError("pretrain trains one setting; a choice of options needs a matrix")
-        with locked(cells[0], blocking=True):  # another process may be training it: then it is done afterwards
+        with holding_cell(cells[0], blocking=True):  # another process may be training it: then it is done afterwards
             return _pretrained(run_plan, cells[0], recompute)
 
 

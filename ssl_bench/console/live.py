@@ -15,7 +15,7 @@ from ssl_bench.plan.run_plan import RunPlan
 from ssl_bench.plan.score import validation_score
 from ssl_bench.plan.stored import HOW
 from ssl_bench.records.schema import EvaluationRecord, Failure, Pretraining
-from ssl_bench.runner.scheduler import Observer
+from ssl_bench.runner.observer import Observer
 from ssl_bench.system.amounts import bytes_text, duration
 from ssl_bench.system.terminal import escape
 

@@ -12,7 +12,8 @@ from ssl_bench.plan.prepare import prepare
 from ssl_bench.plan.rows import budget_images
 from ssl_bench.plugins.loading import load_plugins
 from ssl_bench.plugins.registry import TASKS
-from ssl_bench.runner.scheduler import Observer, results_of
+from ssl_bench.runner.observer import Observer
+from ssl_bench.runner.scheduler import results_of
 from ssl_bench.spec.matrix import Matrix
 from ssl_bench.spec.rows import TaskSpec
 from ssl_bench.spec.shipped import as_matrix

@@ -29,7 +29,8 @@ from ssl_bench.records.schema import (
     read_record,
 )
 from ssl_bench.report import load
-from ssl_bench.runner.scheduler import Observer, carry_out
+from ssl_bench.runner.observer import Observer
+from ssl_bench.runner.scheduler import carry_out
 
 ROOT = Path(__file__).resolve().parents[2]
 WHERE = Environment(device="cpu", precision="fp32", versions={}, code="0")

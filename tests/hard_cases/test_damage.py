@@ -27,7 +27,8 @@ from ssl_bench.records.predictions import read_predictions
 from ssl_bench.records.schema import EvaluationRecord, Failure, Pretraining, Record, Run, read_record, write_record
 from ssl_bench.records.tensors import read_tensors
 from ssl_bench.report import load
-from ssl_bench.runner.scheduler import Observer, carry_out
+from ssl_bench.runner.observer import Observer
+from ssl_bench.runner.scheduler import carry_out
 from ssl_bench.spec.recipe import Recipe
 from ssl_bench.training.checkpoints import load_checkpoint, save_checkpoint
 from toys import build, noise_set

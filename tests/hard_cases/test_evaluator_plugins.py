@@ -15,7 +15,8 @@ from ssl_bench.plan.prepare import prepare
 from ssl_bench.plugins.loading import load_plugin
 from ssl_bench.plugins.registry import EVALUATORS, TASKS
 from ssl_bench.records.schema import EvaluationRecord, Failure, failure_files, read_record
-from ssl_bench.runner.scheduler import Observer, carry_out
+from ssl_bench.runner.observer import Observer
+from ssl_bench.runner.scheduler import carry_out
 
 HEAD = """
 import numpy as np, torch

@@ -18,7 +18,8 @@ from commands import TINY, call, start, task, written
 from ssl_bench.errors import DataError, NoRoomError, RecordError
 from ssl_bench.plan.prepare import prepare
 from ssl_bench.records.schema import Pretraining, read_record
-from ssl_bench.runner.scheduler import Observer, carry_out
+from ssl_bench.runner.observer import Observer
+from ssl_bench.runner.scheduler import carry_out
 from ssl_bench.system import disk
 from ssl_bench.system.amounts import bytes_text
 from ssl_bench.system.disk import is_locked, no_room, remove_leftovers, write_bytes
@@ -150,7 +151,7 @@ def test_a_file_system_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyP
         def __init__(self, *_: Any, **__: Any) -> None:
             raise NotImplementedError("FileSystem does not appear to support flock")
 
-    monkeypatch.setattr("ssl_bench.runner.scheduler.FileLock", Lock)
+    monkeypatch.setattr("ssl_bench.runner.cell_lock.FileLock", Lock)
     with pytest.raises(RecordError, match="no file locks"):
         carry_out(prepare(TINY, tmp_path), Observer())
 

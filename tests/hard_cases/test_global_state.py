@@ -20,7 +20,8 @@ import ssl_bench
 from commands import TINY, evaluator, task, written
 from ssl_bench.plan.prepare import prepare
 from ssl_bench.records.schema import EvaluationRecord, Failure, Pretraining, failure_files, read_record
-from ssl_bench.runner.scheduler import Observer, carry_out
+from ssl_bench.runner.observer import Observer
+from ssl_bench.runner.scheduler import carry_out
 from ssl_bench.system.global_state import captured, changed, restore, restored
 
 CHANGES: dict[str, Callable[[], Any]] = {

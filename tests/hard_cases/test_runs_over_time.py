@@ -8,7 +8,8 @@ from typing import Any
 from commands import TINY
 from ssl_bench.plan.prepare import prepare
 from ssl_bench.report import Table, load
-from ssl_bench.runner.scheduler import Observer, carry_out
+from ssl_bench.runner.observer import Observer
+from ssl_bench.runner.scheduler import carry_out
 
 
 def table_of(out: Path, changes: dict[str, Any], **settings: Any) -> Table:

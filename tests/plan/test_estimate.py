@@ -27,8 +27,8 @@ from ssl_bench.plan.estimate import Estimate, RowEstimate, estimate
 from ssl_bench.plan.prepare import prepare
 from ssl_bench.plan.speed import HARDWARE
 from ssl_bench.runner.evaluation import CellEvaluation
+from ssl_bench.runner.observer import Observer
 from ssl_bench.runner.pretraining import pretrain_cell
-from ssl_bench.runner.scheduler import Observer
 from ssl_bench.runner.smoke import smoke
 from tests.runner.test_run import OWN_SETS, matrix
 from voc_trees import noise, write_tree

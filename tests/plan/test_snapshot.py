@@ -13,7 +13,8 @@ from commands import TINY
 from ssl_bench.errors import DamagedRecord
 from ssl_bench.plan.estimate import estimate
 from ssl_bench.plan.prepare import prepare
-from ssl_bench.runner.scheduler import Observer, carry_out
+from ssl_bench.runner.observer import Observer
+from ssl_bench.runner.scheduler import carry_out
 
 MATRIX: dict[str, Any] = TINY | {"baselines": ["random", "pixels"], "evaluate": [{"knn": {"k": [5]}}, "diagnostics"]}
 

@@ -25,7 +25,8 @@ from ssl_bench.records.predictions import read_predictions
 from ssl_bench.report import load, publish, write_report
 from ssl_bench.report.files import table_texts
 from ssl_bench.report.publishing import published_predictions
-from ssl_bench.runner.scheduler import Observer, carry_out
+from ssl_bench.runner.observer import Observer
+from ssl_bench.runner.scheduler import carry_out
 
 MakeRun = Callable[..., Path]
 SCHEMA1 = Path(__file__).parent / "fixtures" / "schema1"

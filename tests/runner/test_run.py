@@ -25,7 +25,8 @@ from ssl_bench.plan.prepare import prepare
 from ssl_bench.plan.score import validation_score
 from ssl_bench.plugins.registry import EVALUATORS, TASKS
 from ssl_bench.records.schema import EvaluationRecord, Failure, Pretraining, Run, read_record
-from ssl_bench.runner.scheduler import Observer, carry_out
+from ssl_bench.runner.observer import Observer
+from ssl_bench.runner.scheduler import carry_out
 
 TINY: dict[str, Any] = {
     "name": "tiny", "data": {"source": "shapes", "size": 32, "limit": {"train": 240, "test": 96}},
