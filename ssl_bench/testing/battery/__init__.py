@@ -7,19 +7,13 @@ from collections.abc import Callable
 from ssl_bench.plugins.registry import summary_of
 from ssl_bench.tasks.base import PretextTask
 from ssl_bench.testing.battery.bench import Bench, Check, CheckFailed, CheckWarning, NotApplicable
-from ssl_bench.testing.battery.contract import (
-    builds,
-    gradients,
-    input_unchanged,
-    labels,
-    loss,
-    preview,
-    same_seed,
-    state,
-)
 from ssl_bench.testing.battery.devices import devices
 from ssl_bench.testing.battery.going_on import interruption, processes
+from ssl_bench.testing.battery.gradients import gradients, loss
+from ssl_bench.testing.battery.inputs import input_unchanged, labels
+from ssl_bench.testing.battery.outputs import builds, preview
 from ssl_bench.testing.battery.phases import hooks, phases
+from ssl_bench.testing.battery.repeatability import same_seed, state
 from ssl_bench.testing.battery.runs import loss_falls, noise_at_chance, views_cost
 from ssl_bench.testing.battery.training import global_state, modes, network, parameters, trained
 from ssl_bench.testing.battery.views import draws
