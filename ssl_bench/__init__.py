@@ -15,12 +15,15 @@ _PUBLIC = {
     "load_backbone": "ssl_bench.backbones.saving", "save_backbone": "ssl_bench.backbones.saving",
     "input_kind": "ssl_bench.backbones.inputs",
     "Augmentation": "ssl_bench.transforms.policy", "Batch": "ssl_bench.data.batches",
-    "EvaluatorOptions": "ssl_bench.evaluators.base", "Evaluation": "ssl_bench.evaluators.base", "Evaluator": "ssl_bench.evaluators.base",
+    "EvaluatorOptions": "ssl_bench.evaluators.base", "Evaluation": "ssl_bench.evaluators.base",
+    "Evaluator": "ssl_bench.evaluators.base",
     "Measurement": "ssl_bench.evaluators.base", "Subject": "ssl_bench.evaluators.base",
-    "Metric": "ssl_bench.records.declarations", "Note": "ssl_bench.records.declarations", "TableColumn": "ssl_bench.records.declarations",
+    "Metric": "ssl_bench.records.declarations", "Note": "ssl_bench.records.declarations",
+    "TableColumn": "ssl_bench.records.declarations",
     "SSLBenchError": "ssl_bench.errors",
     "BackboneSpec": "ssl_bench.spec.matrix", "Matrix": "ssl_bench.spec.matrix", "Recipe": "ssl_bench.spec.recipe",
-    "Health": "ssl_bench.tasks.base", "PretextTask": "ssl_bench.tasks.base", "Setup": "ssl_bench.tasks.base", "TaskOptions": "ssl_bench.tasks.base",
+    "Health": "ssl_bench.tasks.base", "PretextTask": "ssl_bench.tasks.base", "Setup": "ssl_bench.tasks.base",
+    "TaskOptions": "ssl_bench.tasks.base",
     "RawBoxes": "ssl_bench.data.boxes.raw", "BoxedImage": "ssl_bench.data.boxes.ragged",
     "RawSet": "ssl_bench.data.readers", "RawSplit": "ssl_bench.data.readers", "Source": "ssl_bench.data.sources.base",
     "Results": "ssl_bench.report", "load": "ssl_bench.report",
@@ -48,11 +51,10 @@ if TYPE_CHECKING:
     from ssl_bench.transforms.policy import Augmentation
 
 __all__ = [
-    "Augmentation", "Backbone", "BackboneSpec", "Batch", "BoxedImage", "Evaluation", "Evaluator", "EvaluatorOptions", "Health", "Matrix",
-    "Measurement", "Metric", "Network", "Note", "PretextTask", "RawBoxes", "RawSet", "RawSplit", "Recipe", "Results", "SSLBenchError", "Setup",
-    "Source", "Subject", "TableColumn", "TaskOptions", "__version__", "evaluate", "input_kind", "load", "load_backbone",
-    "pretrain", "run",
-    "save_backbone",
+    "Augmentation", "Backbone", "BackboneSpec", "Batch", "BoxedImage", "Evaluation", "Evaluator", "EvaluatorOptions",
+    "Health", "Matrix", "Measurement", "Metric", "Network", "Note", "PretextTask", "RawBoxes", "RawSet", "RawSplit",
+    "Recipe", "Results", "SSLBenchError", "Setup", "Source", "Subject", "TableColumn", "TaskOptions", "__version__",
+    "evaluate", "input_kind", "load", "load_backbone", "pretrain", "run", "save_backbone",
 ]  # fmt: skip
 
 

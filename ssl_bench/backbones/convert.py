@@ -136,10 +136,16 @@ def read_checkpoint(path: Path) -> Mapping[Any, Any]:
 def _unread(message: str) -> str:
     unsafe = re.search(r"(?:GLOBAL|global:|class) (?!GLOBAL)([A-Za-z_][\w.]*)", message)
     if "TorchScript" in message:
-        return "holds a TorchScript program; save the tensors where it was made: torch.save(torch.jit.load(FILE).state_dict(), 'tensors.pth')"
+        return (
+            "holds a TorchScript program; save the tensors where it was made: "
+            "torch.save(torch.jit.load(FILE).state_dict(), 'tensors.pth')"
+        )
     if unsafe:
         what = unsafe.group(1).rstrip(".")
-        return f"holds more than tensors ({what}), and is not opened, because that can run code; save the tensors where it was made: model.state_dict()"
+        return (
+            f"holds more than tensors ({what}), and is not opened, because that can run code; "
+            "save the tensors where it was made: model.state_dict()"
+        )
     return "is damaged, cut off, or no checkpoint of torch or safetensors"
 
 
@@ -221,7 +227,8 @@ def network_in(
 
 
 def _one_of(networks: Mapping[str, tuple[BackboneSpec, Mapping[str, Tensor], Any]], where: str) -> str:
-    """The network to take: the only one, one of equal ones, or of two that follow each other the one that is trained."""
+    """The network to take: the only one, one of equal ones,
+    or of two that follow each other the one that is trained."""
     ways = sorted(networks, key=lambda start: (len(start), start))
     first = networks[ways[0]][1]
     if all(

@@ -158,7 +158,8 @@ class InputSpec(Model):
 
 
 def as_network_input(images: Tensor, kind: str, mean: Tensor, std: Tensor) -> Tensor:
-    """RGB [B, 3, H, W] in [0, 1] to network input [B, C, H, W], channels-last; ``mean`` and ``std`` are [1, C, 1, 1]."""
+    """RGB [B, 3, H, W] in [0, 1] to network input [B, C, H, W], channels-last;
+    ``mean`` and ``std`` are [1, C, 1, 1]."""
     handling = kind_named(kind)
     converted = handling.convert(images)
     if handling.scaled:

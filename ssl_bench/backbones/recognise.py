@@ -78,7 +78,8 @@ def nearest(
 
 
 def are_twins(name: str, other: str) -> bool:
-    """Whether two networks differ in what has no tensors: resnetaa50 and resnetblur50 are resnet50 with other pooling."""
+    """Whether two networks differ in what has no tensors:
+    resnetaa50 and resnetblur50 are resnet50 with other pooling."""
     return re.sub(r"^resnet(aa|blur)", "resnet", other) == re.sub(r"^resnet(aa|blur)", "resnet", name)
 
 
@@ -90,7 +91,8 @@ def blocks_of(tensors: Mapping[str, Tensor]) -> tuple[int, ...]:
 
 #: blocks a stage by the number in a network's name; basic and bottleneck blocks share them
 _DEPTHS = {
-    10: (1, 1, 1, 1), 14: (1, 1, 1, 1), 18: (2, 2, 2, 2), 26: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3),
+    10: (1, 1, 1, 1), 14: (1, 1, 1, 1), 18: (2, 2, 2, 2), 26: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3),
+    101: (3, 4, 23, 3), 152: (3, 8, 36, 3),
     200: (3, 24, 36, 3), 269: (3, 30, 48, 8), 270: (4, 29, 53, 4), 350: (4, 36, 72, 4), 420: (4, 44, 87, 4),
 }  # fmt: skip
 

@@ -56,7 +56,8 @@ class Backbone(Network):
         return self.normalise(images)
 
     def normalise(self, images: Tensor) -> Tensor:
-        """RGB [B, 3, H, W] in [0, 1] to network input [B, C, H, W]; C is 3 unless the kind of input has other channels."""
+        """RGB [B, 3, H, W] in [0, 1] to network input [B, C, H, W];
+        C is 3 unless the kind of input has other channels."""
         return as_network_input(images, self.input.kind, self.mean, self.std)
 
     def forward(self, images: Tensor) -> Tensor:

@@ -125,9 +125,15 @@ class Weights:
         file = self.source.removeprefix("file:")
         before = [start for start in beginnings(self.tensors) if start]
         if before:
-            return f"{quoted(before[0])} stands before the names of its network: `ssl-bench convert {file}` writes them without"
+            return (
+                f"{quoted(before[0])} stands before the names of its network: "
+                f"`ssl-bench convert {file}` writes them without"
+            )
         if "conv1.weight" not in self.tensors and "conv1.0.weight" not in self.tensors:
-            return f"they are not named as a ResNet's of timm or torchvision; `ssl-bench convert {file}` tells what it finds"
+            return (
+                "they are not named as a ResNet's of timm or torchvision; "
+                f"`ssl-bench convert {file}` tells what it finds"
+            )
         try:
             name, width, stem, matched, layout = nearest(self.tensors)
         except WeightsError as error:
@@ -135,7 +141,10 @@ class Weights:
         if matched < len(layout):
             return f"nearest is {name}, of which {matched} of {len(layout)} tensors are there"
         written = ", ".join([f"name: {name}", *([f"width: {width:g}"] if width != 1 else []), f"stem: {stem}"])
-        return f"they are those of a {name}: write backbone: {{{written}}}, or `ssl-bench convert {file}` to judge them as such beside another network"
+        return (
+            f"they are those of a {name}: write backbone: {{{written}}}, "
+            f"or `ssl-bench convert {file}` to judge them as such beside another network"
+        )
 
 
 #: the weights opened last, by source and by a stamp that differs where a file was written anew

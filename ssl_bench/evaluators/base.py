@@ -198,7 +198,8 @@ class Evaluator:
 
     @classmethod
     def version_on(cls, options: Any, labelled: Judged) -> int:
-        """The version of the protocol that enters the id: an earlier one where what changed since cannot move a number."""
+        """The version of the protocol that enters the id:
+        an earlier one where what changed since cannot move a number."""
         return cls.version
 
     @classmethod

@@ -1,4 +1,5 @@
-"""Training inside an evaluator: on the same loop as pretraining, with its checkpoints, its progress and its failures."""
+"""Training inside an evaluator: on the same loop as pretraining, with its checkpoints,
+its progress and its failures."""
 
 from __future__ import annotations
 

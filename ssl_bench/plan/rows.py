@@ -242,7 +242,8 @@ def _init(
             raise WeightsError(f"{task.name} builds a network of its own, which cannot start from other weights")
         if network is None:
             raise WeightsError(
-                f"{source} holds {weights.network}, and {task.name} trains another network; a row of weights: judges it "
+                f"{source} holds {weights.network}, and {task.name} trains another network; "
+                "a row of weights: judges it "
                 "as it is, with --plugin FILE"
             )
         weights.into(network)

@@ -51,7 +51,8 @@ def write_run(run_plan: RunPlan) -> None:
         winner = chosen.get(row.name) if len(row.candidates) > 1 else row.candidates[0]
         init, labels = row.start(winner)
         rows.append(RunRow(
-            row=row.name, task=row.task.name, block=row.block, uses_labels=labels, init=init, choices=len(row.candidates),
+            row=row.name, task=row.task.name, block=row.block, uses_labels=labels, init=init,
+            choices=len(row.candidates),
             chosen=dict(winner.chosen) if winner is not None else {},
         ))  # fmt: skip
     path = run_plan.out / "run.json"

@@ -192,7 +192,8 @@ def _is_mixin(member: type, base: type, kind: str) -> bool:
         isinstance(other, type) and other is not member and issubclass(other, member) for other in vars(module).values()
     )
     required = {
-        "task": ("views", "forward"), "evaluator": ("evaluate",), "source": ("open", "open_boxes"), "network": ("forward",),
+        "task": ("views", "forward"), "evaluator": ("evaluate",), "source": ("open", "open_boxes"),
+        "network": ("forward",),
         "operation": ("__call__",),
     }[kind]  # fmt: skip
     return derived or hasattr(member, "name") or all(getattr(member, name) is getattr(base, name) for name in required)

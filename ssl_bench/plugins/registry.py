@@ -1,5 +1,5 @@
-"""One small typed registry for tasks, evaluators, sources and networks: built-ins, installed packages, what plugin files
-add."""
+"""One small typed registry for tasks, evaluators, sources and networks: built-ins, installed packages, what plugin
+files add."""
 
 from __future__ import annotations
 
@@ -115,7 +115,8 @@ class Registry(Generic[T]):
         if name in self._builtin or name in self._installed() or (held is not None and held is not member):
             holder = f" ({_where(held)})" if held is not None else ""
             raise SpecError(
-                f"{'a' if self.kind[0] not in 'aeiou' else 'an'} {self.kind} named {name!r} exists already{holder}; choose another `name` for {_where(member)}"
+                f"{'a' if self.kind[0] not in 'aeiou' else 'an'} {self.kind} named {name!r} exists already{holder}; "
+                f"choose another `name` for {_where(member)}"
             )
         self._added[name] = member
         return member

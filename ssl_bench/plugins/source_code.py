@@ -35,7 +35,8 @@ def plain(node: Any) -> str:
     empty at first."""
     if isinstance(node, ast.AST):
         fields = ((name, getattr(node, name, None)) for name in sorted(node._fields))
-        return f"{type(node).__name__}({', '.join(f'{name}={plain(value)}' for name, value in fields if value is not None and value != [])})"
+        told = (f"{name}={plain(value)}" for name, value in fields if value is not None and value != [])
+        return f"{type(node).__name__}({', '.join(told)})"
     if isinstance(node, list):
         return f"[{', '.join(map(plain, node))}]"
     return ascii(node)  # not repr, which leaves what a version's Unicode tables call printable

@@ -155,7 +155,10 @@ def _fractions(*names: str) -> tuple[Metric, ...]:
 #: for evaluators that declare nothing, by their whole name
 WELL_KNOWN = (
     *_shares("top1", "top5", "top1@*", "top5@*", "accuracy", "acc"),
-    *_fractions("balanced_top1", "balanced_top5", "balanced_top1@*", "balanced_accuracy", "map", "map50", "map75", "ap", "ap50", "ap75"),
+    *_fractions(
+        "balanced_top1", "balanced_top5", "balanced_top1@*", "balanced_accuracy", "map", "map50", "map75", "ap", "ap50",
+        "ap75",
+    ),
     *_fractions("miou", "iou", "f1", "auc", "auroc", "precision", "recall"),
 )  # fmt: skip
 _FROZEN, _DETECTION = "ImageNet frozen top-5", "VOC07 mAP"  # of published.csv
@@ -171,13 +174,20 @@ BUILT_IN = {
         title="linear probe", order=0, stages_by="top1", labels_by="top1", curve="linear probe, best stage",
         metrics=(*_shares("top1", "top5", "top1_shuffled", "top1_chance"), *_fractions("balanced_top1")),
         columns=(
-            TableColumn(metric="top1", title="best stage", classic=True, published=_FROZEN, described="{heading}, best stage, top-1", **_PROBE),
+            TableColumn(
+                metric="top1", title="best stage", classic=True, published=_FROZEN,
+                described="{heading}, best stage, top-1", **_PROBE,
+            ),
             TableColumn(metric="balanced_top1", title="balanced", if_measured=True, classic=True, **_PROBE),
             TableColumn(metric="top1", title="over random", gain=True, classic=True, **_PROBE),
             TableColumn(metric="top1", title="last stage", **_PROBE | {"stage": "pooled"}),
-            TableColumn(metric="balanced_top1", title="last, balanced", wide=True, if_measured=True, **_PROBE | {"stage": "pooled"}),
             TableColumn(
-                metric="top5", title="best, top-5", classes_above=20, classic=True, published=_FROZEN, described="{heading}, best stage, top-5", **_PROBE
+                metric="balanced_top1", title="last, balanced", wide=True, if_measured=True,
+                **_PROBE | {"stage": "pooled"},
+            ),
+            TableColumn(
+                metric="top5", title="best, top-5", classes_above=20, classic=True, published=_FROZEN,
+                described="{heading}, best stage, top-5", **_PROBE
             ),
             TableColumn(metric="top5", title="last, top-5", classes_above=20, **_PROBE | {"stage": "pooled"}),
             TableColumn(metric="top1", title="code", wide=True, if_measured=True, **_PROBE | {"stage": "code"}),
@@ -193,7 +203,8 @@ BUILT_IN = {
         ),
     ),
     "finetune": EvaluatorDeclaration(
-        title="fine-tune", order=3, labels_by="top1", curve="fine-tuned", metrics=(*_shares("top1", "top5"), *_fractions("balanced_top1")),
+        title="fine-tune", order=3, labels_by="top1", curve="fine-tuned",
+        metrics=(*_shares("top1", "top5"), *_fractions("balanced_top1")),
         columns=(
             TableColumn(metric="top1", title="{share}", **_TUNED),
             TableColumn(metric="balanced_top1", title="{share}, balanced", wide=True, if_measured=True, **_TUNED),
@@ -203,7 +214,10 @@ BUILT_IN = {
     "detection": EvaluatorDeclaration(
         title="detection", metrics=_fractions("map_voc07", "map", "ap", "ap50", "ap75"),
         columns=(
-            TableColumn(metric="map_voc07", title="mAP {stage}", classic=True, published=_DETECTION, described="detection mAP (VOC 2007)", **_BOXES),
+            TableColumn(
+                metric="map_voc07", title="mAP {stage}", classic=True, published=_DETECTION,
+                described="detection mAP (VOC 2007)", **_BOXES,
+            ),
             TableColumn(metric="ap", title="AP {stage}", **_BOXES),
             TableColumn(metric="map", title="mAP, area {stage}", wide=True, **_BOXES),
             TableColumn(metric="ap50", title="AP50 {stage}", wide=True, **_BOXES),
@@ -213,7 +227,8 @@ BUILT_IN = {
     "diagnostics": EvaluatorDeclaration(
         title="diagnostics", order=4, opens_test=False,
         metrics=(
-            Metric(name="rankme", low=0, higher_is_better=None, digits=1), Metric(name="spread", low=0, higher_is_better=None),
+            Metric(name="rankme", low=0, higher_is_better=None, digits=1),
+            Metric(name="spread", low=0, higher_is_better=None),
             Metric(name="dead_dimensions", low=0, high=1, higher_is_better=None),
         ),
         columns=(TableColumn(metric="*", wide=True),),

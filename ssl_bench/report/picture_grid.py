@@ -76,7 +76,8 @@ class _Layout:
 def _laid_out(
     title: str, words: Sequence[str], blocks: Sequence[_Block], columns: int, square: bool = True
 ) -> _Layout | None:
-    """``columns`` blocks side by side, the text as large as the height asks for; None where that is higher than wide."""
+    """``columns`` blocks side by side, the text as large as the height asks for;
+    None where that is higher than wide."""
     block_width = max([CELL * COLUMNS, *(COLUMNS * (block.cell[1] + GAP) for block in blocks)])
     width = columns * (block_width + 3 * GAP) + GAP
     size = SMALLEST_FONT

@@ -106,7 +106,11 @@ for _tag, _pattern, _first in (
     ("tag:yaml.org,2002:int", r"[-+]?(0|[1-9][0-9]*(_[0-9]+)*)", list("-+0123456789")),
     (
         "tag:yaml.org,2002:float",
-        rf"[-+]?(({_DIGITS}\.({_DIGITS})?|\.{_DIGITS})([eE][-+]?[0-9]+)?|{_DIGITS}[eE][-+]?[0-9]+|\.(inf|Inf|INF))|\.(nan|NaN|NAN)", list("-+.0123456789"),
+        (
+            rf"[-+]?(({_DIGITS}\.({_DIGITS})?|\.{_DIGITS})([eE][-+]?[0-9]+)?|{_DIGITS}[eE][-+]?[0-9]+|\.(inf|Inf|INF))"
+            r"|\.(nan|NaN|NAN)"
+        ),
+        list("-+.0123456789"),
     ),
     (_MERGE, "<<", ["<"]),
 ):  # fmt: skip

@@ -53,7 +53,8 @@ def _flushes() -> bool:
 #: modules and names of the hooks that torch calls for every module or optimiser of the program
 _HOOKS = {
     "torch.nn.modules.module": (
-        "_global_buffer_registration_hooks", "_global_module_registration_hooks", "_global_parameter_registration_hooks", "_global_backward_pre_hooks",
+        "_global_buffer_registration_hooks", "_global_module_registration_hooks",
+        "_global_parameter_registration_hooks", "_global_backward_pre_hooks",
         "_global_backward_hooks", "_global_is_full_backward_hook", "_global_forward_pre_hooks", "_global_forward_hooks",
         "_global_forward_hooks_always_called", "_global_forward_hooks_with_kwargs",
     ),

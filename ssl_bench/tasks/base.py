@@ -233,7 +233,8 @@ class PretextTask(Trainable):
         raise NotImplementedError(f"{self.name} draws no images")
 
     def health(self) -> Mapping[str, Health]:
-        """Signs of a training gone wrong, by name: a value after training, and the bounds outside of which it is told."""
+        """Signs of a training gone wrong, by name: a value after training,
+        and the bounds outside of which it is told."""
         return {}
 
     @classmethod

@@ -68,7 +68,8 @@ def _combine(members: tuple[type[PretextTask], ...]) -> type[Combination]:
     return type(
         "".join(member.__name__ for member in members), (Combination,),
         {
-            "name": name, "members": members, "Options": options, "__doc__": Combination.__doc__, "__module__": __name__,
+            "name": name, "members": members, "Options": options, "__doc__": Combination.__doc__,
+            "__module__": __name__,
             "version": Combination.version, "uses_labels": any(member.uses_labels for member in members),
             "columns": frozenset().union(*(member.columns for member in members)),
             "parts": tuple(f"{member.name}/{part}" for member in members for part in member.parts),

@@ -300,7 +300,8 @@ def other_networks(bench: EvaluatorBench) -> str:
 
 
 _NEEDS: dict[Callable[[Any], str], tuple[str, ...]] = {
-    documented: (), options: (), declared: (), answers: ("options",), hidden_test: ("answers",), same_seed: ("hidden_test",),
+    documented: (), options: (), declared: (), answers: ("options",), hidden_test: ("answers",),
+    same_seed: ("hidden_test",),
     untouched: ("answers",), columns: ("hidden_test", "declared"), other_networks: ("answers",),
 }  # fmt: skip
 

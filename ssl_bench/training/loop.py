@@ -323,7 +323,8 @@ class _Loop:
 
 
 class _Timer(AbstractContextManager[None]):
-    """Adds the wall time of a block; on an accelerator, where work runs on after the call, it is the time to queue it."""
+    """Adds the wall time of a block; on an accelerator, where work runs on after the call,
+    it is the time to queue it."""
 
     def __init__(self, seconds: dict[str, float], part: str) -> None:
         self.seconds, self.part = seconds, part

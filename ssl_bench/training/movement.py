@@ -1,4 +1,5 @@
-"""Whether training moved the network that is judged: a row that stands as pretrained must not be an untrained network."""
+"""Whether training moved the network that is judged:
+a row that stands as pretrained must not be an untrained network."""
 
 from __future__ import annotations
 
@@ -89,7 +90,8 @@ class Movement:
         if control:
             if changed:
                 raise TrainingError(
-                    f'{task.name} declares role = "control", and training moved {len(changed)} of {len(now)} parameters of the judged network '
+                    f'{task.name} declares role = "control", '
+                    f"and training moved {len(changed)} of {len(now)} parameters of the judged network "
                     f"(first: {changed[0]}); keep them out of phase_parameters, or remove the declaration"
                 )
             return f"0 of {len(now)}"
@@ -99,7 +101,8 @@ class Movement:
 
 
 def judged_tensors(task: Trainable) -> dict[str, Tensor]:
-    """The parameters of ``task.evaluated()``; of a network without any, its floating buffers, those of norms left out."""
+    """The parameters of ``task.evaluated()``; of a network without any,
+    its floating buffers, those of norms left out."""
     judged = task.evaluated()
     parameters: dict[str, Tensor] = dict(judged.named_parameters())
     if parameters:
@@ -173,7 +176,10 @@ def _why(task: Trainable, now: dict[str, Tensor], changed: list[str], decayed: l
         )
     stepped = {id(parameter) for phase in task.phases for _, parameter in task.phase_parameters(phase)}
     reached = sum(id(tensor) in stepped for tensor in task.evaluated().parameters())
-    begin = f"none of the {len(now)} parameters of the judged network moved in training, so this row would be an untrained network. "
+    begin = (
+        f"none of the {len(now)} parameters of the judged network moved in training, "
+        "so this row would be an untrained network. "
+    )
     if reached:
         return begin + (
             "The optimiser holds them: look for .detach() or torch.no_grad() between network and loss, for weights "

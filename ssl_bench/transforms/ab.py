@@ -11,13 +11,12 @@ import torch
 from torch import Tensor, nn
 
 # Cells of the ab plane (nearest multiple of 10) that sRGB reaches: a -> first and last b. From a sweep of the RGB
-# cube's faces in
-# 2,048 steps (1,024 give the same). The 313 bins of the paper are its released list of points, which no rule
-# reproduces.
+# cube's faces in 2,048 steps (1,024 give the same). The 313 bins of the paper are its released list of points, which no
+# rule reproduces.
 _GAMUT = {
-    -90: (80, 80), -80: (40, 80), -70: (20, 90), -60: (0, 90), -50: (-20, 90), -40: (-30, 90), -30: (-40, 90), -20: (-40, 90),
-    -10: (-50, 90), 0: (-60, 90), 10: (-70, 80), 20: (-80, 80), 30: (-80, 80), 40: (-90, 80), 50: (-90, 70), 60: (-100, 70),
-    70: (-110, 70), 80: (-110, 70), 90: (-90, 0), 100: (-70, -50),
+    -90: (80, 80), -80: (40, 80), -70: (20, 90), -60: (0, 90), -50: (-20, 90), -40: (-30, 90), -30: (-40, 90),
+    -20: (-40, 90), -10: (-50, 90), 0: (-60, 90), 10: (-70, 80), 20: (-80, 80), 30: (-80, 80), 40: (-90, 80),
+    50: (-90, 70), 60: (-100, 70), 70: (-110, 70), 80: (-110, 70), 90: (-90, 0), 100: (-70, -50),
 }  # fmt: skip
 #: [Q, 2]
 BINS = torch.tensor(

@@ -119,7 +119,8 @@ class Blur(Augmentation):
 
 
 class Operation(Model):
-    """One operation of a policy: its name, or ``{name: {setting: value}}``. Those of plugins stand beside the fields."""
+    """One operation of a policy: its name, or ``{name: {setting: value}}``.
+    Those of plugins stand beside the fields."""
 
     model_config = ConfigDict(extra="allow")  # only what is registered, see ``_from_name``
     short_form: ClassVar[str] = "the name of an operation"
@@ -171,8 +172,8 @@ class Operation(Model):
 
 
 def _of_a_plugin(name: Any, settings: Any) -> Augmentation:
-    """The operation that a plugin calls so. Raises ValueError for a name that is not known, ValidationError for settings
-    that are wrong, which say where they stand."""
+    """The operation that a plugin calls so. Raises ValueError for a name that is not known, ValidationError for
+    settings that are wrong, which say where they stand."""
     if name not in OPERATIONS:
         known = OPERATIONS.names()
         near = did_you_mean(name, known)

@@ -16,7 +16,8 @@ GREY_LEVEL = 1 / 255
 
 @dataclass(frozen=True)
 class Grid:
-    """Geometry of the grid in pixels: nine cells side by side, in each one tile at a random offset of 0..cell - tile."""
+    """Geometry of the grid in pixels: nine cells side by side,
+    in each one tile at a random offset of 0..cell - tile."""
 
     cell: int
     tile: int

@@ -61,8 +61,8 @@ def test_a_policy_names_them_beside_the_built_in_ones() -> None:
     [
         (
             ["cutuot"],
-            r"unknown operation 'cutuot'; did you mean 'cutout'\? "
-            "allowed are crop, flip, jitter, grayscale, blur, cutout, noise, sobel, and those of plugins that are given",
+            r"unknown operation 'cutuot'; did you mean 'cutout'\? allowed are "
+            "crop, flip, jitter, grayscale, blur, cutout, noise, sobel, and those of plugins that are given",
         ),
         (["solarize"], r"unknown operation 'solarize'; allowed are crop"),
         ([{"cutout": {"sise": 0.5}}], "unknown key 'augment.0.cutout.sise'; did you mean 'size'"),

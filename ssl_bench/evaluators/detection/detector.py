@@ -43,7 +43,8 @@ class DetectorOptions:
 
 @dataclass(frozen=True)
 class DetectionBatch:
-    """Images uint8 [H, W, 3] of any sizes, with their boxes float32 [n, 4] (x1 y1 x2 y2, pixels) and classes int64 [n]."""
+    """Images uint8 [H, W, 3] of any sizes, with their boxes float32 [n, 4] (x1 y1 x2 y2, pixels)
+    and classes int64 [n]."""
 
     images: list[Tensor]
     boxes: list[Tensor]

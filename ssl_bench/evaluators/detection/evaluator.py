@@ -283,7 +283,10 @@ def _alike(images: DetectionSet, device: torch.device) -> Iterator[Tensor]:
     height, width = (int(side) for side in np.median(sides, axis=0))
     for part in np.array_split(rows, max(1, len(rows) // 8)):
         yield torch.cat([
-            F.interpolate(as_float(torch.from_numpy(np.array(images.image(int(row)))).to(device))[None], size=(height, width), mode="bilinear", antialias=True)
+            F.interpolate(
+                as_float(torch.from_numpy(np.array(images.image(int(row)))).to(device))[None],
+                size=(height, width), mode="bilinear", antialias=True,
+            )
             for row in part
         ])  # fmt: skip
 

@@ -1,4 +1,5 @@
-"""Which detection belongs to which object, by PASCAL VOC's rule and by COCO's (Everingham et al., 2010; Lin et al., 2014).
+"""Which detection belongs to which object, by PASCAL VOC's rule and by COCO's
+(Everingham et al., 2010; Lin et al., 2014).
 
 A detection is right, wrong, or left out (neither counted nor penalised). Per image and class, by falling score:
 
@@ -102,7 +103,8 @@ def match_detections(
 
 
 def _take_voc(overlap: np.ndarray, difficult: np.ndarray, threshold: float) -> np.ndarray:
-    """Outcomes int8 [d] of detections by falling score, from IoUs [d, g] with the objects of the same image and class."""
+    """Outcomes int8 [d] of detections by falling score, from IoUs [d, g] with the objects
+    of the same image and class."""
     best = overlap.argmax(1)
     reached = overlap.max(1) >= threshold
     outcome = np.where(reached & difficult[best], _LEFT_OUT, _WRONG).astype(np.int8)

@@ -188,7 +188,8 @@ class SoftmaxRegression:
         return torch.hstack((torch.addmm(weight, residual, x, beta=l2), residual.sum(1, keepdim=True)))
 
     def _loss(self, logits: Tensor) -> tuple[float, Tensor, float]:
-        """Mean cross-entropy, its gradient by the logits [K, N], and the mean variance p (1 - p) of the probabilities."""
+        """Mean cross-entropy, its gradient by the logits [K, N],
+        and the mean variance p (1 - p) of the probabilities."""
         log_p = torch.log_softmax(logits, 0)
         of_label = log_p.gather(0, self.labels[None])
         loss = -float(of_label.mean(dtype=torch.float64))

@@ -78,7 +78,8 @@ class StageFits:
         self.penalty = (STRONGEST * WEAKEST) ** 0.5  # of the control on shuffled labels, until a strength is chosen
 
     def all_labels(self) -> StageFit:
-        """Chosen on validation, or on folds of train + validation; the test number is of a fit on train + validation."""
+        """Chosen on validation, or on folds of train + validation;
+        the test number is of a fit on train + validation."""
         began = time.monotonic()
         y, y_validation = self.labels[: self.count], self.labels[self.count :]
         folded = (
@@ -142,7 +143,10 @@ class StageFits:
             penalty = (STRONGEST * WEAKEST) ** 0.5
             facts = {
                 "penalty": penalty,
-                "chosen_on": f"nothing: one {'image' if groups is None else 'group'} of a class cannot be both fitted and held back",
+                "chosen_on": (
+                    f"nothing: one {'image' if groups is None else 'group'} of a class "
+                    "cannot be both fitted and held back"
+                ),
             }
         solution = SoftmaxRegression(x, y, self.classes).fit(penalty / len(x), start, TOLERANCE)
         scores = {"validation": (solution.logits(self.validation), self.labels[self.count :])}

@@ -1,4 +1,5 @@
-"""new_evaluator keeps to the contract of an evaluator, and measures what it says. Run with: pytest test_new_evaluator.py"""
+"""new_evaluator keeps to the contract of an evaluator, and measures what it says.
+Run with: pytest test_new_evaluator.py"""
 
 import pytest
 import torch

@@ -1,4 +1,5 @@
-"""new_task keeps to the contract of a pretext task, and its views are what it says. Run with: pytest test_new_task.py"""
+"""new_task keeps to the contract of a pretext task, and its views are what it says.
+Run with: pytest test_new_task.py"""
 
 import pytest
 import torch

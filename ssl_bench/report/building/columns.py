@@ -50,7 +50,8 @@ def _of_protocol(column: Column, results: RunRecords, data: str) -> Column:
 
 
 def _is_classic(column: Column) -> bool:
-    """Frozen accuracy with all labels, detection after fine-tuning (Doersch & Zisserman, 2017), and what the rows cost."""
+    """Frozen accuracy with all labels, detection after fine-tuning (Doersch & Zisserman, 2017),
+    and what the rows cost."""
     judged = column.classic and column.labels in (None, 1) and column.stage != "frozen"
     return judged or not column.evaluator
 

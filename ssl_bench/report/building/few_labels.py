@@ -33,7 +33,8 @@ class LabelCurve:
 
 @dataclass(frozen=True)
 class Needed:
-    """A number of labels; ``bound`` says that it is only known to be more (">") or at most that (less or equal, "<=")."""
+    """A number of labels;
+    ``bound`` says that it is only known to be more (">") or at most that (less or equal, "<=")."""
 
     labels: float
     bound: Literal["", ">", "<="] = ""

@@ -62,7 +62,8 @@ def input_lines(results: RunRecords) -> Iterator[LegendLine]:
 
 
 def row_lines(results: RunRecords) -> Iterator[LegendLine]:
-    """What rows started from, weights from elsewhere, and plugins whose checks were skipped or whose network collapsed."""
+    """What rows started from, weights from elsewhere,
+    and plugins whose checks were skipped or whose network collapsed."""
     for row in results.run.rows:
         facts = next((p.describe for (name, _), p in results.pretrainings.items() if name == row.row), None)
         if row.block == "elsewhere" and facts is not None:
@@ -133,7 +134,10 @@ def control_line(results: RunRecords) -> Iterator[LegendLine]:
     z = float(stats.norm.isf(0.0005 / len(both)))
     distances = np.abs(both["value"] - both["chance"]) / np.sqrt(both["chance"] * (1 - both["chance"]) / both["n"])
     away = float(distances.max()) > z
-    span = f"{100 * both['value'].min():.1f} to {100 * both['value'].max():.1f} %, chance {100 * both['chance'].mean():.1f} %"
+    span = (
+        f"{100 * both['value'].min():.1f} to {100 * both['value'].max():.1f} %, "
+        f"chance {100 * both['chance'].mean():.1f} %"
+    )
     text = f"probe on shuffled labels: {span}" + (": AWAY FROM CHANCE, suspect a leak" if away else "")
     yield LegendLine("control", text, text if away else "")
 

@@ -67,7 +67,10 @@ class Correlation:
         if not math.isnan(self.low):
             # a draw of one seed alone is likelier than a tail: the ends are what single seeds say
             if self.seeds**-self.seeds > 0.025:
-                return f"bootstrap over {self.seeds} seeds: {self.low:+.2f} to {self.high:+.2f}, too few for a 95 % interval"
+                return (
+                    f"bootstrap over {self.seeds} seeds: "
+                    f"{self.low:+.2f} to {self.high:+.2f}, too few for a 95 % interval"
+                )
             return f"95 % bootstrap interval over {self.seeds} seeds: {self.low:+.2f} to {self.high:+.2f}"
         return f"{self.seeds or 'no'} shared seed{'s' if self.seeds != 1 else ''}: no interval"
 
@@ -118,7 +121,10 @@ class Agreement:
         against = [pair for pair in self.pairs if pair.verdict == "the other way"]
         agree = sum(pair.verdict == "as published" for pair in self.pairs)
         over = "seeds and test images" if all(pair.ours.images for pair in self.pairs) else "seeds"
-        text = f"of {len(self.pairs)} pairs of rows {agree + len(against)} can be told apart here (over {over}, Holm-corrected)"
+        text = (
+            f"of {len(self.pairs)} pairs of rows {agree + len(against)} can be told apart here "
+            f"(over {over}, Holm-corrected)"
+        )
         if not against:
             return text + (", all in the published order" if agree else "")
         named = ", ".join(f"{pair.second} above {pair.first}" for pair in against)
@@ -127,7 +133,8 @@ class Agreement:
 
 @dataclass
 class PublishedBlock:
-    """The numbers of one setting: rows by metrics, as they are printed, and how far our order of the same rows agrees."""
+    """The numbers of one setting: rows by metrics, as they are printed,
+    and how far our order of the same rows agrees."""
 
     setting: str
     sources: list[str]

@@ -135,7 +135,8 @@ class Correctness:
         return self._of_column[place]
 
     def _draws_stored(self, evaluation: EvaluationOfRun, metric: str) -> bool:
-        """Whether an evaluator stores values of a metric on resampled images, so that this record should have them too."""
+        """Whether an evaluator stores values of a metric on resampled images,
+        so that this record should have them too."""
         same = (
             other
             for (_, evaluator, data), others in self._evaluations.items()

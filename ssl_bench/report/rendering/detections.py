@@ -27,7 +27,8 @@ ACROSS = 3  # images side by side
 
 
 def detection_figures(results: RunRecords) -> Iterator[tuple[str, Figure]]:
-    """For every row, detector and set: the name of a file, and a figure of the images stored with the row's first seed."""
+    """For every row, detector and set: the name of a file,
+    and a figure of the images stored with the row's first seed."""
     classes = {str(entry["name"]): [str(name) for name in entry.get("classes", [])] for entry in results.own_sets()}
     firsts: dict[tuple[str, str, str], EvaluationOfRun] = {}
     for evaluation in results.evaluations:

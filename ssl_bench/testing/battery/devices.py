@@ -63,7 +63,10 @@ def _on_pretended_gpu(bench: Bench) -> str:
                     f"on a GPU it would fail: {failure}. Make new tensors where the images are (device=images.device), "
                     "and keep tensors as buffers"
                 ) from failure
-            return f"a GPU cannot be tried without one ({type(failure.__cause__).__name__}, usually code that looks at values)"
+            return (
+                "a GPU cannot be tried without one "
+                f"({type(failure.__cause__).__name__}, usually code that looks at values)"
+            )
     return "a GPU in pretence"
 
 

@@ -45,7 +45,8 @@ def interruption(bench: Bench) -> str:
 
 
 def processes(bench: Bench) -> str:
-    """Other processes, with other hashes of strings, give the same bits, and go on from a checkpoint to the same bits."""
+    """Other processes, with other hashes of strings, give the same bits,
+    and go on from a checkpoint to the same bits."""
     place = located(bench.task)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

@@ -86,7 +86,10 @@ def gradients(bench: Bench) -> str:
             "was trained"
         )
     if not reached and bench.task.role is not TaskRole.CONTROL:
-        return "no optimiser holds a parameter of self.backbone; the check of training tells whether the task moves it all the same"
+        return (
+            "no optimiser holds a parameter of self.backbone; "
+            "the check of training tells whether the task moves it all the same"
+        )
     return f"{reached} backbone tensors"
 
 

@@ -37,7 +37,8 @@ def same_seed(bench: Bench) -> str:
 
 
 def state(bench: Bench) -> str:
-    """What the task has learned is in its state_dict: saved as safetensors and loaded strictly, it goes on as it was."""
+    """What the task has learned is in its state_dict:
+    saved as safetensors and loaded strictly, it goes on as it was."""
     trained = bench.build(0)
     if bench.task.role.trains:
         fit(trained, bench.batches(), bench.recipes(), 2, seed=0, precision="fp32", cost=False)
