@@ -36,10 +36,10 @@ def main() -> NoReturn:
     except BaseException as error:
         failed = error
     requests.end()
-    sys.exit(code if failed is None else _told(failed, requests))
+    sys.exit(code if failed is None else _report_error(failed, requests))
 
 
-def _told(error: BaseException, requests: interruption.Requests) -> int:
+def _report_error(error: BaseException, requests: interruption.Requests) -> int:
     """Say on stderr why a command ended, and return its exit code."""
     from ssl_bench.errors import Interrupted, SSLBenchError
     from ssl_bench.system.disk import is_of_the_path, no_room, reason

@@ -34,7 +34,7 @@ from ssl_bench.errors import Interrupted
 from ssl_bench.evaluators.linear.logistic import TOLERANCE, SoftmaxRegression, Solution
 from ssl_bench.evaluators.linear.strengths import SEARCH_TOLERANCE, STRONGEST, WEAKEST
 from ssl_bench.plugins.registry import TASKS
-from ssl_bench.records.environment import device_name, versions
+from ssl_bench.records.environment import device_name, installed_versions
 from ssl_bench.spec.data import DataSpec
 from ssl_bench.spec.matrix import BackboneSpec
 from ssl_bench.tasks.base import Setup
@@ -332,13 +332,13 @@ def write(found: dict[str, Any]) -> None:
     """Write results.json and the tables made of it."""
     environment = {
         "device": device_name(torch.device("cpu")),
-        "versions": versions(),
+        "versions": installed_versions(),
         "platform": platform.platform(terse=True),
     }
     (HERE / "results.json").write_text(json.dumps({"environment": environment, **found}, indent=1) + "\n")
     lines = [
         "# Speed", "",
-        f"Written by `compare.py` on {environment['device']}, torch {versions()['torch']}: "
+        f"Written by `compare.py` on {environment['device']}, torch {installed_versions()['torch']}: "
         f"ratios of one run, sides interleaved; {found['data']}, "
         f"ResNet-18 of width 0.25 with a stem of stride 1, batch {BATCH}.", "",
         "| step | share of the bare network's speed | images/s |", "|---|---|---|",

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ssl_bench.backbones.recognise import are_twins, beginnings, blocks_of, names_with, nearest, without_warnings
+from ssl_bench.backbones.recognise import are_twins, beginnings, blocks_of, names_with, nearest_resnet, without_warnings
 from ssl_bench.backbones.resnet import InputSpec, check_resnet
 from ssl_bench.backbones.saving import FORMAT, KIND, read_weights
 from ssl_bench.backbones.weights import IMAGENET
@@ -186,7 +186,7 @@ def network_in(
         for start in beginnings(tensors):
             names = [name for name in tensors if name.startswith(start)]
             try:
-                renamed_tensors = _renamed({name[len(start) :]: tensors[name] for name in names})
+                renamed_tensors = _timm_names({name[len(start) :]: tensors[name] for name in names})
                 networks[place + start] = _whole(renamed_tensors, backbone)
                 kept[place + start] = {
                     f"{place}{name}"
@@ -252,7 +252,7 @@ def _group(name: str) -> str:
     return ".".join(parts[: max(1, min(3, len(parts) - 1))])
 
 
-def _renamed(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _timm_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Names as timm and torchvision have them: parts of a Sequential by what they are, and shortcuts as downsample.
 
     Raises WeightsError where two tensors get one name.
@@ -283,7 +283,7 @@ def _whole(
 
     Raises WeightsError unless every tensor of some ResNet is there in its shape.
     """
-    name, width, stem, matched, layout = nearest(tensors, backbone)
+    name, width, stem, matched, layout = nearest_resnet(tensors, backbone)
     absent = [key for key in layout if key not in tensors and not key.endswith("num_batches_tracked")]
     reshaped = [key for key, shape in layout.items() if key in tensors and tuple(tensors[key].shape) != shape]
     # of the trunk: another architecture

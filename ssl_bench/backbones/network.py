@@ -89,17 +89,20 @@ def described(network: Network) -> dict[str, Any]:
 
 def origins_of(description: Mapping[str, Any]) -> dict[str, str]:
     """Which class of which plugin builds each kind of network in a description; the suite's own is left out."""
-    kinds = [description[_NAME], *(kind for part in _parts(description).values() for kind in origins_of(part))]
+    kinds = [
+        description[_NAME],
+        *(kind for part in _nested_descriptions(description).values() for kind in origins_of(part)),
+    ]
     return {kind: origin_of(NETWORKS.get(kind)) for kind in kinds if not NETWORKS.is_builtin(kind)}
 
 
-def code_of(description: Mapping[str, Any]) -> list[dict[str, Any]]:
+def code_of_network(description: Mapping[str, Any]) -> list[dict[str, Any]]:
     """What of the code that builds a description belongs to an id."""
-    parts = (code for part in _parts(description).values() for code in code_of(part))
+    parts = (code for part in _nested_descriptions(description).values() for code in code_of_network(part))
     return [identity(NETWORKS, description[_NAME]), *parts]
 
 
-def _parts(description: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+def _nested_descriptions(description: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
     """The descriptions among the arguments of another."""
     return {
         key: value
@@ -130,7 +133,7 @@ def build_network(
             f"{where} holds a network of the kind {name!r}, which a plugin defines{defined}; give its file: --plugin "
             f"FILE, or plugins=[FILE] in Python ({did_you_mean(name, NETWORKS.names())})"
         )
-    parts = {key: build_network(part, where, origins) for key, part in _parts(description).items()}
+    parts = {key: build_network(part, where, origins) for key, part in _nested_descriptions(description).items()}
     try:
         return NETWORKS.get(name).built({**arguments, **parts})  # type: ignore[no-any-return]
     except BaseException as error:  # of a plugin

@@ -38,7 +38,7 @@ def beginnings(tensors: Mapping[str, Tensor]) -> list[str]:
     return sorted(start for start in starts if any(f"{start}{stem}" in tensors for stem in stems))
 
 
-def nearest(
+def nearest_resnet(
     tensors: Mapping[str, Tensor], backbone: str | None = None
 ) -> tuple[str, float, str, int, dict[str, tuple[int, ...]]]:
     """(name, width, stem "3x3" or "timm", matching tensors, name to shape of all) of the ResNet that tensors in timm's
@@ -60,7 +60,7 @@ def nearest(
     score = 0.0
     trunk = {name for name in tensors if re.match(r"(conv1|bn1|layer\d)\.", name)}
     for name in [backbone] if backbone is not None else names_with(blocks_of(tensors)):
-        layout = _layout(name, width, stem)
+        layout = _tensor_shapes(name, width, stem)
         if layout is None:
             continue
         matched = sum(key in tensors and tuple(tensors[key].shape) == shape for key, shape in layout.items())
@@ -109,7 +109,7 @@ def names_with(blocks: tuple[int, ...]) -> list[str]:
 
 
 @cache
-def _layout(name: str, width: float, stem: str) -> dict[str, tuple[int, ...]] | None:
+def _tensor_shapes(name: str, width: float, stem: str) -> dict[str, tuple[int, ...]] | None:
     """Names and shapes of a network's tensors, made without memory for them; None where it cannot be made."""
     try:
         with torch.device("meta"), without_warnings():  # of tensors without entries, where a width is odd

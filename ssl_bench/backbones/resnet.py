@@ -162,16 +162,16 @@ def build_resnet(spec: BackboneSpec, image_size: int, channels: int = 3) -> ResN
             f"backbone: {spec.name!r} has {type(plain.bn1).__name__} in place of BatchNorm, which the suite is not "
             "made for; choose another"
         )
-    widths = tuple(_scaled(c, spec.width) for c in (64, 128, 256, 512))
+    widths = tuple(_scaled_channels(c, spec.width) for c in (64, 128, 256, 512))
     deep = isinstance(plain.conv1, nn.Sequential)
     options: dict[str, Any] = {"num_classes": 0, "channels": widths}
     if channels != 3:
         options["in_chans"] = channels
     if deep and spec.width != 1:
-        options["stem_width"] = _scaled(plain.conv1[3].out_channels, spec.width, fewest=4)
+        options["stem_width"] = _scaled_channels(plain.conv1[3].out_channels, spec.width, fewest=4)
     network: Any = entry(**options) if spec.width != 1 or channels != 3 else plain
     old_stem = network.bn1.num_features
-    stem = old_stem if spec.width == 1 or deep else _scaled(64, spec.width)
+    stem = old_stem if spec.width == 1 or deep else _scaled_channels(64, spec.width)
     if small:
         stride = spec.stem_stride or (1 if image_size <= 32 else 2)
         network.conv1 = nn.Conv2d(channels, stem, 3, stride=stride, padding=1, bias=False)
@@ -203,7 +203,7 @@ def _try(network: nn.Module, spec: BackboneSpec, channels: int) -> None:
     network.train()
 
 
-def _scaled(channels: int, width: float, fewest: int = FEWEST_CHANNELS) -> int:
+def _scaled_channels(channels: int, width: float, fewest: int = FEWEST_CHANNELS) -> int:
     scaled = channels * width
     if scaled < fewest or scaled != int(scaled):
         allowed = f"whole numbers of at least {fewest}, such as 0.25, 0.5 or 2"

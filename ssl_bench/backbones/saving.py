@@ -125,14 +125,14 @@ def read_weights(path: str | Path) -> StoredWeights:
     WeightsError : no such file, not safetensors, one of a newer ssl_bench; DamagedWeights for one of ours that is not
         what was written.
     """
-    tensors, meta = _read(path)
+    tensors, meta = _read_weights(path)
     if "network" in meta:
         description = NetworkDescription(json.loads(meta["network"]), json.loads(meta.get("plugins", "{}")))
         return StoredWeights(tensors, network=description)
     return StoredWeights(tensors, _facts(meta, path))
 
 
-def _read(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+def _read_weights(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """The tensors of a safetensors file; its metadata where it is one of ours, else {}."""
     file = Path(path)
     if not file.is_file():

@@ -13,8 +13,8 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from ssl_bench.backbones.network import Network, code_of, described
-from ssl_bench.backbones.recognise import beginnings, nearest
+from ssl_bench.backbones.network import Network, code_of_network, described
+from ssl_bench.backbones.recognise import beginnings, nearest_resnet
 from ssl_bench.backbones.resnet import Backbone, InputSpec, check_resnet, network_of
 from ssl_bench.backbones.saving import NetworkDescription, load_strictly, read_weights
 from ssl_bench.errors import WeightsError, quoted, text_of
@@ -86,7 +86,7 @@ class Weights:
         a plugin's network, its arguments and code."""
         if self.network is not None:
             network = self.network.network
-            return digest({"tensors": self.digest, "network": network, "code": code_of(network)})
+            return digest({"tensors": self.digest, "network": network, "code": code_of_network(network)})
         handling = self.input or IMAGENET
         spec = None if self.spec is None else self.spec.model_dump(mode="json")
         return digest(
@@ -135,7 +135,7 @@ class Weights:
                 f"`ssl-bench convert {file}` tells what it finds"
             )
         try:
-            name, width, stem, matched, layout = nearest(self.tensors)
+            name, width, stem, matched, layout = nearest_resnet(self.tensors)
         except WeightsError as error:
             return str(error)
         if matched < len(layout):
@@ -195,7 +195,7 @@ def _from_timm(source: str, download: bool) -> Weights:
     handling = InputSpec(mean=tuple(config["mean"]), std=tuple(config["std"]), size=int(config["input_size"][-1]))
     trained_on = TRAINED_ON.get(str(config.get("tag") or "").rpartition("_")[2], "")
     return Weights(
-        source, network.state_dict(), spec, handling, handling.size, trained_on, _digest(network.state_dict())
+        source, network.state_dict(), spec, handling, handling.size, trained_on, _tensors_digest(network.state_dict())
     )
 
 
@@ -249,11 +249,20 @@ def _from_file(source: str) -> Weights:
     if stored.resnet is None and stored.network is None:
         # a classifier is not needed
         tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith("fc.")}
-        return Weights(source, tensors, None, None, None, "", _digest(tensors))
+        return Weights(source, tensors, None, None, None, "", _tensors_digest(tensors))
     spec, size, handling = stored.resnet or (None, None, None)
     trained_on, label_free, run_labels = _of_a_cell(path)
     return Weights(
-        source, tensors, spec, handling, size, trained_on, _digest(tensors), label_free, run_labels, stored.network
+        source,
+        tensors,
+        spec,
+        handling,
+        size,
+        trained_on,
+        _tensors_digest(tensors),
+        label_free,
+        run_labels,
+        stored.network,
     )
 
 
@@ -336,7 +345,7 @@ def target_of(weights: Weights, backbone: nn.Module) -> nn.Module | None:
     return same[0] if len(same) == 1 else None
 
 
-def _digest(tensors: Mapping[str, Tensor]) -> str:
+def _tensors_digest(tensors: Mapping[str, Tensor]) -> str:
     hashed = hashlib.sha256()
     for name in sorted(tensors):
         tensor = tensors[name].detach().cpu().contiguous()

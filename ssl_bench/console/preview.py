@@ -47,7 +47,7 @@ class _Shown:
     state: str  #: of its network, in words
 
 
-def preview(
+def draw_preview(
     what: str,
     *,
     data: str | None = None,
@@ -103,7 +103,7 @@ def preview(
             file = out or Path(f"preview-{name}.png")
             files.append(file.with_stem(f"{file.stem}-{name}") if out and len(shown) > 1 else file)
             try:
-                write_bytes(files[-1], _drawn(row_shown, images or context.data.pretrain))
+                write_bytes(files[-1], _preview_png(row_shown, images or context.data.pretrain))
             except OSError as error:
                 raise WriteError(f"{files[-1]} cannot be written: {reason(error)}; name another with --out") from error
         return files
@@ -115,7 +115,7 @@ def has_preview(task: type[PretextTask]) -> bool:
 
 
 def _without_preview(task: type[PretextTask]) -> str:
-    return f"task {task.name!r} has no preview; write preview(self, batch) in its class"
+    return f"task {task.name!r} has no preview; write draw_preview(self, batch) in its class"
 
 
 def _is_address(what: str) -> bool:
@@ -178,7 +178,7 @@ def _all_cells(run_plan: RunPlan, folder: Path) -> list[Cell]:
     return table
 
 
-def _drawn(shown: _Shown, images: ImageSet) -> bytes:
+def _preview_png(shown: _Shown, images: ImageSet) -> bytes:
     """The PNG of one task."""
     task_class = shown.cell.row.task
     labels = task_class.uses_labels

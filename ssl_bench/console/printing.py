@@ -61,7 +61,9 @@ def print_cell(console: Console, folder: Path, row: str, seed: str) -> None:
             )
     for name, sign in trained.health.items():
         console.print(
-            escape(f"  health: {name}: {sign.value:.4g} ({_bounds(sign)}){'; OUT OF BOUNDS' if sign.alarm else ''}"),
+            escape(
+                f"  health: {name}: {sign.value:.4g} ({_bounds_words(sign)}){'; OUT OF BOUNDS' if sign.alarm else ''}"
+            ),
             style="red" if sign.alarm else None,
             soft_wrap=True,
         )
@@ -100,7 +102,7 @@ def print_cell(console: Console, folder: Path, row: str, seed: str) -> None:
             console.print(escape(f"    {m.split:10} {label}: {m.value:.4f}{' (best stage)' if m.best else ''}"))
 
 
-def _bounds(sign: HealthRecord) -> str:
+def _bounds_words(sign: HealthRecord) -> str:
     """Within which a value has to be, in words."""
     ends = (("at least", sign.low), ("at most", sign.high))
     return " and ".join(f"{word} {end:g}" for word, end in ends if end is not None) or "no bounds"

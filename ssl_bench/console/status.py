@@ -88,7 +88,7 @@ def status_of(folder: Path, cell: RunCell, final: bool, asked_for: bool = True) 
                 judged += current and (record.final or not final)
         failures = [read_record(path, Failure) for path in failure_files(where)]
     except RecordError as error:
-        failures, why = [], _first_line(str(error))
+        failures, why = [], _summary_line(str(error))
     trained = pretraining is not None
     whole = trained and judged == len(cell.evaluations)
     if whole and not why:
@@ -98,7 +98,7 @@ def status_of(folder: Path, cell: RunCell, final: bool, asked_for: bool = True) 
     elif why:
         state = DAMAGED
     elif failures:
-        state, why = FAILED, "; ".join(f"{failure.where}: {_first_line(failure.message)}" for failure in failures)
+        state, why = FAILED, "; ".join(f"{failure.where}: {_summary_line(failure.message)}" for failure in failures)
     elif trained or any(any(where.glob(pattern)) for pattern in _BEGINNINGS):
         state = BEGUN
     else:
@@ -134,13 +134,13 @@ def print_status(console: Console, folder: Path) -> None:
         return status.state
 
     for cell in run.cells:
-        if not _is_open(rows.get(cell.row)):
+        if not _is_undecided(rows.get(cell.row)):
             states[add(cell, run.final)] += 1
     for name, cells in candidates.items():
         for number, cell in enumerate(cells, 1):
             which = ", ".join(f"{option} {value}" for option, value in cell.chosen.items()) or str(number)
             add(cell, False, f"candidate {which}: ")
-        if _is_open(rows[name]):
+        if _is_undecided(rows[name]):
             states["with an open choice"] += 1
     counts = ", ".join(f"{count} {state}" for state, count in states.items())
     kind = "final" if run.final else "validation only"
@@ -149,12 +149,12 @@ def print_status(console: Console, folder: Path) -> None:
     console.print(escape(f"{run.name}: {counts or 'no cells'}; {kind}{so_far}"), soft_wrap=True)
     console.print(table)
     for name, row in rows.items():
-        if _is_open(row):
+        if _is_undecided(row):
             told = f"{name}: {row.choices} candidates, none chosen yet; its cells follow the choice"
             console.print(escape(told), soft_wrap=True)
 
 
-def _is_open(row: RunRow | None) -> bool:
+def _is_undecided(row: RunRow | None) -> bool:
     """Whether a row's choice is still to be made."""
     return row is not None and row.choices > 1 and not row.chosen
 
@@ -162,11 +162,11 @@ def _is_open(row: RunRow | None) -> bool:
 def _candidates(run: Run, row: RunRow) -> Sequence[RunCell]:
     """The cells that decide a row's choice and are not in the table: all of them while it is open, then those that
     lost."""
-    shown = [cell for cell in run.cells if cell.row == row.row] if _is_open(row) else []
+    shown = [cell for cell in run.cells if cell.row == row.row] if _is_undecided(row) else []
     return [*shown, *(cell for cell in run.losers if cell.row == row.row)]
 
 
-def _first_line(text: str) -> str:
+def _summary_line(text: str) -> str:
     """The first line that says something, cut to what a table can hold."""
     line = next((line.strip() for line in text.splitlines() if line.strip()), "")
     return line if len(line) <= 160 else f"{line[:160]}..."

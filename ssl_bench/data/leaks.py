@@ -13,7 +13,7 @@ import numpy as np
 
 from ssl_bench.data.images import ImageSet, fingerprint_of
 from ssl_bench.data.packs import decode as decoding
-from ssl_bench.data.packs.content import NotRemembered, workers, writing_to
+from ssl_bench.data.packs.content import NotRemembered, workers, writing_to_cache
 from ssl_bench.data.packs.decode import Fit, UnreadableImage, decode, in_parallel
 from ssl_bench.data.packs.sealed import HASH_BYTES, hash_images
 from ssl_bench.data.places import Places
@@ -78,7 +78,7 @@ def without(
     notes.append(
         f"{images.name}: {equal:,} images are also validation or test images of {of}{also} and are not pretrained on"
     )
-    return _kept(images, hashes, keep, of)
+    return _keep_images(images, hashes, keep, of)
 
 
 def without_groups(
@@ -99,10 +99,10 @@ def without_groups(
         f"{images.name}: {int((~keep).sum()):,} images are of groups ({column}) that {of} validates or tests on and "
         "are not pretrained on"
     )
-    return _kept(images, hashes, keep, of)
+    return _keep_images(images, hashes, keep, of)
 
 
-def _kept(images: ImageSet, hashes: np.ndarray, keep: np.ndarray, of: str) -> tuple[ImageSet, np.ndarray]:
+def _keep_images(images: ImageSet, hashes: np.ndarray, keep: np.ndarray, of: str) -> tuple[ImageSet, np.ndarray]:
     if not keep.any():
         raise DataError(
             f"{images.name}: every image to pretrain on is a validation or test image of {of}, or of the same group "
@@ -165,19 +165,19 @@ def _hashes_of(files: Sequence[Path], size: int, fit: Fit, places: Places, name:
     if places.unpacked is not None:
         return _NONE
     parts: list[np.ndarray] = []
-    with in_parallel(_hash, ((file, size, fit) for file in files), ahead=4 * workers()) as hashed:
+    with in_parallel(_hash_of_file, ((file, size, fit) for file in files), ahead=4 * workers()) as hashed:
         for done, part in enumerate(hashed):
             parts.append(part)
             if done % 64 == 0:
                 places.progress(f"looking for images of {name} among those to pretrain on", done, len(files))
     hashes = np.concatenate(parts)
     if len(hashes) == len(files):  # else another version may read the others
-        with writing_to(places.cache):
+        with writing_to_cache(places.cache):
             write_bytes(known, seal(hashes.tobytes()))
     return hashes
 
 
-def _hash(file: Path, size: int, fit: Fit) -> np.ndarray:
+def _hash_of_file(file: Path, size: int, fit: Fit) -> np.ndarray:
     try:
         return hash_images(decode(file, size, fit)[0][None], [False])
     except UnreadableImage:

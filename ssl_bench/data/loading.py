@@ -96,7 +96,9 @@ def load(
     evaluate = tuple(dict.fromkeys(spec.evaluate))
 
     labelled = []
-    for source, name in zip(evaluate, _names([(source, packed.raw[source].name) for source in evaluate]), strict=True):
+    for source, name in zip(
+        evaluate, _names_of_sets([(source, packed.raw[source].name) for source in evaluate]), strict=True
+    ):
         roles = {role: packed.roles[source, role] for role in ("train", "validation", "test")}
         note_repeated(name, {role: of_role.hashes for role, of_role in roles.items()}, notes)
         note_copies(name, {role: (of_role.images, of_role.hashes) for role, of_role in roles.items()}, notes)
@@ -150,7 +152,7 @@ def duplicates(
     """
     packed = pack_roles(spec, places_of(data_root, cache, progress, spec.size), [])
     copies: list[Copy] = []
-    names = _names([(source, packed.raw[source].name) for source in packed.plans])
+    names = _names_of_sets([(source, packed.raw[source].name) for source in packed.plans])
     for (source, plan), name in zip(packed.plans.items(), names, strict=True):
         entries = []
         for role in [role for role in plan.roles if not role.startswith(SIBLINGS)]:
@@ -170,7 +172,7 @@ def check(spec: DataSpec, places: Places) -> None:
         check_source(source, places)
 
 
-def _names(evaluate: Sequence[tuple[SourceSpec, str]]) -> list[str]:
+def _names_of_sets(evaluate: Sequence[tuple[SourceSpec, str]]) -> list[str]:
     """The names of labelled sets; where sources share one, with the settings that tell them apart."""
     names = []
     for source, name in evaluate:

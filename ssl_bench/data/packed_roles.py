@@ -151,7 +151,7 @@ def _pack_all(
             told = f"{', '.join(raw.unreadable[:_TOLD])}{' ...' if len(raw.unreadable) > _TOLD else ''}"
             notes.append(f"{raw.name}: {len(raw.unreadable):,} entries that cannot be read are left out: {told}")
     needs = [
-        (source, plan, split, _needed(plan, split, size, spec, places))
+        (source, plan, split, _needed_images(plan, split, size, spec, places))
         for source, plan in plans.items()
         for split in dict.fromkeys(used for used, _ in plan.roles.values())
     ]
@@ -230,7 +230,7 @@ class _Needed:
     positions: np.ndarray
 
 
-def _needed(plan: SplitPlan, split: str, size: int, spec: DataSpec, places: Places) -> _Needed:
+def _needed_images(plan: SplitPlan, split: str, size: int, spec: DataSpec, places: Places) -> _Needed:
     """Under a small `limit` only the images of it are decoded."""
     reader = plan.source.splits[split].reader
     positions = np.unique(np.concatenate([positions for used, positions in plan.roles.values() if used == split]))

@@ -144,7 +144,7 @@ def draw(labels: np.ndarray, fraction: float, draw: int, seed: int = 0, classes:
             f"which would leave class {empty} empty; {hint}"
         )
     quota = _level(counts, total, _order(len(counts), seed, _DRAW, draw, 1))
-    return _choose(labels, quota, _order(len(labels), seed, _DRAW, draw))
+    return _first_of_each_class(labels, quota, _order(len(labels), seed, _DRAW, draw))
 
 
 def subsample(
@@ -173,7 +173,9 @@ def subsample(
             f"{_class(int(np.flatnonzero(present)[-1]), classes)} would be left empty"
         )
     least = present.astype(np.int64) if every_class else np.zeros_like(counts)
-    return _choose(labels, _share(counts, count, order[: len(counts)] if len(counts) <= length else None, least), order)
+    return _first_of_each_class(
+        labels, _equal_shares(counts, count, order[: len(counts)] if len(counts) <= length else None, least), order
+    )
 
 
 def _partition(
@@ -185,7 +187,7 @@ def _partition(
 ) -> tuple[np.ndarray, np.ndarray]:
     counts, order = _counts(labels, ()), _order(len(labels), *seed)
     if groups is None:
-        held = _choose(labels, np.minimum(_share(counts, total), np.maximum(counts - 1, 0)), order)
+        held = _first_of_each_class(labels, np.minimum(_equal_shares(counts, total), np.maximum(counts - 1, 0)), order)
     else:
         held = _whole_groups(labels, groups, counts, total, order)
     kept = np.setdiff1d(np.arange(len(labels)), held)
@@ -234,7 +236,7 @@ def _whole_groups(
     return np.sort(np.concatenate(taken))
 
 
-def _share(
+def _equal_shares(
     counts: np.ndarray, total: int, ties: np.ndarray | None = None, least: np.ndarray | None = None
 ) -> np.ndarray:
     """The same share of every class, summing to ``total``: floors, then the largest remainders."""
@@ -265,7 +267,7 @@ def _level(counts: np.ndarray, total: int, ties: np.ndarray) -> np.ndarray:
     return quota
 
 
-def _choose(labels: np.ndarray, quota: np.ndarray, order: np.ndarray) -> np.ndarray:
+def _first_of_each_class(labels: np.ndarray, quota: np.ndarray, order: np.ndarray) -> np.ndarray:
     """The first ``quota[c]`` images of every class c in ``order``, as sorted positions."""
     by_class = order[np.argsort(labels[order], kind="stable")]
     counts = np.bincount(labels, minlength=len(quota))

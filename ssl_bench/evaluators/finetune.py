@@ -128,7 +128,7 @@ class Finetune(Evaluator):
         return float(total)
 
     def evaluate(self, subject: Subject) -> Evaluation:
-        work = _Work(subject, self.options)
+        work = _FinetuneRuns(subject, self.options)
         for fraction, number in draws_of(self.options.labels, self.options.draws):
             work.share(fraction, number)
         changed = {"draw_changes_proportions": work.changed} if work.changed else {}
@@ -164,7 +164,7 @@ class _Classifier(Trainable):
 
 
 @dataclass
-class _Work:
+class _FinetuneRuns:
     """Trains and judges, and keeps what was found."""
 
     subject: Subject

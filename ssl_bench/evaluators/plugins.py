@@ -55,7 +55,7 @@ def _own(images: Any) -> Any:
     )
 
 
-def refuse_unusable(
+def refuse_unusable_evaluation(
     name: str,
     evaluation: Any,
     sizes: Mapping[str, int],
@@ -104,7 +104,7 @@ def refuse_unusable(
         if declared.metrics and metric not in declared.metrics:
             known = ", ".join(known.name for known in declared.metrics)
             raise RecordError(f"{name} measured {m.metric}, which it does not declare; its metrics are {known}")
-        problem = (metric or Metric(name=m.metric)).problem_of(m.metric, _number(name, m))
+        problem = (metric or Metric(name=m.metric)).problem_of(m.metric, _value_as_number(name, m))
         if problem:
             raise RecordError(f"{name} measured what cannot be on {m.split}: {problem}")
         place = (m.metric, m.split, m.stage, m.labels, m.draw, m.row)
@@ -139,7 +139,7 @@ def refuse_unusable(
         ) from None
 
 
-def _number(name: str, m: Measurement) -> float:
+def _value_as_number(name: str, m: Measurement) -> float:
     try:
         return float(m.value)
     except (TypeError, ValueError, RuntimeError):

@@ -34,7 +34,8 @@ def advice_for(run_plan: RunPlan, training: float, judging: Mapping[str, float],
         value = getattr(matrix.pretrain, name)
         fits = float(f"{value * (WEEK - evaluation) / training:.1e}")
         if name == "epochs" or fits >= 1:
-            ways.append((WEEK, f"a smaller budget (pretrain.{name} {_plain(value)} -> {_plain(fits)} fits in a week)"))
+            change = f"{_amount_words(value)} -> {_amount_words(fits)}"
+            ways.append((WEEK, f"a smaller budget (pretrain.{name} {change} fits in a week)"))
     if len(matrix.seeds) > 1:
         ways.append(
             (
@@ -63,5 +64,5 @@ def advice_for(run_plan: RunPlan, training: float, judging: Mapping[str, float],
     return tuple(text for _, text in sorted(ways))
 
 
-def _plain(value: float) -> str:
+def _amount_words(value: float) -> str:
     return f"{value:,.0f}" if value >= 1_000 else f"{value:g}"

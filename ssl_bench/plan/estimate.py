@@ -83,7 +83,7 @@ def estimate(run_plan: RunPlan, on: str | None = None) -> Estimate:
         stage_limit=run_plan.matrix.stage_values,
     )
     backbone = context.make_backbone().to(context.device)
-    widths = _widths(run_plan, context, backbone)
+    widths = _feature_widths(run_plan, context, backbone)
     todo = run_plan.todo()
     speed = speed_of(hardware, context) if todo else Speed(1.0, 1.0)  # nothing is left to divide by it
     forward = forward_flops(backbone, run_plan.data.size) if todo else 0.0
@@ -122,7 +122,7 @@ def estimate(run_plan: RunPlan, on: str | None = None) -> Estimate:
 
 
 @dataclass(frozen=True)
-class _Work:
+class _RowWork:
     """What is left to do for a row."""
 
     row: Row
@@ -134,7 +134,7 @@ class _Work:
     to_come: int  #: further seeds once the choice is made
 
 
-def _work_of(row: Row, run_plan: RunPlan, cells: list[Cell]) -> _Work:
+def _work_of(row: Row, run_plan: RunPlan, cells: list[Cell]) -> _RowWork:
     """What is left of a row. While a choice is open, its first candidate stands for the winner at the seeds that
     follow."""
     blocked = {cell.address: why for cell in cells if (why := run_plan.blocked(cell))}
@@ -147,10 +147,10 @@ def _work_of(row: Row, run_plan: RunPlan, cells: list[Cell]) -> _Work:
     undecided = row in run_plan.undecided()
     seeds = run_plan.matrix.seeds if undecided else ()
     standing = [run_plan.cell(row, row.candidates[0], seed) for seed in seeds]
-    return _Work(row, cells, blocked, training, [*standing, *can], undecided, len(seeds[1:]))
+    return _RowWork(row, cells, blocked, training, [*standing, *can], undecided, len(seeds[1:]))
 
 
-def _row_estimate(work: _Work, context: RunContext, rate: float, done: int, missing: int) -> RowEstimate:
+def _row_estimate(work: _RowWork, context: RunContext, rate: float, done: int, missing: int) -> RowEstimate:
     """A row with the cost of what is left to train of it; that of an open choice is the mean candidate's at the seeds
     to come."""
     row, candidate = work.row, work.row.candidates[0]
@@ -158,7 +158,7 @@ def _row_estimate(work: _Work, context: RunContext, rate: float, done: int, miss
     problem = ""
     if row.task.role.trains and (work.training or work.to_come):
         try:
-            flops, passes, memory = _cost((work.training or work.judged)[0], context)
+            flops, passes, memory = _training_cost((work.training or work.judged)[0], context)
             images = [setting.recipe.batch_size * setting.steps for setting in row.candidates]
             now = sum(cell.candidate.recipe.batch_size * cell.candidate.steps for cell in work.training)
             seconds = flops * (now + work.to_come * sum(images) / len(images)) / rate
@@ -189,7 +189,7 @@ def _packed_bytes(run_plan: RunPlan) -> int:
     return sum(packs.values()) + sum(run_plan.unpacked.values())
 
 
-def _widths(run_plan: RunPlan, context: RunContext, backbone: Backbone) -> list[int]:
+def _feature_widths(run_plan: RunPlan, context: RunContext, backbone: Backbone) -> list[int]:
     """Values an image of every stage's features, and of the pooled ones."""
     with torch.no_grad():
         maps = backbone.eval().stages(torch.zeros(1, 3, run_plan.data.size, run_plan.data.size, device=context.device))
@@ -204,7 +204,7 @@ def _feature_bytes(run_plan: RunPlan, values: int) -> int:
     return 4 * values * max(counts, default=0)
 
 
-def _cost(cell: Cell, context: RunContext) -> tuple[float, float, int]:
+def _training_cost(cell: Cell, context: RunContext) -> tuple[float, float, int]:
     """(FLOPs an image, passes an image, bytes) of training one cell."""
     task = build_task(cell, context).to(context.device).train()
     saved: dict[int, int] = {}

@@ -15,7 +15,7 @@ from ssl_bench.backbones.weights import AbsentWeights, Weights, open_weights, ta
 from ssl_bench.data import Data
 from ssl_bench.errors import DataError, SpecError, WeightsError, did_you_mean, quoted
 from ssl_bench.plugins.registry import TASKS
-from ssl_bench.plugins.source_code import place_of, raised
+from ssl_bench.plugins.source_code import place_in_traceback, raised
 from ssl_bench.records.schema import Block
 from ssl_bench.spec.matrix import Matrix
 from ssl_bench.spec.model import parse
@@ -282,7 +282,7 @@ def rows_of(matrix: Matrix, data: Data, unseen: dict[str, str] | None = None) ->
             else:
                 problems.append(str(error))
         except BaseException as error:  # of a plugin's resolve, recipe or check
-            if is_interruption(error) or not place_of(error):
+            if is_interruption(error) or not place_in_traceback(error):
                 raise
             problems.append(f"task {spec.row!r}: {raised(error)}")
     if problems:

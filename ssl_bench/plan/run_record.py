@@ -71,7 +71,7 @@ def write_run(run_plan: RunPlan) -> None:
                 "size": data.size,
                 "skipped": data.pretrain.skipped,
             },
-            "evaluate": [_describe(e) | _majority(e) for e in data.evaluate],
+            "evaluate": [_describe(e) | _majority_class(e) for e in data.evaluate],
             "notes": list(data.notes),
             "own": [
                 _describe(e) | {"evaluator": selected.evaluator.name}
@@ -103,7 +103,7 @@ def _describe(judged: Any) -> dict[str, Any]:
     return {"name": judged.name, **counts, "classes": list(judged.train.classes)}
 
 
-def _majority(judged: Labelled) -> dict[str, Any]:
+def _majority_class(judged: Labelled) -> dict[str, Any]:
     """The largest class of train and its share of every split, where it has so much of one that accuracies are
     balanced; {} else."""
     labels = {split: np.asarray(getattr(judged, split).labels) for split in ("train", "validation", "test")}

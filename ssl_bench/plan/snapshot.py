@@ -83,7 +83,7 @@ class Snapshot:
             except RecordError as error:
                 self._pretraining[folder] = error
             else:
-                self._pretraining[folder] = None if record is None else _kept(record, folder)
+                self._pretraining[folder] = None if record is None else _stored_pretraining(record, folder)
         stored = self._pretraining[folder]
         if isinstance(stored, RecordError):
             raise stored.with_traceback(None)
@@ -141,7 +141,7 @@ class Snapshot:
         return ""
 
 
-def _kept(record: Pretraining, folder: Path) -> StoredPretraining:
+def _stored_pretraining(record: Pretraining, folder: Path) -> StoredPretraining:
     return StoredPretraining(record.id, record.weights, record.environment.code, (folder / TASK_FILE).is_file())
 
 

@@ -60,7 +60,7 @@ _CALLED_ON_CLASSES = {
 _OF_PHASES = ("views", "before_step", "after_step")
 
 
-def problem_of(member: type[Any], base: type[Any], kind: str) -> str:
+def contract_problem(member: type[Any], base: type[Any], kind: str) -> str:
     """What is wrong with the class of a plugin, in words, with what to write instead; "" where nothing is.
 
     Parameters
@@ -69,20 +69,20 @@ def problem_of(member: type[Any], base: type[Any], kind: str) -> str:
     kind : "task", "evaluator", "source", "network" or "operation".
     """
     looks_of: dict[str, tuple[Callable[[type[Any], type[Any], str], str], ...]] = {
-        "task": (_flags, _version, _options, _task),
-        "evaluator": (_flags, _version, _options, _evaluator),
-        "source": (_source,),
-        "network": (_network,),
-        "operation": (_operation,),
+        "task": (_flags_problem, _version_problem, _options_problem, _task_problem),
+        "evaluator": (_flags_problem, _version_problem, _options_problem, _evaluator_problem),
+        "source": (_source_problem,),
+        "network": (_network_problem,),
+        "operation": (_operation_problem,),
     }
-    looks = (_name, *looks_of[kind], _methods)
+    looks = (_name_problem, *looks_of[kind], _methods_problem)
     for look in looks:
         if told := look(member, base, kind):
             return told
     return ""
 
 
-def _name(member: type[Any], base: type[Any], kind: str) -> str:
+def _name_problem(member: type[Any], base: type[Any], kind: str) -> str:
     name = getattr(member, "name", None)
     if not isinstance(name, str) or not name:
         given = "has no class attribute `name`" if name is None else f"has name = {_short(name)}, and it must be text"
@@ -102,20 +102,22 @@ def _name(member: type[Any], base: type[Any], kind: str) -> str:
     return ""
 
 
-def _flags(member: type[Any], base: type[Any], kind: str) -> str:
+def _flags_problem(member: type[Any], base: type[Any], kind: str) -> str:
     for name in _FLAGS[kind]:
         if not isinstance(getattr(member, name), bool):
             return f"has {name} = {_short(getattr(member, name))}, and it must be True or False"
     return ""
 
 
-def _version(member: type[Any], base: type[Any], kind: str) -> str:
-    return _integer(member, "version") or (
-        _integer(member, "min_image_size") or _integer(member, "divides") if kind == "task" else ""
+def _version_problem(member: type[Any], base: type[Any], kind: str) -> str:
+    return _positive_integer_problem(member, "version") or (
+        _positive_integer_problem(member, "min_image_size") or _positive_integer_problem(member, "divides")
+        if kind == "task"
+        else ""
     )
 
 
-def _integer(member: type[Any], name: str) -> str:
+def _positive_integer_problem(member: type[Any], name: str) -> str:
     value = getattr(member, name)
     if isinstance(value, property) and name == "divides":  # of an object, as a combination's is
         return ""
@@ -124,7 +126,7 @@ def _integer(member: type[Any], name: str) -> str:
     return ""
 
 
-def _options(member: type[Any], base: type[Any], kind: str) -> str:
+def _options_problem(member: type[Any], base: type[Any], kind: str) -> str:
     wanted = base.Options
     if not (isinstance(member.Options, type) and issubclass(member.Options, wanted)):
         return (
@@ -133,7 +135,7 @@ def _options(member: type[Any], base: type[Any], kind: str) -> str:
     return ""
 
 
-def _task(member: type[Any], base: type[Any], kind: str) -> str:
+def _task_problem(member: type[Any], base: type[Any], kind: str) -> str:
     for flag, role in FORMER_FLAGS.items():
         if isinstance(getattr(member, flag, None), bool):
             return (
@@ -169,7 +171,7 @@ def _task(member: type[Any], base: type[Any], kind: str) -> str:
     return ""
 
 
-def _evaluator(member: type[Any], base: type[Any], kind: str) -> str:
+def _evaluator_problem(member: type[Any], base: type[Any], kind: str) -> str:
     if not isinstance(member.needs, (set, frozenset)) or not member.needs <= NEEDS:
         return f"has needs = {_short(member.needs)}, and it must be a set of some of {', '.join(sorted(NEEDS))}"
     protocol = getattr(member, "protocol", None)
@@ -185,7 +187,7 @@ def _evaluator(member: type[Any], base: type[Any], kind: str) -> str:
     return ""
 
 
-def _source(member: type[Any], base: type[Any], kind: str) -> str:
+def _source_problem(member: type[Any], base: type[Any], kind: str) -> str:
     if ":" in member.name:
         return (
             f"has name = {_short(member.name)}, and a colon ends it where a matrix writes it; say what follows "
@@ -211,14 +213,14 @@ def _source(member: type[Any], base: type[Any], kind: str) -> str:
     return ""
 
 
-def _network(member: type[Any], base: type[Any], kind: str) -> str:
+def _network_problem(member: type[Any], base: type[Any], kind: str) -> str:
     for name in ("forward", "arguments"):
         if getattr(member, name) is getattr(base, name):
             return f"has no method {name}(self{', images' if name == 'forward' else ''}), which a network needs"
     return ""
 
 
-def _operation(member: type[Any], base: type[Any], kind: str) -> str:
+def _operation_problem(member: type[Any], base: type[Any], kind: str) -> str:
     if member.__call__ is base.__call__:
         return "has no method __call__(self, images), which an operation needs"
     if needed := next((name for name, field in member.model_fields.items() if field.is_required()), None):
@@ -226,21 +228,21 @@ def _operation(member: type[Any], base: type[Any], kind: str) -> str:
     return ""
 
 
-def _methods(member: type[Any], base: type[Any], kind: str) -> str:
+def _methods_problem(member: type[Any], base: type[Any], kind: str) -> str:
     several = kind == "task" and len(member.phases) > 1
     for name, count in _CALLED_ON_OBJECTS[kind].items():
         with_phase = several and (name == "forward" or (name in _OF_PHASES and _has_phase(getattr(member, name))))
-        if told := _signature(getattr(member, name), count + 1 + with_phase, f"{name}({_words(base, name)})"):
+        if told := _signature(getattr(member, name), count + 1 + with_phase, f"{name}({_parameter_names(base, name)})"):
             return told
     for name, count in _CALLED_ON_CLASSES[kind].items():
         if not isinstance(inspect.getattr_static(member, name), (classmethod, staticmethod)):
             return f"has {name} without @classmethod; it is called on the class, before there is an object"
-        if told := _signature(getattr(member, name), count, f"{name}({_words(base, name)})"):
+        if told := _signature(getattr(member, name), count, f"{name}({_parameter_names(base, name)})"):
             return told
     return ""
 
 
-def _words(base: type[Any], name: str) -> str:
+def _parameter_names(base: type[Any], name: str) -> str:
     method = inspect.getattr_static(base, name)
     return ", ".join(inspect.signature(getattr(method, "__func__", method)).parameters)
 
@@ -253,7 +255,7 @@ def _signature(method: Any, count: int, wanted: str) -> str:
         signature = inspect.signature(method)
     except (TypeError, ValueError):  # of compiled code
         return ""
-    return "" if _takes(signature, count) else f"has {name}{signature}, and it is called as {wanted}"
+    return "" if _takes_positional(signature, count) else f"has {name}{signature}, and it is called as {wanted}"
 
 
 def _has_phase(method: Any) -> bool:
@@ -263,7 +265,7 @@ def _has_phase(method: Any) -> bool:
         return False
 
 
-def _takes(signature: inspect.Signature, count: int) -> bool:
+def _takes_positional(signature: inspect.Signature, count: int) -> bool:
     try:
         signature.bind(*range(count))
     except TypeError:

@@ -20,7 +20,7 @@ from ssl_bench.plugins.source_code import (
     is_installed,
     local_files_in,
     local_modules,
-    plain,
+    syntax_tree_text,
     tree_of,
 )
 
@@ -43,7 +43,11 @@ def identity(registry: Registry[Any], name: str) -> dict[str, Any]:
 def code_in(options: Any) -> dict[str, Any]:
     """What of the code of plugins' operations belongs to an id, by name: of those that stand anywhere in some options;
     {} where there are none."""
-    names = {value.name for value in _values(options) if _is_operation(value) and not OPERATIONS.is_builtin(value.name)}
+    names = {
+        value.name
+        for value in _values_within(options)
+        if _is_operation(value) and not OPERATIONS.is_builtin(value.name)
+    }
     return {name: identity(OPERATIONS, name) for name in sorted(names)}
 
 
@@ -52,12 +56,12 @@ def _is_operation(value: Any) -> bool:
     return isinstance(name, str) and name in OPERATIONS and OPERATIONS.get(name) is type(value)
 
 
-def _values(value: Any) -> Iterator[Any]:
+def _values_within(value: Any) -> Iterator[Any]:
     """A value and all that it holds."""
     yield value
     inner = dict(value) if isinstance(value, (BaseModel, Mapping)) else None
     for entry in inner.values() if inner is not None else value if isinstance(value, (tuple, list)) else ():
-        yield from _values(entry)
+        yield from _values_within(entry)
 
 
 @functools.cache  # as it was when it was imported: a file edited later is not what runs
@@ -100,5 +104,5 @@ def code_of(member: Any) -> str:
         name: file for name, file in local_modules([*roots, *held], LOCAL.text_of).items() if file.is_file()
     }
     files |= {f"import {name}": file for name, file in imported.items() if file.resolve() not in known}
-    trees = [plain(tree_of(LOCAL.text_of(file), file)) for file in files.values()]
+    trees = [syntax_tree_text(tree_of(LOCAL.text_of(file), file)) for file in files.values()]
     return hashlib.sha256("\0".join(sorted(trees)).encode()).hexdigest()[:16]

@@ -20,7 +20,7 @@ from ssl_bench.plugins.source_code import (
     LOCAL,
     imported_in_functions,
     local_modules,
-    place_of,
+    place_in_traceback,
     tree_of,
 )
 from ssl_bench.system.interruption import is_interruption
@@ -157,7 +157,7 @@ def _import(module_name: str, file: Path, text: bytes, path: str | Path) -> None
         _forget(module_name)
         if is_interruption(error):
             raise
-        where = "" if isinstance(error, SyntaxError) else place_of(error)
+        where = "" if isinstance(error, SyntaxError) else place_in_traceback(error)
         if "relative import" in text_of(error):
             where += "; a plugin is a file by itself: import a file beside it by its plain name"
         if isinstance(error, SystemExit):

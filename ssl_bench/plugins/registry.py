@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from ssl_bench.errors import SpecError, did_you_mean, text_of
-from ssl_bench.plugins.contracts import problem_of
+from ssl_bench.plugins.contracts import contract_problem
 from ssl_bench.system.interruption import is_interruption
 
 T = TypeVar("T")
@@ -105,7 +105,7 @@ class Registry(Generic[T]):
         """Register a class under its ``name``; the same class may be added again, another one may not."""
         name = getattr(member, "name", None)
         if not isinstance(name, str) or not name:
-            raise SpecError(f"{self.kind} class {member.__name__} {problem_of(member, self.base, self.kind)}")
+            raise SpecError(f"{self.kind} class {member.__name__} {contract_problem(member, self.base, self.kind)}")
         if self._combine is not None and "+" in name:
             raise SpecError(
                 f"{member.__name__} is named {name!r}; the plus sign combines {self.kind}s, choose another name"
@@ -138,7 +138,7 @@ class Registry(Generic[T]):
         if (
             name not in self._builtin
             and not getattr(member, "members", ())
-            and (told := problem_of(member, base, self.kind))
+            and (told := contract_problem(member, base, self.kind))
         ):
             raise SpecError(f"{self.kind} {name!r} ({_where(member)}) {told}")
         return member

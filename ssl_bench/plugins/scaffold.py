@@ -15,17 +15,17 @@ from ssl_bench.system.disk import no_room, reason
 
 def new_task(name: str, folder: str | Path = ".") -> list[Path]:
     """Write ``NAME.py``, a working pretext task to change, and ``test_NAME.py``, which holds it to the contract; see
-    ``_write``."""
-    return _write("task", name, folder)
+    ``_write_template``."""
+    return _write_template("task", name, folder)
 
 
 def new_evaluator(name: str, folder: str | Path = ".") -> list[Path]:
     """Write ``NAME.py``, a working evaluator to change, and ``test_NAME.py``, which holds it to the contract; see
-    ``_write``."""
-    return _write("evaluator", name, folder)
+    ``_write_template``."""
+    return _write_template("evaluator", name, folder)
 
 
-def _write(kind: str, name: str, folder: str | Path) -> list[Path]:
+def _write_template(kind: str, name: str, folder: str | Path) -> list[Path]:
     """Write both files.
 
     Parameters

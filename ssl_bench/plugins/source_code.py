@@ -30,15 +30,15 @@ _SCHEMES = ("stdlib", "platstdlib", "purelib", "platlib")
 _PACKAGE_FOLDERS = {"site-packages", "dist-packages"}
 
 
-def plain(node: Any) -> str:
+def syntax_tree_text(node: Any) -> str:
     """A syntax tree as text, the same with every version of Python: ``ast.dump`` is not, and newer versions add fields,
     empty at first."""
     if isinstance(node, ast.AST):
         fields = ((name, getattr(node, name, None)) for name in sorted(node._fields))
-        told = (f"{name}={plain(value)}" for name, value in fields if value is not None and value != [])
+        told = (f"{name}={syntax_tree_text(value)}" for name, value in fields if value is not None and value != [])
         return f"{type(node).__name__}({', '.join(told)})"
     if isinstance(node, list):
-        return f"[{', '.join(map(plain, node))}]"
+        return f"[{', '.join(map(syntax_tree_text, node))}]"
     return ascii(node)  # not repr, which leaves what a version's Unicode tables call printable
 
 
@@ -47,10 +47,10 @@ def tree_of(text: bytes, file: Path) -> ast.Module:
     try:
         return ast.parse(text, str(file))
     except (SyntaxError, ValueError) as error:  # null bytes are a ValueError in older versions
-        raise SpecError(f"{file} cannot be imported: {_told(error, text)}") from None
+        raise SpecError(f"{file} cannot be imported: {_syntax_problem(error, text)}") from None
 
 
-def _told(error: Exception, text: bytes) -> str:
+def _syntax_problem(error: Exception, text: bytes) -> str:
     try:
         text.decode("utf-8")
     except UnicodeDecodeError as unicode:
@@ -192,7 +192,7 @@ def is_installed(file: Path) -> bool:
     )
 
 
-def place_of(error: BaseException) -> str:
+def place_in_traceback(error: BaseException) -> str:
     """Where an error came through code that is neither installed nor ours, such as " (mine.py, line 3)"; "" for
     nowhere."""
     frame = next(
@@ -213,8 +213,8 @@ def raised(error: BaseException) -> str:
             f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}, not {quoted(problem['input'])}"
             for problem in error.errors(include_url=False)
         ]
-        return f"its code makes a {error.title} that is refused: {'; '.join(problems)}{place_of(error)}"
-    return f"its code raised {type(error).__name__}: {text_of(error)}{place_of(error)}"
+        return f"its code makes a {error.title} that is refused: {'; '.join(problems)}{place_in_traceback(error)}"
+    return f"its code raised {type(error).__name__}: {text_of(error)}{place_in_traceback(error)}"
 
 
 def _installed(name: str) -> bool:

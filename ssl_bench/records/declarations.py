@@ -144,7 +144,7 @@ class EvaluatorDeclaration(_Plain):
 _ACCURACY: dict[str, Any] = {"unit": "%", "low": 0.0, "high": 1.0}
 
 
-def _shares(*names: str) -> tuple[Metric, ...]:
+def _share_metrics(*names: str) -> tuple[Metric, ...]:
     return tuple(Metric(name=name, share_of_images=True) for name in names)
 
 
@@ -154,7 +154,7 @@ def _fractions(*names: str) -> tuple[Metric, ...]:
 
 #: for evaluators that declare nothing, by their whole name
 WELL_KNOWN = (
-    *_shares("top1", "top5", "top1@*", "top5@*", "accuracy", "acc"),
+    *_share_metrics("top1", "top5", "top1@*", "top5@*", "accuracy", "acc"),
     *_fractions(
         "balanced_top1", "balanced_top5", "balanced_top1@*", "balanced_accuracy", "map", "map50", "map75", "ap", "ap50",
         "ap75",
@@ -172,7 +172,7 @@ _BOXES: dict[str, Any] = {"group": "detection", "stage": "*"}
 BUILT_IN = {
     "linear": EvaluatorDeclaration(
         title="linear probe", order=0, stages_by="top1", labels_by="top1", curve="linear probe, best stage",
-        metrics=(*_shares("top1", "top5", "top1_shuffled", "top1_chance"), *_fractions("balanced_top1")),
+        metrics=(*_share_metrics("top1", "top5", "top1_shuffled", "top1_chance"), *_fractions("balanced_top1")),
         columns=(
             TableColumn(
                 metric="top1", title="best stage", classic=True, published=_FROZEN,
@@ -196,7 +196,7 @@ BUILT_IN = {
         ),
     ),
     "knn": EvaluatorDeclaration(
-        title="kNN", order=1, metrics=(*_shares("top1@*", "top5@*"), *_fractions("balanced_top1@*")),
+        title="kNN", order=1, metrics=(*_share_metrics("top1@*", "top5@*"), *_fractions("balanced_top1@*")),
         columns=(
             TableColumn(metric="top1@*", title="k={number}", **_KNN),
             TableColumn(metric="balanced_top1@*", title="k={number}, balanced", wide=True, if_measured=True, **_KNN),
@@ -204,7 +204,7 @@ BUILT_IN = {
     ),
     "finetune": EvaluatorDeclaration(
         title="fine-tune", order=3, labels_by="top1", curve="fine-tuned",
-        metrics=(*_shares("top1", "top5"), *_fractions("balanced_top1")),
+        metrics=(*_share_metrics("top1", "top5"), *_fractions("balanced_top1")),
         columns=(
             TableColumn(metric="top1", title="{share}", **_TUNED),
             TableColumn(metric="balanced_top1", title="{share}, balanced", wide=True, if_measured=True, **_TUNED),

@@ -44,7 +44,7 @@ def code_version() -> str:
 
 
 @functools.cache
-def versions() -> dict[str, str]:
+def installed_versions() -> dict[str, str]:
     """Versions of Python and of the packages that can change a number."""
     installed = {"python": platform.python_version()}
     for package in _PACKAGES:
@@ -75,4 +75,6 @@ def _processor() -> str:
 
 def environment(device: torch.device, precision: str) -> Environment:
     """The environment as a record."""
-    return Environment(device=device_name(device), precision=precision, versions=versions(), code=code_version())
+    return Environment(
+        device=device_name(device), precision=precision, versions=installed_versions(), code=code_version()
+    )

@@ -107,14 +107,14 @@ def matching(folder: Path, pattern: str) -> list[Path]:
 def archive_above(path: Path) -> Archive | None:
     """The archive of the run that a path belongs to: the nearest folder above it that holds one, or a run without."""
     for folder in path.parents:
-        if version := _version(folder / RECORDS_FILE):
-            return _opened(folder, version + _version(folder / PREDICTIONS_FILE))
+        if version := _file_version(folder / RECORDS_FILE):
+            return _archive_at(folder, version + _file_version(folder / PREDICTIONS_FILE))
         if os.path.lexists(folder / RUN_FILE):
             return None
     return None
 
 
-def _version(path: Path) -> tuple[int, ...]:
+def _file_version(path: Path) -> tuple[int, ...]:
     """What is another when a file was written again; () where there is none."""
     try:
         facts = os.stat(path)
@@ -124,5 +124,5 @@ def _version(path: Path) -> tuple[int, ...]:
 
 
 @lru_cache(maxsize=4)
-def _opened(root: Path, version: tuple[int, ...]) -> Archive:
+def _archive_at(root: Path, version: tuple[int, ...]) -> Archive:
     return Archive(root)

@@ -311,13 +311,13 @@ def read_record(path: Path, kind: type[R]) -> R:
         record = kind.model_validate(data)
     except ValidationError as error:
         refused = RecordError if known is not None else DamagedRecord  # what has its digest was written so
-        raise refused(f"{path} is not a {kind.__name__} record: {_first(error)}") from None
+        raise refused(f"{path} is not a {kind.__name__} record: {_first_problem(error)}") from None
     if known is None:
         digests.not_checked(path)
     return record
 
 
-def _first(error: ValidationError) -> str:
+def _first_problem(error: ValidationError) -> str:
     problem = error.errors()[0]
     place = ".".join(map(str, problem["loc"]))
     text = problem["msg"].removeprefix("Value error, ")
@@ -332,5 +332,5 @@ def measurement_record(evaluator: str, facts: Mapping[str, Any]) -> MeasurementR
     except ValidationError as error:
         place = ", ".join(str(facts[key]) for key in ("split", "stage", "row") if facts.get(key))
         raise RecordError(
-            f"{evaluator} measured what cannot be ({facts.get('metric')}, {place}): {_first(error)}"
+            f"{evaluator} measured what cannot be ({facts.get('metric')}, {place}): {_first_problem(error)}"
         ) from None

@@ -31,8 +31,8 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], kind: str, metadata:
     plain = {
         name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()
     }
-    header, data = _parts(save(plain, metadata={**metadata, "kind": kind}))
-    known = header["__metadata__"][DIGEST] = _digest(header, data)
+    header, data = _header_and_data(save(plain, metadata={**metadata, "kind": kind}))
+    known = header["__metadata__"][DIGEST] = _content_digest(header, data)
     text = json.dumps(header, sort_keys=True, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)  # tensors begin at a multiple of eight bytes
     write_bytes(path, b"".join((len(text).to_bytes(8, "little"), text, data)))
@@ -55,7 +55,7 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     if not content:
         raise DamagedWeights(f"{path} is empty")
     try:
-        header, data = _parts(content)
+        header, data = _header_and_data(content)
         metadata: dict[str, str] = dict(header.get("__metadata__", {}))
     except (ValueError, RecursionError, AttributeError, TypeError) as error:
         raise DamagedWeights(f"{path} is damaged, or no safetensors file ({error})") from None
@@ -63,7 +63,7 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     # Where a bit of the digest's own name is flipped, the file must not pass for one of an earlier version, which had
     # none.
     strange = known is None and kind.startswith(OURS) and set(metadata) - {"kind", "format"} - _MORE.get(kind, set())
-    if strange or (known is not None and known != _digest(header, data)):
+    if strange or (known is not None and known != _content_digest(header, data)):
         raise DamagedWeights(f"{path} is damaged: its bytes are not those that were written")
     try:
         tensors = load(content)
@@ -76,7 +76,7 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     return tensors, metadata
 
 
-def _parts(content: bytes) -> tuple[dict[str, Any], memoryview]:
+def _header_and_data(content: bytes) -> tuple[dict[str, Any], memoryview]:
     """The header of a safetensors file, and the bytes of its tensors. Raises ValueError for anything else."""
     length = int.from_bytes(content[:8], "little")
     if not 2 <= length <= len(content) - 8:
@@ -87,6 +87,6 @@ def _parts(content: bytes) -> tuple[dict[str, Any], memoryview]:
     return header, memoryview(content)[8 + length :]
 
 
-def _digest(header: Mapping[str, Any], data: memoryview) -> str:
+def _content_digest(header: Mapping[str, Any], data: memoryview) -> str:
     rest = {**header, "__metadata__": {name: text for name, text in header["__metadata__"].items() if name != DIGEST}}
     return digests.digest_of(json.dumps(rest, sort_keys=True, separators=(",", ":")).encode(), data)

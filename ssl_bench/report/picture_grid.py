@@ -100,12 +100,12 @@ def _fill(
 ) -> None:
     top, line = 2 * GAP, int(LINE * layout.size)
     for number, sentence in enumerate((title, *words)):
-        for text in _wrapped(sentence, layout.size, layout.width - 4 * GAP):
+        for text in _lines_within(sentence, layout.size, layout.width - 4 * GAP):
             layout.texts.append((2 * GAP, top, text, _DIM if number else _FOREGROUND))
             top += line
     for start in range(0, len(blocks), columns):
         side_by_side = blocks[start : start + columns]
-        captions = [_wrapped(block.caption, layout.size, block_width) for block in side_by_side]
+        captions = [_lines_within(block.caption, layout.size, block_width) for block in side_by_side]
         top += 2 * GAP
         below = top + line * max(map(len, captions))
         for number, (block, caption) in enumerate(zip(side_by_side, captions, strict=True)):
@@ -126,7 +126,7 @@ def _block(caption: str, values: NDArray[Any]) -> _Block:
     return _Block(caption, tuple(enlarged), (enlarged.shape[1], enlarged.shape[2]))
 
 
-def _wrapped(text: str, size: int, width: int) -> list[str]:
+def _lines_within(text: str, size: int, width: int) -> list[str]:
     """The text in lines that are at most ``width`` pixels wide; a word that is wider stands alone."""
     lines: list[str] = []
     for word in text.split():

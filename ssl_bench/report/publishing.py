@@ -129,10 +129,10 @@ def _check(archive: Archive, records: Mapping[str, bytes], predictions: Mapping[
     for name, arrays in predictions.items():
         read = archive.predictions(archive.root / name, "")
         back = read() if read is not None else {}
-        if list(back) != list(arrays) or not all(_equal(back[key], array) for key, array in arrays.items()):
+        if list(back) != list(arrays) or not all(_equal_arrays(back[key], array) for key, array in arrays.items()):
             raise RecordError(f"{archive.root / PREDICTIONS_FILE}: {name} is not read back as it was written")
 
 
-def _equal(first: np.ndarray, second: np.ndarray) -> bool:
+def _equal_arrays(first: np.ndarray, second: np.ndarray) -> bool:
     same = (first.dtype, first.shape) == (second.dtype, second.shape)
     return same and np.ascontiguousarray(first).tobytes() == np.ascontiguousarray(second).tobytes()

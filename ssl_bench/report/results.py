@@ -17,9 +17,9 @@ from ssl_bench.report.ground.content import TableContent
 from ssl_bench.report.reading.folder import read_run
 from ssl_bench.report.reading.records import RunRecords
 from ssl_bench.report.rendering.csv_files import table_csv
-from ssl_bench.report.rendering.html import html
-from ssl_bench.report.rendering.latex import latex
-from ssl_bench.report.rendering.markdown import markdown
+from ssl_bench.report.rendering.html import html_page
+from ssl_bench.report.rendering.latex import latex_tables
+from ssl_bench.report.rendering.markdown import markdown_page
 from ssl_bench.report.rendering.terminal import terminal
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ class Table(TableContent):
 
     def markdown(self) -> str:
         """GitHub-flavoured Markdown."""
-        return markdown(self)
+        return markdown_page(self)
 
     def csv(self) -> str:
         """Plain numbers, one line a row and column: value, low, high and n. Accuracies are fractions."""
@@ -49,11 +49,11 @@ class Table(TableContent):
 
     def latex(self) -> str:
         """A ``tabular`` for booktabs."""
-        return latex(self)
+        return latex_tables(self)
 
     def html(self, figures: Iterable[str] = ()) -> str:
         """One page without scripts; ``figures`` are addresses of pictures to show below the table."""
-        return html(self, list(figures))
+        return html_page(self, list(figures))
 
     def __str__(self) -> str:
         return self.terminal()
@@ -101,7 +101,7 @@ class Results(RunRecords):
         ``wide`` adds columns: every k, codes, diagnostics, images/s, memory; ``classic`` keeps those of the classic
         table and the cost alone.
         """
-        return Table(**_values(build_table(self, self.gains, wide, classic)))
+        return Table(**_field_values(build_table(self, self.gains, wide, classic)))
 
 
 def load(folder: str | Path) -> Results:
@@ -123,9 +123,9 @@ def load(folder: str | Path) -> Results:
     RecordError
         Where there is no run, or ``run.json`` cannot be used.
     """
-    return Results(**_values(read_run(folder)))
+    return Results(**_field_values(read_run(folder)))
 
 
-def _values(content: Any) -> dict[str, Any]:
+def _field_values(content: Any) -> dict[str, Any]:
     """The fields of a dataclass, for a class that adds methods and no fields to it."""
     return {field.name: getattr(content, field.name) for field in fields(content)}

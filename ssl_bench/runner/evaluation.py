@@ -14,7 +14,7 @@ import numpy as np
 from ssl_bench.data.images import ImageSet
 from ssl_bench.evaluators.base import Evaluation, Subject
 from ssl_bench.evaluators.features import FrozenFeatures
-from ssl_bench.evaluators.plugins import refuse_unusable, with_copies
+from ssl_bench.evaluators.plugins import refuse_unusable_evaluation, with_copies
 from ssl_bench.plan.cells import Cell, PlannedEvaluation
 from ssl_bench.plan.context import RunContext
 from ssl_bench.plugins.registry import EVALUATORS
@@ -103,7 +103,7 @@ class CellEvaluation:
             if not EVALUATORS.is_builtin(planned.evaluator.name):
                 target = labelled.test.labels if final and isinstance(labelled.test, ImageSet) else None
                 sizes = {split: len(getattr(labelled, split)) for split in ("train", "validation", "test")}
-                refuse_unusable(planned.name, evaluation, sizes, target, planned.evaluator.declared(), final)
+                refuse_unusable_evaluation(planned.name, evaluation, sizes, target, planned.evaluator.declared(), final)
         seconds = time.perf_counter() - started
         record = _write_evaluation(
             self.cell, planned, evaluation, final, opened_before, self.weights, seconds, context, unsupported

@@ -18,7 +18,7 @@ from typing import Any
 from ssl_bench.errors import NoRoomError, SSLBenchError, TrainingError
 from ssl_bench.plugins.identity import code_in, identity
 from ssl_bench.plugins.registry import TASKS
-from ssl_bench.records.environment import versions
+from ssl_bench.records.environment import installed_versions
 from ssl_bench.records.schema import digest
 from ssl_bench.system.disk import write_bytes
 from ssl_bench.system.global_state import captured, restore
@@ -71,7 +71,12 @@ def _of_one(
     size = max(task.min_image_size, min(image_size, LARGEST_SIDE))
     operations = code_in(options)
     key = digest(
-        {"task": _identity(task), "options": options.model_dump(mode="json"), "size": size, "versions": versions()}
+        {
+            "task": _identity(task),
+            "options": options.model_dump(mode="json"),
+            "size": size,
+            "versions": installed_versions(),
+        }
         | ({"operations": operations} if operations else {})
     )
     if key in _failed:

@@ -91,7 +91,9 @@ def pretrain_cell(cell: Cell, context: RunContext) -> tuple[Pretraining, Any]:
         )
         describe = _described(task, cell, context, describe)  # with what was measured when training began
         control = cell.row.task.role is TaskRole.CONTROL
-        describe |= _moved(movement.check(task, cell.candidate.recipe.learning_rate, control), cell, context)
+        describe |= _moved_tensors_record(
+            movement.check(task, cell.candidate.recipe.learning_rate, control), cell, context
+        )
     task.to(context.device).eval()
     judged = task.evaluated()
     if isinstance(judged, Backbone) and judged.input.kind != "rgb":
@@ -167,7 +169,7 @@ def _described(task: Any, cell: Cell, context: RunContext, known: Mapping[str, A
     return said | dict(known)
 
 
-def _moved(moved: str, cell: Cell, context: RunContext) -> dict[str, str]:
+def _moved_tensors_record(moved: str, cell: Cell, context: RunContext) -> dict[str, str]:
     """What to record of how much of the network training moved: nothing where it was all of it."""
     some, _, whole = moved.partition(" of ")
     if some == whole or cell.row.task.role is TaskRole.CONTROL:

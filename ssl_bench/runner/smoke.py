@@ -51,7 +51,7 @@ def smoke(
         "progress": observer.packing,
     }
     whole = prepare(spec, pack=False, **settings)
-    cut = shortened(
+    cut = smoke_matrix(
         spec, len(whole.data.pretrain), max((len(e.train.classes) for e in whole.data.evaluate), default=10)
     )
     with tempfile.TemporaryDirectory(prefix="ssl-bench-smoke-") as folder:
@@ -61,7 +61,7 @@ def smoke(
             raise Interrupted("stopped in a trial of two steps a cell, of which nothing is kept") from error
 
 
-def shortened(spec: Matrix, num_images: int, num_classes: int) -> Matrix:
+def smoke_matrix(spec: Matrix, num_images: int, num_classes: int) -> Matrix:
     """A matrix with two steps for each row, on a few images of its data, by the recipes of the whole run.
 
     Parameters

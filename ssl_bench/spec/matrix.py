@@ -148,7 +148,7 @@ class Matrix(Model):
                 )
                 raise ValueError(
                     f"two rows are called {quoted(row)}, {where}; leave one out, or give it another name: "
-                    f"{_renamed(parts, row)}"
+                    f"{_row_named(parts, row)}"
                 )
         if len(places) * len(self.seeds) > MOST_CELLS:
             raise ValueError(
@@ -169,6 +169,6 @@ class Matrix(Model):
         return self
 
 
-def _renamed(parts: Mapping[str, tuple[TaskSpec, ...]], row: str) -> str:
+def _row_named(parts: Mapping[str, tuple[TaskSpec, ...]], row: str) -> str:
     task = next(spec.task for specs in parts.values() for spec in specs if spec.row == row)
     return "{source: ..., row: NAME}" if task == "weights" else f"{{{task}: {{row: NAME}}}}"

@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from ssl_bench.errors import SpecError, quoted
-from ssl_bench.spec.plain_data import plain, refuse_disguised
+from ssl_bench.spec.plain_data import as_plain_data, refuse_disguised
 from ssl_bench.spec.problems import explained
 
 # Bounds that no study needs to pass, so that a slip of the keyboard is told and not computed.
@@ -47,7 +47,7 @@ M = TypeVar("M", bound=BaseModel)
 
 def parse(model: type[M], value: Any, where: str) -> M:
     """``model`` from plain data; a SpecError names every wrong key and value, and what would be allowed."""
-    value = plain(value, where)
+    value = as_plain_data(value, where)
     try:
         return model.model_validate(value)
     except ValidationError as error:

@@ -18,7 +18,7 @@ LONGEST_TEXT = 4_096  # characters of a text, a path's on most systems
 SWITCHES = ("yes", "no", "on", "off")  # what YAML 1.1 takes for true and false, and YAML 1.2 for text
 
 
-def plain(value: Any, where: str) -> Any:
+def as_plain_data(value: Any, where: str) -> Any:
     """A value in plain data: NumPy's numbers and arrays as Python's, paths as text, ranges as lists. What is none of
     these stays as it is.
 
@@ -26,10 +26,10 @@ def plain(value: Any, where: str) -> Any:
     ------
     SpecError : nested deeper than ``DEEPEST``, or more than ``MOST_VALUES`` values, as aliases of aliases make.
     """
-    return _plain(value, where, 0, [0])
+    return _plain_value(value, where, 0, [0])
 
 
-def _plain(value: Any, where: str, depth: int, count: list[int]) -> Any:
+def _plain_value(value: Any, where: str, depth: int, count: list[int]) -> Any:
     count[0] += 1
     if depth > DEEPEST:
         raise SpecError(f"{where}: nested more than {DEEPEST} deep; no setting is")
@@ -41,20 +41,20 @@ def _plain(value: Any, where: str, depth: int, count: list[int]) -> Any:
     if isinstance(value, (str, bytes, int, float, BaseModel, type, type(None))) and type(value).__module__ != "numpy":
         return value
     if isinstance(value, Mapping):
-        return {key: _plain(entry, where, depth + 1, count) for key, entry in value.items()}
+        return {key: _plain_value(entry, where, depth + 1, count) for key, entry in value.items()}
     if isinstance(value, os.PathLike):
         return os.fspath(value)
     # an array, a tensor, a scalar of either
     if callable(getattr(value, "tolist", None)) and isinstance(getattr(value, "ndim", None), int):
         return (
-            _plain(value.tolist(), where, depth + 1, count)
+            _plain_value(value.tolist(), where, depth + 1, count)
             if getattr(value, "nbytes", 0) <= 16 * MOST_VALUES
             else value
         )
     if isinstance(value, (list, tuple, range)):
         if len(value) > MOST_VALUES:
             raise SpecError(f"{where}: a list of {len(value):,} values; no matrix needs more than {MOST_VALUES:,}")
-        entries = [_plain(entry, where, depth + 1, count) for entry in value]
+        entries = [_plain_value(entry, where, depth + 1, count) for entry in value]
         return entries if isinstance(value, list) else tuple(entries)
     return value
 

@@ -31,7 +31,7 @@ def explained(model: type[BaseModel], problems: Sequence[Any], value: Any, where
 def _explained(model: type[BaseModel], problem: Any, value: Any) -> tuple[tuple[str, ...], str]:
     loc, kind = tuple(problem["loc"]), problem["type"]
     if kind in ("extra_forbidden", "missing", "invalid_key"):
-        parts, annotation, _ = _place(model, loc[:-1])
+        parts, annotation, _ = _field_at(model, loc[:-1])
         key = str(loc[-1])
         path = (*_as_written(parts, value), key)
         shown = quoted(".".join(path))
@@ -39,7 +39,7 @@ def _explained(model: type[BaseModel], problem: Any, value: Any) -> tuple[tuple[
             return path, f"{shown} is missing"
         known = [name for owner in models_in(annotation) for name in keys_of(owner)]
         return path, f"unknown key {shown}; {did_you_mean(key, known)}"
-    parts, annotation, metadata = _place(model, loc)
+    parts, annotation, metadata = _field_at(model, loc)
     path = _as_written(parts, value)
     if loc and loc[-1] == "[key]":
         return (
@@ -82,7 +82,7 @@ def _as_list(value: Any, annotation: Any, metadata: Iterable[Any]) -> str:
     return f"write [{value}]" if rows or not isinstance(value, str) else ""
 
 
-def _place(model: type[BaseModel], loc: Sequence[Any]) -> tuple[list[str], Any, Sequence[Any]]:
+def _field_at(model: type[BaseModel], loc: Sequence[Any]) -> tuple[list[str], Any, Sequence[Any]]:
     """Where a location of pydantic's lies among the fields, without the names that it gives to alternatives; the type
     and bounds there."""
     parts: list[str] = []

@@ -12,7 +12,7 @@ from typing import Any
 from ssl_bench.errors import SpecError, did_you_mean, quoted
 from ssl_bench.spec.matrix import Matrix
 from ssl_bench.spec.model import parse
-from ssl_bench.spec.plain_data import plain
+from ssl_bench.spec.plain_data import as_plain_data
 from ssl_bench.spec.rows import TaskSpec, weights_row
 from ssl_bench.spec.yaml_text import LONGEST, read_yaml
 
@@ -22,7 +22,7 @@ BUDGETS = ("epochs", "images", "passes")  # of which a matrix has one
 
 def load_matrix(path: str | Path, sets: tuple[str, ...] = ()) -> Matrix:
     """A matrix from a YAML file, with ``key.path=value`` settings applied on top."""
-    data = read_yaml(_text(Path(path)), str(path))
+    data = read_yaml(_matrix_text(Path(path)), str(path))
     if not isinstance(data, dict):
         what = "nothing" if data is None else "a list" if isinstance(data, list) else f"the single value {quoted(data)}"
         raise SpecError(
@@ -49,7 +49,7 @@ def missing_file(path: Path) -> str:
     )
 
 
-def _text(file: Path) -> str:
+def _matrix_text(file: Path) -> str:
     why = missing_file(file)
     if why:
         raise SpecError(f"matrix file {quoted(str(file))} {why}")
@@ -78,7 +78,7 @@ def with_settings(data: Mapping[str, Any], sets: tuple[str, ...]) -> dict[str, A
     if isinstance(sets, str):
         sets = (sets,)
     settings = [_taken_apart(setting) for setting in sets]
-    written: dict[str, Any] = copy.deepcopy(plain(data, "matrix"))
+    written: dict[str, Any] = copy.deepcopy(as_plain_data(data, "matrix"))
     if any(
         len(parts) == 2 and parts[0] == "pretrain" and parts[1] in BUDGETS for _, parts, _ in settings
     ) and isinstance(written.get("pretrain"), dict):
@@ -131,7 +131,7 @@ def _taken_apart(setting: Any) -> tuple[str, list[str], Any]:
 def _apply(data: dict[str, Any], shown: str, parts: list[str], value: Any) -> None:
     here: Any = data
     for at, part in enumerate(parts[:-1]):
-        inner = here[_place(here, part, shown, parts[:at])] if isinstance(here, list) else here.get(part)
+        inner = here[_list_index(here, part, shown, parts[:at])] if isinstance(here, list) else here.get(part)
         if isinstance(inner, str) and at == 0 and part in ("backbone", "data"):
             inner = {"name" if part == "backbone" else "source": inner}
         if inner is None:
@@ -150,12 +150,12 @@ def _apply(data: dict[str, Any], shown: str, parts: list[str], value: Any) -> No
         here[int(part) if isinstance(here, list) else part] = inner
         here = inner
     if isinstance(here, list):
-        here[_place(here, parts[-1], shown, parts[:-1])] = value
+        here[_list_index(here, parts[-1], shown, parts[:-1])] = value
     else:
         here[parts[-1]] = value
 
 
-def _place(entries: list[Any], part: str, shown: str, above: list[str]) -> int:
+def _list_index(entries: list[Any], part: str, shown: str, above: list[str]) -> int:
     if not (part.isascii() and part.isdigit() and len(part) < 10 and int(part) < len(entries)):
         counted = f"its places are 0 to {len(entries) - 1}" if entries else "it is empty"
         raise SpecError(f"{shown}: {'.'.join(above)} is a list, and {quoted(part)} is no place in it; {counted}")

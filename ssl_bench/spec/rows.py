@@ -26,7 +26,7 @@ class TaskSpec(Model):
     @model_validator(mode="before")
     @classmethod
     def _short_forms(cls, value: Any) -> Any:
-        value = _with_own(_named(value, "task"), "row")
+        value = _with_own(_long_form(value, "task"), "row")
         if "recipe" in value:  # of the long form, where it stands beside the options
             if not isinstance(value.get("options") or {}, Mapping):
                 return value  # told below
@@ -70,7 +70,7 @@ class EvaluatorSpec(Model):
     @model_validator(mode="before")
     @classmethod
     def _short_forms(cls, value: Any) -> Any:
-        return _with_own(_named(value, "evaluator"), "seeds")
+        return _with_own(_long_form(value, "evaluator"), "seeds")
 
 
 def weights_row(value: Any) -> Any:
@@ -100,7 +100,7 @@ def _with_own(value: dict[str, Any], key: str) -> dict[str, Any]:
     return value | {key: options.pop(key), "options": options}
 
 
-def _named(value: Any, kind: str) -> dict[str, Any]:
+def _long_form(value: Any, kind: str) -> dict[str, Any]:
     """`name`, `{name: {option: value}}` or the long form, as the long form."""
     if isinstance(value, str):
         return {kind: value}

@@ -34,7 +34,7 @@ def kinds(annotation: Any, metadata: Iterable[Any] = ()) -> list[Kind]:
         return kinds(inner, [*nearer, *metadata])
     if origin in (Union, types.UnionType):
         return [kind for alternative in get_args(annotation) for kind in kinds(alternative, metadata)]
-    bounds = _bounds(metadata)
+    bounds = _bounds_in(metadata)
     if origin is Literal:
         return [Kind(Literal, bounds, values=get_args(annotation))]
     if origin in (tuple, list, set, frozenset, Sequence):
@@ -48,11 +48,11 @@ def kinds(annotation: Any, metadata: Iterable[Any] = ()) -> list[Kind]:
     return [Kind(annotation, bounds)]
 
 
-def _bounds(metadata: Iterable[Any]) -> dict[str, Any]:
+def _bounds_in(metadata: Iterable[Any]) -> dict[str, Any]:
     bounds: dict[str, Any] = {}
     for entry in metadata:
         if isinstance(entry, FieldInfo):
-            bounds |= _bounds(entry.metadata)
+            bounds |= _bounds_in(entry.metadata)
         for name in ("ge", "gt", "le", "lt", "min_length", "max_length"):
             if isinstance(entry, annotated_types.BaseMetadata) and getattr(entry, name, None) is not None:
                 bounds[name] = getattr(entry, name)
@@ -90,7 +90,7 @@ def allowed(annotation: Any, metadata: Iterable[Any] = (), lengths: bool = False
     how it is left out.
     """
     forms = kinds(annotation, metadata)
-    words = [_words(kind, lengths) for kind in forms if kind.type is not type(None) or len(forms) == 1]
+    words = [_kind_words(kind, lengths) for kind in forms if kind.type is not type(None) or len(forms) == 1]
     if not all(words):
         return ""
     *most, last = dict.fromkeys(words)
@@ -101,7 +101,7 @@ def allowed(annotation: Any, metadata: Iterable[Any] = (), lengths: bool = False
     )
 
 
-def _words(kind: Kind, lengths: bool) -> str:
+def _kind_words(kind: Kind, lengths: bool) -> str:
     if kind.type is Literal:
         *most, last = [quoted(value) for value in kind.values]
         return f"{', '.join(most)} or {last}" if most else last
@@ -144,19 +144,19 @@ def _range(bounds: Mapping[str, Any]) -> str:
     if low is None and high is None:
         return ""
     if high is None:
-        return f" above {_number(low)}" if "gt" in bounds else f" from {_number(low)} up"
+        return f" above {_number_words(low)}" if "gt" in bounds else f" from {_number_words(low)} up"
     if low is None:
-        return f" up to {_number(high)}" if "le" in bounds else f" below {_number(high)}"
+        return f" up to {_number_words(high)}" if "le" in bounds else f" below {_number_words(high)}"
     if "lt" in bounds:
         return (
-            f" {beyond} {_number(low)} and below {_number(high)}"
+            f" {beyond} {_number_words(low)} and below {_number_words(high)}"
             if "gt" in bounds
-            else f" from {_number(low)} to below {_number(high)}"
+            else f" from {_number_words(low)} to below {_number_words(high)}"
         )
     return (
-        f" above {_number(low)} and up to {_number(high)}"
+        f" above {_number_words(low)} and up to {_number_words(high)}"
         if "gt" in bounds
-        else f" from {_number(low)} to {_number(high)}"
+        else f" from {_number_words(low)} to {_number_words(high)}"
     )
 
 
@@ -169,5 +169,5 @@ def _length(bounds: Mapping[str, Any], before: str, singular: str, plural: str) 
     return f" {before} at least {low} {singular if low == 1 else plural}" if low else ""
 
 
-def _number(value: float) -> str:
+def _number_words(value: float) -> str:
     return f"{int(value):,}" if isinstance(value, int) or (value.is_integer() and abs(value) < 1e15) else f"{value:g}"

@@ -80,7 +80,7 @@ def _unique_mapping(loader: _Loader, node: yaml.MappingNode, deep: bool = False)
     return {key: loader.construct_object(value, deep=True) for key, (_, value) in zip(keys, node.value, strict=True)}  # type: ignore[no-untyped-call]
 
 
-def _integer(loader: _Loader, node: yaml.ScalarNode) -> int:
+def _construct_integer(loader: _Loader, node: yaml.ScalarNode) -> int:
     digits = str(node.value).replace("_", "")
     if len(digits) > LONGEST_NUMBER:
         raise SpecError(
@@ -94,7 +94,7 @@ def _decimal(loader: _Loader, node: yaml.ScalarNode) -> float:
     return float(text.replace(".inf", "inf").replace(".nan", "nan"))
 
 
-def _text(loader: _Loader, node: yaml.ScalarNode) -> str:
+def _construct_text(loader: _Loader, node: yaml.ScalarNode) -> str:
     return str(node.value)
 
 
@@ -116,9 +116,9 @@ for _tag, _pattern, _first in (
 ):  # fmt: skip
     _Loader.add_implicit_resolver(_tag, re.compile(rf"^(?:{_pattern})$"), _first)
 _Loader.add_constructor("tag:yaml.org,2002:map", _unique_mapping)
-_Loader.add_constructor("tag:yaml.org,2002:int", _integer)
+_Loader.add_constructor("tag:yaml.org,2002:int", _construct_integer)
 _Loader.add_constructor("tag:yaml.org,2002:float", _decimal)
-_Loader.add_constructor(_MERGE, _text)  # anywhere but as a key
+_Loader.add_constructor(_MERGE, _construct_text)  # anywhere but as a key
 
 
 def read_yaml(text: str, where: str) -> Any:
@@ -143,12 +143,12 @@ def read_yaml(text: str, where: str) -> Any:
             "kind of file?"
         ) from None
     except yaml.MarkedYAMLError as error:
-        raise SpecError(f"{where} is not valid YAML: {_told(error)}") from None
+        raise SpecError(f"{where} is not valid YAML: {_yaml_problem(error)}") from None
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise SpecError(f"{where} is not valid YAML: {quoted(str(error))}") from None
 
 
-def _told(error: yaml.MarkedYAMLError) -> str:
+def _yaml_problem(error: yaml.MarkedYAMLError) -> str:
     """What is wrong and in which line, for the commonest mistakes in other words than the parser's."""
     mark = error.problem_mark or error.context_mark
     line = f"line {mark.line + 1}: " if mark is not None else ""

@@ -47,7 +47,7 @@ def write_bytes(path: Path, data: bytes) -> None:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with _part_of(path) as (part, file):
+        with _locked_part(path) as (part, file):
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
@@ -65,7 +65,7 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 
 @contextmanager
-def _part_of(path: Path) -> Iterator[tuple[Path, BinaryIO]]:
+def _locked_part(path: Path) -> Iterator[tuple[Path, BinaryIO]]:
     """A new temporary file beside ``path``, locked as long as its writer lives, and removed when the block raises."""
     while True:
         # machines that share a folder have processes of equal numbers
@@ -179,7 +179,7 @@ def refuse_unwritable(folder: Path) -> None:
     with writing_to(folder):
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            with _part_of(folder / "attempt") as (part, _):
+            with _locked_part(folder / "attempt") as (part, _):
                 part.unlink()
         finally:
             for path in missing:

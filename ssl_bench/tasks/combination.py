@@ -81,7 +81,7 @@ class Combination(PretextTask):
             # place (_seen_by).
             harmonised = options.harmonise and kind != "standardised"
             members.append(judged.with_input(judged.input if harmonised else make(input=kind).input))  # type: ignore[arg-type]
-        return _Trunk(judged, members)
+        return _SharedNetwork(judged, members)
 
     @classmethod
     def resolve(cls, options: Any, make: Callable[..., nn.Module]) -> Any:
@@ -305,7 +305,7 @@ class Combination(PretextTask):
         return mean
 
 
-class _Trunk(nn.Module):
+class _SharedNetwork(nn.Module):
     """The network that is judged, and the same network as each member sees images."""
 
     def __init__(self, judged: Backbone, member_backbones: list[Backbone]) -> None:

@@ -22,7 +22,7 @@ from ssl_bench.data.sources.shapes import render
 from ssl_bench.errors import DataError, RecordError, SSLBenchError
 from ssl_bench.evaluators.base import Evaluation, Evaluator, Subject
 from ssl_bench.evaluators.features import FrozenFeatures
-from ssl_bench.evaluators.plugins import refuse_unusable
+from ssl_bench.evaluators.plugins import refuse_unusable_evaluation
 from ssl_bench.plugins.registry import summary_of
 from ssl_bench.records.declarations import EvaluatorDeclaration
 from ssl_bench.spec.matrix import BackboneSpec
@@ -143,7 +143,7 @@ class EvaluatorBench:
         test = self.sets["test"]
         target = test.labels if final and isinstance(test, ImageSet) else None
         try:
-            refuse_unusable(self.name, evaluation, sizes, target, self.declared, final)
+            refuse_unusable_evaluation(self.name, evaluation, sizes, target, self.declared, final)
         except RecordError as error:
             raise CheckFailed(str(error)) from None
 

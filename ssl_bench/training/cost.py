@@ -69,10 +69,10 @@ def measure_cost(task: Trainable, batch: Batch, images: int = 16, steps: int = 1
     steps : of the run, over which phases that take turns are averaged.
     """
     with countable(task):
-        return _measured(copy.deepcopy(task), batch, images, max(1, steps))
+        return _measured_cost(copy.deepcopy(task), batch, images, max(1, steps))
 
 
-def _measured(task: Trainable, batch: Batch, images: int, steps: int) -> Cost:
+def _measured_cost(task: Trainable, batch: Batch, images: int, steps: int) -> Cost:
     count = min(max(images, 2 * task.divides), len(batch))
     count -= count % task.divides
     part = Batch(

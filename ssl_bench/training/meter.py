@@ -71,9 +71,13 @@ class NetworkMeter:
     @staticmethod
     def _networks(task: Trainable, judged: nn.Module, modules: list[nn.Module]) -> dict[nn.Module, int]:
         owners: dict[nn.Module, int] = {}
-        layouts = [layout for layout in (_layout(task.backbone), _layout(judged)) if layout]
+        layouts = [layout for layout in (_parameter_shapes(task.backbone), _parameter_shapes(judged)) if layout]
         for module in modules:
-            a_copy = module is not task and next(module.children(), None) is not None and _layout(module) in layouts
+            a_copy = (
+                module is not task
+                and next(module.children(), None) is not None
+                and _parameter_shapes(module) in layouts
+            )
             if module is task.backbone or module is judged or a_copy:
                 owners |= dict.fromkeys(module.modules(), _OTHER_NETWORK)
         for module in modules:
@@ -153,7 +157,7 @@ def _are_images(value: Any) -> bool:
     )
 
 
-def _layout(module: nn.Module) -> list[tuple[str, torch.Size]]:
+def _parameter_shapes(module: nn.Module) -> list[tuple[str, torch.Size]]:
     """Names and shapes of a module's parameters: those of a copy are equal."""
     return [(name, parameter.shape) for name, parameter in module.named_parameters()]
 

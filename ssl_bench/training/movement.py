@@ -32,7 +32,7 @@ class Movement:
     def begin(self, task: Trainable) -> None:
         """Look at the network before the first step of a run."""
         self.rebuilt(task)
-        self.digests = {name: _digest(tensor) for name, tensor in self._tensors.items()}
+        self.digests = {name: tensor_digest(tensor) for name, tensor in self._tensors.items()}
 
     def rebuilt(self, task: Trainable) -> None:
         """Look at the network as it is built, before a checkpoint is loaded into it."""
@@ -70,7 +70,9 @@ class Movement:
                 "try a lower learning_rate or clip_norm: 1.0"
             )
         changed = [
-            name for name, tensor in now.items() if name not in self.digests or _digest(tensor) != self.digests[name]
+            name
+            for name, tensor in now.items()
+            if name not in self.digests or tensor_digest(tensor) != self.digests[name]
         ]
         if all(name in self._tensors and torch.equal(tensor, self._tensors[name]) for name, tensor in now.items()):
             changed = []  # as this process built it, whatever the process that began the run had built
@@ -203,7 +205,7 @@ def _change(start: Tensor, end: Tensor) -> tuple[float, float]:
     return float(change.norm()), float((change - along * start).norm())
 
 
-def _digest(tensor: Tensor) -> str:
+def tensor_digest(tensor: Tensor) -> str:
     """Equal for equal bits."""
     return hashlib.blake2b(
         tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes(), digest_size=12

@@ -15,7 +15,7 @@ LUMA = (0.2989, 0.587, 0.114)  # torchvision's and Pillow's weights of red, gree
 
 
 @dataclass(frozen=True)
-class Jitter:
+class JitterDraws:
     """What was drawn for every image; all on the CPU.
 
     Attributes
@@ -33,7 +33,7 @@ class Jitter:
 
 def draw_jitter(
     count: int, brightness: float, contrast: float, saturation: float, hue: float, p: float = 1.0
-) -> Jitter:
+) -> JitterDraws:
     """Draw what torchvision's ColorJitter draws, for every image on its own.
 
     Parameters
@@ -53,7 +53,7 @@ def draw_jitter(
             raise SpecError(f"color_jitter: {name} must be {bounds}, got {value}")
     scales = [uniform(max(0.0, 1 - value), 1 + value, count) for value in (brightness, contrast, saturation)]
     factors = torch.stack([*scales, uniform(-hue, hue, count)], 1).float()
-    return Jitter(factors, uniform(0, 1, count, 4).argsort(1), uniform(0, 1, count) < p)
+    return JitterDraws(factors, uniform(0, 1, count, 4).argsort(1), uniform(0, 1, count) < p)
 
 
 def color_jitter(
@@ -77,7 +77,7 @@ def color_jitter(
     return apply_jitter(images, draw_jitter(len(images), brightness, contrast, saturation, hue, p))
 
 
-def apply_jitter(images: Tensor, jitter: Jitter) -> Tensor:
+def apply_jitter(images: Tensor, jitter: JitterDraws) -> Tensor:
     """The distortion that ``jitter`` describes. Pure: equal input, equal output."""
     turn = (jitter.order == HUE).long().argmax(1)
     chosen = jitter.apply.nonzero()[:, 0]

@@ -186,11 +186,11 @@ def _of_a_plugin(name: Any, settings: Any) -> Augmentation:
         return operation.model_validate(settings)  # type: ignore[no-any-return]
     except ValidationError as error:
         raise ValidationError.from_exception_data(
-            operation.__name__, [_below(name, problem) for problem in error.errors(include_url=False)]
+            operation.__name__, [_problem_of_operation(name, problem) for problem in error.errors(include_url=False)]
         ) from None
 
 
-def _below(name: str, problem: Any) -> InitErrorDetails:
+def _problem_of_operation(name: str, problem: Any) -> InitErrorDetails:
     """A problem with an operation's settings as one of the policy's."""
     kind, context = problem["type"], problem.get("ctx", {})
     what = kind if kind in _KNOWN_ERRORS else PydanticCustomError(kind, problem["msg"], context)

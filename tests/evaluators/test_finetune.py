@@ -130,8 +130,8 @@ def test_on_few_images_a_rate_is_chosen_by_log_loss_and_on_many_by_accuracy(monk
         0.01: torch.where(few[:, None], 30 * wrong, 0.1 * right),
         0.05: torch.where(more[:, None], 0.1 * wrong, 3 * right),
     }
-    monkeypatch.setattr(finetune._Work, "_train", lambda work, train, rate, *rest: rate)
-    monkeypatch.setattr(finetune._Work, "_scores", lambda work, rate, images: scores[rate])
+    monkeypatch.setattr(finetune._FinetuneRuns, "_train", lambda work, train, rate, *rest: rate)
+    monkeypatch.setattr(finetune._FinetuneRuns, "_scores", lambda work, rate, images: scores[rate])
     chosen = {}
     for least in (len(labels) + 1, len(labels)):
         monkeypatch.setattr(finetune, "FEW_IMAGES", least)
@@ -161,9 +161,11 @@ def test_a_version_and_the_choice_that_it_stands_for_go_by_one_number(monkeypatc
     """A fifth of a draw of 24 is 4.8 images, and 6 once each of three classes is rounded: between the two, an id would
     stand for another choice."""
     subject = subject_of()
-    monkeypatch.setattr(finetune._Work, "_train", lambda work, train, rate, *rest: rate)
+    monkeypatch.setattr(finetune._FinetuneRuns, "_train", lambda work, train, rate, *rest: rate)
     monkeypatch.setattr(
-        finetune._Work, "_scores", lambda work, rate, images: torch.eye(3)[torch.from_numpy(images.labels)] * rate
+        finetune._FinetuneRuns,
+        "_scores",
+        lambda work, rate, images: torch.eye(3)[torch.from_numpy(images.labels)] * rate,
     )
     options: dict[str, Any] = {"labels": 0.2, "learning_rates": [0.01, 0.05], "steps": 2}
     ways = set()

@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 
 from ssl_bench.backbones import weights as module
 from ssl_bench.backbones.convert import convert, network_in
-from ssl_bench.backbones.recognise import nearest
+from ssl_bench.backbones.recognise import nearest_resnet
 from ssl_bench.backbones.resnet import Backbone, InputSpec
 from ssl_bench.backbones.saving import load_backbone, save_backbone
 from ssl_bench.backbones.weights import open_weights
@@ -251,7 +251,7 @@ def test_networks_are_known_by_their_shapes() -> None:
     for name in ("resnet50", "resnet18d", "resnext50_32x4d"):
         with torch.device("meta"):
             tensors = timm.create_model(name, num_classes=0).state_dict()
-        assert nearest(tensors)[0] == name
+        assert nearest_resnet(tensors)[0] == name
     small = Backbone(BackboneSpec(name="resnet10t", width=0.25, stem="3x3", stem_stride=1), 32).network.state_dict()
     found = network_in({"model": small}, "x")
     assert found.spec == BackboneSpec(name="resnet10t", width=0.25, stem="3x3", stem_stride=1) and any(

@@ -196,7 +196,7 @@ def test_temporary_files_of_killed_writers_go_and_those_of_living_ones_stay(tmp_
     packs = [tmp_path / "pixels.part", tmp_path / ".notes.part"]
     for path in packs:
         path.touch()
-    with disk._part_of(tmp_path / "table.md") as (alive, file):
+    with disk._locked_part(tmp_path / "table.md") as (alive, file):
         assert remove_leftovers(tmp_path) == [dead]
         assert alive.exists() and all(path.exists() for path in packs) and not dead.exists()
         file.write(b"whole")

@@ -75,7 +75,7 @@ def test_a_scheduler_that_repeats_itself_does_not_cut_off_what_the_first_signal_
 
             return repeat
 
-        report.write_report, __main__._told = repeated(report.write_report), repeated(__main__._told)
+        report.write_report, __main__._report_error = repeated(report.write_report), repeated(__main__._report_error)
 
     asks = task("asks", f"os.kill(os.getpid(), {int(number)})", "diagnose")
     ended = call(tmp_path, "run", *written(tmp_path, asks, tasks=["asks"], baselines=[]), first=first)

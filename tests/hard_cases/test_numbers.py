@@ -19,7 +19,7 @@ from ssl_bench.evaluators.linear.logistic import SoftmaxRegression
 from ssl_bench.evaluators.scores import accuracies
 from ssl_bench.plan.prepare import prepare
 from ssl_bench.plan.run_plan import RunPlan
-from ssl_bench.plan.run_record import _majority
+from ssl_bench.plan.run_record import _majority_class
 
 SMALL = {"source": "shapes", "size": 32, "limit": {"train": 200, "test": 60}}
 
@@ -84,7 +84,7 @@ def test_always_answering_the_largest_class_is_told_also_of_two(classes: int, la
     images = ImageSet(
         np.zeros((100, 8, 8, 3), np.uint8), np.arange(100), labels, tuple(map(str, range(classes))), "toy", ""
     )
-    assert bool(_majority(Labelled("toy", images, images, images))) == told
+    assert bool(_majority_class(Labelled("toy", images, images, images))) == told
 
 
 def test_folds_are_decided_alike_for_every_row_and_stand_in_the_id(tmp_path: Path) -> None:

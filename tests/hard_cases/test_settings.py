@@ -23,7 +23,7 @@ import ssl_bench.backbones.resnet
 from ssl_bench.errors import SpecError, SSLBenchError, quoted
 from ssl_bench.plan.prepare import prepare
 from ssl_bench.plugins.registry import EVALUATORS, TASKS
-from ssl_bench.runner.smoke import shortened
+from ssl_bench.runner.smoke import smoke_matrix
 from ssl_bench.spec.matrix import BackboneSpec, Matrix
 from ssl_bench.spec.model import Model, parse
 from ssl_bench.spec.reading import load_matrix, with_settings
@@ -562,7 +562,7 @@ def test_advice_can_be_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     }
     with pytest.raises(SpecError, match=r"choose: 50 of pad x 50 of learning_rate are more than 1,000 settings to try"):
         prepare({**BASE, "data": FEW, "tasks": [choices], "baselines": []}, tmp_path / "out")
-    trial = shortened(Matrix.model_validate({**BASE, "data": FEW}), 100, 8)
+    trial = smoke_matrix(Matrix.model_validate({**BASE, "data": FEW}), 100, 8)
     assert "baselines" not in trial.model_fields_set and len(trial.baselines) == 4
     with pytest.raises(SpecError, match="seeds.0 = -1: should be a whole number from 0"):
         ssl_bench.evaluate(ssl_bench.Backbone(BackboneSpec(width=0.125), 32), seed=-1)

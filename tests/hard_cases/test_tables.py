@@ -21,7 +21,7 @@ from ssl_bench.errors import WriteError
 from ssl_bench.evaluators import diagnostics, finetune, knn
 from ssl_bench.evaluators.detection import evaluator as detection
 from ssl_bench.evaluators.linear import probe as linear
-from ssl_bench.plan.run_record import _majority
+from ssl_bench.plan.run_record import _majority_class
 from ssl_bench.plan.stored import times_opened_before
 from ssl_bench.records import protocols
 from ssl_bench.records.schema import EvaluationRecord, Pretraining, Run, read_record, write_record
@@ -582,7 +582,7 @@ def test_accuracies_within_classes_are_written(tmp_path: Path) -> None:
 def test_the_run_tells_its_largest_class(counts: tuple[int, ...], told: float | None) -> None:
     labels = np.repeat(np.arange(3), counts)
     images = ImageSet(np.zeros((100, 8, 8, 3), np.uint8), np.arange(100), labels, ("a", "b", "c"), "toy", "")
-    described = _majority(Labelled("toy", images, images, images))
+    described = _majority_class(Labelled("toy", images, images, images))
     assert described.get("majority") == (
         None if told is None else {"class": "a", "train": told, "validation": told, "test": told}
     )

@@ -20,7 +20,7 @@ from ssl_bench import PretextTask, load_backbone
 from ssl_bench.backbones import inputs
 from ssl_bench.data.batches import Batches
 from ssl_bench.plan.prepare import prepare
-from ssl_bench.plugins.contracts import problem_of
+from ssl_bench.plugins.contracts import contract_problem
 from ssl_bench.testing import check_task, task_checks
 
 from . import gan, input_kinds, multi_crop, scheduled_momentum, second_column
@@ -179,7 +179,7 @@ def test_the_examples_of_the_guide_are_working_code() -> None:
     assert len(blocks) >= 5 and {"upside_down", "teacher", "contest"} <= {task.__dict__.get("name") for task in tasks}
     for task in tasks:
         if "name" in task.__dict__:
-            assert not problem_of(task, PretextTask, "task")
+            assert not contract_problem(task, PretextTask, "task")
             needed = ("options", "builds", "loss", "gradients", "phases", "hooks", "trained", "interruption")
             results = [check.run() for check in task_checks(task) if check.name in needed]
             assert not [result for result in results if not result], results

@@ -6,7 +6,7 @@ from __future__ import annotations
 def versions() -> None:
     """Versions and device, for a bug report."""
     from ssl_bench.records.environment import code_version, device_name
-    from ssl_bench.records.environment import versions as found
+    from ssl_bench.records.environment import installed_versions as found
     from ssl_bench.training.device import choose_device, choose_precision
 
     device = choose_device()

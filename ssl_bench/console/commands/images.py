@@ -37,7 +37,7 @@ def preview(
       ssl-bench preview my_task --plugin my_task.py --data cifar10
       ssl-bench preview quick/colorization/0 --out colours.png
     """
-    from ssl_bench.console.preview import preview as draw
+    from ssl_bench.console.preview import draw_preview as draw
 
     files = draw(what, data=data, out=out, plugins=tuple(plugin or ()), sets=tuple(sets or ()), data_root=data_root)
     say("wrote " + ", ".join(map(str, files)))

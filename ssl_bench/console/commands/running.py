@@ -75,7 +75,7 @@ def run(
     from ssl_bench.report.building.verdict import verdict
 
     console = make_console()
-    common = {**_settings(sets, only, plugin, device, data_root), "skip_checks": skip_checks}
+    common = {**_shared_settings(sets, only, plugin, device, data_root), "skip_checks": skip_checks}
     with Live(console) as live:
         if smoke:
             from ssl_bench.runner.smoke import smoke as run_smoke
@@ -153,7 +153,7 @@ def plan(
             pack=False,
             recompute=recompute,
             progress=live.packing,
-            **_settings(sets, only, plugin, device, data_root),
+            **_shared_settings(sets, only, plugin, device, data_root),
         )
     todo = estimate(run_plan, on)
     print_plan(console, run_plan, todo)
@@ -161,7 +161,7 @@ def plan(
         raise typer.Exit(1)
 
 
-def _settings(
+def _shared_settings(
     sets: list[str] | None,
     only: list[str] | None,
     plugin: list[Path] | None,

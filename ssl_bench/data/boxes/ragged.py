@@ -19,7 +19,7 @@ from ssl_bench.data.packs.content import NotRemembered, workers
 from ssl_bench.data.packs.decode import UnreadableImage, in_parallel, open_image
 from ssl_bench.data.packs.packing import sealed_or_written
 from ssl_bench.data.packs.room import MORE_ROOM, SPARE_DISK, npy_header, reserve_disk
-from ssl_bench.data.packs.sealed import HASH_BYTES, Checked, DamagedPack, Opened, hash_images, open_sealed, seal
+from ssl_bench.data.packs.sealed import HASH_BYTES, Checked, DamagedPack, Opened, hash_images, open_sealed, seal_pack
 from ssl_bench.data.packs.stand_ins import no_hashes
 from ssl_bench.data.places import Places, Progress
 from ssl_bench.data.sources.folders import FileReader
@@ -100,7 +100,7 @@ def pack_ragged(
     offsets = np.cumsum([0, *lengths])
     if places.unpacked is not None:
         try:
-            folder = _folder(images, shapes, places)
+            folder = _ragged_pack_folder(images, shapes, places)
             known = open_sealed(folder, (int(offsets[-1]),), offsets)
         except (NotRemembered, DamagedPack):
             known = None
@@ -108,19 +108,19 @@ def pack_ragged(
             places.count_unpacked(what, int(offsets[-1]))
             grey = np.broadcast_to(np.uint8(127), (int(offsets[-1]),))
             return RaggedPack(grey, offsets[:-1].astype(np.int64), no_hashes(what, len(images), HASH_BYTES), {})
-        return _pack_of(known, images, shapes, offsets, folder, what)
-    folder = _folder(images, shapes, places)
+        return _ragged_pack(known, images, shapes, offsets, folder, what)
+    folder = _ragged_pack_folder(images, shapes, places)
     opened = sealed_or_written(
         folder,
         places,
         what,
         lambda: open_sealed(folder, (int(offsets[-1]),), offsets),
-        lambda: _write(images, shapes, folder, int(offsets[-1]), what, places.progress),
+        lambda: _write_ragged_pack(images, shapes, folder, int(offsets[-1]), what, places.progress),
     )
-    return _pack_of(opened, images, shapes, offsets, folder, what)
+    return _ragged_pack(opened, images, shapes, offsets, folder, what)
 
 
-def _pack_of(
+def _ragged_pack(
     opened: Opened,
     images: Sequence[BoxedImage],
     shapes: Sequence[tuple[int, int]],
@@ -138,14 +138,14 @@ def _pack_of(
     return RaggedPack(opened.pixels, offsets[:-1].astype(np.int64), opened.hashes, opened.unreadable, checked)
 
 
-def _folder(images: Sequence[BoxedImage], shapes: Sequence[tuple[int, int]], places: Places) -> Path:
+def _ragged_pack_folder(images: Sequence[BoxedImage], shapes: Sequence[tuple[int, int]], places: Places) -> Path:
     content = FileReader([image.file for image in images]).content(places)
     turned = [at for at, image in enumerate(images) if image.turned]
     key = json.dumps(["ragged", VERSION, decoding.VERSION, content, shapes, turned])
     return places.cache / "packs" / hashlib.sha256(key.encode()).hexdigest()[:32]
 
 
-def _write(
+def _write_ragged_pack(
     images: Sequence[BoxedImage],
     shapes: Sequence[tuple[int, int]],
     folder: Path,
@@ -185,7 +185,7 @@ def _write(
                     progress(label, at + 1, len(images))
         part.flush()
         os.fsync(part.fileno())
-    seal(folder, hashes, {"what": what, "unreadable": unreadable})
+    seal_pack(folder, hashes, {"what": what, "unreadable": unreadable})
 
 
 def hash_pixels(pixels: np.ndarray, unreadable: bool = False) -> np.ndarray:

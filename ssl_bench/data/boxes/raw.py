@@ -131,7 +131,7 @@ def listed_files(
             packed.offsets,
             shapes[:, 0],
             shapes[:, 1],
-            [_scaled(image, shape) for image, shape in zip(images, shapes, strict=True)],
+            [_scaled_boxes(image, shape) for image, shape in zip(images, shapes, strict=True)],
             labels,
             [image.difficult for image in images],
             tuple(classes),
@@ -144,7 +144,7 @@ def listed_files(
     return ListedImages([known[~image.difficult] for known, image in zip(labels, images, strict=True)], load)
 
 
-def _scaled(image: BoxedImage, shape: np.ndarray) -> np.ndarray:
+def _scaled_boxes(image: BoxedImage, shape: np.ndarray) -> np.ndarray:
     """The boxes float32 [n, 4] of an image once it has the height and width of ``shape``."""
     height, width = (int(side) for side in shape)
     boxes: np.ndarray = image.boxes * np.tile([width / image.width, height / image.height], 2)

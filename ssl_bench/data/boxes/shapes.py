@@ -8,7 +8,7 @@ import numpy as np
 
 from ssl_bench.data.boxes.raw import SHARE, ListedImages, RawBoxes
 from ssl_bench.data.boxes.sets import DetectionSet
-from ssl_bench.data.packs.content import writing_to
+from ssl_bench.data.packs.content import writing_to_cache
 from ssl_bench.data.packs.packing import pack
 from ssl_bench.data.places import Places
 from ssl_bench.data.readers import RawSet
@@ -27,7 +27,7 @@ class Shapes(Source):
     boxes = "2,000 + 500 of the embedded images with the boxes of their objects"
 
     def open(self, spec: Any, places: Places) -> RawSet:
-        with writing_to(places.cache):
+        with writing_to_cache(places.cache):
             return open_shapes(places)
 
     def open_boxes(self, spec: Any, places: Places) -> RawBoxes:
@@ -46,15 +46,15 @@ class Shapes(Source):
                 "(validation may be a share of train)"
             )
         share = SHARE if spec.validation is None else float(spec.validation)
-        with writing_to(places.cache):
+        with writing_to_cache(places.cache):
             raw = open_shapes(places, SHAPES_IMAGES)
-        lists = {split: _listed(raw, split, places) for split in ("train", "test")}
+        lists = {split: _listed_split(raw, split, places) for split in ("train", "test")}
         chosen: dict[str, str | float] = {"train": "train", "test": "test", "validation": share}
         notes = (f"shapes: {share:.3g} of train is held out as validation",)
         return RawBoxes("shapes", SHAPES, lists, chosen, notes, shows="shapes")
 
 
-def _listed(raw: RawSet, split: str, places: Places) -> ListedImages:
+def _listed_split(raw: RawSet, split: str, places: Places) -> ListedImages:
     from ssl_bench.data.sources._shapes_render import SHAPES, TEXTURES
 
     assert raw.native is not None

@@ -9,7 +9,7 @@ from typing import Any
 
 from ssl_bench.data.boxes import voc
 from ssl_bench.data.boxes.raw import RawBoxes
-from ssl_bench.data.boxes.voc_folder import read_folder
+from ssl_bench.data.boxes.voc_folder import read_voc_folder
 from ssl_bench.data.places import Places
 from ssl_bench.data.sources.base import Source, after_colon
 from ssl_bench.data.sources.downloads import downloading_alone
@@ -33,7 +33,7 @@ class VOCFolder(Source):
 
     def open_boxes(self, spec: Any, places: Places) -> RawBoxes:
         folder = resolve(after_colon(spec.source), places, self.name)
-        return read_folder(folder, folder.resolve().name, spec, places)
+        return read_voc_folder(folder, folder.resolve().name, spec, places)
 
 
 class VOC2007(Source):
@@ -44,7 +44,7 @@ class VOC2007(Source):
 
     def open_boxes(self, spec: Any, places: Places) -> RawBoxes:
         title = "PASCAL VOC 2007"
-        return read_folder(_find_year(self.name, "2007", title, ("trainval", "test"), places), title, spec, places)
+        return read_voc_folder(_find_year(self.name, "2007", title, ("trainval", "test"), places), title, spec, places)
 
 
 class VOC2012(Source):
@@ -55,7 +55,7 @@ class VOC2012(Source):
 
     def open_boxes(self, spec: Any, places: Places) -> RawBoxes:
         title = "PASCAL VOC 2012"
-        return read_folder(_find_year(self.name, "2012", title, ("trainval",), places), title, spec, places)
+        return read_voc_folder(_find_year(self.name, "2012", title, ("trainval",), places), title, spec, places)
 
 
 class BCCD(Source):
@@ -65,7 +65,7 @@ class BCCD(Source):
     boxes = "BCCD, 364 photographs of blood cells of three kinds; a folder bccd or BCCD in that layout, or downloaded"
 
     def open_boxes(self, spec: Any, places: Places) -> RawBoxes:
-        return read_folder(_find_bccd(places), "BCCD", spec, places)
+        return read_voc_folder(_find_bccd(places), "BCCD", spec, places)
 
 
 def _find_year(name: str, year: str, title: str, needed: Sequence[str], places: Places) -> Path:
@@ -79,14 +79,14 @@ def _find_year(name: str, year: str, title: str, needed: Sequence[str], places: 
     reasons = [] if places.root is not None else [NO_ROOT]
     for place in [] if places.root is None else [places.root, places.root / name]:
         try:
-            return _opened(VOCDetection, place, year, needed, download=False)
+            return _voc_root(VOCDetection, place, year, needed, download=False)
         except Exception as error:  # torchvision says "not here" with RuntimeError or FileNotFoundError
             reasons.append(f"{place}: {error}")
     try:
         with downloading_alone(downloads, name, title, places.progress):
             if not finished.exists():
                 places.progress(f"looking for {title}, downloading it to {downloads} if it is not there", 0, 0)
-            folder = _opened(VOCDetection, downloads, year, needed, download=not finished.exists())
+            folder = _voc_root(VOCDetection, downloads, year, needed, download=not finished.exists())
             write_bytes(finished, f"{title} was downloaded and unpacked\n".encode())
         return folder
     except Exception as error:
@@ -125,6 +125,6 @@ def _find_bccd(places: Places) -> Path:
         ) from None
 
 
-def _opened(make: Any, root: Path, year: str, needed: Sequence[str], *, download: bool) -> Path:
+def _voc_root(make: Any, root: Path, year: str, needed: Sequence[str], *, download: bool) -> Path:
     sets = [make(str(root), year=year, image_set=split, download=download) for split in needed]
     return Path(sets[0].annotations[0]).parents[1]

@@ -22,7 +22,7 @@ _VALIDATION = ("val", "valid", "validation")
 _TEST = ("test",)
 
 
-def read_folder(folder: Path, title: str, spec: BoxesSpec, places: Places) -> RawBoxes:
+def read_voc_folder(folder: Path, title: str, spec: BoxesSpec, places: Places) -> RawBoxes:
     """The images of a folder, held against their annotations.
 
     Splits, where ``spec`` names none: train is the list "trainval", else "train"; test is the list "test", else a fifth
@@ -31,7 +31,7 @@ def read_folder(folder: Path, title: str, spec: BoxesSpec, places: Places) -> Ra
     """
     notes: list[str] = []
     faults: list[Fault] = []
-    chosen, names = _choose(folder, title, spec, notes, faults)
+    chosen, names = _choose_lists(folder, title, spec, notes, faults)
     examined = voc.examine(
         folder, list(dict.fromkeys(name for listed in names.values() for name in listed)), places.progress
     )
@@ -57,11 +57,11 @@ def read_folder(folder: Path, title: str, spec: BoxesSpec, places: Places) -> Ra
     faults += [] if spec.skip_faulty else bad
     hint = "; mend these images or leave them out (skip_faulty)" if only_images else ""
     voc.refuse(f"{title} in {folder}", faults, hint)
-    notes += _told(title, list(images.values()))
+    notes += _annotation_notes(title, list(images.values()))
     return RawBoxes(title, classes, lists, chosen, tuple(notes))
 
 
-def _choose(
+def _choose_lists(
     folder: Path,
     title: str,
     spec: BoxesSpec,
@@ -146,7 +146,7 @@ def _unlike_train(
     return faults
 
 
-def _told(title: str, images: Sequence[VOCImage]) -> list[str]:
+def _annotation_notes(title: str, images: Sequence[VOCImage]) -> list[str]:
     """What a user should know about annotations that are used all the same."""
     boxes, total = sum(len(image.boxes) for image in images), len(images)
     facts = (

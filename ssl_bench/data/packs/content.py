@@ -51,7 +51,7 @@ def content_of(files: Sequence[Path], places: Places, what: str = "files") -> st
         fact = f"{file.absolute()}\0{stat.st_size}\0{stat.st_mtime_ns}\0{stat.st_ctime_ns}\0{stat.st_ino}\n"
         facts.update(fact.encode("utf-8", "surrogateescape"))
     remembered = places.cache / "content" / facts.hexdigest()[:32]
-    if (known := _known(remembered)) is not None:
+    if (known := _remembered_digest(remembered)) is not None:
         return known
     if not places.reads:
         raise NotRemembered
@@ -69,7 +69,7 @@ def content_of(files: Sequence[Path], places: Places, what: str = "files") -> st
     return whole.hexdigest()
 
 
-def _known(remembered: Path) -> str | None:
+def _remembered_digest(remembered: Path) -> str | None:
     """What a file of CACHE/content says; those of earlier versions hold 64 digits and no digest of these."""
     with suppress(OSError, UnicodeDecodeError):
         text = remembered.read_text()
@@ -109,7 +109,7 @@ def _no_folder_for(cache: Path, error: OSError) -> bool:
 
 
 @contextmanager
-def writing_to(cache: Path) -> Iterator[None]:
+def writing_to_cache(cache: Path) -> Iterator[None]:
     """Tell (DataError) of a cache folder that cannot be written, and what to do."""
     try:
         yield

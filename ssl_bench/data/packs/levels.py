@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps
 
-from ssl_bench.data.packs.content import NotRemembered, workers, writing_to
+from ssl_bench.data.packs.content import NotRemembered, workers, writing_to_cache
 from ssl_bench.data.packs.decode import Stored, in_parallel, is_deep, open_image, orientation
 from ssl_bench.data.places import Places
 from ssl_bench.data.readers import Reader
@@ -95,7 +95,7 @@ def range_of(reader: Reader, places: Places, what: str) -> Range | None:
         if deep
         else Range()
     )
-    with writing_to(places.cache):
+    with writing_to_cache(places.cache):
         write_bytes(known, seal(json.dumps(asdict(whole)).encode()))
     return whole
 
@@ -104,7 +104,7 @@ def _range_of_items(items: Sequence[Stored]) -> Range:
     lows, highs = [], []
     for item in items:
         try:
-            image, content = _opened(item)
+            image, content = _opened_image(item)
             if is_deep(image):
                 levels = _levels_of(image, content)[0]
                 finite = levels[np.isfinite(levels)]
@@ -117,7 +117,7 @@ def _range_of_items(items: Sequence[Stored]) -> Range:
 
 def rescaled(stored: Stored, low: float, high: float) -> Image.Image:
     """The stored image with 8 bits, upright; one that has no more than 8 bits is only opened."""
-    image, content = _opened(stored)
+    image, content = _opened_image(stored)
     if not is_deep(image) or math.isnan(low):
         return image
     levels, alpha = _levels_of(image, content)
@@ -132,7 +132,7 @@ def rescaled(stored: Stored, low: float, high: float) -> Image.Image:
     return scaled
 
 
-def _opened(stored: Stored) -> tuple[Image.Image, bytes | None]:
+def _opened_image(stored: Stored) -> tuple[Image.Image, bytes | None]:
     """The image, and its file's content where it has one."""
     while callable(stored):
         stored = stored()

@@ -20,7 +20,7 @@ import filelock
 import numpy as np
 
 from ssl_bench.data.packs import decode as decoding
-from ssl_bench.data.packs.content import NotRemembered, writing_to
+from ssl_bench.data.packs.content import NotRemembered, writing_to_cache
 from ssl_bench.data.packs.decode import Fit, decode
 from ssl_bench.data.packs.facts import Facts
 from ssl_bench.data.packs.sealed import HASH_BYTES, Checked, DamagedPack, Opened, clear, open_sealed
@@ -59,16 +59,16 @@ class Pack:
 def is_packed(reader: Reader, size: int, fit: Fit, places: Places) -> bool:
     """Whether ``pack`` would only have to open its result; False where that is not known without reading, and
     ``places`` forbids it."""
-    return _known(reader, size, fit, places) is not None
+    return _existing_pack(reader, size, fit, places) is not None
 
 
-def _known(reader: Reader, size: int, fit: Fit, places: Places) -> Pack | None:
+def _existing_pack(reader: Reader, size: int, fit: Fit, places: Places) -> Pack | None:
     try:
-        folder, shape = _folder(reader, size, fit, places), (len(reader), size, size, 3)
+        folder, shape = _pack_folder(reader, size, fit, places), (len(reader), size, size, 3)
         opened = _open(folder, shape)
     except (NotRemembered, DamagedPack):
         return None
-    return None if opened is None else _pack_of(opened, reader, folder, shape, fit, "images")
+    return None if opened is None else _pack_from(opened, reader, folder, shape, fit, "images")
 
 
 def still_needed(reader: Reader, size: int, fit: Fit, places: Places) -> int:
@@ -76,16 +76,16 @@ def still_needed(reader: Reader, size: int, fit: Fit, places: Places) -> int:
     needed = len(reader) * size * size * 3
     if not places.reads:
         return 0 if is_packed(reader, size, fit, places) else needed
-    folder = _folder(reader, size, fit, places)
+    folder = _pack_folder(reader, size, fit, places)
     part = folder / "pixels.part"  # begun, its space reserved
     return (
         0
-        if _is_open(folder, (len(reader), size, size, 3))
+        if _can_be_opened(folder, (len(reader), size, size, 3))
         else max(0, needed - (part.stat().st_size if part.is_file() else 0))
     )
 
 
-def _folder(reader: Reader, size: int, fit: Fit, places: Places) -> Path:
+def _pack_folder(reader: Reader, size: int, fit: Fit, places: Places) -> Path:
     key = json.dumps([VERSION, decoding.VERSION, reader.content(places), len(reader), size, fit])
     return places.cache / "packs" / hashlib.sha256(key.encode()).hexdigest()[:32]
 
@@ -114,12 +114,12 @@ def pack(
     """
     shape = (len(reader), size, size, 3)
     if places.unpacked is not None:
-        known = _known(reader, size, fit, places)
+        known = _existing_pack(reader, size, fit, places)
         if known is None:
             places.count_unpacked(what, int(np.prod(shape, dtype=np.int64)))
             return Pack(square_noise(shape), no_hashes(what, shape[0], HASH_BYTES), {}, 0)
         return known
-    folder = _folder(reader, size, fit, places)
+    folder = _pack_folder(reader, size, fit, places)
     opened = sealed_or_written(
         folder,
         places,
@@ -127,7 +127,7 @@ def pack(
         lambda: _open(folder, shape),
         lambda: write_pack(reader, folder, shape, fit, what, uniform, places.progress),
     )
-    packed = _pack_of(opened, reader, folder, shape, fit, what)
+    packed = _pack_from(opened, reader, folder, shape, fit, what)
     if uniform and packed.resampled:
         raise DataError(
             f"{packed.resampled:,} of the {len(reader):,} images of {what} are not {size}x{size}; give `size`"
@@ -147,7 +147,7 @@ def sealed_or_written(
     with contextlib.suppress(DamagedPack):
         if (opened := opening()) is not None:
             return opened
-    with writing_to(places.cache):
+    with writing_to_cache(places.cache):
         if os.path.lexists(folder) and not folder.is_dir():
             folder.unlink()
         folder.mkdir(parents=True, exist_ok=True)
@@ -200,14 +200,14 @@ def _starts(shape: tuple[int, ...]) -> np.ndarray:
     return np.arange(shape[0] + 1, dtype=np.int64) * int(np.prod(shape[1:], dtype=np.int64))
 
 
-def _is_open(folder: Path, shape: tuple[int, ...]) -> bool:
+def _can_be_opened(folder: Path, shape: tuple[int, ...]) -> bool:
     try:
         return _open(folder, shape) is not None
     except DamagedPack:
         return False
 
 
-def _pack_of(opened: Opened, reader: Reader, folder: Path, shape: tuple[int, ...], fit: Fit, what: str) -> Pack:
+def _pack_from(opened: Opened, reader: Reader, folder: Path, shape: tuple[int, ...], fit: Fit, what: str) -> Pack:
     def decode_again(position: int) -> np.ndarray:
         (item,) = next(iter(reader.items([(position, position + 1)])))
         return decode(item, shape[1], fit)[0]

@@ -50,7 +50,7 @@ class Opened:
     unreadable: dict[int, str]
 
 
-def seal(folder: Path, hashes: np.ndarray, facts: Mapping[str, Any]) -> None:
+def seal_pack(folder: Path, hashes: np.ndarray, facts: Mapping[str, Any]) -> None:
     """Make a pack of the finished pixels.part: what was decoded, by which versions; meta.json last, because it says
     that all is there."""
     os.replace(folder / "pixels.part", folder / "pixels.npy")

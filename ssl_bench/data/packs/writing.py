@@ -18,7 +18,7 @@ from ssl_bench.data.packs.content import workers
 from ssl_bench.data.packs.decode import Fit, Stored, UnreadableImage, decode, in_parallel
 from ssl_bench.data.packs.facts import Facts
 from ssl_bench.data.packs.room import MORE_ROOM, SPARE_DISK, npy_header, reserve_disk
-from ssl_bench.data.packs.sealed import HASH_BYTES, decoder_versions, hash_images, seal
+from ssl_bench.data.packs.sealed import HASH_BYTES, decoder_versions, hash_images, seal_pack
 from ssl_bench.data.places import Progress
 from ssl_bench.data.readers import Reader
 from ssl_bench.errors import DataError
@@ -74,7 +74,7 @@ def write_pack(
                 hashes[chunk.start : chunk.start + len(chunk.hashes)] = chunk.hashes
                 note = {
                     "start": chunk.start,
-                    "digest": _digest(chunk.hashes),
+                    "digest": _hashes_digest(chunk.hashes),
                     "unreadable": chunk.unreadable,
                     "resampled": chunk.resampled,
                 }
@@ -91,7 +91,7 @@ def write_pack(
     facts = Facts()
     for note in notes.values():
         facts.add(Facts.read(note["facts"]))
-    seal(folder, hashes, {"what": what, "unreadable": unreadable, "resampled": resampled, "facts": asdict(facts)})
+    seal_pack(folder, hashes, {"what": what, "unreadable": unreadable, "resampled": resampled, "facts": asdict(facts)})
     (folder / "journal.part").unlink()
 
 
@@ -166,7 +166,7 @@ def _reread(
     content = part.read((stop - note["start"]) * per_image)
     pixels = np.frombuffer(content, np.uint8).reshape(-1, *shape[1:])
     hashes = hash_images(pixels, [position in note["unreadable"] for position in range(note["start"], stop)])
-    return _Chunk(note["start"], pixels, hashes) if _digest(hashes) == note["digest"] else None
+    return _Chunk(note["start"], pixels, hashes) if _hashes_digest(hashes) == note["digest"] else None
 
 
 def _decode_chunk(start: int, items: list[Stored], size: int, fit: Fit) -> _Chunk:
@@ -185,5 +185,5 @@ def _decode_chunk(start: int, items: list[Stored], size: int, fit: Fit) -> _Chun
     return chunk
 
 
-def _digest(hashes: np.ndarray) -> str:
+def _hashes_digest(hashes: np.ndarray) -> str:
     return hashlib.sha256(hashes.tobytes()).hexdigest()[:32]

@@ -66,7 +66,7 @@ def mix(x: np.ndarray | int) -> np.ndarray:
     return z ^ (z >> np.uint64(31))
 
 
-def draw(scenes: Scenes, size: int) -> tuple[np.ndarray, np.ndarray]:
+def draw_scenes(scenes: Scenes, size: int) -> tuple[np.ndarray, np.ndarray]:
     """Images uint8 [N, S, S, 3] and boxes float32 [N, K, 4] (x1 y1 x2 y2 in pixels, NaN for empty slots)."""
     n, slots = scenes.shape.shape
     grid = ((np.arange(size) + 0.5) / size).astype(np.float32)
@@ -85,7 +85,7 @@ def draw(scenes: Scenes, size: int) -> tuple[np.ndarray, np.ndarray]:
     return _develop(scenes, colour, grid), _boxes(cover)
 
 
-def _column(values: np.ndarray) -> np.ndarray:
+def _per_image(values: np.ndarray) -> np.ndarray:
     """[N] to float32 [N, 1, 1]."""
     return values.astype(np.float32)[:, None, None]
 
@@ -107,16 +107,16 @@ def _background(s: Scenes, grid: np.ndarray) -> np.ndarray:
         angle = np.where(dunes, np.pi / 2 + (direction - 0.5), 2 * np.pi * direction)  # dunes lie level
         pace = 2 * np.pi / (0.22 + 0.5 * length)
         pattern += np.sin(
-            _column(np.cos(angle) * pace) * x + _column(np.sin(angle) * pace) * y + _column(2 * np.pi * phase)
+            _per_image(np.cos(angle) * pace) * x + _per_image(np.sin(angle) * pace) * y + _per_image(2 * np.pi * phase)
         )
-    height = y + _column(s.slope) * (x - 0.5) - _column(s.horizon)
-    height += _column(0.05 * hills) * pattern
-    t = np.clip(height / _column(np.where(hills, 0.08, 0.7)) + 0.5, 0, 1)  # 0 in the sky, 1 on the ground
+    height = y + _per_image(s.slope) * (x - 0.5) - _per_image(s.horizon)
+    height += _per_image(0.05 * hills) * pattern
+    t = np.clip(height / _per_image(np.where(hills, 0.08, 0.7)) + 0.5, 0, 1)  # 0 in the sky, 1 on the ground
     t = t * t * (3 - 2 * t)
-    lightness = _column(s.background_lightness + s.drop / 2) - _column(s.drop) * t
+    lightness = _per_image(s.background_lightness + s.drop / 2) - _per_image(s.drop) * t
     strength = s.wave_strength * (hills | dunes | clouds)
     lightness += pattern * (
-        _column(np.where(clouds, strength, 0.3 * strength)) + _column(np.where(clouds, -0.7, 0.7) * strength) * t
+        _per_image(np.where(clouds, strength, 0.3 * strength)) + _per_image(np.where(clouds, -0.7, 0.7) * strength) * t
     )
     sky, ground = (_tint(s.background_hue[:, i], s.background_saturation[:, i]) for i in range(2))
     return (sky + (ground - sky) * t[:, None]) * lightness[:, None]
@@ -125,35 +125,37 @@ def _background(s: Scenes, grid: np.ndarray) -> np.ndarray:
 def _object(s: Scenes, slot: int, grid: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Coverage [N, S, S], colour [N, 3, S, S] and the shadow's darkness [N, S, S] of the objects in one slot."""
     radius, pixels = s.radius[:, slot], s.radius[:, slot] * len(grid)
-    dx = (grid[None, None, :] - _column(s.x[:, slot])) / _column(radius)
-    dy = (grid[None, :, None] - _column(s.y[:, slot])) / _column(radius)
+    dx = (grid[None, None, :] - _per_image(s.x[:, slot])) / _per_image(radius)
+    dy = (grid[None, :, None] - _per_image(s.y[:, slot])) / _per_image(radius)
     turn = np.deg2rad(s.orientation[:, slot])
-    u = _column(np.cos(turn)) * dx + _column(np.sin(turn)) * dy  # upright frame of the object, in radii
-    v = _column(np.cos(turn)) * dy - _column(np.sin(turn)) * dx
+    u = _per_image(np.cos(turn)) * dx + _per_image(np.sin(turn)) * dy  # upright frame of the object, in radii
+    v = _per_image(np.cos(turn)) * dy - _per_image(np.sin(turn)) * dx
     distance, texture = np.empty_like(u), np.empty_like(u)
     for index, outline in enumerate(_OUTLINES):
         rows = np.flatnonzero(s.shape[:, slot] == index)
         distance[rows] = outline(np.abs(u[rows]), v[rows])
-    alpha = np.clip(0.5 - distance * _column(pixels), 0, 1)
+    alpha = np.clip(0.5 - distance * _per_image(pixels), 0, 1)
 
     pace = 2 * np.pi * s.frequency[:, slot]
-    a = _column(pace) * u + _column(2 * np.pi * s.phase[:, slot, 0])
-    b = _column(pace) * v + _column(2 * np.pi * s.phase[:, slot, 1])
+    a = _per_image(pace) * u + _per_image(2 * np.pi * s.phase[:, slot, 0])
+    b = _per_image(pace) * v + _per_image(2 * np.pi * s.phase[:, slot, 1])
     for index in range(len(TEXTURES)):
         rows = np.flatnonzero(s.texture[:, slot] == index)
         texture[rows] = _texture(index, a[rows], b[rows])
     # Edges about one pixel wide; patterns of only a few pixels a period stay soft, or they would alias.
     sharpness = np.clip(2 * pixels / pace, 1.0, 8.0)
-    texture = np.clip((texture - _column(s.duty[:, slot])) * _column(sharpness), -1, 1)
+    texture = np.clip((texture - _per_image(s.duty[:, slot])) * _per_image(sharpness), -1, 1)
 
-    light = _column(np.sin(s.light)) * dx - _column(np.cos(s.light)) * dy
+    light = _per_image(np.sin(s.light)) * dx - _per_image(np.cos(s.light)) * dy
     value = (
-        _column(s.lightness[:, slot]) * (1 + _column(s.contrast[:, slot]) * texture) * (1 + _column(s.shading) * light)
+        _per_image(s.lightness[:, slot])
+        * (1 + _per_image(s.contrast[:, slot]) * texture)
+        * (1 + _per_image(s.shading) * light)
     )
     paint = _tint(s.hue[:, slot], s.saturation[:, slot]) * value[:, None]
-    ex = (dx + _column(0.4 * np.sin(s.light))) / 0.85
+    ex = (dx + _per_image(0.4 * np.sin(s.light))) / 0.85
     ey = (dy - 0.95) / 0.3
-    shadow = _column(s.shadow) * np.exp(-(ex * ex + ey * ey))
+    shadow = _per_image(s.shadow) * np.exp(-(ex * ex + ey * ey))
     return alpha, paint, shadow
 
 
@@ -200,9 +202,9 @@ def _develop(s: Scenes, colour: np.ndarray, grid: np.ndarray) -> np.ndarray:
     """Uneven exposure and sensor noise: colours [N, 3, S, S] to uint8 [N, S, S, 3]."""
     n, channels, size, _ = colour.shape
     bits = mix(s.noise_key[:, None] + np.arange(size * size, dtype=np.uint64)).reshape(n, size, size)
-    strength = _column(s.noise * 3**0.5 / 2**20)  # of 21 uniform bits around zero: standard deviation s.noise
-    across, down = (_column(s.falloff * part(s.falloff_angle)) for part in (np.cos, np.sin))
-    exposure = _column(s.exposure) * (1 + across * (grid[None, None, :] - 0.5) + down * (grid[None, :, None] - 0.5))
+    strength = _per_image(s.noise * 3**0.5 / 2**20)  # of 21 uniform bits around zero: standard deviation s.noise
+    across, down = (_per_image(s.falloff * part(s.falloff_angle)) for part in (np.cos, np.sin))
+    exposure = _per_image(s.exposure) * (1 + across * (grid[None, None, :] - 0.5) + down * (grid[None, :, None] - 0.5))
     image = np.empty((n, size, size, channels), np.uint8)
     for channel in range(channels):
         noise = ((bits >> np.uint64(21 * channel)) & np.uint64(0x1FFFFF)).astype(np.float32)

@@ -14,7 +14,7 @@ from ssl_bench.data.places import Places
 from ssl_bench.data.readers import RawSet
 from ssl_bench.data.sources.base import Source
 from ssl_bench.data.sources.labels import near_equal
-from ssl_bench.data.sources.returned import called, guarded, refuse_unusable
+from ssl_bench.data.sources.returned import called, guarded, refuse_unusable_set
 from ssl_bench.errors import DataError, did_you_mean
 from ssl_bench.plugins.registry import SOURCES
 from ssl_bench.spec.data import SourceSpec
@@ -98,7 +98,7 @@ def open_source(spec: SourceSpec, places: Places) -> RawSet:
     source = check_source(spec, places)
     raw = called(source.name, source.open, spec, places)
     if not SOURCES.is_builtin(source.name):
-        called(source.name, refuse_unusable, source.name, raw)
+        called(source.name, refuse_unusable_set, source.name, raw)
         raw = guarded(source.name, raw)
     raw = replace(raw, notes=(*raw.notes, *_slips(raw)))
     return raw if places.size is not None or raw.native is not None else _probed(raw)

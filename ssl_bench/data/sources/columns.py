@@ -166,7 +166,9 @@ def choose_images(where: str, candidates: Mapping[str, bool]) -> str:
     left = [name for name in plain if candidates[name]] or plain
     ranked = sorted((place, name) for name in left if (place := rank(name, IMAGES)) is not None)
     if len(left) > 1 and (not ranked or len(ranked) > 1 and ranked[0][0] == ranked[1][0]):
-        raise DataError(f"{where} has several columns of images, {_listed(left)}; say which, as `image: {left[0]}`")
+        raise DataError(
+            f"{where} has several columns of images, {_quoted_names(left)}; say which, as `image: {left[0]}`"
+        )
     return ranked[0][1] if ranked else left[0]
 
 
@@ -203,8 +205,8 @@ def choose_labels(where: str, columns: Sequence[LabelColumn]) -> tuple[str | Non
     if apart:
         return (
             None,
-            f"{where} has several columns of labels, {_listed([first, *apart])}, which differ; say which, as `target: "
-            f"{first}`",
+            f"{where} has several columns of labels, {_quoted_names([first, *apart])}, which differ; say which, "
+            f"as `target: {first}`",
         )
     return first, ""
 
@@ -228,7 +230,7 @@ def told(
     if not rest:
         return []
     taken = f"{setting} from column {images!r}" + (f", labels from {labels!r}" if labels is not None else ", no labels")
-    return [f"{where}: {taken}; not used: {_listed(rest)} (`image:` and `target:` name other columns)"]
+    return [f"{where}: {taken}; not used: {_quoted_names(rest)} (`image:` and `target:` name other columns)"]
 
 
 def split_column(columns: Sequence[str], says_splits: Callable[[str], bool]) -> str | None:
@@ -283,7 +285,7 @@ def rows_by_split(
     return rows_of, notes
 
 
-def _listed(names: Sequence[str]) -> str:
+def _quoted_names(names: Sequence[str]) -> str:
     return ", ".join(repr(name) for name in names[:_SHOWN]) + (
         f" and {len(names) - _SHOWN:,} more" if len(names) > _SHOWN else ""
     )

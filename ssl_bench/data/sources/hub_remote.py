@@ -58,9 +58,9 @@ def list_commit(address: HubAddress, revision: str, places: Places) -> Listing |
     except HfHubHTTPError as error:
         if not _passing(error):
             raise _refusal(address, error) from None
-        reason = _reason(error)
+        reason = _error_with_kind(error)
     except Exception as error:  # the client is requests, httpx or httpx2, as the library's version has it
-        reason = _reason(error)
+        reason = _error_with_kind(error)
     else:
         with contextlib.suppress(OSError):  # a cache that cannot be written is packing's business
             for name in {revision, commit}:
@@ -152,9 +152,8 @@ def download_files(address: HubAddress, listing: Listing, names: Sequence[str], 
             if isinstance(behind, HfHubHTTPError) and not _passing(behind):
                 raise _refusal(address, behind) from None
             raise DataError(
-                f"{address}: {name} could not be downloaded ({_reason(behind)}); what is finished is kept, and the "
-                "same "
-                "command goes on from there"
+                f"{address}: {name} could not be downloaded ({_error_with_kind(behind)}); what is finished is kept, "
+                "and the same command goes on from there"
             ) from None
         before += listing.sizes[name]
         places.progress(label, before, needed)
@@ -204,7 +203,7 @@ def _refusal(address: HubAddress, error: Any) -> DataError:
             f"{token}"
         )
     if not isinstance(error, RepositoryNotFoundError) and error.response.status_code != 401:
-        return DataError(f"{address}: {constants.ENDPOINT} answers {_reason(error)}")
+        return DataError(f"{address}: {constants.ENDPOINT} answers {_error_with_kind(error)}")
     return DataError(
         f"{address}: {constants.ENDPOINT} shows no data set {address.repository!r}; check the spelling of OWNER/NAME, "
         "and "
@@ -212,7 +211,7 @@ def _refusal(address: HubAddress, error: Any) -> DataError:
     )
 
 
-def _reason(error: BaseException) -> str:
+def _error_with_kind(error: BaseException) -> str:
     """ "ConnectError: Connection refused": the first line of an error of the library."""
     lines = str(error).strip().splitlines()
     return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__

@@ -97,7 +97,7 @@ def fetch(written: str, places: Places, spec: SourceSpec | None = None) -> Fetch
     wanted = ["train", "test" if "test" in splits else "validation"]
     local = download_files(address, listing, [file for split in wanted for file in splits.get(split, [])], places)
     if {"test", "validation"} <= splits.keys():
-        if _labelled(
+        if _test_has_labels(
             {split: [local[file] for file in splits[split]] for split in ("train", "test")},
             spec or SourceSpec(source=str(address)),
         ):
@@ -165,7 +165,7 @@ def _conversion(address: HubAddress, places: Places) -> Listing:
     return listing
 
 
-def _labelled(files: dict[str, list[Path]], spec: SourceSpec) -> bool:
+def _test_has_labels(files: dict[str, list[Path]], spec: SourceSpec) -> bool:
     """Whether test images have labels, in the column that train has them in."""
     labels = readers_of(files, spec)["test"].labels()
     return labels is not None and bool((labels[0] >= 0).any())

@@ -187,7 +187,7 @@ class _Reading(Messages):
             return self.classes_of_splits(folder, children, inner)
         self.check_vanished(folder)
         self.tell_classes(children)
-        return {"train": replace(_labelled(children), doubt=self.doubt(folder, children, "classes"))}
+        return {"train": replace(_split_of_class_folders(children), doubt=self.doubt(folder, children, "classes"))}
 
     def classes_of_splits(
         self,
@@ -230,7 +230,7 @@ class _Reading(Messages):
             )
         self.check_vanished(folder)
         self.tell_classes(children)
-        return _labelled(children)
+        return _split_of_class_folders(children)
 
     def chosen_splits(self, folder: Folder) -> dict[str, FolderSplit]:
         children = folder.with_images()
@@ -314,7 +314,9 @@ class _Reading(Messages):
             return FolderSplit(folder.files(), None, unlabelled=why)
         if split == "train":
             self.tell_deeper(children)
-        return replace(_labelled(children), doubt="" if keep_labels else self.doubt(folder, children, "splits"))
+        return replace(
+            _split_of_class_folders(children), doubt="" if keep_labels else self.doubt(folder, children, "splits")
+        )
 
     def by_class(
         self, folder: Folder, children: Mapping[str, Folder], inner: Mapping[str, Mapping[str, Role]]
@@ -336,7 +338,7 @@ class _Reading(Messages):
         }
 
 
-def _labelled(children: Mapping[str, Folder]) -> FolderSplit:
+def _split_of_class_folders(children: Mapping[str, Folder]) -> FolderSplit:
     """The images of class folders; where one holds images and their masks, without the masks."""
     pairs = [
         (file, shown(name))

@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 
 from ssl_bench.data.sources.csv_table import CsvTable
 from ssl_bench.data.sources.folders import find_images
-from ssl_bench.data.sources.listing import extensions, some
+from ssl_bench.data.sources.listing import extensions, is_file, some
 from ssl_bench.errors import DataError
 
 _SHOWN = 20
@@ -41,7 +41,7 @@ class ListedFiles:
     def matching(self, text: str) -> list[Path]:
         """The files that a table may mean: one, none, or several where it names none exactly."""
         literal = Path(os.path.normpath(self.folder / text))
-        if text and _is_file(literal):
+        if text and is_file(literal):
             return [literal]
         name = os.path.normpath(text.replace("\\", "/"))
         for key, index in self._ways:
@@ -49,7 +49,7 @@ class ListedFiles:
             if paths := index.get(wanted):
                 return paths
         path = Path(os.path.normpath(self.folder / name))
-        return [path] if text and _is_file(path) else []
+        return [path] if text and is_file(path) else []
 
     def resolve(self, table: CsvTable, texts: Sequence[str]) -> list[Path]:
         """The file of every row. Raises DataError for rows without one, and for rows that may mean several."""
@@ -88,10 +88,3 @@ def _bare(name: str) -> str:
     """Without the ending of an image; what a table names is compared as it is written."""
     stem, ending = os.path.splitext(name)
     return _composed(stem if ending.lower() in extensions() else name)
-
-
-def _is_file(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except (OSError, ValueError):  # a name that is too long, or holds a zero byte
-        return False

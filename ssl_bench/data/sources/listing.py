@@ -241,7 +241,7 @@ def _read_entries(folder: Folder) -> set[str]:
                     kind = "" if is_folder or is_file else _kind_of(entry.stat().st_mode)
                 except OSError as error:
                     if extension not in _NO_IMAGES:
-                        folder.unreadable[here] = _reason(error)
+                        folder.unreadable[here] = _why_unreadable(error)
                     continue
                 if is_folder:
                     if name.lower() not in _JUNK_FOLDERS:
@@ -249,7 +249,7 @@ def _read_entries(folder: Folder) -> set[str]:
                         linked |= {name} if is_link else set()
                 elif not is_file:
                     folder.odd[here] = kind
-                elif extension in extensions() or not extension and _is_image(here):
+                elif extension in extensions() or not extension and _begins_like_an_image(here):
                     if os.access(here, os.R_OK, effective_ids=os.access in os.supports_effective_ids):
                         folder.images.append(name)
                     else:
@@ -257,7 +257,7 @@ def _read_entries(folder: Folder) -> set[str]:
                 else:
                     folder.left_out[extension] += 1
     except OSError as error:
-        folder.unreadable[folder.path] = _reason(error)
+        folder.unreadable[folder.path] = _why_unreadable(error)
     return linked
 
 
@@ -270,7 +270,7 @@ def _holds_images(hidden: Path) -> bool:
         return False
 
 
-def _reason(error: OSError) -> str:
+def _why_unreadable(error: OSError) -> str:
     reasons = {errno.ENOENT: "a link that points nowhere", errno.ELOOP: "a link in a circle"}
     return (
         "no permission to read it"
@@ -289,7 +289,7 @@ def _kind_of(mode: int) -> str:
     return next((kind for is_kind, kind in kinds if is_kind(mode)), "no file")
 
 
-def _is_image(file: Path) -> bool:
+def _begins_like_an_image(file: Path) -> bool:
     try:
         with open(file, "rb") as stream:
             first = stream.read(12)
@@ -322,3 +322,11 @@ def some(names: Iterable[str], most: int = 5) -> str:
     """The first few names and how many more there are."""
     listed = list(names)
     return ", ".join(listed[:most]) + (f" and {len(listed) - most:,} more" if len(listed) > most else "")
+
+
+def is_file(path: Path) -> bool:
+    """Whether a path is that of a file; not for text that can be no path."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # a name that is too long, or holds a zero byte
+        return False

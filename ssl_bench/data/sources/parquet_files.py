@@ -28,7 +28,7 @@ class ParquetFiles:
 
     def __init__(self, files: Sequence[Path]) -> None:
         self.files = list(files)
-        self.parts = [_opened(file) for file in self.files]
+        self.parts = [_opened_parquet(file) for file in self.files]
         self.notes = check_complete(self.files)  #: what a user should know of the files
         self.schemas = [part.schema_arrow for part in self.parts]
         filled = [at for at, part in enumerate(self.parts) if part.metadata.num_rows] or [0]
@@ -193,7 +193,7 @@ class _reading:
             ) from None
 
 
-def _opened(file: Path) -> Any:
+def _opened_parquet(file: Path) -> Any:
     import pyarrow as pa
     import pyarrow.parquet as pq
 

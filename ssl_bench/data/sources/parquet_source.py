@@ -186,10 +186,10 @@ def _by_column(
         return dict(splits), []
     whole = splits["train"]
     rows_of, notes = columns.rows_by_split(title, column, readers["train"].words(column), split_named)
-    return {split: _part_of(whole, at) for split, at in rows_of.items()} or dict(splits), notes
+    return {split: _subset_of_split(whole, at) for split, at in rows_of.items()} or dict(splits), notes
 
 
-def _part_of(split: RawSplit, positions: np.ndarray) -> RawSplit:
+def _subset_of_split(split: RawSplit, positions: np.ndarray) -> RawSplit:
     """Some positions (sorted, int64) of a split as a split of their own."""
     reader: Reader = Subset(split.reader, positions)
     labels = None if split.labels is None else split.labels[positions]
@@ -217,7 +217,7 @@ def _with_one_list(
             ):
                 raise DataError(
                     f"{where}: the class lists of {listing} ({len(classes)}) and {split} ({len(labels.names)}) differ, "
-                    f"e.g. {_difference(classes, labels.names)}"
+                    f"e.g. {_differing_class(classes, labels.names)}"
                 )
     else:
         names = {name for labels in labelled.values() for name in labels.names}
@@ -231,6 +231,6 @@ def _with_one_list(
     return numbered, classes
 
 
-def _difference(classes: Sequence[str], other: Sequence[str]) -> str:
+def _differing_class(classes: Sequence[str], other: Sequence[str]) -> str:
     apart = sorted(set(classes) ^ set(other))
     return repr(apart[0]) if apart else "their order"

@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image
 
 from ssl_bench.data.packs.decode import Stored, UnreadableImage
+from ssl_bench.data.sources.listing import is_file
 
 _ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
 _DATA = re.compile(r"data:[^,]*;base64,", re.IGNORECASE)
@@ -62,25 +63,25 @@ def stored(values: Any, folder: Path) -> list[Stored]:
     A row without an image becomes a function that says why when it is decoded.
     """
     if is_list(storage_of(values.type)):
-        return [_of_pixels(value) for value in _plain(values)]
-    return [_of_value(value, folder) for value in _plain(values)]
+        return [_of_pixels(value) for value in _python_values(values)]
+    return [_of_value(value, folder) for value in _python_values(values)]
 
 
 def named_files(values: Any, folder: Path) -> list[Path]:
     """The files that rows of an Arrow array name in place of the image's content, whether they are there or not."""
     if is_list(storage_of(values.type)):
         return []
-    return [path for value in _plain(values) if (path := _named_file(value, folder)) is not None]
+    return [path for value in _python_values(values) if (path := _named_file(value, folder)) is not None]
 
 
 def path_below(folder: Path, text: str) -> Path:
     """The file that a table names, below ``folder`` or absolute; of a path as Windows writes it, where there is none
     with that very name."""
     path = folder / text
-    return folder / text.replace("\\", "/") if "\\" in text and not _is_file(path) else path
+    return folder / text.replace("\\", "/") if "\\" in text and not is_file(path) else path
 
 
-def _plain(values: Any) -> list[Any]:
+def _python_values(values: Any) -> list[Any]:
     return list((values.storage if hasattr(values, "storage") else values).to_pylist())
 
 
@@ -93,7 +94,7 @@ def _of_value(value: Any, folder: Path) -> Stored:
     path = _named_file(value, folder)
     if path is None:
         return _unreadable("the row holds no image")
-    if _is_file(path):
+    if is_file(path):
         return path
     if _ADDRESS.match(text := str(value.get("path") if isinstance(value, dict) else value)):
         return _unreadable(f"the row holds an address, {text[:200]}, and images are not downloaded from addresses")
@@ -148,13 +149,6 @@ def _unreadable(reason: str) -> Callable[[], Stored]:
         raise UnreadableImage(reason)
 
     return refuse
-
-
-def _is_file(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except (OSError, ValueError):  # a name that is too long, or holds a zero byte
-        return False
 
 
 def _is_binary(kind: Any) -> bool:

@@ -80,7 +80,7 @@ def guarded(source: str, raw: RawSet) -> RawSet:
     return replace(raw, splits=splits)
 
 
-def refuse_unusable(source: str, raw: Any) -> None:
+def refuse_unusable_set(source: str, raw: Any) -> None:
     """Raise DataError for what ``open`` of the source called ``source`` returned, where no run could use it."""
     where = f"source {source!r}"
     if not isinstance(raw, RawSet):

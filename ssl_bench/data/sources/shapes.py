@@ -88,7 +88,7 @@ def render(split: str, size: int, count: int | None = None) -> RenderedShapes:
     step = max(1, _CHUNK_PIXELS // size**2)
     for start in range(0, count, step):
         rows = slice(start, start + step)
-        images[rows], boxes[rows] = _render.draw(scenes.take(rows), size)
+        images[rows], boxes[rows] = _render.draw_scenes(scenes.take(rows), size)
     labels = scenes.shape * len(TEXTURES) + scenes.texture
     present = np.arange(MAX_OBJECTS) < scenes.count[:, None]
     columns = {
@@ -172,7 +172,7 @@ def compose(split: str, index: np.ndarray) -> Scenes:
         falloff=draw("falloff", 0.0, 0.35),
         falloff_angle=draw("falloff angle", 0, 2 * np.pi),
         noise=draw("noise", 0.0, 0.03),
-        noise_key=_hash(split, "noise", index),
+        noise_key=_random_bits(split, "noise", index),
     )
 
 
@@ -184,7 +184,7 @@ def _balanced(split: str, index: np.ndarray) -> np.ndarray:
     return order[np.arange(len(index)), place]
 
 
-def _hash(split: str, name: str, index: np.ndarray) -> np.ndarray:
+def _random_bits(split: str, name: str, index: np.ndarray) -> np.ndarray:
     """64 random bits per image: uint64 [N].
 
     A counter-based generator, so that image i needs none of the images before it.
@@ -194,4 +194,4 @@ def _hash(split: str, name: str, index: np.ndarray) -> np.ndarray:
 
 
 def _uniform(split: str, name: str, index: np.ndarray) -> np.ndarray:
-    return (_hash(split, name, index) >> np.uint64(11)) * 2.0**-53
+    return (_random_bits(split, name, index) >> np.uint64(11)) * 2.0**-53

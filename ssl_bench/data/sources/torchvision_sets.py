@@ -166,7 +166,7 @@ def open_sets(
                 raise
             # torchvision says "not here" with RuntimeError, FileNotFoundError, ValueError ...
             except Exception as error:
-                reasons.append(f"{place}: {_first_line(error)}")
+                reasons.append(f"{place}: {_first_line_of_error(error)}")
     if download_to is not None:
         try:
             download_to.mkdir(parents=True, exist_ok=True)
@@ -176,7 +176,7 @@ def open_sets(
         except DataError:
             raise
         except Exception as error:
-            reasons.append(f"download to {download_to}: {_first_line(error)}")
+            reasons.append(f"download to {download_to}: {_first_line_of_error(error)}")
     return {}, reasons
 
 
@@ -190,7 +190,7 @@ def _open_splits(
     extra_split: str,
 ) -> dict[str, TorchvisionReader]:
     parameters = inspect.signature(make.__init__).parameters
-    given = {**variant, **({"download": download} if _takes(make, "download") else {})}
+    given = {**variant, **({"download": download} if _takes_argument(make, "download") else {})}
     if "train" in parameters and "split" not in parameters:
         if extra_split:
             raise DataError(f"{name} has no split {extra_split!r}; write just {name!r}")
@@ -210,11 +210,11 @@ def _open_splits(
                 if _NEEDS_ARGUMENT not in str(error):
                     raise
                 if extra_split:
-                    raise DataError(f"{name} has no split {extra_split!r}: {_first_line(error)}") from None
+                    raise DataError(f"{name} has no split {extra_split!r}: {_first_line_of_error(error)}") from None
     return readers
 
 
-def _takes(make: Any, name: str) -> bool:
+def _takes_argument(make: Any, name: str) -> bool:
     """Whether a class takes the argument ``name``, itself or through ``**kwargs`` from a base class (as QMNIST from
     MNIST)."""
     for base in make.__mro__:
@@ -247,6 +247,6 @@ def _files(values: Sequence[Any]) -> list[Path]:
     return files
 
 
-def _first_line(error: Exception) -> str:
+def _first_line_of_error(error: Exception) -> str:
     lines = str(error).strip().splitlines()
     return lines[0] if lines else type(error).__name__

@@ -118,7 +118,9 @@ def _format(raw: RawSet) -> str | None:
     return None
 
 
-def _known(dataset: str, title: str, line: str, classes: int = 0, lossless: bool = False) -> type[TorchvisionSource]:
+def _source_of_set(
+    dataset: str, title: str, line: str, classes: int = 0, lossless: bool = False
+) -> type[TorchvisionSource]:
     """The source of one set."""
     members = {
         "__doc__": f"{title}: {line}.",
@@ -133,42 +135,44 @@ def _known(dataset: str, title: str, line: str, classes: int = 0, lossless: bool
     return type(dataset, (TorchvisionSource,), members)
 
 
-CIFAR10 = _known("CIFAR10", "CIFAR-10", "60,000 images of 10 classes, 32 px", classes=10, lossless=True)
-CIFAR100 = _known("CIFAR100", "CIFAR-100", "60,000 images of 100 classes, 32 px", classes=100, lossless=True)
-Imagenette = _known("Imagenette", "Imagenette", "13,394 photographs of 10 ImageNet classes", classes=10)
-ImageNet = _known(
+CIFAR10 = _source_of_set("CIFAR10", "CIFAR-10", "60,000 images of 10 classes, 32 px", classes=10, lossless=True)
+CIFAR100 = _source_of_set("CIFAR100", "CIFAR-100", "60,000 images of 100 classes, 32 px", classes=100, lossless=True)
+Imagenette = _source_of_set("Imagenette", "Imagenette", "13,394 photographs of 10 ImageNet classes", classes=10)
+ImageNet = _source_of_set(
     "ImageNet", "ImageNet", "1.28 million photographs of 1,000 classes; to be obtained by hand", classes=1000
 )
-STL10 = _known(
+STL10 = _source_of_set(
     "STL10",
     "STL-10",
     "13,000 images of 10 classes, 96 px; stl10:unlabeled has 100,000 more to pretrain on",
     classes=10,
     lossless=True,
 )
-SVHN = _known("SVHN", "SVHN", "99,289 house-number digits, 32 px", classes=10, lossless=True)
-MNIST = _known("MNIST", "MNIST", "70,000 handwritten digits, 28 px, grey", classes=10, lossless=True)
-FashionMNIST = _known(
+SVHN = _source_of_set("SVHN", "SVHN", "99,289 house-number digits, 32 px", classes=10, lossless=True)
+MNIST = _source_of_set("MNIST", "MNIST", "70,000 handwritten digits, 28 px, grey", classes=10, lossless=True)
+FashionMNIST = _source_of_set(
     "FashionMNIST", "Fashion-MNIST", "70,000 articles of clothing, 28 px, grey", classes=10, lossless=True
 )
-KMNIST = _known("KMNIST", "KMNIST", "70,000 Japanese characters, 28 px, grey", lossless=True)
-QMNIST = _known("QMNIST", "QMNIST", "120,000 handwritten digits, 28 px, grey", lossless=True)
-USPS = _known("USPS", "USPS", "9,298 handwritten digits, 16 px, grey", lossless=True)
-SEMEION = _known("SEMEION", "Semeion", "1,593 handwritten digits, 16 px, black and white", lossless=True)
-Flowers102 = _known("Flowers102", "Flowers-102", "8,189 flowers of 102 kinds")
-Food101 = _known("Food101", "Food-101", "101,000 dishes of 101 kinds")
-OxfordIIITPet = _known("OxfordIIITPet", "Oxford-IIIT Pet", "7,349 cats and dogs of 37 breeds")
-DTD = _known("DTD", "DTD", "5,640 textures of 47 kinds")
-FGVCAircraft = _known("FGVCAircraft", "FGVC-Aircraft", "10,000 aircraft of 100 variants")
-StanfordCars = _known("StanfordCars", "Stanford Cars", "16,185 cars of 196 models; to be obtained by hand")
-GTSRB = _known("GTSRB", "GTSRB", "51,839 traffic signs of 43 kinds")
-EuroSAT = _known("EuroSAT", "EuroSAT", "27,000 satellite images of 10 land uses, 64 px; give a test share")
-Country211 = _known("Country211", "Country211", "photographs of 211 countries")
-RenderedSST2 = _known("RenderedSST2", "Rendered SST2", "9,613 sentences drawn as images, 2 classes")
-CLEVRClassification = _known("CLEVRClassification", "CLEVR counts", "85,000 rendered scenes, classes are object counts")
-SUN397 = _known("SUN397", "SUN397", "108,754 scenes of 397 kinds; give a test share")
-Places365 = _known("Places365", "Places365", "1.8 million scenes of 365 kinds")
-Caltech101 = _known("Caltech101", "Caltech-101", "8,677 images of 101 kinds; give a test share")
-Caltech256 = _known("Caltech256", "Caltech-256", "30,607 images of 257 kinds; give a test share")
-PCAM = _known("PCAM", "PatchCamelyon", "327,680 tissue patches, 2 classes, 96 px", lossless=True)
-FER2013 = _known("FER2013", "FER2013", "35,887 faces of 7 expressions, 48 px, grey; to be obtained by hand")
+KMNIST = _source_of_set("KMNIST", "KMNIST", "70,000 Japanese characters, 28 px, grey", lossless=True)
+QMNIST = _source_of_set("QMNIST", "QMNIST", "120,000 handwritten digits, 28 px, grey", lossless=True)
+USPS = _source_of_set("USPS", "USPS", "9,298 handwritten digits, 16 px, grey", lossless=True)
+SEMEION = _source_of_set("SEMEION", "Semeion", "1,593 handwritten digits, 16 px, black and white", lossless=True)
+Flowers102 = _source_of_set("Flowers102", "Flowers-102", "8,189 flowers of 102 kinds")
+Food101 = _source_of_set("Food101", "Food-101", "101,000 dishes of 101 kinds")
+OxfordIIITPet = _source_of_set("OxfordIIITPet", "Oxford-IIIT Pet", "7,349 cats and dogs of 37 breeds")
+DTD = _source_of_set("DTD", "DTD", "5,640 textures of 47 kinds")
+FGVCAircraft = _source_of_set("FGVCAircraft", "FGVC-Aircraft", "10,000 aircraft of 100 variants")
+StanfordCars = _source_of_set("StanfordCars", "Stanford Cars", "16,185 cars of 196 models; to be obtained by hand")
+GTSRB = _source_of_set("GTSRB", "GTSRB", "51,839 traffic signs of 43 kinds")
+EuroSAT = _source_of_set("EuroSAT", "EuroSAT", "27,000 satellite images of 10 land uses, 64 px; give a test share")
+Country211 = _source_of_set("Country211", "Country211", "photographs of 211 countries")
+RenderedSST2 = _source_of_set("RenderedSST2", "Rendered SST2", "9,613 sentences drawn as images, 2 classes")
+CLEVRClassification = _source_of_set(
+    "CLEVRClassification", "CLEVR counts", "85,000 rendered scenes, classes are object counts"
+)
+SUN397 = _source_of_set("SUN397", "SUN397", "108,754 scenes of 397 kinds; give a test share")
+Places365 = _source_of_set("Places365", "Places365", "1.8 million scenes of 365 kinds")
+Caltech101 = _source_of_set("Caltech101", "Caltech-101", "8,677 images of 101 kinds; give a test share")
+Caltech256 = _source_of_set("Caltech256", "Caltech-256", "30,607 images of 257 kinds; give a test share")
+PCAM = _source_of_set("PCAM", "PatchCamelyon", "327,680 tissue patches, 2 classes, 96 px", lossless=True)
+FER2013 = _source_of_set("FER2013", "FER2013", "35,887 faces of 7 expressions, 48 px, grey; to be obtained by hand")

@@ -188,7 +188,7 @@ class _LastStage(nn.Module):
         return net.layer4(x).mean((2, 3))  # type: ignore[no-any-return]
 
 
-def _shapes(backbone: Backbone) -> dict[str, tuple[int, int]]:
+def _stage_shapes(backbone: Backbone) -> dict[str, tuple[int, int]]:
     """Channels and stride of every stage."""
     side = 64
     parameter = next(backbone.parameters())
@@ -197,7 +197,7 @@ def _shapes(backbone: Backbone) -> dict[str, tuple[int, int]]:
     return {name: (x.shape[1], round(side / x.shape[2])) for name, x in maps.items()}
 
 
-def _settings(options: DetectorOptions) -> dict[str, Any]:
+def _detector_settings(options: DetectorOptions) -> dict[str, Any]:
     few = options.proposals
     return {
         "num_classes": None,
@@ -224,12 +224,12 @@ def _pooling(levels: dict[str, int], output_size: int) -> MultiScaleRoIAlign:
 
 def _with_pyramid(backbone: Backbone, options: DetectorOptions) -> FasterRCNN:
     """Two anchor sizes a level, 5.7 and 8 strides, as torchvision's 32 px at stride 4."""
-    shapes = _shapes(backbone)
+    shapes = _stage_shapes(backbone)
     strides = [shapes[name][1] for name in PYRAMID]
     strides.append(2 * strides[-1])
     model = FasterRCNN(
         _Pyramid(backbone, [shapes[name][0] for name in PYRAMID], options.channels),
-        **_settings(options),
+        **_detector_settings(options),
         rpn_anchor_generator=AnchorGenerator(
             tuple((round(5.66 * s), 8 * s) for s in strides), (ASPECTS,) * len(strides)
         ),
@@ -243,11 +243,11 @@ def _with_pyramid(backbone: Backbone, options: DetectorOptions) -> FasterRCNN:
 
 def _without_pyramid(backbone: Backbone, options: DetectorOptions) -> FasterRCNN:
     """C4: proposals from the third stage, the fourth as the head of every box; five anchor sizes of 2 to 32 strides."""
-    shapes = _shapes(backbone)
+    shapes = _stage_shapes(backbone)
     (width, stride), (last, _) = shapes["s3"], shapes["s4"]
     model = FasterRCNN(
         _ToThirdStage(backbone, width),
-        **_settings(options),
+        **_detector_settings(options),
         rpn_anchor_generator=AnchorGenerator((tuple(factor * stride for factor in (2, 4, 8, 16, 32)),), (ASPECTS,)),
         box_roi_pool=_pooling({"0": stride}, output_size=14),
         box_head=_LastStage(backbone),

@@ -176,11 +176,13 @@ class Detection(Evaluator):
                 continue
             detections, metrics = _judge(best[2], images, subject)
             shown = split == "test" or subject.test is None
-            drawn = {name: _drawn(detections, images, kind) for name, kind in METRICS.items()} if shown else {}
+            drawn = (
+                {name: _bootstrap_draws(detections, images, kind) for name, kind in METRICS.items()} if shown else {}
+            )
             measurements += self._measured(split, metrics, images, drawn)
             details["per_class"][split] = _per_class(metrics)
             if split == "test":
-                predictions = _kept(detections, images) | {
+                predictions = _stored_detections(detections, images) | {
                     f"drawn/{name}": values.astype(np.float32) for name, values in drawn.items()
                 }
         return Evaluation(measurements, predictions, details | {"seconds_all": round(time.monotonic() - began, 1)})
@@ -291,7 +293,7 @@ def _alike(images: DetectionSet, device: torch.device) -> Iterator[Tensor]:
         ])  # fmt: skip
 
 
-def _drawn(detections: list[Detections], images: DetectionSet, kind: str) -> np.ndarray:
+def _bootstrap_draws(detections: list[Detections], images: DetectionSet, kind: str) -> np.ndarray:
     """The metric on resamples of the images, [DRAWS]: the same resamples for every row and seed, so that rows can be
     compared draw by draw."""
     return bootstrap_map(detections, _truth(images), images.classes, kind, DRAWS, seed=0)
@@ -328,7 +330,7 @@ def _per_class(metrics: Metrics) -> dict[str, Any]:
     }
 
 
-def _kept(detections: list[Detections], images: DetectionSet) -> dict[str, np.ndarray]:
+def _stored_detections(detections: list[Detections], images: DetectionSet) -> dict[str, np.ndarray]:
     """All detections, and a few test images (JPEG) with their truth, from which a figure can be drawn."""
     image = np.repeat(np.arange(len(detections)), [len(in_image.scores) for in_image in detections])
     kept: dict[str, np.ndarray] = {

@@ -44,7 +44,7 @@ def build_table(results: RunRecords, gains: pd.DataFrame, wide: bool = False, cl
                 _mark_below(column, lines)
         _sort(section)
         section.saved = saved_section(results, section)
-        section.earlier = earlier_section(results, section, _measured)
+        section.earlier = earlier_section(results, section, _measured_entry)
         sections.append(section)
     shares = {c.labels for section in sections for c in section.columns if c.labels is not None}
     published = published_blocks(
@@ -96,7 +96,7 @@ def _lines(
             if variant:
                 shown = f"{name}, {'3x longer' if variant == 'longer' else variant}"
                 cells = {
-                    c.key: _measured(_on(numbers[numbers["variant"] == variant], data, c), c)
+                    c.key: _measured_entry(_on(numbers[numbers["variant"] == variant], data, c), c)
                     if c.evaluator
                     else Entry()
                     for c in columns
@@ -119,11 +119,11 @@ def _entry(
     correctness: Correctness,
 ) -> Entry:
     if not column.evaluator:
-        return _cost(results, row, column)
+        return _cost_entry(results, row, column)
     entry = (
         gain_entry(results, gains, row.row, data, column, correctness)
         if column.metric.endswith(GAIN)
-        else _measured(numbers, column)
+        else _measured_entry(numbers, column)
     )
     alone = column.metric.startswith(BALANCED) and len(entry.values) == 1 and not entry.interval
     if alone and (images := correctness.within_classes(row.row, data, column)) is not None:
@@ -165,7 +165,7 @@ def _select(numbers: pd.DataFrame, column: Column) -> pd.DataFrame:
     return numbers[numbers["stage"] == column.stage] if column.stage else numbers
 
 
-def _measured(selected: pd.DataFrame, column: Column) -> Entry:
+def _measured_entry(selected: pd.DataFrame, column: Column) -> Entry:
     """Draws are averaged within a seed first: they are no replications of the pretraining."""
     selected = _select(selected, column)
     if column.stage == "code" and len(selected):  # a task may offer several codes; the first named one stands for it
@@ -195,13 +195,15 @@ def _measured(selected: pd.DataFrame, column: Column) -> Entry:
             "bootstrap",
         )
     elif len(numbers) == 1 and entry.images > 0 and column.share_of_images:
-        entry.low, entry.high, entry.interval = _of_images(
+        entry.low, entry.high, entry.interval = _interval_over_images(
             numbers[0], entry.images, selected["value"].tolist() if entry.draws > 1 else []
         )
     return entry
 
 
-def _of_images(share: float, images: int, draws: list[float]) -> tuple[float, float, Literal["binomial", "draws"]]:
+def _interval_over_images(
+    share: float, images: int, draws: list[float]
+) -> tuple[float, float, Literal["binomial", "draws"]]:
     """Wilson's interval; widened by the spread of several draws of labels, as independent of that of the images."""
     low, high = wilson_interval(share * images, images)
     if len(draws) < 2:
@@ -221,7 +223,7 @@ _COST = {
 }
 
 
-def _cost(results: RunRecords, row: RunRow, column: Column) -> Entry:
+def _cost_entry(results: RunRecords, row: RunRow, column: Column) -> Entry:
     source, unit = _COST[column.metric]
     pretraining = results.pretraining
     pretraining = pretraining[pretraining["row"] == row.row]

@@ -16,10 +16,11 @@ LEAST_CORE = 0.9  # of one core's time a pretraining must have had for its minut
 
 def warnings_of(results: RunRecords, problems: list[str]) -> list[str]:
     """What a reader must know before the numbers. ``problems``: with predictions that comparisons would use."""
-    warnings = [f"damaged and left out: {damage}" for damage in _first(results.damaged, "damaged files")]
+    warnings = [f"damaged and left out: {damage}" for damage in _first_sentences(results.damaged, "damaged files")]
     unusable = list(dict.fromkeys([*problems, *results.doubtful]))
     warnings += [
-        f"predictions left out of comparisons: {problem}" for problem in _first(unusable, "files of predictions")
+        f"predictions left out of comparisons: {problem}"
+        for problem in _first_sentences(unusable, "files of predictions")
     ]
     waiting = sum(missing.failure is None and not missing.damage for missing in results.missing)
     if waiting:
@@ -46,7 +47,7 @@ def warnings_of(results: RunRecords, problems: list[str]) -> list[str]:
     return warnings + _from_notes(results)
 
 
-def _first(sentences: list[str], what: str) -> list[str]:
+def _first_sentences(sentences: list[str], what: str) -> list[str]:
     """Some of many, and how many there are."""
     more = len(sentences) - MOST_PROBLEMS
     return sentences if more <= 0 else [*sentences[:MOST_PROBLEMS], f"and {more:,} more {what}"]

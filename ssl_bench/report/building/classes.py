@@ -33,7 +33,7 @@ def class_lines(results: RunRecords) -> Iterator[LegendLine]:
             (frame["data"] == name) & (frame["split"] == results.split) & frame["metric"].str.startswith(BALANCED)
         ]
         if len(balanced):
-            majority = _majority(results, entry)
+            majority = _majority_share(results, entry)
             always = f": always answering the largest{majority[0]} scores {100 * majority[1]:.1f} %" if majority else ""
             means = "balanced: mean of the accuracies within each class"
             yield LegendLine(
@@ -55,7 +55,7 @@ def class_lines(results: RunRecords) -> Iterator[LegendLine]:
             )
 
 
-def _majority(results: RunRecords, entry: Mapping[str, Any]) -> tuple[str, float] | None:
+def _majority_share(results: RunRecords, entry: Mapping[str, Any]) -> tuple[str, float] | None:
     """The largest class of train, as the run describes it, and its share of the split shown; in older runs of the test
     labels beside the predictions."""
     told = entry.get("majority")

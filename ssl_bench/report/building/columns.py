@@ -40,7 +40,7 @@ def columns_of(results: RunRecords, data: str, num_classes: int, wide: bool, cla
     for evaluator in sorted(asked, key=lambda name: (results.declared(name).order, name)):
         columns += _declared(frame[frame["evaluator"] == evaluator], evaluator, results, num_classes, wide)
     columns += _on_own_sets(results, wide)
-    columns = [_of_protocol(column, results, data) for column in columns] + _cost(results, wide)
+    columns = [_of_protocol(column, results, data) for column in columns] + _cost_columns(results, wide)
     return [column for column in columns if _is_classic(column)] if classic else columns
 
 
@@ -95,8 +95,8 @@ def _declared(frame: pd.DataFrame, evaluator: str, results: RunRecords, num_clas
                 continue
             stages = (list(dict.fromkeys(frame["stage"])) or [""]) if wanted.stage == "*" else [wanted.stage]
             for stage in stages:
-                for share in _shares(wanted, shares):
-                    columns.append(_column(wanted, declared, evaluator, metric, stage, share, split))
+                for share in _shares_of_column(wanted, shares):
+                    columns.append(_table_column(wanted, declared, evaluator, metric, stage, share, split))
     return columns
 
 
@@ -119,11 +119,11 @@ def _metrics(wanted: TableColumn, frame: pd.DataFrame, wide: bool) -> list[str]:
     return [f"{wanted.metric[:-1]}{number}" for number in numbers]
 
 
-def _shares(wanted: TableColumn, shares: list[float]) -> list[float | None]:
+def _shares_of_column(wanted: TableColumn, shares: list[float]) -> list[float | None]:
     return {"": [None], "most": shares[-1:], "fewer": shares[:-1], "each": shares}[wanted.labels]  # type: ignore[return-value]
 
 
-def _column(
+def _table_column(
     wanted: TableColumn,
     declared: EvaluatorDeclaration,
     evaluator: str,
@@ -222,7 +222,7 @@ def _asked_shares(results: RunRecords, evaluator: str) -> list[float]:
     return []
 
 
-def _cost(results: RunRecords, wide: bool) -> list[Column]:
+def _cost_columns(results: RunRecords, wide: bool) -> list[Column]:
     # then rows differ in the images that they see
     shared = (results.run.matrix.get("pretrain") or {}).get("passes") is not None
     costs = [*([("images_k", "k images", 0)] if shared else []), ("passes", "passes", 1), ("minutes", "min", 1)]

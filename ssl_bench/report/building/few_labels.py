@@ -199,7 +199,7 @@ def savings(results: RunRecords, data: str, evaluator: str) -> list[Saving]:
             seeds = sorted(complete & set(curve.values[share]))
             if share < 1 and seeds:
                 better = _better(random, shares, seeds)
-                mean = _needed(curve, share, better, counts, seeds)
+                mean = _needed_to_match(curve, share, better, counts, seeds)
                 saved.append(
                     Saving(
                         curve.row,
@@ -207,7 +207,7 @@ def savings(results: RunRecords, data: str, evaluator: str) -> list[Saving]:
                         share,
                         counts[share],
                         mean,
-                        {s: _needed(curve, share, better, counts, [s]) for s in seeds},
+                        {s: _needed_to_match(curve, share, better, counts, [s]) for s in seeds},
                     )
                 )
     return saved
@@ -222,7 +222,7 @@ def _better(random: list[LabelCurve], shares: list[float], seeds: list[int]) -> 
     }
 
 
-def _needed(
+def _needed_to_match(
     curve: LabelCurve, share: float, better: dict[float, LabelCurve], counts: dict[float, float], seeds: list[int]
 ) -> Needed:
     points: dict[float, float] = {}

@@ -94,12 +94,12 @@ def gain_entry(
     elif len(numbers) == 1 and len(paired) == 2:
         entry.pair = tuple(map(float, paired.sort_values("draw")["gain"]))
     elif len(numbers) == 1 and entry.images:
-        entry.low, entry.high = _of_images(results, row, data, column, paired, correctness)
+        entry.low, entry.high = _gain_interval_over_images(results, row, data, column, paired, correctness)
         entry.interval = "paired" if len(paired) == 1 else "draws"
     return entry
 
 
-def _of_images(
+def _gain_interval_over_images(
     results: RunRecords, row: str, data: str, column: Column, paired: pd.DataFrame, correctness: Correctness
 ) -> tuple[float, float]:
     """Newcombe's interval, image by image where predictions are stored; widened by the spread of three draws of labels

@@ -10,7 +10,7 @@ import numpy as np
 from scipy import stats
 
 from ssl_bench.report.building.cautions import environment_key, made_in
-from ssl_bench.report.building.remeasured import rows_tested_again, versions
+from ssl_bench.report.building.remeasured import earlier_versions, rows_tested_again
 from ssl_bench.report.ground.content import LegendLine
 from ssl_bench.report.reading.records import RunRecords
 
@@ -165,9 +165,8 @@ def test_line(results: RunRecords) -> Iterator[LegendLine]:
     text += ", and not shown here" if opened and not results.run.final else ""
     if again := rows_tested_again(results):
         rows = f"{len(again):,} row{'s' if len(again) > 1 else ''}"
-        text += (
-            f"; again for {rows} because of a new protocol version ({' and '.join(versions(results))} shown separately)"
-        )
+        earlier = " and ".join(earlier_versions(results))
+        text += f"; again for {rows} because of a new protocol version ({earlier} shown separately)"
     text += "; also with other settings, see above" if results.opened_elsewhere else ""
     protocols = list(dict.fromkeys(e.record.protocol for e in results.evaluations))
     yield LegendLine("test", text + (f".   protocol  {', '.join(protocols)}" if protocols else ""))

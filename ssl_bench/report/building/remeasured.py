@@ -70,7 +70,7 @@ def rows_tested_again(results: RunRecords) -> list[str]:
     return [row.row for row in results.run.rows if row.row in again]
 
 
-def versions(results: RunRecords) -> list[str]:
+def earlier_versions(results: RunRecords) -> list[str]:
     """The versions of the earlier numbers, such as "v1", the oldest first."""
     return [
         f"v{version}"

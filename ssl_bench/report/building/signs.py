@@ -18,8 +18,8 @@ from ssl_bench.report.reading.records import RunRecords
 def sign_lines(results: RunRecords, sections: list[Section]) -> Iterator[LegendLine]:
     """What every sign in the cells means, in the order printed."""
     yield from _intervals(results, sections)
-    yield from _equal(sections)
-    yield from _below(sections)
+    yield from _equal_line(sections)
+    yield from _below_random_line(sections)
     yield from _saw_labels(results, sections)
     yield from _saved(sections)
     yield from _gain(results, sections)
@@ -107,7 +107,7 @@ def _draws(sections: list[Section]) -> str:
     )
 
 
-def _equal(sections: list[Section]) -> Iterator[LegendLine]:
+def _equal_line(sections: list[Section]) -> Iterator[LegendLine]:
     if any(entry.equal for _, entry in _shown(sections)):
         with_images = {c.images > 0 for section in sections for c in section.comparisons}
         over = "seeds" if with_images == {False} else "seeds and test images"
@@ -121,7 +121,7 @@ def _longer(sections: list[Section]) -> bool:
     return any(line.variant for section in sections for line in section.lines if line.task == "random")
 
 
-def _below(sections: list[Section]) -> Iterator[LegendLine]:
+def _below_random_line(sections: list[Section]) -> Iterator[LegendLine]:
     if any(entry.below for _, entry in _shown(sections)):
         longer = " (fine-tuning: than the better of random and random, 3x longer)" if _longer(sections) else ""
         yield LegendLine("▾", f"worse than random{longer}", f"worse than random{longer}")

@@ -52,7 +52,7 @@ def verdict(results: RunRecords) -> str:
     other = (others or ranked[1:])[0]
     if len(shared := sorted(set(values[best]) & set(values[other]))) == 2:
         return _of_two(best, other, [values[best][seed] - values[other][seed] for seed in shared])
-    difference, low, high = _difference(values[best], values[other], int(accuracies["n"].min()))
+    difference, low, high = _mean_difference(values[best], values[other], int(accuracies["n"].min()))
     if math.isnan(difference):
         return ""
     one_seed = len(shared) == 1
@@ -77,7 +77,7 @@ def _signed(difference: float) -> str:
     return f"{100 * difference:+.1f}".replace("-", "−")
 
 
-def _difference(first: dict[int, float], second: dict[int, float], images: int) -> tuple[float, float, float]:
+def _mean_difference(first: dict[int, float], second: dict[int, float], images: int) -> tuple[float, float, float]:
     """Mean difference over shared seeds, and its interval."""
     seeds = sorted(set(first) & set(second))
     if not seeds or images < 1:

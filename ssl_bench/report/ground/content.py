@@ -99,9 +99,9 @@ class Entry:
         if self.status != "value":
             return {"none": "-", "missing": "…", "failed": "failed", "damaged": "damaged"}[self.status]
         both = self.both if column.unit in ("%", "points") else ()
-        number = ", ".join(_number(value, column) for value in both or (self.value,))
+        number = ", ".join(_formatted_number(value, column) for value in both or (self.value,))
         if self.interval and not column.bare:
-            number += f" ±{_number((self.high - self.low) / 2, column).lstrip('+')}"
+            number += f" ±{_formatted_number((self.high - self.low) / 2, column).lstrip('+')}"
         return (
             number
             + (f" {self.stage}" if self.stage else "")
@@ -111,7 +111,7 @@ class Entry:
         )
 
 
-def _number(value: float, column: Column) -> str:
+def _formatted_number(value: float, column: Column) -> str:
     if column.unit == "%":
         return f"{100 * value:.{column.digits}f}"
     if column.unit == "points":

@@ -102,7 +102,7 @@ class Correctness:
             (
                 measurement
                 for measurement in evaluation.measurements("test")
-                if measurement.metric == plain and _place(measurement) == _place(m)
+                if measurement.metric == plain and _measurement_place(measurement) == _measurement_place(m)
             ),
             None,
         )
@@ -167,7 +167,7 @@ class Correctness:
         return (arrays[name] == arrays[TRUTH]).astype(np.float64)
 
 
-def _place(m: MeasurementRecord) -> tuple[str, float, int, str]:
+def _measurement_place(m: MeasurementRecord) -> tuple[str, float, int, str]:
     return m.stage, m.labels, m.draw, m.row
 
 

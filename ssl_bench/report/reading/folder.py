@@ -100,14 +100,14 @@ def _read_cell(root: Path, cell: RunCell, row: RunRow, results: RunRecords) -> N
             f"{root / 'run.json'} names {cell.folder!r} as the folder of {cell.row!r}, which lies outside of {root}"
         )
     absent: list[tuple[str, str, str, str]] = []  # what it is called here, data, id, damage
-    pretraining, damage = _read(folder / "pretrain.json", Pretraining, cell.pretraining, results)
+    pretraining, damage = _read_or_damage(folder / "pretrain.json", Pretraining, cell.pretraining, results)
     if pretraining is not None:
         results.pretrainings[cell.row, cell.seed] = pretraining
     else:
         absent.append(("pretraining", "", "", damage))
     for name, expected in named_evaluations(cell):
         path = _path_of(folder, expected)
-        record, damage = _read(path, EvaluationRecord, expected.id, results)
+        record, damage = _read_or_damage(path, EvaluationRecord, expected.id, results)
         if record is not None and pretraining is not None and judged_other_weights(record, pretraining):
             record = None  # the weights were trained again since, and it waits to be measured on these
         evaluation = EvaluationOfRun(row, cell.seed, name, expected.data, path, record) if record is not None else None
@@ -118,7 +118,9 @@ def _read_cell(root: Path, cell: RunCell, row: RunRow, results: RunRecords) -> N
         if evaluation is not None:
             results.evaluations.append(evaluation)
     failures = [
-        failure for path in failure_files(folder) if (failure := _read(path, Failure, None, results)[0]) is not None
+        failure
+        for path in failure_files(folder)
+        if (failure := _read_or_damage(path, Failure, None, results)[0]) is not None
     ]
     # A failure is over once what failed has its record; without a backbone nothing else could be done.
     blocked = next((failure for failure in failures if failure.where == "pretraining"), None)
@@ -132,7 +134,7 @@ def _read_cell(root: Path, cell: RunCell, row: RunRow, results: RunRecords) -> N
             results.failures.append(why)
 
 
-def _read(path: Path, kind: type[R], identity: str | None, results: RunRecords) -> tuple[R | None, str]:
+def _read_or_damage(path: Path, kind: type[R], identity: str | None, results: RunRecords) -> tuple[R | None, str]:
     """The record and what is wrong with its file; (None, "") where there is none."""
     if not is_stored(path):
         return None, ""

@@ -79,13 +79,15 @@ def _figure(kept: dict[str, np.ndarray], shown: int, classes: list[str], title: 
         ax.axis("off")
         if at < shown:
             ax.imshow(images[at])
-            _draw(ax, kept[f"shown/{at}/boxes"], "white", "--", 2.4)
-            _draw(ax, kept[f"shown/{at}/boxes"], "black", "--", 1.0)
+            _draw_boxes(ax, kept[f"shown/{at}/boxes"], "white", "--", 2.4)
+            _draw_boxes(ax, kept[f"shown/{at}/boxes"], "black", "--", 1.0)
             drawn = np.flatnonzero((kept["image"] == at) & (kept["scores"] >= SCORE))
             drawn = drawn[np.argsort(-kept["scores"][drawn].astype(np.float32), kind="stable")][:MOST_BOXES]
             for label in np.unique(kept["labels"][drawn]):
                 of_class = drawn[kept["labels"][drawn] == label]
-                _draw(ax, kept["boxes"][of_class].astype(np.float32), COLOURS[int(label) % len(COLOURS)], "-", 1.6)
+                _draw_boxes(
+                    ax, kept["boxes"][of_class].astype(np.float32), COLOURS[int(label) % len(COLOURS)], "-", 1.6
+                )
                 for box, score in zip(
                     kept["boxes"][of_class].astype(np.float32), kept["scores"][of_class], strict=True
                 ):
@@ -109,7 +111,7 @@ def _figure(kept: dict[str, np.ndarray], shown: int, classes: list[str], title: 
     return figure
 
 
-def _draw(ax: Axes, boxes: np.ndarray, colour: str, style: str, width: float) -> None:
+def _draw_boxes(ax: Axes, boxes: np.ndarray, colour: str, style: str, width: float) -> None:
     from matplotlib.patches import Rectangle
 
     for x1, y1, x2, y2 in boxes.astype(float):

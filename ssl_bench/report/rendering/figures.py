@@ -84,7 +84,7 @@ def _by_stage(results: RunRecords, data: str) -> tuple[str, pd.DataFrame]:
     return name, accuracies[accuracies["labels"] == accuracies["labels"].max()]
 
 
-def _share(accuracies: pd.DataFrame) -> str:
+def _share_words(accuracies: pd.DataFrame) -> str:
     share = float(accuracies["labels"].max())
     return f", {100 * share:g} % of the labels" if share != 1 else ""
 
@@ -139,7 +139,7 @@ def stages_figure(results: RunRecords, data: str) -> Figure | None:
     ax.set_title(
         f"{results.declared(evaluator).title.capitalize()} by stage"
         + (f", {older}:\n" if older else ": ")
-        + f"{short(data)}{_share(accuracies)}, top-1 in %, {split_word(results)}"
+        + f"{short(data)}{_share_words(accuracies)}, top-1 in %, {split_word(results)}"
     )
     ax.set_xlabel("stage of the network; framed: chosen on validation")
     return figure
@@ -275,7 +275,7 @@ def cost_figure(results: RunRecords, data: str) -> Figure | None:
     axes[0][0].set_ylabel(
         results.declared(evaluator).title
         + (f", {older}" if older else "")
-        + f", best stage{_share(accuracies)}: top-1 in %, {split_word(results)}"
+        + f", best stage{_share_words(accuracies)}: top-1 in %, {split_word(results)}"
     )
     bars = " (bars: lowest and highest seed)" if len(results.run.seeds) > 1 else ""
     axes[0][0].set_title(f"{short(data)}: accuracy against cost{bars}")

@@ -25,7 +25,7 @@ img{max-width:100%;height:auto;background:#fff;margin:.5rem 0}
 """
 
 
-def html(table: TableContent, figures: list[str]) -> str:
+def html_page(table: TableContent, figures: list[str]) -> str:
     """One page without scripts or outside addresses, except the pictures named in ``figures``."""
     e = escape.html
     heading = ("VALIDATION: " if table.validation else "") + table.name

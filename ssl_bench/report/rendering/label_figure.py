@@ -56,7 +56,7 @@ def labels_figure(results: RunRecords, data: str) -> Figure | None:
             label = names[curve.row] + (
                 f", {'3x longer' if curve.variant == 'longer' else curve.variant}" if curve.variant else ""
             )
-            handle = _draw(ax, x, curve, row, style | {"label": label})
+            handle = _draw_curve(ax, x, curve, row, style | {"label": label})
             drawn[curve.row, curve.variant] = next(iter(_means(curve))), handle
         _axis(ax, counts)
         count, older = evaluator.removeprefix(base_name(evaluator)), protocol_word(results, evaluator, data)
@@ -85,7 +85,7 @@ def _means(curve: LabelCurve) -> list[float]:
     return [100 * float(np.mean(list(values.values()))) for values in curve.values.values()]
 
 
-def _draw(ax: Axes, x: np.ndarray, curve: LabelCurve, row: RunRow, style: dict[str, Any]) -> Any:
+def _draw_curve(ax: Axes, x: np.ndarray, curve: LabelCurve, row: RunRow, style: dict[str, Any]) -> Any:
     """The line and bars of one row; returns what stands for it in the legend."""
     y = np.array(_means(curve))
     for place, values in zip(x, curve.values.values(), strict=True):

@@ -7,7 +7,7 @@ from ssl_bench.report.ground.content import Section, TableContent
 from ssl_bench.report.rendering.notes import NOT_COMPARABLE, legend_notes
 
 
-def latex(table: TableContent) -> str:
+def latex_tables(table: TableContent) -> str:
     """A table for ``\\usepackage{booktabs,textcomp,amssymb}`` with T1 fonts."""
     e = escape.latex
     out = [r"% needs \usepackage[T1]{fontenc} \usepackage{booktabs,textcomp,amssymb}"]

@@ -7,7 +7,7 @@ from ssl_bench.report.ground.content import Column, Section, TableContent
 from ssl_bench.report.rendering.notes import NOT_COMPARABLE, legend_notes
 
 
-def markdown(table: TableContent) -> str:
+def markdown_page(table: TableContent) -> str:
     """GitHub-flavoured Markdown; the best pretrained row and those that cannot be told apart from it in bold."""
     e = escape.markdown
     out = [

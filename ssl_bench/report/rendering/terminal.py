@@ -27,12 +27,12 @@ def terminal(table: TableContent, width: int, legend: bool = False) -> list[tupl
         ("title", text)
         for text in _wrap_parts([*(["VALIDATION"] if table.validation else []), *map(plain, table.title)], width)
     ]
-    lines += [("warning", text) for warning in table.warnings for text in _wrapped("!", plain(warning), 1, width)]
+    lines += [("warning", text) for warning in table.warnings for text in _wrapped_note("!", plain(warning), 1, width)]
     for section in table.sections:
         if len(table.sections) > 1:
             lines += [("title", ""), ("title", f"judged on {plain(section.data)}")]
         for grid in [section, *section.below]:
-            for part, columns in enumerate(_parts(grid, width)):
+            for part, columns in enumerate(_tables_that_fit(grid, width)):
                 lines += [("row", ""), *_grid(grid, columns, width, failures=part == 0)]
     lines.append(("legend", ""))
     entries = table.legend if legend or not table.brief else table.brief
@@ -40,29 +40,29 @@ def terminal(table: TableContent, width: int, legend: bool = False) -> list[tupl
     shown = ""
     for sign, text in entries:
         lines += [
-            ("legend", line) for line in _wrapped("" if sign == shown else plain(sign), plain(text), indent, width)
+            ("legend", line) for line in _wrapped_note("" if sign == shown else plain(sign), plain(text), indent, width)
         ]
         shown = sign
     lines += _published(table, width)
     return lines
 
 
-def _name(line: Line, width: int) -> str:
+def _shown_name(line: Line, width: int) -> str:
     return shortened(line.name, max(LONGEST_NAME, width // 3))
 
 
-def _names(section: Section, width: int) -> int:
+def _names_width(section: Section, width: int) -> int:
     """Width of the column of names, with the space before it."""
-    return max(cell_len(name) for name in (section.title, *(_name(line, width) for line in section.lines))) + 1
+    return max(cell_len(name) for name in (section.title, *(_shown_name(line, width) for line in section.lines))) + 1
 
 
-def _parts(section: Section, width: int) -> list[list[Column]]:
+def _tables_that_fit(section: Section, width: int) -> list[list[Column]]:
     """One table where it fits; else fine-tuning in a second one, and further cuts between groups as the width asks."""
-    names = _names(section, width)
+    names = _names_width(section, width)
     groups: dict[str, list[Column]] = {}
     for column in section.columns:
         groups.setdefault(column.heading, []).append(column)
-    size = {group: sum(_widths(section, columns)) + len(GAP) * len(columns) for group, columns in groups.items()}
+    size = {group: sum(_column_widths(section, columns)) + len(GAP) * len(columns) for group, columns in groups.items()}
     if names + sum(size.values()) <= width:
         return [section.columns] if section.columns else []
     tables: list[list[Column]] = []
@@ -91,7 +91,7 @@ def _texts(section: Section, column: Column) -> list[str]:
     ]
 
 
-def _widths(section: Section, columns: list[Column]) -> list[int]:
+def _column_widths(section: Section, columns: list[Column]) -> list[int]:
     widths = [
         max(len(plain(column.title)), *(cell_len(text) for text in _texts(section, column)), 1) for column in columns
     ]
@@ -102,13 +102,15 @@ def _widths(section: Section, columns: list[Column]) -> list[int]:
 
 
 def _grid(section: Section, columns: list[Column], width: int, failures: bool) -> Iterator[tuple[str, str]]:
-    names = _names(section, width)
+    names = _names_width(section, width)
     texts = {column.key: dict(zip(map(id, section.lines), _texts(section, column), strict=True)) for column in columns}
     groups: dict[str, list[Column]] = {}
     for column in columns:
         groups.setdefault(column.heading, []).append(column)
     widths = {
-        c.key: w for of_group in groups.values() for c, w in zip(of_group, _widths(section, of_group), strict=True)
+        c.key: w
+        for of_group in groups.values()
+        for c, w in zip(of_group, _column_widths(section, of_group), strict=True)
     }
     total = names + sum(len(GAP) + w for w in widths.values())
     upper = f" {plain(section.title)}".ljust(names)
@@ -122,7 +124,7 @@ def _grid(section: Section, columns: list[Column], width: int, failures: bool) -
         for line in lines:
             if line.variant and all(line.cells[column.key].status == "none" for column in columns):
                 continue
-            name = " " + _name(line, width)
+            name = " " + _shown_name(line, width)
             name += " " * (names - cell_len(name))
             if line.empty and line.failures:
                 for at, failure in enumerate(line.failures if failures else ["failed"]):
@@ -148,7 +150,7 @@ def _failure(name: str, sentence: str, width: int) -> str:
     return name + GAP + (head if cell_len(head) <= room else set_cell_size(head, room - 1) + "…") + tail
 
 
-def _wrapped(sign: str, text: str, indent: int, width: int) -> list[str]:
+def _wrapped_note(sign: str, text: str, indent: int, width: int) -> list[str]:
     lead = f" {sign.ljust(indent)}  "
     wrapper = textwrap.TextWrapper(
         max(40, width), initial_indent=lead, subsequent_indent=" " * len(lead), break_on_hyphens=False
@@ -169,7 +171,7 @@ def _wrap_parts(parts: list[str], width: int) -> list[str]:
 def _published(table: TableContent, width: int) -> Iterator[tuple[str, str]]:
     for block in table.published:
         yield "published", ""
-        for text in _wrapped(
+        for text in _wrapped_note(
             "published", f"{block.setting} ({'; '.join(block.sources)}), in %; {NOT_COMPARABLE}", 9, width
         ):
             yield "published", text
@@ -181,5 +183,5 @@ def _published(table: TableContent, width: int) -> Iterator[tuple[str, str]]:
             )
             yield "published", f"  {row.ljust(names)}{cells}"
         for agreement in block.agreement:
-            for text in _wrapped("agreement", plain(str(agreement)), 9, width):
+            for text in _wrapped_note("agreement", plain(str(agreement)), 9, width):
                 yield "published", text

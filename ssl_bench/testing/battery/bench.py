@@ -84,7 +84,7 @@ class Bench:
     @cached_property
     def images(self) -> ImageSet:
         """Embedded shapes, with labels and columns; what of them reaches the task is decided by ``batches``."""
-        return _shapes(self.size)
+        return _embedded_shapes(self.size)
 
     def batches(self, count: int = BATCH) -> Batches:
         """Training batches that hold what the task declares and no more."""
@@ -130,7 +130,7 @@ class Bench:
         width = self.width if width is None else width
         stride: Any = 2 if self.size <= 96 else None
         spec = BackboneSpec(name=backbone, width=width, stem_stride=stride, **changes)
-        return copy.deepcopy(_network(spec, self.size, InputSpec(kind=input), torch.initial_seed()))
+        return copy.deepcopy(_fresh_backbone(spec, self.size, InputSpec(kind=input), torch.initial_seed()))
 
     def build(
         self,
@@ -231,7 +231,7 @@ class Bench:
 
 
 @lru_cache(maxsize=4)
-def _shapes(size: int) -> ImageSet:
+def _embedded_shapes(size: int) -> ImageSet:
     rendered = render("train", max(size, SMALLEST_SHAPES), IMAGES)
     images = rendered.images
     if size < SMALLEST_SHAPES:
@@ -249,7 +249,7 @@ def _shapes(size: int) -> ImageSet:
 
 
 @lru_cache(maxsize=16)
-def _network(spec: BackboneSpec, size: int, input: InputSpec, seed: int) -> Backbone:
+def _fresh_backbone(spec: BackboneSpec, size: int, input: InputSpec, seed: int) -> Backbone:
     """A check builds its task many times, and most of that would be timm's."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

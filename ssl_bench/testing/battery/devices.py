@@ -28,7 +28,7 @@ def devices(bench: Bench) -> str:
         )
     if torch.cuda.is_available():
         task = bench.build().to("cuda")
-        value = bench.total(task, _moved(bench.batch(16), lambda tensor: tensor.to("cuda")), 1)
+        value = bench.total(task, _batch_on(bench.batch(16), lambda tensor: tensor.to("cuda")), 1)
         value.backward()
         if not value.isfinite():
             raise CheckFailed(
@@ -55,7 +55,7 @@ def _on_pretended_gpu(bench: Bench) -> str:
             for name, buffer in module.named_buffers(recurse=False):
                 setattr(module, name, pretend(buffer))
         try:
-            bench.losses(task, _moved(batch, pretend), 1)
+            bench.losses(task, _batch_on(batch, pretend), 1)
         except CheckFailed as failure:
             words = str(failure.__cause__)
             if "same device" in words or "different devices" in words:
@@ -70,7 +70,7 @@ def _on_pretended_gpu(bench: Bench) -> str:
     return "a GPU in pretence"
 
 
-def _moved(batch: Batch, move: Callable[[Tensor], Tensor]) -> Batch:
+def _batch_on(batch: Batch, move: Callable[[Tensor], Tensor]) -> Batch:
     labels = None if batch.labels is None else move(batch.labels)
     extra = {name: move(column) for name, column in batch.extra.items()}
     return replace(batch, images=move(batch.images), index=move(batch.index), labels=labels, extra=extra)

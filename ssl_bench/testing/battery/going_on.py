@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib
 import importlib.util
 import json
@@ -17,9 +16,11 @@ import torch
 
 from ssl_bench.errors import Interrupted
 from ssl_bench.plugins.loading import load_plugin
+from ssl_bench.system.digests import digest_of
 from ssl_bench.tasks.base import PretextTask
 from ssl_bench.testing.battery.bench import Bench, CheckFailed, NotApplicable
 from ssl_bench.training.loop import fit
+from ssl_bench.training.movement import tensor_digest
 
 STEPS, STOPPED_AFTER, IMAGES = 6, 3, 16
 SECONDS = 180  #: that another process may take
@@ -29,8 +30,11 @@ HASH_SEEDS = ("0", "1")
 def interruption(bench: Bench) -> str:
     """A run that is stopped and goes on in a new object ends with the same bits as one that was not."""
     with tempfile.TemporaryDirectory() as folder:
-        whole, stopped = run(bench), run(bench, Path(folder) / "checkpoint.safetensors", stop=True)
-        again = run(bench, Path(folder) / "checkpoint.safetensors")
+        whole, stopped = (
+            run_some_steps(bench),
+            run_some_steps(bench, Path(folder) / "checkpoint.safetensors", stop=True),
+        )
+        again = run_some_steps(bench, Path(folder) / "checkpoint.safetensors")
     assert stopped is None and whole is not None and again is not None
     if whole != again:
         raise CheckFailed(
@@ -50,8 +54,8 @@ def processes(bench: Bench) -> str:
     place = located(bench.task)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        here = run(bench)
-        run(bench, folder / "checkpoint.safetensors", stop=True)
+        here = run_some_steps(bench)
+        run_some_steps(bench, folder / "checkpoint.safetensors", stop=True)
         started = [_start(bench, place, folder, number, seed) for number, seed in enumerate(HASH_SEEDS)]
         results = [_result(process, folder, number) for number, process in enumerate(started)]
     for there in results:
@@ -72,7 +76,7 @@ def processes(bench: Bench) -> str:
     return f"{len(results)} processes, PYTHONHASHSEED {' and '.join(HASH_SEEDS)}"
 
 
-def run(bench: Bench, checkpoint: Path | None = None, stop: bool = False) -> dict[str, str] | None:
+def run_some_steps(bench: Bench, checkpoint: Path | None = None, stop: bool = False) -> dict[str, str] | None:
     """Some steps on a new object; the digests of what it then holds and of its losses, or None where it was stopped."""
     task = bench.build(batch_size=IMAGES, begin=False)
     done = [0]
@@ -95,21 +99,14 @@ def run(bench: Bench, checkpoint: Path | None = None, stop: bool = False) -> dic
         )
     except Interrupted:
         return None
-    digests = {
-        name: _digest(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-        for name, tensor in _named(task)
-    }
+    digests = {name: tensor_digest(tensor) for name, tensor in _state_tensors(task)}
     return digests | {
-        "losses": _digest(json.dumps({name: curve.value for name, curve in result.curves.items()}).encode())
+        "losses": digest_of(json.dumps({name: curve.value for name, curve in result.curves.items()}).encode())
     }
 
 
-def _named(task: PretextTask) -> list[tuple[str, torch.Tensor]]:
+def _state_tensors(task: PretextTask) -> list[tuple[str, torch.Tensor]]:
     return [(name, tensor) for name, tensor in task.state_dict().items() if isinstance(tensor, torch.Tensor)]
-
-
-def _digest(data: bytes) -> str:
-    return hashlib.blake2b(data, digest_size=12).hexdigest()
 
 
 def _differing(first: dict[str, str], second: dict[str, str]) -> str:
@@ -200,16 +197,16 @@ def _result(process: subprocess.Popen[bytes], folder: Path, number: int) -> dict
     return digests
 
 
-def main(request_file: str) -> None:
+def train_and_resume(request_file: str) -> None:
     """What the other process does: the run of ``interruption`` from a checkpoint, and whole."""
     request = json.loads(Path(request_file).read_text())
     torch.set_num_threads(request["threads"])
     bench = Bench(found_at(request["task"]), request["options"], request["size"])
     # first: a run from the start would fill the caches of classes that this one must do without
-    resumed = run(bench, Path(request["checkpoint"]))
-    results = {"whole": run(bench), "resumed": resumed}
+    resumed = run_some_steps(bench, Path(request["checkpoint"]))
+    results = {"whole": run_some_steps(bench), "resumed": resumed}
     Path(request["result"]).write_text(json.dumps(results))
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    train_and_resume(sys.argv[1])

@@ -33,13 +33,13 @@ def draws(bench: Bench) -> str:
         same_shape = [
             view for view in leaf if view.shape == leaf[0].shape and view.ndim and len(view) % 16 == 0 and len(view)
         ]
-        if len(same_shape) < 12 or all(_equal(view, same_shape[0]) for view in same_shape):
+        if len(same_shape) < 12 or all(_equal_up_to_rounding(view, same_shape[0]) for view in same_shape):
             continue
         random_views += 1
         # [seeds, 16, views of an image, ...]
         stacked = torch.stack(same_shape).double().unflatten(1, (-1, 16)).transpose(1, 2)
         if torch.equal(stacked, stacked[:, :1].expand_as(stacked)):
-            if not _is_image(leaf[0]):  # a share by which images are mixed, a mask
+            if not _may_be_pictures(leaf[0]):  # a share by which images are mixed, a mask
                 alike = True
                 continue
             raise CheckFailed(
@@ -65,7 +65,7 @@ def draws(bench: Bench) -> str:
     return f"{random_views} random tensors"
 
 
-def _equal(first: Tensor, second: Tensor) -> bool:
+def _equal_up_to_rounding(first: Tensor, second: Tensor) -> bool:
     """Up to rounding: equal images that are mixed give the same image."""
     return (
         torch.allclose(first, second, rtol=0, atol=ROUNDING)
@@ -74,7 +74,7 @@ def _equal(first: Tensor, second: Tensor) -> bool:
     )
 
 
-def _is_image(view: Tensor) -> bool:
+def _may_be_pictures(view: Tensor) -> bool:
     """Whether a view may be pictures; a mask has two values at most."""
     return view.is_floating_point() and view.ndim >= 4 and len(view.unique()) > 2
 
@@ -85,7 +85,7 @@ def _tell_other_images(bench: Bench, task: PretextTask) -> None:
     batch, number = bench.batch(16), 1
     other = replace(batch, images=batch.images.flip(0).contiguous(memory_format=torch.channels_last))
     first, second = (tensors(bench.views(task, given, number)) for given in (batch, other))
-    pictures = [(mine, yours) for mine, yours in zip(first, second, strict=False) if _is_image(mine)]
+    pictures = [(mine, yours) for mine, yours in zip(first, second, strict=False) if _may_be_pictures(mine)]
     if pictures and all(torch.equal(mine, yours) for mine, yours in pictures):
         raise CheckWarning(
             "the views show other images than those of the batch: they are the same whatever it holds. Right for a "

@@ -139,7 +139,7 @@ def test_scaled_boxes_stay_inside_and_keep_their_share(width: int, height: int, 
     x2, y2 = data.draw(st.integers(x1 + 1, width)), data.draw(st.integers(y1 + 1, height))
     image = BoxedImage(Path("x"), width, height, np.array([[x1, y1, x2, y2]], float), ("cat",), np.zeros(1, bool))
     across, down = image.scaled(size)
-    (box,) = raw._scaled(image, np.array([down, across]))
+    (box,) = raw._scaled_boxes(image, np.array([down, across]))
     assert 0 <= box[0] < box[2] <= across and 0 <= box[1] < box[3] <= down
     assert np.allclose(
         box / [across, down, across, down], np.array([x1, y1, x2, y2]) / [width, height, width, height], atol=1e-5

@@ -479,7 +479,7 @@ def test_a_full_disk_and_a_closed_cache_are_named(
     def closed(*args: Any, **options: Any) -> None:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(ragged, "_write", closed)
+    monkeypatch.setattr(ragged, "_write_ragged_pack", closed)
     with pytest.raises(
         DataError, match=r"cannot be written \(Permission denied\); set the environment variable XDG_CACHE_HOME"
     ):

@@ -135,8 +135,8 @@ def test_the_order_of_classes_is_not_periodic() -> None:
 @pytest.mark.parametrize("slot", range(MAX_OBJECTS))
 def test_a_box_holds_exactly_what_its_object_changes(slot: int, size: int) -> None:
     count = 60
-    without, _ = _shapes_render.draw(plain(count, count=np.full(count, slot)), size)
-    with_it, boxes = _shapes_render.draw(plain(count, count=np.full(count, slot + 1)), size)
+    without, _ = _shapes_render.draw_scenes(plain(count, count=np.full(count, slot)), size)
+    with_it, boxes = _shapes_render.draw_scenes(plain(count, count=np.full(count, slot + 1)), size)
     changed = (without != with_it).any(-1)
     assert np.isnan(boxes[:, slot + 1 :]).all() and not np.isnan(boxes[:, : slot + 1]).any()
     for mask, (left, top, right, bottom) in zip(changed, boxes[:, slot], strict=True):
@@ -203,7 +203,7 @@ def test_the_hue_column_is_the_hue_of_the_object() -> None:
     count, size = 40, 64
     # dim: a clipped channel would turn the hue
     scenes = plain(count, count=np.ones(count, np.int64), exposure=np.full(count, 0.6))
-    images, _ = _shapes_render.draw(scenes, size)
+    images, _ = _shapes_render.draw_scenes(scenes, size)
     inside, _, _ = _shapes_render._object(scenes, 0, ((np.arange(size) + 0.5) / size).astype(np.float32))
     for image, cover, hue in zip(images, inside, scenes.hue[:, 0], strict=True):
         seen = rgb2hsv(image)[..., 0][cover == 1]
@@ -229,7 +229,7 @@ def test_light_comes_from_above() -> None:
 
 def test_sky_is_brighter_than_ground_on_average_only() -> None:
     count = 600
-    images, _ = _shapes_render.draw(
+    images, _ = _shapes_render.draw_scenes(
         replace(shapes.compose("train", np.arange(count)), count=np.zeros(count, np.int64)), 32
     )
     light = images.mean(-1)
@@ -258,8 +258,8 @@ def test_shapes_are_upright_and_turn_clockwise(shape: int) -> None:
 
 def test_every_size_shows_the_same_scene_without_aliasing() -> None:
     scenes = plain(24)
-    small = _shapes_render.draw(scenes, 48)[0].astype(float)
-    large = _shapes_render.draw(scenes, 192)[0].astype(float)
+    small = _shapes_render.draw_scenes(scenes, 48)[0].astype(float)
+    large = _shapes_render.draw_scenes(scenes, 192)[0].astype(float)
     averaged = large.reshape(24, 48, 4, 48, 4, 3).mean((2, 4))
     assert np.abs(small - averaged).mean() < 3  # of 255
     assert np.corrcoef(small.ravel(), averaged.ravel())[0, 1] > 0.98

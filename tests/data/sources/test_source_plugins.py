@@ -267,9 +267,9 @@ def test_installed_sources_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 def test_every_source_of_ours_keeps_the_contract_of_plugins() -> None:
     from ssl_bench.data.sources.base import Source
-    from ssl_bench.plugins.contracts import problem_of
+    from ssl_bench.plugins.contracts import contract_problem
 
-    told = {name: problem_of(SOURCES.get(name), Source, "source") for name in SOURCES.names()}
+    told = {name: contract_problem(SOURCES.get(name), Source, "source") for name in SOURCES.names()}
     assert not any(told.values()), told
     assert all(name == SOURCES.get(name).name for name in told)
 
