@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import decimal
 import gc
+import importlib
 import locale
 import os
 import random
@@ -109,9 +110,16 @@ def _value_of(name: str) -> Any:
         return _UNREADABLE
 
 
-def captured() -> dict[str, Any]:
-    """The value of every setting, by the name it is told under."""
-    return {name: _value_of(name) for name in _SETTINGS}
+def captured(lasting: bool = True) -> dict[str, Any]:
+    """The value of every setting, by the name it is told under.
+
+    ``lasting``: False leaves out what a plugin's import may change for good.
+    """
+    if lasting:
+        # The training loop imports it when it first runs. Its import wraps torch.compile and sets variables of the
+        # environment: what the suite does is not to be told of a row.
+        importlib.import_module("lightning_fabric")
+    return {name: _value_of(name) for name, setting in _SETTINGS.items() if lasting or not setting.lasting}
 
 
 def changed(before: Mapping[str, Any], lasting: bool = True) -> str:
@@ -145,7 +153,7 @@ def restore(before: Mapping[str, Any], lasting: bool = True) -> None:
 @contextmanager
 def restored(lasting: bool = True) -> Iterator[dict[str, Any]]:
     """Whatever is changed inside is set back at the end, also after an error. Gives the settings as they were."""
-    before = captured()
+    before = captured(lasting)
     try:
         yield before
     finally:

@@ -166,3 +166,17 @@ def test_what_comes_with_the_suite_changes_nothing(tmp_path: Path) -> None:
     carry_out(prepare(spec, tmp_path), Observer())
     records = [read_record(path, Pretraining) for path in tmp_path.glob("cells/*/*/pretrain.json")]
     assert len(records) == 2 and {record.changed for record in records} == {""}
+
+
+def test_what_the_suite_imports_later_is_told_of_no_row():
+    code = """
+import importlib, pkgutil, ssl_bench
+from ssl_bench.system.global_state import captured, changed
+before = captured()
+for module in pkgutil.walk_packages(ssl_bench.__path__, "ssl_bench."):
+    if not module.name.endswith("__main__") and ".templates" not in module.name:
+        importlib.import_module(module.name)
+print(changed(before) or "nothing")
+"""
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert told.stdout == "nothing\n"
