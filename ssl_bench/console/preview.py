@@ -115,7 +115,7 @@ def has_preview(task: type[PretextTask]) -> bool:
 
 
 def _without_preview(task: type[PretextTask]) -> str:
-    return f"task {task.name!r} has no preview; write draw_preview(self, batch) in its class"
+    return f"task {task.name!r} has no preview; write preview(self, batch) in its class"
 
 
 def _is_address(what: str) -> bool:
