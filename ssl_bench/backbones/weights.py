@@ -17,6 +17,7 @@ from ssl_bench.backbones.network import Network, code_of_network, described
 from ssl_bench.backbones.recognise import beginnings, nearest_resnet
 from ssl_bench.backbones.resnet import Backbone, InputSpec, check_resnet, network_of
 from ssl_bench.backbones.saving import NetworkDescription, load_strictly, read_weights
+from ssl_bench.backbones.timm_hub import pretrained_timm
 from ssl_bench.errors import WeightsError, quoted, text_of
 from ssl_bench.records.places import is_stored
 from ssl_bench.records.schema import Pretraining, digest, read_record
@@ -34,12 +35,7 @@ TRAINED_ON = {
     "in21k": "ImageNet-21k, with labels",
 }
 
-REACH_SECONDS = 5.0  # for a first answer of the hub, before anything is downloaded
 _KEPT = 4
-
-
-class AbsentWeights(WeightsError):
-    """Weights that would have to be downloaded, and cannot be here and now."""
 
 
 @dataclass(frozen=True)
@@ -189,7 +185,7 @@ def _from_timm(source: str, download: bool) -> Weights:
     known = timm.list_pretrained(f"{name.partition('.')[0]}*")
     if name not in known and "." in name or not any(tag.partition(".")[0] == name.partition(".")[0] for tag in known):
         raise WeightsError(f"{source}: timm has no such pretrained weights; it has: {', '.join(known) or 'none'}")
-    network: Any = _loaded(source, name, download)
+    network: Any = pretrained_timm(source, name, download)
     config: Mapping[str, Any] = network.pretrained_cfg
     spec = BackboneSpec(name=name.partition(".")[0], stem="timm")
     handling = InputSpec(mean=tuple(config["mean"]), std=tuple(config["std"]), size=int(config["input_size"][-1]))
@@ -197,49 +193,6 @@ def _from_timm(source: str, download: bool) -> Weights:
     return Weights(
         source, network.state_dict(), spec, handling, handling.size, trained_on, _tensors_digest(network.state_dict())
     )
-
-
-def _loaded(source: str, name: str, download: bool) -> Any:
-    """timm's network with its weights, from the cache where they are there: a hub that is away is asked for minutes
-    otherwise."""
-    from huggingface_hub import constants
-
-    config = timm.get_pretrained_cfg(name)
-    if config is not None and config.hf_hub_id:
-        online, constants.HF_HUB_OFFLINE = constants.HF_HUB_OFFLINE, True
-        try:
-            return timm.create_model(name, pretrained=True, num_classes=0)
-        except Exception:  # not in the cache, or not whole
-            pass
-        finally:
-            constants.HF_HUB_OFFLINE = online
-    if not download:
-        raise AbsentWeights(f"{source} is not in timm's cache, and a plan downloads nothing")
-    away = _away()
-    if away:
-        raise AbsentWeights(
-            f"{source} is not in timm's cache, and {away}; run once where the hub can be reached, or leave the row out"
-        )
-    try:
-        return timm.create_model(name, pretrained=True, num_classes=0)
-    except Exception as error:
-        reason = str(error).splitlines()[0] if str(error) else "no reason given"
-        raise AbsentWeights(
-            f"{source} is not in timm's cache and could not be downloaded: {type(error).__name__}: {reason[:200]}"
-        ) from error
-
-
-def _away() -> str:
-    """Why the hub cannot be reached; "" where it answers."""
-    from huggingface_hub import constants, get_session
-
-    if constants.HF_HUB_OFFLINE:
-        return "HF_HUB_OFFLINE is set"
-    try:
-        get_session().head(constants.ENDPOINT, timeout=REACH_SECONDS)
-    except Exception as error:
-        return f"{constants.ENDPOINT} is out of reach ({type(error).__name__})"
-    return ""
 
 
 def _from_file(source: str) -> Weights:

@@ -11,7 +11,8 @@ from typing import Any
 
 from ssl_bench.backbones.inputs import InputSpec
 from ssl_bench.backbones.resnet import Backbone
-from ssl_bench.backbones.weights import AbsentWeights, Weights, open_weights, target_of
+from ssl_bench.backbones.timm_hub import AbsentWeights
+from ssl_bench.backbones.weights import Weights, open_weights, target_of
 from ssl_bench.data import Data
 from ssl_bench.errors import DataError, SpecError, WeightsError, did_you_mean, quoted
 from ssl_bench.plugins.registry import TASKS

@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 from torch.nn import functional as F
 
 import ssl_bench
+from ssl_bench.backbones import timm_hub
 from ssl_bench.backbones import weights as module
 from ssl_bench.backbones.resnet import Backbone, InputSpec
 from ssl_bench.backbones.saving import load_backbone, save_backbone
@@ -213,7 +214,7 @@ def test_weights_that_cannot_be_downloaded_say_so(monkeypatch: pytest.MonkeyPatc
         raise OSError("no route")
 
     monkeypatch.setattr(timm, "create_model", offline)
-    monkeypatch.setattr(module, "_away", lambda: "")
+    monkeypatch.setattr(timm_hub, "_away", lambda: "")
     with pytest.raises(
         WeightsError,
         match=r"timm:resnet18.a1_in1k is not in timm's cache and could not be downloaded: OSError: no route",

@@ -14,7 +14,8 @@ from huggingface_hub import constants
 from rich.console import Console
 
 from ssl_bench.backbones import weights as module
-from ssl_bench.backbones.weights import AbsentWeights, open_weights
+from ssl_bench.backbones.timm_hub import AbsentWeights
+from ssl_bench.backbones.weights import open_weights
 from ssl_bench.console.live import print_plan
 from ssl_bench.errors import SpecError, WeightsError
 from ssl_bench.plan.advice import WEEK
