@@ -93,3 +93,9 @@ def test_no_modules_import_each_other_in_a_circle() -> None:
 
 def test_importing_the_package_imports_none_of_its_rooms() -> None:
     assert not _graph()["ssl_bench"]
+
+
+def test_no_module_is_longer_than_350_lines() -> None:
+    lengths = {name: len(path.read_text(encoding="utf-8").splitlines()) for name, path in _modules().items()}
+    too_long = {name: length for name, length in lengths.items() if length > 350}
+    assert not too_long, f"split these by meaning: {too_long}"
