@@ -189,7 +189,7 @@ EVALUATORS: Registry[Any] = Registry(
     {
         "linear": "ssl_bench.evaluators.linear.probe:Linear",
         "knn": "ssl_bench.evaluators.knn:KNN",
-        "finetune": "ssl_bench.evaluators.finetune:Finetune",
+        "finetune": "ssl_bench.evaluators.finetune.evaluator:Finetune",
         "detection": "ssl_bench.evaluators.detection.evaluator:Detection",
         "diagnostics": "ssl_bench.evaluators.diagnostics:Diagnostics",
     },

@@ -60,13 +60,29 @@ def _inside_the_draw(what: str, chosen: str, made: list[dict[str, Any]]) -> Iter
 
 
 def _fine_tuning(record: Any, split: str) -> Iterator[Note]:
-    rates = record.spec.get("options", {}).get("learning_rates", [])
-    if not isinstance(rates, (list, tuple)) or len(rates) < 2:
+    options = record.spec.get("options", {})
+    rates, lengths = options.get("learning_rates", []), options.get("lengths")
+    what = [*(["length"] if lengths else []), *(["learning rate"] if _several(rates) else [])]
+    if not what:
         return
-    runs = record.details.get("runs", [])
+    chosen, runs = " and ".join(what), record.details.get("runs", [])
     if not runs or any(run.get("labels", 1) == 1 for run in runs):
-        yield Note(sign="chosen", text="fine-tuning: learning rate on validation")
-    yield from _inside_the_draw("fine-tuning", "learning rate", [run for run in runs if run.get("labels", 1) < 1])
+        yield Note(sign="chosen", text=f"fine-tuning: {chosen} on validation")
+    yield from _inside_the_draw("fine-tuning", chosen, [run for run in runs if run.get("labels", 1) < 1])
+    for share in sorted(shares_at_longest(record)):
+        text = "fine-tuning, longest length chosen (↑): the gain is a lower bound"
+        yield Note(sign="chosen", text=text, item=f"{record.row} at {100 * share:g} %")
+
+
+def _several(values: Any) -> bool:
+    return isinstance(values, (list, tuple)) and len(values) > 1
+
+
+def shares_at_longest(record: Any) -> set[float]:
+    """Shares of the labels at which an EvaluationRecord's training was the longest that it could choose, at any draw:
+    more steps might have given more."""
+    runs = record.details.get("runs", [])
+    return {float(run["labels"]) for run in runs if isinstance(run, dict) and run.get("longest") is True}
 
 
 def _detection(record: Any, split: str) -> Iterator[Note]:

@@ -48,5 +48,8 @@ def _as_in_version_1(record: Any) -> bool:
             run.get("images", 0) / 5 if run.get("labels", 1) < 1 else validation
             for run in record.details.get("runs", [])
         ]
-        return (isinstance(rates, (list, tuple)) and len(rates) == 1) or min(held, default=0) >= FEW_IMAGES
+        nothing_chosen = (
+            isinstance(rates, (list, tuple)) and len(rates) == 1 and not record.spec["options"].get("lengths")
+        )
+        return nothing_chosen or min(held, default=0) >= FEW_IMAGES
     return False

@@ -5,7 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Annotated, Any, ClassVar, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_serializer,
+)
 
 from ssl_bench.errors import SpecError, quoted
 from ssl_bench.spec.plain_data import as_plain_data, refuse_disguised
@@ -40,6 +48,13 @@ class Model(BaseModel):
         if info.field_name is not None:
             refuse_disguised(value, cls.model_fields[info.field_name].annotation)
         return value
+
+    @model_serializer(mode="wrap")
+    def _without_later_defaults(self, handler: Any) -> dict[str, Any]:
+        values: dict[str, Any] = handler(self)
+        fields = type(self).model_fields
+        at_default = {name for name in self.LATER if getattr(self, name) == fields[name].default}
+        return {name: value for name, value in values.items() if name not in at_default} if at_default else values
 
 
 M = TypeVar("M", bound=BaseModel)

@@ -81,6 +81,4 @@ class Recipe(Model):
 
     def identity(self) -> dict[str, Any]:
         """Plain data for a cell's id."""
-        fields = type(self).model_fields
-        at_default = {name for name in self.LATER if getattr(self, name) == fields[name].default}
-        return self.model_dump(mode="json", exclude=at_default)
+        return self.model_dump(mode="json")

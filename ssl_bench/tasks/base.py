@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
-from pydantic import ConfigDict, model_serializer
+from pydantic import ConfigDict
 from torch import Tensor, nn
 
 from ssl_bench.data.batches import Batch
@@ -32,16 +32,6 @@ class TaskOptions(Model):
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
-
-    @model_serializer(mode="wrap")
-    def _without_later_defaults(self, handler: Any) -> dict[str, Any]:
-        values: dict[str, Any] = handler(self)
-        fields = type(self).model_fields
-        return {
-            name: value
-            for name, value in values.items()
-            if name not in self.LATER or getattr(self, name) != fields[name].default
-        }
 
     @classmethod
     def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:

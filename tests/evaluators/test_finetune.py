@@ -17,10 +17,10 @@ from ssl_bench.backbones.resnet import Backbone
 from ssl_bench.data.images import ImageSet
 from ssl_bench.data.splits import draw, holdout
 from ssl_bench.errors import DataError, Interrupted, SpecError, TrainingError
-from ssl_bench.evaluators import finetune
 from ssl_bench.evaluators import training as _training
 from ssl_bench.evaluators.base import Evaluation, Subject
-from ssl_bench.evaluators.finetune import Finetune
+from ssl_bench.evaluators.finetune import evaluator, runs
+from ssl_bench.evaluators.finetune.evaluator import Finetune
 from ssl_bench.spec.model import parse
 from ssl_bench.spec.task_role import TaskRole
 from toys import TINY
@@ -86,7 +86,7 @@ def test_no_label_outside_the_draw_is_used(monkeypatch: pytest.MonkeyPatch) -> N
     """Pixels and labels outside the draw, and validation labels, may be anything: rate and answers stay as they are."""
     subject = subject_of()
     drawn = draw(subject.labels("train"), 0.25, 0, 0)
-    monkeypatch.setattr(finetune, "draw", lambda *_: drawn)
+    monkeypatch.setattr(runs, "draw", lambda *_: drawn)
     honest = tune(subject, labels=0.25, learning_rates=[0.01, 0.05])
     lies, pixels = subject.labels("train").copy(), subject.train.pixels.copy()
     outside = np.setdiff1d(np.arange(120), drawn)
@@ -130,11 +130,11 @@ def test_on_few_images_a_rate_is_chosen_by_log_loss_and_on_many_by_accuracy(monk
         0.01: torch.where(few[:, None], 30 * wrong, 0.1 * right),
         0.05: torch.where(more[:, None], 0.1 * wrong, 3 * right),
     }
-    monkeypatch.setattr(finetune._FinetuneRuns, "_train", lambda work, train, rate, *rest: rate)
-    monkeypatch.setattr(finetune._FinetuneRuns, "_scores", lambda work, rate, images: scores[rate])
+    monkeypatch.setattr(runs.FinetuneRuns, "_train", lambda work, train, rate, *rest: rate)
+    monkeypatch.setattr(runs.FinetuneRuns, "_scores", lambda work, rate, images: scores[rate])
     chosen = {}
     for least in (len(labels) + 1, len(labels)):
-        monkeypatch.setattr(finetune, "FEW_IMAGES", least)
+        monkeypatch.setattr(runs, "FEW_IMAGES", least)
         chosen[least] = tune(subject, learning_rates=[0.01, 0.05]).details["runs"][0]
     small, large = chosen.values()
     assert (small["learning_rate"], small["chosen_by"]) == (0.05, "log loss") and (
@@ -161,16 +161,16 @@ def test_a_version_and_the_choice_that_it_stands_for_go_by_one_number(monkeypatc
     """A fifth of a draw of 24 is 4.8 images, and 6 once each of three classes is rounded: between the two, an id would
     stand for another choice."""
     subject = subject_of()
-    monkeypatch.setattr(finetune._FinetuneRuns, "_train", lambda work, train, rate, *rest: rate)
+    monkeypatch.setattr(runs.FinetuneRuns, "_train", lambda work, train, rate, *rest: rate)
     monkeypatch.setattr(
-        finetune._FinetuneRuns,
+        runs.FinetuneRuns,
         "_scores",
         lambda work, rate, images: torch.eye(3)[torch.from_numpy(images.labels)] * rate,
     )
     options: dict[str, Any] = {"labels": 0.2, "learning_rates": [0.01, 0.05], "steps": 2}
     ways = set()
     for few in range(3, 9):
-        monkeypatch.setattr(finetune, "FEW_IMAGES", few)
+        monkeypatch.setattr(runs, "FEW_IMAGES", few)
         (run,) = tune(subject, **options).details["runs"]
         version = Finetune.version_on(
             parse(Finetune.Options, options, "finetune"),
@@ -273,13 +273,13 @@ def test_a_frozen_copy_is_thawed() -> None:
 
 
 def test_the_new_head_starts_at_zero() -> None:
-    classifier = finetune._Classifier(Backbone(TINY, 16), classes=3, pad=4)
+    classifier = runs._Classifier(Backbone(TINY, 16), classes=3, pad=4)
     assert torch.equal(classifier.logits(torch.rand(2, 3, 16, 16)), torch.zeros(2, 3))
 
 
 def test_length_of_a_run_and_the_plans_estimate() -> None:
-    assert finetune._auto_steps(0.01, 450, 128) == 211 and finetune._auto_steps(0.1, 4_500, 128) == 1_055
-    assert finetune._auto_steps(0.01, 10, 128) == 50 and finetune._auto_steps(1.0, 10**7, 128) == 20_000
+    assert evaluator._auto_steps(0.01, 450, 128) == 211 and evaluator._auto_steps(0.1, 4_500, 128) == 1_055
+    assert evaluator._auto_steps(0.01, 10, 128) == 50 and evaluator._auto_steps(1.0, 10**7, 128) == 20_000
     one = parse(Finetune.Options, {"labels": 0.1, "steps": 60, "learning_rates": 0.03}, "finetune")
     three = parse(Finetune.Options, {"labels": 0.1, "steps": 60, "draws": 5}, "finetune")
     some = range(45_000)
@@ -342,7 +342,7 @@ def test_a_rate_is_judged_on_other_groups_than_it_was_trained_on(monkeypatch: py
         parts.append(tuple(settings["groups"][part] for part in holdout(labels, *arguments, **settings)))  # type: ignore[arg-type]
         return holdout(labels, *arguments, **settings)
 
-    monkeypatch.setattr(finetune, "holdout", watched)
+    monkeypatch.setattr(runs, "holdout", watched)
     subject = subject_of()
     groups = np.arange(120) // 4
     found = tune(

@@ -18,8 +18,9 @@ import pytest
 from ssl_bench.data import Labelled
 from ssl_bench.data.images import ImageSet
 from ssl_bench.errors import WriteError
-from ssl_bench.evaluators import diagnostics, finetune, knn
+from ssl_bench.evaluators import diagnostics, knn
 from ssl_bench.evaluators.detection import evaluator as detection
+from ssl_bench.evaluators.finetune.evaluator import Finetune
 from ssl_bench.evaluators.linear import probe as linear
 from ssl_bench.plan.run_record import _majority_class
 from ssl_bench.plan.stored import times_opened_before
@@ -94,7 +95,7 @@ def remeasured(tmp_path: Path) -> tuple[Table, Path]:
 
 
 def test_versions_known_to_reports_are_those_of_the_evaluators() -> None:
-    classes = (linear.Linear, knn.KNN, finetune.Finetune, detection.Detection, diagnostics.Diagnostics)
+    classes = (linear.Linear, knn.KNN, Finetune, detection.Detection, diagnostics.Diagnostics)
     assert {one.name: one.version for one in classes} == protocols.VERSIONS
 
 

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from ssl_bench.backbones.resnet import Backbone
 from ssl_bench.data.batches import Batches
 from ssl_bench.evaluators.detection.detector import Detector
-from ssl_bench.evaluators.finetune import _Classifier
+from ssl_bench.evaluators.finetune.runs import _Classifier
 from ssl_bench.spec.recipe import Recipe
 from ssl_bench.tasks.base import PretextTask
 from ssl_bench.training.loop import fit

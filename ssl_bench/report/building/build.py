@@ -130,6 +130,8 @@ def _entry(
         _, entry.low, entry.high = balanced_interval(*images)
         entry.interval = "classes"
     entry.saw_labels = entry.status == "value" and row.uses_labels and column.labels is not None and column.labels < 1
+    place = (row.row, column.evaluator, column.data or data, column.labels)
+    entry.longest = entry.status == "value" and place in results.at_longest
     elsewhere = numbers[(numbers["evaluator"] == column.evaluator) & (numbers["split"] == column.split)]
     # what the seeds that are there do not have, the others will not have either
     if entry.status == "none" and elsewhere.empty:
@@ -307,11 +309,13 @@ def _sort(section: Section) -> None:
 
 
 def _mark_below(column: Column, lines: list[Line]) -> None:
-    """Against the better of random and its longer variant: a gain over an undertrained baseline is none."""
+    """Against the better of random and its longer variant: a gain over an undertrained baseline is none. Nor is a lower
+    bound worse than anything."""
     random = [line.cells[column.key].value for line in lines if line.task == "random" and line.block == "baseline"]
     sign = 1 if column.higher_is_better else -1
     random = [sign * value for value in random if not math.isnan(value)]
     for line in lines:
         cell = line.cells[column.key]
-        if random and line.block != "baseline" and not cell.saw_labels and sign * cell.value < max(random):
+        held = line.block != "baseline" and not cell.saw_labels and not cell.longest
+        if random and held and sign * cell.value < max(random):
             cell.below = True

@@ -179,7 +179,8 @@ def savings(results: RunRecords, data: str, evaluator: str) -> list[Saving]:
 
     The reference is `random`; where it was fine-tuned for longer as well, the better of the two at every share, on the
     mean over the seeds. Row and reference are compared on the seeds they share. Nothing comes back where the reference
-    has one share only.
+    has one share only. Of a row that was trained for the longest length offered nothing but a lower bound is known, and
+    nothing at all where `random` matches it with the fewest labels.
     """
     curves = label_curves(results, data, evaluator)
     rows = {row.row: row for row in results.run.rows}
@@ -200,16 +201,14 @@ def savings(results: RunRecords, data: str, evaluator: str) -> list[Saving]:
             if share < 1 and seeds:
                 better = _better(random, shares, seeds)
                 mean = _needed_to_match(curve, share, better, counts, seeds)
-                saved.append(
-                    Saving(
-                        curve.row,
-                        evaluator,
-                        share,
-                        counts[share],
-                        mean,
-                        {s: _needed_to_match(curve, share, better, counts, [s]) for s in seeds},
-                    )
-                )
+                of_seeds = {s: _needed_to_match(curve, share, better, counts, [s]) for s in seeds}
+                if (curve.row, evaluator, data, share) in results.at_longest:
+                    # the row's accuracy is a lower bound: of what random needs, all that is known is that it is more
+                    if mean.bound == "<=":
+                        continue
+                    mean = Needed(mean.labels, ">")
+                    of_seeds = {s: Needed(n.labels, ">") for s, n in of_seeds.items() if n.bound != "<="}
+                saved.append(Saving(curve.row, evaluator, share, counts[share], mean, of_seeds))
     return saved
 
 

@@ -20,6 +20,7 @@ def sign_lines(results: RunRecords, sections: list[Section]) -> Iterator[LegendL
     yield from _intervals(results, sections)
     yield from _equal_line(sections)
     yield from _below_random_line(sections)
+    yield from _longest_line(sections)
     yield from _saw_labels(results, sections)
     yield from _saved(sections)
     yield from _gain(results, sections)
@@ -127,6 +128,17 @@ def _below_random_line(sections: list[Section]) -> Iterator[LegendLine]:
         yield LegendLine("▾", f"worse than random{longer}", f"worse than random{longer}")
 
 
+def _any_longest(sections: list[Section]) -> bool:
+    return any(entry.longest for _, entry in _shown(sections))
+
+
+def _longest_line(sections: list[Section]) -> Iterator[LegendLine]:
+    if _any_longest(sections):
+        brief = "longest length chosen: a lower bound, and so never called worse than random"
+        text = "longest length chosen, and more steps might give more: a row's gain is a lower bound, and not marked ▾"
+        yield LegendLine("↑", f"{text}; above random's number with this sign, a gain may be smaller", brief)
+
+
 def _saw_labels(results: RunRecords, sections: list[Section]) -> Iterator[LegendLine]:
     few = any(entry.saw_labels for _, entry in _shown(sections))
     if not few and not any(line.name.endswith(" †") for section in sections for line in section.lines):
@@ -152,7 +164,7 @@ def _saved(sections: list[Section]) -> Iterator[LegendLine]:
     yield LegendLine(
         "×",
         "interpolated on random's curve (linear in log labels) at the first crossing; >: not reached with the largest "
-        "share measured; "
+        f"share measured{', or the row is a lower bound (↑)' if _any_longest(sections) else ''}; "
         "none: reached with the smallest",
     )
     if any(saving.range for saving in savings):

@@ -77,6 +77,7 @@ class Entry:
     equal: bool = False  #: cannot be told apart from the best pretrained row, or is that row with others beside it
     best: bool = False  #: highest mean among the pretrained rows, where three or more seeds allow saying so
     below: bool = False  #: mean worse than random's
+    longest: bool = False  #: trained for the longest length that could be chosen: a lower bound, never ``below``
     saw_labels: bool = False  #: the column is about a share of the labels, and the pretraining was given labels
     pair: tuple[float, ...] = ()  #: the values of two draws of labels, where there is one seed
 
@@ -107,6 +108,7 @@ class Entry:
             + (f" {self.stage}" if self.stage else "")
             + ("=" if self.equal else "")
             + ("▾" if self.below else "")
+            + ("↑" if self.longest else "")
             + ("†" if self.saw_labels else "")
         )
 

@@ -24,6 +24,7 @@ _LATEX = {
     "]": "{]}",  # a bracket after \\ would be read as its argument
     "±": r"$\pm$",
     "▾": r"$\triangledown$",
+    "↑": r"$\uparrow$",
     "…": r"\dots{}",
     "†": r"$\dagger$",
     "×": r"$\times$",

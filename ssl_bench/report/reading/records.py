@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from ssl_bench.records.declarations import BUILT_IN, EvaluatorDeclaration, Note
-from ssl_bench.records.notes import notes_of
+from ssl_bench.records.notes import notes_of, shares_at_longest
 from ssl_bench.records.predictions import read_predictions
 from ssl_bench.records.protocols import is_older
 from ssl_bench.records.schema import EvaluationRecord, Failure, MeasurementRecord, Pretraining, Run, RunRow
@@ -122,6 +122,16 @@ class RunRecords:
         return [
             (evaluation, note) for evaluation in self.evaluations for note in notes_of(evaluation.record, self.split)
         ]
+
+    @cached_property
+    def at_longest(self) -> set[tuple[str, str, str, float]]:
+        """(row, evaluator, data, share of the labels) that were trained for the longest length offered, at any seed:
+        their numbers are lower bounds."""
+        return {
+            (evaluation.row.row, evaluation.evaluator, evaluation.data, share)
+            for evaluation in self.evaluations
+            for share in shares_at_longest(evaluation.record)
+        }
 
     def is_older(self, evaluator: str, data: str) -> bool:
         """Whether an evaluator's numbers are of an older version of its protocol than the installed one."""

@@ -57,6 +57,7 @@ def table_csv(table: TableContent) -> str:
                     "best": cell.best,
                     "equal": cell.equal,
                     "below_random": cell.below,
+                    "longest_length": cell.longest,
                     "saw_labels": cell.saw_labels,
                 }
                 marks = [name for name, on in marked.items() if on]

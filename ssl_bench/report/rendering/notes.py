@@ -5,7 +5,7 @@ from __future__ import annotations
 from ssl_bench.report.ground.content import TableContent
 
 NOT_COMPARABLE = "not ours, and not comparable with the table above"
-SIGNS = ("±", "=", "▾", "†", "×")  # explained without a colon
+SIGNS = ("±", "=", "▾", "↑", "†", "×")  # explained without a colon
 
 
 def legend_notes(table: TableContent) -> list[str]:

@@ -317,3 +317,36 @@ def test_the_file_is_written_where_there_is_something_to_say(run_folder: MakeRun
     for path in folder.glob("cells/random/*/finetune-*.json"):
         path.unlink()
     assert folder / "labels_saved.csv" not in write_report(folder) and not (folder / "labels_saved.csv").exists()
+
+
+def test_a_row_at_the_longest_length_is_a_lower_bound_and_never_said_to_be_no_help(run_folder: MakeRun) -> None:
+    """Without the mark, rotation at 1 % is worse than random (▾) and saves nothing ("none")."""
+    folder = _few_labels(run_folder, _plain)
+    plain = load(folder).table()
+    assert _texts(plain)["rotation", "1 %"] == "none" and "↑" not in plain.terminal(legend=True)
+    for path in folder.glob("cells/*/*/finetune-*.json"):
+        record = json.loads(path.read_text())
+        longest = record["row"] in ("rotation", "simclr") and record["seed"] == 1  # one seed makes the mean a bound
+        record["details"] = {
+            "runs": [{"labels": share, "images": 4_000 * share, "longest": longest and share < 1} for share in SHARES]
+        }
+        record["spec"] = {"options": {"learning_rates": [0.1], "lengths": [10, 30]}}
+        path.write_text(json.dumps(record))
+    table = load(folder).table()
+    few, all_labels = "finetune top1 0.01", "finetune top1 1"
+    cells, before = ({line.name: line.cells for line in t.sections[0].lines} for t in (table, plain))
+    assert before["rotation"][few].below and not cells["rotation"][few].below
+    assert cells["rotation"][few].longest and not cells["rotation"][all_labels].longest
+    assert not cells["random"][few].longest and not cells["random"][few].below
+    assert cells["rotation"][few].text(next(c for c in table.sections[0].columns if c.key == few)).endswith("↑")
+    texts = _texts(table)
+    assert texts["rotation", "1 %"] == "-" and texts["simclr", "1 %"].startswith(">")
+    assert not any(row[2:4] == ["rotation", "0.01"] for row in csv.reader(io.StringIO(labels_saved_csv(table))))
+    legend = dict(table.legend)
+    assert "lower bound" in legend["↑"] and "lower bound (↑)" in " ".join(text for _, text in table.legend)
+    chosen = [text for sign, text in table.legend if sign == "chosen"]
+    assert "fine-tuning: length on validation" in chosen
+    assert any(text.endswith("simclr at 1 %, simclr at 10 %, rotation at 1 %, rotation at 10 %") for text in chosen), (
+        chosen
+    )
+    assert "↑" in table.terminal() and r"$\uparrow$" in table.latex() and "longest_length" in table.csv()
