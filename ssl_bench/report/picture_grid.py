@@ -5,12 +5,13 @@ from __future__ import annotations
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
+
+from ssl_bench.report.rendering.picture_text import lines_within, picture_font
 
 COLUMNS = 8  #: pictures side by side
 MOST_LINES = 4  #: of pictures below one caption; more are left out
@@ -52,7 +53,7 @@ def picture_grid(title: str, words: Sequence[str], pictures: Mapping[str, NDArra
         layout = _laid_out(title, words, blocks, len(blocks), square=False)
     assert layout is not None
     image = Image.new("RGB", (layout.width, layout.height), _BACKGROUND)
-    draw, font = ImageDraw.Draw(image), _font(layout.size)
+    draw, font = ImageDraw.Draw(image), picture_font(layout.size)
     for left, top, text, colour in layout.texts:
         draw.text((left, top), text, font=font, fill=colour)
     for left, top, picture in layout.pictures:
@@ -100,12 +101,12 @@ def _fill(
 ) -> None:
     top, line = 2 * GAP, int(LINE * layout.size)
     for number, sentence in enumerate((title, *words)):
-        for text in _lines_within(sentence, layout.size, layout.width - 4 * GAP):
+        for text in lines_within(sentence, layout.size, layout.width - 4 * GAP):
             layout.texts.append((2 * GAP, top, text, _DIM if number else _FOREGROUND))
             top += line
     for start in range(0, len(blocks), columns):
         side_by_side = blocks[start : start + columns]
-        captions = [_lines_within(block.caption, layout.size, block_width) for block in side_by_side]
+        captions = [lines_within(block.caption, layout.size, block_width) for block in side_by_side]
         top += 2 * GAP
         below = top + line * max(map(len, captions))
         for number, (block, caption) in enumerate(zip(side_by_side, captions, strict=True)):
@@ -124,23 +125,3 @@ def _block(caption: str, values: NDArray[Any]) -> _Block:
     times = max(1, round(CELL / max(shown.shape[1:3])))  # whole, so that pixels stay pixels
     enlarged = shown.repeat(times, axis=1).repeat(times, axis=2)
     return _Block(caption, tuple(enlarged), (enlarged.shape[1], enlarged.shape[2]))
-
-
-def _lines_within(text: str, size: int, width: int) -> list[str]:
-    """The text in lines that are at most ``width`` pixels wide; a word that is wider stands alone."""
-    lines: list[str] = []
-    for word in text.split():
-        longer = f"{lines[-1]} {word}" if lines else word
-        if lines and _font(size).getlength(longer) <= width:
-            lines[-1] = longer
-        else:
-            lines.append(word)
-    return lines
-
-
-@lru_cache(maxsize=32)
-def _font(size: int) -> ImageFont.FreeTypeFont:
-    """DejaVu Sans, which comes with matplotlib, so that a picture looks alike everywhere."""
-    from matplotlib import font_manager
-
-    return ImageFont.truetype(font_manager.findfont("DejaVu Sans"), size)

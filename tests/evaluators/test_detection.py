@@ -22,7 +22,7 @@ from ssl_bench.evaluators.base import Evaluation, Subject
 from ssl_bench.evaluators.detection.detector import DetectionBatch, Detector, DetectorOptions, as_float, resize
 from ssl_bench.evaluators.detection.evaluator import METRICS, Detection
 from ssl_bench.plan.prepare import prepare
-from ssl_bench.report.rendering.detections import detection_figures
+from ssl_bench.report.rendering.detections import boxes_of, detection_pictures
 from ssl_bench.spec.matrix import BackboneSpec
 from ssl_bench.spec.model import parse
 from voc_trees import noise, write_image, write_list
@@ -343,20 +343,17 @@ def test_a_matrix_judges_by_boxes(tmp_path: Path) -> None:
     assert len(drawn) == 2 and all(
         name.startswith("detections-random-detection") and "-shapes_detection" in name for name in drawn
     ), drawn
-    figures = dict(detection_figures(results))
+    assert {f"{name}.jpg" for name, _ in detection_pictures(results)} == drawn
     for found in results.evaluations:
         if found.evaluator == "detection (2)" and found.seed == 0:
             kept = results.predictions(found)
-            (figure,) = (figure for name, figure in figures.items() if "frozen" not in figure.get_suptitle())
             for at in range(6):
-                shown = min(20, int(((kept["image"] == at) & (kept["scores"] >= 0.5)).sum()))
-                assert len(figure.axes[at].patches) == 2 * len(kept[f"shown/{at}/boxes"]) + shown
-            box = kept["shown/0/boxes"][0]
-            patch = figure.axes[0].patches[0]
-            assert np.allclose(
-                [patch.get_x() + 0.5, patch.get_y() + 0.5, patch.get_width(), patch.get_height()],
-                [*box[:2], *(box[2:] - box[:2])],
-            )
+                truth, boxes = kept[f"shown/{at}/boxes"], boxes_of(kept, at)
+                shown = (kept["image"] == at) & (kept["scores"] >= 0.5)
+                assert len(boxes) == len(truth) + min(20, int(shown.sum()))
+                assert np.allclose([box.corners for box in boxes[: len(truth)]], truth)
+                assert all((box.colour is None) == (number < len(truth)) for number, box in enumerate(boxes))
+                assert {box.corners for box in boxes[len(truth) :]} <= {tuple(box) for box in kept["boxes"][shown]}
     with pytest.raises(SSLBenchError, match="nowhere"):
         prepare({**spec, "evaluate": [{"detection": {"source": "voc:nowhere"}}]}, tmp_path / "other")
 

@@ -15,13 +15,14 @@ from ssl_bench.records.schema import safe_name, write_bytes
 from ssl_bench.report.building.columns import stages_evaluator
 from ssl_bench.report.ground.names import is_stage
 from ssl_bench.report.reading.records import RunRecords
-from ssl_bench.report.rendering.detections import PHOTOGRAPHS, detection_figures
+from ssl_bench.report.rendering.detections import PHOTOGRAPHS, detection_pictures
 from ssl_bench.report.rendering.drawing import (
     COLOURS,
     GREY,
     file_bytes,
     looks,
     new_figure,
+    photograph_bytes,
     protocol_word,
     row_names,
     short,
@@ -56,19 +57,20 @@ def draw_figures(results: RunRecords, folder: str | Path, *, svg: bool = False, 
             drawn.append((f"labels{suffix}", labels_figure(results, name)))
         drawn.append(("curves", curves_figure(results)))
         charts = ("png", "svg") if svg else ("png",)
-        # they show test images
-        pictures = detection_figures(results) if results.run.final and photographs else ()
         stale = [*(() if svg else home.glob("*.svg")), *(() if photographs else home.glob(f"{PHOTOGRAPHS}-*.jpg"))]
         for path in stale:
             path.unlink(missing_ok=True)
-        named = (*((*chart, charts) for chart in drawn), *((*picture, ("jpg",)) for picture in pictures))
-        for stem, figure, kinds in named:
+        for stem, figure in drawn:
             if figure is not None:
                 figure.draw_without_rendering()
                 figure.set_layout_engine("none")  # the layout, most of the time, is found once for all formats
-                for kind in kinds:
+                for kind in charts:
                     write_bytes(home / f"{stem}.{kind}", file_bytes(figure, kind))
                     written.append(home / f"{stem}.{kind}")
+    # they show test images
+    for stem, picture in detection_pictures(results) if results.run.final and photographs else ():
+        write_bytes(home / f"{stem}.jpg", photograph_bytes(picture))
+        written.append(home / f"{stem}.jpg")
     return written
 
 
