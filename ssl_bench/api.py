@@ -40,6 +40,7 @@ def pretrain(
     epochs: float | None = None,
     images: int | None = None,
     passes: int | None = None,
+    schedule_epochs: float | None = None,
     backbone: Any = "resnet18",
     seed: int = 0,
     options: dict[str, Any] | None = None,
@@ -59,6 +60,7 @@ def pretrain(
         "folder:PHOTOS", "evaluate": []}``, or with labelled ones beside them, on which the progress is watched:
         ``{"pretrain": "folder:PHOTOS", "evaluate": "cifar10"}``.
     epochs, images, passes : the budget, exactly one of them; ``passes`` are whole images through the network.
+    schedule_epochs : of the run whose schedules are followed and cut where the budget ends; None: they end with it.
     backbone : a timm ResNet's name or anything a matrix's ``backbone`` may be.
     options : task options and recipe settings.
     out : folder for record and weights; nothing is kept on disk without it.
@@ -78,7 +80,7 @@ def pretrain(
         "data": data,
         "backbone": backbone,
         "seeds": [seed],
-        "pretrain": {"epochs": epochs, "images": images, "passes": passes},
+        "pretrain": {"epochs": epochs, "images": images, "passes": passes, "schedule_epochs": schedule_epochs},
         "tasks": [{"task": task, "options": options or {}}],
         "baselines": [],
         "evaluate": ["knn"],

@@ -16,6 +16,7 @@ from ssl_bench.plan.score import validation_score
 from ssl_bench.plan.stored import HOW
 from ssl_bench.records.schema import EvaluationRecord, Failure, Pretraining
 from ssl_bench.runner.observer import Observer
+from ssl_bench.spec.schedule import cut_schedule_words
 from ssl_bench.system.amounts import bytes_text, duration
 from ssl_bench.system.terminal import escape
 
@@ -145,6 +146,8 @@ def print_plan(console: Console, run_plan: RunPlan, plan: Estimate) -> None:
             f"seeds {', '.join(map(str, run_plan.matrix.seeds))}; {run_plan.device.type}"
         )
     )
+    if words := cut_schedule_words(run_plan.matrix.pretrain.model_dump()):
+        console.print(words)
     for note in data.notes:
         console.print(escape(note), style="yellow")
     if run_plan.unpacked:

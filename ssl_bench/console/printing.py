@@ -19,6 +19,7 @@ from ssl_bench.records.schema import (
     read_record,
     safe_name,
 )
+from ssl_bench.spec.schedule import cut_schedule_words
 from ssl_bench.system.amounts import bytes_text
 from ssl_bench.system.terminal import escape
 
@@ -45,6 +46,8 @@ def print_cell(console: Console, folder: Path, row: str, seed: str) -> None:
         return
     trained = read_record(where / "pretrain.json", Pretraining)
     console.print(escape(f"{record.name}/{row}/{seed}  {trained.task}  {where}"))
+    if "schedule_steps" in trained.spec:
+        console.print(f"  {cut_schedule_words(record.matrix['pretrain'])}")
     for name, values in (
         ("settings", trained.spec),
         ("says", trained.describe),

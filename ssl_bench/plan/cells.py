@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 
 from ssl_bench.data import Data
+from ssl_bench.plan.candidate import Candidate
 from ssl_bench.plan.evaluations import EvaluatorOnSets
-from ssl_bench.plan.rows import Candidate, Row
+from ssl_bench.plan.rows import Row
 from ssl_bench.plugins.identity import code_in, identity
 from ssl_bench.plugins.registry import EVALUATORS, TASKS
 from ssl_bench.records.schema import digest, safe_name
@@ -77,6 +78,8 @@ def pretraining_spec(matrix: Matrix, data: Data, row: Row, candidate: Candidate,
             "steps": candidate.steps,
             "precision": matrix.precision,
         }
+        if candidate.schedule_steps is not None:
+            spec["schedule_steps"] = candidate.schedule_steps
         apart = {phase: recipe for phase, recipe in candidate.recipes.items() if recipe != candidate.recipe}
         if apart:
             spec["phase_recipes"] = {phase: recipe.identity() for phase, recipe in apart.items()}

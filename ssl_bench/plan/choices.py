@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from ssl_bench.plan.rows import Candidate, Row
+from ssl_bench.plan.candidate import Candidate
+from ssl_bench.plan.rows import Row
 from ssl_bench.plan.run_plan import RunPlan
 
 

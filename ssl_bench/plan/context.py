@@ -143,7 +143,7 @@ def build_task(cell: Cell, context: RunContext) -> Any:
     task_class, images = cell.row.task, context.data.pretrain
     setup = Setup(
         image_size=context.data.size,
-        steps=cell.candidate.steps,
+        steps=cell.candidate.whole_steps,
         batch_size=cell.candidate.recipe.batch_size,
         num_images=len(images),
         num_classes=len(images.classes) if task_class.uses_labels else None,

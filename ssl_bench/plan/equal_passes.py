@@ -10,9 +10,10 @@ import torch
 
 from ssl_bench.data import Data
 from ssl_bench.errors import SpecError, text_of
+from ssl_bench.plan.candidate import Candidate
 from ssl_bench.plan.cells import Cell
 from ssl_bench.plan.context import RunContext, build_task, pretraining_batches
-from ssl_bench.plan.rows import Candidate, Row
+from ssl_bench.plan.rows import Row
 from ssl_bench.spec.matrix import Matrix
 from ssl_bench.system.interruption import is_interruption
 from ssl_bench.training.cost import measure_cost
@@ -54,7 +55,9 @@ def _within(row: Row, candidate: Candidate, contexts: Sequence[RunContext], pass
         for context in contexts:
             task = build_task(cell, context).train()
             few = min(_IMAGES * task.divides, candidate.recipe.batch_size)
-            cost = measure_cost(task, pretraining_batches(cell, context).batch(0), few, candidate.steps)
+            cost = measure_cost(
+                task, pretraining_batches(cell, context).batch(0), few, candidate.steps, candidate.schedule_steps
+            )
             if cost.by_area:
                 break
     except BaseException as error:  # of a plugin, perhaps
@@ -77,4 +80,4 @@ def _within(row: Row, candidate: Candidate, contexts: Sequence[RunContext], pass
             f"pretrain.passes is {passes:,}"
         )
         raise SpecError(f"{where}: {told}; give more passes or a smaller batch_size")
-    return replace(candidate, steps=round(passes / needed))
+    return replace(candidate, steps=round(passes / needed)).cut(where)

@@ -216,7 +216,8 @@ def _training_cost(cell: Cell, context: RunContext) -> tuple[float, float, int]:
     few = 8 if context.data.size <= SMALL else 2  # large ones take long, and all cost the same
     images = min(few * task.divides, cell.candidate.recipe.batch_size)
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        cost = measure_cost(task, pretraining_batches(cell, context).batch(0), images, cell.candidate.steps)
+        batch, setting = pretraining_batches(cell, context).batch(0), cell.candidate
+        cost = measure_cost(task, batch, images, setting.steps, setting.schedule_steps)
     weights = sum(p.numel() * p.element_size() for p in task.parameters())
     activations = max(0, sum(saved.values()) - weights) / images * cell.candidate.recipe.batch_size
     return cost.flops, cost.passes, int(activations + 4 * weights)

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import itertools
-import json
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from ssl_bench.backbones.inputs import InputSpec
@@ -15,6 +14,7 @@ from ssl_bench.backbones.timm_hub import AbsentWeights
 from ssl_bench.backbones.weights import Weights, open_weights, target_of
 from ssl_bench.data import Data
 from ssl_bench.errors import DataError, SpecError, WeightsError, did_you_mean, quoted
+from ssl_bench.plan.candidate import Candidate
 from ssl_bench.plugins.registry import TASKS
 from ssl_bench.plugins.source_code import place_in_traceback, raised
 from ssl_bench.records.schema import Block
@@ -26,29 +26,6 @@ from ssl_bench.spec.task_role import TaskRole
 from ssl_bench.system.interruption import is_interruption
 
 MOST_CANDIDATES = 1_000  # of one row
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """One full setting of a row."""
-
-    options: Any
-    recipe: Recipe
-    steps: int
-    chosen: Mapping[str, Any]  #: the value of every option that was written as a choice
-    init: Weights | None = None  #: what the network starts from
-    recipes: Mapping[str, Recipe] = field(
-        default_factory=dict
-    )  #: of each phase; without any written, the row's for "main"
-
-    def __post_init__(self) -> None:
-        if not self.recipes:
-            object.__setattr__(self, "recipes", {"main": self.recipe})
-
-    @property
-    def settings(self) -> str:
-        """What was chosen from, in words that tell candidates of a row apart: "temperature=0.2"."""
-        return ", ".join(f"{name}={json.dumps(value, default=str)}" for name, value in self.chosen.items())
 
 
 @dataclass(frozen=True)
@@ -175,9 +152,10 @@ def candidates_of(
             open_weights(source, download)
         options = task.resolve(parsed, make)
         images = budget_images(matrix, num_images)
+        whole = schedule_images(matrix, num_images)
         preset = matrix.pretrain.preset
         if preset == "auto":
-            base = task.recipe(options, image_size, images // 256)
+            base = task.recipe(options, image_size, whole // 256)
         else:
             base = (task.short_recipe if preset == "short" else task.paper_recipe)(options, image_size)
         for what, value, kind in (("resolve", options, task.Options), ("its recipe", base, Recipe)):
@@ -190,7 +168,11 @@ def candidates_of(
         recipes = {phase: _phase_recipe(task, phase, recipe, options, of_phases[phase], where) for phase in of_phases}
         steps = max(1, round(images / recipe.batch_size))
         init = None if start is None else _init(task, options, make, start, where, download)
-        candidates.append(Candidate(options, recipe, steps, chosen, init, recipes))
+        cut = task.role.trains and matrix.pretrain.schedule_epochs is not None
+        schedule_steps = max(1, round(whole / recipe.batch_size)) if cut else None
+        candidate = Candidate(options, recipe, steps, chosen, init, recipes, schedule_steps)
+        # of a budget in passes, the steps are not known yet
+        candidates.append(candidate if matrix.pretrain.passes is not None else candidate.cut(where))
     return tuple(candidates)
 
 
@@ -256,6 +238,12 @@ def _init(
 def budget_images(matrix: Matrix, num_images: int) -> int:
     """Images every row sees; of a budget in network passes, those of a task that shows the network each image once."""
     return matrix.pretrain.images or matrix.pretrain.passes or max(1, round((matrix.pretrain.epochs or 0) * num_images))
+
+
+def schedule_images(matrix: Matrix, num_images: int) -> int:
+    """Images of the run that schedules and presets are of: that of the budget, unless it is cut short."""
+    epochs = matrix.pretrain.schedule_epochs
+    return budget_images(matrix, num_images) if epochs is None else max(1, round(epochs * num_images))
 
 
 def rows_of(matrix: Matrix, data: Data, unseen: dict[str, str] | None = None) -> list[Row]:

@@ -11,9 +11,10 @@ import torch
 
 from ssl_bench.data import Data
 from ssl_bench.errors import RecordError, SpecError
+from ssl_bench.plan.candidate import Candidate
 from ssl_bench.plan.cells import HEADLINE, Cell, PlannedEvaluation, cell_of
 from ssl_bench.plan.evaluations import EvaluatorOnSets
-from ssl_bench.plan.rows import Candidate, Row
+from ssl_bench.plan.rows import Row
 from ssl_bench.plan.snapshot import Snapshot
 from ssl_bench.spec.matrix import Matrix
 

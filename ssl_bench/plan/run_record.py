@@ -22,6 +22,7 @@ from ssl_bench.records.schema import (
     read_record,
     write_record,
 )
+from ssl_bench.spec.schedule import cut_schedule_words
 
 
 def write_run(run_plan: RunPlan) -> None:
@@ -147,6 +148,7 @@ def describe_backbone(run_plan: RunPlan) -> str:
 def describe_budget(run_plan: RunPlan) -> str:
     """ "4 epochs x 4,500 images"."""
     spec, images = run_plan.matrix.pretrain, len(run_plan.data.pretrain)
+    cut = f" of a schedule of {spec.schedule_epochs:g} epochs" if cut_schedule_words(spec.model_dump()) else ""
     if spec.passes:
-        return f"{spec.passes:,} network passes a row"
-    return f"{spec.images:,} images seen" if spec.images else f"{spec.epochs:g} epochs x {images:,} images"
+        return f"{spec.passes:,} network passes a row{cut}"
+    return (f"{spec.images:,} images seen" if spec.images else f"{spec.epochs:g} epochs x {images:,} images") + cut

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from ssl_bench.plan.candidate import Candidate
 from ssl_bench.plan.cells import Cell
-from ssl_bench.plan.rows import Candidate, Row
+from ssl_bench.plan.rows import Row
 from ssl_bench.plan.run_plan import RunPlan
 from ssl_bench.records.schema import EvaluationRecord, Failure, Pretraining
 from ssl_bench.training.loop import TrainingProgress

@@ -88,6 +88,7 @@ def pretrain_cell(cell: Cell, context: RunContext) -> tuple[Pretraining, Any]:
             on_progress=context.on_progress,
             stop=context.stop,
             movement=movement,
+            schedule_steps=cell.candidate.schedule_steps,
         )
         describe = _described(task, cell, context, describe)  # with what was measured when training began
         control = cell.row.task.role is TaskRole.CONTROL

@@ -9,7 +9,7 @@ from typing import Any
 
 from ssl_bench.errors import Interrupted
 from ssl_bench.plan.prepare import prepare
-from ssl_bench.plan.rows import budget_images
+from ssl_bench.plan.rows import schedule_images
 from ssl_bench.plugins.loading import load_plugins
 from ssl_bench.plugins.registry import TASKS
 from ssl_bench.runner.observer import Observer
@@ -69,7 +69,7 @@ def smoke_matrix(spec: Matrix, num_images: int, num_classes: int) -> Matrix:
     num_images : pretraining images of the whole data.
     num_classes : of the labelled set that has most.
     """
-    long = budget_images(spec, num_images) // 256 >= LONG_RUN_STEPS
+    long = schedule_images(spec, num_images) // 256 >= LONG_RUN_STEPS
     preset = spec.pretrain.preset if spec.pretrain.preset != "auto" else "paper" if long else "short"
     few = spec.data.limit.model_copy(
         update={"train": max(20 * num_classes, 4 * BATCH), "test": max(4 * num_classes, 64)}
@@ -83,6 +83,7 @@ def smoke_matrix(spec: Matrix, num_images: int, num_classes: int) -> Matrix:
                     "epochs": None,
                     "passes": None,
                     "images": 2 * BATCH,
+                    "schedule_epochs": None,
                     "monitor": 1,
                     "batch_size": None,
                     "preset": preset,

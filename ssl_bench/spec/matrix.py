@@ -44,12 +44,20 @@ class BackboneSpec(Model):
 
 
 class PretrainSpec(Model):
-    """The budget every row gets, and settings that hold for all rows unless a task says otherwise."""
+    """The budget every row gets, and settings that hold for all rows unless a task says otherwise.
+
+    ``{epochs: 1, schedule_epochs: 200}`` trains the first epoch of a run of 200: the preset, the learning rate with its
+    warm-up, and all that follows the progress of a run (weight decay, momentum, temperature) are that run's.
+    """
+
+    LATER: ClassVar[frozenset[str]] = frozenset({"schedule_epochs"})
 
     epochs: float | None = Field(default=None, gt=0, le=1_000_000)
     images: int | None = Field(default=None, ge=1, le=MOST_IMAGES)  #: images seen, instead of epochs
     #: network passes, instead of epochs: tasks that show the network an image more often see fewer
     passes: int | None = Field(default=None, ge=1, le=MOST_IMAGES)
+    #: whose schedules are followed, while the budget says where they are cut; None: they end with the budget
+    schedule_epochs: float | None = Field(default=None, gt=0, le=1_000_000)
     preset: Literal["auto", "short", "paper"] = "auto"
     batch_size: int | None = Field(default=None, ge=1, le=MOST_BATCH)  #: for every task that names none itself
     checkpoint_seconds: float = Field(default=120.0, gt=0, le=1_000_000)  #: does not enter a cell's id
@@ -59,6 +67,11 @@ class PretrainSpec(Model):
     def _one_budget(self) -> PretrainSpec:
         if [self.epochs, self.images, self.passes].count(None) != 2:
             raise ValueError("needs exactly one of `epochs`, `images` and `passes`")
+        if self.schedule_epochs is not None and self.epochs is not None and self.schedule_epochs < self.epochs:
+            raise ValueError(
+                f"schedule_epochs must be at least {self.epochs:g} (epochs), got {self.schedule_epochs:g}: a schedule "
+                "is cut short, not drawn out"
+            )
         return self
 
 

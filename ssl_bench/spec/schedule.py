@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
@@ -42,3 +43,17 @@ def between(start: float, end: float, share: float, curve: str = "cosine") -> fl
         return start
     weight = (1 - math.cos(math.pi * share)) / 2 if curve == "cosine" else share
     return start + (end - start) * weight
+
+
+def cut_schedule_words(pretrain: Mapping[str, Any]) -> str:
+    """What a matrix's ``pretrain``, as plain data, says of a schedule that is cut short; "" where none is.
+
+    >>> cut_schedule_words({"epochs": 1.0, "schedule_epochs": 200.0})
+    'schedule of 200 epochs, cut after 1'
+    """
+    whole = pretrain.get("schedule_epochs")
+    if whole is None or whole == pretrain.get("epochs"):
+        return ""
+    unit = next(name for name in ("epochs", "images", "passes") if pretrain.get(name) is not None)
+    cut = f"{pretrain[unit]:g}" if unit == "epochs" else f"{pretrain[unit]:,} {unit}"
+    return f"schedule of {whole:g} epochs, cut after {cut}"

@@ -60,6 +60,7 @@ def load_checkpoint(path: Path, module: nn.Module, optimizers: list[Any], expect
         meta: dict[str, Any] = json.loads(header["meta"])
     except (KeyError, ValueError):
         raise DamagedWeights(f"{path} is no checkpoint of ssl_bench") from None
+    meta.setdefault("schedule_steps", meta.get("steps"))  # of an earlier version, which cut none
     for key, value in expected.items():
         if meta.get(key) != value:
             raise WeightsError(

@@ -56,7 +56,9 @@ class Cost:
     by_area: bool = True  #: whether passes are the same with a backbone of another width
 
 
-def measure_cost(task: Trainable, batch: Batch, images: int = 16, steps: int = 1) -> Cost:
+def measure_cost(
+    task: Trainable, batch: Batch, images: int = 16, steps: int = 1, schedule_steps: int | None = None
+) -> Cost:
     """Cost of one image of a task, counted on a copy so that the task stays as it was.
 
     Networks count wherever the task uses them: in ``forward``, in ``views`` (a teacher that needs no gradient) and in
@@ -67,12 +69,13 @@ def measure_cost(task: Trainable, batch: Batch, images: int = 16, steps: int = 1
     images : taken of the batch, about: as many for every part of a task that divides them, and two at least, which a
         loss between images needs.
     steps : of the run, over which phases that take turns are averaged.
+    schedule_steps : of the whole run that it is the beginning of, if it is cut short.
     """
     with countable(task):
-        return _measured_cost(copy.deepcopy(task), batch, images, max(1, steps))
+        return _measured_cost(copy.deepcopy(task), batch, images, max(1, steps), schedule_steps)
 
 
-def _measured_cost(task: Trainable, batch: Batch, images: int, steps: int) -> Cost:
+def _measured_cost(task: Trainable, batch: Batch, images: int, steps: int, schedule_steps: int | None) -> Cost:
     count = min(max(images, 2 * task.divides), len(batch))
     count -= count % task.divides
     part = Batch(
@@ -82,7 +85,7 @@ def _measured_cost(task: Trainable, batch: Batch, images: int, steps: int) -> Co
         {name: column[:count] for name, column in batch.extra.items()},
     )
     meter = NetworkMeter(task, part.images)
-    taken = steps_of_phases(task, 0, steps, steps)
+    taken = steps_of_phases(task, 0, steps, schedule_steps or steps)
     flops = passes = 0.0
     seed_everything(0)
     for phase in task.phases:

@@ -78,6 +78,7 @@ def fit(
     cost: bool = True,
     final_checkpoint: bool = False,
     movement: Movement | None = None,
+    schedule_steps: int | None = None,
 ) -> FitResult:
     """Train a task in place for a number of steps.
 
@@ -98,6 +99,7 @@ def fit(
         steps may fail.
     movement : is shown the network before the first step, also of a run that goes on, for a caller who asks whether
         training moved it.
+    schedule_steps : of the run whose schedules, and phases, are followed and cut after ``steps``; None: this run's own.
 
     Raises
     ------
@@ -112,6 +114,9 @@ def fit(
         raise SpecError(
             f"{task.name}: {steps} training steps; at least 1 is needed (is the budget smaller than one batch?)"
         )
+    whole = schedule_steps or steps
+    if whole < steps:
+        raise SpecError(f"{task.name}: a schedule of {whole:,} steps ends before the {steps:,} steps trained")
     from ssl_bench.training.fabric import fabric_on
 
     fabric = fabric_on(device, precision)
@@ -119,11 +124,11 @@ def fit(
         refuse_other_state(task)
     task.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     task.train()
-    loop = _Loop(task, batches, Phases(task, recipe, steps), steps, seed, fabric, movement or Movement())
+    loop = _Loop(task, batches, Phases(task, recipe, whole), steps, seed, fabric, movement or Movement())
     if movement is not None and checkpoint is not None and checkpoint.exists():
         movement.rebuilt(task)
     if cost:
-        each = measure_cost(task, batches.batch(0), steps=steps)
+        each = measure_cost(task, batches.batch(0), steps=steps, schedule_steps=whole)
         loop.result.flops, loop.result.passes = each.flops * batches.batch_size * steps, each.passes
     done = loop.resume(checkpoint) if checkpoint is not None and checkpoint.exists() else 0
     if not done:
@@ -192,7 +197,7 @@ class _Loop:
 
     def step(self, step: int) -> None:
         task = self.task
-        task.progress = step / self.steps
+        task.progress = step / self.phases.steps
         with self.timed("data"):
             batch = self.batches.batch(step)
         for number, phase in enumerate(self.phases.at(step)):
@@ -276,6 +281,7 @@ class _Loop:
             meta = {
                 "done": done,
                 "steps": self.steps,
+                "schedule_steps": self.phases.steps,
                 "seed": self.seed,
                 "task": self.task.name,
                 "elapsed": self.elapsed(),
@@ -296,7 +302,7 @@ class _Loop:
                 path,
                 self.task,
                 list(self.phases.optimizers.values()),
-                {"steps": self.steps, "seed": self.seed, "task": self.task.name},
+                {"steps": self.steps, "schedule_steps": self.phases.steps, "seed": self.seed, "task": self.task.name},
             )
         except DamagedWeights as error:
             notice(f"checkpoint {error}; the training of {self.task.name} starts anew")

@@ -68,7 +68,7 @@ class Phases:
     ----------
     task : has ``phases``, ``phases_at`` and ``phase_parameters``.
     recipe : of all phases, or one for each by name.
-    steps : of the loop.
+    steps : of the loop; where its schedules are cut short, of the whole run that they are of.
     """
 
     def __init__(self, task: Trainable, recipe: Recipe | Mapping[str, Recipe], steps: int) -> None:

@@ -14,6 +14,7 @@ from ssl_bench.report.building.provenance import (
     record_lines,
     row_lines,
     run_lines,
+    schedule_line,
     test_line,
 )
 from ssl_bench.report.building.signs import sign_lines
@@ -47,6 +48,7 @@ def legend_of(results: RunRecords, sections: list[Section]) -> list[LegendLine]:
         *row_lines(results),
         *choice_lines(results),
         *control_line(results),
+        *schedule_line(results),
         *data_lines(results),
         *test_line(results),
         *run_lines(results),

@@ -13,6 +13,7 @@ from ssl_bench.report.building.cautions import environment_key, made_in
 from ssl_bench.report.building.remeasured import earlier_versions, rows_tested_again
 from ssl_bench.report.ground.content import LegendLine
 from ssl_bench.report.reading.records import RunRecords
+from ssl_bench.spec.schedule import cut_schedule_words
 
 INPUTS = {"lightness": "lightness only", "standardised": "images standardised one by one"}
 PATCHES_FAIR_FROM = 64  # px; below, the tiles of an image hold too few pixels
@@ -140,6 +141,13 @@ def control_line(results: RunRecords) -> Iterator[LegendLine]:
     )
     text = f"probe on shuffled labels: {span}" + (": AWAY FROM CHANCE, suspect a leak" if away else "")
     yield LegendLine("control", text, text if away else "")
+
+
+def schedule_line(results: RunRecords) -> Iterator[LegendLine]:
+    """A schedule that was cut short: such a row is not what a whole run of its length would give."""
+    if words := cut_schedule_words(results.run.matrix.get("pretrain") or {}):
+        text = "learning rate, warm-up and all that follows a run's progress are those of the whole run's beginning"
+        yield LegendLine("schedule", f"{words}: {text}", words)
 
 
 def data_lines(results: RunRecords) -> Iterator[LegendLine]:
