@@ -12,6 +12,7 @@ from ssl_bench.plan.score import validation_score
 from ssl_bench.plan.stored import opened_of_damaged, pretraining_in, read_evaluation, refuse_another
 from ssl_bench.records.files import TASK_FILE
 from ssl_bench.records.places import is_stored, matching
+from ssl_bench.records.published_weights import has_task_state
 from ssl_bench.records.schema import EvaluationRecord, Pretraining, failure_files
 
 
@@ -22,7 +23,7 @@ class StoredPretraining:
     id: str
     weights: str  #: digest of task.safetensors
     code: str  #: version of the code that trained it
-    has_weights: bool  #: whether task.safetensors is there
+    has_weights: bool  #: whether the state of the task is there
 
 
 @dataclass(frozen=True)
@@ -142,7 +143,7 @@ class Snapshot:
 
 
 def _stored_pretraining(record: Pretraining, folder: Path) -> StoredPretraining:
-    return StoredPretraining(record.id, record.weights, record.environment.code, (folder / TASK_FILE).is_file())
+    return StoredPretraining(record.id, record.weights, record.environment.code, has_task_state(folder))
 
 
 def _kept_evaluation(record: EvaluationRecord) -> StoredEvaluation:

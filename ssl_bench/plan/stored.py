@@ -8,9 +8,9 @@ from pathlib import Path
 
 from ssl_bench.errors import DamagedRecord, RecordError
 from ssl_bench.plan.cells import Cell, PlannedEvaluation
-from ssl_bench.records.files import TASK_FILE
 from ssl_bench.records.places import is_stored, matching, place_of
 from ssl_bench.records.predictions import checked_predictions
+from ssl_bench.records.published_weights import has_task_state
 from ssl_bench.records.schema import EvaluationRecord, Pretraining, read_record, safe_name
 
 HOW = (
@@ -100,4 +100,4 @@ def times_opened_before(cell: Cell, planned: PlannedEvaluation) -> int:
 
 
 def has_weights(cell: Cell) -> bool:
-    return (cell.folder / TASK_FILE).is_file()
+    return has_task_state(cell.folder)

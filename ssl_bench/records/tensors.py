@@ -13,6 +13,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from ssl_bench.errors import DamagedWeights, WeightsError
+from ssl_bench.records.manifest import refuse_unlike_published
 from ssl_bench.records.schema import write_bytes
 from ssl_bench.system import digests
 
@@ -22,6 +23,7 @@ OURS = "ssl_bench."  # how the kind of a file of ours begins
 _MORE = {
     "ssl_bench.checkpoint": {"meta"},
     "ssl_bench.task": {"pretraining"},
+    "ssl_bench.heads": {"pretraining", "weights", "backbone", "shared"},
     "ssl_bench.backbone": {"spec", "input", "image_size", "network", "plugins"},
 }
 
@@ -45,7 +47,8 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
     Raises
     ------
-    DamagedWeights : no safetensors file (so cut, empty, or a pickle, which is never opened), or not what was written.
+    DamagedWeights : no safetensors file (so cut, empty, or a pickle, which is never opened), or not what was written,
+        or published.
     WeightsError : a file that cannot be read.
     """
     try:
@@ -54,6 +57,7 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         raise WeightsError(f"{path} cannot be read: {error.strerror or error}") from None
     if not content:
         raise DamagedWeights(f"{path} is empty")
+    refuse_unlike_published(path, content)
     try:
         header, data = _header_and_data(content)
         metadata: dict[str, str] = dict(header.get("__metadata__", {}))

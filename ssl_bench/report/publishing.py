@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -13,18 +13,20 @@ import numpy as np
 from ssl_bench.errors import DamagedRecord, RecordError, SSLBenchError, WriteError
 from ssl_bench.plugins.registry import EVALUATORS
 from ssl_bench.records.archive import PREDICTIONS_FILE, RECORDS_FILE, TRUTH, WRONG, Archive, archived
+from ssl_bench.records.manifest import MANIFEST, read_manifest
 from ssl_bench.records.places import RUN_FILE, matching, place_of
 from ssl_bench.records.predictions import prediction_name, read_predictions
+from ssl_bench.records.published_weights import write_published_weights
 from ssl_bench.records.schema import EvaluationRecord, failure_files, read_record, write_bytes
 from ssl_bench.report.files import table_texts, write_report
-from ssl_bench.report.results import load
+from ssl_bench.report.results import Results, load
 from ssl_bench.system.disk import reason
 
 SAME = ("table.csv", "comparisons.csv", "per_class.csv")  #: what must come out of the archive as it does of the run
 
 
-def publish(run: str | Path, folder: str | Path) -> list[Path]:
-    """Pack a run's records and predictions into ``folder``, with its table and figures; weights stay where they are.
+def publish(run: str | Path, folder: str | Path, weights: int | None = None) -> list[Path]:
+    """Pack a run's records and predictions into ``folder``, with its table and figures; and the weights of one seed.
 
     Records are kept as they were written, and of predictions what their evaluator's ``published`` returns; of those
     with a share of the labels only whether each image was right. That table.csv, comparisons.csv and per_class.csv come
@@ -34,6 +36,9 @@ def publish(run: str | Path, folder: str | Path) -> list[Path]:
     ----------
     run : a results folder; also one that was published before, and gone on with.
     folder : new, or an earlier publication of the run.
+    weights : the seed of the cells whose weights are published: backbones and, of every task, what else it has trained.
+        They lie where they do in a results folder, so that `load_backbone`, `weights:`, `init:` and further evaluations
+        take them from there. None: no weights, and those published here before are removed.
 
     Returns
     -------
@@ -43,6 +48,7 @@ def publish(run: str | Path, folder: str | Path) -> list[Path]:
     ------
     RecordError : no run, records in ``folder`` that are not published, or a table that would come out differently.
         DamagedRecord where a file of the run is damaged; WriteError, NoRoomError where a file cannot be written.
+    DamagedWeights : weights that are not those of the record beside them.
     """
     source, target = Path(run), Path(folder)
     results = load(source)
@@ -56,6 +62,8 @@ def publish(run: str | Path, folder: str | Path) -> list[Path]:
     expected = table_texts(results)
     files = archived(records, predictions)
     written = [target / RUN_FILE, *(target / name for name in files)]
+    cells = {} if weights is None else _cells_of_seed(results, weights)
+    before = read_manifest(target)
     try:
         target.mkdir(parents=True, exist_ok=True)
         with TemporaryDirectory(prefix=".publishing-", dir=target) as scratch:
@@ -70,8 +78,16 @@ def publish(run: str | Path, folder: str | Path) -> list[Path]:
                     raise RecordError(
                         f"{name} does not come out of the archived records as it does of {source}: not published"
                     )
+            of_weights = write_published_weights(source, cells, made) if cells else []
+            for name in [*before, MANIFEST]:
+                (target / name).unlink(missing_ok=True)
             for path in written:
                 os.replace(made / path.name, path)
+            for name in of_weights:
+                (target / name).parent.mkdir(parents=True, exist_ok=True)
+                os.replace(made / name, target / name)
+                written.append(target / name)
+            _remove_empty_folders(target, before)
         if PREDICTIONS_FILE not in files:
             (target / PREDICTIONS_FILE).unlink(missing_ok=True)
     except OSError as error:
@@ -79,6 +95,22 @@ def publish(run: str | Path, folder: str | Path) -> list[Path]:
             raise
         raise WriteError(f"{target} cannot be written: {reason(error)}") from error
     return [*written, *write_report(target, photographs=False)]
+
+
+def _cells_of_seed(results: Results, seed: int) -> dict[str, str]:
+    """Folder in the run -> digest of its weights, of every cell of a seed that is pretrained."""
+    if seed not in results.run.seeds:
+        raise RecordError(f"{results.run.name} has no seed {seed}; it has {', '.join(map(str, results.run.seeds))}")
+    cells = {cell.folder: results.pretrainings.get((cell.row, seed)) for cell in results.run.cells if cell.seed == seed}
+    return {folder: record.weights for folder, record in cells.items() if record is not None}
+
+
+def _remove_empty_folders(run: Path, names: Iterable[str]) -> None:
+    """Folders of files that were removed, where nothing else is in them."""
+    for folder in sorted({(run / name).parent for name in names}, reverse=True):
+        for each in (folder, folder.parent, folder.parent.parent):
+            if each.is_dir() and not any(each.iterdir()):
+                each.rmdir()
 
 
 def _contents(run: Path) -> tuple[dict[str, bytes], dict[str, dict[str, np.ndarray]]]:

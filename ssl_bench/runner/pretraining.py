@@ -24,12 +24,13 @@ from ssl_bench.plan.cells import Cell
 from ssl_bench.plan.context import RunContext, build_task, pretraining_batches
 from ssl_bench.records.environment import environment, now
 from ssl_bench.records.files import BACKBONE_FILE, CHECKPOINT_FILE, PARTS_SUFFIX, TASK_FILE, TASK_KIND
+from ssl_bench.records.published_weights import read_task_state
 from ssl_bench.records.schema import (
     HealthRecord,
     Pretraining,
     write_record,
 )
-from ssl_bench.records.tensors import DIGEST, read_tensors, save_tensors
+from ssl_bench.records.tensors import save_tensors
 from ssl_bench.runner.prechecks import checks_before_training
 from ssl_bench.spec.task_role import TaskRole
 from ssl_bench.training.checkpoints import remove
@@ -180,22 +181,21 @@ def _moved_tensors_record(moved: str, cell: Cell, context: RunContext) -> dict[s
 
 
 def load_task(cell: Cell, context: RunContext, weights: str = "") -> Any:
-    """The trained task of a cell, from its file.
+    """The trained task of a cell, from its file, or from the two of a published run.
 
     Parameters
     ----------
-    weights : the digest of the file, as the cell's record has it; "" where that is not known.
+    weights : the digest of task.safetensors, as the cell's record has it; "" where that is not known.
 
     Raises
     ------
     DamagedWeights : the file is not what was written, belongs to another cell or to an earlier training of this one.
     WeightsError : it cannot be read, or holds the tensors of another network.
     """
-    path = cell.folder / TASK_FILE
-    tensors, header = read_tensors(path)
-    if header.get("kind") != TASK_KIND or header.get("pretraining") != cell.id:
-        raise DamagedWeights(f"{path} holds the weights of another cell ({header.get('pretraining')}, not {cell.id})")
-    if weights and header.get(DIGEST) != weights:
+    tensors, pretraining, known, path = read_task_state(cell.folder)
+    if pretraining != cell.id:
+        raise DamagedWeights(f"{path} holds the weights of another cell ({pretraining}, not {cell.id})")
+    if weights and known != weights:
         raise DamagedWeights(f"{path} holds other weights than those that pretrain.json was written with")
     task = build_task(cell, context)
     load_strictly(task, tensors, str(path))

@@ -21,6 +21,7 @@ from ssl_bench.errors import DamagedRecord, RecordError
 from ssl_bench.evaluators.detection.evaluator import PUBLISHED_SCORE, Detection
 from ssl_bench.plan.prepare import prepare
 from ssl_bench.records.archive import PREDICTIONS_FILE, RECORDS_FILE
+from ssl_bench.records.manifest import read_manifest
 from ssl_bench.records.predictions import read_predictions
 from ssl_bench.report import load, publish, write_report
 from ssl_bench.report.files import table_texts
@@ -236,11 +237,15 @@ def test_committed_results_are_small_and_published() -> None:
         *results.rglob("detections-*.jpg"),
     }  # in .gitignore
     files = [path for path in results.rglob("*") if path.is_file() and path not in derived]
-    assert sum(path.stat().st_size for path in files) <= 8e6
+    weights = {path for path in files if path.suffix == ".safetensors"}
+    assert sum(path.stat().st_size for path in files if path not in weights) <= 8e6  # records, tables and figures
+    assert sum(path.stat().st_size for path in weights) <= 64e6  # one seed of a run or two
+    listed = {run / name for run in results.iterdir() if run.is_dir() for name in read_manifest(run)}
+    assert weights == listed
     assert {path.parent.name for path in results.glob("*/run.json")} == {
         path.parent.name for path in results.glob(f"*/{RECORDS_FILE}")
     }
-    assert not list(results.glob("*/cells"))
+    assert not list(results.glob("*/cells/*/*/*.json"))
 
 
 def test_a_publication_that_fails_leaves_the_earlier_one_whole(

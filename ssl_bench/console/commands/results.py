@@ -42,14 +42,19 @@ def report(
 def publish(
     run: FolderArg,
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where to write.", show_default=False)],
+    weights: Annotated[
+        int | None, typer.Option("--weights", metavar="SEED", help="Publish the weights of this seed too.")
+    ] = None,
 ) -> None:
     """Pack a run's records and predictions into a few small files, with its table and figures: what is committed of a
     run."""
     from ssl_bench.report import publish as write
 
-    files = write(run_folder(run), folder)
+    files = write(run_folder(run), folder, weights)
     size = sum(path.stat().st_size for path in files)
-    say(f"published {folder}: {len(files)} files, {size / 1e6:.1f} MB")
+    of_weights = sum(path.stat().st_size for path in files if path.suffix == ".safetensors")
+    told = f", of which {of_weights / 1e6:.1f} MB are weights" if of_weights else ""
+    say(f"published {folder}: {len(files)} files, {size / 1e6:.1f} MB{told}")
 
 
 def status(folder: FolderArg) -> None:
