@@ -172,7 +172,12 @@ _BOXES: dict[str, Any] = {"group": "detection", "stage": "*"}
 BUILT_IN = {
     "linear": EvaluatorDeclaration(
         title="linear probe", order=0, stages_by="top1", labels_by="top1", curve="linear probe, best stage",
-        metrics=(*_share_metrics("top1", "top5", "top1_shuffled", "top1_chance"), *_fractions("balanced_top1")),
+        metrics=(
+            *_share_metrics(
+                "top1", "top5", "top1_shuffled", "top1_chance", "top1_equal_width", "top5_equal_width",
+            ),
+            *_fractions("balanced_top1", "balanced_top1_equal_width"),
+        ),
         columns=(
             TableColumn(
                 metric="top1", title="best stage", classic=True, published=_FROZEN,
@@ -191,6 +196,11 @@ BUILT_IN = {
             ),
             TableColumn(metric="top5", title="last, top-5", classes_above=20, **_PROBE | {"stage": "pooled"}),
             TableColumn(metric="top1", title="code", wide=True, if_measured=True, **_PROBE | {"stage": "code"}),
+            TableColumn(metric="top1_equal_width", title="best, equal width", wide=True, if_measured=True, **_PROBE),
+            TableColumn(
+                metric="top1_equal_width", title="{stage}, equal width", wide=True, if_measured=True,
+                **_PROBE | {"stage": "*"},
+            ),
             TableColumn(metric="top1", title="{share}", **_FEW),
             TableColumn(metric="balanced_top1", title="{share}, balanced", wide=True, if_measured=True, **_FEW),
         ),

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from sklearn.decomposition import PCA
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import balanced_accuracy_score, log_loss
 from torch.utils.flop_counter import FlopCounterMode
@@ -402,3 +403,67 @@ def test_a_class_of_one_group_gives_nothing_to_choose_on(make_subject: Make) -> 
     found = probe(replace(subject, train=replace(subject.train, columns={"group": groups})), labels=[0.5, 1.0])
     (facts,) = [fit for fit in found.details["fits"] if fit["labels"] == 0.5]
     assert facts["chosen_on"] == "nothing: one group of a class cannot be both fitted and held back"
+
+
+def test_at_equal_width_every_number_is_that_of_principal_components(make_subject: Make) -> None:
+    """Against scikit-learn's PCA and LogisticRegression, at the strength that was chosen."""
+    subject = make_subject({"s1": 0.6, "s2": 0.5, "pooled": 0.4}, dimensions=30)
+    sets = {name: getattr(subject, name) for name in ("train", "validation", "test")}
+    pooled = {split: subject.features.get(split, "pooled")[:, :5] for split in sets}
+    whole = subject.features.get
+
+    class Narrow:
+        def names(self) -> list[str]:
+            return ["s1", "s2", "pooled"]
+
+        def get(self, split: str, name: str) -> torch.Tensor:
+            return pooled[split] if name == "pooled" else whole(split, name)
+
+    subject = replace(subject, features=Narrow())
+    found = probe(subject, equal_width=True)
+    plain = probe(subject)
+    assert [m for m in found.measurements if not m.metric.endswith("_equal_width")] == plain.measurements
+    facts = {fit["stage"]: fit for fit in found.details["fits"] if "equal_width" in fit}
+    assert {name: fit["equal_width"] for name, fit in facts.items()} == {"s1": 5, "s2": 5, "pooled": 5}
+    for name in ("s1", "s2", "pooled"):
+        x = {split: standardised(subject, split, name) for split in sets}
+        axes = PCA(5).fit(x["train"])
+        z = {split: axes.transform(values) for split, values in x.items()}
+        y = {split: sets[split].labels for split in sets}
+        fit = facts[name]
+        assert fit["variance_kept"] == pytest.approx(axes.explained_variance_ratio_.sum(), rel=1e-4)
+        oracle = LogisticRegression(C=1 / fit["penalty"], tol=1e-9, max_iter=5_000).fit(z["train"], y["train"])
+        assert fit["log_loss"] == pytest.approx(
+            log_loss(y["validation"], oracle.predict_proba(z["validation"])), abs=1e-3
+        )
+        both = [np.concatenate([part["train"], part["validation"]]) for part in (z, y)]
+        oracle = LogisticRegression(C=1 / fit["penalty"], tol=1e-9, max_iter=5_000).fit(*both)
+        accuracy = float((oracle.predict(z["test"]) == y["test"]).mean())
+        assert value(found, "top1_equal_width", "test", name) == pytest.approx(accuracy, abs=1.01 / len(y["test"]))
+        predicted = found.predictions[f"{name}_equal_width"]
+        assert (predicted == y["test"]).mean() == pytest.approx(value(found, "top1_equal_width", "test", name))
+    best = min(facts, key=lambda name: facts[name]["log_loss"])
+    assert [m.stage for m in found.measurements if m.metric == "top1_equal_width" and m.best] == [best, best]
+    # as many values as there are: the same classifier, in other axes
+    assert value(found, "top1_equal_width", "test", "pooled") == value(found, "top1", "test", "pooled")
+    assert facts["pooled"]["log_loss"] == pytest.approx(plain.details["fits"][-1]["log_loss"], rel=1e-4)
+
+
+def test_the_components_of_equal_width_know_no_label(make_subject: Make) -> None:
+    subject = make_subject({"s1": 0.6, "pooled": 0.4}, dimensions=12)
+    options = parse(Linear.Options, {}, "linear")
+    axes = _stage.StageFits("s1", subject, options).narrowed(4).axes
+    other = replace(subject, train=replace(subject.train, labels=subject.train.labels[::-1].copy()))
+    assert torch.equal(axes, _stage.StageFits("s1", other, options).narrowed(4).axes)
+
+
+@pytest.mark.parametrize("dimensions", [12, 600])  # fewer, and more than there are images
+def test_equal_width_works_with_more_values_than_images(make_subject: Make, dimensions: int) -> None:
+    subject = make_subject({"s1": 0.6, "pooled": 0.4}, dimensions=dimensions)
+    found = probe(subject, equal_width=True)
+    assert value(found, "top1_equal_width", "test", "s1") == pytest.approx(value(found, "top1", "test", "s1"), abs=0.01)
+
+
+def test_equal_width_without_all_labels_is_refused() -> None:
+    with pytest.raises(SpecError, match=r"equal_width has no effect here.*1\.0"):
+        parse(Linear.Options, {"labels": [0.1], "equal_width": True}, "linear")

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from ssl_bench.data.images import ImageSet
 from ssl_bench.data.splits import draw
@@ -30,6 +30,8 @@ from ssl_bench.evaluators.scores import (
 from ssl_bench.records.protocols import FEW_IMAGES, VERSIONS
 from ssl_bench.spec.model import MOST_IN_SET
 
+EQUAL_WIDTH = "_equal_width"  # behind a metric's name
+EIGEN_FLOPS = 9  # times D^3, of all eigenvectors of a symmetric matrix (Golub & Van Loan, 2013, 8.3)
 MOST_OF_PRETRAINING = 0.5  # that a probe may take of its row's pretraining if it is to use folds
 # time that a counted FLOP of a probe takes against one of training: 1.1 on a CPU, 1.6 where fits are hardest; the same
 # everywhere
@@ -55,6 +57,10 @@ class Linear(Evaluator):
     stages and the pooled features; codes are reported beside them. As a negative control the pooled features are fitted
     to shuffled labels ("top1_shuffled"), which must end at chance: what the same answers would score on images dealt
     out at random ("top1_chance", 1 / K where classes are of equal size).
+
+    Stages differ in how many values they hand to the probe, which alone can make a middle one the best. With
+    ``equal_width`` every stage is probed a second time on its first W principal components, W being the number of
+    values of the pooled output ("top1_equal_width"), by the same protocol; the best of these is chosen among them.
     """
 
     name: ClassVar[str] = "linear"
@@ -73,6 +79,18 @@ class Linear(Evaluator):
         #: probe then takes less than half as long as pretraining, else 0. A draw of few labels always has folds: 5, or
         #: the number given
         folds: Literal["auto", 0] | Annotated[int, Field(ge=2, le=100)] = "auto"
+        #: probe every stage also on as many values as the pooled output has, with all labels
+        equal_width: bool = False
+        LATER: ClassVar[frozenset[str]] = frozenset({"equal_width"})
+
+        @model_validator(mode="after")
+        def _all_count(self) -> Linear.Options:
+            if self.equal_width and 1.0 not in self.labels:
+                raise ValueError(
+                    "equal_width has no effect here: it probes with all labels, and labels has no 1.0; add that, or "
+                    "leave equal_width out"
+                )
+            return self
 
     @classmethod
     def check(cls, options: Any, train: ImageSet, validation: ImageSet) -> None:
@@ -111,7 +129,18 @@ class Linear(Evaluator):
                     total += fit_flops(images, width, classes, options.strengths + 1)
                 if fraction == 1:
                     total += fit_flops(images, width, classes)  # on train + validation, which is about as many
+        if options.equal_width:
+            total += cls._narrow_flops(options, train, widths)
         return total
+
+    @classmethod
+    def _narrow_flops(cls, options: Any, train: Any, widths: Sequence[int]) -> float:
+        """Principal components of every stage, the features on them, and the fits on these; the last of ``widths`` is
+        that of the pooled output."""
+        alone = options.model_copy(update={"equal_width": False, "labels": (1.0,)})
+        narrow = [min(width, widths[-1]) for width in widths]
+        eigen = sum(EIGEN_FLOPS * width**3 + 2 * len(train) * width * widths[-1] for width in widths)
+        return eigen + cls.fitting_flops(alone, train, narrow)
 
     def evaluate(self, subject: Subject) -> Evaluation:
         report = _ProbeReport(subject.num_classes)
@@ -122,6 +151,9 @@ class Linear(Evaluator):
                 share = f", {100 * fraction:.3g} % of the labels" if fraction < 1 else ""
                 subject.progress(f"linear probe: {name} ({at + 1} of {len(names)}){share}")
                 report.add(stage.all_labels() if fraction == 1 else stage.some_labels(fraction, number))
+            if self.options.equal_width and (name == "pooled" or _is_stage(name)):
+                subject.progress(f"linear probe: {name} ({at + 1} of {len(names)}), equal width")
+                report.add(stage.narrowed(subject.features.get("train", "pooled").shape[1]).all_labels())
             if name == "pooled":
                 report.control(stage.shuffled())
         return report.evaluation({"search_tolerance": SEARCH_TOLERANCE, "tolerance": TOLERANCE} | self._draws(subject))
@@ -155,14 +187,15 @@ class _ProbeReport:
 
     def evaluation(self, settings: dict[str, Any]) -> Evaluation:
         predictions: dict[str, np.ndarray] = {}
-        for place in dict.fromkeys((fit.labels, fit.draw) for fit in self.fits):
-            here = [fit for fit in self.fits if (fit.labels, fit.draw) == place]
+        for place in dict.fromkeys((fit.labels, fit.draw, fit.equal_width) for fit in self.fits):
+            here = [fit for fit in self.fits if (fit.labels, fit.draw, fit.equal_width) == place]
             best = self._best(here)
             self.details["best"][_fit_key("", *place)] = best
+            suffix = EQUAL_WIDTH if place[-1] else ""
             for fit in here:
                 self.details["fits"].append({"stage": fit.stage, "labels": fit.labels, "draw": fit.draw} | fit.facts)
                 for split, (scores, labels) in fit.scores.items():
-                    values = accuracies(scores, labels, self.classes)
+                    values = {name + suffix: value for name, value in accuracies(scores, labels, self.classes).items()}
                     where = {
                         "stage": fit.stage,
                         "labels": fit.labels,
@@ -193,5 +226,6 @@ def _is_stage(name: str) -> bool:
     return len(name) > 1 and name[0] == "s" and name[1:].isdigit()
 
 
-def _fit_key(stage: str, labels: float, draw: int) -> str:
-    return stage if labels == 1 else f"{stage}@{labels:g}/{draw}"
+def _fit_key(stage: str, labels: float, draw: int, equal_width: bool = False) -> str:
+    name = stage + EQUAL_WIDTH if equal_width else stage
+    return name if labels == 1 else f"{name}@{labels:g}/{draw}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -47,6 +48,7 @@ class StageFit:
     loss: float | None  #: held-out log loss by which stages are compared; None where nothing could be held out
     scores: dict[str, tuple[Tensor, Tensor]]  #: split -> (logits [N, K], labels [N])
     facts: dict[str, Any]
+    equal_width: bool = False  #: of features projected to as many values as the pooled output has
 
 
 @dataclass
@@ -76,6 +78,36 @@ class StageFits:
             (label_tensor(subject.train, train.device), label_tensor(subject.validation, train.device))
         )
         self.penalty = (STRONGEST * WEAKEST) ** 0.5  # of the control on shuffled labels, until a strength is chosen
+        self.axes: Tensor | None = None  #: [D, W] of features that were narrowed
+        self.narrowing: dict[str, Any] = {}
+        self._covariance: Tensor | None = None
+
+    def narrowed(self, width: int) -> StageFits:
+        """The same features on their first principal components, ``width`` of them or as many as there are values.
+
+        The components are those of the standardised features of the training split; no label enters. They keep their
+        variances: the penalty on the weights is then the one on weights within the span of the components, and
+        features of ``width`` values give what they give without.
+        """
+        values = self.both.shape[1]
+        covariance = self._covariance
+        if covariance is None or covariance.shape[0] != values:
+            covariance = self.train.T @ self.train / self.count
+        where = "cpu" if covariance.device.type == "mps" else covariance.device  # which has no float64
+        variances, axes = torch.linalg.eigh(covariance.to(where, torch.float64))
+        kept = min(width, values)
+        variances, axes = variances.flip(0).clamp_min(0), axes.flip(1)[:, :kept]
+        narrow = copy.copy(self)
+        narrow.axes = axes.to(self.both)
+        narrow.both = self.both @ narrow.axes
+        narrow.train, narrow.validation = narrow.both[: self.count], narrow.both[self.count :]
+        narrow._covariance = None
+        total = float(variances.sum())
+        narrow.narrowing = {
+            "equal_width": kept,
+            "variance_kept": float(variances[:kept].sum()) / total if total > 0 else 1.0,
+        }
+        return narrow
 
     def all_labels(self) -> StageFit:
         """Chosen on validation, or on folds of train + validation;
@@ -118,8 +150,11 @@ class StageFits:
             final = everything.fit(penalty / len(self.both), solution, TOLERANCE)
             facts["final_fit"] = _solution_facts(final, len(self.both))
             scores["test"] = self._test(final)
-        facts["seconds"] = round(time.monotonic() - began, 3)
-        return StageFit(self.name, 1.0, 0, loss, scores, facts)
+        # of a search on fewer images it is only about that of the training split
+        if facts["searched_on"] >= self.count:
+            self._covariance = full.covariance
+        facts |= self.narrowing | {"seconds": round(time.monotonic() - began, 3)}
+        return StageFit(self.name, 1.0, 0, loss, scores, facts, self.axes is not None)
 
     def some_labels(self, fraction: float, number: int) -> StageFit:
         """Everything is chosen inside the draw; no label outside it is used but to report."""
@@ -218,6 +253,8 @@ class StageFits:
     def _test_set(self) -> tuple[Tensor, Tensor]:
         assert self.subject.test is not None
         features = (self.subject.features.get("test", self.name) - self.mean).mul_(self.scale)
+        if self.axes is not None:
+            features = features @ self.axes
         return features, label_tensor(self.subject.test, features.device)
 
     def _test(self, solution: Solution) -> tuple[Tensor, Tensor]:
