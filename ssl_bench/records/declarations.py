@@ -28,6 +28,8 @@ class Metric(_Plain):
     #: the value is the share of ``n`` images that were answered right, so that one seed has a binomial interval
     share_of_images: bool = False
     digits: int | None = Field(default=None, ge=0, le=9)  #: behind the point; None: 1 in per cent, else 3 that count
+    #: an untrained network has a value of it at every stage, and what pretraining added to that is told beside it
+    baseline_gain: bool = False
 
     @model_validator(mode="before")
     @classmethod
@@ -144,20 +146,21 @@ class EvaluatorDeclaration(_Plain):
 _ACCURACY: dict[str, Any] = {"unit": "%", "low": 0.0, "high": 1.0}
 
 
-def _share_metrics(*names: str) -> tuple[Metric, ...]:
-    return tuple(Metric(name=name, share_of_images=True) for name in names)
+def _share_metrics(*names: str, gain: bool = False) -> tuple[Metric, ...]:
+    return tuple(Metric(name=name, share_of_images=True, baseline_gain=gain) for name in names)
 
 
-def _fractions(*names: str) -> tuple[Metric, ...]:
-    return tuple(Metric(name=name, **_ACCURACY) for name in names)
+def _fractions(*names: str, gain: bool = False) -> tuple[Metric, ...]:
+    return tuple(Metric(name=name, baseline_gain=gain, **_ACCURACY) for name in names)
 
 
 #: for evaluators that declare nothing, by their whole name
 WELL_KNOWN = (
-    *_share_metrics("top1", "top5", "top1@*", "top5@*", "accuracy", "acc"),
+    *_share_metrics("top1", "top5", gain=True),
+    *_share_metrics("top1@*", "top5@*", "accuracy", "acc"),
+    *_fractions("balanced_top1", gain=True),
     *_fractions(
-        "balanced_top1", "balanced_top5", "balanced_top1@*", "balanced_accuracy", "map", "map50", "map75", "ap", "ap50",
-        "ap75",
+        "balanced_top5", "balanced_top1@*", "balanced_accuracy", "map", "map50", "map75", "ap", "ap50", "ap75",
     ),
     *_fractions("miou", "iou", "f1", "auc", "auroc", "precision", "recall"),
 )  # fmt: skip
@@ -173,10 +176,9 @@ BUILT_IN = {
     "linear": EvaluatorDeclaration(
         title="linear probe", order=0, stages_by="top1", labels_by="top1", curve="linear probe, best stage",
         metrics=(
-            *_share_metrics(
-                "top1", "top5", "top1_shuffled", "top1_chance", "top1_equal_width", "top5_equal_width",
-            ),
-            *_fractions("balanced_top1", "balanced_top1_equal_width"),
+            *_share_metrics("top1", "top5", gain=True),
+            *_share_metrics("top1_shuffled", "top1_chance", "top1_equal_width", "top5_equal_width"),
+            *_fractions("balanced_top1", gain=True), *_fractions("balanced_top1_equal_width"),
         ),
         columns=(
             TableColumn(
@@ -186,6 +188,7 @@ BUILT_IN = {
             TableColumn(metric="balanced_top1", title="balanced", if_measured=True, classic=True, **_PROBE),
             TableColumn(metric="top1", title="over random", gain=True, classic=True, **_PROBE),
             TableColumn(metric="top1", title="last stage", **_PROBE | {"stage": "pooled"}),
+            TableColumn(metric="top1", title="gain, last", gain=True, **_PROBE | {"stage": "pooled"}),
             TableColumn(
                 metric="balanced_top1", title="last, balanced", wide=True, if_measured=True,
                 **_PROBE | {"stage": "pooled"},

@@ -101,7 +101,7 @@ class Results(RunRecords):
         ``wide`` adds columns: every k, codes, diagnostics, images/s, memory; ``classic`` keeps those of the classic
         table and the cost alone.
         """
-        return Table(**_field_values(build_table(self, self.gains, wide, classic)))
+        return Table(**_field_values(build_table(self, wide, classic)))
 
 
 def load(folder: str | Path) -> Results:

@@ -501,7 +501,7 @@ def test_unequal_classes_have_balanced_accuracy_beside_accuracy(tmp_path: Path) 
     _imbalanced(folder)
     results = load(folder)
     shown = [column.title for column in results.table().sections[0].columns if column.evaluator == "linear"]
-    assert shown == ["best stage", "balanced", "over random", "last stage"]
+    assert shown == ["best stage", "balanced", "over random", "last stage", "gain, last"]
     wide = results.table(wide=True)
     titles = [column.title for column in wide.sections[0].columns]
     assert {"last, balanced", "k=20, balanced", "k=200, balanced", "10 %, balanced", "100 %, balanced"} <= set(titles)

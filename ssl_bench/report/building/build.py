@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import shlex
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
@@ -14,10 +15,10 @@ import pandas as pd
 from ssl_bench.records.schema import RunRow
 from ssl_bench.report.building.agreement import agreements
 from ssl_bench.report.building.cautions import warnings_of
-from ssl_bench.report.building.columns import columns_of
+from ssl_bench.report.building.columns import columns_of, stage_gain_columns
 from ssl_bench.report.building.comparisons import compare_pair, compare_rows, shared_seeds
 from ssl_bench.report.building.few_labels import saved_section
-from ssl_bench.report.building.gains import gain_entry
+from ssl_bench.report.building.gains import gain_entry, gains_section, stage_gains_of
 from ssl_bench.report.building.legend import brief_legend, legend_of, title_of
 from ssl_bench.report.building.remeasured import earlier_section
 from ssl_bench.report.ground.content import Column, Entry, Line, Section, TableContent
@@ -29,9 +30,9 @@ from ssl_bench.report.reading.correctness import Correctness
 from ssl_bench.report.reading.records import Missing, RunRecords
 
 
-def build_table(results: RunRecords, gains: pd.DataFrame, wide: bool = False, classic: bool = False) -> TableContent:
-    """The table of a run, from its records alone; ``gains`` as ``gains_of`` gives them."""
-    sections = []
+def build_table(results: RunRecords, wide: bool = False, classic: bool = False) -> TableContent:
+    """The table of a run, from its records alone."""
+    sections, gains = [], stage_gains_of(results)
     correctness = Correctness(results)
     for entry in results.data_sets():
         data = str(entry["name"])
@@ -43,6 +44,8 @@ def build_table(results: RunRecords, gains: pd.DataFrame, wide: bool = False, cl
                 section.comparisons += compare_rows(correctness, data, column, lines)
                 _mark_below(column, lines)
         _sort(section)
+        by_stage = [] if classic else stage_gain_columns(results, data)
+        section.gains = gains_section(section, _gain_maker(results, gains, data, correctness), by_stage)
         section.saved = saved_section(results, section)
         section.earlier = earlier_section(results, section, _measured_entry)
         sections.append(section)
@@ -103,6 +106,12 @@ def _lines(
                 }
                 lines.append(Line(row.row, shown, row.task, row.block, row.uses_labels, variant, cells))
     return lines
+
+
+def _gain_maker(
+    results: RunRecords, gains: pd.DataFrame, data: str, correctness: Correctness
+) -> Callable[[Line, Column], Entry]:
+    return lambda line, column: gain_entry(results, gains, line.row, data, column, correctness)
 
 
 def _on(frame: pd.DataFrame, data: str, column: Column) -> pd.DataFrame:

@@ -85,8 +85,6 @@ def _declared(frame: pd.DataFrame, evaluator: str, results: RunRecords, num_clas
     for wanted in declared.columns:
         if (wanted.wide and not wide) or num_classes < wanted.classes_above + bool(wanted.classes_above):
             continue
-        if wanted.gain and reference_row(results) is None:
-            continue
         for metric in _metrics(wanted, frame, wide):
             measured = frame[frame["metric"] == metric]
             if wanted.stage == "code":
@@ -97,7 +95,43 @@ def _declared(frame: pd.DataFrame, evaluator: str, results: RunRecords, num_clas
             for stage in stages:
                 for share in _shares_of_column(wanted, shares):
                     columns.append(_table_column(wanted, declared, evaluator, metric, stage, share, split))
-    return columns
+    if wide:
+        keys = {column.key for column in columns}
+        columns += [c for c in _stage_gains(frame, evaluator, declared, split) if c.key not in keys]
+    return [column for column in columns if not column.metric.endswith(GAIN) or reference_row(results) is not None]
+
+
+def stage_gain_columns(results: RunRecords, data: str) -> list[Column]:
+    """The gain over random at every stage, of evaluators that compare stages by a metric with a baseline gain."""
+    if reference_row(results) is None:
+        return []
+    frame = results.frame[(results.frame["data"] == data) & (results.frame["split"] == results.split)]
+    names = sorted(set(frame["evaluator"]), key=lambda name: (results.declared(name).order, name))
+    columns = [
+        column
+        for name in names
+        for column in _stage_gains(frame[frame["evaluator"] == name], name, results.declared(name), results.split)
+    ]
+    return [_of_protocol(column, results, data) for column in columns]
+
+
+def _stage_gains(frame: pd.DataFrame, evaluator: str, declared: EvaluatorDeclaration, split: str) -> list[Column]:
+    """The gain at every stage that was measured, with the most labels."""
+    metric = declared.metric(declared.stages_by) if declared.stages_by else None
+    frame = frame[frame["metric"] == declared.stages_by]
+    stages = [stage for stage in dict.fromkeys(frame["stage"]) if is_stage(stage)]
+    if metric is None or not metric.baseline_gain or len(stages) < 2:
+        return []
+    share = float(frame["labels"].max())
+    group = f"{declared.title or base_name(evaluator)}{evaluator.removeprefix(base_name(evaluator))}"
+    wanted = TableColumn(metric=metric.name, group=group, gain=True, labels="most", title="{stage}", wide=True)
+    columns = [_table_column(wanted, declared, evaluator, metric.name, stage, share, split) for stage in stages]
+    return [
+        replace(
+            column, group=f"{column.group}, over random", title="last" if column.stage == "pooled" else column.title
+        )
+        for column in columns
+    ]
 
 
 def _metrics(wanted: TableColumn, frame: pd.DataFrame, wide: bool) -> list[str]:

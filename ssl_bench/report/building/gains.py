@@ -1,4 +1,4 @@
-"""What pretraining adds to a stage: accuracy at a row's best stage, minus the untrained network's at that same stage.
+"""What pretraining adds to a stage: a row's accuracy there, minus the untrained network's at that same stage.
 
 A stage has an accuracy before any training, an early one a high one. A row whose best stage is the second is therefore
 held against the second stage of ``random``, whatever the best stage of that is.
@@ -7,13 +7,15 @@ held against the second stage of ``random``, whatever the best stage of that is.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
 from ssl_bench.report.building.columns import reference_row
-from ssl_bench.report.ground.content import Column, Entry
+from ssl_bench.report.ground.content import Column, Entry, Line, Section
 from ssl_bench.report.ground.intervals import FEWEST_SEEDS, difference_interval, t_interval
 from ssl_bench.report.ground.names import GAIN, is_stage
 
@@ -43,16 +45,50 @@ _SAME = ["seed", "evaluator", "data", "protocol", "split", "metric", "stage", "l
 def gains_of(results: RunRecords) -> pd.DataFrame:
     """See ``Results.gains``: pairs of the same seed, set, protocol, share and draw of the labels; nothing where a row
     has one representation alone."""
-    frame = results.frame[
-        (results.frame["variant"] == "") & results.frame["metric"].isin(("top1", "top5", "balanced_top1"))
-    ]
+    gains = stage_gains_of(results)
+    return gains[gains["best"].astype(bool)][GAIN_COLUMNS].reset_index(drop=True)
+
+
+def stage_gains_of(results: RunRecords) -> pd.DataFrame:
+    """As ``gains_of``, at every stage; ``best`` says whether it is the row's best one."""
+    frame = results.frame[results.frame["variant"] == ""]
+    named = {place: _has_gain(results, *place) for place in set(zip(frame["evaluator"], frame["metric"], strict=True))}
+    kept = [named[place] for place in zip(frame["evaluator"], frame["metric"], strict=True)]
+    frame = frame[np.array(kept, dtype=bool)]
     frame = frame[frame["stage"].map(is_stage).astype(bool)]
     name = reference_row(results)
     theirs = frame[frame["row"] == name][[*_SAME, "value"]].rename(columns={"value": "random"})
     several = frame.groupby(["row", "evaluator", "data"])["stage"].transform("nunique") > 1
-    ours = frame[frame["best"].astype(bool) & (frame["row"] != name) & several]
+    ours = frame[(frame["row"] != name) & several]
     joined = ours.merge(theirs, on=_SAME, how="inner")
-    return joined.assign(gain=joined["value"] - joined["random"])[GAIN_COLUMNS].reset_index(drop=True)
+    return joined.assign(gain=joined["value"] - joined["random"])[[*GAIN_COLUMNS, "best"]].reset_index(drop=True)
+
+
+def _has_gain(results: RunRecords, evaluator: str, metric: str) -> bool:
+    """Whether a metric is declared to have a baseline gain, or is shown in a column of gains."""
+    declared = results.declared(evaluator)
+    facts = declared.metric(metric)
+    return (facts is not None and facts.baseline_gain) or any(
+        column.gain and column.metric == metric for column in declared.columns
+    )
+
+
+def gains_section(section: Section, make: Callable[[Line, Column], Entry], columns: list[Column]) -> Section | None:
+    """The gains at every stage, rows as in the table above it; None where no row has one.
+
+    Parameters
+    ----------
+    make : the cell of a row's line in a column.
+    columns : those of ``stage_gain_columns``.
+    """
+    lines = [
+        replace(line, cells={column.key: make(line, column) for column in columns}, failures=[])
+        for line in section.lines
+        if not line.variant
+    ]
+    lines = [line for line in lines if not line.empty]
+    shown = [column for column in columns if any(line.cells[column.key].status == "value" for line in lines)]
+    return Section(section.data, shown, lines, title="gain over random by stage") if shown else None
 
 
 def gain_entry(
@@ -61,6 +97,10 @@ def gain_entry(
     """The cell of a row in a column of gains.
 
     Intervals as elsewhere: over seeds from three on, both values of two, of one over the test images.
+
+    Parameters
+    ----------
+    gains : as ``stage_gains_of`` gives them.
     """
     paired, name = gains, reference_row(results)
     paired = paired[
@@ -72,6 +112,7 @@ def gain_entry(
     paired = paired[
         (paired["metric"] == column.metric.removesuffix(GAIN))
         & np.isclose(paired["labels"].astype(float), column.labels or 1.0)
+        & (paired["best"].astype(bool) if column.stage == "best" else paired["stage"] == column.stage)
     ]
     if paired.empty:
         frame = results.frame[

@@ -172,7 +172,12 @@ def _saved(sections: list[Section]) -> Iterator[LegendLine]:
 
 
 def _gain(results: RunRecords, sections: Iterable[Section]) -> Iterator[LegendLine]:
-    title = next((column.title for column, _ in _shown(list(sections)) if column.metric.endswith(GAIN)), None)
+    shown = [column for column, _ in _shown(list(sections)) if column.metric.endswith(GAIN)]
+    name = reference_row(results)
+    title = next((column.title for column in shown if column.stage == "best"), None)
     if title is not None:
-        text = f"{title}: accuracy at the row's best stage minus {reference_row(results)}'s at the same stage"
+        text = f"{title}: accuracy at the row's best stage minus {name}'s at the same stage"
         yield LegendLine("gain", f"{text}, paired by seed", text)
+    title = next((column.title for column in shown if column.stage == "pooled"), None)
+    if title is not None:
+        yield LegendLine("gain", f"{title}: the same at the last stage, which an untrained network leaves weak")

@@ -167,8 +167,8 @@ class PairwiseResult:
 
 @dataclass
 class Section:
-    """The table of one labelled set; small ones below it are of labels saved, and of what was measured under another
-    protocol."""
+    """The table of one labelled set; small ones below it are of labels saved, of what was measured under another
+    protocol and, on pages alone, of gains by stage."""
 
     data: str
     columns: list[Column]
@@ -177,10 +177,17 @@ class Section:
     title: str = ""
     saved: Section | None = None
     earlier: Section | None = None
+    gains: Section | None = None
 
     @property
     def below(self) -> list[Section]:
+        """The small tables that a terminal shows too."""
         return [part for part in (self.saved, self.earlier) if part is not None]
+
+    @property
+    def below_on_pages(self) -> list[Section]:
+        """The small tables of a page: Markdown, HTML, LaTeX."""
+        return [*([self.gains] if self.gains is not None else []), *self.below]
 
     def groups(self) -> list[tuple[str, int]]:
         """Heading of columns that stand side by side under it, and how many they are."""

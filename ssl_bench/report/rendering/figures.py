@@ -1,9 +1,8 @@
-"""Figures from the records: accuracy by stage, training curves, accuracy against cost; what every figure shares."""
+"""Figures from the records: training curves, accuracy against cost; every figure of a report, drawn and written."""
 
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,8 +11,6 @@ import numpy as np
 import pandas as pd
 
 from ssl_bench.records.schema import safe_name, write_bytes
-from ssl_bench.report.building.columns import stages_evaluator
-from ssl_bench.report.ground.names import is_stage
 from ssl_bench.report.reading.records import RunRecords
 from ssl_bench.report.rendering.detections import PHOTOGRAPHS, detection_pictures
 from ssl_bench.report.rendering.drawing import (
@@ -30,6 +27,7 @@ from ssl_bench.report.rendering.drawing import (
     style,
 )
 from ssl_bench.report.rendering.label_figure import labels_figure
+from ssl_bench.report.rendering.stage_figures import accuracies_by_stage, gains_figure, share_words, stages_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -44,7 +42,9 @@ def draw_figures(results: RunRecords, folder: str | Path, *, svg: bool = False, 
     svg : draw an SVG beside every PNG; without, those of an earlier report go.
     photographs : draw figures of test images as well; without, those of an earlier report go.
 
-    Returns ------- The files written: ``stages``, ``cost``, ``labels`` (with the labelled set's name where there are
+    Returns
+    -------
+    The files written: ``stages``, ``gains``, ``cost`` and ``labels`` (with the labelled set's name where there are
     several), ``curves``, and ``detections-ROW`` where objects were detected.
     """
     home, written = Path(folder), []
@@ -53,7 +53,11 @@ def draw_figures(results: RunRecords, folder: str | Path, *, svg: bool = False, 
         drawn: list[tuple[str, Figure | None]] = []
         for name in names:
             suffix = f"-{safe_name(name)}" if len(names) > 1 else ""
-            drawn += [(f"stages{suffix}", stages_figure(results, name)), (f"cost{suffix}", cost_figure(results, name))]
+            drawn += [
+                (f"stages{suffix}", stages_figure(results, name)),
+                (f"gains{suffix}", gains_figure(results, name)),
+            ]
+            drawn.append((f"cost{suffix}", cost_figure(results, name)))
             drawn.append((f"labels{suffix}", labels_figure(results, name)))
         drawn.append(("curves", curves_figure(results)))
         charts = ("png", "svg") if svg else ("png",)
@@ -72,79 +76,6 @@ def draw_figures(results: RunRecords, folder: str | Path, *, svg: bool = False, 
         write_bytes(home / f"{stem}.jpg", photograph_bytes(picture))
         written.append(home / f"{stem}.jpg")
     return written
-
-
-def _by_stage(results: RunRecords, data: str) -> tuple[str, pd.DataFrame]:
-    """The evaluator that compares stages, and its accuracies with the most labels: those with few are not averaged into
-    them."""
-    frame = results.frame
-    name = stages_evaluator(results, data)
-    accuracies = frame[(frame["data"] == data) & (frame["evaluator"] == name) & (frame["variant"] == "")]
-    accuracies = accuracies[
-        (accuracies["metric"] == results.declared(name).stages_by) & (accuracies["split"] == results.split)
-    ]
-    return name, accuracies[accuracies["labels"] == accuracies["labels"].max()]
-
-
-def _share_words(accuracies: pd.DataFrame) -> str:
-    share = float(accuracies["labels"].max())
-    return f", {100 * share:g} % of the labels" if share != 1 else ""
-
-
-def stages_figure(results: RunRecords, data: str) -> Figure | None:
-    """Heat map of accuracy, rows by stages, sorted as the table is, by the stage chosen on validation; that one is
-    framed."""
-    from matplotlib.patches import Rectangle
-
-    evaluator, accuracies = _by_stage(results, data)
-    accuracies = accuracies[[is_stage(stage) for stage in accuracies["stage"]]]
-    if accuracies.empty:
-        return None
-    accuracies = accuracies.assign(pooled=accuracies["stage"] == "pooled")
-    # Draws are averaged within a seed first.
-    mean = accuracies.groupby(["row", "stage", "seed"])["value"].mean().groupby(["row", "stage"]).mean().unstack()
-    chosen = accuracies.groupby(["row", "stage"])["best"].mean().unstack()
-    stages = sorted(mean.columns, key=lambda stage: (stage == "pooled", int(re.sub(r"\D", "", stage) or 0)))
-    order = {row.row: ("pretext", "elsewhere", "baseline", "labels").index(row.block) for row in results.run.rows}
-    shown = accuracies[accuracies["best"].astype(bool)].groupby(["row", "seed"])["value"].mean().groupby("row").mean()
-    rows = sorted(mean.index, key=lambda row: (order[row], -float(shown.get(row, mean.loc[row].max())), row))
-    grid = 100 * mean.loc[rows, stages].to_numpy(dtype=float)
-    names = row_names(results, float(accuracies["labels"].max()))
-    figure = new_figure(2.9 + 0.75 * len(stages), 1.1 + 0.33 * len(rows))
-    ax = figure.subplots()
-    image = ax.imshow(grid, cmap="cividis", aspect="auto")
-    ax.set_xticks(range(len(stages)), stages)
-    ax.set_yticks(range(len(rows)), [names[row] for row in rows])
-    ax.grid(False)
-    ax.spines[:].set_visible(False)
-    ax.tick_params(length=0)
-    middle = (np.nanmin(grid) + np.nanmax(grid)) / 2
-    for y, row in enumerate(rows):
-        for x, stage in enumerate(stages):
-            value = grid[y, x]
-            text, colour = (
-                ("-", "black") if math.isnan(value) else (f"{value:.1f}", "black" if value > middle else "white")
-            )
-            ax.text(x, y, text, ha="center", va="center", color=colour)
-            share = chosen.loc[row, stage]
-            if share == share and share > 0:
-                # A thin frame: chosen with some of the seeds.
-                width = 2.2 if share == 1 else 1.0
-                ax.add_patch(
-                    Rectangle((x - 0.46, y - 0.41), 0.92, 0.82, fill=False, edgecolor="#D55E00", linewidth=width)
-                )
-    for y in range(1, len(rows)):
-        if order[rows[y]] != order[rows[y - 1]]:
-            ax.axhline(y - 0.5, color="white", linewidth=4)
-    figure.colorbar(image, ax=ax, pad=0.02).outline.set_visible(False)  # type: ignore[operator]
-    older = protocol_word(results, evaluator, data)
-    ax.set_title(
-        f"{results.declared(evaluator).title.capitalize()} by stage"
-        + (f", {older}:\n" if older else ": ")
-        + f"{short(data)}{_share_words(accuracies)}, top-1 in %, {split_word(results)}"
-    )
-    ax.set_xlabel("stage of the network; framed: chosen on validation")
-    return figure
 
 
 def curves_figure(results: RunRecords) -> Figure | None:
@@ -225,7 +156,7 @@ def cost_figure(results: RunRecords, data: str) -> Figure | None:
     """Accuracy at the best stage against what pretraining cost: FLOPs and, on one kind of machine, minutes."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-    evaluator, stages = _by_stage(results, data)
+    evaluator, stages = accuracies_by_stage(results, data)
     accuracies = stages[stages["best"].astype(bool)]
     accuracies = accuracies if not accuracies.empty else stages.query("stage == 'pooled'")
     cost = results.pretraining
@@ -277,7 +208,7 @@ def cost_figure(results: RunRecords, data: str) -> Figure | None:
     axes[0][0].set_ylabel(
         results.declared(evaluator).title
         + (f", {older}" if older else "")
-        + f", best stage{_share_words(accuracies)}: top-1 in %, {split_word(results)}"
+        + f", best stage{share_words(accuracies)}: top-1 in %, {split_word(results)}"
     )
     bars = " (bars: lowest and highest seed)" if len(results.run.seeds) > 1 else ""
     axes[0][0].set_title(f"{short(data)}: accuracy against cost{bars}")

@@ -39,7 +39,7 @@ def html_page(table: TableContent, figures: list[str]) -> str:
     for section in table.sections:
         if len(table.sections) > 1:
             out.append(f"<h2>Judged on {e(section.data)}</h2>")
-        for part in (section, *section.below):
+        for part in (section, *section.below_on_pages):
             out += _html_grid(part)
     out += ['<ul class="notes">', *[f"<li>{e(note)}</li>" for note in legend_notes(table)], "</ul>"]
     out += [f'<img src="{e(figure)}" alt="{e(figure.rpartition("/")[2].rpartition(".")[0])}">' for figure in figures]

@@ -15,7 +15,7 @@ def latex_tables(table: TableContent) -> str:
         judged = [f"judged on {section.data}"] if len(table.sections) > 1 else []
         caption = ". ".join(e(part) for part in [*(["VALIDATION"] if table.validation else []), *table.title, *judged])
         out += [r"\begin{table}", r"\centering\footnotesize", rf"\caption{{{caption}.}}", *_latex_grid(section)]
-        for part in section.below:
+        for part in section.below_on_pages:
             out += [r"\par\medskip", *_latex_grid(part)]
         notes = (
             [f"{line.name}: {failure}" for line in section.lines for failure in line.failures]

@@ -26,7 +26,7 @@ def markdown_page(table: TableContent) -> str:
             *[f"- {e(line.name)}: {e(failure)}" for line in section.lines for failure in line.failures],
             "",
         ]
-        for part in section.below:
+        for part in section.below_on_pages:
             out += [*_markdown_grid(part), ""]
     out += [f"- {e(note)}" for note in legend_notes(table)]
     out += ["", "## Published numbers"] if table.published else []

@@ -221,7 +221,7 @@ def test_report_is_a_function_of_the_records(run_folder: MakeRun, tmp_path: Path
     written = {path: path.read_bytes() for path in write_report(folder, svg=True)}
     assert {path.name for path in written} == {
         "table.md", "table.csv", "table.tex", "table.html", "comparisons.csv", "labels_saved.csv", "stages.png",
-        "stages.svg",
+        "stages.svg", "gains.png", "gains.svg",
         "cost.png", "cost.svg", "labels.png", "labels.svg", "curves.png", "curves.svg",
     }  # fmt: skip
     for path in written:
@@ -232,7 +232,7 @@ def test_report_is_a_function_of_the_records(run_folder: MakeRun, tmp_path: Path
     assert {path.relative_to(moved): path.read_bytes() for path in again} == {
         path.relative_to(folder): text for path, text in written.items()
     }
-    pictures = [f"figures/{name}.png" for name in ("stages", "cost", "labels", "curves")]
+    pictures = [f"figures/{name}.png" for name in ("stages", "gains", "cost", "labels", "curves")]
     assert _parse((moved / "table.html").read_text()).pictures == pictures
 
 
