@@ -11,11 +11,11 @@ from torch.nn import functional as F
 
 from ssl_bench.data.batches import ImageStore
 from ssl_bench.evaluators.base import Evaluation, Evaluator, EvaluatorOptions, Measurement, Subject
+from ssl_bench.evaluators.representation import dead_dimensions, rankme
 from ssl_bench.evaluators.scores import go_on
 from ssl_bench.records.protocols import VERSIONS
 from ssl_bench.spec.model import MOST_IN_SET
 
-DEAD = 1e-5  # deviation of a dimension, relative to the features' root mean square
 COLLAPSED = 5.0  # RankMe below which a representation is called collapsed
 PICTURE_BYTES = 256 << 20  # images handed to the task at once
 
@@ -61,25 +61,6 @@ class Diagnostics(Evaluator):
             "collapsed": values["rankme"] < COLLAPSED,
         }
         return Evaluation(measurements, {}, details)
-
-
-def rankme(z: Tensor, epsilon: float = 1e-7) -> float:
-    """exp of the entropy of the normalised singular values of features [N, D], not centred; between 1 and min(N, D).
-
-    As in Garrido et al. (2023), epsilon is added to every share. 1.0 for features that are all zero.
-    """
-    sigma = torch.linalg.svdvals(z.double())
-    total = float(sigma.sum())
-    if total == 0:
-        return 1.0
-    p = sigma / total + epsilon
-    return float(torch.exp(-(p * p.log()).sum()))
-
-
-def dead_dimensions(z: Tensor) -> float:
-    """Share of the dimensions of features [N, D] that do not move from image to image."""
-    size = float(z.double().square().mean().sqrt())
-    return float((z.double().std(0, correction=0) <= DEAD * size).double().mean())
 
 
 def _spread_out(length: int, count: int) -> Tensor:

@@ -8,13 +8,11 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
-from ssl_bench.data.batches import ImageStore
 from ssl_bench.data.images import ImageSet
 from ssl_bench.evaluators.base import Evaluation, Evaluator, EvaluatorOptions, Measurement, Subject
-from ssl_bench.evaluators.features import frozen
 from ssl_bench.evaluators.scores import (
     TOP5_ABOVE,
     Counts,
@@ -22,7 +20,6 @@ from ssl_bench.evaluators.scores import (
     check_labels,
     compact,
     go_on,
-    label_tensor,
     measured,
     per_class,
 )
@@ -126,31 +123,14 @@ def vote(similar: Tensor, votes: Tensor, num_classes: int, temperature: float = 
     return scores.masked_fill_(~asked, -torch.inf)
 
 
-def knn_monitor(
-    backbone: nn.Module,
-    bank: ImageSet,
-    queries: ImageSet,
-    device: torch.device | str,
-    k: int = 20,
-    *,
-    batch_size: int = 512,
+def knn_accuracy(
+    bank: Tensor, labels: Tensor, queries: Tensor, answers: Tensor, classes: int, k: int = 20, batch_size: int = 512
 ) -> float:
-    """Top-1 of ``queries`` by their nearest neighbours in ``bank``, to watch pretraining; pass sets small enough to be
-    looked at often.
-
-    The backbone is used in eval mode and its modules' modes are restored; no random number is drawn, no BatchNorm
-    statistic moves.
-    """
-    device = torch.device(device)
-    labels, answers = label_tensor(bank, device), label_tensor(queries, device)
+    """Top-1 of features [M, D] by their nearest neighbours among features [N, D] by cosine, to watch pretraining: small
+    enough sets to be compared at once. ``k`` is capped at the size of the smallest class that is there."""
     k = min(k, int(torch.bincount(labels)[labels.unique()].min()))
-    with frozen(backbone, device):
-        known = F.normalize(
-            torch.cat([backbone(images).float() for images in ImageStore(bank, device).in_order(batch_size)]), dim=1
-        )
-        right = 0
-        for number, images in enumerate(ImageStore(queries, device).in_order(batch_size)):
-            similar, positions = (F.normalize(backbone(images).float(), dim=1) @ known.T).topk(k, 1)
-            scores = vote(similar, labels[positions], len(bank.classes))
-            right += int((scores.argmax(1) == answers[number * batch_size : number * batch_size + len(images)]).sum())
+    known, right = F.normalize(bank, dim=1), 0
+    for part, true in zip(queries.split(batch_size), answers.split(batch_size), strict=True):
+        similar, positions = (F.normalize(part, dim=1) @ known.T).topk(k, 1)
+        right += int((vote(similar, labels[positions], classes).argmax(1) == true).sum())
     return right / len(queries)

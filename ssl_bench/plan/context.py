@@ -65,6 +65,7 @@ class RunContext:
     stage_limit: int | None = None
     checkpoint_seconds: float = 120.0
     looks: int = 10
+    probes: int = 0
     skip_checks: bool = False  #: train tasks of plugins without the quick part of their battery
     stop: Callable[[], bool] = lambda: False
     on_progress: Callable[[TrainingProgress], None] = lambda progress: None

@@ -97,7 +97,8 @@ class Pretraining(Record):
     diagnose: dict[str, float] = {}  #: label-free facts after training (active units, kl)
     health: dict[str, HealthRecord] = {}  #: what the task watches over, with the bounds of its alarms
     metrics: dict[str, float] = {}  #: last smoothed training values: loss, accuracy ...
-    curves: dict[str, Curve] = {}  #: loss, accuracy ..., and "knn" (validation, a monitor)
+    #: loss, accuracy ...; and of monitors: "knn" and "probe" (validation), "features/rankme" and others
+    curves: dict[str, Curve] = {}
     trend: str = ""  #: "still rising" or "flat", from the kNN monitor; "" without one
     steps: Count = 0
     images_seen: Count = 0

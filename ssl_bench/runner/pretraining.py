@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import copy
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -19,7 +17,6 @@ from ssl_bench.data import places_of
 from ssl_bench.data.batches import ImageStore
 from ssl_bench.data.images import ImageSet, evenly_spaced
 from ssl_bench.errors import DamagedWeights
-from ssl_bench.evaluators.knn import knn_monitor
 from ssl_bench.plan.cells import Cell
 from ssl_bench.plan.context import RunContext, build_task, pretraining_batches
 from ssl_bench.records.environment import environment, now
@@ -31,6 +28,7 @@ from ssl_bench.records.schema import (
     write_record,
 )
 from ssl_bench.records.tensors import save_tensors
+from ssl_bench.runner.monitoring import clean_images, knn_trend, monitors_of
 from ssl_bench.runner.prechecks import checks_before_training
 from ssl_bench.spec.task_role import TaskRole
 from ssl_bench.training.checkpoints import remove
@@ -38,9 +36,6 @@ from ssl_bench.training.loop import FitResult, fit
 from ssl_bench.training.movement import Movement, constant_features
 from ssl_bench.training.seeding import seed_everything
 
-STATISTICS_IMAGES = 10_000  # BatchNorm statistics are averaged over at most this many clean training images
-CHUNK = 512
-MONITOR_IMAGES = 512
 DIAGNOSED_IMAGES = 1_000
 CHECKED_IMAGES = 64  # on which features are looked at for collapse
 
@@ -84,8 +79,7 @@ def pretrain_cell(cell: Cell, context: RunContext) -> tuple[Pretraining, Any]:
             checkpoint=checkpoint,
             checkpoint_seconds=context.checkpoint_seconds,
             final_checkpoint=True,
-            monitor=_monitor(context),
-            looks=context.looks,
+            monitors=monitors_of(context),
             on_progress=context.on_progress,
             stop=context.stop,
             movement=movement,
@@ -100,7 +94,7 @@ def pretrain_cell(cell: Cell, context: RunContext) -> tuple[Pretraining, Any]:
     judged = task.evaluated()
     if isinstance(judged, Backbone) and judged.input.kind != "rgb":
         describe["input"] = judged.input.kind
-    reestimate_batchnorm(judged, _clean_images(context.data.pretrain, context.device))
+    reestimate_batchnorm(judged, clean_images(context.data.pretrain, context.device))
     unseen = context.data.evaluate[0].validation if context.data.evaluate else context.data.pretrain
     some = _some_images(unseen, context.device)
     if task.role.trains and (constant := constant_features(judged, some[:CHECKED_IMAGES], cell.row.task.name)):
@@ -130,7 +124,7 @@ def pretrain_cell(cell: Cell, context: RunContext) -> tuple[Pretraining, Any]:
         health={name: HealthRecord(**vars(sign)) for name, sign in health.items()},
         metrics=result.metrics,
         curves=result.curves,
-        trend=_trend(result),
+        trend=knn_trend(result.curves),
         steps=result.steps,
         images_seen=result.images_seen,
         passes=result.passes,
@@ -202,50 +196,7 @@ def load_task(cell: Cell, context: RunContext, weights: str = "") -> Any:
     return task.to(context.device).eval()
 
 
-def _clean_images(images: ImageSet, device: torch.device) -> Iterator[Tensor]:
-    """Images for BatchNorm statistics, in chunks of equal size, so of equal weight.
-
-    Every chunk is drawn from all of them: many sets are sorted by class, and the variance within one class is not that
-    of the set.
-    """
-    draw = np.random.Generator(np.random.PCG64(1))
-    count = min(len(images), STATISTICS_IMAGES)
-    store = ImageStore(images.without_labels().take(np.sort(draw.permutation(len(images))[:count])), device)
-    return (
-        store.gather(torch.from_numpy(np.sort(part)))
-        for part in np.array_split(draw.permutation(count), -(-count // CHUNK))
-    )
-
-
 def _some_images(images: ImageSet, device: torch.device) -> Tensor:
     """Images to diagnose a task on, from all over the set, which may be sorted by class."""
     chosen = images.without_labels().take(evenly_spaced(len(images), DIAGNOSED_IMAGES))
     return ImageStore(chosen, device).gather(torch.arange(len(chosen)))
-
-
-def _monitor(context: RunContext) -> Callable[[nn.Module], float] | None:
-    """Validation kNN on a copy whose BatchNorm statistics are re-estimated, as they will be in the end; None without
-    labelled images."""
-    if not context.data.evaluate:
-        return None
-    labelled = context.data.evaluate[0]
-    bank = labelled.train.take(evenly_spaced(len(labelled.train), MONITOR_IMAGES))
-    queries = labelled.validation.take(evenly_spaced(len(labelled.validation), MONITOR_IMAGES))
-
-    def look(backbone: nn.Module) -> float:
-        copied = copy.deepcopy(backbone)
-        reestimate_batchnorm(copied, _clean_images(bank, context.device))
-        return knn_monitor(copied.eval(), bank, queries, context.device, k=20)
-
-    return look
-
-
-def _trend(result: FitResult) -> str:
-    """Whether the validation monitor was still rising in its last third, beyond the noise of its few images."""
-    curve = result.curves.get("knn")
-    if curve is None or len(curve.value) < 6:
-        return ""
-    third = len(curve.value) // 3
-    before, after = np.mean(curve.value[-2 * third : -third]), np.mean(curve.value[-third:])
-    noise = np.sqrt(max(after * (1 - after), 1e-4) / MONITOR_IMAGES)
-    return "still rising" if after - before > noise else "flat"

@@ -119,6 +119,7 @@ def carry_out(run_plan: RunPlan, observer: Observer) -> list[Failure]:
             stage_limit=run_plan.matrix.stage_values,
             checkpoint_seconds=run_plan.matrix.pretrain.checkpoint_seconds,
             looks=run_plan.matrix.pretrain.monitor,
+            probes=run_plan.matrix.pretrain.probes,
             stop=stop,
             skip_checks=run_plan.skip_checks,
             on_progress=observer.progressed,

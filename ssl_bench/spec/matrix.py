@@ -50,7 +50,7 @@ class PretrainSpec(Model):
     warm-up, and all that follows the progress of a run (weight decay, momentum, temperature) are that run's.
     """
 
-    LATER: ClassVar[frozenset[str]] = frozenset({"schedule_epochs"})
+    LATER: ClassVar[frozenset[str]] = frozenset({"schedule_epochs", "probes"})
 
     epochs: float | None = Field(default=None, gt=0, le=1_000_000)
     images: int | None = Field(default=None, ge=1, le=MOST_IMAGES)  #: images seen, instead of epochs
@@ -61,7 +61,10 @@ class PretrainSpec(Model):
     preset: Literal["auto", "short", "paper"] = "auto"
     batch_size: int | None = Field(default=None, ge=1, le=MOST_BATCH)  #: for every task that names none itself
     checkpoint_seconds: float = Field(default=120.0, gt=0, le=1_000_000)  #: does not enter a cell's id
-    monitor: int = Field(default=10, ge=0, le=10_000)  #: validation kNN looks a run; does not enter a cell's id
+    #: looks at the features a run: validation kNN, rank, alignment ...; does not enter a cell's id
+    monitor: int = Field(default=10, ge=0, le=10_000)
+    #: linear probes on validation along a run, for its curve alone; does not enter a cell's id
+    probes: int = Field(default=0, ge=0, le=1_000)
 
     @model_validator(mode="after")
     def _one_budget(self) -> PretrainSpec:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ssl_bench.data.batches import Batches
 from ssl_bench.errors import DamagedWeights, Interrupted, SpecError, TrainingError
@@ -22,6 +22,7 @@ from ssl_bench.system.digests import notice
 from ssl_bench.training.checkpoints import load_checkpoint, refuse_other_state, remove, save_checkpoint
 from ssl_bench.training.cost import loss_of, measure_cost, not_finite, peak_memory, reset_peak_memory
 from ssl_bench.training.device import choose_precision
+from ssl_bench.training.monitor import Monitor
 from ssl_bench.training.movement import Movement
 from ssl_bench.training.phases import Phases, call_in_phase
 from ssl_bench.training.seeding import seed_everything
@@ -71,8 +72,7 @@ def fit(
     precision: str = "auto",
     checkpoint: Path | None = None,
     checkpoint_seconds: float = 120.0,
-    monitor: Callable[[nn.Module], float] | None = None,
-    looks: int = 10,
+    monitors: Sequence[Monitor] = (),
     on_progress: Callable[[TrainingProgress], None] | None = None,
     stop: Callable[[], bool] | None = None,
     cost: bool = True,
@@ -91,8 +91,7 @@ def fit(
         the same bits, whether the run was interrupted or not.
     checkpoint : file to resume from when it exists (a damaged one is told and removed), written every
         ``checkpoint_seconds`` and removed by the caller when its result is safe.
-    monitor : called with ``task.evaluated()`` some ``looks`` times; its value is recorded as the curve "knn" and
-        decides nothing.
+    monitors : look at ``task.evaluated()`` now and then; what they see is recorded as curves and decides nothing.
     stop : asked after every step; when true, a checkpoint is written and Interrupted raised.
     cost : count FLOPs and trunk passes (one small extra step on a copy).
     final_checkpoint : write the checkpoint after the last step, however short the run was, for a caller whose next
@@ -136,17 +135,16 @@ def fit(
         task.before_training()
         if movement is not None:
             movement.begin(task)
-    looks_at = (
-        {max(1, round((look + 1) * steps / looks)) for look in range(looks)} if monitor is not None and looks else set()
-    )
+    looks = [(monitor.look, monitor.after(steps)) for monitor in monitors]
     reset_peak_memory(device)
     saved, loop.started, loop.worked = time.monotonic(), time.perf_counter(), time.process_time()
     try:
         for step in range(done, steps):
             loop.step(step)
-            if step + 1 in looks_at and monitor is not None:
+            for look in (look for look, after in looks if step + 1 in after):
                 with loop.timed("monitor"):
-                    loop.note("knn", step + 1, monitor(task.evaluated()))
+                    for name, value in look(task.evaluated()).items():
+                        loop.note(name, step + 1, value)
             if on_progress is not None:
                 on_progress(loop.progress(step + 1))
             stopping = stop is not None and step + 1 < steps and stop()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -13,7 +14,8 @@ from hypothesis import strategies as st
 
 from ssl_bench.errors import Interrupted
 from ssl_bench.evaluators.base import Evaluation, Subject
-from ssl_bench.evaluators.diagnostics import Diagnostics, dead_dimensions, rankme
+from ssl_bench.evaluators.diagnostics import Diagnostics
+from ssl_bench.evaluators.representation import alignment, alpha_req, dead_dimensions, rankme, uniformity
 
 Make = Callable[..., Subject]
 
@@ -110,3 +112,40 @@ def test_spread_tells_collapse(make_subject: Make) -> None:
 def test_stop(make_subject: Make) -> None:
     with pytest.raises(Interrupted):
         ask(make_subject({"pooled": 0.5}, stop=lambda: True))
+
+
+@pytest.mark.parametrize("exponent", [0.5, 1.0, 2.0])
+def test_the_exponent_of_a_power_law_is_found_at_any_scale_and_rotation(exponent: float) -> None:
+    """Against numpy's weighted fit of the same ranks, and on a spectrum that is a power law."""
+    rng = np.random.default_rng(0)
+    u = np.linalg.qr(rng.standard_normal((400, 120)) - 0.0)[0]
+    u = np.linalg.qr(u - u.mean(0))[0]  # centred, so that centring changes nothing
+    v = np.linalg.qr(rng.standard_normal((120, 120)))[0]
+    z = (u * np.arange(1, 121) ** (-exponent / 2)) @ v
+    assert alpha_req(torch.from_numpy(7 * z + 3)) == pytest.approx(exponent, rel=1e-6)
+    noisy = z + 0.01 * rng.standard_normal(z.shape)
+    eigenvalues = np.linalg.eigvalsh(np.cov(noisy.T))[::-1]
+    ranks = np.arange(4, 101)
+    slope = np.polyfit(np.log(ranks), np.log(eigenvalues[3:100]), 1, w=ranks**-0.5)[0]
+    assert alpha_req(torch.from_numpy(noisy)) == pytest.approx(-slope, rel=1e-6)
+
+
+def test_a_spectrum_too_short_for_a_slope_has_none() -> None:
+    assert math.isnan(alpha_req(torch.randn(50, 5)))
+    assert math.isnan(alpha_req(torch.zeros(50, 64)))
+    assert math.isfinite(alpha_req(torch.randn(50, 6)))
+
+
+def test_alignment_and_uniformity_are_those_of_their_definitions() -> None:
+    rng = np.random.default_rng(0)
+    z, other = rng.standard_normal((40, 8)), rng.standard_normal((40, 8))
+    unit, unit_other = (x / np.linalg.norm(x, axis=1, keepdims=True) for x in (z, other))
+    assert alignment(torch.from_numpy(5 * z), torch.from_numpy(other)) == pytest.approx(
+        ((unit - unit_other) ** 2).sum(1).mean()
+    )
+    pairs = [np.exp(-2 * ((unit[i] - unit[j]) ** 2).sum()) for i in range(40) for j in range(40) if i != j]
+    assert uniformity(torch.from_numpy(z)) == pytest.approx(np.log(np.mean(pairs)))
+    assert alignment(torch.from_numpy(z), torch.from_numpy(3 * z)) == pytest.approx(0, abs=1e-12)
+    assert uniformity(torch.ones(10, 4)) == pytest.approx(0, abs=1e-12)
+    with pytest.raises(ValueError, match="at least 2"):
+        uniformity(torch.ones(1, 4))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,14 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import balanced_accuracy_score
 from sklearn.neighbors import KNeighborsClassifier
-from torch import Tensor, nn
 
-from ssl_bench.backbones.resnet import Backbone
 from ssl_bench.errors import Interrupted, SpecError
 from ssl_bench.evaluators.base import Evaluation, Subject
-from ssl_bench.evaluators.knn import KNN, knn_monitor, nearest, vote
+from ssl_bench.evaluators.knn import KNN, knn_accuracy, nearest, vote
 from ssl_bench.spec.model import parse
-from toys import TINY, noise_set
 
 Make = Callable[..., Subject]
 
@@ -205,45 +201,11 @@ def test_stop_and_bad_options(make_subject: Make) -> None:
         parse(KNN.Options, {"temprature": 0.1}, "knn")
 
 
-class Mean(nn.Module):
-    """Pooled colour; one part is kept in another mode than the rest."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.norm, self.drop = nn.BatchNorm2d(3), nn.Dropout(0.5)
-
-    def forward(self, images: Tensor) -> Tensor:
-        return self.drop(self.norm(images)).mean((2, 3))
-
-
-def test_the_monitor_leaves_no_trace() -> None:
-    backbone = Mean().train()
-    backbone.drop.eval()
-    before = {name: tensor.clone() for name, tensor in backbone.state_dict().items()}
-    torch.manual_seed(3)
-    state = torch.get_rng_state()
-    value = knn_monitor(backbone, noise_set(64), noise_set(32, seed=1), "cpu")
-    assert 0 <= value <= 1
-    assert torch.equal(torch.get_rng_state(), state)
-    assert backbone.training and backbone.norm.training and not backbone.drop.training
-    assert all(torch.equal(before[name], tensor) for name, tensor in backbone.state_dict().items())
-    assert all(parameter.grad is None for parameter in backbone.parameters())
-
-
-def test_the_monitor_agrees_with_the_evaluator() -> None:
-    torch.manual_seed(0)
-    backbone = Backbone(TINY, 32).eval()
-    bank, queries = noise_set(90, classes=3), noise_set(70, classes=3, seed=2)
-    images = [torch.from_numpy(s.pixels).permute(0, 3, 1, 2).float() / 255 for s in (bank, queries)]
-    with torch.no_grad():
-        x, q = (backbone(part).double().numpy() for part in images)
-    assert bank.labels is not None and queries.labels is not None
-    expected = (brute_force(q, x, bank.labels, 20, 3, 0.07).argmax(1) == queries.labels).mean()
-    assert knn_monitor(backbone, bank, queries, "cpu", k=20, batch_size=32) == pytest.approx(expected, abs=1.1 / 70)
-
-
-def test_the_monitor_finds_what_is_there() -> None:
-    images = noise_set(60, classes=2)
-    pixels = images.pixels.copy()
-    pixels[images.labels == 1, :, :, 0] //= 4
-    assert knn_monitor(Mean(), replace(images, pixels=pixels), replace(images, pixels=pixels), "cpu") == 1.0
+def test_neighbours_along_a_run_are_those_of_the_definition() -> None:
+    rng = np.random.default_rng(0)
+    x, q = rng.standard_normal((90, 6)), rng.standard_normal((70, 6))
+    labels, answers = rng.integers(0, 3, 90), rng.integers(0, 3, 70)
+    expected = (brute_force(q, x, labels, 20, 3, 0.07).argmax(1) == answers).mean()
+    tensors = [torch.from_numpy(part) for part in (x, labels, q, answers)]
+    assert knn_accuracy(*tensors, 3, k=20, batch_size=32) == pytest.approx(expected, abs=1e-9)
+    assert knn_accuracy(tensors[0], tensors[1], tensors[0], tensors[1], 3, k=1) == 1.0

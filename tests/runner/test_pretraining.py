@@ -4,14 +4,18 @@ the set."""
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import log_loss
 from torch import Tensor, nn
 
+import ssl_bench.runner.monitoring as monitoring
 import ssl_bench.runner.pretraining as module
 import ssl_bench.tasks.base as base
 from ssl_bench.backbones.resnet import Backbone, reestimate_batchnorm
@@ -46,14 +50,14 @@ def context_of(pretrain: ImageSet, judged: ImageSet | None = None) -> RunContext
 
 def test_statistics_do_not_depend_on_the_order_of_the_rows() -> None:
     torch.manual_seed(0)
-    backbone, in_order = Backbone(TINY, 8), by_class(4 * module.CHUNK)
+    backbone, in_order = Backbone(TINY, 8), by_class(4 * monitoring.CHUNK)
     # as many classes as chunks: every fourth row would be one class too
-    turns = brightness(np.arange(4 * module.CHUNK) % CLASSES)
+    turns = brightness(np.arange(4 * monitoring.CHUNK) % CLASSES)
     orders = [in_order, in_order.take(np.random.default_rng(1).permutation(len(in_order))), turns]
     found = []
     for images in orders:
         copied = copy.deepcopy(backbone)
-        reestimate_batchnorm(copied, module._clean_images(images, CPU))
+        reestimate_batchnorm(copied, monitoring.clean_images(images, CPU))
         found.append(copied.network.bn1.running_var)
     for other in found[1:]:
         torch.testing.assert_close(found[0], other, rtol=0.1, atol=0)
@@ -76,11 +80,10 @@ class Watched(nn.Module):
 
 
 def test_the_monitor_mixes_classes_in_its_statistics() -> None:
-    judged = by_class(2 * module.MONITOR_IMAGES)
-    look = module._monitor(context_of(judged, judged))
-    assert look is not None
+    judged = by_class(2 * monitoring.MONITOR_IMAGES)
+    (monitor,) = monitoring.monitors_of(context_of(judged, judged))
     Watched.seen.clear()
-    look(Watched())
+    monitor.look(Watched())
     assert Watched.seen and max(Watched.seen) - min(Watched.seen) < 0.03
 
 
@@ -133,3 +136,46 @@ def test_a_task_is_diagnosed_on_images_from_all_over_the_set() -> None:
     assert len(images) == module.DIAGNOSED_IMAGES and torch.bincount(classes).tolist() == pytest.approx(
         [250] * 4, abs=1
     )
+
+
+def test_a_look_at_the_features_leaves_no_trace_and_is_the_same_twice() -> None:
+    torch.manual_seed(3)
+    backbone, judged = Backbone(TINY, 8).train(), by_class(80)
+    before, state = copy.deepcopy(backbone.state_dict()), torch.get_rng_state()
+    looked, probed = monitoring.monitors_of(replace(context_of(judged, judged), probes=5))
+    seen = looked.look(backbone)
+    assert seen == looked.look(backbone)
+    assert set(seen) == {"knn"} | {
+        f"features/{name}" for name in ("rankme", "alpha_req", "dead_dimensions", "alignment", "uniformity")
+    }
+    assert 0 < seen["features/alignment"] < 4 and seen["features/uniformity"] < 0 and seen["features/rankme"] > 1
+    assert probed.times == 5 and probed.look(backbone)["probe"] > 2 / CLASSES  # brightness tells the classes apart
+    assert torch.equal(torch.get_rng_state(), state) and backbone.training
+    assert all(torch.equal(before[name], tensor) for name, tensor in backbone.state_dict().items())
+
+
+def test_without_labels_the_features_are_looked_at_alone() -> None:
+    (looked,) = monitoring.monitors_of(replace(context_of(by_class(80)), probes=5))
+    seen = looked.look(Backbone(TINY, 8))
+    assert "knn" not in seen and "features/rankme" in seen
+
+
+def test_the_probe_along_a_run_is_scikit_learns() -> None:
+    torch.manual_seed(0)
+    backbone, train = Backbone(TINY, 8), by_class(120)
+    rng = np.random.default_rng(5)
+    validation = brightness(rng.integers(0, CLASSES, 90))
+    context = context_of(train, train)
+    context.data.evaluate[0].validation = validation
+    _, probed = monitoring.monitors_of(replace(context, probes=1))
+    value = probed.look(backbone)["probe"]
+    settled = monitoring._settled(backbone, train, CPU)
+    x, z = (monitoring._features(settled, part, CPU).double().numpy() for part in (train, validation))
+    mean, deviation = x.mean(0), x.std(0, ddof=1)
+    tried = []
+    for penalty in monitoring.PENALTIES:
+        oracle = LogisticRegression(C=1 / penalty, tol=1e-8, max_iter=5_000).fit((x - mean) / deviation, train.labels)
+        scores = (z - mean) / deviation
+        loss = log_loss(validation.labels, oracle.predict_proba(scores))
+        tried.append((loss, float((oracle.predict(scores) == validation.labels).mean())))
+    assert value == pytest.approx(min(tried)[1], abs=1.01 / len(validation))

@@ -23,6 +23,7 @@ from ssl_bench.spec.recipe import Recipe
 from ssl_bench.training.cost import measure_cost
 from ssl_bench.training.device import choose_device
 from ssl_bench.training.loop import fit
+from ssl_bench.training.monitor import Monitor
 from ssl_bench.training.optimizers import build_optimizer, learning_rate_at
 from toys import Brightness, build, noise_set
 
@@ -65,7 +66,7 @@ sys.path.insert(0, {tests!r})
 from training.test_loop import *
 task = build()
 fit(task, Batches(noise_set(), 16, 0), RECIPE, 40, seed=0,
-    checkpoint=pathlib.Path({checkpoint!r}), checkpoint_seconds=0.0, looks=0,
+    checkpoint=pathlib.Path({checkpoint!r}), checkpoint_seconds=0.0,
     on_progress=lambda p: (print(p.step, flush=True), time.sleep(0.02)))
 from safetensors.torch import save_file
 save_file({{k: v.contiguous() for k, v in task.state_dict().items()}}, {final!r})
@@ -221,14 +222,17 @@ def test_phases_are_stepped_in_order_and_recorded_apart() -> None:
 def test_monitor_looks_and_never_changes_the_run() -> None:
     looked: list[int] = []
 
-    def monitor(backbone: nn.Module) -> float:
+    def look(backbone: nn.Module) -> dict[str, float]:
         looked.append(1)
         torch.rand(100)  # a monitor may draw at random
-        return 0.5
+        return {"knn": 0.5, "features/rankme": 3.0}
 
-    watched, result = train(steps=10, monitor=monitor, looks=5)
+    rare = Monitor(lambda _: {"probe": 0.25}, 2)
+    watched, result = train(steps=10, monitors=(Monitor(look, 5), rare))
     assert same(watched, train(steps=10)[0])
     assert result.curves["knn"].step == [2, 4, 6, 8, 10] and len(looked) == 5
+    assert result.curves["features/rankme"].value == [3.0] * 5
+    assert result.curves["probe"].step == [5, 10] and result.metrics["probe"] == 0.25
 
 
 def test_progress_and_time_split() -> None:

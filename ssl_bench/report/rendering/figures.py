@@ -26,6 +26,7 @@ from ssl_bench.report.rendering.drawing import (
     split_word,
     style,
 )
+from ssl_bench.report.rendering.feature_figure import features_figure
 from ssl_bench.report.rendering.label_figure import labels_figure
 from ssl_bench.report.rendering.stage_figures import accuracies_by_stage, gains_figure, share_words, stages_figure
 
@@ -45,7 +46,7 @@ def draw_figures(results: RunRecords, folder: str | Path, *, svg: bool = False, 
     Returns
     -------
     The files written: ``stages``, ``gains``, ``cost`` and ``labels`` (with the labelled set's name where there are
-    several), ``curves``, and ``detections-ROW`` where objects were detected.
+    several), ``curves``, ``features``, and ``detections-ROW`` where objects were detected.
     """
     home, written = Path(folder), []
     names = [str(entry["name"]) for entry in results.data_sets()]
@@ -59,7 +60,7 @@ def draw_figures(results: RunRecords, folder: str | Path, *, svg: bool = False, 
             ]
             drawn.append((f"cost{suffix}", cost_figure(results, name)))
             drawn.append((f"labels{suffix}", labels_figure(results, name)))
-        drawn.append(("curves", curves_figure(results)))
+        drawn += [("curves", curves_figure(results)), ("features", features_figure(results))]
         charts = ("png", "svg") if svg else ("png",)
         stale = [*(() if svg else home.glob("*.svg")), *(() if photographs else home.glob(f"{PHOTOGRAPHS}-*.jpg"))]
         for path in stale:
