@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -24,11 +25,93 @@ BLOCKED_SHOWN = 5  # cells of a plan, by name
 HEARTBEAT_SECONDS = 60.0  # between lines of progress in a log
 
 
-class Live(Observer):
+class Lane(Observer):
+    """The line of one process: the cell that it computes. Safe to use from several threads.
+
+    Parameters
+    ----------
+    live : the view that it is a line of.
+    """
+
+    def __init__(self, live: Live) -> None:
+        self.live = live
+        self.task: TaskID | None = None
+        self.spoken = self.started = time.monotonic()
+        self.label = ""
+
+    def show(self, description: str, done: float, total: float, note: str) -> None:
+        """Set the line to something under way; in a log, say it now and then."""
+        bar = self.live.bar
+        with self.live.lock:
+            if self.task is None:
+                self.task = bar.add_task(escape(description), total=total, note=escape(note))
+            bar.update(
+                self.task,
+                description=escape(description),
+                completed=done,
+                total=total,
+                note=escape(note),
+                visible=True,
+            )
+            if not self.live.console.is_terminal and time.monotonic() - self.spoken > HEARTBEAT_SECONDS:
+                self.spoken = time.monotonic()
+                self.live.say(f"  {description} {100 * done / max(total, 1):.0f} %  {note}")
+
+    def cell_started(self, cell: Any, number: int, total: int) -> None:
+        which = f" ({cell.candidate.settings})" if len(cell.row.candidates) > 1 else ""
+        self.label = f"[{number}/{total}] {cell.row.name}{which} seed {cell.seed}"
+        self.started = time.monotonic()
+        self.show(self.label, 0, 1, "starting")
+
+    def progressed(self, progress: Any) -> None:
+        loss = progress.metrics.get("loss", float("nan"))
+        accuracy = f"  accuracy {100 * progress.metrics['accuracy']:.1f} %" if "accuracy" in progress.metrics else ""
+        note = (
+            f"loss {loss:.4g}{accuracy}  {progress.images_per_second:,.0f} images/s  "
+            f"{duration(progress.seconds_left)} left"
+        )
+        self.show(self.label, progress.step, progress.steps, note)
+
+    def noted(self, text: str) -> None:
+        self.show(self.label, 1, 1, text)
+
+    def cell_finished(self, cell: Any, pretraining: Pretraining, evaluations: list[EvaluationRecord]) -> None:
+        parts = [text for record in evaluations if (text := headline(record))]
+        trend = f"  kNN {pretraining.trend}" if pretraining.trend else ""
+        took = duration(time.monotonic() - self.started)
+        with self.live.lock:
+            self.live.say(f"{self.label}: {took}  validation: {'  '.join(parts) or 'none'}{trend}")
+            for what, told in (
+                (cell.row.name, pretraining.changed),
+                *((record.evaluator, record.changed) for record in evaluations),
+            ):
+                if told:
+                    self.live.say(f"  {what} changed, for the whole program, {told}; this was set back", "yellow")
+            self._hide()
+
+    def cell_failed(self, cell: Any, failure: Failure) -> None:
+        with self.live.lock:
+            self.live.say(f"{self.label} failed in {failure.where}: {failure.message}", "red")
+            if failure.traceback:
+                self.live.say(failure.traceback, "dim")
+            self._hide()
+
+    def closed(self) -> None:
+        with self.live.lock:
+            self._hide()
+
+    def _hide(self) -> None:
+        """Until the process has something else to show."""
+        if self.task is not None:
+            self.live.bar.update(self.task, visible=False)
+
+
+class Live(Lane):
     """The observer of the command line. A context manager; ``close`` ends the moving part early."""
 
     def __init__(self, console: Console) -> None:
-        self.console = console
+        super().__init__(self)
+        self.console, self.lock = console, threading.RLock()
         self.bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=24),
@@ -38,9 +121,7 @@ class Live(Observer):
             transient=True,
             disable=not console.is_terminal,
         )
-        self.task: TaskID | None = None
-        self.spoken = time.monotonic()
-        self.label, self.open = "", False
+        self.open = False
 
     def __enter__(self) -> Live:
         self.bar.start()
@@ -55,67 +136,28 @@ class Live(Observer):
             self.bar.stop()
             self.open = False
 
-    def _say(self, text: str, style: str = "") -> None:
+    def say(self, text: str, style: str = "") -> None:
+        """Print a line above what moves."""
         self.console.print(escape(text), style=style or None, soft_wrap=True)
 
-    def _bar(self, description: str, done: float, total: float, note: str) -> None:
-        if self.task is None:
-            self.task = self.bar.add_task(escape(description), total=total, note=escape(note))
-        self.bar.update(self.task, description=escape(description), completed=done, total=total, note=escape(note))
-        if not self.console.is_terminal and time.monotonic() - self.spoken > HEARTBEAT_SECONDS:
-            self.spoken = time.monotonic()
-            self._say(f"  {description} {100 * done / max(total, 1):.0f} %  {note}")
+    def beside(self) -> Lane:
+        return Lane(self)
 
     def packing(self, text: str, done: int, total: int) -> None:
-        self._bar(text, done, max(total, 1), f"{done:,}/{total:,}")
+        self.show(text, done, max(total, 1), f"{done:,}/{total:,}")
 
     def nothing_to_do(self, run_plan: RunPlan) -> None:
         trained = [stored for cell in run_plan.cells() if (stored := run_plan.snapshot.pretraining(cell)) is not None]
         versions = ", ".join(sorted({stored.code for stored in trained}))
         since = f", since {run_plan.created[:10]}" if run_plan.created else ""
         every = "the one cell is" if len(trained) == 1 else f"all {len(trained)} cells are"
-        self._say(f"nothing to do: {every} in {run_plan.out}{since}, made by ssl_bench {versions}")
-
-    def cell_started(self, cell: Any, number: int, total: int) -> None:
-        which = f" ({cell.candidate.settings})" if len(cell.row.candidates) > 1 else ""
-        self.label = f"[{number}/{total}] {cell.row.name}{which} seed {cell.seed}"
-        self.started = time.monotonic()
-        self._bar(self.label, 0, 1, "starting")
-
-    def progressed(self, progress: Any) -> None:
-        loss = progress.metrics.get("loss", float("nan"))
-        accuracy = f"  accuracy {100 * progress.metrics['accuracy']:.1f} %" if "accuracy" in progress.metrics else ""
-        note = (
-            f"loss {loss:.4g}{accuracy}  {progress.images_per_second:,.0f} images/s  "
-            f"{duration(progress.seconds_left)} left"
-        )
-        self._bar(self.label, progress.step, progress.steps, note)
-
-    def noted(self, text: str) -> None:
-        self._bar(self.label, 1, 1, text)
-
-    def cell_finished(self, cell: Any, pretraining: Pretraining, evaluations: list[EvaluationRecord]) -> None:
-        parts = [text for record in evaluations if (text := headline(record))]
-        trend = f"  kNN {pretraining.trend}" if pretraining.trend else ""
-        took = duration(time.monotonic() - self.started)
-        self._say(f"{self.label}: {took}  validation: {'  '.join(parts) or 'none'}{trend}")
-        for what, told in (
-            (cell.row.name, pretraining.changed),
-            *((record.evaluator, record.changed) for record in evaluations),
-        ):
-            if told:
-                self._say(f"  {what} changed, for the whole program, {told}; this was set back", "yellow")
-
-    def cell_failed(self, cell: Any, failure: Failure) -> None:
-        self._say(f"{self.label} failed in {failure.where}: {failure.message}", "red")
-        if failure.traceback:
-            self._say(failure.traceback, "dim")
+        self.say(f"nothing to do: {every} in {run_plan.out}{since}, made by ssl_bench {versions}")
 
     def chose(self, row: Any, winner: Any, scores: Mapping[str, float]) -> None:
         tried = ", ".join(f"{name}: {100 * score:.1f}" for name, score in scores.items())
         failed = len(row.candidates) - len(scores)
         left_out = f"; failed, and left out: {failed} of {len(row.candidates)}" if failed else ""
-        self._say(f"{row.name}: chose {winner.settings} on validation ({tried}{left_out})")
+        self.say(f"{row.name}: chose {winner.settings} on validation ({tried}{left_out})")
 
 
 def headline(record: EvaluationRecord) -> str:
@@ -185,9 +227,11 @@ def print_plan(console: Console, run_plan: RunPlan, plan: Estimate) -> None:
         need = "1 cell needs it" if len(plan.blocked) == 1 else f"{len(plan.blocked):,} cells need it"
         say(f"{shown}{HOW}; {need}, and {'fails' if len(plan.blocked) == 1 else 'fail'} without", "yellow")
     if plan.missing:
-        console.print(
+        divided = f", {plan.jobs.words}" if plan.jobs.words else ""
+        say(
             f"{plan.done} cells done, {plan.missing} to compute: about {duration(plan.seconds)} "
-            f"({duration(plan.evaluation_seconds)} of it evaluation); records go to {escape(str(run_plan.out))}"
+            f"({duration(plan.evaluation_share * plan.seconds)} of it evaluation){divided}; records go to "
+            f"{run_plan.out}"
         )
         if plan.advice:
             say(f"more than a week; to bring it down: {'; '.join(plan.advice)}", "yellow")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +15,7 @@ from ssl_bench.evaluators.features import stage_limit
 from ssl_bench.plan.advice import advice_for
 from ssl_bench.plan.cells import Cell, PlannedEvaluation
 from ssl_bench.plan.context import RunContext, build_task, pretraining_batches
+from ssl_bench.plan.jobs import ONE_BY_ONE, Jobs, jobs_of
 from ssl_bench.plan.rows import Row
 from ssl_bench.plan.run_plan import RunPlan
 from ssl_bench.plan.speed import Speed, forward_flops, known_hardware, speed_of
@@ -42,7 +43,8 @@ class RowEstimate:
 
 @dataclass(frozen=True)
 class Estimate:
-    """The plan of a run: rows, seconds of all evaluations, bytes needed, and what the times are of."""
+    """The plan of a run: rows, seconds of computing that all evaluations take, bytes needed, and what the times are
+    of."""
 
     rows: list[RowEstimate]
     evaluation_seconds: float
@@ -52,9 +54,22 @@ class Estimate:
     hardware: str  #: "" : timed on this machine
     blocked: tuple[str, ...] = ()  #: cells that fail unless they are recomputed, and why
     advice: tuple[str, ...] = ()  #: what would bring an estimate of more than a week down, and to what
+    jobs: Jobs = ONE_BY_ONE  #: how the cells are divided
 
     @property
     def seconds(self) -> float:
+        """Until the last cell is finished: cells side by side take less than all their computing, and no less than the
+        longest."""
+        longest = max((row.seconds / max(row.missing, 1) for row in self.rows if row.seconds), default=0.0)
+        return max(self._computing / max(1, min(self.jobs.count, self.missing)), longest)
+
+    @property
+    def evaluation_share(self) -> float:
+        """Of all computing, from 0 to 1."""
+        return self.evaluation_seconds / max(self._computing, 1e-9)
+
+    @property
+    def _computing(self) -> float:
         return sum(row.seconds or 0.0 for row in self.rows) + self.evaluation_seconds
 
     @property
@@ -66,59 +81,106 @@ class Estimate:
         return sum(row.done for row in self.rows)
 
 
-def estimate(run_plan: RunPlan, on: str | None = None) -> Estimate:
+def estimate(run_plan: RunPlan, on: str | None = None, jobs: int | None = 1) -> Estimate:
     """Cells done and missing per row, with time and memory estimated from counted FLOPs and one timed step of the
     backbone.
 
     Parameters
     ----------
     on : a name in ``HARDWARE``, whose known speed is taken instead of this machine's. Raises SpecError for another.
+    jobs : how many cells are computed side by side; None: as many as pay off here.
     """
     hardware = known_hardware(on)
-    context = RunContext(
-        data=run_plan.data,
-        backbone=run_plan.matrix.backbone,
-        device=run_plan.device,
-        precision=run_plan.matrix.precision,
-        stage_limit=run_plan.matrix.stage_values,
-    )
+    context = _context_of(run_plan)
     backbone = context.make_backbone().to(context.device)
     widths = _feature_widths(run_plan, context, backbone)
     todo = run_plan.todo()
-    speed = speed_of(hardware, context) if todo else Speed(1.0, 1.0)  # nothing is left to divide by it
+    rows, works = _rows_and_work(run_plan, context, todo)
+    features = _feature_bytes(run_plan, sum(widths))
+    # a known machine has one accelerator, and with nothing to do nothing is divided
+    divided = jobs_of(run_plan, jobs, lambda: _largest(rows, features)) if todo and hardware is None else ONE_BY_ONE
+    with divided.threads_set():
+        speed = speed_of(hardware, context) if todo else Speed(1.0, 1.0)  # nothing is left to divide by it
     forward = forward_flops(backbone, run_plan.data.size) if todo else 0.0
-    rows, untrained = [], 0
+    rows = [row if row.seconds is None else replace(row, seconds=row.seconds / speed.training) for row in rows]
+    untrained = 0
     judging: dict[str, float] = defaultdict(float)  # seconds by evaluator
     blocked: dict[str, str] = {}
-    counted: set[Path] = set()  # rows of equal settings share a cell, and its time counts once
-    done = Counter(cell.row.name for cell in run_plan.cells() if run_plan.done(cell))
-    missing = Counter(cell.row.name for cell in todo)
-    for row in run_plan.rows:
-        work = _work_of(row, run_plan, [cell for cell in todo if cell.row is row and cell.folder not in counted])
-        counted |= {cell.folder for cell in work.cells}
+    for work in works:
         if not run_plan.recompute:
             blocked |= work.blocked
-        untrained += len(work.training) + (work.to_come if row.task.role.trains else 0)
+        untrained += len(work.training) + (work.to_come if work.row.task.role.trains else 0)
         for cell in work.judged:
             for planned in run_plan.missing(cell):
                 judging[planned.name] += (
                     _evaluation_flops(cell, planned, run_plan, forward) / speed.training
                     + _fitting_flops(cell, planned, widths) / speed.products
                 )
-        finished = len(row.candidates) - missing[row.name] if work.undecided else done[row.name]
-        rows.append(_row_estimate(work, context, speed.training, finished, missing[row.name] + work.to_come))
     # the task's file holds the backbone too
     weights = 2 * untrained * sum(p.numel() * p.element_size() for p in backbone.parameters())
-    return Estimate(
+    plan = Estimate(
         rows,
         sum(judging.values()),
         _packed_bytes(run_plan),
         weights,
-        _feature_bytes(run_plan, sum(widths)),
+        features,
         "" if hardware is None else f"{hardware.title} ({hardware.source})",
         tuple(f"{cell}: {why}" for cell, why in blocked.items()),
-        advice_for(run_plan, sum(row.seconds or 0.0 for row in rows), judging, speed.training),
+        jobs=divided,
     )
+    at_once = max(1, min(divided.count, plan.missing))
+    judging = {name: seconds / at_once for name, seconds in judging.items()}
+    training = sum(row.seconds or 0.0 for row in rows) / at_once
+    return replace(plan, advice=advice_for(run_plan, training, judging, speed.training * at_once))
+
+
+def side_by_side(run_plan: RunPlan, jobs: int | None) -> Jobs:
+    """How a run's cells are divided, without the time that ``estimate`` takes to say how long they need.
+
+    Parameters
+    ----------
+    jobs : as for ``estimate``.
+    """
+
+    def memory() -> int:
+        context = _context_of(run_plan)
+        widths = _feature_widths(run_plan, context, context.make_backbone().to(context.device))
+        return _largest(_rows_and_work(run_plan, context, todo)[0], _feature_bytes(run_plan, sum(widths)))
+
+    todo = run_plan.todo()
+    return jobs_of(run_plan, jobs, memory) if todo else ONE_BY_ONE
+
+
+def _context_of(run_plan: RunPlan) -> RunContext:
+    return RunContext(
+        data=run_plan.data,
+        backbone=run_plan.matrix.backbone,
+        device=run_plan.device,
+        precision=run_plan.matrix.precision,
+        stage_limit=run_plan.matrix.stage_values,
+    )
+
+
+def _largest(rows: list[RowEstimate], features: int) -> int:
+    """Bytes that the largest cell needs: it is trained first, then its features are held."""
+    return max([features, *(row.memory or 0 for row in rows)])
+
+
+def _rows_and_work(
+    run_plan: RunPlan, context: RunContext, todo: list[Cell]
+) -> tuple[list[RowEstimate], list[_RowWork]]:
+    """Every row, its time in FLOPs, and what is left to do for it."""
+    rows, works = [], []
+    counted: set[Path] = set()  # rows of equal settings share a cell, and its time counts once
+    done = Counter(cell.row.name for cell in run_plan.cells() if run_plan.done(cell))
+    missing = Counter(cell.row.name for cell in todo)
+    for row in run_plan.rows:
+        work = _work_of(row, run_plan, [cell for cell in todo if cell.row is row and cell.folder not in counted])
+        counted |= {cell.folder for cell in work.cells}
+        finished = len(row.candidates) - missing[row.name] if work.undecided else done[row.name]
+        rows.append(_row_estimate(work, context, finished, missing[row.name] + work.to_come))
+        works.append(work)
+    return rows, works
 
 
 @dataclass(frozen=True)
@@ -150,9 +212,9 @@ def _work_of(row: Row, run_plan: RunPlan, cells: list[Cell]) -> _RowWork:
     return _RowWork(row, cells, blocked, training, [*standing, *can], undecided, len(seeds[1:]))
 
 
-def _row_estimate(work: _RowWork, context: RunContext, rate: float, done: int, missing: int) -> RowEstimate:
-    """A row with the cost of what is left to train of it; that of an open choice is the mean candidate's at the seeds
-    to come."""
+def _row_estimate(work: _RowWork, context: RunContext, done: int, missing: int) -> RowEstimate:
+    """A row with the cost of what is left to train of it, in FLOPs where its seconds will stand; that of an open choice
+    is the mean candidate's at the seeds to come."""
     row, candidate = work.row, work.row.candidates[0]
     passes = seconds = memory = None
     problem = ""
@@ -161,7 +223,7 @@ def _row_estimate(work: _RowWork, context: RunContext, rate: float, done: int, m
             flops, passes, memory = _training_cost((work.training or work.judged)[0], context)
             images = [setting.recipe.batch_size * setting.steps for setting in row.candidates]
             now = sum(cell.candidate.recipe.batch_size * cell.candidate.steps for cell in work.training)
-            seconds = flops * (now + work.to_come * sum(images) / len(images)) / rate
+            seconds = flops * (now + work.to_come * sum(images) / len(images))
         except (SpecError, DataError):  # what the user can mend
             raise
         # a task's own mistake: its cell will report it in full, and the other rows can run

@@ -119,6 +119,7 @@ def prepare(
         only=only,
         recompute=recompute,
         skip_checks=skip_checks,
+        data_root=places.root,
         unpacked=unpacked or {},
         unseen=unseen,
         created=created,

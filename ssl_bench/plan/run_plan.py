@@ -16,6 +16,7 @@ from ssl_bench.plan.cells import HEADLINE, Cell, PlannedEvaluation, cell_of
 from ssl_bench.plan.evaluations import EvaluatorOnSets
 from ssl_bench.plan.rows import Row
 from ssl_bench.plan.snapshot import Snapshot
+from ssl_bench.records.schema import digest
 from ssl_bench.spec.matrix import Matrix
 
 
@@ -35,6 +36,7 @@ class RunPlan:
     recompute: bool = False
     winners: dict[str, Candidate] = field(default_factory=dict)
     skip_checks: bool = False
+    data_root: Path | None = None  #: where sources were looked for before anything was downloaded
     #: images that noise stands in for: what they are, and their bytes once packed
     unpacked: Mapping[str, int] = field(default_factory=dict)
     #: rows left out of a plan, and why: weights that would have to be downloaded
@@ -51,6 +53,11 @@ class RunPlan:
             self.snapshot = Snapshot()
         else:
             self.snapshot.forget(cell)
+
+    def fingerprint(self) -> str:
+        """Of all that its cells' ids are made of: two processes that divide a run must agree on it."""
+        cells = [self.cell(row, candidate, self.matrix.seeds[0]) for row in self.rows for candidate in row.candidates]
+        return digest({"cells": [[cell.id, *(planned.id for planned in cell.evaluations)] for cell in cells]})
 
     def cell(self, row: Row, candidate: Candidate, seed: int, evaluators: list[EvaluatorOnSets] | None = None) -> Cell:
         """One cell, where it lies already or will: rows of equal settings share one, and a row's name decides

@@ -98,6 +98,11 @@ def load_plugins(paths: str | Path | Iterable[str | Path]) -> None:
         load_plugin(path)
 
 
+def plugin_files() -> list[str]:
+    """The plugin files that are loaded, in the order in which they were."""
+    return [str(sys.modules[name].__file__) for name in _IMPORTED if name in sys.modules]
+
+
 def _refuse_mixed(module_name: str, file: Path, helpers: dict[str, Path], later: set[str]) -> None:
     """Refuse a plugin where a function, its own or another plugin's, would get the other's local module of the same
     name: Python knows one at a time."""

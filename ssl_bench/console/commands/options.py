@@ -40,6 +40,13 @@ SkipChecks = Annotated[
         "--skip-checks", help="Train plugin tasks without the quick part of their battery; the table says so."
     ),
 ]
+JobsAsked = Annotated[
+    str,
+    typer.Option(
+        "--jobs",
+        help="Cells computed side by side: a number, or auto (on a CPU as many as its cores and memory allow).",
+    ),
+]
 Limit = Annotated[
     int | None, typer.Option("--limit", help="Use at most N images of train and of test.", show_default=False)
 ]

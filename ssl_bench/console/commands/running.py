@@ -10,6 +10,7 @@ import typer
 from ssl_bench.console.commands.options import (
     DataRoot,
     Device,
+    JobsAsked,
     Legend,
     Limit,
     MatrixArg,
@@ -28,6 +29,7 @@ from ssl_bench.system.terminal import console as make_console
 
 if TYPE_CHECKING:
     from ssl_bench.console.live import Live
+    from ssl_bench.plan.jobs import Jobs
     from ssl_bench.plan.run_plan import RunPlan
 
 
@@ -44,6 +46,7 @@ def run(
     plugin: Plugins = None,
     recompute: Recompute = False,
     skip_checks: SkipChecks = False,
+    jobs: JobsAsked = "auto",
     wide: Annotated[bool, typer.Option("--wide", help="Print every column of the table.")] = False,
     legend: Legend = False,
 ) -> None:
@@ -62,6 +65,7 @@ def run(
     """
     if smoke:
         given = {"--out": out, "--val": val, "--limit": limit, "--recompute": recompute, "--wide": wide}
+        given["--jobs"] = jobs != "auto"
         if useless := [option for option, value in given.items() if value]:
             raise SpecError(
                 f"{useless[0]} has no effect with --smoke, which keeps nothing and prints no table; leave it out"
@@ -70,11 +74,12 @@ def run(
         keeps_what_it_reached()  # before the imports, which take seconds
     from ssl_bench.console.live import Live, print_plan
     from ssl_bench.plan.estimate import estimate
+    from ssl_bench.plan.jobs import jobs_requested
     from ssl_bench.plan.prepare import prepare
     from ssl_bench.report import load
     from ssl_bench.report.building.verdict import verdict
 
-    console = make_console()
+    console, requested = make_console(), jobs_requested(jobs)
     common = {**_shared_settings(sets, only, plugin, device, data_root), "skip_checks": skip_checks}
     with Live(console) as live:
         if smoke:
@@ -87,12 +92,12 @@ def run(
             console.print("smoke: every cell took its two steps and every evaluator answered", highlight=False)
             return
         run_plan = prepare(matrix, out, val=val, limit=limit, recompute=recompute, progress=live.packing, **common)
-        todo = estimate(run_plan)
+        todo = estimate(run_plan, jobs=requested)
         if todo.missing:
             print_plan(console, run_plan, todo)
         else:
             live.nothing_to_do(run_plan)
-        failures = _carry_out(run_plan, live)
+        failures = _carry_out(run_plan, live, todo.jobs)
     results = load(run_plan.out)
     print_table(console, results, wide, legend=legend)
     if sentence := verdict(results):
@@ -109,14 +114,14 @@ def run(
         raise typer.Exit(1)
 
 
-def _carry_out(run_plan: RunPlan, live: Live) -> list[Any]:
+def _carry_out(run_plan: RunPlan, live: Live, jobs: Jobs) -> list[Any]:
     """Compute what is missing; where that is interrupted, the table still tells of what there is."""
     from ssl_bench.errors import Interrupted
     from ssl_bench.report import write_report
     from ssl_bench.runner.scheduler import carry_out
 
     try:
-        return carry_out(run_plan, live)
+        return carry_out(run_plan, live, jobs)
     except Interrupted:
         live.close()
         write_report(run_plan.out)
@@ -134,6 +139,7 @@ def plan(
     data_root: DataRoot = None,
     plugin: Plugins = None,
     recompute: Recompute = False,
+    jobs: JobsAsked = "auto",
     on: Annotated[
         str | None, typer.Option("--on", help="Estimate for a v100 or an a100 instead.", show_default=False)
     ] = None,
@@ -141,9 +147,10 @@ def plan(
     """Estimate what a matrix would cost here: cells to compute, time, memory and disk. Trains nothing."""
     from ssl_bench.console.live import Live, print_plan
     from ssl_bench.plan.estimate import estimate
+    from ssl_bench.plan.jobs import jobs_requested
     from ssl_bench.plan.prepare import prepare
 
-    console = make_console()
+    console, requested = make_console(), jobs_requested(jobs)
     with Live(console) as live:
         run_plan = prepare(
             matrix,
@@ -155,7 +162,7 @@ def plan(
             progress=live.packing,
             **_shared_settings(sets, only, plugin, device, data_root),
         )
-    todo = estimate(run_plan, on)
+    todo = estimate(run_plan, on, requested)
     print_plan(console, run_plan, todo)
     if any(row.problem for row in todo.rows):
         raise typer.Exit(1)

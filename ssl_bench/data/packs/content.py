@@ -15,14 +15,14 @@ from ssl_bench.data.places import Places
 from ssl_bench.errors import DataError
 from ssl_bench.records.schema import write_bytes
 from ssl_bench.system.digests import not_checked, read_sealed, seal
+from ssl_bench.system.processors import usable_cores
 
 _SETTLED_NS = 2_000_000_000  # a file that changed just now may change again within the clock's resolution
 
 
 def workers() -> int:
     """Threads worth starting: the cores this process may use, at most 16."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(16, cores)
+    return min(16, usable_cores())
 
 
 class NotRemembered(Exception):
