@@ -80,6 +80,7 @@ class Lane(Observer):
         trend = f"  kNN {pretraining.trend}" if pretraining.trend else ""
         took = duration(time.monotonic() - self.started)
         with self.live.lock:
+            self._hide()
             self.live.say(f"{self.label}: {took}  validation: {'  '.join(parts) or 'none'}{trend}")
             for what, told in (
                 (cell.row.name, pretraining.changed),
@@ -87,14 +88,13 @@ class Lane(Observer):
             ):
                 if told:
                     self.live.say(f"  {what} changed, for the whole program, {told}; this was set back", "yellow")
-            self._hide()
 
     def cell_failed(self, cell: Any, failure: Failure) -> None:
         with self.live.lock:
+            self._hide()
             self.live.say(f"{self.label} failed in {failure.where}: {failure.message}", "red")
             if failure.traceback:
                 self.live.say(failure.traceback, "dim")
-            self._hide()
 
     def closed(self) -> None:
         with self.live.lock:

@@ -40,7 +40,7 @@ from ssl_bench.training.loop import TrainingProgress
 POLL_SECONDS = 0.1
 PATIENCE_SECONDS = 5.0  # with a process that has nothing to do any more, before it is killed
 #: the search path comes first: the working directory, which Python would put there, may hold a json.py
-_COMMAND = "import sys; sys.path[:] = eval(sys.argv[1]); from ssl_bench.runner.worker import main; main()"
+_COMMAND = "import sys; sys.path[:] = eval(sys.argv[1]); from ssl_bench.runner.worker import work; work()"
 
 
 @contextmanager
@@ -146,7 +146,10 @@ class _Process:
             self.popen.stdin.flush()
 
     def ask_to_stop(self) -> None:
+        """At its next step, with a checkpoint; one that is still starting has nothing to save."""
         assert self.popen.stdin is not None
+        if not self.ready:
+            self.popen.kill()
         with suppress(OSError):
             self.popen.stdin.close()
 

@@ -194,6 +194,7 @@ def _compute_missing(
     waiting = [cell for cell in cells if not run_plan.done(cell, final)]
     total = len(waiting)
     failures: dict[Path, Failure] = {}
+    waited_for: set[Path] = set()
     while waiting:
         begun = 0
         held: list[Cell] = []
@@ -223,9 +224,11 @@ def _compute_missing(
         if not held and not begun:
             return failures
         if held:
-            if foreign := sum(not claims.holds(cell) for cell in held):
+            # a lock is held a moment longer than its cell, which is not worth a word
+            if foreign := sum(cell.folder in waited_for and not claims.holds(cell) for cell in held):
                 context.on_note(f"waiting for {foreign} cell{'s' if foreign > 1 else ''} held by another process")
             claims.wait(LOCK_POLL_SECONDS)
+        waited_for = {cell.folder for cell in held}
         run_plan.look_again()
         waiting = [cell for cell in waiting if not run_plan.done(cell, final)]
     return failures

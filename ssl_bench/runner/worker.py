@@ -25,13 +25,13 @@ POLL_SECONDS = 1.0
 PROGRESS_SECONDS = 0.25  # between reports of training
 
 
-def main() -> NoReturn:
+def work() -> NoReturn:
     """Work for the process whose number is the last word of the command line, until nothing is left or it is gone."""
     requests = interruption.listen()
     starter = Starter(int(sys.argv[-1]))
     code = 0
     try:
-        _work(starter)
+        _compute_for(starter)
     except BaseException as error:
         code = requests.exit_code if requests.asked() else 1
         if not requests.asked():
@@ -92,7 +92,7 @@ class Starter:
         signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)
 
 
-def _work(starter: Starter) -> None:
+def _compute_for(starter: Starter) -> None:
     import torch
 
     from ssl_bench.errors import SpecError

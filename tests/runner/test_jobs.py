@@ -8,6 +8,7 @@ import signal
 import sys
 import time
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import torch
 from commands import TINY, Ended, Running, call, start, task, written
 from ssl_bench.errors import SpecError
 from ssl_bench.plan import jobs as jobs_module
+from ssl_bench.plan.estimate import Estimate, RowEstimate
 from ssl_bench.plan.jobs import PROCESS_BYTES, Jobs, jobs_of, jobs_requested
 from ssl_bench.plan.prepare import prepare
 from ssl_bench.plan.run_plan import RunPlan
@@ -202,6 +204,14 @@ def test_cores_are_divided_between_the_cells_of_the_whole_matrix(tmp_path: Path,
     assert divided(tmp_path, baselines=[], tasks=[chosen], evaluate=evaluate) == Jobs(3, 2)
     assert divided(tmp_path, requested=4) == Jobs(4, 2) and divided(tmp_path, requested=20) == Jobs(20, 1)
     assert Jobs(2, 3).words == "2 cells side by side, 3 threads each" and not Jobs(1, 8).words
+
+
+def test_a_plan_tells_the_time_of_cells_side_by_side() -> None:
+    rows = [RowEstimate(name, 0, 2, "", 1, 1.0, seconds, 1) for name, seconds in (("short", 4.0), ("long", 36.0))]
+    plan = Estimate(rows, 20.0, 0, 0, 0, "")
+    assert [replace(plan, jobs=Jobs(count)).seconds for count in (1, 2, 3)] == [60, 30, 20]
+    assert replace(plan, jobs=Jobs(9)).seconds == 18, "four cells, of which the longest takes so long"
+    assert plan.evaluation_share == pytest.approx(1 / 3)
 
 
 def test_memory_bounds_the_number_of_processes(tmp_path: Path, machine: pytest.MonkeyPatch) -> None:
