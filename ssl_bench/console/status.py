@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from rich.cells import cell_len, set_cell_size
 from rich.console import Console
 from rich.table import Table
 
@@ -27,7 +28,7 @@ from ssl_bench.records.schema import (
 )
 from ssl_bench.system.amounts import duration
 from ssl_bench.system.disk import is_locked
-from ssl_bench.system.terminal import escape
+from ssl_bench.system.terminal import escape, harmless
 
 DONE, NOW, BEGUN, FAILED, DAMAGED, MISSING, NOT_ASKED = (
     "done",
@@ -111,9 +112,7 @@ def print_status(console: Console, folder: Path) -> None:
     run = read_record(folder / "run.json", Run)
     rows = {row.row: row for row in run.rows}
     candidates = {name: _candidates(run, row) for name, row in rows.items()}
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for title in ("row", "seed", "pretraining", "evaluations", "state"):
-        table.add_column(title, overflow="fold")
+    lines = [("row", "seed", "pretraining", "evaluations", "state")]
     spent: dict[str, float] = {}  # by folder: rows of equal settings share one
     states: Counter[str] = Counter()
 
@@ -124,13 +123,8 @@ def print_status(console: Console, folder: Path) -> None:
         spent[cell.folder] = max(status.seconds, spent.get(cell.folder, 0.0))
         words = f"{status.state}: {status.why}" if status.why else status.state
         pretraining = "done" if status.trained else "-"
-        table.add_row(
-            escape(cell.row),
-            str(cell.seed),
-            pretraining,
-            f"{status.judged}/{status.expected}",
-            escape(f"{note}{words}"),
-        )
+        judged = f"{status.judged}/{status.expected}"
+        lines.append((cell.row, str(cell.seed), pretraining, judged, f"{note}{words}"))
         return status.state
 
     for cell in run.cells:
@@ -147,11 +141,33 @@ def print_status(console: Console, folder: Path) -> None:
     seconds = sum(spent.values())
     so_far = f"; {duration(seconds)} spent on finished parts" if seconds else ""
     console.print(escape(f"{run.name}: {counts or 'no cells'}; {kind}{so_far}"), soft_wrap=True)
-    console.print(table)
+    _print_columns(console, lines)
     for name, row in rows.items():
         if _is_undecided(row):
             told = f"{name}: {row.choices} candidates, none chosen yet; its cells follow the choice"
             console.print(escape(told), soft_wrap=True)
+
+
+def _print_columns(console: Console, lines: Sequence[tuple[str, ...]]) -> None:
+    """Lines below their titles, which are the first. Folded where they are wider than the terminal; else padded here,
+    which lists thousands of cells in the time that a table needs for hundreds."""
+    shown = [tuple(harmless(text) for text in line) for line in lines]
+    widths = [max(map(cell_len, column)) for column in zip(*shown, strict=True)]
+    if sum(widths) + 2 * len(widths) <= console.width and not any(
+        "\n" in text or "\t" in text for line in shown for text in line
+    ):
+        padded = (
+            "  ".join(set_cell_size(text, width) for text, width in zip(line, widths, strict=True)) for line in shown
+        )
+        console.print(escape(next(padded)), style="table.header", soft_wrap=True)
+        console.out("\n".join(line.rstrip() for line in padded), highlight=False)
+        return
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for title in lines[0]:
+        table.add_column(title, overflow="fold")
+    for line in lines[1:]:
+        table.add_row(*map(escape, line))
+    console.print(table)
 
 
 def _is_undecided(row: RunRow | None) -> bool:

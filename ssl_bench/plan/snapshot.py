@@ -48,6 +48,8 @@ class Snapshot:
         self._pretraining: dict[Path, StoredPretraining | RecordError | None] = {}
         self._evaluations: dict[Path, dict[str, StoredEvaluation | RecordError | None]] = {}
         self._failed: dict[Path, bool] = {}
+        # by the folder of all rows: the name of a cell's folder to those that have it, listed once for all cells
+        self._named: dict[Path, dict[str, list[Path]]] = {}
 
     def forget(self, cell: Cell) -> None:
         """Read what a cell has on disk anew when it is asked for again."""
@@ -58,7 +60,12 @@ class Snapshot:
     def folder_of(self, cell: Cell) -> Path:
         """The folder that holds a cell, or its beginning, under whatever row's name; its own where there is none."""
         begun = []
-        for folder in dict.fromkeys((cell.folder, *matching(cell.folder.parent.parent, f"*/{cell.folder.name}"))):
+        home = cell.folder.parent.parent
+        if home not in self._named:
+            self._named[home] = {}
+            for folder in matching(home, "*/*"):
+                self._named[home].setdefault(folder.name, []).append(folder)
+        for folder in dict.fromkeys((cell.folder, *self._named[home].get(cell.folder.name, ()))):
             try:
                 stored = self._pretraining_in(folder)
             except RecordError:  # told, and refused, when the cell is computed

@@ -7,12 +7,14 @@ record of the same path.
 
 from __future__ import annotations
 
+import fnmatch
 import io
 import os
+import zipfile
 from collections.abc import Callable, Iterator
 from functools import lru_cache
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -55,7 +57,13 @@ class Files:
         return path.read_bytes()
 
     def matching(self, folder: Path, pattern: str) -> Iterator[Path]:
-        return folder.glob(pattern)
+        if "/" in pattern:
+            return folder.glob(pattern)
+        try:  # thousands of folders are asked: in a tenth of the time that glob takes
+            names = os.listdir(folder)
+        except (FileNotFoundError, NotADirectoryError, PermissionError):
+            return iter(())
+        return (folder / name for name in fnmatch.filter(names, pattern))
 
     def predictions(self, path: Path, digest: str) -> Callable[[], dict[str, np.ndarray]] | None:
         try:
@@ -74,10 +82,33 @@ class Files:
 
 def _arrays(path: Path, content: bytes) -> dict[str, np.ndarray]:
     try:
-        with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
-            return {name: arrays[name] for name in arrays.files}
+        with zipfile.ZipFile(io.BytesIO(content)) as members:
+            return {name.removesuffix(".npy"): _array(members.read(name)) for name in members.namelist()}
     except Exception as error:  # of zipfile, zlib, numpy's headers: damage may raise nearly anything
         raise DamagedRecord(f"{path} is damaged and cannot be read: {error or type(error).__name__}; {AGAIN}") from None
+
+
+_MAGIC = b"\x93NUMPY\x01\x00"
+
+
+def _array(content: bytes) -> np.ndarray:
+    """As ``np.load`` reads it; the headers of a run's arrays are few, and reading one takes longer than reading the
+    numbers."""
+    begin = 10 + int.from_bytes(content[8:10], "little")
+    if content[:8] != _MAGIC or len(content) < begin:
+        array: np.ndarray = np.load(io.BytesIO(content), allow_pickle=False)
+        return array
+    shape, columns_first, dtype = _header(content[8:begin])
+    # of bytes that can be written to, as np.load gives
+    return np.frombuffer(bytearray(content[begin:]), dtype).reshape(shape, order="F" if columns_first else "C")
+
+
+@lru_cache(maxsize=256)
+def _header(header: bytes) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    shape, columns_first, dtype = np.lib.format.read_array_header_1_0(io.BytesIO(header))
+    if dtype.hasobject:
+        raise ValueError("it holds objects, which are not read")
+    return shape, columns_first, dtype
 
 
 FILES = Files()

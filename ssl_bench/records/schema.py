@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import from_json
 
 from ssl_bench.errors import DamagedRecord, RecordError
 from ssl_bench.records.bounds import alarm_of, problem_of
@@ -262,13 +263,14 @@ def safe_name(name: str) -> str:
 
 def write_record(path: Path, record: Record) -> None:
     """Write one record with its digest, whole or not at all."""
+    write_bytes(path, record_bytes(record))
+
+
+def record_bytes(record: Record) -> bytes:
+    """A record with its digest, as it is written."""
     content = json.loads(record.model_dump_json())
-    write_bytes(
-        path,
-        (
-            json.dumps(content | {digests.KEY: digests.digest_of_json(content)}, indent=1, ensure_ascii=False) + "\n"
-        ).encode(),
-    )
+    sealed = content | {digests.KEY: digests.digest_of_json(content)}
+    return (json.dumps(sealed, indent=1, ensure_ascii=False) + "\n").encode()
 
 
 def failure_files(folder: Path) -> list[Path]:
@@ -292,7 +294,7 @@ def read_record(path: Path, kind: type[R]) -> R:
         DamagedRecord where it is not what was written, or holds values that cannot be.
     """
     try:
-        data = json.loads(place_of(path).read(path).decode("utf-8"))
+        data = _parsed(place_of(path).read(path))
     except FileNotFoundError:
         raise RecordError(f"{path} does not exist") from None
     except OSError as error:
@@ -316,6 +318,14 @@ def read_record(path: Path, kind: type[R]) -> R:
     if known is None:
         digests.not_checked(path)
     return record
+
+
+def _parsed(content: bytes) -> Any:
+    """What JSON says; raises ValueError or RecursionError, in the words of Python's own reader, where it is none."""
+    try:
+        return from_json(content)  # in half the time
+    except ValueError:
+        return json.loads(content.decode("utf-8"))
 
 
 def _first_problem(error: ValidationError) -> str:

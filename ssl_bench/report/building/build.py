@@ -5,11 +5,10 @@ from __future__ import annotations
 import math
 import shlex
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
 import pandas as pd
 
 from ssl_bench.records.schema import RunRow
@@ -20,10 +19,11 @@ from ssl_bench.report.building.comparisons import compare_pair, compare_rows, sh
 from ssl_bench.report.building.few_labels import saved_section
 from ssl_bench.report.building.gains import gain_entry, gains_section, stage_gains_of
 from ssl_bench.report.building.legend import brief_legend, legend_of, title_of
+from ssl_bench.report.building.measured import Number, Numbers, measured_entry
 from ssl_bench.report.building.remeasured import earlier_section
 from ssl_bench.report.ground.content import Column, Entry, Line, Section, TableContent
-from ssl_bench.report.ground.intervals import FEWEST_SEEDS, balanced_interval, t_interval, wilson_interval
-from ssl_bench.report.ground.names import BALANCED, GAIN, is_stage
+from ssl_bench.report.ground.intervals import FEWEST_SEEDS, balanced_interval
+from ssl_bench.report.ground.names import BALANCED, GAIN
 from ssl_bench.report.ground.paired_comparisons import Comparison
 from ssl_bench.report.ground.published import load_published, published_blocks
 from ssl_bench.report.reading.correctness import Correctness
@@ -33,11 +33,15 @@ from ssl_bench.report.reading.records import Missing, RunRecords
 def build_table(results: RunRecords, wide: bool = False, classic: bool = False) -> TableContent:
     """The table of a run, from its records alone."""
     sections, gains = [], stage_gains_of(results)
-    correctness = Correctness(results)
+    correctness, numbers = Correctness(results), Numbers(results.frame)
+    none = gains.iloc[:0]
+    gains_of_row = {row.row: none for row in results.run.rows}
+    gains_of_row |= {str(row): of_row for row, of_row in gains.groupby("row")}
     for entry in results.data_sets():
         data = str(entry["name"])
         columns = columns_of(results, data, len(entry.get("classes", [])), wide, classic)
-        lines = [line for line in _lines(results, gains, data, columns, correctness) if line.failures or line.applies]
+        lines = _lines(results, gains_of_row, data, columns, correctness, numbers)
+        lines = [line for line in lines if line.failures or line.applies]
         section = Section(data, columns, lines)
         for column in columns:
             if column.higher_is_better is not None and column.evaluator and column.split == results.split:
@@ -45,9 +49,9 @@ def build_table(results: RunRecords, wide: bool = False, classic: bool = False) 
                 _mark_below(column, lines)
         _sort(section)
         by_stage = [] if classic else stage_gain_columns(results, data)
-        section.gains = gains_section(section, _gain_maker(results, gains, data, correctness), by_stage)
+        section.gains = gains_section(section, _gain_maker(results, gains_of_row, data, correctness), by_stage)
         section.saved = saved_section(results, section)
-        section.earlier = earlier_section(results, section, _measured_entry)
+        section.earlier = earlier_section(results, section, _of_frame)
         sections.append(section)
     shares = {c.labels for section in sections for c in section.columns if c.labels is not None}
     published = published_blocks(
@@ -79,60 +83,51 @@ def build_table(results: RunRecords, wide: bool = False, classic: bool = False) 
 
 
 def _lines(
-    results: RunRecords, gains: pd.DataFrame, data: str, columns: list[Column], correctness: Correctness
+    results: RunRecords,
+    gains: Mapping[str, pd.DataFrame],
+    data: str,
+    columns: list[Column],
+    correctness: Correctness,
+    numbers: Numbers,
 ) -> list[Line]:
-    frame = results.frame
-    frame = frame[frame["data"].isin({data, *(column.data for column in columns)})]
     lines = []
+    sets = list(dict.fromkeys((data, *(column.data for column in columns))))
     for row in results.run.rows:
-        numbers = frame[frame["row"] == row.row]
         name = row.row + (" †" if row.uses_labels and row.block != "labels" else "")
         base = Line(row.row, name, row.task, row.block, row.uses_labels, failures=_failures(results, row, data))
-        base.cells = {
-            column.key: _entry(
-                results, gains, row, data, _on(numbers[numbers["variant"] == ""], data, column), column, correctness
-            )
-            for column in columns
-        }
+        base.cells = {column.key: _entry(results, gains, row, data, numbers, column, correctness) for column in columns}
         lines.append(base)
-        for variant in dict.fromkeys(numbers["variant"]):
-            if variant:
-                shown = f"{name}, {'3x longer' if variant == 'longer' else variant}"
-                cells = {
-                    c.key: _measured_entry(_on(numbers[numbers["variant"] == variant], data, c), c)
-                    if c.evaluator
-                    else Entry()
-                    for c in columns
-                }
-                lines.append(Line(row.row, shown, row.task, row.block, row.uses_labels, variant, cells))
+        for variant in numbers.variants_of(row.row, sets):
+            shown = f"{name}, {'3x longer' if variant == 'longer' else variant}"
+            cells = {
+                c.key: measured_entry(numbers.behind(row.row, variant, data, c), c) if c.evaluator else Entry()
+                for c in columns
+            }
+            lines.append(Line(row.row, shown, row.task, row.block, row.uses_labels, variant, cells))
     return lines
 
 
 def _gain_maker(
-    results: RunRecords, gains: pd.DataFrame, data: str, correctness: Correctness
+    results: RunRecords, gains: Mapping[str, pd.DataFrame], data: str, correctness: Correctness
 ) -> Callable[[Line, Column], Entry]:
-    return lambda line, column: gain_entry(results, gains, line.row, data, column, correctness)
-
-
-def _on(frame: pd.DataFrame, data: str, column: Column) -> pd.DataFrame:
-    return frame[frame["data"] == (column.data or data)]
+    return lambda line, column: gain_entry(results, gains[line.row], line.row, data, column, correctness)
 
 
 def _entry(
     results: RunRecords,
-    gains: pd.DataFrame,
+    gains: Mapping[str, pd.DataFrame],
     row: RunRow,
     data: str,
-    numbers: pd.DataFrame,
+    numbers: Numbers,
     column: Column,
     correctness: Correctness,
 ) -> Entry:
     if not column.evaluator:
         return _cost_entry(results, row, column)
     entry = (
-        gain_entry(results, gains, row.row, data, column, correctness)
+        gain_entry(results, gains[row.row], row.row, data, column, correctness)
         if column.metric.endswith(GAIN)
-        else _measured_entry(numbers, column)
+        else measured_entry(numbers.behind(row.row, "", data, column), column)
     )
     alone = column.metric.startswith(BALANCED) and len(entry.values) == 1 and not entry.interval
     if alone and (images := correctness.within_classes(row.row, data, column)) is not None:
@@ -141,9 +136,9 @@ def _entry(
     entry.saw_labels = entry.status == "value" and row.uses_labels and column.labels is not None and column.labels < 1
     place = (row.row, column.evaluator, column.data or data, column.labels)
     entry.longest = entry.status == "value" and place in results.at_longest
-    elsewhere = numbers[(numbers["evaluator"] == column.evaluator) & (numbers["split"] == column.split)]
+    measured = (row.row, column.data or data, column.evaluator, column.split) in numbers.measured
     # what the seeds that are there do not have, the others will not have either
-    if entry.status == "none" and elsewhere.empty:
+    if entry.status == "none" and not measured:
         absent = [
             m
             for m in results.missing
@@ -154,73 +149,16 @@ def _entry(
     return entry
 
 
+def _of_frame(frame: pd.DataFrame, column: Column) -> Entry:
+    """The entry of a column from the lines of a frame that are about one row, variant, set and evaluator."""
+    frame = frame[(frame["split"] == column.split) & (frame["metric"] == column.metric)]
+    return measured_entry(
+        [Number(*line) for line in zip(*(frame[name] for name in Number._fields), strict=True)], column
+    )
+
+
 def _why_absent(absent: list[Missing]) -> Literal["failed", "damaged", "missing"]:
     return "failed" if any(m.failure for m in absent) else "damaged" if any(m.damage for m in absent) else "missing"
-
-
-def _select(numbers: pd.DataFrame, column: Column) -> pd.DataFrame:
-    numbers = numbers[
-        (numbers["evaluator"] == column.evaluator)
-        & (numbers["split"] == column.split)
-        & (numbers["metric"] == column.metric)
-    ]
-    if column.labels is not None:
-        numbers = numbers[np.isclose(numbers["labels"].astype(float), column.labels)]
-    if column.stage == "best":
-        # Pixels and PCA have one representation: there is no stage to choose.
-        return (
-            numbers[numbers["best"].astype(bool)] if sum(map(is_stage, set(numbers["stage"]))) > 1 else numbers.iloc[:0]
-        )
-    if column.stage == "code":
-        return numbers[[not is_stage(stage) for stage in numbers["stage"]]]
-    return numbers[numbers["stage"] == column.stage] if column.stage else numbers
-
-
-def _measured_entry(selected: pd.DataFrame, column: Column) -> Entry:
-    """Draws are averaged within a seed first: they are no replications of the pretraining."""
-    selected = _select(selected, column)
-    if column.stage == "code" and len(selected):  # a task may offer several codes; the first named one stands for it
-        selected = selected[selected["stage"] == selected["stage"].iloc[0]]
-    if selected.empty:
-        return Entry()
-    values = {int(str(seed)): float(value) for seed, value in selected.groupby("seed")["value"].mean().items()}
-    entry = Entry("value", values, images=int(selected["n"].min()), draws=int(selected["draw"].nunique()))
-    if column.stage in ("best", "code"):
-        stages = sorted(set(selected["stage"]), key=lambda stage: (stage == "pooled", stage))
-        names = ["last" if stage == "pooled" else stage for stage in stages]
-        entry.stage = names[0] + "".join(f"/{name.removeprefix('s')}" for name in names[1:])
-    if selected["low"].notna().all() and len(selected) == len(values):
-        entry.resampled = float((selected["high"] - selected["low"]).mean()) / 2
-    numbers = list(values.values())
-    if (
-        len(numbers) == 1 and len(selected) == entry.draws == 2
-    ):  # two draws of labels: no spread can be told from two values
-        entry.pair = tuple(map(float, selected.sort_values("draw")["value"]))
-    elif len(numbers) >= FEWEST_SEEDS:
-        if len(set(numbers)) > 1:
-            (entry.low, entry.high), entry.interval = t_interval(numbers), "t"
-    elif len(numbers) == 1 and not math.isnan(entry.resampled):
-        entry.low, entry.high, entry.interval = (
-            float(selected["low"].iloc[0]),
-            float(selected["high"].iloc[0]),
-            "bootstrap",
-        )
-    elif len(numbers) == 1 and entry.images > 0 and column.share_of_images:
-        entry.low, entry.high, entry.interval = _interval_over_images(
-            numbers[0], entry.images, selected["value"].tolist() if entry.draws > 1 else []
-        )
-    return entry
-
-
-def _interval_over_images(
-    share: float, images: int, draws: list[float]
-) -> tuple[float, float, Literal["binomial", "draws"]]:
-    """Wilson's interval; widened by the spread of several draws of labels, as independent of that of the images."""
-    low, high = wilson_interval(share * images, images)
-    if len(draws) < 2:
-        return low, high, "binomial"
-    spread = (t_interval(draws)[1] - float(np.mean(draws))) ** 2
-    return share - math.sqrt((share - low) ** 2 + spread), share + math.sqrt((high - share) ** 2 + spread), "draws"
 
 
 _COST = {
@@ -236,8 +174,7 @@ _COST = {
 
 def _cost_entry(results: RunRecords, row: RunRow, column: Column) -> Entry:
     source, unit = _COST[column.metric]
-    pretraining = results.pretraining
-    pretraining = pretraining[pretraining["row"] == row.row]
+    pretraining = results.pretraining_of(row.row)
     if pretraining.empty:
         absent = [m for m in results.missing if m.row == row.row and m.what == "pretraining"]
         return Entry(_why_absent(absent)) if absent else Entry()
@@ -259,7 +196,6 @@ def _cost_entry(results: RunRecords, row: RunRow, column: Column) -> Entry:
 
 def _failures(results: RunRecords, row: RunRow, data: str) -> list[str]:
     """One sentence for each thing that failed in a row, with the command that shows the whole of it."""
-    seeds = len({cell.seed for cell in results.run.cells if cell.row == row.row})
     shown = {"", data, *(entry["name"] for entry in results.own_sets())}
     failed_parts: dict[str, tuple[set[int], str]] = {}
     for missing in results.missing:
@@ -268,7 +204,11 @@ def _failures(results: RunRecords, row: RunRow, data: str) -> list[str]:
             failed_parts.setdefault(missing.failure.where, (set(), message[0] if message else missing.failure.error))[
                 0
             ].add(missing.seed)
+    damaged = Counter(m.what for m in results.missing if m.row == row.row and m.damage and m.data in shown)
+    if not failed_parts and not damaged:
+        return []
     sentences = []
+    seeds = len({cell.seed for cell in results.run.cells if cell.row == row.row})
     for where, (failed, first_line) in failed_parts.items():
         command = f"ssl-bench show {shlex.quote(f'{_run_address(results)}/{row.row}/{min(failed)}')}"
         undecided = row.choices > 1 and not row.chosen
@@ -278,7 +218,6 @@ def _failures(results: RunRecords, row: RunRow, data: str) -> list[str]:
             else f"{len(failed)}/{seeds}"
         )
         sentences.append(f"{'' if where == 'pretraining' else where + ' '}failed {share}: {first_line}; {command}")
-    damaged = Counter(m.what for m in results.missing if m.row == row.row and m.damage and m.data in shown)
     return sentences + [f"record of {what} damaged, {count}/{seeds}: see above" for what, count in damaged.items()]
 
 

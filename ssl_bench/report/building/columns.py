@@ -79,7 +79,9 @@ def _declared(frame: pd.DataFrame, evaluator: str, results: RunRecords, num_clas
         return _undeclared(frame, evaluator, declared, split)
     names = {column.metric for column in declared.columns}
     # a control on shuffled labels always has them all
-    shown = frame["metric"].map(lambda metric: any(name == "*" or Metric(name=name).covers(metric) for name in names))
+    patterns = [Metric(name=name) for name in names if name != "*"]
+    covered = {metric for metric in frame["metric"].unique() if any(pattern.covers(metric) for pattern in patterns)}
+    shown = frame["metric"].isin(covered) | ("*" in names)
     shares = sorted(set(frame["labels"][shown.astype(bool)])) or _asked_shares(results, base_name(evaluator)) or [1.0]
     columns: list[Column] = []
     for wanted in declared.columns:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -27,13 +28,18 @@ from ssl_bench.records.schema import (
 )
 from ssl_bench.report.reading.records import EvaluationOfRun, Missing, RunRecords
 from ssl_bench.system import digests
+from ssl_bench.system.collection import collection_put_off
 
 R = TypeVar("R", bound=Record)
 
 
 def read_run(folder: str | Path) -> RunRecords:
     """The records of a results folder, as ``ssl_bench.load`` describes it."""
-    root = Path(folder)
+    with collection_put_off():
+        return _read_run(Path(folder))
+
+
+def _read_run(root: Path) -> RunRecords:
     if not (root / "run.json").is_file():
         raise RecordError(
             f"{root} holds no run.json, so it is no results folder; give one that `ssl-bench run` wrote, such as "
@@ -42,15 +48,16 @@ def read_run(folder: str | Path) -> RunRecords:
     run = read_record(root / "run.json", Run)
     rows = {row.row: row for row in run.rows}
     results = RunRecords(run, {}, [], [], [], sum(1 + len(cell.evaluations) for cell in run.cells), folder=root)
-    others: list[tuple[RunCell, Path, EvaluationRecord]] = []
+    others: list[list[tuple[Path, EvaluationRecord]]] = []  # of each cell
     for cell in run.cells:
         if cell.row not in rows:
             raise RecordError(f"{root / 'run.json'} has a cell of row {cell.row!r}, which is not among its rows")
         _read_cell(root, cell, rows[cell.row], results)
-        others += _others(root, cell, results.pretrainings.get((cell.row, cell.seed)))
+        others.append(_others(root, cell, results.pretrainings.get((cell.row, cell.seed))))
     _settle_protocols(results)
-    for cell in run.cells:
-        _find_earlier(cell, rows[cell.row], [(path, record) for of, path, record in others if of is cell], results)
+    for cell, of_cell in zip(run.cells, others, strict=True):
+        if of_cell:
+            _find_earlier(cell, rows[cell.row], of_cell, results)
     results.opened_elsewhere = _opened_elsewhere(root, results)
     results.failed_candidates = _failed_candidates(root, results)
     results.unchecked = _unchecked(root, results)
@@ -196,7 +203,7 @@ def _settle_protocols(results: RunRecords) -> None:
             results.missing.append(Missing(evaluation.row.row, evaluation.seed, evaluation.evaluator, evaluation.data))
 
 
-def _others(root: Path, cell: RunCell, pretraining: Pretraining | None) -> list[tuple[RunCell, Path, EvaluationRecord]]:
+def _others(root: Path, cell: RunCell, pretraining: Pretraining | None) -> list[tuple[Path, EvaluationRecord]]:
     """Evaluations of a cell's weights that the run does not list.
 
     What cannot be read, or is of weights before these, is nothing of this table.
@@ -217,7 +224,7 @@ def _others(root: Path, cell: RunCell, pretraining: Pretraining | None) -> list[
             if record.pretraining == cell.pretraining and not (
                 pretraining is not None and judged_other_weights(record, pretraining)
             ):
-                others.append((cell, path, record))
+                others.append((path, record))
     return others
 
 
@@ -259,12 +266,17 @@ def _agreement(asked: Mapping[str, Any], other: Mapping[str, Any]) -> int:
 def _opened_elsewhere(root: Path, results: RunRecords) -> dict[str, int]:
     """What else lies in the rows' folders and was given test: other settings, seeds or evaluators' options, tried
     before or beside these."""
-    here = {times_opened.path.resolve() for times_opened in (*results.evaluations, *results.earlier)}
-    homes = {(root / cell.folder).parent.resolve(): cell.row for cell in results.run.cells}
+    # Links are followed once for a folder: a run has tens of thousands of files, and their names are what they are.
+    resolved = lru_cache(maxsize=None)(Path.resolve)
+    known = (evaluation.path for evaluation in (*results.evaluations, *results.earlier))
+    here = {resolved(path.parent) / path.name for path in known}
+    homes = {resolved((root / cell.folder).parent): cell.row for cell in results.run.cells}
     times_opened: dict[str, int] = {}
     for home, row in homes.items():
         for path in matching(home, "*/*.json"):
-            if path.resolve() in here or path.name == "pretrain.json" or path in failure_files(path.parent):
+            if path in here or path.name == "pretrain.json":
+                continue
+            if path.resolve() in here or path in failure_files(path.parent):
                 continue
             try:
                 opened = read_record(path, EvaluationRecord).test_opened

@@ -99,6 +99,7 @@ class RunRecords:
     #: files of an earlier version, without a digest: whether they are as they were written is not known
     unchecked: int = 0
     _predictions: dict[Path, dict[str, np.ndarray]] = field(default_factory=dict, repr=False)
+    _pretraining_of: dict[str, pd.DataFrame] = field(default_factory=dict, repr=False)
 
     @cached_property
     def frame(self) -> pd.DataFrame:
@@ -186,6 +187,13 @@ class RunRecords:
             "trend",
         ]
         return pd.DataFrame(lines) if lines else pd.DataFrame(columns=base)
+
+    def pretraining_of(self, row: str) -> pd.DataFrame:
+        """The lines of ``pretraining`` that are about one row."""
+        frame = self.pretraining
+        if not self._pretraining_of:
+            self._pretraining_of |= {str(name): of_row for name, of_row in frame.groupby("row")}
+        return self._pretraining_of.get(row, frame.iloc[:0])
 
     @property
     def split(self) -> str:

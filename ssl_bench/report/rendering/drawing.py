@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from ssl_bench.records.protocols import split_protocol
 from ssl_bench.report.ground.escape import shortened
@@ -82,12 +82,13 @@ def _with_palette(png: io.BytesIO) -> bytes:
     return buffer.getvalue()
 
 
-def new_figure(width: float, height: float) -> Figure:
-    """A figure of ``width`` by ``height`` inches that needs no display."""
+def new_figure(width: float, height: float, layout: Literal["none"] | None = None) -> Figure:
+    """A figure of ``width`` by ``height`` inches that needs no display; ``layout``: "none" where the places of its
+    panels are given."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(width, height))
+    figure = Figure(figsize=(width, height), layout=layout)  # type: ignore[arg-type,unused-ignore]
     FigureCanvasAgg(figure)
     return figure
 

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pandas as pd
 
 from ssl_bench.records.schema import safe_name, write_bytes
 from ssl_bench.report.reading.records import RunRecords
+from ssl_bench.report.rendering.curves_figure import curves_figure
 from ssl_bench.report.rendering.detections import PHOTOGRAPHS, detection_pictures
 from ssl_bench.report.rendering.drawing import (
-    COLOURS,
     GREY,
     file_bytes,
     looks,
@@ -31,7 +29,6 @@ from ssl_bench.report.rendering.label_figure import labels_figure
 from ssl_bench.report.rendering.stage_figures import accuracies_by_stage, gains_figure, share_words, stages_figure
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 
@@ -67,8 +64,9 @@ def draw_figures(results: RunRecords, folder: str | Path, *, svg: bool = False, 
             path.unlink(missing_ok=True)
         for stem, figure in drawn:
             if figure is not None:
-                figure.draw_without_rendering()
-                figure.set_layout_engine("none")  # the layout, most of the time, is found once for all formats
+                if figure.get_layout_engine() is not None:
+                    figure.draw_without_rendering()
+                    figure.set_layout_engine("none")  # the layout, most of the time, is found once for all formats
                 for kind in charts:
                     write_bytes(home / f"{stem}.{kind}", file_bytes(figure, kind))
                     written.append(home / f"{stem}.{kind}")
@@ -77,80 +75,6 @@ def draw_figures(results: RunRecords, folder: str | Path, *, svg: bool = False, 
         write_bytes(home / f"{stem}.jpg", photograph_bytes(picture))
         written.append(home / f"{stem}.jpg")
     return written
-
-
-def curves_figure(results: RunRecords) -> Figure | None:
-    """Small multiples, one pair of panels a row: the pretext loss above; its accuracy and the kNN monitor below."""
-    rows = [
-        row
-        for row in results.run.rows
-        if any(p.curves for (name, _), p in results.pretrainings.items() if name == row.row)
-    ]
-    if not rows:
-        return None
-    columns = min(4, len(rows))
-    bands = math.ceil(len(rows) / columns)
-    names = row_names(results)
-    figure = new_figure(3.0 * columns, 3.5 * bands)
-    axes: Any = figure.subplots(2 * bands, columns, squeeze=False)
-    percent = [
-        value
-        for p in results.pretrainings.values()
-        for key in ("accuracy", "knn")
-        if key in p.curves
-        for value in p.curves[key].value
-    ]
-    top = 100 * min(1.0, max(percent, default=1.0) * 1.08)
-    for at in range(bands * columns):
-        band, column = divmod(at, columns)
-        loss, accuracy = axes[2 * band, column], axes[2 * band + 1, column]
-        if at >= len(rows):
-            loss.set_visible(False)
-            accuracy.set_visible(False)
-            continue
-        _curves_of(results, rows[at].row, loss, accuracy)
-        loss.set_title(names[rows[at].row])
-        loss.tick_params(labelbottom=False)
-        steps = [record.steps for (name, _), record in results.pretrainings.items() if name == rows[at].row]
-        for ax in (loss, accuracy):
-            ax.set_xlim(0, max(1, *steps))
-        accuracy.set_ylim(0, max(top, 1.0))
-        accuracy.set_xlabel("step")
-        if column == 0:
-            loss.set_ylabel("pretraining loss")
-            accuracy.set_ylabel("accuracy in %")
-    handles = {label: line for ax in axes.flat for line, label in zip(*ax.get_legend_handles_labels(), strict=True)}
-    if handles:
-        figure.legend(list(handles.values()), list(handles), loc="outside lower center", ncols=len(handles))
-    return figure
-
-
-def _curves_of(results: RunRecords, row: str, loss: Axes, accuracy: Axes) -> None:
-    drawn = False
-    for (name, _), record in sorted(results.pretrainings.items(), key=lambda item: item[0][1]):
-        if name != row:
-            continue
-        for key, ax, colour, scale, label, marker in (
-            ("loss", loss, COLOURS[0], 1, None, ""),
-            ("accuracy", accuracy, COLOURS[1], 100, "pretext accuracy", ""),
-            ("knn", accuracy, COLOURS[2], 100, "kNN on validation (monitor)", "o"),
-        ):
-            curve = record.curves.get(key)
-            if curve is not None and curve.step:
-                values = np.asarray(curve.value, dtype=float) * scale
-                ax.plot(
-                    curve.step,
-                    values,
-                    color=colour,
-                    linewidth=1.2,
-                    alpha=0.85,
-                    label=label,
-                    marker=marker,
-                    markersize=2.5,
-                )
-                drawn = drawn or ax is accuracy
-    if not drawn:
-        accuracy.text(0.5, 0.5, "no accuracy", color=GREY, ha="center", va="center", transform=accuracy.transAxes)
 
 
 def cost_figure(results: RunRecords, data: str) -> Figure | None:

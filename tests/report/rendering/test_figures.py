@@ -13,8 +13,9 @@ import pytest
 from PIL import Image
 
 from ssl_bench.report import load
+from ssl_bench.report.rendering.curves_figure import curves_figure
 from ssl_bench.report.rendering.drawing import style
-from ssl_bench.report.rendering.figures import cost_figure, curves_figure, draw_figures, stages_figure
+from ssl_bench.report.rendering.figures import cost_figure, draw_figures, stages_figure
 
 MakeRun = Callable[..., Path]
 
