@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import typer
 
-from ssl_bench.console.commands.environment import versions
+from ssl_bench.console.commands.environment import doctor, versions
 from ssl_bench.console.commands.images import duplicates, preview
 from ssl_bench.console.commands.plugins import check_evaluator, check_task, list_, new_evaluator, new_task
 from ssl_bench.console.commands.results import publish, report, show, status
@@ -47,6 +47,7 @@ COMMANDS: dict[str, Callable[..., None]] = {  # in the order of the help
     "new-evaluator": new_evaluator,
     "check-evaluator": check_evaluator,
     "convert": convert,
+    "doctor": doctor,
     "versions": versions,
 }
 for name, command in COMMANDS.items():
