@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -14,10 +13,10 @@ from ssl_bench.plan.estimate import Estimate, estimate
 from ssl_bench.plan.run_plan import RunPlan
 from ssl_bench.system import machine
 from ssl_bench.system.amounts import bytes_text, duration
+from ssl_bench.system.processors import free_memory, usable_cores
 from ssl_bench.training.device import choose_device, choose_precision
 
 BUSY = 0.5  # of the cores: others who take as much are told
-SMALL_NETWORK = 0.5  # width at which a step has too little work for many threads
 ROOM = 0.8  # of the free memory
 
 
@@ -32,14 +31,14 @@ class Needs:
     images: int  #: bytes of all packed images
     disk_results: int  #: bytes
     disk_packs: int  #: bytes of the images that are not packed yet
-    width: float  #: of the network
+    jobs: int  #: cells that `run` computes side by side here
 
 
 @dataclass(frozen=True)
 class Readings:
     """Everything that is looked at, read once."""
 
-    cores: float
+    cores: int
     threads: int  #: that torch uses
     load: float
     memory: int | None  #: bytes free
@@ -71,10 +70,10 @@ def read(run_plan: RunPlan | None = None, device: str | None = None) -> Readings
     results = run_plan.out if run_plan is not None else Path("runs")
     packs = cache_folder(None)
     return Readings(
-        cores=machine.usable_cores(),
+        cores=usable_cores(),
         threads=torch.get_num_threads(),
-        load=machine.load(),
-        memory=machine.free_memory(),
+        load=machine.load_average(),
+        memory=free_memory(),
         device=chosen.type,
         device_memory=torch.cuda.mem_get_info(chosen)[0] if chosen.type == "cuda" else None,
         built_for=f"CUDA {torch.version.cuda}" if torch.version.cuda else "CPU",
@@ -84,7 +83,7 @@ def read(run_plan: RunPlan | None = None, device: str | None = None) -> Readings
         disk_results=machine.free_disk(results),
         disk_packs=machine.free_disk(packs),
         slow_packs=machine.slow_disk(packs),
-        needs=_needs_of(run_plan, estimate(run_plan)) if run_plan is not None else None,
+        needs=_needs_of(run_plan, estimate(run_plan, jobs=None)) if run_plan is not None else None,
     )
 
 
@@ -97,13 +96,13 @@ def _needs_of(run_plan: RunPlan, todo: Estimate) -> Needs:
         images=todo.packed,
         disk_results=todo.results,
         disk_packs=sum(run_plan.unpacked.values()),
-        width=run_plan.matrix.backbone.width,
+        jobs=todo.jobs.count,
     )
 
 
 def findings(seen: Readings) -> list[Finding]:
     """A line for everything that may limit, in the order that it should be mended."""
-    lines = [_cores(seen), _load(seen), _device(seen), _precision(seen), _memory(seen)]
+    lines = [_cores(seen), _other_programs(seen), _device(seen), _precision(seen), _memory(seen)]
     if seen.device_memory is not None and seen.needs is not None:
         lines.append(_device_memory(seen.device_memory, seen.needs))
     if seen.needs is not None:
@@ -115,17 +114,17 @@ def findings(seen: Readings) -> list[Finding]:
 
 
 def _cores(seen: Readings) -> Finding:
-    value = f"{seen.cores:g} cores, {seen.threads} threads"
-    whole = max(1, math.floor(seen.cores))
-    if seen.threads > math.ceil(seen.cores):
-        return Finding("processor", value, "limits", f"threads wait for each other: set OMP_NUM_THREADS={whole}")
-    if seen.device == "cpu" and seen.threads < whole:
-        remedy = f"cores are idle, unless other processes of the run use them: set OMP_NUM_THREADS={whole}"
+    value = f"{seen.cores} cores, {seen.threads} threads"
+    if seen.threads > seen.cores:
+        return Finding("processor", value, "limits", "threads wait for each other: unset OMP_NUM_THREADS")
+    several = seen.needs is not None and seen.needs.jobs > 1
+    if seen.device == "cpu" and seen.threads < seen.cores and not several:
+        remedy = "cores are idle: unset OMP_NUM_THREADS, or give `run` --jobs"
         return Finding("processor", value, "limits", remedy)
     return Finding("processor", value)
 
 
-def _load(seen: Readings) -> Finding:
+def _other_programs(seen: Readings) -> Finding:
     value = f"load {seen.load:.1f}"
     if seen.load > BUSY * seen.cores:
         return Finding("other programs", value, "limits", "stop them, or expect times as much longer")
@@ -186,14 +185,13 @@ def _images(seen: Readings, needs: Needs) -> Finding:
 
 
 def _processes(seen: Readings, needs: Needs) -> Finding:
-    count = min(max(1, math.floor(seen.cores)), needs.cells)
-    each = max(needs.memory, needs.features)
-    if seen.memory is not None and each:
-        count = min(count, max(1, int(ROOM * seen.memory / each)))
-    if seen.device != "cpu" or count < 2 or needs.width > SMALL_NETWORK:
-        return Finding("several processes", "one is best")
-    remedy = f"a narrow network leaves threads waiting: start the same command {count} times with OMP_NUM_THREADS=1"
-    return Finding("several processes", f"{count} would share {needs.cells:,} cells", "limits", remedy)
+    if needs.jobs > 1:
+        return Finding("side by side", f"{needs.jobs} cells")
+    possible = min(seen.cores, needs.cells)
+    if seen.device != "cpu" or possible < 2:
+        return Finding("side by side", "one cell after the other")
+    remedy = f"--jobs {possible} finishes more an hour, where threads were chosen (OMP_NUM_THREADS) or memory is short"
+    return Finding("side by side", "one cell after the other", "limits", remedy)
 
 
 def _disk(seen: Readings) -> Finding:

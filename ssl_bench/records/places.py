@@ -98,13 +98,13 @@ def _array(content: bytes) -> np.ndarray:
     if content[:8] != _MAGIC or len(content) < begin:
         array: np.ndarray = np.load(io.BytesIO(content), allow_pickle=False)
         return array
-    shape, columns_first, dtype = _header(content[8:begin])
+    shape, columns_first, dtype = _array_header(content[8:begin])
     # of bytes that can be written to, as np.load gives
     return np.frombuffer(bytearray(content[begin:]), dtype).reshape(shape, order="F" if columns_first else "C")
 
 
 @lru_cache(maxsize=256)
-def _header(header: bytes) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+def _array_header(header: bytes) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
     shape, columns_first, dtype = np.lib.format.read_array_header_1_0(io.BytesIO(header))
     if dtype.hasobject:
         raise ValueError("it holds objects, which are not read")

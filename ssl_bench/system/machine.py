@@ -1,4 +1,4 @@
-"""What a machine has, as the system tells: cores, load, memory, disks, a compiler."""
+"""What else a machine has, as the system tells: load, disks, a compiler."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import os
 import shutil
 from pathlib import Path
 
-CGROUP = Path("/sys/fs/cgroup")
 NETWORK = (
     "nfs",
     "nfs4",
@@ -22,33 +21,12 @@ NETWORK = (
 )
 
 
-def usable_cores() -> float:
-    """Cores that this process may use, whatever the machine has; a container's share may be a part of one."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    quota, _, period = _text(CGROUP / "cpu.max").partition(" ")
-    return min(cores, int(quota) / int(period)) if quota.isdigit() and period.isdigit() else cores
-
-
-def load() -> float:
+def load_average() -> float:
     """Processes that wanted to run in the last minute, about; 0 where it is not told."""
     try:
         return os.getloadavg()[0]
     except (AttributeError, OSError):
         return 0.0
-
-
-def free_memory() -> int | None:
-    """Bytes that can still be asked for, within what a container may have; None where it is not told."""
-    told = [line.split() for line in _text(Path("/proc/meminfo")).splitlines() if line.startswith("MemAvailable:")]
-    free = int(told[0][1]) * 1024 if told else None
-    most, used = _text(CGROUP / "memory.max"), _text(CGROUP / "memory.current")
-    if most.isdigit() and used.isdigit():
-        cache = [
-            line.split() for line in _text(CGROUP / "memory.stat").splitlines() if line.startswith("inactive_file ")
-        ]
-        left = int(most) - int(used) + (int(cache[0][1]) if cache else 0)
-        free = left if free is None else min(free, left)
-    return free
 
 
 def free_disk(folder: Path) -> int:

@@ -17,7 +17,7 @@ from ssl_bench.system import machine
 
 GB = 10**9
 NEEDS = Needs(
-    cells=12, seconds=7200.0, memory=GB, features=GB, images=GB, disk_results=GB, disk_packs=0, width=1.0
+    cells=12, seconds=7200.0, memory=GB, features=GB, images=GB, disk_results=GB, disk_packs=0, jobs=4
 )  # fmt: skip
 GOOD = Readings(
     cores=8, threads=8, load=0.3, memory=64 * GB, device="cpu", device_memory=None, built_for="CPU", nvidia=False,
@@ -42,9 +42,9 @@ def test_nothing_limits_a_good_machine() -> None:
 @pytest.mark.parametrize(
     ("changes", "what", "verdict", "words"),
     [
-        ({"threads": 2}, "processor", "limits", "OMP_NUM_THREADS=8"),
-        ({"threads": 64}, "processor", "limits", "OMP_NUM_THREADS=8"),
-        ({"cores": 0.5, "threads": 1}, "processor", "fine", ""),
+        ({"threads": 2, "jobs": 1}, "processor", "limits", "--jobs"),
+        ({"threads": 2}, "processor", "fine", ""),
+        ({"threads": 64}, "processor", "limits", "unset OMP_NUM_THREADS"),
         ({"load": 7.0}, "other programs", "limits", "stop them"),
         ({"nvidia": True}, "device", "limits", "install the CUDA build"),
         ({"nvidia": True, "built_for": "CUDA 12.8"}, "device", "limits", "driver"),
@@ -56,11 +56,10 @@ def test_nothing_limits_a_good_machine() -> None:
         ({"device": "cuda", "device_memory": GB // 2}, "GPU memory", "cannot run", "batch_size"),
         ({"device": "cuda", "device_memory": 8 * GB, "memory": GB // 2, "features": 0}, "memory", "fine", ""),
         ({"images": 60 * GB}, "images", "limits", "disk"),
-        ({"width": 0.25}, "several processes", "limits", "8 times with OMP_NUM_THREADS=1"),
-        ({"width": 0.25, "cells": 3}, "several processes", "limits", "3 times"),
-        ({"width": 0.25, "memory": 3 * GB}, "several processes", "limits", "2 times"),
-        ({"width": 0.25, "cells": 1}, "several processes", "fine", ""),
-        ({"width": 0.25, "device": "cuda", "device_memory": 8 * GB}, "several processes", "fine", ""),
+        ({"jobs": 1}, "side by side", "limits", "--jobs 8"),
+        ({"jobs": 1, "cells": 3}, "side by side", "limits", "--jobs 3"),
+        ({"jobs": 1, "cells": 1}, "side by side", "fine", ""),
+        ({"jobs": 1, "device": "cuda", "device_memory": 8 * GB}, "side by side", "fine", ""),
         ({"disk_results": GB // 2}, "disk", "cannot run", "--out"),
         ({"slow_packs": "a network file system (nfs4)"}, "disk of images", "limits", "XDG_CACHE_HOME"),
         ({"compiler": ""}, "C++ compiler", "fine", "torch.compile"),
@@ -93,20 +92,6 @@ def test_a_machine_is_read_alone_and_with_a_matrix(tmp_path: Path) -> None:
     seen = read(prepare(tiny, tmp_path / "m", pack=False))
     assert seen.needs is not None and seen.needs.cells == 2 and seen.needs.memory > 0 and seen.needs.disk_results > 0
     assert print_findings(Console(file=io.StringIO(), width=200), findings(seen))
-
-
-def test_what_a_container_may_have_is_what_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(machine, "CGROUP", tmp_path)
-    free, cores = machine.free_memory(), machine.usable_cores()
-    assert cores >= 1
-    (tmp_path / "cpu.max").write_text("50000 100000\n")
-    (tmp_path / "memory.max").write_text("1000000\n")
-    (tmp_path / "memory.current").write_text("700000\n")
-    (tmp_path / "memory.stat").write_text("anon 5\ninactive_file 100000\n")
-    assert machine.usable_cores() == 0.5 and machine.free_memory() == 400_000 != free
-    (tmp_path / "cpu.max").write_text("max 100000\n")
-    (tmp_path / "memory.max").write_text("max\n")
-    assert machine.usable_cores() == cores and machine.free_memory() != 400_000
 
 
 def test_slow_disks_are_told_by_their_file_system(monkeypatch: pytest.MonkeyPatch) -> None:
