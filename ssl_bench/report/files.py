@@ -51,7 +51,7 @@ def write_report(
     if not redraw and all((root / name).exists() for name in ("table.html", "figures")) and _are_there(root, texts):
         return []
     try:
-        figures = draw_figures(results, root / "figures", svg=svg, photographs=photographs)
+        figures = draw_figures(results, root / "figures", svg=svg, photographs=photographs, table=table)
         pictures = [str(path.relative_to(root)) for path in figures if path.suffix != ".svg"]
         texts["table.html"] = table.html(pictures)
         for name, text in texts.items():

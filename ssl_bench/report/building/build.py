@@ -20,6 +20,7 @@ from ssl_bench.report.building.few_labels import saved_section
 from ssl_bench.report.building.gains import gain_entry, gains_section, stage_gains_of
 from ssl_bench.report.building.legend import brief_legend, legend_of, title_of
 from ssl_bench.report.building.measured import Number, Numbers, measured_entry
+from ssl_bench.report.building.ranks import rank_rows, ranks_section
 from ssl_bench.report.building.remeasured import earlier_section
 from ssl_bench.report.ground.content import Column, Entry, Line, Section, TableContent
 from ssl_bench.report.ground.intervals import FEWEST_SEEDS, balanced_interval
@@ -46,10 +47,13 @@ def build_table(results: RunRecords, wide: bool = False, classic: bool = False) 
         for column in columns:
             if column.higher_is_better is not None and column.evaluator and column.split == results.split:
                 section.comparisons += compare_rows(correctness, data, column, lines)
+                if (pairs := rank_rows(correctness, data, column, lines)) is not None:
+                    section.pairs.append(pairs)
                 _mark_below(column, lines)
         _sort(section)
         by_stage = [] if classic else stage_gain_columns(results, data)
         section.gains = gains_section(section, _gain_maker(results, gains_of_row, data, correctness), by_stage)
+        section.ranks = ranks_section(section)
         section.saved = saved_section(results, section)
         section.earlier = earlier_section(results, section, _of_frame)
         sections.append(section)

@@ -28,8 +28,7 @@ def compare_rows(correctness: Correctness, data: str, column: Column, lines: lis
     row among the marked ones in 95 % of tables (multiple comparisons with the best, Hsu 1984). Nothing is marked while
     a row of too few seeds reaches into the best one's numbers: it might be the best.
     """
-    rows = [line for line in lines if line.block == "pretext" and not line.variant and not line.uses_labels]
-    rows = [line for line in rows if not math.isnan(line.cells[column.key].value)]
+    rows = ranked_rows(column, lines)
     if not rows:
         return []
     sign = 1 if column.higher_is_better else -1
@@ -57,6 +56,12 @@ def compare_rows(correctness: Correctness, data: str, column: Column, lines: lis
         if p > SIGNIFICANT:
             best.cells[column.key].equal = other.cells[column.key].equal = True
     return results
+
+
+def ranked_rows(column: Column, lines: list[Line]) -> list[Line]:
+    """The rows that are compared with each other in a column: pretrained without labels, and with a number in it."""
+    rows = [line for line in lines if line.block == "pretext" and not line.variant and not line.uses_labels]
+    return [line for line in rows if not math.isnan(line.cells[column.key].value)]
 
 
 def _reaches(values: Mapping[int, float], best: Mapping[int, float], sign: int) -> bool:

@@ -9,6 +9,7 @@ import numpy as np
 
 from ssl_bench.report.building.columns import reference_row
 from ssl_bench.report.building.few_labels import SavedEntry
+from ssl_bench.report.building.ranks import pair_lines
 from ssl_bench.report.ground.content import Column, Entry, LegendLine, Section
 from ssl_bench.report.ground.intervals import sampling_error
 from ssl_bench.report.ground.names import GAIN
@@ -19,6 +20,7 @@ def sign_lines(results: RunRecords, sections: list[Section]) -> Iterator[LegendL
     """What every sign in the cells means, in the order printed."""
     yield from _intervals(results, sections)
     yield from _equal_line(sections)
+    yield from pair_lines(sections)
     yield from _below_random_line(sections)
     yield from _longest_line(sections)
     yield from _saw_labels(results, sections)

@@ -10,6 +10,7 @@ from typing import Literal
 
 from ssl_bench.records.protocols import split_protocol
 from ssl_bench.records.schema import Block
+from ssl_bench.report.ground.paired_comparisons import SIGNIFICANT
 from ssl_bench.report.ground.published import PublishedBlock
 
 BLOCKS = {
@@ -80,6 +81,8 @@ class Entry:
     longest: bool = False  #: trained for the longest length that could be chosen: a lower bound, never ``below``
     saw_labels: bool = False  #: the column is about a share of the labels, and the pretraining was given labels
     pair: tuple[float, ...] = ()  #: the values of two draws of labels, where there is one seed
+    #: among the pretrained rows, with the lowest and highest of its interval; None where they share too few seeds
+    rank: tuple[int, int, int] | None = None
 
     @property
     def value(self) -> float:
@@ -165,19 +168,39 @@ class PairwiseResult:
     images: int
 
 
+@dataclass(frozen=True)
+class ColumnPairs:
+    """Any two pretrained rows of a column; ``p_holm`` is adjusted over all of its pairs."""
+
+    column: str
+    mean_ranks: dict[str, float]  #: row to the mean over seeds of its rank
+    results: tuple[PairwiseResult, ...]
+
+    @property
+    def count(self) -> int:
+        return len(self.results)
+
+    @property
+    def apart(self) -> int:
+        """How many pairs can be told apart."""
+        return sum(result.p_holm <= SIGNIFICANT for result in self.results)
+
+
 @dataclass
 class Section:
     """The table of one labelled set; small ones below it are of labels saved, of what was measured under another
-    protocol and, on pages alone, of gains by stage."""
+    protocol and, on pages alone, of gains by stage and ranks."""
 
     data: str
     columns: list[Column]
     lines: list[Line]
     comparisons: list[PairwiseResult] = field(default_factory=list)
+    pairs: list[ColumnPairs] = field(default_factory=list)
     title: str = ""
     saved: Section | None = None
     earlier: Section | None = None
     gains: Section | None = None
+    ranks: Section | None = None
 
     @property
     def below(self) -> list[Section]:
@@ -187,7 +210,7 @@ class Section:
     @property
     def below_on_pages(self) -> list[Section]:
         """The small tables of a page: Markdown, HTML, LaTeX."""
-        return [*([self.gains] if self.gains is not None else []), *self.below]
+        return [*(part for part in (self.gains, self.ranks) if part is not None), *self.below]
 
     def groups(self) -> list[tuple[str, int]]:
         """Heading of columns that stand side by side under it, and how many they are."""

@@ -36,6 +36,9 @@ CSV_COLUMNS = [
     "marks",
     "protocol",
     "values",
+    "rank",
+    "rank_low",
+    "rank_high",
 ]
 
 
@@ -44,7 +47,7 @@ def table_csv(table: TableContent) -> str:
     differences of them.
 
     ``n`` counts seeds, ``images`` the images behind each of them; ``values`` are both values where there is no
-    interval, of two seeds or of two draws of one.
+    interval, of two seeds or of two draws of one. ``rank`` is among the pretrained rows.
     """
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
@@ -87,6 +90,7 @@ def table_csv(table: TableContent) -> str:
                         " ".join(marks),
                         column.protocol,
                         " ".join(map(_plain_number, cell.both)) if column.unit in ("%", "points") else "",
+                        *(cell.rank or ("", "", "")),
                     ]
                 )
     return buffer.getvalue()
@@ -94,21 +98,41 @@ def table_csv(table: TableContent) -> str:
 
 def comparisons_csv(table: TableContent) -> str:
     """Every paired comparison behind the marks: difference (first minus second, fractions), interval, p, Holm's p; data
-    and column as in ``table_csv``."""
+    and column as in ``table_csv``.
+
+    ``pairs`` counts all pairs of pretrained rows in the column, ``told_apart`` those of them that can be told apart.
+    """
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(
-        ["data", "column", "first", "second", "difference", "low", "high", "p", "p_holm", "seeds", "images", "protocol"]
+        [
+            "data",
+            "column",
+            "first",
+            "second",
+            "difference",
+            "low",
+            "high",
+            "p",
+            "p_holm",
+            "seeds",
+            "images",
+            "protocol",
+            "told_apart",
+            "pairs",
+        ]
     )
     written = set()  # what evaluators measure on sets of their own stands beside every labelled set
     for section in table.sections:
         columns = {column.key: column for column in section.columns}
+        counts = {pairs.column: (pairs.apart, pairs.count) for pairs in section.pairs}
         for c in section.comparisons:
             place = (columns[c.column].data or section.data, c.column, c.first, c.second)
             if place not in written:
                 written.add(place)
                 numbers = [_plain_number(value) for value in (c.difference, c.low, c.high, c.p, c.p_holm)]
-                writer.writerow([*place, *numbers, c.seeds, c.images, columns[c.column].protocol])
+                facts = [c.seeds, c.images, columns[c.column].protocol, *counts.get(c.column, ("", ""))]
+                writer.writerow([*place, *numbers, *facts])
     return buffer.getvalue()
 
 

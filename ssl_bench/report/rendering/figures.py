@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from ssl_bench.records.schema import safe_name, write_bytes
+from ssl_bench.report.building.build import build_table
+from ssl_bench.report.ground.content import TableContent
 from ssl_bench.report.reading.records import RunRecords
 from ssl_bench.report.rendering.curves_figure import curves_figure
 from ssl_bench.report.rendering.detections import PHOTOGRAPHS, detection_pictures
@@ -26,27 +28,37 @@ from ssl_bench.report.rendering.drawing import (
 )
 from ssl_bench.report.rendering.feature_figure import features_figure
 from ssl_bench.report.rendering.label_figure import labels_figure
+from ssl_bench.report.rendering.rank_figure import ranks_figure
 from ssl_bench.report.rendering.stage_figures import accuracies_by_stage, gains_figure, share_words, stages_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def draw_figures(results: RunRecords, folder: str | Path, *, svg: bool = False, photographs: bool = True) -> list[Path]:
+def draw_figures(
+    results: RunRecords,
+    folder: str | Path,
+    *,
+    svg: bool = False,
+    photographs: bool = True,
+    table: TableContent | None = None,
+) -> list[Path]:
     """Draw every figure that the records allow, as PNG; photographs as JPEG, a third of the size.
 
     Parameters
     ----------
     svg : draw an SVG beside every PNG; without, those of an earlier report go.
     photographs : draw figures of test images as well; without, those of an earlier report go.
+    table : of the same records, if it was made already.
 
     Returns
     -------
-    The files written: ``stages``, ``gains``, ``cost`` and ``labels`` (with the labelled set's name where there are
-    several), ``curves``, ``features``, and ``detections-ROW`` where objects were detected.
+    The files written: ``stages``, ``gains``, ``cost``, ``labels`` and ``ranks`` (with the labelled set's name where
+    there are several), ``curves``, ``features``, and ``detections-ROW`` where objects were detected.
     """
     home, written = Path(folder), []
     names = [str(entry["name"]) for entry in results.data_sets()]
+    sections = (table or build_table(results)).sections
     with style():
         drawn: list[tuple[str, Figure | None]] = []
         for name in names:
@@ -57,6 +69,8 @@ def draw_figures(results: RunRecords, folder: str | Path, *, svg: bool = False, 
             ]
             drawn.append((f"cost{suffix}", cost_figure(results, name)))
             drawn.append((f"labels{suffix}", labels_figure(results, name)))
+            section = next((section for section in sections if section.data == name), None)
+            drawn.append((f"ranks{suffix}", ranks_figure(results, section) if section is not None else None))
         drawn += [("curves", curves_figure(results)), ("features", features_figure(results))]
         charts = ("png", "svg") if svg else ("png",)
         stale = [*(() if svg else home.glob("*.svg")), *(() if photographs else home.glob(f"{PHOTOGRAPHS}-*.jpg"))]
