@@ -143,12 +143,20 @@ def plan(
     on: Annotated[
         str | None, typer.Option("--on", help="Estimate for a v100 or an a100 instead.", show_default=False)
     ] = None,
+    like: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--like", help="An earlier run to take the spread over seeds from (repeatable).", show_default=False
+        ),
+    ] = None,
 ) -> None:
-    """Estimate what a matrix would cost here: cells to compute, time, memory and disk. Trains nothing."""
+    """Estimate what a matrix would cost here: cells to compute, time, memory and disk; and the smallest difference
+    between rows that its seeds resolve. Trains nothing."""
     from ssl_bench.console.live import Live, print_plan
     from ssl_bench.plan.estimate import estimate
     from ssl_bench.plan.jobs import jobs_requested
     from ssl_bench.plan.prepare import prepare
+    from ssl_bench.plan.resolution import resolution_lines, resolutions_of
 
     console, requested = make_console(), jobs_requested(jobs)
     with Live(console) as live:
@@ -164,6 +172,8 @@ def plan(
         )
     todo = estimate(run_plan, on, requested)
     print_plan(console, run_plan, todo)
+    for line in resolution_lines(resolutions_of(run_plan, like or ())):
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
     if any(row.problem for row in todo.rows):
         raise typer.Exit(1)
 

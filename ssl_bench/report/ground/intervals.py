@@ -106,13 +106,15 @@ def t_interval(values: Sequence[float], level: float = LEVEL) -> tuple[float, fl
     """Student's t interval of the mean of at least two independent values."""
     if len(values) < 2:
         raise SSLBenchError(f"a t interval needs two values or more, not {len(values)}")
-    mean = float(np.mean(values))
-    half = (
-        float(special.stdtrit(len(values) - 1, (1 + level) / 2))
-        * float(np.std(values, ddof=1))
-        / math.sqrt(len(values))
-    )
+    mean, half = float(np.mean(values)), t_half_width(float(np.std(values, ddof=1)), len(values), level)
     return mean - half, mean + half
+
+
+def t_half_width(deviation: float, n: int, level: float = LEVEL) -> float:
+    """Half the width of Student's t interval of the mean of ``n`` >= 2 values with this standard deviation."""
+    if n < 2:
+        raise SSLBenchError(f"a t interval needs two values or more, not {n}")
+    return float(special.stdtrit(n - 1, (1 + level) / 2)) * deviation / math.sqrt(n)
 
 
 def sampling_error(share: float, n: int, level: float = LEVEL) -> float:
