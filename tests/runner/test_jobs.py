@@ -16,6 +16,7 @@ import pytest
 import torch
 
 from commands import TINY, Ended, Running, call, start, task, written
+from ssl_bench.console.commands import running as running_command
 from ssl_bench.errors import SpecError
 from ssl_bench.plan import jobs as jobs_module
 from ssl_bench.plan.estimate import Estimate, RowEstimate
@@ -93,8 +94,13 @@ def measured(run: Path) -> dict[str, Any]:
 def test_records_do_not_depend_on_the_number_of_processes_and_a_failure_is_met_once(tmp_path: Path) -> None:
     changes: dict[str, Any] = {"tasks": ["meeting", "failing"]}
     ends: list[Ended] = []
+
+    def first() -> None:
+        spoken_notices()
+        running_command.write_table_files = lambda *_, **__: None  # figures take longer than the cells
+
     for processes in (2, 1):
-        ends.append(call(tmp_path, *meeting(tmp_path, processes, **changes), "--out", f"runs/{processes}"))
+        ends.append(call(tmp_path, *meeting(tmp_path, processes, **changes), "--out", f"runs/{processes}", first=first))
         assert len(list(tmp_path.glob("pids/*"))) == processes, ends[-1].err
         assert (tmp_path / "tries").read_text().split() == ["once", "once"], "one try for each seed"
         for path in (tmp_path / "tries", *tmp_path.glob("pids/*")):
