@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ssl_bench.errors import SSLBenchError
+from ssl_bench.plugins.registry import EVALUATORS
 from ssl_bench.report import load
 from ssl_bench.report.building.spreads import Spread, read_spreads, spreads_of
 from ssl_bench.report.ground.intervals import FEWEST_SEEDS, sampling_error
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from ssl_bench.plan.run_plan import RunPlan
 
 POINT = 0.01
-MOST_BESIDE = 20  # runs beside a results folder whose records are read
+MOST_BESIDE = 5  # runs beside a results folder whose records are read, each a second or more
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,8 @@ class Resolution:
     resolved: float  #: by these seeds, between two rows that were singled out before
     resolved_of_all: float  #: by these seeds, at the strictest step of Holm's correction over all pairs
     half_width: float  #: of the interval of a difference
-    seeds_for_a_point: int | None  #: that resolve one point; None: more than a thousand
+    #: that resolve one point, three or more as rows are compared from three on; None: more than a thousand
+    seeds_for_a_point: int | None
     images: int  #: of the test set
     sampling_error: float  #: half the interval that these leave about one seed's accuracy, at 50 %
     same: bool  #: whether the earlier run had this network width and image size
@@ -56,7 +58,7 @@ def resolution(spread: Spread, seeds: int, pairs: int, images: int, same: bool =
     pairs : of pretrained rows that will be compared; 0 where there is one row.
     images : of the test set, at least 1.
     """
-    several = seeds >= 2
+    several, of_a_point = seeds >= 2, seeds_for(POINT, spread.spread)
     return Resolution(
         spread,
         seeds,
@@ -64,7 +66,7 @@ def resolution(spread: Spread, seeds: int, pairs: int, images: int, same: bool =
         resolved_difference(spread.spread, seeds) if several else math.nan,
         resolved_difference(spread.spread, seeds, pairs) if several and pairs else math.nan,
         interval_of(spread.spread, seeds) if several else math.nan,
-        seeds_for(POINT, spread.spread),
+        None if of_a_point is None else max(FEWEST_SEEDS, of_a_point),
         images,
         sampling_error(0.5, images),
         same,
@@ -80,11 +82,13 @@ def resolutions_of(run_plan: RunPlan, others: Iterable[str | Path] = ()) -> list
     """
     matrix = run_plan.matrix
     names = [selected.evaluator.name for selected in run_plan.evaluators if not selected.brings_sets]
+    awaited = [name for name in names if _is_compared(name)]
     wanted = matrix.backbone.width, run_plan.data.size
-    folders = [run_plan.out, *map(Path, others), *_beside(run_plan.out)]
+    beside = [folder for folder in _beside(run_plan.out) if _fits(folder, *wanted)][:MOST_BESIDE]
+    folders = [run_plan.out, *map(Path, others), *beside]
     near: list[Spread] = []
     for folder in dict.fromkeys(folder.absolute() for folder in folders):
-        if _fits(folder, *wanted) and not {spread.evaluator for spread in near} >= set(names):
+        if _fits(folder, *wanted) and not {spread.evaluator for spread in near} >= set(awaited):
             near += _spreads_in(folder)
     rows = sum(row.block == "pretext" and not row.start(None)[1] for row in run_plan.rows)
     images = len(run_plan.data.evaluate[0].test) if run_plan.data.evaluate else 0
@@ -141,9 +145,15 @@ def _beside(out: Path) -> list[Path]:
     """Results folders beside one, the newest first."""
     try:
         runs = [path.parent for path in out.absolute().parent.glob("*/run.json") if path.parent != out.absolute()]
-        return sorted(runs, key=lambda folder: -(folder / "run.json").stat().st_mtime)[:MOST_BESIDE]
+        return sorted(runs, key=lambda folder: -(folder / "run.json").stat().st_mtime)
     except OSError:
         return []
+
+
+def _is_compared(evaluator: str) -> bool:
+    """Whether rows are compared by fractions that an evaluator measures: diagnostics have no spread to be found."""
+    declared = EVALUATORS.get(evaluator).declared()
+    return any(metric.unit == "%" and metric.higher_is_better is not None for metric in declared.metrics)
 
 
 def _fits(folder: Path, width: float, size: int) -> bool:

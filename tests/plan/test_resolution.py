@@ -20,7 +20,7 @@ from ssl_bench.report.building.spreads import Spread, read_spreads, spreads_csv,
 
 ROOT = Path(__file__).parents[2]
 KNOWN = Spread(
-    "linear", "linear top1 pooled", "linear probe: last stage", "pooled", 1.0, 0.25, 32, 1_000, 10_000, 8, 3, 0.012,
+    "linear", "linear top1 pooled", "linear probe, last stage", "pooled", 1.0, 0.25, 32, 1_000, 10_000, 8, 3, 0.012,
     "results/cifar10",
 )  # fmt: skip
 
@@ -76,7 +76,7 @@ def test_a_spread_is_the_root_of_the_mean_variance_of_all_pairs(cifar10: Any) ->
 def test_the_lines_say_what_is_resolved_with_which_power() -> None:
     first, second = resolution_lines([resolution(KNOWN, 3, 28, 10_000)])
     assert first == (
-        "3 seeds resolve differences of about 3.9 points between two rows in linear probe: last stage: found in 80 % "
+        "3 seeds resolve differences of about 3.9 points between two rows in linear probe, last stage: found in 80 % "
         "of runs (interval ±3.0; spread 1.2 points, from results/cifar10); one point takes 14 seeds"
     )
     assert second.startswith("with Holm's correction over 28 pairs, ")
@@ -126,3 +126,4 @@ def test_more_seeds_resolve_less_and_the_numbers_are_those_of_the_lines() -> Non
     assert nine.resolved < three.resolved < three.resolved_of_all and three.half_width < three.resolved
     assert resolution(replace(KNOWN, spread=0.5), 3, 28, 100).seeds_for_a_point is None
     assert math.isnan(resolution(KNOWN, 1, 28, 100).resolved)
+    assert resolution(replace(KNOWN, spread=1e-4), 3, 28, 100).seeds_for_a_point == 3  # rows are compared from three on

@@ -56,7 +56,7 @@ def spreads_of(results: RunRecords, table: TableContent, source: str) -> list[Sp
                     variances.append(np.var([first.values[s] - second.values[s] for s in shared], ddof=1))
                     seeds = max(seeds, len(shared))
             if variances:
-                title = column.title if column.group == column.title else f"{column.group}: {column.title}"
+                title = column.title if column.group == column.title else f"{column.group}, {column.title}"
                 images = min(cell.images for cell in rows)
                 spread = round(math.sqrt(float(np.mean(variances))), 6)
                 place = column.evaluator, column.key, title, column.stage, column.labels or 1.0, width, size, passes
