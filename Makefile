@@ -1,6 +1,6 @@
 # For a machine that has Python (3.10 or newer) and nothing else:
 #
-#   make quick       the comparison of seven ways to pretrain: about five minutes on two CPU cores after installation
+#   make quick       the comparison of seven ways to pretrain: about two minutes on two CPU cores after installation
 #   make test        linters, types, tests; closes with the 20 slowest
 #   make test-long   what takes minutes: fresh environments, many kills, whole runs
 #
