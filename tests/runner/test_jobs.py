@@ -26,6 +26,7 @@ from ssl_bench.plan.prepare import prepare
 from ssl_bench.plan.run_plan import RunPlan
 from ssl_bench.records.schema import EvaluationRecord, Pretraining, read_record
 from ssl_bench.system import processors
+from ssl_bench.system.digests import tell_unchecked
 
 # Notes which processes begin a training, and trains once there are as many as a file says.
 MEETING = (
@@ -60,7 +61,10 @@ def meeting(folder: Path, processes: int, pause: float = 0.0, **changes: Any) ->
 
 
 def spoken_notices() -> None:
-    """Let notices be lines on stderr, as outside of tests, which collect warnings."""
+    """Let notices be lines on stderr, as outside of tests, which collect warnings; those of earlier tests are over."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        tell_unchecked()
     warnings.showwarning = lambda message, *_: print(f"note: {message}", file=sys.stderr)
 
 
